@@ -1,0 +1,294 @@
+"""Where everything lies in a data folder: every path, suffix, category and constant.
+
+Nothing else builds a path. A path changes only in the component that carries the meaning, so folders
+may be called anything (``my.family``, ``ESM_runs``, names with spaces).
+
+The folder, for a RefSeq file called ``X`` (``viral.1.1.genomic``)::
+
+    data/
+      X.identified_nucleotide.fa                     one record per reading frame
+      X.identified_protein.fa                        the same ids, translated
+      X.identified_nucleotide/output_K.fa            split; K counts from 1
+      X.identified_nucleotide/output_K_DNABERT_S.pt
+      X.identified_protein/output_K.fa
+      X.identified_protein/output_K_ESM.pt
+      data_merge/X_merged/output_K_merged.pt
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+__all__ = [
+    "CATEGORIES",
+    "DNA_WIDTH",
+    "HOST_CATEGORIES",
+    "MERGED_WIDTH",
+    "PROTEIN_WIDTH",
+    "SEED",
+    "SEQUENCES_PER_FILE",
+    "TEMPORARY_MARK",
+    "VIRAL",
+    "DataFolder",
+    "FilePair",
+    "Source",
+    "category_of",
+    "natural_key",
+    "split_number",
+]
+
+DNA_WIDTH = 768
+"""Columns of a DNABERT-S vector."""
+PROTEIN_WIDTH = 1280
+"""Columns of a FastESM2_650 vector; other models bring their own width."""
+MERGED_WIDTH = DNA_WIDTH + PROTEIN_WIDTH
+"""Columns of a merged row with the default model: DNA first, then protein."""
+SEQUENCES_PER_FILE = 10_000
+"""Records of a full split file."""
+SEED = 42
+"""Seed of the draw of host files."""
+
+VIRAL = "viral"
+"""The positive class."""
+HOST_CATEGORIES = ("vertebrate", "protozoa", "plant", "invertebrate", "fungi", "bacteria", "archaea")
+"""The negative class, in the order in which files are drawn."""
+CATEGORIES = (VIRAL, *HOST_CATEGORIES)
+
+TEMPORARY_MARK = ".nucpro-tmp-"
+"""Part of the name of every unfinished file; whoever holds the lock may remove files that carry it."""
+
+_NUCLEOTIDE = "identified_nucleotide"
+_PROTEIN = "identified_protein"
+_MERGE_ROOT = "data_merge"
+_SPLIT_NAME = re.compile(r"output_([1-9][0-9]*)\.fa")
+_DIGITS = re.compile(r"([0-9]+)")
+
+
+def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
+    """Sort key that puts ``output_2`` before ``output_10``."""
+    parts = _DIGITS.split(name)
+    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts if part)
+
+
+def category_of(relative_path: str) -> str | None:
+    """Category that a path below the data folder starts with, None where it starts with none."""
+    return next((category for category in CATEGORIES if relative_path.startswith(category)), None)
+
+
+def split_number(name: str) -> int | None:
+    """K of a file called ``output_K.fa``; None for any other name."""
+    match = _SPLIT_NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+@dataclass(frozen=True)
+class Source:
+    """One RefSeq file's reading frames: the two unsplit FASTA files and the folders made from them.
+
+    Parameters
+    ----------
+    data_dir : Path
+        The data folder, as the user named it.
+    relative : str
+        Path of the nucleotide FASTA below it, with ``/`` between components.
+    """
+
+    data_dir: Path
+    relative: str
+
+    @property
+    def category(self) -> str | None:
+        """Category of all files of this source; None where its path names none."""
+        return category_of(self.relative)
+
+    @property
+    def name(self) -> str:
+        """``X``: the file name before ``.identified_nucleotide.fa``."""
+        return self._stem.rstrip(".")
+
+    @property
+    def nucleotide_fasta(self) -> Path:
+        """``X.identified_nucleotide.fa``."""
+        return self._beside(f"{self._stem}{_NUCLEOTIDE}.fa")
+
+    @property
+    def protein_fasta(self) -> Path:
+        """``X.identified_protein.fa``."""
+        return self._beside(f"{self._stem}{_PROTEIN}.fa")
+
+    @property
+    def nucleotide_folder(self) -> Path:
+        """Folder of the split nucleotide files and the DNABERT-S files."""
+        return self._beside(f"{self._stem}{_NUCLEOTIDE}")
+
+    @property
+    def protein_folder(self) -> Path:
+        """Folder of the split protein files and the ESM files."""
+        return self._beside(f"{self._stem}{_PROTEIN}")
+
+    @property
+    def merged_folder(self) -> Path:
+        """Folder of the merged files; sub-folders of data/ are kept, so equal names cannot collide."""
+        return self.data_dir.joinpath(_MERGE_ROOT, *self._parent.parts, f"{self.name}_merged")
+
+    def pair(self, number: int) -> FilePair:
+        """Split file ``number`` (counted from 1) with everything made from it."""
+        return FilePair(self, number)
+
+    @property
+    def _parent(self) -> PurePosixPath:
+        return PurePosixPath(self.relative).parent
+
+    @property
+    def _stem(self) -> str:
+        return PurePosixPath(self.relative).name.removesuffix(f"{_NUCLEOTIDE}.fa")
+
+    def _beside(self, name: str) -> Path:
+        return self.data_dir.joinpath(*self._parent.parts, name)
+
+
+@dataclass(frozen=True)
+class FilePair:
+    """The unit of work: one split nucleotide file, its protein side and everything made from them.
+
+    Parameters
+    ----------
+    source : Source
+        Where the pair was split from.
+    number : int
+        K of ``output_K.fa``, counted from 1.
+    """
+
+    source: Source
+    number: int
+
+    @property
+    def category(self) -> str | None:
+        """Category of the source."""
+        return self.source.category
+
+    @property
+    def label(self) -> int:
+        """1 for viral, 0 for a host."""
+        return int(self.category == VIRAL)
+
+    @cached_property
+    def key(self) -> str:
+        """Path of the nucleotide FASTA below the data folder: the name of this pair in every record."""
+        return self.relative(self.nucleotide_fasta)
+
+    @cached_property
+    def nucleotide_fasta(self) -> Path:
+        """Split nucleotide file."""
+        return self.source.nucleotide_folder / f"output_{self.number}.fa"
+
+    @cached_property
+    def protein_fasta(self) -> Path:
+        """Split protein file."""
+        return self.source.protein_folder / f"output_{self.number}.fa"
+
+    @cached_property
+    def dna_vectors(self) -> Path:
+        """``_DNABERT_S.pt``."""
+        return self.source.nucleotide_folder / f"output_{self.number}_DNABERT_S.pt"
+
+    @cached_property
+    def protein_vectors(self) -> Path:
+        """``_ESM.pt``."""
+        return self.source.protein_folder / f"output_{self.number}_ESM.pt"
+
+    @cached_property
+    def merged(self) -> Path:
+        """``_merged.pt``."""
+        return self.source.merged_folder / f"output_{self.number}_merged.pt"
+
+    def relative(self, path: Path) -> str:
+        """Path below the data folder, with ``/`` between components on every system."""
+        return path.relative_to(self.source.data_dir).as_posix()
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """A VirNucPro data folder.
+
+    Parameters
+    ----------
+    root : Path
+        Relative, absolute, with or without a trailing slash, or a symbolic link: kept as the user named it.
+    """
+
+    root: Path
+
+    checkpoint: Path = field(init=False)
+    journal: Path = field(init=False)
+    selection: Path = field(init=False)
+    lock: Path = field(init=False)
+    log: Path = field(init=False)
+    merge_root: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = {
+            "checkpoint": ".extraction_checkpoint.json",
+            "journal": ".extraction_journal.jsonl",
+            "selection": ".extraction_selection.json",
+            "lock": ".extraction.lock",
+            "log": "extraction.log",
+            "merge_root": _MERGE_ROOT,
+        }
+        for attribute, name in names.items():
+            object.__setattr__(self, attribute, self.root / name)
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Path) -> DataFolder:
+        """Folder that a checkpoint file lies in."""
+        return cls(checkpoint.parent)
+
+    def source_of(self, nucleotide_fasta: Path) -> Source | None:
+        """Source that an unsplit nucleotide FASTA stands for; None for a file of another name."""
+        if not nucleotide_fasta.name.endswith(f"{_NUCLEOTIDE}.fa"):
+            return None
+        return Source(self.root, nucleotide_fasta.relative_to(self.root).as_posix())
+
+    def pair_of(self, path: Path) -> FilePair | None:
+        """Pair that a split FASTA of either side belongs to; None for any other path."""
+        number = split_number(path.name)
+        folder = path.parent
+        for side in (_NUCLEOTIDE, _PROTEIN):
+            if number is not None and folder.name.endswith(side):
+                stem = folder.name.removesuffix(side)
+                source = self.source_of(folder.with_name(f"{stem}{_NUCLEOTIDE}.fa"))
+                return source.pair(number) if source else None
+        return None
+
+    def pair_of_key(self, key: str) -> FilePair | None:
+        """Pair of a recorded key (:attr:`FilePair.key`); None for a key that names no split file."""
+        return self.pair_of(self.root.joinpath(*PurePosixPath(key).parts))
+
+    def walk_sources(self) -> list[Source]:
+        """All ``*identified_nucleotide.fa`` below the folder, naturally sorted by relative path.
+
+        Symbolic links to folders are followed, each folder once. Split folders are not entered and
+        ``data_merge`` is never input.
+        """
+        found: list[Source] = []
+        seen: set[tuple[int, int]] = set()
+        for folder, subfolders, files in os.walk(self.root, followlinks=True):
+            here = Path(folder)
+            facts = here.stat()
+            if (facts.st_dev, facts.st_ino) in seen:
+                subfolders.clear()
+                continue
+            seen.add((facts.st_dev, facts.st_ino))
+            subfolders[:] = [name for name in sorted(subfolders) if not self._is_output(here, name)]
+            sources = (self.source_of(here / name) for name in files)
+            found.extend(source for source in sources if source is not None)
+        return sorted(found, key=lambda source: natural_key(source.relative))
+
+    def _is_output(self, parent: Path, name: str) -> bool:
+        if parent == self.root and name == _MERGE_ROOT:
+            return True
+        return name.endswith((_NUCLEOTIDE, _PROTEIN))

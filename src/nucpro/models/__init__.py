@@ -1,0 +1,1 @@
+"""The encoders: their forward passes, loading, identity of weights, and tokens."""
