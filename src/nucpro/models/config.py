@@ -1,0 +1,203 @@
+"""The shape and options of an ESM-2, read from ``config.json`` and checked before anything is built from it.
+
+The dictionary comes from :mod:`nucpro.models.weights` or from a Hugging Face model object; the checked
+configuration goes to :mod:`nucpro.models.esm2`. Field names are those of transformers' ``EsmConfig``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from nucpro.errors import ModelError, UsageError
+
+__all__ = ["AUTO", "TOKEN_DROPOUT_CHOICES", "Esm2Config"]
+
+AUTO = "auto"
+"""The choice that follows the checkpoint."""
+TOKEN_DROPOUT_CHOICES = (AUTO, "on", "off")
+"""What may be asked for."""
+
+# What each model_type means where the configuration does not say: the defaults of its configuration class.
+_TYPE_DEFAULTS: dict[str, dict[str, Any]] = {
+    "esm": {"token_dropout": False, "position_embedding_type": "absolute"},
+    "fast_esm": {"token_dropout": True, "position_embedding_type": "rotary"},
+}
+_REQUIRED: dict[str, Any] = {
+    "position_embedding_type": "rotary",
+    "hidden_act": "gelu",
+    "emb_layer_norm_before": False,
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "is_folding_model": False,
+}
+"""Values that every ESM-2 has; a missing or null field means the same, but for position_embedding_type."""
+
+_LARGEST_SIZE = 1_000_000
+_MOST_LAYERS = 1_000
+
+
+@dataclass(frozen=True)
+class Esm2Config:
+    """Shape and options of an ESM-2 encoder.
+
+    Parameters
+    ----------
+    vocabulary_size : int
+        Rows of the token embedding.
+    width : int
+        Columns of a hidden state.
+    layers, heads : int
+        Encoder layers, and attention heads of each.
+    feed_forward_width : int
+        Columns between the two products of the feed-forward part.
+    norm_epsilon : float
+        Added to the variance in layer norms.
+    rotary_base : float
+        Base of the geometric series of rotary frequencies, used where the checkpoint does not hold them.
+    token_dropout : bool
+        Whether token embeddings are scaled by 0.88, as in training with dropped tokens.
+    """
+
+    vocabulary_size: int
+    width: int
+    layers: int
+    heads: int
+    feed_forward_width: int
+    norm_epsilon: float
+    rotary_base: float
+    token_dropout: bool
+
+    @property
+    def head_width(self) -> int:
+        """Columns of one attention head."""
+        return self.width // self.heads
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any], token_dropout: str = AUTO) -> Self:
+        """Check a configuration and take from it what an encoder needs.
+
+        Parameters
+        ----------
+        config : mapping
+            Content of ``config.json``.
+        token_dropout : {'auto', 'on', 'off'}
+            ``auto`` takes the value of the configuration; where it has none, ``fast_esm`` means on and
+            ``esm`` off, as their configuration classes say.
+
+        Returns
+        -------
+        Esm2Config
+            The checked configuration.
+
+        Raises
+        ------
+        ModelError
+            If a field is missing or impossible, or the model is not an ESM-2.
+        UsageError
+            If ``token_dropout`` is none of the three.
+        """
+        fields = _with_defaults(config)
+        _refuse_other_architectures(fields)
+        size = {
+            "vocabulary_size": _size(fields, "vocab_size"),
+            "width": _size(fields, "hidden_size"),
+            "layers": _size(fields, "num_hidden_layers", _MOST_LAYERS),
+            "heads": _size(fields, "num_attention_heads"),
+            "feed_forward_width": _size(fields, "intermediate_size"),
+        }
+        if size["width"] % (2 * size["heads"]):
+            raise ModelError(
+                f"config.json: hidden_size {size['width']} cannot be shared by {size['heads']} attention "
+                "heads: each needs the same, even number of columns"
+            )
+        return cls(
+            **size,
+            norm_epsilon=_positive(fields, "layer_norm_eps"),
+            rotary_base=_positive({"rope_theta": 10000.0} | fields, "rope_theta"),
+            token_dropout=_token_dropout(fields, token_dropout),
+        )
+
+    @classmethod
+    def from_object(cls, model: object, token_dropout: str = AUTO) -> Self:
+        """Take the configuration of a Hugging Face model object.
+
+        Parameters
+        ----------
+        model : object
+            With an attribute ``config`` that has ``to_dict()``.
+        token_dropout : {'auto', 'on', 'off'}
+            See :meth:`from_dict`.
+
+        Returns
+        -------
+        Esm2Config
+            The checked configuration.
+
+        Raises
+        ------
+        ModelError
+            If there is no such attribute, or as :meth:`from_dict` says.
+        """
+        to_dict = getattr(getattr(model, "config", None), "to_dict", None)
+        if to_dict is None:
+            raise ModelError(
+                f"a {type(model).__name__} has no .config, so its shape is unknown; give a Hugging Face "
+                "ESM-2 model, such as AutoModel.from_pretrained(...) returns"
+            )
+        return cls.from_dict(to_dict(), token_dropout)
+
+
+def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    model_type = config.get("model_type")
+    if model_type not in _TYPE_DEFAULTS:
+        raise ModelError(
+            f"config.json: model_type is {model_type!r}; allowed are {' and '.join(_TYPE_DEFAULTS)}: "
+            "this is not an ESM-2 checkpoint"
+        )
+    given = {name: value for name, value in config.items() if value is not None}
+    return _TYPE_DEFAULTS[model_type] | given
+
+
+def _refuse_other_architectures(fields: Mapping[str, Any]) -> None:
+    for name, wanted in _REQUIRED.items():
+        value = fields.get(name, wanted)
+        if value != wanted:
+            raise ModelError(
+                f"config.json: {name} is {value!r}, but every ESM-2 has {wanted!r}; "
+                "this is another architecture (ESM-1, ESMFold or a derivative), which is not supported"
+            )
+
+
+def _size(fields: Mapping[str, Any], name: str, largest: int = _LARGEST_SIZE) -> int:
+    value = _field(fields, name)
+    if type(value) is not int or not 1 <= value <= largest:
+        raise ModelError(f"config.json: {name} is {value!r}; it must be a whole number from 1 to {largest:,}")
+    return value
+
+
+def _positive(fields: Mapping[str, Any], name: str) -> float:
+    value = _field(fields, name)
+    if type(value) not in (int, float) or not 0 < value < float("inf"):
+        raise ModelError(f"config.json: {name} is {value!r}; it must be a positive number")
+    return float(value)
+
+
+def _field(fields: Mapping[str, Any], name: str) -> Any:
+    if name not in fields:
+        raise ModelError(f"config.json: {name} is missing; fetch the model again (nucpro fetch-models)")
+    return fields[name]
+
+
+def _token_dropout(fields: Mapping[str, Any], choice: str) -> bool:
+    if choice not in TOKEN_DROPOUT_CHOICES:
+        raise UsageError(
+            f"token dropout {choice!r} is unknown; allowed are {', '.join(TOKEN_DROPOUT_CHOICES)}"
+        )
+    if choice != AUTO:
+        return choice == "on"
+    value = fields["token_dropout"]
+    if not isinstance(value, bool):
+        raise ModelError(f"config.json: token_dropout is {value!r}; it must be true or false")
+    return value

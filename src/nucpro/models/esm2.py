@@ -1,0 +1,335 @@
+"""ESM-2 as a packed encoder: token ids of many sequences in, one hidden state a token out, no padding.
+
+Weights come from :mod:`nucpro.models.weights` (or from a Hugging Face model object); hidden states go to
+:mod:`nucpro.embedding`. The architecture is that of Lin et al., Science 379:1123 (2023), as transformers'
+``EsmModel`` computes it: pre-norm layers, rotary positions, erf GELU, a final layer norm.
+
+Shape suffixes: t tokens of the whole batch, n sequences of a run, l tokens of each, h heads, k head width,
+r half of it, d model width, x and f other columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self, cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from nucpro.errors import ModelError
+from nucpro.models.config import AUTO, Esm2Config
+from nucpro.models.loading import Checkpoint
+from nucpro.models.packing import RESIDUES_ONLY, PooledSpan, Run, equal_runs
+from nucpro.models.weights import ModelFiles
+
+__all__ = ["Esm2", "load_esm2"]
+
+_PREFIX = "esm."
+
+_UNMASKED_SHARE = 1 - 0.15 * 0.8
+"""Token dropout: in training 15% of the tokens were chosen and 80% of those masked; without masks, embeddings
+are scaled by what was left (transformers, ``EsmEmbeddings``)."""
+
+_LEFT_OVERS = (
+    "lm_head.",
+    "contact_head.",
+    "pooler.",
+    "classifier.",
+    "embeddings.position_ids",
+    "embeddings.position_embeddings.weight",
+)
+"""Heads and tables that published checkpoints carry and that residue vectors do not need."""
+_FREQUENCIES = "rotary_embeddings.inv_freq"
+_LARGEST_ROUNDING = 1e-3
+
+
+class Esm2(nn.Module):
+    """ESM-2 without its heads.
+
+    Made by :func:`load_esm2` or :meth:`from_huggingface`; the constructor alone leaves weights undefined.
+
+    Parameters
+    ----------
+    config : Esm2Config
+        Shape and options.
+    """
+
+    def __init__(self, config: Esm2Config) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embeddings = nn.Embedding(config.vocabulary_size, config.width)
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
+        self.final_norm = nn.LayerNorm(config.width, eps=config.norm_epsilon)
+        # Set when weights are loaded; float32 whatever the precision of the weights.
+        self.register_buffer("inverse_frequencies", None, persistent=False)
+        self.inverse_frequencies: torch.Tensor
+
+    @property
+    def width(self) -> int:
+        """Columns of a hidden state."""
+        return self.config.width
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.token_embeddings.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Element type of weights and hidden states."""
+        return self.token_embeddings.weight.dtype
+
+    @property
+    def pooled_span(self) -> PooledSpan:
+        """Residues only: neither ``<cls>`` nor ``<eos>``."""
+        return RESIDUES_ONLY
+
+    def forward(self, tokens_t: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+        """Encode packed sequences.
+
+        Parameters
+        ----------
+        tokens_t : torch.Tensor
+            Integer ids ``[T]``; each sequence with its ``<cls>`` and ``<eos>``, one after the other.
+        lengths : sequence of int
+            Tokens of each sequence, summing to T. Neighbours of equal length are attended to together, so
+            sorted lengths are fastest; the result does not depend on the order beyond rounding.
+
+        Returns
+        -------
+        torch.Tensor
+            Hidden states after the final layer norm, ``[T, width]``.
+        """
+        runs = equal_runs(lengths)
+        cosines, sines = rotary_tables(max(lengths), self.inverse_frequencies)
+        hidden_td = self.token_embeddings(tokens_t)
+        for layer in self.layers:
+            hidden_td = layer(hidden_td, runs, cosines, sines)
+        return cast(torch.Tensor, self.final_norm(hidden_td))
+
+    @classmethod
+    def from_huggingface(
+        cls,
+        model: nn.Module,
+        *,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        token_dropout: str = AUTO,
+    ) -> Self:
+        """Take over the weights of a model object of transformers (or one with the same interface).
+
+        Parameters
+        ----------
+        model : torch.nn.Module
+            ``EsmModel``, ``EsmForMaskedLM``, a FastESM model, …: anything with ``.config`` and the parameter
+            names of ESM-2.
+        device, dtype : torch.device, torch.dtype, optional
+            Where and in which precision to compute; the model's own where not given.
+        token_dropout : {'auto', 'on', 'off'}
+            See :meth:`Esm2Config.from_dict`.
+
+        Returns
+        -------
+        Esm2
+            With its own copy of the weights.
+
+        Raises
+        ------
+        ModelError
+            If the object is not an ESM-2.
+        """
+        config = Esm2Config.from_object(model, token_dropout=token_dropout)
+        sample = next(model.parameters())
+        checkpoint = Checkpoint(type(model).__name__, model.state_dict(), _PREFIX)
+        return cls._filled(config, checkpoint, device or sample.device, dtype or sample.dtype)
+
+    @classmethod
+    def _filled(
+        cls, config: Esm2Config, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
+    ) -> Self:
+        names = checkpoint.names()
+        parts = _parts_of_parameters(config)
+        wanted = [part for group in parts.values() for part in group]
+        checkpoint.refuse_unexplained(wanted, {name: _is_left_over(name) for name in names})
+        # On the meta device first: no memory is spent on random weights that are then overwritten.
+        with torch.device("meta"):
+            model = cls(config).to(dtype)
+        model = model.to_empty(device=device).requires_grad_(False).eval()
+        for name, parameter in model.named_parameters():
+            checkpoint.fill(parameter, [names[part] for part in parts[name]])
+        model.inverse_frequencies = _rotary_frequencies(config, checkpoint).to(device)
+        if config.token_dropout:
+            model.token_embeddings.weight.mul_(_UNMASKED_SHARE)
+        return model
+
+
+def load_esm2(
+    files: ModelFiles, *, device: torch.device, dtype: torch.dtype, token_dropout: str = AUTO
+) -> Esm2:
+    """Load an ESM-2 checkpoint.
+
+    Parameters
+    ----------
+    files : ModelFiles
+        Where it is.
+    device : torch.device
+        Where to compute.
+    dtype : torch.dtype
+        Element type of weights and activations.
+    token_dropout : {'auto', 'on', 'off'}
+        See :meth:`Esm2Config.from_dict`.
+
+    Returns
+    -------
+    Esm2
+        Ready to encode.
+
+    Raises
+    ------
+    ModelError
+        If configuration or weights are damaged, incomplete, not explained in full, or not those of an ESM-2.
+    """
+    config = Esm2Config.from_dict(files.config, token_dropout)
+    return Esm2._filled(config, Checkpoint(files.id, files.tensors(), _PREFIX), device, dtype)
+
+
+class EncoderLayer(nn.Module):
+    """One pre-norm layer: attention, then feed-forward, each added to what came in.
+
+    Parameters
+    ----------
+    config : Esm2Config
+        Shape.
+    """
+
+    def __init__(self, config: Esm2Config) -> None:
+        super().__init__()
+        width = config.width
+        self.heads = config.heads
+        self.attention_norm = nn.LayerNorm(width, eps=config.norm_epsilon)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.attention_out = nn.Linear(width, width)
+        self.feed_forward_norm = nn.LayerNorm(width, eps=config.norm_epsilon)
+        self.feed_forward_in = nn.Linear(width, config.feed_forward_width)
+        self.feed_forward_out = nn.Linear(config.feed_forward_width, width)
+
+    def forward(
+        self, hidden_td: torch.Tensor, runs: Sequence[Run], cosines_lr: torch.Tensor, sines_lr: torch.Tensor
+    ) -> torch.Tensor:
+        """Hidden states ``[T, D]`` after the layer."""
+        mixed_tx = self.query_key_value(self.attention_norm(hidden_td))
+        hidden_td = hidden_td + self.attention_out(attend(mixed_tx, runs, self.heads, cosines_lr, sines_lr))
+        inner_tf = F.gelu(self.feed_forward_in(self.feed_forward_norm(hidden_td)))
+        return cast(torch.Tensor, hidden_td + self.feed_forward_out(inner_tf))
+
+
+def rotary_tables(length: int, inverse_frequencies_r: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines of rotary positions 0 to ``length - 1``, float32 ``[length, R]`` each.
+
+    Source: Su et al., RoFormer, arXiv:2104.09864, equation 34, in the half-split layout of ESM-2.
+    """
+    positions_l = torch.arange(length, device=inverse_frequencies_r.device, dtype=torch.float32)
+    angles_lr = torch.outer(positions_l, inverse_frequencies_r)
+    return angles_lr.cos(), angles_lr.sin()
+
+
+def rotate(vectors: torch.Tensor, cosines_lr: torch.Tensor, sines_lr: torch.Tensor) -> torch.Tensor:
+    """Turn queries or keys ``[..., L, K]`` by their positions, in float32; the element type is kept."""
+    first, second = vectors.float().chunk(2, dim=-1)
+    turned = (first * cosines_lr - second * sines_lr, second * cosines_lr + first * sines_lr)
+    return torch.cat(turned, dim=-1).to(vectors.dtype)
+
+
+def attend(
+    mixed_tx: torch.Tensor,
+    runs: Sequence[Run],
+    heads: int,
+    cosines_lr: torch.Tensor,
+    sines_lr: torch.Tensor,
+) -> torch.Tensor:
+    """Rotary self-attention within each sequence of a packed batch.
+
+    Parameters
+    ----------
+    mixed_tx : torch.Tensor
+        ``[T, 3 D]``: queries, keys and values of all heads side by side.
+    runs : sequence of Run
+        Neighbours of equal length; each is a dense block, so no mask is needed.
+    heads : int
+        Attention heads.
+    cosines_lr, sines_lr : torch.Tensor
+        Tables from :func:`rotary_tables`, for the longest sequence or longer.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[T, D]``.
+    """
+    context_td = mixed_tx.new_empty(mixed_tx.shape[0], mixed_tx.shape[1] // 3)
+    for run in runs:
+        cosines, sines = cosines_lr[: run.length], sines_lr[: run.length]
+        split = run.block(mixed_tx).view(run.count, run.length, 3, heads, -1)
+        query_nhlk, key_nhlk, value_nhlk = split.permute(2, 0, 3, 1, 4)
+        # Scores are scaled by K ** -0.5, which is the same as ESM-2's scaled queries: rotation is linear.
+        block_nhlk = F.scaled_dot_product_attention(
+            rotate(query_nhlk, cosines, sines), rotate(key_nhlk, cosines, sines), value_nhlk
+        )
+        run.block(context_td).copy_(block_nhlk.transpose(1, 2).flatten(2))
+    return context_td
+
+
+def _parts_of_parameters(config: Esm2Config) -> dict[str, list[str]]:
+    """Names in a checkpoint, without prefix, of the tensors that make each parameter."""
+    bare = {"token_embeddings.weight": ["embeddings.word_embeddings.weight"]}
+    modules = {"final_norm": ["encoder.emb_layer_norm_after"]}
+    for number in range(config.layers):
+        ours, theirs = f"layers.{number}", f"encoder.layer.{number}"
+        modules |= {
+            f"{ours}.attention_norm": [f"{theirs}.attention.LayerNorm"],
+            f"{ours}.query_key_value": [
+                f"{theirs}.attention.self.{part}" for part in ("query", "key", "value")
+            ],
+            f"{ours}.attention_out": [f"{theirs}.attention.output.dense"],
+            f"{ours}.feed_forward_norm": [f"{theirs}.LayerNorm"],
+            f"{ours}.feed_forward_in": [f"{theirs}.intermediate.dense"],
+            f"{ours}.feed_forward_out": [f"{theirs}.output.dense"],
+        }
+    return bare | {
+        f"{ours}.{kind}": [f"{part}.{kind}" for part in theirs]
+        for ours, theirs in modules.items()
+        for kind in ("weight", "bias")
+    }
+
+
+def _is_left_over(name: str) -> bool:
+    return name.startswith(_LEFT_OVERS) or name.endswith(_FREQUENCIES)
+
+
+def _rotary_frequencies(config: Esm2Config, checkpoint: Checkpoint) -> torch.Tensor:
+    """Inverse frequencies, float32 ``[R]``: those of the checkpoint where it holds them.
+
+    Published ESM-2 weights were trained with frequencies rounded to fp16 and carry those; computing them anew
+    from the base moves the angle of residue 1,000 by up to a third of a radian.
+    """
+    steps = torch.arange(0, config.head_width, 2, dtype=torch.float32) / config.head_width
+    computed = config.rotary_base**-steps
+    stored = [name for name in checkpoint.tensors if name.endswith(_FREQUENCIES)]
+    if not stored:
+        return computed
+    first = checkpoint.tensors[stored[0]].float().cpu()
+    for name in stored:
+        found = checkpoint.tensors[name].float().cpu()
+        if found.shape != computed.shape or not torch.equal(found, first):
+            raise ModelError(
+                f"{checkpoint.source}: {name} differs from {stored[0]} or has not {len(computed)} values; "
+                "all layers of an ESM-2 share one set of rotary frequencies"
+            )
+    deviation = float((first / computed - 1).abs().max())
+    if not deviation <= _LARGEST_ROUNDING:
+        raise ModelError(
+            f"{checkpoint.source}: {stored[0]} deviates by {deviation:.2g} from the frequencies of "
+            f"rope_theta {config.rotary_base:g}; up to {_LARGEST_ROUNDING:g} (float16 rounding) is allowed: "
+            "load the model in float32 or float16, not bfloat16"
+        )
+    return first

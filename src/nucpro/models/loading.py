@@ -1,0 +1,141 @@
+"""Strict loading: every parameter of an encoder found in a checkpoint, every tensor in it explained.
+
+Tensors come from :mod:`nucpro.models.tensors` or a model object, by the names that transformers gives them;
+an encoder says which of them make each of its parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from nucpro.errors import ModelError
+
+__all__ = ["Checkpoint"]
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Named tensors with the words that errors need.
+
+    Parameters
+    ----------
+    source : str
+        What the tensors come from: the model's id, or the class of a model object.
+    tensors : mapping
+        Tensors by name.
+    prefix : str
+        What the names may start with when the encoder is part of a larger model (``esm.``).
+    """
+
+    source: str
+    tensors: Mapping[str, torch.Tensor]
+    prefix: str
+
+    def names(self) -> dict[str, str]:
+        """Name in the checkpoint, by name without prefix.
+
+        Returns
+        -------
+        dict
+            One entry a tensor.
+
+        Raises
+        ------
+        ModelError
+            If a tensor is there with and without the prefix.
+        """
+        names: dict[str, str] = {}
+        for name in self.tensors:
+            bare = name.removeprefix(self.prefix)
+            if bare in names:
+                raise ModelError(
+                    f"{self.source}: {bare} is there twice, with and without {self.prefix!r}; "
+                    "save the model again"
+                )
+            names[bare] = name
+        return names
+
+    def refuse_unexplained(self, wanted: Iterable[str], is_left_over: Mapping[str, bool]) -> None:
+        """Compare what is there with what must be there.
+
+        Parameters
+        ----------
+        wanted : iterable of str
+            Names, without prefix, that make the encoder.
+        is_left_over : mapping
+            For each name of the checkpoint, without prefix: whether it is known not to matter.
+
+        Raises
+        ------
+        ModelError
+            If a wanted tensor is missing, or one is there that nothing explains.
+        """
+        expected = set(wanted)
+        missing = sorted(expected - is_left_over.keys())
+        if missing:
+            raise ModelError(
+                f"{self.source}: {_listed(missing)} missing from the weights, which hold {len(is_left_over)} "
+                "tensors; config.json and weights must belong together: "
+                "fetch the model again (nucpro fetch-models)"
+            )
+        surplus = sorted(name for name, known in is_left_over.items() if not known and name not in expected)
+        if surplus:
+            raise ModelError(
+                f"{self.source}: {_listed(surplus)} in the weights have no place in the model that "
+                "config.json describes; leaving them out could change the vectors: the checkpoint is refused"
+            )
+
+    def fill(self, parameter: nn.Parameter, parts: list[str]) -> None:
+        """Copy tensors into a parameter, one below the other.
+
+        Parameters
+        ----------
+        parameter : torch.nn.Parameter
+            Filled in place, converted to its element type and device.
+        parts : list of str
+            Full names of the tensors; each gives an equal share of the rows.
+
+        Raises
+        ------
+        ModelError
+            If a tensor has another shape, is not made of floats, or holds values that are not finite.
+        """
+        rows = parameter.shape[0] // len(parts)
+        for target, part in zip(torch.split(parameter.data, rows), parts, strict=True):
+            tensor = self.tensors[part]
+            if tensor.shape != target.shape or not tensor.is_floating_point():
+                raise ModelError(
+                    f"{self.source}: {part} is {_shown(tensor)}, but config.json makes it floats of shape "
+                    f"{tuple(target.shape)}; fetch the model again (nucpro fetch-models)"
+                )
+            target.copy_(tensor)
+            if not bool(torch.isfinite(target).all()):
+                raise self._not_finite(part, tensor, target.dtype)
+
+    def _not_finite(self, name: str, tensor: torch.Tensor, dtype: torch.dtype) -> ModelError:
+        bad = int((~torch.isfinite(tensor)).sum())
+        if bad:
+            return ModelError(
+                f"{self.source}: {name} holds {bad} of {tensor.numel()} values that are NaN or infinite; "
+                "the weights are damaged: fetch the model again (nucpro fetch-models)"
+            )
+        largest = float(tensor.abs().max())
+        return ModelError(
+            f"{self.source}: {name} holds {largest:g}, which is too large for {dtype}; "
+            "ask for the precision fp32"
+        )
+
+
+def _shown(tensor: torch.Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"

@@ -1,0 +1,153 @@
+"""Named tensors out of weight files, with nothing else ever built or run.
+
+Files come from :mod:`nucpro.models.weights`; tensors go to the loaders of the encoders. A safetensors file
+holds tensors only. A ``.bin`` or ``.pt`` file is a pickle, read by torch's restricted loader, which refuses
+everything but tensors and plain containers. Files are mapped: a tensor costs memory only while it is copied.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from nucpro.errors import ModelError
+
+__all__ = ["WeightTensors", "read_json"]
+
+# torch's restricted loader lets the errors of its own parsing through: each is a damaged or hostile file.
+_DAMAGED_PICKLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+)
+_REFUSED_GLOBAL = re.compile(r"GLOBAL (\S+)")
+_GIT_LFS_POINTER = b"version https://git-lfs"
+_FETCH_AGAIN = "fetch the model again (nucpro fetch-models)"
+
+
+class WeightTensors(Mapping[str, torch.Tensor]):
+    """The tensors of one checkpoint by name, read when they are asked for.
+
+    Parameters
+    ----------
+    files : sequence of Path
+        One file, or all shards of one checkpoint.
+
+    Raises
+    ------
+    ModelError
+        If a file is missing, damaged, holds anything but tensors, or if two shards hold the same name.
+    """
+
+    def __init__(self, files: tuple[Path, ...]) -> None:
+        self._readers: dict[str, Callable[[], torch.Tensor]] = {}
+        for file in files:
+            for name, reader in _open(file).items():
+                if name in self._readers:
+                    raise ModelError(f"{file}: {name!r} is in another shard too; {_FETCH_AGAIN}")
+                self._readers[name] = reader
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._readers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._readers)
+
+    def __len__(self) -> int:
+        return len(self._readers)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Parameters
+    ----------
+    file : Path
+        ``config.json``, or the index of a sharded checkpoint.
+
+    Returns
+    -------
+    dict
+        Its content.
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be read or holds anything else.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{file}: cannot be read as JSON ({error}); {_FETCH_AGAIN}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{file}: holds a JSON {type(content).__name__}, not an object; {_FETCH_AGAIN}")
+    return content
+
+
+def _open(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(len(_GIT_LFS_POINTER))
+    except OSError as error:
+        raise ModelError(f"{file}: cannot be read ({error}); {_FETCH_AGAIN}") from error
+    if head == _GIT_LFS_POINTER:
+        raise ModelError(
+            f"{file}: this is a Git LFS pointer, not the weights; run `git lfs pull`, or {_FETCH_AGAIN}"
+        )
+    return _open_safetensors(file) if file.suffix == ".safetensors" else _open_pickle(file)
+
+
+def _open_safetensors(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
+    try:
+        archive: Any = safe_open(file, framework="pt", device="cpu")
+    except (SafetensorError, OSError) as error:
+        size = file.stat().st_size
+        raise ModelError(
+            f"{file}: not a whole safetensors file ({error}; {size:,} bytes); "
+            f"the download may have been cut off: {_FETCH_AGAIN}"
+        ) from error
+    names: list[str] = archive.keys()
+    return {name: partial(archive.get_tensor, name) for name in names}
+
+
+def _open_pickle(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except _DAMAGED_PICKLE as error:
+        raise _pickle_error(file, error) from error
+    if not isinstance(content, Mapping):
+        raise ModelError(
+            f"{file}: holds a {type(content).__name__}; a checkpoint is a mapping of names to tensors"
+        )
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise ModelError(
+                f"{file}: {name!r} is a {type(value).__name__}; a checkpoint maps names to tensors and holds "
+                "nothing else: save the model's state_dict alone"
+            )
+    return {name: partial(content.__getitem__, name) for name in content}
+
+
+def _pickle_error(file: Path, error: Exception) -> ModelError:
+    wanted = _REFUSED_GLOBAL.search(str(error))
+    if wanted:
+        return ModelError(
+            f"{file}: refused, the file wants to call {wanted[1].rstrip('.')}; weights need nothing but "
+            "tensors: do not open this file with other programs, and get the weights as safetensors"
+        )
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return ModelError(f"{file}: not a whole PyTorch weights file ({reason}); {_FETCH_AGAIN}")

@@ -1,0 +1,282 @@
+"""Where a model's files are, and which bytes they are: a folder, or a repository of the Hugging Face hub.
+
+Names come from the command line; files go to :mod:`nucpro.models.tensors` (weights),
+:mod:`nucpro.models.config` (configuration) and :mod:`nucpro.models.tokens` (vocabulary). Code that a
+repository may hold is never downloaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from nucpro.errors import ModelError
+from nucpro.models import hub
+from nucpro.models.tensors import WeightTensors, read_json
+
+__all__ = ["ModelFiles", "fetch", "locate"]
+
+logger = logging.getLogger(__name__)
+
+_CONFIG = "config.json"
+_VOCABULARY = "vocab.txt"
+_TEXT_FILES = (_CONFIG, _VOCABULARY, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+# In order of preference: safetensors cannot hold code, so pickles are the last resort.
+_SINGLE_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt")
+_SOURCE_RECORD = "nucpro_source.json"
+_LOOKS_LIKE_PATH = re.compile(r"[./~]|.*/.*/|.*\\")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A checkpoint on disk.
+
+    Parameters
+    ----------
+    id : str
+        Repository on the hub; for a folder that did not come from there, its name without its path.
+    revision : str or None
+        Commit hash on the hub where it is known.
+    folder : Path
+        Where the files are.
+    config : dict
+        Content of ``config.json``.
+    weights : tuple of Path
+        The weights file, or all shards.
+    """
+
+    id: str
+    revision: str | None
+    folder: Path
+    config: dict[str, Any]
+    weights: tuple[Path, ...]
+
+    @property
+    def vocabulary(self) -> Path | None:
+        """``vocab.txt``, None where the checkpoint has none."""
+        file = self.folder / _VOCABULARY
+        return file if file.is_file() else None
+
+    def tensors(self) -> WeightTensors:
+        """Open the weights.
+
+        Returns
+        -------
+        WeightTensors
+            Tensors by name.
+
+        Raises
+        ------
+        ModelError
+            If a file is damaged or wants to do more than hold tensors.
+        """
+        return WeightTensors(self.weights)
+
+    def digest(self) -> str:
+        """Digest of the weights, by content.
+
+        Returns
+        -------
+        str
+            sha256 (hex) of the file. For shards: sha256 of the text that ``sha256sum SHARDS`` prints with the
+            shards in the order of their names.
+        """
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        digests = [(_file_digest(file), file.name) for file in self.weights]
+        if len(digests) == 1:
+            return digests[0][0]
+        return hashlib.sha256("".join(f"{digest}  {name}\n" for digest, name in digests).encode()).hexdigest()
+
+
+def locate(
+    model: str,
+    *,
+    revision: str | None = None,
+    cache_dir: Path | None = None,
+    endpoint: str | None = None,
+    offline: bool = False,
+    show_progress: bool = False,
+) -> ModelFiles:
+    """Find a model, downloading it where it is not here yet.
+
+    Parameters
+    ----------
+    model : str
+        A local folder, or the id of a repository on the hub (``Synthyra/FastESM2_650``).
+    revision : str or None
+        Branch, tag or commit of the repository; None for its main branch. A folder has none.
+    cache_dir : Path or None
+        Cache of downloads; None for the one that all programs share.
+    endpoint : str or None
+        Address of the hub; None for the usual one.
+    offline : bool
+        Use what is in the cache and ask nobody.
+    show_progress : bool
+        Whether a download may draw progress bars on the terminal.
+
+    Returns
+    -------
+    ModelFiles
+        All files present; weights not read yet.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be found or downloaded, or lacks files.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return _local(folder, revision)
+    if _LOOKS_LIKE_PATH.match(model) or folder.exists():
+        raise ModelError(
+            f"model {model!r}: there is no such folder; give a folder with {_CONFIG} and weights, "
+            "or the id of a repository on the Hugging Face hub"
+        )
+    repository = hub.Repository(model, revision or "main", endpoint, show_progress)
+    snapshot = hub.snapshot(repository, cache_dir=cache_dir, offline=offline, choose=_wanted_files)
+    return _read_folder(snapshot.folder, model, snapshot.commit)
+
+
+def fetch(
+    model: str,
+    folder: Path,
+    *,
+    revision: str | None = None,
+    endpoint: str | None = None,
+    show_progress: bool = False,
+) -> ModelFiles:
+    """Fill a folder with a model, to be carried to a machine without network.
+
+    The folder remembers the repository and commit, so results made from it and from the hub count as equal.
+
+    Parameters
+    ----------
+    model : str
+        Id of a repository on the hub.
+    folder : Path
+        Where to put it; made if it is not there. Files that are already whole are not downloaded again.
+    revision : str or None
+        Branch, tag or commit; None for the main branch.
+    endpoint : str or None
+        Address of the hub; None for the usual one.
+    show_progress : bool
+        Whether the download may draw progress bars on the terminal.
+
+    Returns
+    -------
+    ModelFiles
+        The filled folder, as :func:`locate` finds it.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be downloaded, or lacks files.
+    """
+    repository = hub.Repository(model, revision or "main", endpoint, show_progress)
+    commit = hub.download_into(repository, folder, choose=_wanted_files)
+    record = {"id": model, "revision": commit}
+    # Last: a folder without this record and without weights is recognised as half-made.
+    (folder / _SOURCE_RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return _local(folder, None)
+
+
+def _local(folder: Path, revision: str | None) -> ModelFiles:
+    if revision is not None:
+        raise ModelError(
+            f"{folder}: a folder has no revisions, but {revision!r} was asked for; leave the revision out, "
+            "or give the id of a repository on the Hugging Face hub"
+        )
+    record_file = folder / _SOURCE_RECORD
+    record = read_json(record_file) if record_file.is_file() else {}
+    name, commit = record.get("id", folder.resolve().name), record.get("revision")
+    if not isinstance(name, str) or not isinstance(commit, str | None):
+        raise ModelError(
+            f"{record_file}: id and revision must be text; fetch the model again (nucpro fetch-models)"
+        )
+    return _read_folder(folder, name, commit)
+
+
+def _read_folder(folder: Path, name: str, commit: str | None) -> ModelFiles:
+    present = sorted(path.name for path in folder.iterdir())
+    if _CONFIG not in present:
+        raise _missing(folder, _CONFIG, present)
+    config = read_json(folder / _CONFIG)
+    weights = tuple(folder / file for file in _weight_files(folder, present))
+    return ModelFiles(name, commit, folder, config, weights)
+
+
+def _weight_files(folder: Path, present: Sequence[str]) -> list[str]:
+    chosen = _choose_weights(present)
+    if not chosen:
+        raise _missing(folder, "weights (model.safetensors or pytorch_model.bin)", present)
+    if not chosen[0].endswith(".json"):
+        return chosen
+    shards = _shards(folder / chosen[0])
+    absent = [shard for shard in shards if shard not in present]
+    if absent:
+        raise _missing(folder, f"shard(s) {', '.join(absent)} that {chosen[0]} names", present)
+    return shards
+
+
+def _choose_weights(names: Sequence[str]) -> list[str]:
+    """Pick the weights file, or the index of a sharded checkpoint; empty where there is none."""
+    for single in _SINGLE_WEIGHTS:
+        for candidate in (single, f"{single}.index.json"):
+            if candidate in names:
+                return [candidate]
+    for suffix in _WEIGHT_SUFFIXES:
+        fitting = [name for name in names if name.endswith(suffix) and "/" not in name]
+        if len(fitting) > 1:
+            raise ModelError(
+                f"more than one file could be the weights: {', '.join(sorted(fitting))}; "
+                f"name the right one {_SINGLE_WEIGHTS[0]} (or {_SINGLE_WEIGHTS[1]} if it is a pickle)"
+            )
+        if fitting:
+            return fitting
+    return []
+
+
+def _shards(index: Path) -> list[str]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelError(f"{index}: no weight_map in it; fetch the model again (nucpro fetch-models)")
+    shards = sorted({str(shard) for shard in weight_map.values()})
+    for shard in shards:
+        if Path(shard).name != shard or not shard.endswith(_WEIGHT_SUFFIXES):
+            raise ModelError(
+                f"{index}: names {shard!r} as a shard; a shard is a weights file in the same folder"
+            )
+    return shards
+
+
+def _wanted_files(names: Sequence[str]) -> list[str]:
+    """Files of a repository that are worth downloading: configuration, tokenizer, one set of weights."""
+    chosen = _choose_weights(names)
+    if chosen and chosen[0].endswith(".json"):
+        stem, suffix = chosen[0].removesuffix(".index.json").rsplit(".", 1)
+        chosen += [name for name in names if re.fullmatch(rf"{stem}-\d+-of-\d+\.{suffix}", name)]
+    return [name for name in _TEXT_FILES if name in names] + chosen
+
+
+def _missing(folder: Path, what: str, present: Sequence[str]) -> ModelError:
+    shown = ", ".join(present[:8]) or "nothing"
+    return ModelError(
+        f"{folder}: no {what}; the folder holds {shown}; "
+        "fill it with `nucpro fetch-models`, or give another folder or the id of a repository"
+    )
+
+
+def _file_digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
