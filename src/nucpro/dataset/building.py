@@ -1,0 +1,192 @@
+"""A run of ``nucpro dataset``: all genomes of a data folder to FASTA files of reading frames.
+
+It locks the folder, checks everything that can be checked before a file is touched, converts each pair of
+genome files in a worker process, and reports. Each source is complete on disk before it is reported, so a
+run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Protocol
+
+from nucpro.dataset.conversion import Conversion, convert
+from nucpro.dataset.manifest import read_manifest
+from nucpro.dataset.options import DatasetOptions
+from nucpro.dataset.paths import (
+    FASTA_SUFFIX,
+    GENBANK_SUFFIX,
+    GenomePair,
+    Genomes,
+    find_genomes,
+    manifest_path,
+)
+from nucpro.dataset.reports import DatasetReport, SourceReport
+from nucpro.errors import DataError, PreflightError, UsageError
+from nucpro.layout import DataFolder, Source
+from nucpro.lock import hold
+from nucpro.store.atomic import remove_temporaries
+from nucpro.workers import Workers
+
+__all__ = ["DatasetProgress", "build", "recorded_lengths"]
+
+logger = logging.getLogger(__name__)
+
+_SHOWN = 3
+
+
+class DatasetProgress(Protocol):
+    """Callbacks of a run, all from the thread that called :func:`build`."""
+
+    def started(self, pairs: Sequence[GenomePair], sizes: Sequence[int]) -> None:
+        """Take the pairs, once after the checks, with the bytes of each pair's two files together."""
+
+    def finished(self, report: SourceReport, size: int) -> None:
+        """Take the report of a pair that is done, in the order of completion, with the same bytes."""
+
+
+class _Silent:
+    def started(self, pairs: Sequence[GenomePair], sizes: Sequence[int]) -> None: ...
+
+    def finished(self, report: SourceReport, size: int) -> None: ...
+
+
+def build(
+    data_dir: Path, options: DatasetOptions | None = None, progress: DatasetProgress | None = None
+) -> DatasetReport:
+    """Make ``X.identified_nucleotide.fa`` and ``X.identified_protein.fa`` for all genomes of a data folder.
+
+    Sources that are complete and were made from the same genomes with the same options are left as they
+    are. The result depends on genomes and options only.
+
+    Parameters
+    ----------
+    data_dir : Path
+        Folder with ``X.genomic.fna.gz`` and ``Y.genomic.gbff.gz``, sub-folders included.
+    options : DatasetOptions, optional
+        Choices; the defaults are those of the original training data at 300 bases.
+    progress : DatasetProgress, optional
+        Told about each step.
+
+    Raises
+    ------
+    UsageError
+        There is no such folder.
+    PreflightError
+        Another run holds the folder, there are no genomes, or files of other options are in it.
+    DataError
+        Genomes cannot be read; the message names file and record. What was finished stays.
+    StoreError
+        A file cannot be written.
+    """
+    options = options or DatasetOptions()
+    progress = progress or _Silent()
+    if not data_dir.is_dir():
+        raise UsageError(f"{data_dir}: no such folder; name the folder with the genomes")
+    with hold(DataFolder(data_dir).lock):
+        genomes = find_genomes(data_dir)
+        problems = list(_problems(genomes, data_dir, options))
+        if problems:
+            raise PreflightError(problems)
+        for folder in genomes.folders:
+            remove_temporaries(folder)
+        for name in genomes.without_partner:
+            logger.warning("%s: no GenBank file (%s) beside it; left out", name, GENBANK_SUFFIX)
+        reports = {report.name: report for report in _convert_all(genomes.pairs, options, progress)}
+    sources = tuple(reports[pair.relative] for pair in genomes.pairs)
+    return DatasetReport(options.length, options.genetic_code, sources, genomes.without_partner)
+
+
+def recorded_lengths(data_dir: Path) -> dict[str, int]:
+    """Bases of a full chunk for each source that :func:`build` made, by path of its nucleotide FASTA.
+
+    Parameters
+    ----------
+    data_dir : Path
+        The data folder. Sources of other origin are not listed: nothing is known about their length.
+
+    Raises
+    ------
+    DataError
+        A manifest is damaged.
+    """
+    manifests = {
+        source.relative: read_manifest(manifest_path(source)) for source in find_genomes(data_dir).recorded
+    }
+    return {name: manifest.length for name, manifest in manifests.items() if manifest and manifest.outputs}
+
+
+def _convert_all(
+    pairs: Sequence[GenomePair], options: DatasetOptions, progress: DatasetProgress
+) -> Iterator[SourceReport]:
+    sizes = {pair.relative: pair.fasta.stat().st_size + pair.genbank.stat().st_size for pair in pairs}
+    progress.started(pairs, [sizes[pair.relative] for pair in pairs])
+    # The largest pair first, so that no worker is left with it alone at the end.
+    order = sorted(pairs, key=lambda pair: -sizes[pair.relative])
+    for report in _results([Conversion(pair, options) for pair in order], min(options.workers, len(pairs))):
+        logger.info("%s: %d reading frames kept", report.name, report.counts.kept_frames)
+        progress.finished(report, sizes[report.name])
+        yield report
+
+
+def _results(conversions: Sequence[Conversion], workers: int) -> Iterator[SourceReport]:
+    if workers == 1:
+        yield from map(convert, conversions)
+        return
+    with Workers(workers) as pool:
+        futures = [pool.submit(convert, conversion) for conversion in conversions]
+        try:
+            yield from (future.result() for future in as_completed(futures))
+        except BrokenProcessPool as error:
+            raise DataError(
+                f"a worker process ended without an answer while {len(conversions)} pairs of genome files "
+                "were converted, most likely for lack of memory; run again with fewer workers"
+            ) from error
+
+
+def _problems(genomes: Genomes, data_dir: Path, options: DatasetOptions) -> Iterator[str]:
+    if not genomes.pairs:
+        yield (
+            f"{data_dir}: no genomes found; it must hold pairs of X{FASTA_SUFFIX} and Y{GENBANK_SUFFIX}, "
+            "such as viral.1.1 and viral.1, which nucpro download fetches"
+        )
+    for (length, code), names in _made_otherwise(genomes, options).items():
+        shown = ", ".join(names[:_SHOWN]) + (
+            f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        )
+        yield (
+            f"{data_dir}: {shown} was made with length {length} and the {code} genetic code, this run asks for "
+            f"{options.length} and {options.genetic_code}; one data folder holds one kind: use another folder, "
+            "or make all again with --replace"
+        )
+    for pair in genomes.pairs:
+        if not options.replace and not pair.manifest.exists():
+            yield from _unrecorded(pair)
+
+
+def _made_otherwise(genomes: Genomes, options: DatasetOptions) -> dict[tuple[int, str], list[str]]:
+    """Sources that this run will not make again though other options made them, by these options."""
+    replaceable = {pair.source for pair in genomes.pairs} if options.replace else set()
+    found: dict[tuple[int, str], list[str]] = {}
+    for source in genomes.recorded:
+        manifest = read_manifest(manifest_path(source))
+        if manifest and source not in replaceable and _has_files(source) and not manifest.fits(options):
+            found.setdefault((manifest.length, manifest.genetic_code), []).append(source.relative)
+    return found
+
+
+def _has_files(source: Source) -> bool:
+    return source.nucleotide_fasta.exists() or source.protein_fasta.exists()
+
+
+def _unrecorded(pair: GenomePair) -> Iterator[str]:
+    for path in (pair.source.nucleotide_fasta, pair.source.protein_fasta):
+        if path.exists():
+            yield (
+                f"{path}: nothing is recorded about how it was made, so its length cannot be told; "
+                "move it away, or have it made again with --replace"
+            )

@@ -1,0 +1,195 @@
+"""One pair of genome files to one source: the work of one process.
+
+``X.genomic.fna.gz`` and its GenBank partner come in, the two FASTA files and the manifest of the source go
+out. Memory holds one record at a time, and for each GenBank record the place of its proteins on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryFile
+
+import needletail
+
+from nucpro.dataset.genbank import read_annotations
+from nucpro.dataset.identification import frame_records, identify
+from nucpro.dataset.manifest import Manifest, digest_of, outputs_of, read_manifest, write_manifest
+from nucpro.dataset.options import DatasetOptions
+from nucpro.dataset.paths import GenomePair
+from nucpro.dataset.proteins import Absence, Proteins, ProteinStore
+from nucpro.dataset.reports import Counts, SourceReport
+from nucpro.errors import DataError, FastaError, StoreError
+from nucpro.store.atomic import AtomicFile, replace_file
+
+__all__ = ["Conversion", "convert"]
+
+_ABSENCES = {
+    Absence.UNKNOWN: "records_not_in_genbank",
+    Absence.OTHER_VERSION: "records_of_other_version",
+    Absence.WITHOUT_CDS: "records_without_cds",
+    Absence.WITHOUT_TRANSLATION: "records_without_translation",
+}
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A pair of genome files and how to convert it.
+
+    Parameters
+    ----------
+    pair : GenomePair
+        Input, and through it the place of the output.
+    options : DatasetOptions
+        Choices of the run.
+    """
+
+    pair: GenomePair
+    options: DatasetOptions
+
+
+def convert(conversion: Conversion) -> SourceReport:
+    """Make the FASTA files of a source, unless they are there and right.
+
+    Raises
+    ------
+    FastaError, DataError
+        An input cannot be read, or split folders of earlier FASTA files are in the way.
+    StoreError
+        An output cannot be written.
+    """
+    pair, options = conversion.pair, conversion.options
+    inputs = {"fasta": digest_of(pair.fasta), "genbank": digest_of(pair.genbank)}
+    earlier = read_manifest(pair.manifest)
+    if earlier and earlier.fits(options) and earlier.inputs == inputs and earlier.describes(pair.source):
+        return _report(pair, made=False, counts=Counts(**earlier.counts), examples=earlier.examples)
+    _require_unsplit(pair)
+    manifest = Manifest(options.length, options.genetic_code, inputs)
+    write_manifest(pair.manifest, manifest)
+    # Until the files of this manifest are complete there are none, rather than some of another length.
+    _remove_outputs(pair)
+    report = _report(pair, made=True, counts=Counts(), examples={})
+    _write_source(pair, options, report)
+    report.counts.require_balance(report.name)
+    write_manifest(
+        pair.manifest,
+        replace(
+            manifest, outputs=outputs_of(pair.source), counts=asdict(report.counts), examples=report.examples
+        ),
+    )
+    return report
+
+
+def _report(pair: GenomePair, *, made: bool, counts: Counts, examples: dict[str, list[str]]) -> SourceReport:
+    return SourceReport(pair.relative, pair.source.category, made, counts, examples)
+
+
+def _remove_outputs(pair: GenomePair) -> None:
+    pair.source.nucleotide_fasta.unlink(missing_ok=True)
+    pair.source.protein_fasta.unlink(missing_ok=True)
+
+
+def _require_unsplit(pair: GenomePair) -> None:
+    for folder in (pair.source.nucleotide_folder, pair.source.protein_folder):
+        if folder.exists():
+            raise DataError(
+                f"{folder}: holds parts of FASTA files that would be made again now, because the genomes, "
+                "the options or the files themselves changed; move the folder away, then run again"
+            )
+
+
+def _write_source(pair: GenomePair, options: DatasetOptions, report: SourceReport) -> None:
+    source = pair.source
+    # The data folder has room for large files; the system's temporary folder may lie in memory.
+    with TemporaryFile(dir=pair.fasta.parent) as file:
+        proteins = ProteinStore(file)
+        _load(pair.genbank, proteins, report)
+        with (
+            replace_file(source.protein_fasta) as protein,
+            replace_file(source.nucleotide_fasta) as nucleotide,
+        ):
+            for name, bases, found in _annotated_records(pair.fasta, proteins, report):
+                _write_record(name, bases, found, options, report, (nucleotide, protein))
+    if not report.counts.kept_frames:
+        # A FASTA file without a record is an error to those who read it; a source without one is not.
+        _remove_outputs(pair)
+
+
+def _load(genbank: Path, proteins: ProteinStore, report: SourceReport) -> None:
+    for annotation in read_annotations(genbank):
+        name = annotation.record
+        report.counts.genbank_records += 1
+        report.counts.cds += annotation.cds
+        report.count("cds_without_translation", name, annotation.without_translation)
+        report.count("cds_across_origin", name, annotation.across_origin)
+        report.count("cds_of_unknown_code", name, annotation.of_unknown_code)
+        try:
+            is_new = proteins.add(annotation)
+        except OSError as error:
+            raise StoreError(
+                f"{genbank.parent}: the proteins of {genbank.name} cannot be kept there: {error.strerror}; "
+                "free space on that disk, then run again"
+            ) from error
+        if not is_new:
+            report.count("duplicate_genbank_records", name)
+
+
+def _annotated_records(
+    fasta: Path, proteins: ProteinStore, report: SourceReport
+) -> Iterator[tuple[str, str, Proteins]]:
+    """Yield records in which frames are looked for, and count those that are left out."""
+    seen: set[str] = set()
+    for name, bases in _read_fasta(fasta):
+        report.counts.records += 1
+        found = proteins.get(name)
+        if not bases:
+            report.count("empty_records", name)
+        elif isinstance(found, Absence):
+            report.count(_ABSENCES[found], name)
+        elif name in seen:
+            report.count("duplicate_records", name)
+        else:
+            seen.add(name)
+            report.counts.annotated_records += 1
+            yield name, bases, found
+
+
+def _read_fasta(path: Path) -> Iterator[tuple[str, str]]:
+    try:
+        for number, record in enumerate(needletail.parse_fastx_file(str(path)), start=1):
+            name, bases = record.name, record.seq
+            if record.is_fastq() or not name:
+                what = "is FASTQ (starts with '@')" if record.is_fastq() else "has no id after '>'"
+                raise FastaError(f"{path}: record {number} {what}; fetch the file again")
+            # The parser's own copy of a chromosome must not live on while its frames are found.
+            del record
+            yield name, bases
+    except (needletail.NeedletailError, OSError) as error:
+        raise FastaError(f"{path}: cannot be read as FASTA: {error}; fetch the file again") from error
+
+
+def _write_record(
+    name: str,
+    bases: str,
+    proteins: Proteins,
+    options: DatasetOptions,
+    report: SourceReport,
+    files: tuple[AtomicFile, AtomicFile],
+) -> None:
+    try:
+        identified = identify(name, bases, proteins, options.length, options.genetic_code)
+    except FastaError as error:
+        raise FastaError(f"{report.name}: {error}") from error
+    counts = report.counts
+    counts.chunks += identified.chunks
+    counts.frames += identified.frames
+    counts.kept_frames += len(identified.kept)
+    counts.frames_with_stop += identified.frames_with_stop
+    counts.frames_not_in_cds += identified.frames_not_in_cds
+    report.count("ambiguous_chunks", name, identified.ambiguous_chunks)
+    report.count("lost_frames", name, identified.lost_frames)
+    records = list(frame_records(name, bases, options.length, identified.kept))
+    nucleotide, protein = files
+    nucleotide.write("".join([f">{record.name}\n{record.nucleotides}\n" for record in records]).encode())
+    protein.write("".join([f">{record.name}\n{record.protein}\n" for record in records]).encode())

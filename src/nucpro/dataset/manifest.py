@@ -1,0 +1,129 @@
+"""The record of how a source was made, ``X.identified.json``.
+
+It is written once before the source's FASTA files are touched and once more, with their digests, when they
+are complete. So a run that was stopped in between leaves a manifest without outputs, and the length of the
+chunks is known at every moment. It holds no times and no absolute paths: equal work gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from nucpro.dataset.options import DatasetOptions
+from nucpro.errors import DataError
+from nucpro.layout import Source
+from nucpro.store.atomic import write_text
+
+__all__ = ["Manifest", "digest_of", "read_manifest", "write_manifest"]
+
+RULES = 1
+"""Raised when the same genomes and options begin to give other files."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """How a source was made.
+
+    Parameters
+    ----------
+    length : int
+        Bases of a full chunk.
+    genetic_code : str
+        Choice of :class:`DatasetOptions`.
+    inputs : dict of str to str
+        SHA-256 of the compressed files, by ``fasta`` and ``genbank``.
+    outputs : dict of str to (str or None), or None
+        SHA-256 of the FASTA files, by ``nucleotide`` and ``protein``, None for both where no frame was kept;
+        None as a whole while they are being made.
+    counts : dict of str to int
+        See :class:`nucpro.dataset.reports.Counts`.
+    examples : dict of str to list of str
+        See :class:`nucpro.dataset.reports.SourceReport`.
+    rules : int
+        Version of the rules of this program.
+    """
+
+    length: int
+    genetic_code: str
+    inputs: dict[str, str]
+    outputs: dict[str, str | None] | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    rules: int = RULES
+
+    def fits(self, options: DatasetOptions) -> bool:
+        """Whether a run with these options would make the same files from the same genomes."""
+        return (self.length, self.genetic_code, self.rules) == (options.length, options.genetic_code, RULES)
+
+    def describes(self, source: Source) -> bool:
+        """Whether the FASTA files of a source are complete and as this manifest says."""
+        return self.outputs is not None and self.outputs == outputs_of(source)
+
+
+def outputs_of(source: Source) -> dict[str, str | None]:
+    """Digests of the FASTA files of a source, None for one that does not exist."""
+    sides = {"nucleotide": source.nucleotide_fasta, "protein": source.protein_fasta}
+    return {side: digest_of(path) if path.exists() else None for side, path in sides.items()}
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror}; check that it exists and who may read it"
+        ) from error
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write a manifest whole or not at all."""
+    write_text(path, json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n")
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """Read a manifest; None where there is none.
+
+    Raises
+    ------
+    DataError
+        The file is no manifest.
+    """
+    try:
+        plain = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read: {error}; {_REMEDY}") from error
+    if not _is_manifest(plain):
+        raise DataError(f"{path}: does not hold what a record of a data set must hold; {_REMEDY}")
+    return Manifest(**plain)
+
+
+_REMEDY = "remove it, and have its FASTA files made again with --replace"
+_TYPES = {
+    "length": int,
+    "genetic_code": str,
+    "inputs": dict,
+    "outputs": dict | None,
+    "counts": dict,
+    "examples": dict,
+    "rules": int,
+}
+
+
+def _is_manifest(plain: object) -> bool:
+    if not isinstance(plain, Mapping) or set(plain) != {name.name for name in fields(Manifest)}:
+        return False
+    return all(isinstance(plain[name], types) for name, types in _TYPES.items())

@@ -1,0 +1,179 @@
+"""What became of every record, CDS, chunk and reading frame.
+
+:mod:`nucpro.dataset.conversion` counts, the manifest of each source keeps the counts, and a run's
+:class:`DatasetReport` is what a user is shown. Nothing is left out of a data set without a count here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+
+from nucpro.errors import ValidationError
+
+__all__ = ["Counts", "DatasetReport", "SourceReport"]
+
+_SHOWN = 5
+
+
+@dataclass
+class Counts:
+    """Named outcomes of one source, or of many.
+
+    Records of the FASTA file: ``records`` is the sum of ``annotated_records``, which frames are looked for
+    in, and of the records that are left out.
+
+    Parameters
+    ----------
+    records, annotated_records : int
+        All records, and those with proteins.
+    empty_records, duplicate_records : int
+        Left out: no bases; an accession that came before.
+    records_not_in_genbank, records_of_other_version : int
+        Left out: the GenBank file has no such accession; it has another version of it.
+    records_without_cds, records_without_translation : int
+        Left out: no CDS; none of the CDS has a translation.
+    genbank_records, duplicate_genbank_records : int
+        Records of the GenBank file; those that replaced an earlier one of the same accession and version.
+    cds, cds_without_translation, cds_across_origin, cds_of_unknown_code : int
+        See :class:`nucpro.dataset.genbank.Annotation`.
+    chunks, ambiguous_chunks : int
+        Chunks of annotated records; those left out because of an ambiguous base.
+    frames, kept_frames, frames_with_stop, frames_not_in_cds : int
+        Six frames of each other chunk; those that are written; those left out because of a stop (or because
+        they are shorter than a codon), or because no protein of the record holds them.
+    lost_frames : int
+        Of the frames left out, those that the genetic code of their CDS would keep.
+    """
+
+    records: int = 0
+    annotated_records: int = 0
+    empty_records: int = 0
+    duplicate_records: int = 0
+    records_not_in_genbank: int = 0
+    records_of_other_version: int = 0
+    records_without_cds: int = 0
+    records_without_translation: int = 0
+    genbank_records: int = 0
+    duplicate_genbank_records: int = 0
+    cds: int = 0
+    cds_without_translation: int = 0
+    cds_across_origin: int = 0
+    cds_of_unknown_code: int = 0
+    chunks: int = 0
+    ambiguous_chunks: int = 0
+    frames: int = 0
+    kept_frames: int = 0
+    frames_with_stop: int = 0
+    frames_not_in_cds: int = 0
+    lost_frames: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            **{name.name: getattr(self, name.name) + getattr(other, name.name) for name in fields(Counts)}
+        )
+
+    @property
+    def left_out_records(self) -> int:
+        """FASTA records in which no frames were looked for."""
+        return (
+            self.empty_records
+            + self.duplicate_records
+            + self.records_not_in_genbank
+            + self.records_of_other_version
+            + self.records_without_cds
+            + self.records_without_translation
+        )
+
+    def require_balance(self, name: str) -> None:
+        """Check that nothing vanished between input and output.
+
+        Raises
+        ------
+        ValidationError
+            A sum does not hold: an error of this program.
+        """
+        sums = {
+            "records": (self.records, self.annotated_records + self.left_out_records),
+            "frames": (self.frames, self.kept_frames + self.frames_with_stop + self.frames_not_in_cds),
+            "frames of chunks": (self.frames, 6 * (self.chunks - self.ambiguous_chunks)),
+        }
+        for what, (expected, actual) in sums.items():
+            if expected != actual:
+                raise ValidationError(
+                    f"{name}: {expected} {what} went in, {actual} are accounted for; report this"
+                )
+
+
+@dataclass
+class SourceReport:
+    """What one pair of genome files gave.
+
+    Parameters
+    ----------
+    name : str
+        Path of the FASTA file of genomes below the data folder.
+    category : str or None
+        Category that the path names.
+    made : bool
+        False where files of an earlier run were right already.
+    counts : Counts
+        Outcomes.
+    examples : dict of str to list of str
+        First records of each outcome that leaves something out or is unusual, by name of the count.
+    """
+
+    name: str
+    category: str | None
+    made: bool = True
+    counts: Counts = field(default_factory=Counts)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def count(self, outcome: str, record: str, times: int = 1) -> None:
+        """Count an outcome of a record and keep the record's name as an example."""
+        if not times:
+            return
+        setattr(self.counts, outcome, getattr(self.counts, outcome) + times)
+        shown = self.examples.setdefault(outcome, [])
+        if len(shown) < _SHOWN and record not in shown:
+            shown.append(record)
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """What a run gave.
+
+    Parameters
+    ----------
+    length : int
+        Bases of a full chunk.
+    genetic_code : str
+        The choice of :class:`nucpro.dataset.DatasetOptions`.
+    sources : tuple of SourceReport
+        One for each pair of genome files, naturally sorted.
+    without_partner : tuple of str
+        FASTA files of genomes that were not used because their GenBank file is missing.
+    """
+
+    length: int
+    genetic_code: str
+    sources: tuple[SourceReport, ...]
+    without_partner: tuple[str, ...]
+
+    @property
+    def totals(self) -> Counts:
+        """Counts of all sources together."""
+        return _sum(source.counts for source in self.sources)
+
+    @property
+    def by_category(self) -> dict[str | None, Counts]:
+        """Counts by category, in the order in which the categories appear."""
+        categories = dict.fromkeys(source.category for source in self.sources)
+        return {name: _sum(s.counts for s in self.sources if s.category == name) for name in categories}
+
+
+def _sum(counts: Iterable[Counts]) -> Counts:
+    total = Counts()
+    for some in counts:
+        total += some
+    return total
