@@ -1,0 +1,41 @@
+"""The ``.pt`` files of a data folder: safe fast reading, durable writing, equal bytes for equal work.
+
+Nothing here imports torch, so that processes which only merge or validate start at once.
+"""
+
+from __future__ import annotations
+
+from nucpro.store.atomic import AtomicFile, Written, remove_temporaries, replace_file, write_bytes, write_text
+from nucpro.store.files import (
+    MergedFile,
+    Summary,
+    VectorFile,
+    check_directory,
+    read_dna,
+    read_merged,
+    read_meta,
+    read_protein,
+    write_dna,
+    write_merged,
+    write_protein,
+)
+
+__all__ = [
+    "AtomicFile",
+    "MergedFile",
+    "Summary",
+    "VectorFile",
+    "Written",
+    "check_directory",
+    "read_dna",
+    "read_merged",
+    "read_meta",
+    "read_protein",
+    "remove_temporaries",
+    "replace_file",
+    "write_bytes",
+    "write_dna",
+    "write_merged",
+    "write_protein",
+    "write_text",
+]

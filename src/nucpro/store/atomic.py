@@ -1,0 +1,242 @@
+"""Files that are there whole or not at all: written under another name, forced to disk, then renamed.
+
+Bytes come from whoever writes a file of the data folder and go to a temporary file beside the final name.
+Whatever stops the writer, a reader finds the previous file or the complete next one under that name.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from nucpro.errors import StoreError
+from nucpro.layout import TEMPORARY_MARK
+
+__all__ = ["AtomicFile", "Written", "remove_temporaries", "replace_file", "write_bytes", "write_text"]
+
+_REMEDIES = {
+    errno.ENOSPC: "free space on that disk, then run again",
+    errno.EDQUOT: "free space within your quota or have it raised, then run again",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f), then run again",
+    errno.EACCES: "get permission to write in that folder, then run again",
+    errno.EPERM: "get permission to write in that folder, then run again",
+    errno.EROFS: "mount that file system for writing, then run again",
+    errno.ENOENT: "create the folder first, then run again",
+    errno.ENOTDIR: "a part of the path is a file, not a folder: correct it, then run again",
+    errno.EISDIR: "a folder has the file's name: move it away, then run again",
+    errno.ENAMETOOLONG: "use a shorter name",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Facts of a file that lies complete on disk, enough to tell later whether it was touched.
+
+    Parameters
+    ----------
+    size : int
+        Bytes.
+    mtime_ns : int
+        Time of the last change, in nanoseconds since the epoch.
+    inode : int
+        Number of the file on its file system.
+    digest : str
+        SHA-256 of the bytes, in hexadecimal.
+    """
+
+    size: int
+    mtime_ns: int
+    inode: int
+    digest: str
+
+
+class AtomicFile:
+    """A file that is being written; :func:`replace_file` gives it its name at the end.
+
+    Parameters
+    ----------
+    path : Path
+        Final name, for errors.
+    file : binary file
+        The temporary file.
+    expected : int or None
+        Bytes that will be written, where that is known.
+
+    Attributes
+    ----------
+    size : int
+        Bytes written so far.
+    written : Written
+        Facts of the complete file, from the end of the ``with`` block on.
+    """
+
+    written: Written
+
+    def __init__(self, path: Path, file: BinaryIO, expected: int | None) -> None:
+        self.size = 0
+        self._path = path
+        self._file = file
+        self._expected = expected
+        self._hash = hashlib.sha256()
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Take all of `data` and give its length in bytes.
+
+        Raises
+        ------
+        StoreError
+            The disk is full, or does not take the bytes for another reason.
+        """
+        with self._explained():
+            self._file.write(data)
+        self._hash.update(data)
+        length = memoryview(data).nbytes
+        self.size += length
+        return length
+
+    def _complete(self) -> None:
+        """Force the bytes to disk and note the facts of the file."""
+        with self._explained():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            facts = os.fstat(self._file.fileno())
+        self.written = Written(facts.st_size, facts.st_mtime_ns, facts.st_ino, self._hash.hexdigest())
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise _cannot_write(self._path, error, self.size, self._expected) from error
+
+
+@contextmanager
+def replace_file(path: Path, expected: int | None = None) -> Iterator[AtomicFile]:
+    """Write a file that takes its name only when it is complete and on disk.
+
+    The temporary file lies in the same folder and carries `layout.TEMPORARY_MARK` in its name; it is removed
+    when the block raises. A symbolic link of that name is replaced, what it points to stays as it is. The
+    process's umask decides about permissions.
+
+    Parameters
+    ----------
+    path : Path
+        Final name, in a folder that exists.
+    expected : int, optional
+        Bytes that will be written, for the message when there is no room for them.
+
+    Yields
+    ------
+    AtomicFile
+        Takes the bytes; after the block its `written` holds the file's facts.
+
+    Raises
+    ------
+    StoreError
+        The folder cannot be written, the disk is full, or the rename failed. The system's error is its cause.
+    """
+    temporary = path.with_name(f".{path.name}{TEMPORARY_MARK}{secrets.token_hex(8)}")
+    try:
+        file = temporary.open("xb")
+    except OSError as error:
+        raise _cannot_write(path, error, 0, expected) from error
+    try:
+        target = AtomicFile(path, file, expected)
+        yield target
+        target._complete()
+        with target._explained():
+            temporary.replace(path)
+            _sync_folder(path.parent)
+    finally:
+        # Closing flushes once more, which fails again on a full disk; the first error is the one to show.
+        with suppress(OSError):
+            file.close()
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes | memoryview) -> Written:
+    """Write a whole file at once; see :func:`replace_file`."""
+    with replace_file(path, memoryview(data).nbytes) as target:
+        target.write(data)
+    return target.written
+
+
+def write_text(path: Path, text: str) -> Written:
+    """Write a whole text file at once, in UTF-8, line feeds as they are; see :func:`replace_file`."""
+    return write_bytes(path, text.encode())
+
+
+def remove_temporaries(folder: Path) -> list[str]:
+    """Remove what writers that were killed left behind in a folder.
+
+    Only for whoever holds the data folder's lock: the file of a writer that is alive would go too.
+
+    Parameters
+    ----------
+    folder : Path
+        Looked at itself, not its sub-folders. One that does not exist holds nothing.
+
+    Returns
+    -------
+    list of str
+        Names of the files that were removed, sorted.
+
+    Raises
+    ------
+    StoreError
+        The folder cannot be read, or a file cannot be removed.
+    """
+    removed: list[str] = []
+    try:
+        for entry in os.scandir(folder):
+            if (
+                entry.name.startswith(".")
+                and TEMPORARY_MARK in entry.name
+                and not entry.is_dir(follow_symlinks=False)
+            ):
+                Path(entry.path).unlink(missing_ok=True)
+                removed.append(entry.name)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StoreError(
+            f"{folder}: leftover files cannot be removed: {error.strerror}; {_remedy(error)}"
+        ) from error
+    return sorted(removed)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force the rename to disk, where the file system can do that for a folder."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems refuse to sync a folder; their renames reach the server as they are.
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _cannot_write(path: Path, error: OSError, done: int, expected: int | None) -> StoreError:
+    """Error that says how much room is needed where room is what lacks."""
+    room = ""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        need = "" if expected is None else f" of {expected}"
+        room = (
+            f" after {done}{need} bytes, with {shutil.disk_usage(path.parent).free} bytes free on that disk"
+        )
+    return StoreError(f"{path}: cannot be written: {error.strerror}{room}; {_remedy(error)}")
+
+
+def _remedy(error: OSError) -> str:
+    return _REMEDIES.get(error.errno or 0, "check the disk, then run again")

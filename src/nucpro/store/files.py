@@ -1,0 +1,322 @@
+"""Reading and writing DNABERT-S, protein and merged files: ids, one float32 matrix, and what made them.
+
+Files come from this module or, years before it, from ``torch.save`` in the original scripts; both forms are
+read. Matrices come from the encoders and the merge, and go to merging, validation and training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucpro.errors import StoreError
+from nucpro.store.archive import SIZE_LIMIT, Archive, archive_pieces, load_archive, look_at_archive
+from nucpro.store.atomic import Written, replace_file
+from nucpro.store.emitter import dump
+from nucpro.store.pickles import Tensor, load
+from nucpro.store.schema import (
+    Content,
+    Kind,
+    Meta,
+    Place,
+    Row,
+    canonical_meta,
+    check_ids,
+    content_of,
+    value_of,
+)
+
+__all__ = [
+    "MergedFile",
+    "Summary",
+    "VectorFile",
+    "check_directory",
+    "read_dna",
+    "read_merged",
+    "read_meta",
+    "read_protein",
+    "write_dna",
+    "write_merged",
+    "write_protein",
+]
+
+Matrix = NDArray[np.float32]
+
+_SHARING_LIMIT = 8
+"""Times the file's size that its matrix may take; rows that share their numbers need more than one."""
+_BLOCK = 1024
+"""Rows that are checked at a time, so that the check needs little memory."""
+
+
+@dataclass(frozen=True, eq=False)
+class VectorFile:
+    """A DNABERT-S or protein file in memory.
+
+    Attributes
+    ----------
+    ids : list of str
+        One a row, each once.
+    vectors : ndarray of float32, shape [N, D]
+        C-contiguous and finite; a view of the bytes that were read where the rows lie there in order.
+    meta : dict or None
+        What made the file; None for a file of the original scripts.
+    digest : str
+        SHA-256 of the file's bytes, in hexadecimal.
+    """
+
+    ids: list[str]
+    vectors: Matrix
+    meta: Meta | None
+    digest: str
+
+
+@dataclass(frozen=True, eq=False)
+class MergedFile(VectorFile):
+    """A merged file in memory.
+
+    Attributes
+    ----------
+    label : int
+        1 for viral, 0 for host; one for the whole file.
+    """
+
+    label: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a ``.pt`` file says about itself.
+
+    Attributes
+    ----------
+    kind : {"dna", "protein", "merged"}
+        Which of the three schemas it follows.
+    count, width : int
+        Rows and columns of its matrix.
+    meta : dict or None
+        What made the file; None for a file of the original scripts.
+    """
+
+    kind: Kind
+    count: int
+    width: int
+    meta: Meta | None
+
+
+def read_dna(path: Path) -> VectorFile:
+    """Read a ``_DNABERT_S.pt`` file, with its rows as tensors or as lists of floats (rounded to float32).
+
+    Raises
+    ------
+    StoreError
+        The file cannot be read, is damaged, wants to run something, or is not of the schema: the message
+        names the row and its id, what was expected and what was found.
+    """
+    return _read(path, "dna")[0]
+
+
+def read_protein(path: Path) -> VectorFile:
+    """Read an ``_ESM.pt`` file of any width, with its rows in one storage or in one each.
+
+    Raises
+    ------
+    StoreError
+        As in :func:`read_dna`.
+    """
+    return _read(path, "protein")[0]
+
+
+def read_merged(path: Path) -> MergedFile:
+    """Read a ``_merged.pt`` file.
+
+    Raises
+    ------
+    StoreError
+        As in :func:`read_dna`.
+    """
+    file, label = _read(path, "merged")
+    return MergedFile(file.ids, file.vectors, file.meta, file.digest, label)
+
+
+def read_meta(path: Path) -> Summary:
+    """Look at a ``.pt`` file without its storages: directory and pickle are checked, numbers are not.
+
+    Raises
+    ------
+    StoreError
+        As in :func:`read_dna`, but for damage and values inside the storages.
+    """
+    with look_at_archive(path) as archive:
+        content = _content(archive, None)
+    return Summary(content.kind, len(content.ids), content.width, content.meta)
+
+
+def check_directory(path: Path) -> None:
+    """Check that a file is a complete archive of ``torch.save``, by its directory alone.
+
+    Raises
+    ------
+    StoreError
+        The file cannot be read, was cut off, or is no such archive.
+    """
+    with look_at_archive(path):
+        pass
+
+
+def write_dna(path: Path, ids: list[str], vectors: Matrix, meta: Meta | None) -> Written:
+    """Write a ``_DNABERT_S.pt`` file; equal content gives equal bytes.
+
+    Parameters
+    ----------
+    path : Path
+        Final name; the file appears there when it is complete, see :func:`nucpro.store.replace_file`.
+    ids : list of str
+        One a row, each once.
+    vectors : ndarray of float32, shape [N, D]
+        Finite. Written without a copy where it is C-contiguous.
+    meta : dict or None
+        Plain values: str, int, float, bool, None, and lists and dicts of them with str keys. Written with
+        sorted keys.
+
+    Raises
+    ------
+    StoreError
+        An argument is not as described, or the file cannot be written.
+    """
+    return _write("dna", path, ids, vectors, meta)
+
+
+def write_protein(path: Path, ids: list[str], vectors: Matrix, meta: Meta | None) -> Written:
+    """Write an ``_ESM.pt`` file; see :func:`write_dna`."""
+    return _write("protein", path, ids, vectors, meta)
+
+
+def write_merged(path: Path, ids: list[str], vectors: Matrix, meta: Meta | None, label: int) -> Written:
+    """Write a ``_merged.pt`` file; see :func:`write_dna`.
+
+    Parameters
+    ----------
+    label : int
+        1 for viral, 0 for host.
+    """
+    if label not in {0, 1}:
+        raise StoreError(f"{path}: the label to write is {label!r}, expected 1 (viral) or 0 (host)")
+    return _write("merged", path, ids, vectors, meta, int(label))
+
+
+def _read(path: Path, kind: Kind) -> tuple[VectorFile, int]:
+    archive, digest = load_archive(path)
+    content = _content(archive, kind)
+    storages = _Storages(archive)
+    label = storages.label(content.label)
+    vectors = storages.matrix(content)
+    _check_finite(vectors, content.ids, storages.place)
+    return VectorFile(content.ids, vectors, content.meta, digest), label
+
+
+def _content(archive: Archive, kind: Kind | None) -> Content:
+    value = load(archive.read("data.pkl"), archive.storage_sizes, str(archive.path))
+    return content_of(value, kind, Place(archive.path))
+
+
+class _Storages:
+    """Numbers of an archive's storages; each storage is read and checked once."""
+
+    def __init__(self, archive: Archive) -> None:
+        self.archive = archive
+        self.place = Place(archive.path)
+        self.read: dict[str, memoryview] = {}
+
+    def array(self, tensor: Tensor) -> NDArray[np.generic]:
+        """Elements of a tensor, as a view of the bytes that were read."""
+        storage = tensor.storage
+        if storage.key not in self.read:
+            self.read[storage.key] = self.archive.read(f"data/{storage.key}")
+        dtype = np.dtype(storage.dtype).newbyteorder("<")
+        strides = tuple(stride * dtype.itemsize for stride in tensor.strides)
+        return np.ndarray(
+            tensor.shape, dtype, self.read[storage.key], tensor.offset * dtype.itemsize, strides
+        )
+
+    def label(self, label: int | Tensor | None) -> int:
+        """Label of a merged file; 0 where the kind has none."""
+        if not isinstance(label, Tensor):
+            return label or 0
+        value = self.array(label).item()
+        if value not in (0, 1):
+            raise self.place.error(f"'labels' holds {value}, expected 1 (viral) or 0 (host)")
+        return int(value)
+
+    def matrix(self, content: Content) -> Matrix:
+        """All vectors, without a copy where they lie in order."""
+        claimed = len(content.ids) * content.width * 4
+        if claimed > _SHARING_LIMIT * self.archive.size:
+            raise self.place.error(f"its vectors claim {claimed} bytes, the file has {self.archive.size}")
+        whole = content.data if isinstance(content.data, Tensor) else _joined(content.data)
+        if whole is not None:
+            return np.require(self.array(whole), np.float32, ["C", "A"])
+        assert isinstance(content.data, list)
+        vectors = np.empty((len(content.ids), content.width), np.float32)
+        # A float too large for float32 becomes infinity, which the check of finite values reports by its row.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for index, row in enumerate(content.data):
+                vectors[index] = self.array(row) if isinstance(row, Tensor) else _joined_floats(row)
+        return vectors
+
+
+def _joined(rows: list[Row]) -> Tensor | None:
+    """Matrix that the rows are the rows of, in order; None where they do not lie like that."""
+    first = rows[0]
+    if not isinstance(first, Tensor):
+        return None
+    width = first.shape[0]
+    for index, row in enumerate(rows):
+        if not isinstance(row, Tensor) or row.storage is not first.storage or row.strides != (1,):
+            return None
+        if row.offset != first.offset + index * width:
+            return None
+    return Tensor(first.storage, first.offset, (len(rows), width), (width, 1))
+
+
+def _joined_floats(row: list[object]) -> NDArray[np.float64]:
+    """Numbers of one list, whose parts are floats and arrays of floats."""
+    return np.concatenate([np.atleast_1d(cast(NDArray[np.float64], part)) for part in row])
+
+
+def _check_finite(vectors: Matrix, ids: list[str], place: Place) -> None:
+    for start in range(0, len(vectors), _BLOCK):
+        finite = np.isfinite(vectors[start : start + _BLOCK])
+        if not finite.all():
+            row, column = np.argwhere(~finite)[0]
+            value = vectors[start + row, column]
+            name = f"row {start + row} ({ids[start + row]!r})"
+            raise place.error(f"{name} holds {value} at column {column}, expected finite float32 values")
+
+
+def _write(
+    kind: Kind, path: Path, ids: list[str], vectors: Matrix, meta: Meta | None, label: int | None = None
+) -> Written:
+    place = Place(path, "nothing was written: correct what is to be written")
+    check_ids(ids, place)
+    _check_matrix(vectors, ids, place)
+    plain = None if meta is None else canonical_meta(meta, place)
+    pickle = dump(value_of(kind, ids, vectors.shape[1], label, plain))
+    storage = np.ascontiguousarray(vectors, "<f4").data.cast("B")
+    if len(pickle) + len(storage) > SIZE_LIMIT:
+        raise place.error(f"{len(ids)} rows need {len(storage)} bytes, a file holds at most {SIZE_LIMIT}")
+    pieces = archive_pieces(pickle, storage)
+    with replace_file(path, sum(map(len, pieces))) as target:
+        for piece in pieces:
+            target.write(piece)
+    return target.written
+
+
+def _check_matrix(vectors: Matrix, ids: list[str], place: Place) -> None:
+    found = f"{vectors.dtype} of shape {vectors.shape}"
+    if vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != len(ids) or vectors.shape[1] == 0:
+        raise place.error(f"its vectors are {found}, expected float32 of shape ({len(ids)}, D)")
+    _check_finite(vectors, ids, place)
