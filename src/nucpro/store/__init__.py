@@ -5,7 +5,15 @@ Nothing here imports torch, so that processes which only merge or validate start
 
 from __future__ import annotations
 
-from nucpro.store.atomic import AtomicFile, Written, remove_temporaries, replace_file, write_bytes, write_text
+from nucpro.store.atomic import (
+    AtomicFile,
+    Written,
+    remove_temporaries,
+    replace_file,
+    sync_folder,
+    write_bytes,
+    write_text,
+)
 from nucpro.store.files import (
     MergedFile,
     Summary,
@@ -33,6 +41,7 @@ __all__ = [
     "read_protein",
     "remove_temporaries",
     "replace_file",
+    "sync_folder",
     "write_bytes",
     "write_dna",
     "write_merged",

@@ -20,7 +20,15 @@ from typing import BinaryIO
 from nucpro.errors import StoreError
 from nucpro.layout import TEMPORARY_MARK
 
-__all__ = ["AtomicFile", "Written", "remove_temporaries", "replace_file", "write_bytes", "write_text"]
+__all__ = [
+    "AtomicFile",
+    "Written",
+    "remove_temporaries",
+    "replace_file",
+    "sync_folder",
+    "write_bytes",
+    "write_text",
+]
 
 _REMEDIES = {
     errno.ENOSPC: "free space on that disk, then run again",
@@ -154,7 +162,7 @@ def replace_file(path: Path, expected: int | None = None) -> Iterator[AtomicFile
         target._complete()
         with target._explained():
             temporary.replace(path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
     finally:
         # Closing flushes once more, which fails again on a full disk; the first error is the one to show.
         with suppress(OSError):
@@ -214,7 +222,7 @@ def remove_temporaries(folder: Path) -> list[str]:
     return sorted(removed)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Force the rename to disk, where the file system can do that for a folder."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
