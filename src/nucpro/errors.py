@@ -40,6 +40,7 @@ class NucproError(Exception):
     """Base class of all errors that nucpro raises on purpose."""
 
     exit_code = 1
+    shows_traceback = False
 
 
 class UsageError(NucproError):
@@ -64,6 +65,10 @@ class PreflightError(NucproError):
         count = len(self.problems)
         title = f"{count} problem{'s' if count != 1 else ''} found; nothing was changed:"
         super().__init__("\n".join([title, *(f"  - {problem}" for problem in self.problems)]))
+
+    def __reduce__(self) -> tuple[type[PreflightError], tuple[tuple[str, ...]]]:
+        """Rebuild from the problems when the error comes back from a worker process."""
+        return type(self), (self.problems,)
 
 
 class LockedError(PreflightError):
@@ -99,6 +104,12 @@ class DimensionError(DataError):
         self.actual = actual
         super().__init__(f"{what}: expected {expected}, found {actual}")
 
+    def __reduce__(
+        self,
+    ) -> tuple[type[DimensionError], tuple[str, int | tuple[int, ...], int | tuple[int, ...]]]:
+        """Rebuild from the parts when the error comes back from a worker process."""
+        return type(self), (self.what, self.expected, self.actual)
+
 
 class MergeError(DataError):
     """The nucleotide and the protein side of a file pair do not fit together."""
@@ -114,3 +125,5 @@ class ModelError(NucproError):
 
 class ExtractionError(NucproError):
     """The encoder failed on a record, or gave a value that is not finite."""
+
+    shows_traceback = True

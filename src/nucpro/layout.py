@@ -25,8 +25,10 @@ from pathlib import Path, PurePosixPath
 
 __all__ = [
     "CATEGORIES",
+    "CLASS_NAMES",
     "DNA_WIDTH",
     "HOST_CATEGORIES",
+    "MAX_RESIDUES",
     "MERGED_WIDTH",
     "PROTEIN_WIDTH",
     "SEED",
@@ -49,6 +51,8 @@ MERGED_WIDTH = DNA_WIDTH + PROTEIN_WIDTH
 """Columns of a merged row with the default model: DNA first, then protein."""
 SEQUENCES_PER_FILE = 10_000
 """Records of a full split file."""
+MAX_RESIDUES = 1024
+"""Longest protein input; longer ones are cut there, counted and reported."""
 SEED = 42
 """Seed of the draw of host files."""
 
@@ -56,6 +60,8 @@ VIRAL = "viral"
 """The positive class."""
 HOST_CATEGORIES = ("vertebrate", "protozoa", "plant", "invertebrate", "fungi", "bacteria", "archaea")
 """The negative class, in the order in which files are drawn."""
+CLASS_NAMES = ("host", "viral")
+"""Name of each class, by label: 0 for hosts, 1 for viruses."""
 CATEGORIES = (VIRAL, *HOST_CATEGORIES)
 
 TEMPORARY_MARK = ".nucpro-tmp-"
@@ -283,12 +289,13 @@ class DataFolder:
                 subfolders.clear()
                 continue
             seen.add((facts.st_dev, facts.st_ino))
-            subfolders[:] = [name for name in sorted(subfolders) if not self._is_output(here, name)]
+            subfolders[:] = [name for name in sorted(subfolders) if not self._is_output(here, name, files)]
             sources = (self.source_of(here / name) for name in files)
             found.extend(source for source in sources if source is not None)
         return sorted(found, key=lambda source: natural_key(source.relative))
 
-    def _is_output(self, parent: Path, name: str) -> bool:
+    def _is_output(self, parent: Path, name: str, siblings: list[str]) -> bool:
+        """Tell the merged and the split folders, which hold no sources, from folders that only sound alike."""
         if parent == self.root and name == _MERGE_ROOT:
             return True
-        return name.endswith((_NUCLEOTIDE, _PROTEIN))
+        return name.endswith((_NUCLEOTIDE, _PROTEIN)) and f"{name}.fa" in siblings

@@ -1,0 +1,89 @@
+"""Recomputing random sequences in float32 and comparing them with the vectors on disk."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucpro.encoders import Identified, load
+from nucpro.errors import ValidationError
+from nucpro.fasta import Records, read
+from nucpro.layout import SEED
+from nucpro.options import Options
+from nucpro.plan import Plan
+from nucpro.store import read_protein
+
+__all__ = ["WORST_COSINE", "audit"]
+
+WORST_COSINE = 0.999
+"""Lowest cosine to float32 that half precision may give for a single sequence."""
+
+
+def audit(plan: Plan, model: Identified, options: Options) -> list[str]:
+    """Compare ``options.audit`` random sequences of all selected files with a float32 computation.
+
+    Parameters
+    ----------
+    plan : Plan
+        The selected files.
+    model : Identified
+        The model that made the vectors.
+    options : Options
+        Number of sequences, and the device.
+
+    Returns
+    -------
+    list of str
+        Mean and worst cosine, largest difference, and how many sequences they stand for.
+
+    Raises
+    ------
+    ValidationError
+        A cosine below :data:`WORST_COSINE`.
+    """
+    encoder = load(model, replace(options, precision="fp32"))
+    cosines, largest = [], 0.0
+    for path, vectors, rows in _sample(plan, options.audit):
+        records = read(path)
+        chosen = Records(path, [records.ids[row] for row in rows], [records.sequences[row] for row in rows])
+        stored = _rows_of(vectors, chosen.ids)
+        expected = encoder.embed(chosen).matrix
+        cosines += list(_cosines(stored, expected))
+        largest = max(largest, float(np.abs(stored - expected).max()))
+        if min(cosines) < WORST_COSINE:
+            raise ValidationError(
+                f"{vectors}: cosine {min(cosines):.5f} to float32, below {WORST_COSINE}; remove the file and run again"
+            )
+    return [
+        f"Audit: {len(cosines)} sequences recomputed in float32: cosine mean {np.mean(cosines):.6f}, "
+        f"worst {min(cosines):.6f}; largest difference {largest:.2e}"
+    ]
+
+
+def _sample(plan: Plan, count: int) -> list[tuple[Path, Path, list[int]]]:
+    """FASTA file, protein file and rows; a sequence is drawn with the same chance wherever it lies."""
+    total = sum(item.facts.records for item in plan.items)
+    drawn = sorted(random.Random(SEED).sample(range(total), min(count, total)))
+    chosen, start = [], 0
+    for item in plan.items:
+        end = start + item.facts.records
+        rows = [number - start for number in drawn if start <= number < end]
+        if rows:
+            chosen.append((item.pair.protein_fasta, item.pair.protein_vectors, rows))
+        start = end
+    return chosen
+
+
+def _rows_of(path: Path, ids: list[str]) -> NDArray[np.float32]:
+    vectors = read_protein(path)
+    row_of = {name: row for row, name in enumerate(vectors.ids)}
+    return np.asarray(vectors.vectors[[row_of[name] for name in ids]])
+
+
+def _cosines(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
+    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    return np.asarray((left * right).sum(axis=1) / norms)

@@ -1,0 +1,131 @@
+"""What a person sees: messages, the log file, the progress bar and the answer to an interrupt."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from tqdm import tqdm
+
+from nucpro.errors import NucproError
+from nucpro.pipeline import Progress
+from nucpro.summary import human_time
+
+__all__ = ["FileBar", "Terminated", "console", "exit_code_of"]
+
+_INTERRUPTED = "Interrupted. Everything that was finished is kept; run the same command again to continue."
+
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} files [{elapsed}, {time_left} left]"
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; like KeyboardInterrupt no ``Exception``, so that nothing catches it by accident."""
+
+
+class FileBar(tqdm):  # type: ignore[type-arg]
+    """Progress over protein files; the time left is computed from residues, since files differ in length.
+
+    Without a terminal nothing is drawn: the log line of each file is enough.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._seconds_left: float | None = None
+        super().__init__(
+            total=progress.total,
+            initial=progress.files,
+            desc="Proteins",
+            unit="file",
+            bar_format=_BAR,
+            disable=None,
+            dynamic_ncols=True,
+        )
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """Fields of the bar's format."""
+        left = "?" if self._seconds_left is None else human_time(self._seconds_left)
+        return {**super().format_dict, "time_left": left}
+
+    def show(self, progress: Progress) -> None:
+        """Move to where the run is."""
+        self._seconds_left = progress.seconds_left
+        self.update(progress.files - self.n)
+
+
+class _Lines(logging.Handler):
+    """Messages as plain lines on standard output, above the bar where there is one; problems on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        for line in self.format(record).splitlines():
+            tqdm.write(line, file=stream)
+
+
+@contextmanager
+def console(log_file: Path | None = None) -> Iterator[None]:
+    """Show nucpro's messages, and also write them to a log file, for the length of a ``with`` block.
+
+    SIGTERM raises :class:`Terminated` meanwhile.
+    """
+    logger = logging.getLogger("nucpro")
+    handlers: list[logging.Handler] = [_Lines()]
+    if log_file is not None and log_file.parent.is_dir():
+        handlers += _log_file(log_file)
+    before = signal.signal(signal.SIGTERM, _terminate)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    for handler in handlers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        logger.setLevel(level)
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()
+
+
+def _log_file(path: Path) -> list[logging.Handler]:
+    try:
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError:
+        # A folder that cannot be written is one of the problems that pre-flight reports.
+        return []
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    return [handler]
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Terminated
+
+
+def exit_code_of(error: BaseException) -> int:
+    """Show how a run ended, and give the exit code for it.
+
+    Parameters
+    ----------
+    error : BaseException
+        What ended the run.
+
+    Returns
+    -------
+    int
+        1 data or validation error, 2 usage, 3 pre-flight, 130 and 143 interrupted.
+    """
+    logger = logging.getLogger("nucpro")
+    if isinstance(error, KeyboardInterrupt | Terminated):
+        logger.warning(_INTERRUPTED)
+        return 128 + (signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM)
+    if isinstance(error, NucproError):
+        logger.error("%s", error, exc_info=error if error.shows_traceback else None)
+        return error.exit_code
+    logger.error("Unexpected error, please report it: %s", error, exc_info=error)
+    return 1

@@ -1,0 +1,74 @@
+"""``nucpro``: finds the command, runs it, and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from nucpro.cli import embed, extract, models, status, validate
+from nucpro.cli.console import Terminated, console, exit_code_of
+from nucpro.errors import NucproError
+
+__all__ = ["entry", "main"]
+
+_COMMANDS = (extract, validate, status, embed, models)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program's name; by default those of this process.
+
+    Returns
+    -------
+    int
+        0 done, 1 data or validation error, 2 usage, 3 pre-flight, 130 and 143 interrupted.
+    """
+    parser = _parser()
+    arguments = vars(parser.parse_args(argv))
+    command = arguments.pop("run", None)
+    if command is None:
+        parser.print_help()
+        return 2
+    log_file = arguments.pop("log_file")(arguments)
+    with console(log_file):
+        try:
+            command(arguments)
+        except (NucproError, KeyboardInterrupt, Terminated, Exception) as error:  # noqa: BLE001
+            return exit_code_of(error)
+    return 0
+
+
+def entry() -> None:
+    """Run one command as the program that was started.
+
+    After an error or an interrupt, threads may still be at work on the device; nothing they do matters any
+    more (files appear whole or not at all), so the process ends without waiting for them.
+    """
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code:
+        os._exit(code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nucpro",
+        description="Joined DNABERT-S and protein language model embeddings of viral and host sequences.",
+    )
+    parser.add_argument("--version", action="version", version=f"nucpro {version('nucpro')}")
+    subparsers = parser.add_subparsers(metavar="COMMAND")
+    for command in _COMMANDS:
+        command.add_to(subparsers)
+    return parser
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,37 @@
+"""``nucpro fetch-models``: fill a folder with a model, for machines without network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nucpro.options import DEFAULT_MODEL
+
+__all__ = ["add_to"]
+
+
+def add_to(subparsers: Any) -> None:
+    """Add the command to the parser of ``nucpro``."""
+    parser = subparsers.add_parser(
+        "fetch-models",
+        help="download a model into a folder, to be carried to a machine without network",
+        description="Download a model from the Hugging Face hub into a folder; give that folder as --protein-model.",
+    )
+    parser.add_argument("folder", type=Path, help="folder to fill")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="hub id (default: %(default)s)")
+    parser.add_argument("--revision", help="branch, tag or commit")
+    parser.add_argument("--endpoint", metavar="URL", help="address of the hub, where it is a mirror")
+    parser.set_defaults(run=_run, log_file=lambda _: None)
+
+
+def _run(arguments: dict[str, Any]) -> None:
+    from nucpro.models.weights import fetch  # noqa: PLC0415 - imports torch
+
+    files = fetch(
+        arguments["model"],
+        arguments["folder"],
+        revision=arguments["revision"],
+        endpoint=arguments["endpoint"],
+    )
+    print(f"{files.id}, revision {files.revision}: {', '.join(str(path) for path in files.weights)}")
+    print(f"SHA-256 of the weights: {files.digest()}")

@@ -1,0 +1,263 @@
+"""FASTA records: reading, inspecting and splitting.
+
+Files come in from the data folder (or from a user of ``nucpro embed``); records go to the encoders, and
+facts about a file (:class:`FastaFacts`) go to pre-flight and the record of what is done. Parsing is
+needletail's; what counts as a usable record is decided here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Self
+
+import needletail
+
+from nucpro.errors import FastaError
+
+__all__ = [
+    "NUCLEOTIDES",
+    "RESIDUES",
+    "FastaFacts",
+    "Records",
+    "count",
+    "difference",
+    "ids_digest",
+    "inspect",
+    "read",
+    "require_usable",
+    "split",
+]
+
+NUCLEOTIDES = "ACGTURYSWKMBDHVN"
+"""Letters of a nucleotide record: the four bases, U, and the IUPAC ambiguity codes."""
+RESIDUES = "ACDEFGHIKLMNPQRSTVWYXBUZO"
+"""Letters of a protein record: those for which ESM-2 has a residue token."""
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Records:
+    """All records of one FASTA file, in its order.
+
+    Parameters
+    ----------
+    path : Path
+        The file, for messages.
+    ids : list of str
+        Headers up to the first white space.
+    sequences : list of bytes
+        Upper-case letters without line breaks.
+    """
+
+    path: Path
+    ids: list[str]
+    sequences: list[bytes]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def digest(self) -> str:
+        """SHA-256 over ids and upper-case sequences: line width, line ends and compression do not count."""
+        content = hashlib.sha256()
+        for name, sequence in zip(self.ids, self.sequences, strict=True):
+            content.update(b"%b\t%b\n" % (name.encode(), sequence))
+        return content.hexdigest()
+
+
+@dataclass(frozen=True)
+class FastaFacts:
+    """What one reading of a FASTA file tells.
+
+    Parameters
+    ----------
+    records, letters, letters_read : int
+        Number of records, their total length, and their total length with each cut at the limit.
+    digest, ids_digest : str
+        See :meth:`Records.digest` and :func:`ids_digest`.
+    over_limit : int
+        Records longer than the limit that was asked for.
+    problems : tuple of str
+        One message for each kind of problem, naming the first records that have it.
+    """
+
+    records: int
+    letters: int
+    letters_read: int
+    digest: str
+    ids_digest: str
+    over_limit: int
+    problems: tuple[str, ...]
+
+    @classmethod
+    def unknown(cls, records: int) -> Self:
+        """Facts of a file that is still to be made, of which only the number of records is known."""
+        return cls(records, 0, 0, "", "", 0, ())
+
+
+def _parse(path: Path) -> Iterator[needletail.Record]:
+    try:
+        yield from needletail.parse_fastx_file(str(path))
+    except (needletail.NeedletailError, OSError) as error:
+        if path.is_file() and path.stat().st_size == 0:
+            raise FastaError(f"{path}: the file is empty; remove it or make it again") from error
+        raise FastaError(
+            f"{path}: cannot be read as FASTA: {error}; the file must start with '>' and be complete"
+        ) from error
+
+
+def read(path: Path) -> Records:
+    """Read a FASTA file, plain or compressed with gzip, wrapped or not, with any line ends.
+
+    Raises
+    ------
+    FastaError
+        The file is missing, empty, cut short, not FASTA, or an id is not UTF-8 or missing.
+    """
+    ids: list[str] = []
+    sequences: list[bytes] = []
+    for record in _parse(path):
+        name, position = record.name, len(ids) + 1
+        if record.is_fastq():
+            raise FastaError(
+                f"{path}: record {position} is FASTQ (starts with '@'); convert it to FASTA first"
+            )
+        if not name or "\ufffd" in name:
+            what = "is not valid UTF-8" if name else "is missing"
+            raise FastaError(f"{path}: the id of record {position} {what}; give every header an id after '>'")
+        ids.append(name)
+        sequences.append(record.seq.upper().encode())
+    return Records(path, ids, sequences)
+
+
+def inspect(path: Path, alphabet: str, limit: int | None = None) -> FastaFacts:
+    """Read a file once and gather what pre-flight and resume need to know of it.
+
+    Parameters
+    ----------
+    path : Path
+        FASTA file.
+    alphabet : str
+        Upper-case letters that are allowed.
+    limit : int, optional
+        Length in letters above which records are counted as too long.
+
+    Raises
+    ------
+    FastaError
+        The file cannot be parsed at all.
+    """
+    records = read(path)
+    lengths = [len(sequence) for sequence in records.sequences]
+    limit = limit or max(lengths)
+    return FastaFacts(
+        records=len(records),
+        letters=sum(lengths),
+        letters_read=sum(min(length, limit) for length in lengths),
+        digest=records.digest(),
+        ids_digest=ids_digest(records.ids),
+        over_limit=sum(length > limit for length in lengths),
+        problems=tuple(_problems(records, alphabet)),
+    )
+
+
+def ids_digest(ids: Iterable[str]) -> str:
+    """SHA-256 over the sorted ids: equal for two files that hold the same ids in any order."""
+    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
+
+
+def require_usable(records: Records, alphabet: str) -> None:
+    """Raise where records are empty, appear twice, or hold letters outside the alphabet.
+
+    Raises
+    ------
+    FastaError
+        Names the file, the records, and for a letter its position (counted from 1).
+    """
+    problems = list(_problems(records, alphabet))
+    if problems:
+        raise FastaError("\n".join(problems))
+
+
+def _problems(records: Records, alphabet: str) -> Iterator[str]:
+    path = records.path
+    empty = [name for name, sequence in zip(records.ids, records.sequences, strict=True) if not sequence]
+    if empty:
+        yield f"{path}: {len(empty)} records without a sequence: {_some(empty)}; remove them from both sides"
+    if len(set(records.ids)) != len(records):
+        twice = [name for name, times in Counter(records.ids).items() if times > 1]
+        yield f"{path}: {len(twice)} ids appear more than once: {_some(twice)}; ids must be unique in a file"
+    wrong = list(_wrong_letters(records, alphabet))
+    if wrong:
+        yield f"{path}: letters outside {alphabet}: {_some(wrong)}; correct or remove these records"
+
+
+def _wrong_letters(records: Records, alphabet: str) -> Iterator[str]:
+    allowed = alphabet.encode()
+    # One pass over the whole file in C decides the normal case; records are only searched when it fails.
+    if not b"".join(records.sequences).translate(None, allowed):
+        return
+    for name, sequence in zip(records.ids, records.sequences, strict=True):
+        foreign = sequence.translate(None, allowed)
+        if foreign:
+            letter = chr(foreign[0])
+            yield f"{name} has {letter!r} at position {sequence.index(foreign[0]) + 1}"
+
+
+def _some(items: list[str]) -> str:
+    shown = ", ".join(items[:_SHOWN])
+    return shown if len(items) <= _SHOWN else f"{shown} and {len(items) - _SHOWN} more"
+
+
+def difference(left: Iterable[str], right: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Ids that only the left, and only the right side holds, each in its own order."""
+    left, right = list(left), list(right)
+    in_left, in_right = set(left), set(right)
+    return [name for name in left if name not in in_right], [name for name in right if name not in in_left]
+
+
+def count(path: Path) -> int:
+    """Number of records, streamed: memory does not grow with the file.
+
+    Raises
+    ------
+    FastaError
+        The file cannot be parsed.
+    """
+    return sum(1 for _ in _parse(path))
+
+
+def split(path: Path, folder: Path, records_per_file: int) -> int:
+    """Write ``output_1.fa``, ``output_2.fa``, … with single-line sequences into an existing folder.
+
+    Parameters
+    ----------
+    path : Path
+        FASTA file of any size; it is streamed.
+    folder : Path
+        Where the parts go.
+    records_per_file : int
+        Records of each part; the last may have fewer.
+
+    Returns
+    -------
+    int
+        Number of files written.
+
+    Raises
+    ------
+    FastaError
+        The file cannot be parsed.
+    """
+    records = _parse(path)
+    number = 0
+    while chunk := list(islice(records, records_per_file)):
+        number += 1
+        with (folder / f"output_{number}.fa").open("w", encoding="utf-8", newline="\n") as part:
+            part.writelines(f">{record.id}\n{record.seq}\n" for record in chunk)
+    return number

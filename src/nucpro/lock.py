@@ -1,0 +1,90 @@
+"""One run at a time on a data folder.
+
+The lock is an ``flock`` that the system releases when its process ends, however it ends, so there are
+no stale locks to break. The file tells who holds it. Linux passes these locks to the server of an NFS
+mount; a file system that has none refuses, and so does the run, with that reason.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nucpro.errors import LockedError, PreflightError
+
+__all__ = ["hold", "holder", "state"]
+
+_TAKEN = (errno.EWOULDBLOCK, errno.EACCES)
+
+
+@contextmanager
+def hold(path: Path) -> Iterator[None]:
+    """Hold a lock file for the length of a ``with`` block.
+
+    Raises
+    ------
+    LockedError
+        Another process holds it: its number and host are named.
+    PreflightError
+        The folder cannot be written, or its file system cannot lock.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise PreflightError(
+            [f"{path.parent}: cannot be written ({error.strerror}); check owner and rights"]
+        ) from error
+    try:
+        _take(descriptor, path)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, json.dumps({"process": os.getpid(), "host": socket.gethostname()}).encode())
+        yield
+        os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _TAKEN:
+            raise LockedError(
+                [f"{path.parent}: in use by {holder(path)}; wait until it ends, or stop it"]
+            ) from error
+        raise PreflightError(
+            [
+                f"{path}: this file system cannot lock files ({error.strerror}); mount it with locks "
+                "(NFS: without 'nolock'), or move the data folder to another file system"
+            ]
+        ) from error
+
+
+def holder(path: Path) -> str:
+    """Who wrote the lock file last: process and host."""
+    try:
+        content = json.loads(path.read_bytes())
+        return f"process {int(content['process'])} on host {content['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def state(path: Path) -> str:
+    """Whether a run holds a lock file now, and which; takes the lock only for a moment, and writes nothing."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return "none"
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return f"at work, {holder(path)}" if error.errno in _TAKEN else f"unknown ({error.strerror})"
+    finally:
+        os.close(descriptor)
+    return "none"

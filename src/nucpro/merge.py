@@ -1,0 +1,142 @@
+"""Joining the two sides of a file pair: DNA columns first, then protein, row by row matched by id.
+
+Runs in worker processes, without torch. Reads a ``_DNABERT_S.pt`` and an ``_ESM.pt`` file, writes a
+``_merged.pt`` file in the order of the DNA side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucpro.checkpoint import Stamp
+from nucpro.errors import DimensionError, MergeError
+from nucpro.fasta import difference, ids_digest, read
+from nucpro.layout import CLASS_NAMES, DNA_WIDTH
+from nucpro.recipe import input_digest, merged_meta
+from nucpro.store import Written, read_dna, read_protein, write_merged
+
+__all__ = ["join_rows", "merge", "verify_dna"]
+
+_SHOWN = 10
+
+
+def verify_dna(dna: Path, fasta: Path, fasta_ids_digest: str, fasta_digest: str) -> Stamp | None:
+    """Read a DNABERT-S file wholly, so that a bad one stops the run long before it is merged.
+
+    Parameters
+    ----------
+    dna, fasta : Path
+        The vectors and the nucleotide FASTA that they belong to.
+    fasta_ids_digest, fasta_digest : str
+        Digests of that FASTA's ids and of its records (:class:`nucpro.fasta.FastaFacts`).
+
+    Returns
+    -------
+    Stamp or None
+        Stamp of the file that was read.
+
+    Raises
+    ------
+    StoreError
+        The file is damaged or not of its schema.
+    DimensionError
+        Its vectors have another width.
+    MergeError
+        It holds other ids than its FASTA, or says that it was made from another one.
+    """
+    stamp = Stamp.of(dna)
+    vectors = read_dna(dna)
+    if vectors.vectors.shape[1] != DNA_WIDTH:
+        raise DimensionError(f"{dna}: width of the DNABERT-S vectors", DNA_WIDTH, vectors.vectors.shape[1])
+    if ids_digest(vectors.ids) != fasta_ids_digest:
+        only_dna, only_fasta = difference(vectors.ids, read(fasta).ids)
+        raise MergeError(
+            f"{dna} does not belong to {fasta}: {_listed(only_dna)} only in the vectors, "
+            f"{_listed(only_fasta)} only in the FASTA; make the vectors again"
+        )
+    if input_digest(vectors.meta) not in (None, fasta_digest):
+        raise MergeError(f"{dna} was made from another version of {fasta}; make the vectors again")
+    return stamp
+
+
+def merge(dna: Path, protein: Path, merged: Path, class_name: str) -> Written:
+    """Merge one file pair.
+
+    Parameters
+    ----------
+    dna, protein, merged : Path
+        Both sources and the file to write.
+    class_name : str
+        ``viral`` or ``host``.
+
+    Raises
+    ------
+    MergeError
+        Ids on one side only, or twice on a side: they are listed, and nothing is written.
+    DimensionError
+        A DNA side of another width than it must have.
+    StoreError
+        A side that cannot be read, or a result that cannot be written.
+    """
+    left, right = read_dna(dna), read_protein(protein)
+    if left.vectors.shape[1] != DNA_WIDTH:
+        raise DimensionError(f"{dna}: width of the DNABERT-S vectors", DNA_WIDTH, left.vectors.shape[1])
+    try:
+        order = _row_order(left.ids, right.ids)
+    except MergeError as error:
+        raise MergeError(
+            f"{dna} and {protein} do not fit together, {merged} was not written: {error}"
+        ) from error
+    rows = join_rows(left.vectors, right.vectors, order)
+    label = CLASS_NAMES.index(class_name)
+    meta = merged_meta(left.digest, right.digest, label, rows.shape[1])
+    return write_merged(merged, left.ids, rows, meta, label)
+
+
+def join_rows(
+    dna: NDArray[np.float32], protein: NDArray[np.float32], order: Sequence[int] | None
+) -> NDArray[np.float32]:
+    """Both sides in one matrix.
+
+    Parameters
+    ----------
+    dna, protein : ndarray
+        float32 ``[N, D]`` and ``[N, P]``.
+    order : sequence of int or None
+        Row of ``protein`` for each row of ``dna``; None where both have the same order.
+
+    Returns
+    -------
+    ndarray
+        float32 ``[N, D + P]``.
+    """
+    rows = np.empty((len(dna), dna.shape[1] + protein.shape[1]), dtype=np.float32)
+    rows[:, : dna.shape[1]] = dna
+    rows[:, dna.shape[1] :] = protein if order is None else protein[list(order)]
+    return rows
+
+
+def _row_order(dna_ids: Sequence[str], protein_ids: Sequence[str]) -> list[int] | None:
+    row_of = {name: row for row, name in enumerate(protein_ids)}
+    if len(row_of) != len(protein_ids) or len(set(dna_ids)) != len(dna_ids):
+        raise MergeError("an id appears more than once; make the file again from a FASTA with unique ids")
+    if list(dna_ids) == list(protein_ids):
+        return None
+    only_dna, only_protein = difference(dna_ids, protein_ids)
+    if only_dna or only_protein:
+        raise MergeError(
+            f"{_listed(only_dna)} only on the DNA side, {_listed(only_protein)} only on the protein side; "
+            "make the side that is out of date again from its FASTA"
+        )
+    return [row_of[name] for name in dna_ids]
+
+
+def _listed(ids: list[str]) -> str:
+    if not ids:
+        return "no ids"
+    more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
+    return f"{len(ids)} ids ({', '.join(ids[:_SHOWN])}{more})"

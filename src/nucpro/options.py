@@ -1,0 +1,114 @@
+"""Options of a run: one frozen record, validated once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from nucpro.errors import UsageError
+from nucpro.layout import SEQUENCES_PER_FILE
+from nucpro.selection import HostSelection
+
+__all__ = ["DEFAULT_MODEL", "PRECISIONS", "TOKEN_DROPOUT", "Options"]
+
+DEFAULT_MODEL = "Synthyra/FastESM2_650"
+"""Hub id of the protein model."""
+PRECISIONS = ("auto", "fp16", "bf16", "fp32")
+"""Arithmetic of the encoder; ``auto`` is fp16 on a GPU and fp32 on a CPU."""
+TOKEN_DROPOUT = ("auto", "on", "off")
+"""Rescaling of token embeddings by 0.88; ``auto`` follows the checkpoint's config."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of ``nucpro extract`` and ``scripts/extract_training_data.py``.
+
+    Parameters
+    ----------
+    data_dir : Path
+        The data folder.
+    protein_model, revision : str
+        Hub id or folder of the protein model, and the revision on the hub.
+    device : str
+        ``cuda``, ``cuda:N`` or ``cpu``; what is asked for is used or refused, never replaced.
+    precision : str
+        One of :data:`PRECISIONS`.
+    sequences_per_file : int
+        Records of a full split file.
+    host_selection : HostSelection
+        How host files are chosen.
+    strict_sampling : bool
+        Refuse a selection with fewer host files than asked for.
+    trust_existing : bool
+        Keep files of the right width that do not say how they were made.
+    token_dropout : str
+        One of :data:`TOKEN_DROPOUT`.
+    tokens_per_batch : int, optional
+        Token budget of a batch; the default depends only on the class of device.
+    audit : int
+        Number of random sequences to recompute in float32 after the run.
+    dry_run : bool
+        Check and show the plan only.
+
+    Raises
+    ------
+    UsageError
+        A value that is not allowed.
+    """
+
+    data_dir: Path = Path("data")
+    protein_model: str = DEFAULT_MODEL
+    revision: str | None = None
+    device: str = "cuda"
+    precision: str = "auto"
+    sequences_per_file: int = SEQUENCES_PER_FILE
+    host_selection: HostSelection = HostSelection.AUTO
+    strict_sampling: bool = False
+    trust_existing: bool = False
+    token_dropout: str = "auto"  # noqa: S105 - not a secret
+    tokens_per_batch: int | None = None
+    audit: int = 0
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        _require(
+            self.precision in PRECISIONS, "--precision", self.precision, f"one of {', '.join(PRECISIONS)}"
+        )
+        _require(
+            self.token_dropout in TOKEN_DROPOUT, "--token-dropout", self.token_dropout, "auto, on or off"
+        )
+        _require(self.sequences_per_file > 0, "--sequences-per-file", self.sequences_per_file, "1 or more")
+        _require(self.audit >= 0, "--audit", self.audit, "0 or more")
+        budget = self.tokens_per_batch
+        _require(budget is None or budget > 0, "--tokens-per-batch", budget, "1 or more")
+        kind, _, number = self.device.partition(":")
+        known = self.device in ("cpu", "cuda") or (kind == "cuda" and number.isdecimal())
+        _require(known, "--device", self.device, "cuda, cuda:N or cpu")
+
+    @property
+    def precision_name(self) -> str:
+        """``fp16``, ``bf16`` or ``fp32``: what ``auto`` stands for on the device that was asked for."""
+        if self.precision != "auto":
+            return self.precision
+        return "fp32" if self.device == "cpu" else "fp16"
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Build from parsed arguments; keys that are no options are refused.
+
+        Raises
+        ------
+        UsageError
+            An unknown key or a value that is not allowed.
+        """
+        unknown = values.keys() - {field.name for field in fields(cls)}
+        if unknown:
+            raise UsageError(f"unknown options: {', '.join(sorted(unknown))}")
+        return cls(**values)
+
+
+def _require(fine: bool, name: str, value: object, allowed: str) -> None:
+    if not fine:
+        raise UsageError(f"{name} is {value}; allowed: {allowed}")

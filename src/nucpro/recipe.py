@@ -1,0 +1,127 @@
+"""What makes a file what it is: its input, and the model and options that decide the numbers.
+
+A recipe becomes the ``meta`` of a file when it is written, and tells later whether a file on disk is
+still what this run would make. Batch size, device and engine are not in it; neither is any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Recipe", "input_digest", "merged_difference", "merged_meta", "weights_digest"]
+
+_FORMAT = 1
+
+# These name a model for the reader of a file; its weights decide whether it is the same model.
+_NAMES = ("id", "revision")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How vectors of one kind are made in a run.
+
+    Parameters
+    ----------
+    kind : str
+        ``protein`` or ``dna``.
+    made_by : mapping
+        Plain values: ``id``, ``revision`` and ``weights_sha256``, the numbers of the architecture, and
+        the options that change values (precision, pooling, longest input and such).
+    width : int
+        Columns of a vector.
+    """
+
+    kind: str
+    made_by: Mapping[str, Any]
+    width: int
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        content = json.dumps(
+            [self.kind, _decisive(self.made_by), self.width], sort_keys=True, ensure_ascii=False
+        )
+        object.__setattr__(self, "key", hashlib.sha256(content.encode()).hexdigest())
+
+    def meta(self, input_digest: str, records: int) -> dict[str, Any]:
+        """``meta`` of a file made by this recipe from an input (SHA-256 of its records)."""
+        return {
+            "format": _FORMAT,
+            "kind": self.kind,
+            "input": {"sha256": input_digest, "records": records},
+            "made_by": dict(self.made_by),
+            "width": self.width,
+        }
+
+    def difference(self, meta: Mapping[str, Any] | None, input_digest: str) -> str | None:
+        """Why a file with this ``meta`` is not what this run would make of an input; None where it is.
+
+        The answer is the end of a sentence that starts with the file's name.
+        """
+        if meta is None:
+            return "says nothing of how it was made"
+        if meta.get("format") != _FORMAT or meta.get("kind") != self.kind:
+            return "was made by another version of the format"
+        if _part(meta, "input").get("sha256") != input_digest:
+            return "was made from another FASTA"
+        if meta.get("width") != self.width:
+            return f"is {meta.get('width')} wide, not {self.width}"
+        return _first_difference(_decisive(_part(meta, "made_by")), _decisive(self.made_by))
+
+
+def input_digest(meta: Mapping[str, Any] | None) -> str | None:
+    """SHA-256 of the records that a file was made from; None where its ``meta`` does not say."""
+    digest = _part(meta or {}, "input").get("sha256")
+    return digest if isinstance(digest, str) else None
+
+
+def weights_digest(meta: Mapping[str, Any] | None) -> str | None:
+    """SHA-256 of the weights that made a file; None where its ``meta`` does not say."""
+    digest = _part(meta or {}, "made_by").get("weights_sha256")
+    return digest if isinstance(digest, str) else None
+
+
+def merged_meta(dna_digest: str, protein_digest: str, label: int, width: int) -> dict[str, Any]:
+    """``meta`` of a merged file: SHA-256 of both source files, the class and the width."""
+    return {
+        "format": _FORMAT,
+        "kind": "merged",
+        "sources": {"dna_sha256": dna_digest, "protein_sha256": protein_digest},
+        "label": label,
+        "width": width,
+    }
+
+
+def merged_difference(meta: Mapping[str, Any] | None, expected: Mapping[str, Any]) -> str | None:
+    """Why a merged file is not what merging its two sources would give now; None where it is."""
+    if meta is None:
+        return "says nothing of how it was made"
+    if meta.get("width") != expected["width"]:
+        return f"is {meta.get('width')} wide, not {expected['width']}"
+    if _part(meta, "sources") != expected["sources"]:
+        return "was merged from other vectors"
+    return None if dict(meta) == dict(expected) else "was made by another version of the format"
+
+
+def _decisive(made_by: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in made_by.items() if key not in _NAMES}
+
+
+def _first_difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str | None:
+    for key in sorted(found.keys() | expected.keys()):
+        if found.get(key) != expected.get(key):
+            return f"was made with {key} = {_short(found.get(key))}, not {_short(expected.get(key))}"
+    return None
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:12]}…"
+
+
+def _part(meta: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = meta.get(name)
+    return part if isinstance(part, Mapping) else {}

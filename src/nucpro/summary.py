@@ -1,0 +1,164 @@
+"""The words of a run: what was found, what will be done, and what came out. Text only; others show it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nucpro.fasta import FastaFacts
+from nucpro.layout import HOST_CATEGORIES
+from nucpro.plan import Plan, State
+from nucpro.selection import Selection
+from nucpro.validation import FileVerdict
+
+__all__ = [
+    "Statistics",
+    "discovery_lines",
+    "human_time",
+    "outside_lines",
+    "plan_lines",
+    "state_lines",
+    "statistics_lines",
+    "verdict_lines",
+]
+
+_SHOWN = 10
+
+
+@dataclass
+class Statistics:
+    """What a run did, counted as it goes.
+
+    Parameters
+    ----------
+    files, sequences, residues, truncated : int
+        Of the protein files that were extracted; residues are those that were computed.
+    merged : int
+        Merged files that were written.
+    splits : int
+        Batches that were split after running out of memory.
+    seconds : float
+        Time of the extraction.
+    """
+
+    files: int = 0
+    sequences: int = 0
+    residues: int = 0
+    truncated: int = 0
+    merged: int = 0
+    splits: int = 0
+    seconds: float = 0.0
+
+    def add(self, facts: FastaFacts, seconds: float) -> None:
+        """Count one finished file; ``seconds`` is the time since the extraction began."""
+        self.files += 1
+        self.sequences += facts.records
+        self.residues += facts.letters_read
+        self.truncated += facts.over_limit
+        self.seconds = seconds
+
+    @property
+    def tokens(self) -> int:
+        """Residues with the two special tokens of each sequence."""
+        return self.residues + 2 * self.sequences
+
+
+def discovery_lines(selection: Selection, plan: Plan) -> list[str]:
+    """Summary of what was found: files by category, totals, what is done, what is stale and why."""
+    by_category = Counter(pair.category for pair in selection.hosts)
+    sequences = sum(item.facts.records for item in plan.items)
+    hosts = (
+        ", ".join(f"{name} {by_category[name]}" for name in HOST_CATEGORIES if by_category[name]) or "none"
+    )
+    done = sum(item.is_done for item in plan.items)
+    lines = [
+        f"Viral files: {len(selection.viral)}",
+        f"Host files:  {len(selection.hosts)} ({hosts}), selection: {selection.reason}",
+        f"Sequences:   {sequences}",
+        f"Done:        {done} of {len(plan.items)} files",
+    ]
+    lines += [f"Warning: {warning}" for warning in selection.warnings]
+    too_long = sum(item.facts.over_limit for item in plan.items)
+    if too_long:
+        lines.append(f"Warning: {too_long} proteins are longer than the model reads, and will be cut")
+    lines += _limited([f"Stale: {reason}" for item in plan.items for reason in item.reasons])
+    return lines
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """What a run would make, replace and keep, file by file, and the disk it needs."""
+    lines = []
+    for item in plan.items:
+        for state, path in ((item.protein, item.pair.protein_vectors), (item.merged, item.pair.merged)):
+            verb = {State.DONE: "keep", State.MISSING: "make", State.STALE: "replace"}[state]
+            lines.append(f"{verb:8}{path}")
+    lines.append(
+        f"Disk: {plan.bytes_to_write / 1e9:.2f} GB to write, "
+        f"of which {plan.bytes_replaced / 1e9:.2f} GB replace existing files"
+    )
+    return lines
+
+
+def state_lines(plan: Plan) -> list[str]:
+    """How many outputs are done, missing and stale."""
+    lines = []
+    for what, states in (
+        ("Protein", Counter(item.protein for item in plan.items)),
+        ("Merged", Counter(item.merged for item in plan.items)),
+    ):
+        counts = ", ".join(f"{states[state]} {state}" for state in State)
+        lines.append(f"{what + ' files:':15}{counts}")
+    return lines
+
+
+def statistics_lines(statistics: Statistics) -> list[str]:
+    """Counts, times and rates of a run."""
+    count, seconds = statistics, statistics.seconds
+    lines = [f"Extracted {count.files} files, {count.sequences} sequences in {human_time(seconds)}"]
+    if count.files and seconds > 0:
+        lines.append(
+            f"Time: {seconds / count.files:.2f} s a file, {1000 * seconds / count.sequences:.3f} ms a sequence; "
+            f"rate: {count.sequences / seconds:,.0f} sequences/s, {count.residues / seconds:,.0f} residues/s, "
+            f"{count.tokens / seconds:,.0f} tokens/s"
+        )
+    lines.append(f"Merged {count.merged} files")
+    if count.truncated:
+        lines.append(f"Warning: {count.truncated} sequences were cut at the longest input of the model")
+    if count.splits:
+        lines.append(
+            f"Warning: {count.splits} batches were split because memory ran out; use --tokens-per-batch"
+        )
+    return lines
+
+
+def verdict_lines(verdicts: Sequence[FileVerdict]) -> list[str]:
+    """Result of a validation without problems; the last line is the one that scripts look for."""
+    total = sum(verdict.records for verdict in verdicts)
+    viral = sum(verdict.records for verdict in verdicts if verdict.pair.label)
+    return [
+        f"Classes: {viral} viral, {total - viral} host sequences",
+        f"Validation passed: {len(verdicts)} files, {total} sequences, all dimensions correct",
+    ]
+
+
+def human_time(seconds: float) -> str:
+    """``2 h 03 min``, ``4 min 05 s`` or ``6.7 s``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _limited(lines: list[str]) -> list[str]:
+    if len(lines) <= _SHOWN:
+        return lines
+    return [*lines[:_SHOWN], f"… and {len(lines) - _SHOWN} more like these"]
+
+
+def outside_lines(paths: Sequence[Path]) -> list[str]:
+    """Files in the output folders that belong to no selected pair."""
+    return _limited([f"Outside the selection: {path}" for path in paths])

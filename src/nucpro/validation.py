@@ -1,0 +1,186 @@
+"""Reading back everything that a run leaves behind, from disk, and judging it.
+
+One file pair at a time, in worker processes, without torch: the vectors against their FASTA, the merged
+file against its two sources, bit by bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucpro.errors import DimensionError, NucproError, StoreError
+from nucpro.fasta import Records, difference, read
+from nucpro.layout import DNA_WIDTH, PROTEIN_WIDTH, DataFolder, FilePair, Source
+from nucpro.recipe import input_digest, weights_digest
+from nucpro.store import MergedFile, VectorFile, read_dna, read_merged, read_meta, read_protein
+
+__all__ = [
+    "FileVerdict",
+    "ValidationTask",
+    "expected_width",
+    "mixed_models",
+    "outside_outputs",
+    "validate_file",
+    "width_outside",
+]
+
+
+@dataclass(frozen=True)
+class ValidationTask:
+    """One file pair to validate.
+
+    Parameters
+    ----------
+    pair : FilePair
+        The pair.
+    width : int
+        Width that its protein vectors must have.
+    """
+
+    pair: FilePair
+    width: int
+
+
+@dataclass(frozen=True)
+class FileVerdict:
+    """What validation found in one file pair.
+
+    Parameters
+    ----------
+    pair : FilePair
+        The pair.
+    records : int
+        Rows of its merged file.
+    model : str or None
+        Digest of the weights that made its protein vectors, where the file says so.
+    problems : tuple of str
+        Empty for a good pair; else one message a fault, each naming its file.
+    """
+
+    pair: FilePair
+    records: int
+    model: str | None
+    problems: tuple[str, ...]
+
+
+def validate_file(task: ValidationTask) -> FileVerdict:
+    """Validate the protein and the merged file of one pair against FASTA and DNABERT-S file."""
+    pair = task.pair
+    try:
+        fasta = read(pair.protein_fasta)
+        protein, dna = read_protein(pair.protein_vectors), read_dna(pair.dna_vectors)
+        merged = read_merged(pair.merged)
+    except (NucproError, FileNotFoundError) as error:
+        return FileVerdict(pair, 0, None, (str(error),))
+    problems = [
+        *_vector_problems(pair.protein_vectors, protein, task.width),
+        *_id_problems(pair.protein_vectors, protein.ids, fasta.ids),
+        *_vector_problems(pair.merged, merged, DNA_WIDTH + task.width),
+        *_id_problems(pair.merged, merged.ids, fasta.ids),
+        *_input_problems(pair, protein, fasta),
+        *_label_problems(pair, merged),
+    ]
+    if not problems:
+        problems += _column_problems(pair, merged, dna, protein)
+    return FileVerdict(pair, len(merged.ids), weights_digest(protein.meta), tuple(problems))
+
+
+def _vector_problems(path: Path, found: VectorFile, width: int) -> Iterator[str]:
+    vectors = found.vectors
+    if vectors.shape != (len(found.ids), width):
+        yield str(DimensionError(f"{path}: shape of the vectors", (len(found.ids), width), vectors.shape))
+        return
+    zero = np.flatnonzero(~vectors.any(axis=1))
+    if zero.size:
+        first = found.ids[zero[0]]
+        yield f"{path}: {zero.size} vectors are all zero, first {first}; remove the file and run again"
+    elif len(vectors) > 1 and bool((vectors == vectors[0]).all()):
+        yield f"{path}: all {len(vectors)} vectors are the same; remove the file and run again"
+
+
+def _id_problems(path: Path, found: list[str], expected: list[str]) -> Iterator[str]:
+    missing, surplus = difference(expected, found)
+    if missing or surplus or len(found) != len(expected):
+        yield (
+            f"{path}: expected the {len(expected)} ids of its FASTA, found {len(found)}: "
+            f"{len(missing)} missing (first {missing[:3]}), {len(surplus)} surplus (first {surplus[:3]})"
+        )
+
+
+def _input_problems(pair: FilePair, protein: VectorFile, fasta: Records) -> Iterator[str]:
+    if input_digest(protein.meta) not in (None, fasta.digest()):
+        yield f"{pair.protein_vectors}: made from another version of its FASTA; extract it again"
+
+
+def _label_problems(pair: FilePair, merged: MergedFile) -> Iterator[str]:
+    if merged.label != pair.label:
+        yield f"{pair.merged}: label {merged.label}, but {pair.category} files have label {pair.label}"
+
+
+def _column_problems(
+    pair: FilePair, merged: MergedFile, dna: VectorFile, protein: VectorFile
+) -> Iterator[str]:
+    """Compare the merged columns with both sources, bit by bit."""
+    sides = (
+        (pair.dna_vectors, dna, merged.vectors[:, :DNA_WIDTH]),
+        (pair.protein_vectors, protein, merged.vectors[:, DNA_WIDTH:]),
+    )
+    for path, source, columns in sides:
+        row_of = {name: row for row, name in enumerate(source.ids)}
+        absent = [name for name in merged.ids if name not in row_of]
+        if absent:
+            yield f"{path}: {len(absent)} ids of {pair.merged.name} are missing, first {absent[0]}"
+            continue
+        expected = source.vectors[[row_of[name] for name in merged.ids]]
+        wrong = np.flatnonzero((_bits(columns) != _bits(expected)).any(axis=1))
+        if wrong.size:
+            yield f"{pair.merged}: {wrong.size} rows differ from {path.name}, first {merged.ids[wrong[0]]}"
+
+
+def _bits(matrix: NDArray[np.float32]) -> NDArray[np.uint32]:
+    return np.ascontiguousarray(matrix).view(np.uint32)
+
+
+def mixed_models(verdicts: Iterable[FileVerdict]) -> list[str]:
+    """Files whose vectors come from other weights than those of the first file."""
+    made = [(verdict.model, verdict.pair.protein_vectors) for verdict in verdicts if verdict.model]
+    return [
+        f"{path}: made with weights {model[:12]}…, "
+        f"but {made[0][1]} with {made[0][0][:12]}…; extract all again"
+        for model, path in made
+        if model != made[0][0]
+    ]
+
+
+def expected_width(pairs: Iterable[FilePair]) -> int:
+    """Width that the first protein file with ``meta`` states; that of the default model where none does."""
+    for pair in pairs:
+        try:
+            look = read_meta(pair.protein_vectors)
+        except (StoreError, FileNotFoundError):
+            continue
+        if look.meta is not None:
+            return look.width
+    return PROTEIN_WIDTH
+
+
+def outside_outputs(folder: DataFolder, sources: Iterable[Source], selected: set[Path]) -> list[Path]:
+    """Protein and merged files in the output folders that belong to no selected pair, sorted."""
+    found: set[Path] = set()
+    for source in sources:
+        found.update(source.protein_folder.glob("output_*_ESM.pt"))
+    found.update(folder.merge_root.rglob("*_merged.pt"))
+    return sorted(found - selected)
+
+
+def width_outside(path: Path) -> tuple[Path, int | None]:
+    """Width of the vectors of a file outside the selection; None where it cannot be read."""
+    try:
+        return path, read_meta(path).width
+    except (StoreError, FileNotFoundError):
+        return path, None

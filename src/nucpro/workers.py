@@ -1,0 +1,104 @@
+"""Worker processes for work that must not slow the encoder down: checking, merging, validating.
+
+Workers start fresh (never forked, so no CUDA state is copied), ignore the keyboard's interrupt, which
+only the run itself answers, and end as soon as the run is gone, however it ended.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing.connection import wait as wait_for
+from types import TracebackType
+from typing import Self, TypeVar
+
+__all__ = ["MOST_WORKERS", "Workers"]
+
+MOST_WORKERS = 4
+"""Upper bound of worker processes: each holds one file pair in memory (about 0.3 GB), one keeps up with a GPU."""
+
+_QUEUED_PER_WORKER = 4
+_NOT_WORTH_A_POOL = 8
+
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+
+
+class Workers:
+    """A pool of processes that is started when it is first needed.
+
+    Parameters
+    ----------
+    count : int, optional
+        Number of processes; by default the number of cores, at most :data:`MOST_WORKERS`.
+    """
+
+    def __init__(self, count: int | None = None) -> None:
+        self.count = count or max(1, min(MOST_WORKERS, os.cpu_count() or 1))
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(abandon=error is not None)
+
+    def submit(self, function: Callable[..., Result], *arguments: object) -> Future[Result]:
+        """Run ``function(*arguments)`` in a worker; all must be picklable."""
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                self.count, mp_context=multiprocessing.get_context("spawn"), initializer=_become_worker
+            )
+        return self._pool.submit(function, *arguments)
+
+    def map(self, function: Callable[[Argument], Result], arguments: Iterable[Argument]) -> Iterator[Result]:
+        """Results in the order in which they are ready, with a bounded number of calls under way.
+
+        The first error ends the iteration; what had not started is dropped. Few calls are made right
+        here when no worker runs yet: starting one takes longer.
+        """
+        arguments = list(arguments)
+        if self._pool is None and len(arguments) <= _NOT_WORTH_A_POOL:
+            yield from map(function, arguments)
+            return
+        pending: set[Future[Result]] = set()
+        for argument in arguments:
+            pending.add(self.submit(function, argument))
+            if len(pending) >= self.count * _QUEUED_PER_WORKER:
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        while pending:
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+
+    def close(self, *, abandon: bool = False) -> None:
+        """End the workers: after their work is done, or at once when the run failed.
+
+        What an abandoned worker was writing is a temporary file, which the next run removes.
+        """
+        if self._pool is None:
+            return
+        pool, self._pool = self._pool, None
+        if abandon:
+            for process in list((pool._processes or {}).values()):
+                process.kill()
+        pool.shutdown(wait=not abandon, cancel_futures=True)
+
+
+def _become_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    wait_for([sentinel])
+    os._exit(1)
