@@ -280,7 +280,7 @@ def attend(
 
 
 def _parts_of_parameters(config: Esm2Config) -> dict[str, list[str]]:
-    """Names in a checkpoint, without prefix, of the tensors that make each parameter."""
+    """Standard names of the tensors that make each parameter."""
     bare = {"token_embeddings.weight": ["embeddings.word_embeddings.weight"]}
     modules = {"final_norm": ["encoder.emb_layer_norm_after"]}
     for number in range(config.layers):
@@ -314,22 +314,35 @@ def _rotary_frequencies(config: Esm2Config, checkpoint: Checkpoint) -> torch.Ten
     """
     steps = torch.arange(0, config.head_width, 2, dtype=torch.float32) / config.head_width
     computed = config.rotary_base**-steps
-    stored = [name for name in checkpoint.tensors if name.endswith(_FREQUENCIES)]
+    stored = {
+        name: _checked_frequencies(checkpoint, name, computed)
+        for name in checkpoint.tensors
+        if name.endswith(_FREQUENCIES)
+    }
     if not stored:
         return computed
-    first = checkpoint.tensors[stored[0]].float().cpu()
-    for name in stored:
-        found = checkpoint.tensors[name].float().cpu()
-        if found.shape != computed.shape or not torch.equal(found, first):
+    first, *others = stored
+    for name in others:
+        if not torch.equal(stored[name], stored[first]):
             raise ModelError(
-                f"{checkpoint.source}: {name} differs from {stored[0]} or has not {len(computed)} values; "
+                f"{checkpoint.source}: {name} differs from {first}; "
                 "all layers of an ESM-2 share one set of rotary frequencies"
             )
-    deviation = float((first / computed - 1).abs().max())
+    return stored[first]
+
+
+def _checked_frequencies(checkpoint: Checkpoint, name: str, computed: torch.Tensor) -> torch.Tensor:
+    found = checkpoint.tensors[name].float().cpu()
+    if found.shape != computed.shape:
+        raise ModelError(
+            f"{checkpoint.source}: {name} has the shape {tuple(found.shape)}; "
+            f"config.json makes it {tuple(computed.shape)}"
+        )
+    deviation = float((found / computed - 1).abs().max())
     if not deviation <= _LARGEST_ROUNDING:
         raise ModelError(
-            f"{checkpoint.source}: {stored[0]} deviates by {deviation:.2g} from the frequencies of "
-            f"rope_theta {config.rotary_base:g}; up to {_LARGEST_ROUNDING:g} (float16 rounding) is allowed: "
-            "load the model in float32 or float16, not bfloat16"
+            f"{checkpoint.source}: {name} deviates by {deviation:.2g} from those that rope_theta in "
+            f"config.json gives; up to {_LARGEST_ROUNDING:g} (float16 rounding) is allowed: fetch the model again "
+            "(nucpro fetch-models), or load a model object in float32 or float16, not in bfloat16"
         )
-    return first
+    return found

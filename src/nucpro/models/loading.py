@@ -17,6 +17,8 @@ from nucpro.errors import ModelError
 __all__ = ["Checkpoint"]
 
 _SHOWN = 3
+# Names that TensorFlow gave to the parts of a layer norm; transformers still writes them for some models.
+_OLD_NORM_NAMES = ((".LayerNorm.gamma", ".LayerNorm.weight"), (".LayerNorm.beta", ".LayerNorm.bias"))
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Checkpoint:
     prefix: str
 
     def names(self) -> dict[str, str]:
-        """Name in the checkpoint, by name without prefix.
+        """Name in the checkpoint, by standard name: without prefix, norms with ``weight`` and ``bias``.
 
         Returns
         -------
@@ -48,17 +50,19 @@ class Checkpoint:
         Raises
         ------
         ModelError
-            If a tensor is there with and without the prefix.
+            If a tensor is there under two names.
         """
         names: dict[str, str] = {}
         for name in self.tensors:
-            bare = name.removeprefix(self.prefix)
-            if bare in names:
+            standard = name.removeprefix(self.prefix)
+            for old, new in _OLD_NORM_NAMES:
+                standard = standard.replace(old, new)
+            if standard in names:
                 raise ModelError(
-                    f"{self.source}: {bare} is there twice, with and without {self.prefix!r}; "
+                    f"{self.source}: one tensor is there under two names, {names[standard]} and {name}; "
                     "save the model again"
                 )
-            names[bare] = name
+            names[standard] = name
         return names
 
     def refuse_unexplained(self, wanted: Iterable[str], is_left_over: Mapping[str, bool]) -> None:
@@ -67,9 +71,9 @@ class Checkpoint:
         Parameters
         ----------
         wanted : iterable of str
-            Names, without prefix, that make the encoder.
+            Standard names that make the encoder.
         is_left_over : mapping
-            For each name of the checkpoint, without prefix: whether it is known not to matter.
+            For each standard name of the checkpoint: whether it is known not to matter.
 
         Raises
         ------

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -125,6 +126,11 @@ def _open_safetensors(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
 
 
 def _open_pickle(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
+    if not zipfile.is_zipfile(file):
+        raise ModelError(
+            f"{file}: not a whole PyTorch weights file (no zip archive; {file.stat().st_size:,} bytes); the "
+            f"download may have been cut off: {_FETCH_AGAIN}; a file from before PyTorch 1.6 must be saved again"
+        )
     try:
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except _DAMAGED_PICKLE as error:
@@ -150,4 +156,4 @@ def _pickle_error(file: Path, error: Exception) -> ModelError:
             "tensors: do not open this file with other programs, and get the weights as safetensors"
         )
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return ModelError(f"{file}: not a whole PyTorch weights file ({reason}); {_FETCH_AGAIN}")
+    return ModelError(f"{file}: damaged PyTorch weights file ({reason}); {_FETCH_AGAIN}")
