@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import TextIOWrapper
@@ -136,7 +136,7 @@ class Checkpoint:
         self._facts[_RECIPE] = entry
         self._append({_RECIPE: entry})
 
-    def restart(self, completed: list[Path]) -> None:
+    def restart(self, completed: Iterable[Path]) -> None:
         """Set the list of completed files to what was found to be done."""
         self.completed = [self._key(path) for path in completed]
         self._completed_set = set(self.completed)

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from nucpro.embedding import Embedder, Vectors, prepare
 from nucpro.errors import DimensionError, UsageError
 from nucpro.fasta import RESIDUES, Records, read, require_usable
 from nucpro.layout import MAX_RESIDUES, PROTEIN_WIDTH
 from nucpro.models.config import Esm2Config
-from nucpro.models.device import choose_device, choose_precision
-from nucpro.models.esm2 import load_esm2
+from nucpro.models.device import PRECISIONS, choose_device, choose_precision
+from nucpro.models.esm2 import Esm2, load_esm2
 from nucpro.models.identity import WeightsIdentity, describe_model, describe_options
 from nucpro.models.tokens import ResidueTokenizer
 from nucpro.models.weights import ModelFiles, locate
@@ -24,7 +26,7 @@ from nucpro.options import DEFAULT_MODEL, Options
 from nucpro.recipe import Recipe
 from nucpro.store import write_protein
 
-__all__ = ["Identified", "ProteinEncoder", "device_problems", "identify", "load"]
+__all__ = ["Identified", "ProteinEncoder", "device_problems", "identify", "load", "of_huggingface"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,22 +61,24 @@ class ProteinEncoder:
         Residues to token ids.
     recipe : Recipe
         What goes into the ``meta`` of files.
-    max_residues : int
-        Longer sequences are cut there, and counted.
     """
 
-    def __init__(
-        self,
-        embedder: Embedder,
-        tokenizer: ResidueTokenizer,
-        recipe: Recipe,
-        max_residues: int = MAX_RESIDUES,
-    ) -> None:
+    def __init__(self, embedder: Embedder, tokenizer: ResidueTokenizer, recipe: Recipe) -> None:
         self.embedder = embedder
         self.tokenizer = tokenizer
         self.recipe = recipe
-        self.max_residues = max_residues
+        self._max_residues = MAX_RESIDUES
+        self._tokens_per_batch = embedder.tokens_per_batch
         self._device_lock = threading.Lock()
+
+    def limited(self, max_residues: int, tokens_per_batch: int | None) -> ProteinEncoder:
+        """Make an encoder with the same model that cuts elsewhere, or packs other batches."""
+        other = copy(self)
+        other._max_residues = max_residues
+        other._tokens_per_batch = tokens_per_batch or self._tokens_per_batch
+        made_by = {**self.recipe.made_by, "max_residues": max_residues}
+        other.recipe = replace(self.recipe, made_by=made_by)
+        return other
 
     def embed(self, records: Records) -> Vectors:
         """Vectors of records, in their order; safe to call from several threads.
@@ -91,8 +95,8 @@ class ProteinEncoder:
             records.ids,
             records.sequences,
             self.tokenizer,
-            max_residues=self.max_residues,
-            tokens_per_batch=self.embedder.tokens_per_batch,
+            max_residues=self._max_residues,
+            tokens_per_batch=self._tokens_per_batch,
         )
         # One file at a time is put on the device; waiting for its result needs no lock.
         with self._device_lock:
@@ -135,11 +139,18 @@ def identify(options: Options, *, offline: bool = False) -> Identified:
     if options.protein_model == DEFAULT_MODEL and config.width != PROTEIN_WIDTH:
         raise DimensionError(f"{DEFAULT_MODEL}: hidden size in config.json", PROTEIN_WIDTH, config.width)
     tokenizer = ResidueTokenizer.from_file(files.vocabulary) if files.vocabulary else ResidueTokenizer()
+    weights = WeightsIdentity.of_files(files)
+    return Identified(files, tokenizer, _recipe(weights, config, tokenizer, options.precision_name))
+
+
+def _recipe(
+    weights: WeightsIdentity, config: Esm2Config, tokenizer: ResidueTokenizer, precision: str
+) -> Recipe:
     made_by = {
-        **describe_model(WeightsIdentity.of_files(files), config, tokenizer),
-        **describe_options(config, options.precision_name, MAX_RESIDUES),
+        **describe_model(weights, config, tokenizer),
+        **describe_options(config, precision, MAX_RESIDUES),
     }
-    return Identified(files, tokenizer, Recipe("protein", made_by, config.width))
+    return Recipe("protein", made_by, config.width)
 
 
 def device_problems(device: str) -> list[str]:
@@ -177,3 +188,28 @@ def load(identified: Identified, options: Options) -> ProteinEncoder:
         token_dropout=options.token_dropout,
     )
     return ProteinEncoder(Embedder(model, options.tokens_per_batch), identified.tokenizer, identified.recipe)
+
+
+def of_huggingface(model: Any, tokenizer: Any) -> ProteinEncoder:
+    """Take over an ESM-2 model object of transformers, on its device and in its precision.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        What ``AutoModel.from_pretrained(...)`` returns.
+    tokenizer
+        Its tokenizer, of which only the vocabulary is used; None for that of all published ESM-2 models.
+
+    Raises
+    ------
+    ModelError
+        The object is not an ESM-2, or the vocabulary is not one of proteins.
+    """
+    encoder = Esm2.from_huggingface(model)
+    tokens = ResidueTokenizer()
+    if tokenizer is not None:
+        vocabulary = tokenizer.get_vocab()
+        tokens = ResidueTokenizer(sorted(vocabulary, key=vocabulary.__getitem__), type(tokenizer).__name__)
+    names = {dtype: name for name, dtype in PRECISIONS.items()}
+    recipe = _recipe(WeightsIdentity.of_object(model), encoder.config, tokens, names[encoder.dtype])
+    return ProteinEncoder(Embedder(encoder), tokens, recipe)

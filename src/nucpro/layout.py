@@ -38,6 +38,7 @@ __all__ = [
     "DataFolder",
     "FilePair",
     "Source",
+    "SourceFinder",
     "category_of",
     "natural_key",
     "split_number",
@@ -277,25 +278,51 @@ class DataFolder:
     def walk_sources(self) -> list[Source]:
         """All ``*identified_nucleotide.fa`` below the folder, naturally sorted by relative path.
 
-        Symbolic links to folders are followed, each folder once. Split folders are not entered and
-        ``data_merge`` is never input.
+        Symbolic links to folders are followed, each folder once.
         """
-        found: list[Source] = []
-        seen: set[tuple[int, int]] = set()
+        finder = SourceFinder(self)
         for folder, subfolders, files in os.walk(self.root, followlinks=True):
-            here = Path(folder)
-            facts = here.stat()
-            if (facts.st_dev, facts.st_ino) in seen:
-                subfolders.clear()
-                continue
-            seen.add((facts.st_dev, facts.st_ino))
-            subfolders[:] = [name for name in sorted(subfolders) if not self._is_output(here, name, files)]
-            sources = (self.source_of(here / name) for name in files)
-            found.extend(source for source in sources if source is not None)
-        return sorted(found, key=lambda source: natural_key(source.relative))
+            finder.visit(folder, subfolders, files)
+        return finder.sources
+
+
+class SourceFinder:
+    """Finds sources while somebody walks a data folder from its top (``os.walk`` with ``followlinks``).
+
+    Parameters
+    ----------
+    folder : DataFolder
+        The data folder.
+    """
+
+    def __init__(self, folder: DataFolder) -> None:
+        self._folder = folder
+        self._found: list[Source] = []
+        self._seen: set[tuple[int, int]] = set()
+
+    @property
+    def sources(self) -> list[Source]:
+        """Everything found so far, naturally sorted by relative path."""
+        return sorted(self._found, key=lambda source: natural_key(source.relative))
+
+    def visit(self, folder: str, subfolders: list[str], files: list[str]) -> None:
+        """Take what ``os.walk`` found in one folder, and remove from ``subfolders`` what must not be entered.
+
+        Split folders hold no sources, ``data_merge`` is never input, and a folder that a link leads to
+        again is not entered twice.
+        """
+        here = Path(folder)
+        facts = here.stat()
+        if (facts.st_dev, facts.st_ino) in self._seen:
+            subfolders.clear()
+            return
+        self._seen.add((facts.st_dev, facts.st_ino))
+        subfolders[:] = [name for name in sorted(subfolders) if not self._is_output(here, name, files)]
+        sources = (self._folder.source_of(here / name) for name in files)
+        self._found.extend(source for source in sources if source is not None)
 
     def _is_output(self, parent: Path, name: str, siblings: list[str]) -> bool:
-        """Tell the merged and the split folders, which hold no sources, from folders that only sound alike."""
-        if parent == self.root and name == _MERGE_ROOT:
+        """Tell the merged and the split folders from folders that only sound alike."""
+        if parent == self._folder.root and name == _MERGE_ROOT:
             return True
         return name.endswith((_NUCLEOTIDE, _PROTEIN)) and f"{name}.fa" in siblings

@@ -93,6 +93,7 @@ def merge(dna: Path, protein: Path, merged: Path, class_name: str) -> Written:
         ) from error
     rows = join_rows(left.vectors, right.vectors, order)
     label = CLASS_NAMES.index(class_name)
+    merged.parent.mkdir(parents=True, exist_ok=True)
     meta = merged_meta(left.digest, right.digest, label, rows.shape[1])
     return write_merged(merged, left.ids, rows, meta, label)
 

@@ -159,9 +159,19 @@ class Job:
             )
         return self.selection
 
-    def inputs(self) -> list[str]:
+    def take(self, pairs: Sequence[FilePair]) -> Selection:
+        """Use these files, in place of what :meth:`discover` would choose."""
+        sources = list(dict.fromkeys(pair.source for pair in pairs))
+        self.census = census(sources, self.checkpoint, self.workers, self.options.sequences_per_file)
+        viral, hosts = ([pair for pair in pairs if pair.label == label] for label in (1, 0))
+        self.selection = Selection(tuple(viral), tuple(hosts), "given")
+        return self.selection
+
+    def inputs(self, *, with_dna: bool = True) -> list[str]:
         """Read the inputs of the selected files; returns everything that is wrong with them."""
-        problems = [*self.census.problems, *dna_problems(self.selection.pairs, DNA_COMMAND)]
+        problems = list(self.census.problems)
+        if with_dna:
+            problems += dna_problems(self.selection.pairs, DNA_COMMAND)
         self._facts = self._protein_facts(problems)
         return problems
 
@@ -200,6 +210,13 @@ class Job:
         if problems:
             raise PreflightError(problems)
         return self.plan
+
+    def show(self) -> None:
+        """Log what was found, and for a dry run also the plan."""
+        lines = discovery_lines(self.selection, self.plan)
+        if self.options.dry_run:
+            lines += plan_lines(self.plan)
+        logger.info("%s", "\n".join(lines))
 
     def prepare(self) -> None:
         """Record the selection, remove what dead runs left unfinished, and split what is not split.
@@ -246,7 +263,7 @@ class Job:
         assert self._encoder is not None, "the model is loaded when something is to be extracted"
         self._encoder.extract(item.pair.protein_fasta, item.pair.protein_vectors)
 
-    def extract(self, unit: Callable[[PlanItem], object], join: Join = merge) -> Iterator[PlanItem]:
+    def extract(self, unit: Callable[[PlanItem], object], join: Join | None = merge) -> Iterator[PlanItem]:
         """Make the missing and stale protein files, and merge each beside the encoder as soon as it is there.
 
         Parameters
@@ -254,22 +271,25 @@ class Job:
         unit : callable
             Writes the protein file of one item; called in threads.
         join : callable
-            Merges one pair in a worker process: DNA file, protein file, merged file, ``viral`` or ``host``.
+            Merges one pair in a worker process: DNA file, protein file, merged file, ``viral`` or ``host``;
+            None to merge nothing.
 
         Raises
         ------
         NucproError
             The first fault of the encoder, of a merge or of a DNABERT-S file; what was finished stays.
         """
-        for item in self.plan.to_merge_only:
-            self._submit_merge(item, join)
-        for item in self.plan.to_extract:
-            self._submit_dna_check(item)
+        if join is not None:
+            for item in self.plan.to_merge_only:
+                self._submit_merge(item, join)
+            for item in self.plan.to_extract:
+                self._submit_dna_check(item)
         start = time.perf_counter()
         for item, seconds in in_order(self.plan.to_extract, unit):
             fact = protein_fact(self.plan.recipe, item.facts)
             self.checkpoint.add("protein", item.pair.protein_vectors, fact)
-            self._submit_merge(item, join, first=True)
+            if join is not None:
+                self._submit_merge(item, join, first=True)
             self.statistics.add(item.facts, time.perf_counter() - start)
             logger.info(
                 "[%d/%d] Extracted %s (%d sequences, %.1fs)",
@@ -293,6 +313,8 @@ class Job:
         self._background.drain()
         if self._encoder is not None:
             self.statistics.splits = self._encoder.embedder.splits
+        if self.statistics.merged:
+            logger.info("%s", "\n".join(statistics_lines(self.statistics)))
         return self.statistics.merged
 
     def validate(self, *, everything: bool = False) -> list[FileVerdict]:
@@ -455,11 +477,10 @@ def run(options: Options, progress: Callable[[Progress], Any] = lambda _: None) 
         See the steps of :class:`Job`.
     """
     with Job(options) as job:
-        selection = job.discover()
-        plan = job.check()
-        logger.info("%s", "\n".join(discovery_lines(selection, plan)))
+        job.discover()
+        job.check()
+        job.show()
         if options.dry_run:
-            logger.info("%s", "\n".join(plan_lines(plan)))
             return job.statistics
         job.prepare()
         progress(job.progress)
@@ -467,7 +488,6 @@ def run(options: Options, progress: Callable[[Progress], Any] = lambda _: None) 
         for _ in job.extract(job.extract_file):
             progress(job.progress)
         job.merge()
-        logger.info("%s", "\n".join(statistics_lines(job.statistics)))
         job.audit()
         job.validate()
         return job.statistics

@@ -37,4 +37,6 @@ def _run(arguments: dict[str, Any]) -> None:
     vectors = encoders.load(encoders.identify(options), options).extract(fasta, output)
     print(f"{output}: {vectors.matrix.shape[0]} vectors of width {vectors.matrix.shape[1]}")
     if vectors.truncated:
-        print(f"Warning: {vectors.truncated} sequences were longer than {MAX_RESIDUES} residues and were cut there")
+        print(
+            f"Warning: {vectors.truncated} sequences were longer than {MAX_RESIDUES} residues and were cut there"
+        )

@@ -12,7 +12,7 @@ from nucpro.cli import embed, extract, models, status, validate
 from nucpro.cli.console import Terminated, console, exit_code_of
 from nucpro.errors import NucproError
 
-__all__ = ["entry", "main"]
+__all__ = ["entry", "leave", "main"]
 
 _COMMANDS = (extract, validate, status, embed, models)
 
@@ -46,12 +46,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def entry() -> None:
-    """Run one command as the program that was started.
+    """Run one command as the program that was started."""
+    leave(main())
+
+
+def leave(code: int) -> None:
+    """End this process.
 
     After an error or an interrupt, threads may still be at work on the device; nothing they do matters any
     more (files appear whole or not at all), so the process ends without waiting for them.
     """
-    code = main()
     sys.stdout.flush()
     sys.stderr.flush()
     if code:
