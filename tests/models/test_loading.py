@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import random_esm
 from nucpro.errors import ModelError
-from nucpro.models.esm2 import load_esm2
+from nucpro.models.esm2 import load_esm2, load_tokenizer
 from nucpro.models.weights import locate
 
 CPU = torch.device("cpu")
@@ -256,6 +256,22 @@ def test_a_pickle_of_something_else_is_refused(folder):
     torch.save([torch.ones(1)], folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match="holds a list; a checkpoint is a mapping of names to tensors"):
         load(folder)
+
+
+def test_the_vocabulary_comes_with_the_weights(folder):
+    tokens = random_esm.ESM_VOCABULARY
+    (folder / "vocab.txt").write_text("\n".join(tokens[::-1]))
+    assert load_tokenizer(locate(str(folder))).vocabulary == tokens[::-1]
+    (folder / "vocab.txt").unlink()
+    assert load_tokenizer(locate(str(folder))).vocabulary == tokens
+
+
+def test_a_vocabulary_larger_than_the_embedding_is_refused(folder):
+    (folder / "vocab.txt").write_text("\n".join([*random_esm.ESM_VOCABULARY, "<one more>"]))
+    with pytest.raises(
+        ModelError, match=r"my model: the vocabulary has 34 tokens, but config.json says vocab_size 33"
+    ):
+        load_tokenizer(locate(str(folder)))
 
 
 def test_a_git_lfs_pointer_is_explained(folder):

@@ -21,9 +21,10 @@ from nucpro.errors import ModelError
 from nucpro.models.config import AUTO, Esm2Config
 from nucpro.models.loading import Checkpoint
 from nucpro.models.packing import RESIDUES_ONLY, PooledSpan, Run, equal_runs
+from nucpro.models.tokens import ResidueTokenizer
 from nucpro.models.weights import ModelFiles
 
-__all__ = ["Esm2", "load_esm2"]
+__all__ = ["Esm2", "load_esm2", "load_tokenizer"]
 
 _PREFIX = "esm."
 
@@ -192,6 +193,34 @@ def load_esm2(
     """
     config = Esm2Config.from_dict(files.config, token_dropout)
     return Esm2._filled(config, Checkpoint(files.id, files.tensors(), _PREFIX), device, dtype)
+
+
+def load_tokenizer(files: ModelFiles) -> ResidueTokenizer:
+    """Load the tokenizer of an ESM-2 checkpoint.
+
+    Parameters
+    ----------
+    files : ModelFiles
+        Where it is.
+
+    Returns
+    -------
+    ResidueTokenizer
+        With the checkpoint's vocabulary, or that of all published ESM-2 models where it has none.
+
+    Raises
+    ------
+    ModelError
+        If the vocabulary is not that of a protein model, or larger than the model's token embedding.
+    """
+    tokenizer = ResidueTokenizer.from_file(files.vocabulary) if files.vocabulary else ResidueTokenizer()
+    rows = Esm2Config.from_dict(files.config).vocabulary_size
+    if len(tokenizer.vocabulary) > rows:
+        raise ModelError(
+            f"{files.id}: the vocabulary has {len(tokenizer.vocabulary)} tokens, but config.json says vocab_size "
+            f"{rows}; they must belong together: fetch the model again (nucpro fetch-models)"
+        )
+    return tokenizer
 
 
 class EncoderLayer(nn.Module):

@@ -131,7 +131,7 @@ def snapshot(
     return _snapshot_of(_download(repository, choose(names), cache_dir=cache_dir))
 
 
-def download_into(repository: Repository, folder: Path, *, choose: ChooseFiles) -> str:
+def download_into(repository: Repository, folder: Path, *, choose: ChooseFiles) -> tuple[str, list[str]]:
     """Put files of a repository into a folder.
 
     Parameters
@@ -147,6 +147,8 @@ def download_into(repository: Repository, folder: Path, *, choose: ChooseFiles) 
     -------
     str
         The commit hash that they belong to.
+    list of str
+        Their names.
 
     Raises
     ------
@@ -159,8 +161,9 @@ def download_into(repository: Repository, folder: Path, *, choose: ChooseFiles) 
         raise _unreachable(repository, error) from error
     # The commit, so that all files are of one even when the branch moves meanwhile.
     pinned = Repository(repository.id, commit, repository.endpoint, repository.show_progress)
-    _download(pinned, choose(names), local_dir=folder)
-    return commit
+    chosen = choose(names)
+    _download(pinned, chosen, local_dir=folder)
+    return commit, chosen
 
 
 def _listing(repository: Repository) -> tuple[list[str], str]:

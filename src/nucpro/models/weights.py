@@ -184,10 +184,16 @@ def fetch(
         If the model cannot be downloaded, or lacks files.
     """
     repository = hub.Repository(model, revision or "main", endpoint, show_progress)
-    commit = hub.download_into(repository, folder, choose=_wanted_files)
-    record = {"id": model, "revision": commit}
-    # Last: a folder without this record and without weights is recognised as half-made.
-    (folder / _SOURCE_RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    record = folder / _SOURCE_RECORD
+    # While files of another commit may be coming in, the folder says nothing about where they are from.
+    record.unlink(missing_ok=True)
+    commit, names = hub.download_into(repository, folder, choose=_wanted_files)
+    strangers = [file.name for file in _local(folder, None).weights if file.name not in names]
+    if strangers:
+        raise ModelError(
+            f"{folder}: holds {', '.join(strangers)}, which is not part of {repository}; give an empty folder"
+        )
+    record.write_text(json.dumps({"id": model, "revision": commit}, indent=2) + "\n", encoding="utf-8")
     return _local(folder, None)
 
 
