@@ -1,0 +1,148 @@
+"""A RefSeq release on the loopback interface, with faults on order.
+
+``ReleaseServer`` serves a folder's files as NCBI does, Range requests included. ``fault(name, *faults)`` makes
+the next answers for a file go wrong, one fault an answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import deque
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+BREAK = "the connection ends half-way"
+SHORT = "a Content-Length smaller than the file"
+LONG = "a Content-Length larger than the file"
+ERROR = "HTTP 503"
+GARBAGE = "other bytes of the same length"
+GONE = "HTTP 404, though the file was announced"
+STALL = "no byte and no end"
+WHOLE = "the whole file where a range was asked for"
+ELSEWHERE = "another range than the one asked for"
+
+
+class ReleaseServer:
+    """Serve genome files as one release.
+
+    Parameters
+    ----------
+    genomes : Path
+        Folder with the files.
+    names : list of str
+        Those that belong to the release.
+    release : int
+        Its number.
+    """
+
+    def __init__(self, genomes: Path, names: list[str], release: int = 231) -> None:
+        self.files = {
+            f"/refseq/release/{name.partition('.')[0]}/{name}": (genomes / name).read_bytes()
+            for name in names
+        }
+        self.requests: list[tuple[str, str, str | None]] = []
+        self.faults: dict[str, deque[str]] = {}
+        self.closing = threading.Event()
+        self.publish(release)
+        handler = type("Handler", (_Handler,), {"release_server": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.address = f"http://127.0.0.1:{self._server.server_address[1]}/refseq/release"
+
+    def publish(self, release: int) -> None:
+        """Give the release a number, and list its files."""
+        lines = ["MD5 checksum\tFile name"]
+        for path, content in self.files.items():
+            if path.endswith(".gz"):
+                lines.append(f"{hashlib.md5(content).hexdigest()}\t{path.rpartition('/')[2]}")
+        lines.append(f"{'0' * 32}\tcomplete.1.protein.faa.gz")
+        self.files["/refseq/release/RELEASE_NUMBER"] = f"{release}\n".encode()
+        self.files[f"/refseq/release/release-catalog/release{release}.files.installed"] = "\n".join(
+            lines
+        ).encode()
+
+    def fault(self, name: str, *faults: str) -> None:
+        self.faults[name] = deque(faults)
+
+    def gets(self, name: str) -> list[str | None]:
+        """Ranges of all GET requests for a file; None for a request without one."""
+        return [
+            asked for method, path, asked in self.requests if method == "GET" and path.endswith(f"/{name}")
+        ]
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.closing.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    release_server: ReleaseServer
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self._note()
+        content = self.release_server.files.get(self.path)
+        if content is None:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self._note()
+        content = self.release_server.files.get(self.path)
+        fault = self._next_fault()
+        if fault == STALL:
+            self.release_server.closing.wait()
+            return
+        if content is None or fault in (ERROR, GONE):
+            self.send_error(503 if fault == ERROR else 404)
+            return
+        start = self._start(fault)
+        if start >= len(content) > 0:
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(content)}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        body = bytes(byte ^ 1 for byte in content) if fault == GARBAGE else content
+        self._send(body, start, fault)
+
+    def _send(self, body: bytes, start: int, fault: str | None) -> None:
+        part = body[start:]
+        length = {SHORT: len(part) // 2, LONG: len(part) + 1000}.get(str(fault), len(part))
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+        self.wfile.write(part[: len(part) // 2] if fault == BREAK else part[:length])
+        self.close_connection = True
+
+    def _start(self, fault: str | None) -> int:
+        asked = self.headers["Range"]
+        if asked is None or fault == WHOLE:
+            return 0
+        start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        return start + 10 if fault == ELSEWHERE else start
+
+    def _next_fault(self) -> str | None:
+        waiting = self.release_server.faults.get(self.path.rpartition("/")[2])
+        return waiting.popleft() if waiting else None
+
+    def _note(self) -> None:
+        self.release_server.requests.append((self.command, self.path, self.headers["Range"]))
