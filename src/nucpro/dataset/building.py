@@ -29,7 +29,7 @@ from nucpro.dataset.reports import DatasetReport, SourceReport
 from nucpro.errors import DataError, PreflightError, UsageError
 from nucpro.layout import DataFolder, Source
 from nucpro.lock import hold
-from nucpro.store.atomic import remove_temporaries
+from nucpro.store import remove_temporaries
 from nucpro.workers import Workers
 
 __all__ = ["DatasetProgress", "build", "recorded_lengths"]
@@ -155,13 +155,11 @@ def _problems(genomes: Genomes, data_dir: Path, options: DatasetOptions) -> Iter
             "such as viral.1.1 and viral.1, which nucpro download fetches"
         )
     for (length, code), names in _made_otherwise(genomes, options).items():
-        shown = ", ".join(names[:_SHOWN]) + (
-            f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        )
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         yield (
-            f"{data_dir}: {shown} was made with length {length} and the {code} genetic code, this run asks for "
-            f"{options.length} and {options.genetic_code}; one data folder holds one kind: use another folder, "
-            "or make all again with --replace"
+            f"{data_dir}: made with length {length} and the {code} genetic code: {', '.join(names[:_SHOWN])}{more}; "
+            f"this run asks for {options.length} and {options.genetic_code}, and one data folder holds one kind: "
+            "use another folder, or make all again with --replace"
         )
     for pair in genomes.pairs:
         if not options.replace and not pair.manifest.exists():
@@ -174,7 +172,7 @@ def _made_otherwise(genomes: Genomes, options: DatasetOptions) -> dict[tuple[int
     found: dict[tuple[int, str], list[str]] = {}
     for source in genomes.recorded:
         manifest = read_manifest(manifest_path(source))
-        if manifest and source not in replaceable and _has_files(source) and not manifest.fits(options):
+        if manifest and source not in replaceable and _has_files(source) and not manifest.is_of_kind(options):
             found.setdefault((manifest.length, manifest.genetic_code), []).append(source.relative)
     return found
 

@@ -21,7 +21,7 @@ from nucpro.dataset.paths import GenomePair
 from nucpro.dataset.proteins import Absence, Proteins, ProteinStore
 from nucpro.dataset.reports import Counts, SourceReport
 from nucpro.errors import DataError, FastaError, StoreError
-from nucpro.store.atomic import AtomicFile, replace_file
+from nucpro.store import AtomicFile, replace_file
 
 __all__ = ["Conversion", "convert"]
 
@@ -62,7 +62,7 @@ def convert(conversion: Conversion) -> SourceReport:
     pair, options = conversion.pair, conversion.options
     inputs = {"fasta": digest_of(pair.fasta), "genbank": digest_of(pair.genbank)}
     earlier = read_manifest(pair.manifest)
-    if earlier and earlier.fits(options) and earlier.inputs == inputs and earlier.describes(pair.source):
+    if earlier and earlier.fits(options, inputs) and earlier.describes(pair.source):
         return _report(pair, made=False, counts=Counts(**earlier.counts), examples=earlier.examples)
     _require_unsplit(pair)
     manifest = Manifest(options.length, options.genetic_code, inputs)

@@ -107,7 +107,7 @@ def identify(name: str, bases: str, proteins: Proteins, size: int, choice: CodeC
         offset, part = _part(name, bases, block)
         clean = _without_ambiguous(part, offset, block)
         chunks, clean_chunks = chunks + len(block), clean_chunks + len(clean)
-        for search in searches + others:
+        for search in searches + others if len(clean) else []:
             search.add(part, offset, clean)
     kept = _kept(searches)
     is_open = len(np.unique(np.concatenate([search.open_keys() for search in searches])))
@@ -175,7 +175,7 @@ def _part(name: str, bases: str, chunks: Chunks) -> tuple[int, bytes]:
     """Upper-case bases that a run of chunks covers, with their position in the record."""
     start, end = int(chunks.starts[0]), int(chunks.ends[-1])
     # Letters outside ASCII become question marks, which are refused like any other foreign letter.
-    part = bases[start:end].upper().encode("ascii", "replace")
+    part = bases[start:end].encode("ascii", "replace").upper()
     foreign = part.translate(None, _ALLOWED)
     if foreign:
         position = start + part.index(foreign[0])

@@ -16,7 +16,7 @@ from pathlib import Path
 from nucpro.dataset.options import DatasetOptions
 from nucpro.errors import DataError
 from nucpro.layout import Source
-from nucpro.store.atomic import write_text
+from nucpro.store import write_text
 
 __all__ = ["Manifest", "digest_of", "read_manifest", "write_manifest"]
 
@@ -55,9 +55,13 @@ class Manifest:
     examples: dict[str, list[str]] = field(default_factory=dict)
     rules: int = RULES
 
-    def fits(self, options: DatasetOptions) -> bool:
-        """Whether a run with these options would make the same files from the same genomes."""
-        return (self.length, self.genetic_code, self.rules) == (options.length, options.genetic_code, RULES)
+    def is_of_kind(self, options: DatasetOptions) -> bool:
+        """Whether its source may lie beside those of a run with these options."""
+        return (self.length, self.genetic_code) == (options.length, options.genetic_code)
+
+    def fits(self, options: DatasetOptions, inputs: dict[str, str]) -> bool:
+        """Whether a run with these options would make the same files from these genomes."""
+        return self.is_of_kind(options) and self.inputs == inputs and self.rules == RULES
 
     def describes(self, source: Source) -> bool:
         """Whether the FASTA files of a source are complete and as this manifest says."""
