@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -112,7 +113,7 @@ class Prepared:
     @property
     def batches(self) -> list[slice]:
         """Batches as slices of the plan."""
-        return [slice(*pair) for pair in zip(self.bounds, self.bounds[1:], strict=False)]
+        return [slice(*pair) for pair in pairwise(self.bounds)]
 
 
 @dataclass(frozen=True)
@@ -307,10 +308,11 @@ class Embedder:
                 message = f"the encoder failed on {_batch_in_words(prepared, batch)}: {error}"
                 raise ExtractionError(message) from error
             if len(lengths) == 1:
+                name = prepared.names[prepared.order[batch.start]]
                 raise ExtractionError(
-                    f"one record alone does not fit into memory: {_batch_in_words(prepared, batch)}; lower "
-                    f"the maximum of residues, free memory on {self.encoder.device}, or use a larger device "
-                    f"({error})"
+                    f"record {name!r} ({lengths[0]} tokens) does not fit into the memory of "
+                    f"{self.encoder.device}, even alone; lower the maximum of residues, free memory there, or use "
+                    f"a larger device ({error})"
                 ) from error
         # Outside the handler: the error's traceback held the activations that must be freed first.
         self._count_split(prepared, batch)
