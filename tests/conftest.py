@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+import stand_ins
+from folders import Frame, add_dna, add_source, copied, read_frames
+
+from nucpro.dataset import DatasetOptions, build
+from nucpro.layout import DataFolder
+
+ROOT = Path(__file__).resolve().parent.parent
+GENOMES = ROOT / "demo" / "genomes"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -12,7 +21,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--real-data",
         default=None,
         metavar="FOLDER",
-        help="folder with real weights and genomes (esm2_8m, dnabert_s, refseq_mini); without it their tests are skipped",
+        help="folder with real weights and genomes (esm2_8m, dnabert_s, refseq_mini); "
+        "without it their tests are skipped",
     )
 
 
@@ -22,3 +32,43 @@ def real_data(request: pytest.FixtureRequest) -> Path:
     if folder is None:
         pytest.skip("needs --real-data, a folder with real weights and genomes")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Frame]]:
+    """Reading frames of the demo's genomes, by source."""
+    data = tmp_path_factory.mktemp("genomes")
+    for pattern in ("viral*", "bacteria*", "vertebrate_mammalian*", "invertebrate*"):
+        for path in GENOMES.glob(pattern):
+            shutil.copy(path, data)
+    build(data, DatasetOptions(length=300, workers=1))
+    return {source.name: read_frames(source) for source in DataFolder(data).walk_sources()}
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained protein model of a small width."""
+    return stand_ins.make_checkpoint(tmp_path_factory.mktemp("models") / "tiny", width=16, layers=1, heads=2)
+
+
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory: pytest.TempPathFactory, frames: dict[str, list[Frame]]) -> Path:
+    """A data folder with everything a run needs: 3 viral and 3 host files of 4 sequences, some outdated."""
+    data = tmp_path_factory.mktemp("pristine") / "data"
+    data.mkdir()
+    viral = add_source(data, "viral.1.1", frames["viral.1.1"][:13])
+    bacteria = add_source(data, "bacteria.1.1", frames["bacteria.1.1"][:9])
+    invertebrate = add_source(data, "invertebrate.1.1", frames["invertebrate.1.1"][:6])
+    for source, numbers in ((viral, (1, 2, 3)), (bacteria, (1, 2)), (invertebrate, (1,))):
+        add_dna(source, numbers)
+    old = viral.pair(2)
+    ids = [frame.name for frame in frames["viral.1.1"][4:8]]
+    stand_ins.write_old_protein(old.protein_vectors, ids)
+    stand_ins.write_old_merged(old.merged, ids, 1)
+    return data
+
+
+@pytest.fixture
+def data(tmp_path: Path, pristine: Path) -> Path:
+    """A copy of the pristine folder that a test may change."""
+    return copied(pristine, tmp_path / "data")

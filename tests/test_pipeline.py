@@ -1,0 +1,202 @@
+"""The whole job on small real data, as a user starts it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from folders import WIDTH, Frame, add_source, arguments, contents, copied, leftovers, pairs_of
+
+from nucpro.cli import main
+from nucpro.fasta import read
+
+PASSED = "Validation passed: 6 files, 24 sequences, all dimensions correct"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, pristine: Path, model: Path) -> Path:
+    """A folder after an undisturbed run."""
+    data = copied(pristine, tmp_path_factory.mktemp("finished") / "data")
+    assert main(["extract", *arguments(data, model)]) == 0
+    return data
+
+
+def test_a_run_leaves_every_file_complete(finished: Path) -> None:
+    for pair in pairs_of(finished):
+        if not pair.dna_vectors.exists():
+            continue
+        ids = read(pair.protein_fasta).ids
+        protein = torch.load(pair.protein_vectors, weights_only=True)
+        dna = torch.load(pair.dna_vectors, weights_only=True)
+        merged = torch.load(pair.merged, weights_only=True)
+        assert protein["proteins"] == ids == merged["ids"]
+        assert merged["labels"] == [1 if pair.category == "viral" else 0]
+        assert merged["data"].shape == (4, 768 + WIDTH)
+        expected = torch.tensor([row["mean_representation"] for row in dna["data"]])
+        assert torch.equal(merged["data"][:, :768], expected)
+        assert torch.equal(merged["data"][:, 768:], torch.stack(protein["data"]))
+
+
+def test_the_last_line_says_that_validation_passed(
+    data: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["extract", *arguments(data, model)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == PASSED
+    assert any(line.startswith("[1/6] Extracted ") and "(4 sequences, " in line for line in lines)
+    assert any("output_2_ESM.pt is 2560 wide, not 16" in line for line in lines)
+    log = (data / "extraction.log").read_text()
+    assert PASSED in log
+
+
+def test_a_second_run_changes_no_byte_and_loads_no_model(
+    finished: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in finished.rglob("*.pt")}
+    assert main(["extract", *arguments(finished, model)]) == 0
+    output = capsys.readouterr().out
+    assert "Loading" not in output
+    assert output.splitlines()[-1] == PASSED
+    assert before == {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in finished.rglob("*.pt")}
+
+
+def test_equal_work_gives_equal_bytes_whatever_the_folder_is_called(
+    finished: Path, pristine: Path, model: Path, tmp_path: Path
+) -> None:
+    other = copied(pristine, tmp_path / "my.family ESM.fa näme")
+    assert main(["extract", *arguments(other, model)]) == 0
+    assert contents(other) == contents(finished)
+
+
+def test_a_moved_folder_resumes(
+    finished: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(finished, moved)
+    link = tmp_path / "link"
+    link.symlink_to(moved, target_is_directory=True)
+    assert main(["extract", *arguments(link, model)]) == 0
+    assert "Extracted" not in capsys.readouterr().out.replace("Extracted 0", "")
+
+
+def test_a_changed_fasta_redoes_its_file_only(
+    finished: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = copied(finished, tmp_path / "data")
+    before = contents(data)
+    changed = data / "viral.1.1.identified_protein" / "output_1.fa"
+    changed.write_text(changed.read_text().replace("A", "G"))
+    assert main(["extract", *arguments(data, model)]) == 0
+    assert "output_1_ESM.pt was made from another FASTA" in capsys.readouterr().out
+    after = contents(data)
+    assert {name for name in before if before[name] != after[name]} == {
+        "viral.1.1.identified_protein/output_1_ESM.pt",
+        "data_merge/viral.1.1_merged/output_1_merged.pt",
+    }
+
+
+def test_another_option_redoes_everything(finished: Path, model: Path, tmp_path: Path) -> None:
+    data = copied(finished, tmp_path / "data")
+    assert main(["extract", *arguments(data, model, "--token-dropout", "off")]) == 0
+    before, after = contents(finished), contents(data)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {name for name in before if not name.endswith("_DNABERT_S.pt")}
+
+
+def test_a_changed_dna_file_is_merged_again(
+    finished: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = copied(finished, tmp_path / "data")
+    pair = next(pair for pair in pairs_of(data) if pair.category == "bacteria")
+    dna = torch.load(pair.dna_vectors, weights_only=True)
+    dna["data"][0]["mean_representation"][0] = 5.0
+    torch.save(dna, pair.dna_vectors)
+    assert main(["extract", *arguments(data, model)]) == 0
+    assert "was merged from other vectors" in capsys.readouterr().out
+    assert torch.load(pair.merged, weights_only=True)["data"][0, 0] == 5.0
+
+
+def test_an_old_file_of_the_right_width_is_redone_unless_trusted(
+    data: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import stand_ins
+
+    pair = next(pair for pair in pairs_of(data) if pair.category == "bacteria")
+    stand_ins.write_old_protein(pair.protein_vectors, read(pair.protein_fasta).ids, WIDTH)
+    old = pair.protein_vectors.read_bytes()
+    assert main(["extract", *arguments(data, model, "--trust-existing")]) == 0
+    assert pair.protein_vectors.read_bytes() == old
+    assert main(["extract", *arguments(data, model)]) == 0
+    assert pair.protein_vectors.read_bytes() != old
+    assert "output_1_ESM.pt says nothing of how it was made" in capsys.readouterr().out
+
+
+def test_a_missing_protein_side_is_split_like_the_dna_side(data: Path, model: Path) -> None:
+    shutil.rmtree(data / "bacteria.1.1.identified_protein")
+    assert main(["extract", *arguments(data, model)]) == 0
+    folder = data / "bacteria.1.1.identified_protein"
+    assert sorted(path.name for path in folder.glob("*.fa")) == ["output_1.fa", "output_2.fa", "output_3.fa"]
+    assert leftovers(data) == []
+
+
+def test_a_dry_run_shows_the_plan_and_changes_nothing(
+    data: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in data.rglob("*") if path.is_file()}
+    assert main(["extract", *arguments(data, model, "--dry-run")]) == 0
+    output = capsys.readouterr().out
+    assert f"make    {data}/viral.1.1.identified_protein/output_1_ESM.pt" in output
+    assert f"replace {data}/viral.1.1.identified_protein/output_2_ESM.pt" in output
+    assert "Disk: " in output
+    assert before == {path: path.stat().st_mtime_ns for path in data.rglob("*") if path.is_file()}
+
+
+def test_an_audit_recomputes_in_float32(data: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["extract", *arguments(data, model, "--audit", "7")]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Audit"))
+    assert "7 sequences recomputed in float32: cosine mean 1.000000, worst 1.000000" in line
+
+
+def test_long_proteins_are_cut_counted_and_reported(
+    tmp_path: Path, frames: dict[str, list[Frame]], model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from folders import add_dna
+
+    long = [Frame(f.name, f.bases, f.residues * 20) for f in frames["viral.1.1"][:4]]
+    add_dna(add_source(tmp_path, "viral.1.1", long), (1,))
+    assert main(["extract", *arguments(tmp_path, model)]) == 0
+    output = capsys.readouterr().out
+    assert "4 proteins are longer than the model reads, and will be cut" in output
+    assert "4 sequences were cut at the longest input of the model" in output
+
+
+def test_the_checkpoint_lists_files_relative_to_the_folder(finished: Path) -> None:
+    content = json.loads((finished / ".extraction_checkpoint.json").read_text())
+    assert sorted(content["completed_files"])[0] == "bacteria.1.1.identified_protein/output_1.fa"
+    assert len(content["completed_files"]) == 6
+    assert content["started_at"] <= content["last_update"]
+    assert not (finished / ".extraction_journal.jsonl").exists()
+
+
+def test_vectors_are_those_of_an_embed_of_the_same_fasta(finished: Path, model: Path, tmp_path: Path) -> None:
+    pair = next(pair for pair in pairs_of(finished) if pair.category == "bacteria")
+    output = tmp_path / "out.pt"
+    command = ["embed", str(pair.protein_fasta), "-o", str(output), "--protein-model", str(model)]
+    assert main([*command, "--device", "cpu"]) == 0
+    assert output.read_bytes() == pair.protein_vectors.read_bytes()
+
+
+def test_order_of_the_protein_side_does_not_matter(data: Path, model: Path) -> None:
+    path = data / "viral.1.1.identified_protein" / "output_3.fa"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[6:8] + lines[0:6]) + "\n")
+    assert main(["extract", *arguments(data, model)]) == 0
+    merged = torch.load(data / "data_merge/viral.1.1_merged/output_3_merged.pt", weights_only=True)
+    protein = torch.load(path.with_name("output_3_ESM.pt"), weights_only=True)
+    rows = dict(zip(protein["proteins"], protein["data"], strict=True))
+    for name, row in zip(merged["ids"], merged["data"], strict=True):
+        assert np.array_equal(row[768:].numpy(), rows[name].numpy())
