@@ -169,6 +169,8 @@ class Archive:
         start, size, count = self._find_directory()
         directory = self._fetch(start, size)
         entries = sorted(self._entries(directory, count))
+        if not entries or entries[0][0] != 0:
+            self._fail("does not start with its first member")
         limits = [entry[0] for entry in entries[1:]] + [start]
         members: dict[str, _Member] = {}
         prefixes: set[str] = set()
@@ -182,8 +184,6 @@ class Archive:
             if name in members or len(prefixes) > 1:
                 self._fail(f"member {_shown(path)} is there twice, or under a second folder name")
             members[name] = _Member(path, offset, limit, length, crc)
-        if not entries or entries[0][0] != 0:
-            self._fail("does not start with its first member")
         return members
 
     def _find_directory(self) -> tuple[int, int, int]:

@@ -239,10 +239,8 @@ def _cannot_write(path: Path, error: OSError, done: int, expected: int | None) -
     """Error that says how much room is needed where room is what lacks."""
     room = ""
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-        need = "" if expected is None else f" of {expected}"
-        room = (
-            f" after {done}{need} bytes, with {shutil.disk_usage(path.parent).free} bytes free on that disk"
-        )
+        need = f"{done} bytes so far" if expected is None else f"it needs {expected} bytes"
+        room = f" ({need}, {shutil.disk_usage(path.parent).free} are free on that disk)"
     return StoreError(f"{path}: cannot be written: {error.strerror}{room}; {_remedy(error)}")
 
 

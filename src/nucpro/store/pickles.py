@@ -6,7 +6,8 @@ more can only be refused. What it builds goes to :mod:`nucpro.store.files`; what
 back through :func:`dump` in the form that ``torch.load(weights_only=True)`` reads.
 
 Opcodes are those of Python's ``pickletools``, the ones that the C pickler writes in protocols 2 to 5.
-Claims are checked against the bytes that are there, so that memory stays under 40 times the pickle's size.
+Claims are checked against the bytes that are there, so that memory stays under 40 times the pickle's size
+plus 32 MiB, whatever it says.
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ _STACK_LIMIT = 4096
 """Values waiting at one level; picklers collect 1,000 items (2,000 with keys) before they hand them over."""
 _NESTING_LIMIT = 64
 _BYTES_PER_CONTAINER = 8
-"""The densest pickle of the schemas, our own, spends 11 bytes on each container."""
+"""The densest rows of the schemas, our own, spend 11 bytes on each list, dict or tuple."""
+_FREE_CONTAINERS = 100_000
+"""As many as ``meta`` may hold, whose empty lists take a byte each."""
 _NAME_LIMIT = 256
 _RUN_LIMIT = 1024
+_WORD = struct.Struct("<I")
 
 _PROTOCOL = 2
 _BATCH = 1000
@@ -133,7 +137,7 @@ class _Machine:
         self.storages: dict[object, Storage] = {}
         self.storage_sizes = storage_sizes
         self.where = where
-        self.containers_left = 1000 + len(data) // _BYTES_PER_CONTAINER
+        self.containers_left = _FREE_CONTAINERS + len(data) // _BYTES_PER_CONTAINER
 
     def run(self) -> object:
         """Follow the opcodes to the end."""
@@ -145,7 +149,7 @@ class _Machine:
                 actions[code](self)
                 if len(self.stack) > _STACK_LIMIT:
                     self.fail(f"more than {_STACK_LIMIT} values wait for a container")
-        except IndexError:
+        except (IndexError, struct.error):
             if self.position >= len(data):
                 self.fail("it ends before its STOP")
             self.fail("an opcode takes a value that is not there")
@@ -235,6 +239,11 @@ class _Machine:
         self.position += 1
         return self.data[self.position - 1]
 
+    def word(self) -> int:
+        """Next four bytes as an unsigned number."""
+        self.position += 4
+        return int(_WORD.unpack_from(self.data, self.position - 4)[0])
+
     def frame(self) -> None:
         """Length of the opcodes that follow, a hint for readers of streams."""
         length = self.number(8)
@@ -252,14 +261,16 @@ class _Machine:
 
     def float_run(self) -> bool:
         """Append the floats of one APPENDS to their list as an array, where nothing else lies between."""
+        waiting = self.outer[-1]
+        if not waiting or type(waiting[-1]) is not list:
+            return False
         start = self.position - 1
         codes = self.data[start : start + 9 * _RUN_LIMIT : 9].tobytes()
         count = len(codes) - len(codes.lstrip(b"G"))
         stop = start + 9 * count
-        target = self.outer[-1][-1]
-        if stop >= len(self.data) or self.data[stop] != _APPENDS or type(target) is not list:
+        if stop >= len(self.data) or self.data[stop] != _APPENDS:
             return False
-        target.append(np.ndarray((count,), ">f8", self.data, start + 1, (9,)))
+        waiting[-1].append(np.ndarray((count,), ">f8", self.data, start + 1, (9,)))
         self.since_mark()
         self.position = stop + 1
         return True
@@ -409,7 +420,7 @@ _OPCODES: dict[bytes, Callable[[_Machine], None]] = {
     b"\x8a": lambda machine: machine.integer(machine.byte()),
     b"G": _Machine.floating,
     b"\x8c": lambda machine: machine.text(machine.byte()),
-    b"X": lambda machine: machine.text(machine.number(4)),
+    b"X": lambda machine: machine.text(machine.word()),
     b"\x8d": lambda machine: machine.text(machine.number(8)),
     b"]": lambda machine: machine.empty([]),
     b"}": lambda machine: machine.empty({}),
@@ -423,10 +434,10 @@ _OPCODES: dict[bytes, Callable[[_Machine], None]] = {
     b"s": lambda machine: machine.update(machine.last(2)),
     b"u": lambda machine: machine.update(machine.since_mark()),
     b"q": lambda machine: machine.put(machine.byte()),
-    b"r": lambda machine: machine.put(machine.number(4)),
+    b"r": lambda machine: machine.put(machine.word()),
     b"\x94": lambda machine: machine.put(len(machine.memo)),
     b"h": lambda machine: machine.get(machine.byte()),
-    b"j": lambda machine: machine.get(machine.number(4)),
+    b"j": lambda machine: machine.get(machine.word()),
     b"c": lambda machine: machine.name(machine.line(), machine.line()),
     b"i": lambda machine: machine.name(machine.line(), machine.line() + " (opcode INST)"),
     b"\x93": lambda machine: machine.name(*machine.last(2)),

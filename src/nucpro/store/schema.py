@@ -250,6 +250,8 @@ def _a(value: object) -> str:
     """Say in a few words what a value is."""
     if isinstance(value, Tensor):
         return f"a {value.storage.dtype} tensor of shape {value.shape}"
+    if isinstance(value, np.ndarray):
+        return f"{value.size} floats"
     if isinstance(value, list | tuple | dict | str):
         return f"a {type(value).__name__} of length {len(value)}"
     return f"{type(value).__name__} {value}" if type(value) in {int, bool, float} else type(value).__name__
