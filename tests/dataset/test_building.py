@@ -1,0 +1,542 @@
+"""Whole runs on real and made-up genomes: what they write, what they count, and how they go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import gb_io
+import pytest
+from annotated_genomes import DEMO, Gene, Genome, gene, outputs, write_fasta, write_genbank, write_pair
+from frame_reference import kept
+
+from nucpro.dataset import Counts, DatasetOptions, GenomePair, SourceReport, build, recorded_lengths
+from nucpro.errors import (
+    DataError,
+    FastaError,
+    LockedError,
+    PreflightError,
+    UsageError,
+    ValidationError,
+)
+from nucpro.layout import TEMPORARY_MARK, DataFolder
+from nucpro.lock import hold
+
+GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
+ONE = DatasetOptions(workers=1)
+
+
+def alone(length: int = 300, **changes: object) -> DatasetOptions:
+    return DatasetOptions(length, workers=1, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def every_category(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    shutil.copytree(DEMO, folder, ignore=shutil.ignore_patterns("*.md"))
+    return folder
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for path in sorted(DEMO.glob("[vf][iu]*.gz")):
+        shutil.copy(path, folder)
+    return folder
+
+
+def digests(folder: Path, stem: str) -> dict[str, object]:
+    sides = {
+        side: (folder / f"{stem}.identified_{side}.fa").read_bytes() for side in ("nucleotide", "protein")
+    }
+    found: dict[str, object] = {side: hashlib.sha256(content).hexdigest() for side, content in sides.items()}
+    return {"records": sides["nucleotide"].count(b">"), **found}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Everything that a run may write, by path."""
+    names = (path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".gz"))
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in names if path.name != ".extraction.lock"
+    }
+
+
+# The digests are those of VirNucPro's own code on these genomes.
+@pytest.mark.parametrize("length", [300, 500])
+def test_real_genomes_give_the_files_of_the_original(every_category: Path, length: int) -> None:
+    report = build(every_category, alone(length))
+    assert report.length == length
+    for source in report.sources:
+        stem = source.name.removesuffix(".genomic.fna.gz")
+        assert digests(every_category, stem) == GOLDEN[str(length)][stem]
+        assert source.counts.kept_frames == GOLDEN[str(length)][stem]["records"]
+        assert source.made
+    assert len(report.sources) == 8
+    assert report.totals.records == report.totals.annotated_records == 15
+
+
+@pytest.mark.parametrize("length", [300, 500])
+def test_archaea_give_the_files_of_the_original(real_data: Path, tmp_path: Path, length: int) -> None:
+    for path in (real_data / "refseq_mini").glob("archaea.*.gz"):
+        shutil.copy(path, tmp_path)
+    build(tmp_path, alone(length))
+    assert digests(tmp_path, "archaea.1.1") == GOLDEN[str(length)]["archaea.1.1"]
+
+
+def test_real_genomes_by_the_code_of_each_cds(every_category: Path) -> None:
+    report = build(every_category, alone(genetic_code="auto"))
+    by_category = {category: counts.kept_frames for category, counts in report.by_category.items()}
+    assert by_category == {
+        "bacteria": 28,
+        "fungi": 376,
+        "invertebrate": 35,
+        "plant": 187,
+        "protozoa": 3,
+        "vertebrate": 33,
+        "viral": 192,
+    }
+    assert report.totals.lost_frames == 0
+
+
+def test_what_the_standard_code_loses_is_counted_and_named(every_category: Path) -> None:
+    report = build(every_category, ONE)
+    lost = {source.name.partition(".")[0]: source.counts.lost_frames for source in report.sources}
+    assert {name: count for name, count in lost.items() if count} == {
+        "invertebrate": 28,
+        "vertebrate_mammalian": 26,
+    }
+    examples = [source.examples["lost_frames"] for source in report.sources if source.counts.lost_frames]
+    assert examples == [["NC_024511.2"], ["NC_012920.1"]]
+    assert report.totals.cds_across_origin == 3
+    assert report.totals.cds_without_translation == 2
+    assert report.totals.ambiguous_chunks == 1
+
+
+PROTEIN = "MKVLAAGIVGLSR"
+CODING = "ATGAAAGTTCTTGCTGCTGGTATTGTTGGTCTTTCTCGT"
+
+
+def test_every_outcome_of_a_record_is_counted_and_named(tmp_path: Path) -> None:
+    across_origin = gb_io.Join([gb_io.Range(60, 78), gb_io.Range(0, 9)])
+    good = Genome("GOOD.1", CODING, [gene(PROTEIN)])
+    genbank = [
+        good,
+        Genome("EMPTY.1", "A", [gene(PROTEIN)]),
+        Genome("OTHER.2", CODING, [gene(PROTEIN)]),
+        Genome("BARE.1", CODING),
+        Genome("PSEUDO.1", CODING, [gene(None, pseudo=""), gene("")]),
+        Genome("RING.1", CODING * 2, [Gene(across_origin, {"translation": "M"})]),
+        Genome("TWICE.1", CODING, [gene("W")]),
+        Genome("TWICE.1", CODING, [gene(PROTEIN, transl_table="99")]),
+        Genome("UNUSED.1", CODING, [gene(PROTEIN)]),
+    ]
+    fasta = [(genome.name, genome.bases) for genome in (*genbank[:1], *genbank[3:7])]
+    fasta += [
+        ("EMPTY.1", ""),
+        ("OTHER.1", CODING),
+        ("ALIEN.1", CODING),
+        ("GOOD.1", CODING),
+        ("AMBIGUOUS.1", CODING),
+    ]
+    fasta += [("LATE.1", "N" + CODING)]
+    genbank += [Genome("LATE.1", "N" + CODING, [gene(PROTEIN)])]
+    write_fasta(tmp_path / "viral.1.1.genomic.fna.gz", fasta)
+    write_genbank(tmp_path / "viral.1.genomic.gbff.gz", genbank)
+    (source,) = build(tmp_path, ONE).sources
+    expected = Counts(
+        records=11,
+        annotated_records=4,
+        empty_records=1,
+        duplicate_records=1,
+        records_not_in_genbank=2,
+        records_of_other_version=1,
+        records_without_cds=1,
+        records_without_translation=1,
+        genbank_records=10,
+        duplicate_genbank_records=1,
+        cds=10,
+        cds_without_translation=2,
+        cds_across_origin=1,
+        cds_of_unknown_code=1,
+        chunks=4,
+        ambiguous_chunks=1,
+        frames=18,
+        kept_frames=2,
+    )
+    actual = asdict(source.counts)
+    assert actual.pop("frames_with_stop") + actual.pop("frames_not_in_cds") == 16
+    assert actual == {name: count for name, count in asdict(expected).items() if name in actual}
+    assert source.examples == {
+        "empty_records": ["EMPTY.1"],
+        "duplicate_records": ["GOOD.1"],
+        "records_not_in_genbank": ["ALIEN.1", "AMBIGUOUS.1"],
+        "records_of_other_version": ["OTHER.1"],
+        "records_without_cds": ["BARE.1"],
+        "records_without_translation": ["PSEUDO.1"],
+        "duplicate_genbank_records": ["TWICE.1"],
+        "cds_without_translation": ["PSEUDO.1"],
+        "cds_across_origin": ["RING.1"],
+        "cds_of_unknown_code": ["TWICE.1"],
+        "ambiguous_chunks": ["LATE.1"],
+    }
+    assert [name for name, _, _ in outputs(tmp_path, "viral.1.1")] == [
+        "GOOD.1_chunk_1F1",
+        "TWICE.1_chunk_1F1",
+    ]
+
+
+def test_records_may_come_in_another_order_than_in_genbank(tmp_path: Path) -> None:
+    generator = random.Random(3)
+    genomes = [Genome(f"NC_{number}.1", CODING + "ACGT" * number, [gene(PROTEIN)]) for number in range(40)]
+    shuffled = generator.sample(genomes, len(genomes))
+    write_fasta(
+        tmp_path / "viral.1.1.genomic.fna.gz", [(genome.name, genome.bases.lower()) for genome in shuffled]
+    )
+    write_genbank(tmp_path / "viral.1.genomic.gbff.gz", genomes)
+    build(tmp_path, alone(30))
+    assert outputs(tmp_path, "viral.1.1") == [
+        record for genome in shuffled for record in kept(genome.name, genome.bases, [PROTEIN], 30)
+    ]
+
+
+def test_several_fasta_files_share_one_genbank_file(tmp_path: Path) -> None:
+    genomes = [Genome(f"NC_{number}.1", CODING, [gene(PROTEIN)]) for number in (1, 2)]
+    write_genbank(tmp_path / "plant.12.genomic.gbff.gz", genomes)
+    for number, genome in enumerate(genomes, start=1):
+        write_fasta(tmp_path / f"plant.12.{number}.genomic.fna.gz", [(genome.name, genome.bases)])
+    report = build(tmp_path, ONE)
+    assert [source.name for source in report.sources] == [f"plant.12.{n}.genomic.fna.gz" for n in (1, 2)]
+    assert outputs(tmp_path, "plant.12.2") == [("NC_2.1_chunk_1F1", CODING, PROTEIN)]
+
+
+def test_fasta_files_without_a_partner_are_named_and_left_out(every_category: Path) -> None:
+    (every_category / "plant.1.genomic.gbff.gz").unlink()
+    # Equal beginnings of names are no partnership.
+    shutil.copy(every_category / "viral.1.genomic.gbff.gz", every_category / "plant.11.genomic.gbff.gz")
+    report = build(every_category, ONE)
+    assert report.without_partner == ("plant.1.1.genomic.fna.gz",)
+    assert not list(every_category.glob("plant.*.fa"))
+    assert len(report.sources) == 7
+
+
+def test_sub_folders_links_and_odd_names(tmp_path: Path) -> None:
+    odd = tmp_path / "my data.fa" / "genomic.fna.gz folder é"
+    write_pair(odd, "viral.1", [Genome("NC_1.1", CODING, [gene(PROTEIN)])])
+    write_pair(tmp_path / "elsewhere", "fungi.2", [Genome("NC_2.1", CODING, [gene(PROTEIN)])])
+    write_pair(tmp_path / "my data.fa" / "data_merge", "plant.1", [Genome("NC_3.1", CODING, [gene(PROTEIN)])])
+    (tmp_path / "my data.fa" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "my data.fa" / "linked" / "circle").symlink_to(tmp_path / "my data.fa")
+    report = build(tmp_path / "my data.fa", ONE)
+    assert [source.name for source in report.sources] == [
+        "genomic.fna.gz folder é/viral.1.1.genomic.fna.gz",
+        "linked/fungi.2.1.genomic.fna.gz",
+    ]
+    assert outputs(odd, "viral.1.1") == [("NC_1.1_chunk_1F1", CODING, PROTEIN)]
+
+
+def test_a_source_without_a_frame_has_no_files_and_is_done(tmp_path: Path) -> None:
+    write_pair(tmp_path, "viral.1", [Genome("NC_1.1", CODING, [gene("WWWW")])])
+    assert build(tmp_path, ONE).totals.kept_frames == 0
+    assert list(contents(tmp_path)) == ["viral.1.1.identified.json"]
+    (again,) = build(tmp_path, ONE).sources
+    assert not again.made
+
+
+class Log:
+    def __init__(self) -> None:
+        self.started_with: list[tuple[str, int]] = []
+        self.finished_with: list[tuple[str, bool, int]] = []
+
+    def started(self, pairs: Sequence[GenomePair], sizes: Sequence[int]) -> None:
+        self.started_with = [(pair.relative, size) for pair, size in zip(pairs, sizes, strict=True)]
+
+    def finished(self, report: SourceReport, size: int) -> None:
+        self.finished_with.append((report.name, report.made, size))
+
+
+def test_worker_processes_change_nothing(every_category: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(every_category, other)
+    alone_report = build(every_category, ONE)
+    log = Log()
+    report = build(other, DatasetOptions(workers=2), log)
+    assert report == alone_report
+    assert contents(other) == contents(every_category)
+    assert [name for name, _ in log.started_with] == [source.name for source in report.sources]
+    assert sorted((name, size) for name, _, size in log.finished_with) == sorted(log.started_with)
+    assert dict(log.started_with)["viral.1.1.genomic.fna.gz"] == 27516 + 70535
+
+
+def test_a_second_run_makes_nothing_and_reports_the_same(demo: Path) -> None:
+    first = build(demo, ONE)
+    before = {path: path.stat().st_mtime_ns for path in demo.glob("*.fa")}
+    log = Log()
+    second = build(demo, ONE, log)
+    assert {path: path.stat().st_mtime_ns for path in demo.glob("*.fa")} == before
+    assert [made for _, made, _ in log.finished_with] == [False] * 2
+    assert [asdict(s) | {"made": True} for s in second.sources] == [asdict(s) for s in first.sources]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda demo: (demo / "viral.1.1.identified_protein.fa").unlink(),
+        lambda demo: (demo / "viral.1.1.identified_nucleotide.fa").write_text(">a\nACGT\n"),
+        lambda demo: (demo / "viral.1.1.identified_protein.fa").write_text(""),
+    ],
+    ids=["missing", "changed", "emptied"],
+)
+def test_a_file_that_is_not_as_recorded_is_made_again(demo: Path, harm: object) -> None:
+    build(demo, ONE)
+    right = contents(demo)
+    harm(demo)  # type: ignore[operator]
+    report = build(demo, ONE)
+    assert [source.name for source in report.sources if source.made] == ["viral.1.1.genomic.fna.gz"]
+    assert contents(demo) == right
+
+
+def test_genomes_that_changed_are_converted_again(demo: Path) -> None:
+    build(demo, ONE)
+    shutil.copy(demo / "fungi.1.1.genomic.fna.gz", demo / "viral.1.1.genomic.fna.gz")
+    shutil.copy(demo / "fungi.1.genomic.gbff.gz", demo / "viral.1.genomic.gbff.gz")
+    report = build(demo, ONE)
+    assert [source.name for source in report.sources if source.made] == ["viral.1.1.genomic.fna.gz"]
+    assert digests(demo, "viral.1.1") == GOLDEN["300"]["fungi.1.1"]
+
+
+def test_split_folders_of_older_files_are_never_left_beside_new_ones(demo: Path) -> None:
+    build(demo, ONE)
+    (demo / "viral.1.1.identified_protein").mkdir()
+    assert not any(source.made for source in build(demo, ONE).sources)
+    (demo / "viral.1.1.identified_nucleotide.fa").unlink()
+    with pytest.raises(
+        DataError, match=r"viral\.1\.1\.identified_protein: holds parts of FASTA files that would be"
+    ):
+        build(demo, ONE)
+
+
+@pytest.mark.parametrize("other", [alone(500), alone(genetic_code="auto")])
+def test_another_kind_in_the_same_folder_is_refused(every_category: Path, other: DatasetOptions) -> None:
+    build(every_category, ONE)
+    before = contents(every_category)
+    with pytest.raises(PreflightError) as caught:
+        build(every_category, other)
+    (problem,) = caught.value.problems
+    assert problem == (
+        f"{every_category}: made with length 300 and the standard genetic code: bacteria.1.1.identified_nucleotide.fa, "
+        "fungi.1.1.identified_nucleotide.fa, invertebrate.1.1.identified_nucleotide.fa and 5 more; this run asks for "
+        f"{other.length} and {other.genetic_code}, and one data folder holds one kind: use another folder, or make "
+        "all again with --replace"
+    )
+    assert contents(every_category) == before
+    assert set(recorded_lengths(every_category).values()) == {300}
+
+
+def test_replacing_makes_all_of_another_kind(demo: Path) -> None:
+    build(demo, ONE)
+    build(demo, alone(500, replace=True))
+    assert digests(demo, "viral.1.1") == GOLDEN["500"]["viral.1.1"]
+    assert recorded_lengths(demo)["viral.1.1.identified_nucleotide.fa"] == 500
+    assert set(recorded_lengths(demo).values()) == {500}
+
+
+def test_files_of_another_kind_whose_genomes_are_gone_cannot_be_replaced(demo: Path) -> None:
+    build(demo, ONE)
+    (demo / "viral.1.1.genomic.fna.gz").unlink()
+    with pytest.raises(
+        PreflightError, match=r"300 and the standard .*: viral\.1\.1\.identified_nucleotide\.fa;"
+    ):
+        build(demo, alone(500, replace=True))
+
+
+def test_files_that_nothing_is_recorded_about_are_refused_and_replaced_on_request(demo: Path) -> None:
+    for side in ("nucleotide", "protein"):
+        (demo / f"viral.1.1.identified_{side}.fa").write_text(">a\nA\n")
+    with pytest.raises(PreflightError) as caught:
+        build(demo, ONE)
+    assert [problem.partition(": ")[0] for problem in caught.value.problems] == [
+        str(demo / f"viral.1.1.identified_{side}.fa") for side in ("nucleotide", "protein")
+    ]
+    assert "nothing is recorded about how it was made, so its length cannot be told; move it away" in str(
+        caught.value
+    )
+    build(demo, alone(replace=True))
+    assert digests(demo, "viral.1.1") == GOLDEN["300"]["viral.1.1"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"length": 300}'])
+def test_a_damaged_manifest_is_refused(demo: Path, content: str) -> None:
+    build(demo, ONE)
+    (demo / "viral.1.1.identified.json").write_text(content)
+    with pytest.raises(
+        DataError, match=r"viral\.1\.1\.identified\.json: .*; remove it, and have its FASTA files made"
+    ):
+        build(demo, ONE)
+
+
+def test_a_manifest_with_a_value_of_another_type_is_refused(demo: Path) -> None:
+    build(demo, ONE)
+    path = demo / "viral.1.1.identified.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"length": "300"}))
+    with pytest.raises(DataError, match="does not hold what a record of a data set must hold; remove it"):
+        build(demo, ONE)
+
+
+def test_files_made_by_other_rules_are_made_again(demo: Path) -> None:
+    build(demo, ONE)
+    path = demo / "viral.1.1.identified.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rules": 0}))
+    assert [source.name for source in build(demo, ONE).sources if source.made] == ["viral.1.1.genomic.fna.gz"]
+
+
+KILLED_RUN = """
+import os, pathlib, signal, sys
+from nucpro.dataset import DatasetOptions, build
+folder, wanted, left = sys.argv[1], sys.argv[2], int(sys.argv[3])
+def kill(event, arguments):
+    global left
+    if event == wanted and str(arguments[0]).startswith(folder):
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(kill)
+build(pathlib.Path(folder), DatasetOptions(workers=1))
+"""
+
+
+def test_a_run_killed_at_any_point_ends_like_one_that_was_not(demo: Path, tmp_path: Path) -> None:
+    right = tmp_path / "right"
+    shutil.copytree(demo, right)
+    build(right, ONE)
+    for event, count in [
+        ("open", 4),
+        ("open", 7),
+        ("os.rename", 2),
+        ("os.rename", 3),
+        ("os.rename", 4),
+        ("open", 16),
+    ]:
+        arguments = [sys.executable, "-c", KILLED_RUN, str(demo), event, str(count)]
+        assert subprocess.run(arguments, check=False).returncode == -signal.SIGKILL
+        for path in demo.glob("*.fa"):
+            assert path.read_bytes() == (right / path.name).read_bytes()
+    build(demo, ONE)
+    assert contents(demo) == contents(right)
+
+
+def test_left_overs_of_killed_writers_are_removed(demo: Path) -> None:
+    left_over = demo / f".viral.1.1.identified_protein.fa{TEMPORARY_MARK}0123"
+    left_over.write_text("half")
+    build(demo, ONE)
+    assert not left_over.exists()
+
+
+def test_an_error_names_file_and_record_and_keeps_what_was_finished(demo: Path) -> None:
+    write_fasta(demo / "viral.1.1.genomic.fna.gz", [("NC_001416.1", "ACGTJACGT")])
+    with pytest.raises(
+        FastaError, match=r"viral\.1\.1\.genomic\.fna\.gz: record NC_001416\.1 has 'J' at position 5;"
+    ):
+        build(demo, ONE)
+    # The largest pairs come first, so those were finished.
+    assert digests(demo, "fungi.1.1") == GOLDEN["300"]["fungi.1.1"]
+    assert not (demo / "viral.1.1.identified_nucleotide.fa").exists()
+
+
+def test_an_error_in_a_worker_process_ends_the_run(demo: Path) -> None:
+    (demo / "fungi.1.genomic.gbff.gz").write_bytes((demo / "fungi.1.genomic.gbff.gz").read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"fungi\.1\.genomic\.gbff\.gz: cannot be read after record"):
+        build(demo, DatasetOptions(workers=2))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"cannot be read as FASTA: .*fetch the file again"),
+        (b"ACGT\n", r"cannot be read as FASTA: Expected '@' or '>'"),
+        (b"@read\nACGT\n+\nIIII\n", r"record 1 is FASTQ \(starts with '@'\); fetch the file again"),
+        (b">a\nACGT\n>\nACGT\n", r"record 2 has no id after '>'"),
+    ],
+)
+def test_files_that_are_no_fasta_are_refused(demo: Path, content: bytes, message: str) -> None:
+    (demo / "viral.1.1.genomic.fna.gz").write_bytes(content)
+    with pytest.raises(FastaError, match=rf"viral\.1\.1\.genomic\.fna\.gz: {message}"):
+        build(demo, ONE)
+
+
+def test_a_cut_fasta_file_is_refused(demo: Path) -> None:
+    path = demo / "viral.1.1.genomic.fna.gz"
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(
+        FastaError, match=r"viral\.1\.1\.genomic\.fna\.gz: cannot be read as FASTA: .*unexpected end"
+    ):
+        build(demo, ONE)
+
+
+def test_a_folder_without_genomes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        PreflightError, match=r"no genomes found; it must hold pairs of X\.genomic\.fna\.gz and Y\.gen"
+    ):
+        build(tmp_path, ONE)
+    with pytest.raises(UsageError, match="nowhere: no such folder; name the folder with the genomes"):
+        build(tmp_path / "nowhere", ONE)
+
+
+def test_two_runs_on_one_folder_are_refused(demo: Path) -> None:
+    with hold(DataFolder(demo).lock), pytest.raises(LockedError):
+        build(demo, ONE)
+
+
+LIMITED_RUN = """
+import pathlib, resource, sys
+from nucpro.dataset import DatasetOptions, build
+from nucpro.errors import StoreError
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+try:
+    build(pathlib.Path(sys.argv[1]), DatasetOptions(workers=1))
+except StoreError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        (10_000, "the proteins of fungi.1.genomic.gbff.gz cannot be kept there: File too large; free space"),
+        (60_000, "fungi.1.1.identified_nucleotide.fa: cannot be written: File too large"),
+    ],
+)
+def test_a_disk_that_takes_no_more_is_told_with_the_file(demo: Path, limit: int, message: str) -> None:
+    arguments = [sys.executable, "-c", LIMITED_RUN, str(demo), str(limit)]
+    told = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout
+    assert message in told
+    assert not list(demo.glob("*.fa"))
+    assert not list(demo.glob(f".*{TEMPORARY_MARK}*"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"length": 2}, "length 2 is too short; a chunk needs at least 3 bases"),
+        ({"genetic_code": "11"}, "genetic code '11' is not allowed; use standard or auto"),
+        ({"workers": 0}, "0 workers are not allowed; use at least 1"),
+    ],
+)
+def test_options_are_checked(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        DatasetOptions(**changes)  # type: ignore[arg-type]
+
+
+def test_counts_that_do_not_add_up_are_an_error() -> None:
+    with pytest.raises(ValidationError, match="viral: 5 records went in, 4 are accounted for; report this"):
+        Counts(records=5, annotated_records=3, empty_records=1).require_balance("viral")
+    with pytest.raises(ValidationError, match="viral: 6 frames went in, 5 are accounted for"):
+        Counts(frames=6, kept_frames=5, chunks=1).require_balance("viral")
