@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from nucpro.errors import ModelError, UsageError
+from nucpro.models.config_fields import MOST_LAYERS, positive, refuse_other_values, size
 
 __all__ = ["AUTO", "TOKEN_DROPOUT_CHOICES", "Esm2Config"]
 
@@ -33,9 +34,6 @@ _REQUIRED: dict[str, Any] = {
     "is_folding_model": False,
 }
 """Values that every ESM-2 has; a missing or null field means the same, but for position_embedding_type."""
-
-_LARGEST_SIZE = 1_000_000
-_MOST_LAYERS = 1_000
 
 
 @dataclass(frozen=True)
@@ -99,23 +97,23 @@ class Esm2Config:
             If ``token_dropout`` is none of the three.
         """
         fields = _with_defaults(config)
-        _refuse_other_architectures(fields)
-        size = {
-            "vocabulary_size": _size(fields, "vocab_size"),
-            "width": _size(fields, "hidden_size"),
-            "layers": _size(fields, "num_hidden_layers", _MOST_LAYERS),
-            "heads": _size(fields, "num_attention_heads"),
-            "feed_forward_width": _size(fields, "intermediate_size"),
+        refuse_other_values(fields, _REQUIRED, "every ESM-2", "ESM-1, ESMFold or a derivative")
+        sizes = {
+            "vocabulary_size": size(fields, "vocab_size"),
+            "width": size(fields, "hidden_size"),
+            "layers": size(fields, "num_hidden_layers", MOST_LAYERS),
+            "heads": size(fields, "num_attention_heads"),
+            "feed_forward_width": size(fields, "intermediate_size"),
         }
-        if size["width"] % (2 * size["heads"]):
+        if sizes["width"] % (2 * sizes["heads"]):
             raise ModelError(
-                f"config.json: hidden_size {size['width']} cannot be shared by {size['heads']} attention "
+                f"config.json: hidden_size {sizes['width']} cannot be shared by {sizes['heads']} attention "
                 "heads: each needs the same, even number of columns"
             )
         return cls(
-            **size,
-            norm_epsilon=_positive(fields, "layer_norm_eps"),
-            rotary_base=_positive({"rope_theta": 10000.0} | fields, "rope_theta"),
+            **sizes,
+            norm_epsilon=positive(fields, "layer_norm_eps"),
+            rotary_base=positive({"rope_theta": 10000.0} | fields, "rope_theta"),
             token_dropout=_token_dropout(fields, token_dropout),
         )
 
@@ -158,36 +156,6 @@ def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
         )
     given = {name: value for name, value in config.items() if value is not None}
     return _TYPE_DEFAULTS[model_type] | given
-
-
-def _refuse_other_architectures(fields: Mapping[str, Any]) -> None:
-    for name, wanted in _REQUIRED.items():
-        value = fields.get(name, wanted)
-        if value != wanted:
-            raise ModelError(
-                f"config.json: {name} is {value!r}, but every ESM-2 has {wanted!r}; "
-                "this is another architecture (ESM-1, ESMFold or a derivative), which is not supported"
-            )
-
-
-def _size(fields: Mapping[str, Any], name: str, largest: int = _LARGEST_SIZE) -> int:
-    value = _field(fields, name)
-    if type(value) is not int or not 1 <= value <= largest:
-        raise ModelError(f"config.json: {name} is {value!r}; it must be a whole number from 1 to {largest:,}")
-    return value
-
-
-def _positive(fields: Mapping[str, Any], name: str) -> float:
-    value = _field(fields, name)
-    if type(value) not in (int, float) or not 0 < value < float("inf"):
-        raise ModelError(f"config.json: {name} is {value!r}; it must be a positive number")
-    return float(value)
-
-
-def _field(fields: Mapping[str, Any], name: str) -> Any:
-    if name not in fields:
-        raise ModelError(f"config.json: {name} is missing; fetch the model again (nucpro fetch-models)")
-    return fields[name]
 
 
 def _token_dropout(fields: Mapping[str, Any], choice: str) -> bool:

@@ -19,7 +19,7 @@ from torch import nn
 
 from nucpro.errors import ModelError
 from nucpro.models.config import AUTO, Esm2Config
-from nucpro.models.loading import Checkpoint
+from nucpro.models.loading import Checkpoint, build
 from nucpro.models.packing import RESIDUES_ONLY, PooledSpan, Run, equal_runs
 from nucpro.models.tokens import ResidueTokenizer
 from nucpro.models.weights import ModelFiles
@@ -149,16 +149,8 @@ class Esm2(nn.Module):
     def _filled(
         cls, config: Esm2Config, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
     ) -> Self:
-        names = checkpoint.names()
         parts = _parts_of_parameters(config)
-        wanted = [part for group in parts.values() for part in group]
-        checkpoint.refuse_unexplained(wanted, {name: _is_left_over(name) for name in names})
-        # On the meta device first: no memory is spent on random weights that are then overwritten.
-        with torch.device("meta"):
-            model = cls(config).to(dtype)
-        model = model.to_empty(device=device).requires_grad_(False).eval()
-        for name, parameter in model.named_parameters():
-            checkpoint.fill(parameter, [names[part] for part in parts[name]])
+        model = build(lambda: cls(config), checkpoint, parts, _is_left_over, device=device, dtype=dtype)
         model.inverse_frequencies = _rotary_frequencies(config, checkpoint).to(device)
         if config.token_dropout:
             model.token_embeddings.weight.mul_(_UNMASKED_SHARE)

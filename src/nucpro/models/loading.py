@@ -6,15 +6,18 @@ an encoder says which of them make each of its parameters.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from nucpro.errors import ModelError
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "build"]
+
+Model = TypeVar("Model", bound=nn.Module)
 
 _SHOWN = 3
 # Names that TensorFlow gave to the parts of a layer norm; transformers still writes them for some models.
@@ -134,6 +137,52 @@ class Checkpoint:
             f"{self.source}: {name} holds {largest:g}, which is too large for {dtype}; "
             "ask for the precision fp32"
         )
+
+
+def build(
+    make: Callable[[], Model],
+    checkpoint: Checkpoint,
+    parts: Mapping[str, list[str]],
+    is_left_over: Callable[[str], bool],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Model:
+    """Make an encoder and fill all its parameters from a checkpoint.
+
+    Parameters
+    ----------
+    make : callable
+        Makes the encoder, with any weights.
+    checkpoint : Checkpoint
+        Where the tensors are.
+    parts : mapping
+        For each parameter of the encoder: standard names of the tensors that make it, one below the other.
+    is_left_over : callable
+        Whether a standard name is known not to matter.
+    device, dtype : torch.device, torch.dtype
+        Of the parameters.
+
+    Returns
+    -------
+    torch.nn.Module
+        The encoder, for inference only.
+
+    Raises
+    ------
+    ModelError
+        If a tensor is missing, does not fit, or is there without reason.
+    """
+    names = checkpoint.names()
+    wanted = [part for group in parts.values() for part in group]
+    checkpoint.refuse_unexplained(wanted, {name: is_left_over(name) for name in names})
+    # On the meta device first: no memory is spent on random weights that are then overwritten.
+    with torch.device("meta"):
+        model = make().to(dtype)
+    model = model.to_empty(device=device).requires_grad_(False).eval()
+    for name, parameter in model.named_parameters():
+        checkpoint.fill(parameter, [names[part] for part in parts[name]])
+    return model
 
 
 def _shown(tensor: torch.Tensor) -> str:

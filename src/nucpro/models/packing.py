@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["RESIDUES_ONLY", "PooledSpan", "Run", "equal_runs", "mean_pool"]
+__all__ = ["ALL_TOKENS", "RESIDUES_ONLY", "PooledSpan", "Run", "equal_runs", "mean_pool"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class PooledSpan:
 
 RESIDUES_ONLY = PooledSpan("mean of residues", skip_start=1, skip_end=1)
 """Everything but the first and the last token, ``<cls>`` and ``<eos>``."""
+ALL_TOKENS = PooledSpan("mean of all tokens", skip_start=0, skip_end=0)
+"""Every token, special ones included."""
 
 
 @dataclass(frozen=True)

@@ -44,11 +44,14 @@ class EncodedSequences:
         int64 ``[N]``: tokens of each sequence, summing to T.
     truncated : int
         Sequences that were longer than the limit and lost their end.
+    unknown : int
+        Tokens that stand for letters without a token of their own; 0 where every letter must have one.
     """
 
     tokens: npt.NDArray[np.integer]
     lengths: npt.NDArray[np.int64]
     truncated: int
+    unknown: int = 0
 
 
 class ResidueTokenizer:

@@ -1,0 +1,87 @@
+"""Checked fields of a ``config.json``, for the configurations of all encoders.
+
+The dictionary comes from :mod:`nucpro.models.weights` or from a Hugging Face model object; checked values go
+to :mod:`nucpro.models.config` and :mod:`nucpro.models.mosaic_bert`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nucpro.errors import ModelError
+
+__all__ = ["MOST_LAYERS", "positive", "refuse_other_values", "required", "size"]
+
+_LARGEST_SIZE = 1_000_000
+MOST_LAYERS = 1_000
+"""Encoder layers above which a configuration is taken to be damaged."""
+
+
+def required(fields: Mapping[str, Any], name: str) -> Any:
+    """Value of a field that must be there.
+
+    Raises
+    ------
+    ModelError
+        If it is not.
+    """
+    if name not in fields:
+        raise ModelError(f"config.json: {name} is missing; fetch the model again (nucpro fetch-models)")
+    return fields[name]
+
+
+def size(fields: Mapping[str, Any], name: str, largest: int = _LARGEST_SIZE) -> int:
+    """Value of a field that counts something, from 1 to ``largest``.
+
+    Raises
+    ------
+    ModelError
+        If it is missing or anything else.
+    """
+    value = required(fields, name)
+    if type(value) is not int or not 1 <= value <= largest:
+        raise ModelError(f"config.json: {name} is {value!r}; it must be a whole number from 1 to {largest:,}")
+    return value
+
+
+def positive(fields: Mapping[str, Any], name: str) -> float:
+    """Value of a field that is a positive, finite number.
+
+    Raises
+    ------
+    ModelError
+        If it is missing or anything else.
+    """
+    value = required(fields, name)
+    if type(value) not in (int, float) or not 0 < value < float("inf"):
+        raise ModelError(f"config.json: {name} is {value!r}; it must be a positive number")
+    return float(value)
+
+
+def refuse_other_values(
+    fields: Mapping[str, Any], wanted: Mapping[str, Any], which: str, others: str
+) -> None:
+    """Raise where a field has another value than all models of an architecture have; it may be missing.
+
+    Parameters
+    ----------
+    fields : mapping
+        The configuration.
+    wanted : mapping
+        The one value allowed for each field.
+    which, others : str
+        The architecture, and those that may have been given instead, in words.
+
+    Raises
+    ------
+    ModelError
+        If a field says otherwise.
+    """
+    for name, value in wanted.items():
+        found = fields.get(name, value)
+        if found != value:
+            raise ModelError(
+                f"config.json: {name} is {found!r}, but {which} has {value!r}; "
+                f"this is another architecture ({others}), which is not supported"
+            )
