@@ -1,0 +1,133 @@
+"""FASTA as users have it: wrapped, compressed, with any line ends, and broken in every usual way."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+from folders import Frame
+
+from nucpro.errors import FastaError
+from nucpro.fasta import NUCLEOTIDES, RESIDUES, count, difference, inspect, read, require_usable, split
+
+PLAIN = b">a first\nMKV\n>b\nACDEF\n"
+
+
+@pytest.fixture
+def fasta(tmp_path: Path) -> Path:
+    return tmp_path / "x.fa"
+
+
+SAME = {
+    "plain": PLAIN,
+    "CRLF": PLAIN.replace(b"\n", b"\r\n"),
+    "no newline at the end": PLAIN.rstrip(),
+    "wrapped": b">a first\nMK\nV\n>b\nACD\nEF\n",
+    "lower case": b">a first\nmkv\n>b\nacdEF\n",
+    "other description": b">a\tsecond\nMKV\n>b x y\nACDEF\n",
+    "blank lines between": b">a first\nMKV\n\n>b\nACDEF\n\n",
+    "gzip": gzip.compress(PLAIN),
+    "gzip in two members": gzip.compress(PLAIN[:14]) + gzip.compress(PLAIN[14:]),
+}
+
+
+@pytest.mark.parametrize("content", SAME.values(), ids=SAME.keys())
+def test_the_same_records_in_any_form(fasta: Path, content: bytes) -> None:
+    fasta.write_bytes(content)
+    records = read(fasta)
+    assert (records.ids, records.sequences) == (["a", "b"], [b"MKV", b"ACDEF"])
+    expected = fasta.with_name("expected.fa")
+    expected.write_bytes(PLAIN)
+    assert records.digest() == read(expected).digest()
+    assert count(fasta) == 2
+
+
+BROKEN = {
+    "empty file": (b"", "the file is empty"),
+    "no header": (b"MKV\n", "must start with '>'"),
+    "byte order mark": (b"\xef\xbb\xbf>a\nMKV\n", "must start with '>'"),
+    "only a header mark": (b">", "cannot be read as FASTA"),
+    "cut inside a header": (b">a\nMKV\n>b", "cannot be read as FASTA"),
+    "FASTQ": (b"@a\nMKV\n+\nIII\n", "record 1 is FASTQ"),
+    "no id": (b">a\nMKV\n> b\nMKV\n", "the id of record 2 is missing"),
+    "id not UTF-8": (b">\xffa\nMKV\n", "the id of record 1 is not valid UTF-8"),
+    "gzip cut short": (gzip.compress(PLAIN * 50)[:-30], "cannot be read as FASTA"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_file_is_named_with_what_is_wrong(fasta: Path, content: bytes, message: str) -> None:
+    fasta.write_bytes(content)
+    with pytest.raises(FastaError, match=message) as caught:
+        read(fasta)
+    assert str(fasta) in str(caught.value)
+
+
+def test_a_missing_file_is_an_error(fasta: Path) -> None:
+    with pytest.raises(FastaError, match="No such file"):
+        read(fasta)
+
+
+UNUSABLE = {
+    "empty sequence": (b">a\n\n>b\nMKV\n", "1 records without a sequence: a"),
+    "duplicate": (b">a\nMKV\n>b\nMKV\n>a x\nMKV\n", "1 ids appear more than once: a"),
+    "stop": (b">a\nMKV\n>b\nMK*V\n", "b has '\\*' at position 3"),
+    "gap": (b">a\nM-V\n", "a has '-' at position 2"),
+    "NUL": (b">a\nM\0V\n", "a has '\\\\x00' at position 2"),
+    "space": (b">a\nMK V\n", "a has ' ' at position 3"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), UNUSABLE.values(), ids=UNUSABLE.keys())
+def test_an_unusable_record_is_named_with_its_position(fasta: Path, content: bytes, message: str) -> None:
+    fasta.write_bytes(content)
+    with pytest.raises(FastaError, match=message):
+        require_usable(read(fasta), RESIDUES)
+
+
+def test_all_kinds_of_problems_are_told_at_once(fasta: Path) -> None:
+    fasta.write_bytes(b">a\n\n>a\nMK1\n")
+    problems = inspect(fasta, RESIDUES).problems
+    assert len(problems) == 3
+    assert all(str(fasta) in problem for problem in problems)
+
+
+def test_alphabets(fasta: Path) -> None:
+    fasta.write_bytes(b">a\nACGTURYSWKMBDHVNacgtn\n")
+    assert inspect(fasta, NUCLEOTIDES).problems == ()
+    fasta.write_bytes(b">a\nACDEFGHIKLMNPQRSTVWYXBUZOx\n")
+    assert inspect(fasta, RESIDUES).problems == ()
+    assert "J" not in RESIDUES
+
+
+def test_facts_count_what_is_cut(fasta: Path) -> None:
+    fasta.write_bytes(b">a\nMKVA\n>b\nMK\n")
+    facts = inspect(fasta, RESIDUES, limit=3)
+    assert (facts.records, facts.letters, facts.letters_read, facts.over_limit) == (2, 6, 5, 1)
+
+
+def test_the_ids_digest_ignores_order_the_digest_does_not(fasta: Path) -> None:
+    fasta.write_bytes(b">a\nMK\n>b\nVV\n")
+    one = inspect(fasta, RESIDUES)
+    fasta.write_bytes(b">b\nVV\n>a\nMK\n")
+    other = inspect(fasta, RESIDUES)
+    assert one.ids_digest == other.ids_digest
+    assert one.digest != other.digest
+
+
+def test_a_split_keeps_every_record_in_order(tmp_path: Path, frames: dict[str, list[Frame]]) -> None:
+    records = frames["viral.1.1"]
+    whole, parts = tmp_path / "whole.fa", tmp_path / "parts"
+    whole.write_text("".join(f">{f.name} text\n{f.bases[:70]}\n{f.bases[70:]}\n" for f in records))
+    parts.mkdir()
+    assert split(whole, parts, 50) == -(-len(records) // 50)
+    again = [read(parts / f"output_{number}.fa") for number in range(1, len(list(parts.iterdir())) + 1)]
+    assert [len(part) for part in again[:-1]] == [50] * (len(again) - 1)
+    assert [name for part in again for name in part.ids] == [frame.name for frame in records]
+    assert [s.decode() for part in again for s in part.sequences] == [frame.bases for frame in records]
+    assert (parts / "output_1.fa").read_text().count("\n") == 100
+
+
+def test_difference_keeps_order() -> None:
+    assert difference("dabc", "cxa") == (["d", "b"], ["x"])

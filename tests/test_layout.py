@@ -1,0 +1,121 @@
+"""Paths: only the component that carries the meaning changes, whatever folders are called."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nucpro.layout import CATEGORIES, DataFolder, category_of, natural_key, split_number
+
+ODD = ["my.family.fa", "ESM_runs", "nucleotide", "a DNABERT_S b", "x.identified_nucleotide", "näme ü", "out_1.fa", "p"]
+odd_paths = st.lists(st.sampled_from(ODD), max_size=3)
+
+
+def written(root: Path, *parts: str) -> Path:
+    path = root.joinpath(*parts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(">a\nA\n")
+    return path
+
+
+@given(above=odd_paths, below=odd_paths, number=st.integers(1, 10**6))
+def test_every_path_lies_where_the_contract_says(above: list[str], below: list[str], number: int) -> None:
+    root = Path("/", *above)
+    parent = root.joinpath("viral", *below)
+    source = DataFolder(root).source_of(parent / "viral.1.1.identified_nucleotide.fa")
+    assert source is not None
+    pair = source.pair(number)
+    assert source.protein_fasta == parent / "viral.1.1.identified_protein.fa"
+    assert pair.nucleotide_fasta == parent / "viral.1.1.identified_nucleotide" / f"output_{number}.fa"
+    assert pair.dna_vectors == parent / "viral.1.1.identified_nucleotide" / f"output_{number}_DNABERT_S.pt"
+    assert pair.protein_fasta == parent / "viral.1.1.identified_protein" / f"output_{number}.fa"
+    assert pair.protein_vectors == parent / "viral.1.1.identified_protein" / f"output_{number}_ESM.pt"
+    merged = root.joinpath("data_merge", "viral", *below, "viral.1.1_merged", f"output_{number}_merged.pt")
+    assert pair.merged == merged
+    assert (pair.category, pair.label) == ("viral", 1)
+
+
+@given(above=odd_paths, below=odd_paths, number=st.integers(1, 10**6))
+def test_a_pair_is_found_again_from_its_files_and_its_key(
+    above: list[str], below: list[str], number: int
+) -> None:
+    folder = DataFolder(Path("/", *above))
+    source = folder.source_of(folder.root.joinpath(*below, "plant.2.1.identified_nucleotide.fa"))
+    assert source is not None
+    pair = source.pair(number)
+    assert folder.pair_of(pair.nucleotide_fasta) == pair
+    assert folder.pair_of(pair.protein_fasta) == pair
+    assert folder.pair_of_key(pair.key) == pair
+    assert folder.pair_of(pair.merged) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "category"),
+    [
+        ("vertebrate_mammalian.3.1.identified_nucleotide.fa", "vertebrate"),
+        ("vertebrate_other.1.1.identified_nucleotide.fa", "vertebrate"),
+        ("invertebrate.1.1.identified_nucleotide.fa", "invertebrate"),
+        ("viral/deeper/viral.1.1.identified_nucleotide.fa", "viral"),
+        ("archaea.1.1.identified_nucleotide.fa", "archaea"),
+        ("my_viral.1.1.identified_nucleotide.fa", None),
+    ],
+)
+def test_category_is_what_the_path_starts_with(path: str, category: str | None) -> None:
+    assert category_of(path) == category
+    assert category is None or category in CATEGORIES
+
+
+def test_natural_order_counts() -> None:
+    names = ["output_10.fa", "output_2.fa", "output_1.fa", "plant.10.1", "plant.9.10", "plant.9.9"]
+    expected = ["output_1.fa", "output_2.fa", "output_10.fa", "plant.9.9", "plant.9.10", "plant.10.1"]
+    assert sorted(names, key=natural_key) == expected
+
+
+@pytest.mark.parametrize("name", ["output_0.fa", "output_01.fa", "output_1.fasta", "output_.fa", "xoutput_1.fa"])
+def test_other_names_are_no_split_files(name: str) -> None:
+    assert split_number(name) is None
+
+
+def test_the_walk_finds_sources_in_sub_folders_but_not_in_outputs(tmp_path: Path) -> None:
+    inside = ["viral.1.1.identified_nucleotide.fa", "deep/er/plant.1.1.identified_nucleotide.fa"]
+    inside.append("x.identified_nucleotide/fungi.1.1.identified_nucleotide.fa")
+    for relative in inside:
+        written(tmp_path, *relative.split("/"))
+    written(tmp_path, "viral.1.1.identified_nucleotide", "output_1.identified_nucleotide.fa")
+    written(tmp_path, "data_merge", "viral.1.1.identified_nucleotide.fa")
+    found = [source.relative for source in DataFolder(tmp_path).walk_sources()]
+    assert found == sorted(inside)
+
+
+def test_links_are_followed_once(tmp_path: Path) -> None:
+    data, other = tmp_path / "data", tmp_path / "other disk"
+    written(other, "bacteria.1.1.identified_nucleotide.fa")
+    data.mkdir()
+    (data / "bacteria").symlink_to(other, target_is_directory=True)
+    (other / "again").symlink_to(data, target_is_directory=True)
+    (tmp_path / "link").symlink_to(data, target_is_directory=True)
+    found = [source.relative for source in DataFolder(tmp_path / "link").walk_sources()]
+    assert found == ["bacteria/bacteria.1.1.identified_nucleotide.fa"]
+
+
+@pytest.mark.parametrize("form", ["{}", "{}/", "{}/../data", "./data"])
+def test_any_way_to_name_the_folder_gives_the_same_keys(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    written(data, "viral.1.1.identified_nucleotide.fa")
+    monkeypatch.chdir(tmp_path)
+    (source,) = DataFolder(Path(form.format(data))).walk_sources()
+    assert source.pair(3).key == "viral.1.1.identified_nucleotide/output_3.fa"
+    assert os.path.samefile(source.nucleotide_fasta, data / "viral.1.1.identified_nucleotide.fa")
+
+
+def test_two_sources_of_one_name_do_not_share_their_merged_folder() -> None:
+    folder = DataFolder(Path("data"))
+    paths = [Path("data/viral_a/x.identified_nucleotide.fa"), Path("data/viral_b/x.identified_nucleotide.fa")]
+    sources = [folder.source_of(path) for path in paths]
+    assert len({source.merged_folder for source in sources if source}) == 2
