@@ -11,11 +11,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from nucpro import store
+from nucpro.layout import Side
 from nucpro.errors import StoreError
 from nucpro.layout import TEMPORARY_MARK
 
@@ -110,7 +112,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 path = Path(sys.argv[1])
 try:
-    store.write_protein(path, ["a"], np.ones((1, 200_000), np.float32), None)
+    store.write_vectors(path, ["a"], np.ones((1, 200_000), np.float32), None, Side.PROTEIN)
 except StoreError as error:
     print(error, error.__cause__.errno, sep="\\n")
 try:
@@ -238,7 +240,7 @@ def test_a_folder_that_does_not_exist_holds_no_leftovers(tmp_path: Path) -> None
 
 class TestReadingWhatIsNoFile:
     def test_missing(self, tmp_path: Path) -> None:
-        for read in (store.read_dna, store.read_meta, store.check_directory):
+        for read in (partial(store.read_vectors, side=Side.DNA), store.read_meta, store.check_directory):
             with pytest.raises(
                 StoreError, match=r"a\.pt: cannot be read: No such file or directory; check the path"
             ):
@@ -246,9 +248,9 @@ class TestReadingWhatIsNoFile:
 
     def test_a_folder(self, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="is a folder, pipe or device, expected a file"):
-            store.read_dna(tmp_path)
+            store.read_vectors(tmp_path, Side.DNA)
 
     def test_a_pipe_does_not_block(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "a.pt")
         with pytest.raises(StoreError, match="is a folder, pipe or device, expected a file"):
-            store.read_dna(tmp_path / "a.pt")
+            store.read_vectors(tmp_path / "a.pt", Side.DNA)

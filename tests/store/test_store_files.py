@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from store_builders import container, ids_of, matrix, put, tensor
 from store_builders import proteins as file_pickle
 
 from nucpro import store
+from nucpro.layout import Side
 from nucpro.errors import StoreError
 
 META = {
@@ -25,11 +28,15 @@ META = {
     "deep": {"z": -1, "a": 2**40, "": {}, "empty": [[]] * 1500},
 }
 WRITERS = {
-    "dna": store.write_dna,
-    "protein": store.write_protein,
+    "dna": partial(store.write_vectors, side=Side.DNA),
+    "protein": partial(store.write_vectors, side=Side.PROTEIN),
     "merged": lambda *arguments: store.write_merged(*arguments, 1),
 }
-READERS = {"dna": store.read_dna, "protein": store.read_protein, "merged": store.read_merged}
+READERS = {
+    "dna": partial(store.read_vectors, side=Side.DNA),
+    "protein": partial(store.read_vectors, side=Side.PROTEIN),
+    "merged": store.read_merged,
+}
 
 
 def save_like_original(path: Path, kind: str, ids: list[str], vectors: np.ndarray, **how: object) -> None:
@@ -117,7 +124,7 @@ class TestEveryKind:
 class TestTorchReadsOurs:
     def test_dna(self, options: dict[str, bool], tmp_path: Path) -> None:
         path, ids, vectors = tmp_path / "a.pt", ids_of(1200), matrix(1200, 8)
-        store.write_dna(path, ids, vectors, META)
+        store.write_vectors(path, ids, vectors, META, Side.DNA)
         loaded = torch.load(path, weights_only=True, **options)
         assert (loaded["nucleotide"], loaded["meta"]) == (ids, META)
         assert [row["label"] for row in loaded["data"]] == ids
@@ -126,7 +133,7 @@ class TestTorchReadsOurs:
 
     def test_protein(self, options: dict[str, bool], tmp_path: Path) -> None:
         path, ids, vectors = tmp_path / "a.pt", ids_of(1200), matrix(1200, 8)
-        store.write_protein(path, ids, vectors, META)
+        store.write_vectors(path, ids, vectors, META, Side.PROTEIN)
         loaded = torch.load(path, weights_only=True, **options)
         assert (loaded["proteins"], loaded["meta"]) == (ids, META)
         assert torch.equal(torch.stack(loaded["data"]), torch.from_numpy(vectors))
@@ -154,16 +161,16 @@ def test_torch_finds_our_storages_by_computing_their_place(
 def test_full_width_rows_of_floats_and_runs_longer_than_a_batch(tmp_path: Path) -> None:
     vectors = matrix(3, 2560)
     save_like_original(tmp_path / "a.pt", "dna", ids_of(3), vectors)
-    assert store.read_dna(tmp_path / "a.pt").vectors.tobytes() == vectors.tobytes()
+    assert store.read_vectors(tmp_path / "a.pt", Side.DNA).vectors.tobytes() == vectors.tobytes()
     save_like_original(tmp_path / "a.pt", "dna", ids_of(3), vectors[:, :1001])
-    assert store.read_dna(tmp_path / "a.pt").vectors.tobytes() == vectors[:, :1001].tobytes()
+    assert store.read_vectors(tmp_path / "a.pt", Side.DNA).vectors.tobytes() == vectors[:, :1001].tobytes()
 
 
 def test_rows_that_are_parts_of_larger_tensors(tmp_path: Path) -> None:
     whole = torch.from_numpy(matrix(4, 30))
     rows = [whole[2, 5:15], whole[0, ::3], whole[:, 7].repeat(3)[:10], whole.T[1:11, 3]]
     torch.save({"proteins": list("abcd"), "data": rows}, tmp_path / "a.pt")
-    read = store.read_protein(tmp_path / "a.pt")
+    read = store.read_vectors(tmp_path / "a.pt", Side.PROTEIN)
     assert torch.equal(torch.from_numpy(read.vectors), torch.stack(rows))
 
 
@@ -186,12 +193,12 @@ def test_labels_may_be_a_list_or_a_tensor(labels: object, tmp_path: Path) -> Non
 def test_tensors_that_were_saved_on_a_gpu_are_read(tmp_path: Path) -> None:
     there = tensor(0, (12,), (1,)).replace(b"\x8c\x03cpu", b"\x8c\x06cuda:3")
     path = put(tmp_path / "a.pt", container(file_pickle(there)))
-    assert store.read_protein(path).vectors.shape == (1, 12)
+    assert store.read_vectors(path, Side.PROTEIN).vectors.shape == (1, 12)
 
 
 def test_a_file_that_was_unpacked_and_zipped_again_is_read(tmp_path: Path) -> None:
     content = container(file_pickle(tensor(0, (4,), (1,)), tensor(4, (4,), (1,))), prefix="Äpfel und Birnen")
-    assert store.read_protein(put(tmp_path / "a.pt", content)).vectors.shape == (2, 4)
+    assert store.read_vectors(put(tmp_path / "a.pt", content), Side.PROTEIN).vectors.shape == (2, 4)
 
 
 GOLDEN = {
@@ -216,7 +223,7 @@ from pathlib import Path
 import numpy as np
 from nucpro import store
 vectors = np.arange(12, dtype=np.float32).reshape(3, 4)
-print(store.write_dna(Path(sys.argv[1]), ["a", "b", "ç"], vectors, {"b": 1, "a": [1.5]}).digest)
+print(store.write_vectors(Path(sys.argv[1]), ["a", "b", "ç"], vectors, {"b": 1, "a": [1.5]}, Side.DNA).digest)
 assert "torch" not in sys.modules
 """
 
@@ -257,7 +264,7 @@ class TestRefusedToWrite:
         self, ids: list[str], vectors: np.ndarray, meta: object, text: str, tmp_path: Path
     ) -> None:
         with pytest.raises(StoreError) as caught:
-            store.write_protein(tmp_path / "a.pt", ids, vectors, meta)
+            store.write_vectors(tmp_path / "a.pt", ids, vectors, meta, Side.PROTEIN)
         assert text in str(caught.value)
         assert str(caught.value).startswith(str(tmp_path / "a.pt"))
         assert str(caught.value).endswith("nothing was written: correct what is to be written")
@@ -267,7 +274,7 @@ class TestRefusedToWrite:
         meta: dict[str, object] = {}
         meta["again"] = meta
         with pytest.raises(StoreError, match="goes on for more than 100000 values, or deeper than 32 levels"):
-            store.write_dna(tmp_path / "a.pt", ["a"], matrix(1, 3), meta)
+            store.write_vectors(tmp_path / "a.pt", ["a"], matrix(1, 3), meta, Side.DNA)
 
     def test_another_label(self, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=r"the label to write is 2, expected 1 \(viral\) or 0 \(host\)"):
@@ -332,7 +339,9 @@ class TestRefusedToRead:
         ],
     )
     def test_protein(self, value: object, text: str, tmp_path: Path) -> None:
-        refused(store.read_protein, saved(tmp_path / "output_1_ESM.pt", value), text)
+        refused(
+            partial(store.read_vectors, side=Side.PROTEIN), saved(tmp_path / "output_1_ESM.pt", value), text
+        )
 
     @pytest.mark.parametrize(
         ("value", "text"),
@@ -355,7 +364,9 @@ class TestRefusedToRead:
         ],
     )
     def test_dna(self, value: object, text: str, tmp_path: Path) -> None:
-        refused(store.read_dna, saved(tmp_path / "output_1_DNABERT_S.pt", value), text)
+        refused(
+            partial(store.read_vectors, side=Side.DNA), saved(tmp_path / "output_1_DNABERT_S.pt", value), text
+        )
 
     @pytest.mark.parametrize(
         ("value", "text"),
@@ -393,8 +404,24 @@ class TestRefusedToRead:
         row = torch.ones(50_000)
         path = saved(tmp_path / "a.pt", {"proteins": ids_of(500), "data": [row] * 500})
         with pytest.raises(StoreError, match=r"its vectors claim 100000000 bytes, the file has \d+"):
-            store.read_protein(path)
+            store.read_vectors(path, Side.PROTEIN)
 
     def test_two_rows_may_be_one_tensor(self, tmp_path: Path) -> None:
         path = saved(tmp_path / "a.pt", {"proteins": ["a", "b"], "data": [ROW, ROW]})
-        assert store.read_protein(path).vectors.tolist() == [[1, 1, 1], [1, 1, 1]]
+        assert store.read_vectors(path, Side.PROTEIN).vectors.tolist() == [[1, 1, 1], [1, 1, 1]]
+
+
+def test_the_example_in_the_documentation_runs(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "file-formats.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(code.strip().splitlines()) <= 10
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("['NC_001416.1_0_300'] (1, 2048) 1 {'model': 'example'} ")
+    assert done.stdout.endswith("Summary(kind='merged', count=1, width=2048, meta={'model': 'example'})\n")
+
+
+def test_the_public_functions() -> None:
+    assert sorted(store.__all__) == store.__all__
+    assert all(hasattr(store, name) for name in store.__all__)

@@ -12,6 +12,7 @@ import tracemalloc
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ from store_builders import (
 )
 
 from nucpro import store
+from nucpro.layout import Side
 from nucpro.errors import StoreError
 from nucpro.store.pickles import load
 
@@ -217,7 +219,12 @@ TENSORS = {
 def refused(path: Path, text: str, folder: Path) -> None:
     """Check that no reader takes the file, each message names it and its wish, and nothing ran."""
     before = sorted(folder.iterdir())
-    for read in (store.read_protein, store.read_dna, store.read_merged, store.read_meta):
+    for read in (
+        partial(store.read_vectors, side=Side.PROTEIN),
+        partial(store.read_vectors, side=Side.DNA),
+        store.read_merged,
+        store.read_meta,
+    ):
         with pytest.raises(StoreError) as caught:
             read(path)
         assert str(caught.value).startswith(f"{path}: ")
@@ -250,8 +257,8 @@ def test_the_payloads_do_harm_where_they_are_run(tmp_path: Path, monkeypatch: py
 
 
 def test_the_good_file_of_these_tests_is_good(tmp_path: Path) -> None:
-    assert store.read_protein(put(tmp_path / "a.pt", container(GOOD))).vectors.shape == (1, 12)
-    assert store.read_protein(put(tmp_path / "a.pt", container(wanted(b"N")))).meta is None
+    assert store.read_vectors(put(tmp_path / "a.pt", container(GOOD)), Side.PROTEIN).vectors.shape == (1, 12)
+    assert store.read_vectors(put(tmp_path / "a.pt", container(wanted(b"N"))), Side.PROTEIN).meta is None
 
 
 def edited(data: bytes, place: bytes, offset: int, value: bytes) -> bytes:
@@ -452,7 +459,7 @@ limit = pages * resource.getpagesize() + int(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 for path in sorted(Path(sys.argv[2]).iterdir()):
     try:
-        store.read_protein(path)
+        store.read_vectors(path, Side.PROTEIN)
     except StoreError:
         print(path.name)
 """

@@ -9,6 +9,7 @@ import pickletools
 import tempfile
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from store_builders import container, ids_of, matrix, wanted
 
 from nucpro import store
+from nucpro.layout import Side
 from nucpro.errors import StoreError
 from nucpro.store.emitter import dump
 from nucpro.store.pickles import Storage, Tensor, load
@@ -152,7 +154,10 @@ def test_any_opcodes_give_a_plain_value_or_an_error(pieces: list[bytes]) -> None
 
 def small_file(kind: str) -> bytes:
     """Valid file with meta, as bytes."""
-    write = {"dna": store.write_dna, "protein": store.write_protein}
+    write = {
+        "dna": partial(store.write_vectors, side=Side.DNA),
+        "protein": partial(store.write_vectors, side=Side.PROTEIN),
+    }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a.pt")
         if kind == "merged":
@@ -162,7 +167,11 @@ def small_file(kind: str) -> bytes:
         return path.read_bytes()
 
 
-READERS = {"dna": store.read_dna, "protein": store.read_protein, "merged": store.read_merged}
+READERS = {
+    "dna": partial(store.read_vectors, side=Side.DNA),
+    "protein": partial(store.read_vectors, side=Side.PROTEIN),
+    "merged": store.read_merged,
+}
 FILES = {kind: small_file(kind) for kind in READERS}
 
 
@@ -251,4 +260,4 @@ def test_any_plain_value_is_no_file_of_ours(value: object) -> None:
 
 def test_keys_that_are_not_known_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "a.pt").write_bytes(container(wanted(b"}\x8c\x04noteK\x01s")))
-    assert store.read_protein(tmp_path / "a.pt").ids == ["0"]
+    assert store.read_vectors(tmp_path / "a.pt", Side.PROTEIN).ids == ["0"]
