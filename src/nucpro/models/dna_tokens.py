@@ -1,0 +1,183 @@
+"""Nucleotides to token ids with the byte-pair encoding of a DNABERT-S checkpoint.
+
+Sequences come from :mod:`nucpro.fasta` as bytes; ids go to :mod:`nucpro.embedding`. The merges come from the
+checkpoint's ``tokenizer.json`` and are applied by the tokenizers library, on all cores and without holding
+Python's lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from nucpro.errors import FastaError, ModelError
+from nucpro.models.tensors import read_json
+from nucpro.models.tokens import EncodedSequences
+
+__all__ = ["BASE_LETTERS", "MAX_BASES", "DnaTokenizer"]
+
+BASE_LETTERS = "ACGTURYSWKMBDHVN"
+"""Letters of a nucleotide sequence: the bases, U, and the IUPAC ambiguity codes."""
+MAX_BASES = 10_000
+"""Bases after which a sequence is cut off: at most as many tokens (all unknown), and commonly a fifth of that.
+
+DNABERT-S has no limit of its own, but the cost of attention grows with the square of the tokens."""
+
+_ALLOWED = BASE_LETTERS.encode()
+_BASES = "ACGT"
+_START, _END = "[CLS]", "[SEP]"
+_FETCH_AGAIN = "fetch the model again (nucpro fetch-models)"
+
+
+class DnaTokenizer:
+    """Turns nucleotide sequences into the token ids of a DNABERT-S checkpoint.
+
+    Each sequence becomes ``[CLS]``, its tokens of one or more bases, and ``[SEP]``. Lower-case letters count as
+    upper-case ones. A letter that the vocabulary lacks (U and the ambiguity codes, in published checkpoints)
+    becomes one unknown token, which is counted.
+
+    Parameters
+    ----------
+    content : mapping
+        What ``tokenizer.json`` holds. Padding and truncation in it are switched off.
+    source : str
+        Where it comes from, for error messages.
+
+    Raises
+    ------
+    ModelError
+        If the content is no tokenizer of nucleotides with ``[CLS]``, ``[SEP]`` and an unknown token, or one that
+        draws tokens at random.
+
+    Attributes
+    ----------
+    largest_id : int
+        Largest token id; the model needs one embedding more.
+    """
+
+    def __init__(self, content: Mapping[str, Any], source: str = "tokenizer.json") -> None:
+        # Sorted, so that the digest does not depend on who wrote the file.
+        settings = json.dumps({**content, "padding": None, "truncation": None}, sort_keys=True)
+        self._digest = hashlib.sha256(settings.encode()).hexdigest()
+        self._tokenizer = _built(settings, source)
+        self._unknown = _unknown_id(self._tokenizer, content["model"], source)
+        self.largest_id = max(self._tokenizer.get_vocab().values())
+        self._refuse_other_tokens(source)
+
+    @classmethod
+    def from_file(cls, tokenizer_json: Path) -> DnaTokenizer:
+        """Read a ``tokenizer.json``.
+
+        Parameters
+        ----------
+        tokenizer_json : Path
+            The file.
+
+        Returns
+        -------
+        DnaTokenizer
+            As the file describes it.
+
+        Raises
+        ------
+        ModelError
+            If the file is missing or no JSON, or as the class says.
+        """
+        return cls(read_json(tokenizer_json), str(tokenizer_json))
+
+    def digest(self) -> str:
+        """sha256 (hex) of everything in ``tokenizer.json`` but padding and truncation."""
+        return self._digest
+
+    def encode(
+        self, names: Sequence[str], sequences: Sequence[bytes], limit: int = MAX_BASES
+    ) -> EncodedSequences:
+        """Token ids of sequences, in their order.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Record ids, for error messages.
+        sequences : sequence of bytes
+            Nucleotide letters, at least one each.
+        limit : int
+            Bases that are kept of a sequence; a longer one loses its end and is counted.
+
+        Returns
+        -------
+        EncodedSequences
+            int32 ids, with the number of unknown tokens.
+
+        Raises
+        ------
+        FastaError
+            If a sequence is empty or holds a letter that is no nucleotide, before or after the cut.
+        """
+        upper = [sequence.upper() for sequence in sequences]
+        if not all(upper) or b"".join(upper).translate(None, _ALLOWED):
+            raise _refusal(names, sequences)
+        texts = [sequence[:limit].decode("ascii") for sequence in upper]
+        ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts)]
+        lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+        tokens: npt.NDArray[np.int32] = np.fromiter(
+            itertools.chain.from_iterable(ids), np.int32, int(lengths.sum())
+        )
+        truncated = sum(len(sequence) > limit for sequence in sequences)
+        return EncodedSequences(tokens, lengths, truncated, int((tokens == self._unknown).sum()))
+
+    def _refuse_other_tokens(self, source: str) -> None:
+        """Encode the four bases, to see whether the tokens are those of a DNABERT-S."""
+        tokens = self._tokenizer.encode(_BASES).tokens
+        if [*tokens[:1], "".join(tokens[1:-1]), *tokens[-1:]] != [_START, _BASES, _END]:
+            raise ModelError(
+                f"{source}: {_BASES} becomes {' '.join(tokens) or 'nothing'}; DNABERT-S makes {_START}, tokens that "
+                f"spell the sequence, and {_END}: is this another model? If not, {_FETCH_AGAIN}"
+            )
+
+
+def _built(settings: str, source: str) -> Tokenizer:
+    try:
+        return Tokenizer.from_str(settings)
+    # The library has no error class of its own: it raises Exception itself.
+    except Exception as error:
+        raise ModelError(
+            f"{source}: no tokenizer that the tokenizers library can build ({error}); {_FETCH_AGAIN}"
+        ) from error
+
+
+def _unknown_id(tokenizer: Tokenizer, model: Mapping[str, Any], source: str) -> int:
+    unknown = model.get("unk_token")
+    if model.get("dropout"):
+        raise ModelError(
+            f"{source}: dropout is {model['dropout']}, which draws tokens at random; set it to null, as in "
+            "published checkpoints"
+        )
+    number = tokenizer.token_to_id(unknown) if unknown else None
+    if number is None:
+        raise ModelError(
+            f"{source}: the unknown token is {unknown!r} and has no id, so letters without a token would vanish; "
+            f"{_FETCH_AGAIN}"
+        )
+    return int(number)
+
+
+def _refusal(names: Sequence[str], sequences: Sequence[bytes]) -> FastaError:
+    """Error for the first record that cannot be encoded."""
+    foreign = [sequence.upper().translate(None, _ALLOWED) for sequence in sequences]
+    row = next(row for row, sequence in enumerate(sequences) if not sequence or foreign[row])
+    if not sequences[row]:
+        return FastaError(f"record {names[row]!r}: the sequence is empty; remove the record")
+    position = sequences[row].upper().index(foreign[row][:1])
+    letter = chr(sequences[row][position])
+    return FastaError(
+        f"record {names[row]!r}: {letter!r} at position {position + 1} is not a nucleotide; allowed are "
+        f"{BASE_LETTERS} in upper or lower case; write N for an unknown base, or remove the record"
+    )

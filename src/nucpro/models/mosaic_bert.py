@@ -1,0 +1,383 @@
+"""DNABERT-S (a MosaicBERT) as a packed encoder: token ids of many sequences in, one hidden state a token out.
+
+Weights come from :mod:`nucpro.models.weights`; hidden states go to :mod:`nucpro.embedding`. The architecture is
+BERT with a norm after each part, attention with linear biases (ALiBi) instead of position embeddings, and a
+gated feed-forward part (Portes et al., MosaicBERT, arXiv:2312.17482; Zhou et al., DNABERT-S, arXiv:2402.08777).
+
+Shape suffixes: t tokens of the whole batch, n sequences of a run, l tokens of each, r rows of a block of
+queries, c columns of the bias, h heads, k head width, d model width, x and f other columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self, cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from nucpro.errors import ModelError
+from nucpro.models.config_fields import MOST_LAYERS, positive, refuse_other_values, size
+from nucpro.models.dna_tokens import DnaTokenizer
+from nucpro.models.loading import Checkpoint, build
+from nucpro.models.packing import ALL_TOKENS, PooledSpan, Run, equal_runs
+from nucpro.models.weights import ModelFiles
+
+__all__ = ["MosaicBert", "MosaicBertConfig", "alibi_slopes", "load_dna_tokenizer", "load_mosaic_bert"]
+
+_MODEL_TYPE = "bert"
+_REQUIRED = {"hidden_act": "gelu", "is_decoder": False, "add_cross_attention": False}
+_PREFIX = "bert."
+_LEFT_OVERS = ("pooler.", "cls.", "classifier.", "embeddings.position_ids", "embeddings.token_type_ids")
+"""Heads and index buffers that published checkpoints carry and that vectors do not need."""
+
+_QUERY_ROWS = 512
+"""Queries that are attended from together: bounds the bias to some MB a head for the longest sequences."""
+
+
+@dataclass(frozen=True)
+class MosaicBertConfig:
+    """Shape of a MosaicBERT encoder.
+
+    Parameters
+    ----------
+    vocabulary_size : int
+        Rows of the token embedding.
+    token_types : int
+        Rows of the token type embedding, of which the first is added to every token.
+    width : int
+        Columns of a hidden state.
+    layers, heads : int
+        Encoder layers, and attention heads of each.
+    feed_forward_width : int
+        Columns of the gate, and of what it gates.
+    norm_epsilon : float
+        Added to the variance in layer norms.
+    """
+
+    architecture: ClassVar[str] = "mosaic_bert"
+
+    vocabulary_size: int
+    token_types: int
+    width: int
+    layers: int
+    heads: int
+    feed_forward_width: int
+    norm_epsilon: float
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> Self:
+        """Check a configuration and take from it what an encoder needs.
+
+        Parameters
+        ----------
+        config : mapping
+            Content of ``config.json``, with the field names of transformers' ``BertConfig``. Fields on positions
+            (``position_embedding_type``, ``alibi_starting_size``) mean nothing: every MosaicBERT has ALiBi, at
+            any length.
+
+        Returns
+        -------
+        MosaicBertConfig
+            The checked configuration.
+
+        Raises
+        ------
+        ModelError
+            If a field is missing or impossible, or the model is not a BERT.
+        """
+        fields = {name: value for name, value in config.items() if value is not None}
+        model_type = fields.get("model_type")
+        if model_type != _MODEL_TYPE:
+            raise ModelError(
+                f"config.json: model_type is {model_type!r}; allowed is {_MODEL_TYPE}: "
+                "this is not a DNABERT-S or DNABERT-2 checkpoint"
+            )
+        refuse_other_values(fields, _REQUIRED, "every MosaicBERT", "a decoder, or a BERT of another kind")
+        width, heads = size(fields, "hidden_size"), size(fields, "num_attention_heads")
+        if width % heads:
+            raise ModelError(
+                f"config.json: hidden_size {width} cannot be shared by {heads} attention heads: "
+                "each needs the same number of columns"
+            )
+        return cls(
+            vocabulary_size=size(fields, "vocab_size"),
+            token_types=size(fields, "type_vocab_size"),
+            width=width,
+            layers=size(fields, "num_hidden_layers", MOST_LAYERS),
+            heads=heads,
+            feed_forward_width=size(fields, "intermediate_size"),
+            norm_epsilon=positive(fields, "layer_norm_eps"),
+        )
+
+
+class MosaicBert(nn.Module):
+    """MosaicBERT without its heads.
+
+    Made by :func:`load_mosaic_bert`; the constructor alone leaves weights undefined.
+
+    Parameters
+    ----------
+    config : MosaicBertConfig
+        Shape.
+    """
+
+    def __init__(self, config: MosaicBertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embeddings = nn.Embedding(config.vocabulary_size, config.width)
+        self.token_type_embeddings = nn.Embedding(config.token_types, config.width)
+        self.embedding_norm = nn.LayerNorm(config.width, eps=config.norm_epsilon)
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
+        # Set when weights are loaded; float32 whatever the precision of the weights.
+        self.register_buffer("slopes", None, persistent=False)
+        self.slopes: torch.Tensor
+
+    @property
+    def width(self) -> int:
+        """Columns of a hidden state."""
+        return self.config.width
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.token_embeddings.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Element type of weights and hidden states."""
+        return self.token_embeddings.weight.dtype
+
+    @property
+    def pooled_span(self) -> PooledSpan:
+        """All tokens, ``[CLS]`` and ``[SEP]`` included: what existing DNABERT-S files hold."""
+        return ALL_TOKENS
+
+    def forward(self, tokens_t: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+        """Encode packed sequences.
+
+        Parameters
+        ----------
+        tokens_t : torch.Tensor
+            Integer ids ``[T]``; each sequence with its ``[CLS]`` and ``[SEP]``, one after the other.
+        lengths : sequence of int
+            Tokens of each sequence, summing to T. Neighbours of equal length are attended to together, so
+            sorted lengths are fastest; the result does not depend on the order beyond rounding.
+
+        Returns
+        -------
+        torch.Tensor
+            Hidden states after the last layer, ``[T, width]``.
+        """
+        runs = equal_runs(lengths)
+        bias_hrc = alibi_bias(self.slopes, max(lengths))
+        embedded_td = self.token_embeddings(tokens_t) + self.token_type_embeddings.weight[0]
+        hidden_td = self.embedding_norm(embedded_td)
+        for layer in self.layers:
+            hidden_td = layer(hidden_td, runs, bias_hrc)
+        return cast(torch.Tensor, hidden_td)
+
+
+def load_mosaic_bert(files: ModelFiles, *, device: torch.device, dtype: torch.dtype) -> MosaicBert:
+    """Load a DNABERT-S or DNABERT-2 checkpoint.
+
+    Parameters
+    ----------
+    files : ModelFiles
+        Where it is.
+    device : torch.device
+        Where to compute.
+    dtype : torch.dtype
+        Element type of weights and activations.
+
+    Returns
+    -------
+    MosaicBert
+        Ready to encode.
+
+    Raises
+    ------
+    ModelError
+        If configuration or weights are damaged, incomplete, not explained in full, or not those of a
+        MosaicBERT.
+    """
+    config = MosaicBertConfig.from_dict(files.config)
+    checkpoint = Checkpoint(files.id, files.tensors(), _PREFIX)
+    parts = _parts_of_parameters(config)
+    model = build(lambda: MosaicBert(config), checkpoint, parts, _is_left_over, device=device, dtype=dtype)
+    model.slopes = torch.tensor(alibi_slopes(config.heads), dtype=torch.float32, device=device)
+    return model
+
+
+def load_dna_tokenizer(files: ModelFiles) -> DnaTokenizer:
+    """Load the tokenizer of a DNABERT-S or DNABERT-2 checkpoint.
+
+    Parameters
+    ----------
+    files : ModelFiles
+        Where it is.
+
+    Returns
+    -------
+    DnaTokenizer
+        As ``tokenizer.json`` describes it.
+
+    Raises
+    ------
+    ModelError
+        If there is no such file, it is not a tokenizer of nucleotides, or it has ids that the model's token
+        embedding lacks.
+    """
+    tokenizer = DnaTokenizer.from_file(files.folder / "tokenizer.json")
+    rows = MosaicBertConfig.from_dict(files.config).vocabulary_size
+    if tokenizer.largest_id >= rows:
+        raise ModelError(
+            f"{files.id}: tokenizer.json has ids up to {tokenizer.largest_id}, but config.json says vocab_size "
+            f"{rows}; they must belong together: fetch the model again (nucpro fetch-models)"
+        )
+    return tokenizer
+
+
+class EncoderLayer(nn.Module):
+    """One layer with a norm after attention and one after the gated feed-forward part.
+
+    Parameters
+    ----------
+    config : MosaicBertConfig
+        Shape.
+    """
+
+    def __init__(self, config: MosaicBertConfig) -> None:
+        super().__init__()
+        width, feed_forward_width = config.width, config.feed_forward_width
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.attention_out = nn.Linear(width, width)
+        self.attention_norm = nn.LayerNorm(width, eps=config.norm_epsilon)
+        self.feed_forward_in = nn.Linear(width, 2 * feed_forward_width, bias=False)
+        self.feed_forward_out = nn.Linear(feed_forward_width, width)
+        self.feed_forward_norm = nn.LayerNorm(width, eps=config.norm_epsilon)
+
+    def forward(self, hidden_td: torch.Tensor, runs: Sequence[Run], bias_hrc: torch.Tensor) -> torch.Tensor:
+        """Hidden states ``[T, D]`` after the layer."""
+        context_td = attend(self.query_key_value(hidden_td), runs, bias_hrc)
+        hidden_td = self.attention_norm(hidden_td + self.attention_out(context_td))
+        gate_tf, value_tf = self.feed_forward_in(hidden_td).chunk(2, dim=-1)
+        inner_td = self.feed_forward_out(F.gelu(gate_tf) * value_tf)
+        return cast(torch.Tensor, self.feed_forward_norm(hidden_td + inner_td))
+
+
+def alibi_slopes(heads: int) -> list[float]:
+    """Slope of each attention head's bias.
+
+    Parameters
+    ----------
+    heads : int
+        Number of heads.
+
+    Returns
+    -------
+    list of float
+        For ``n`` heads, a power of two: ``2 ** (-8 / n)`` and its powers up to the n-th. For other numbers: the
+        series of the nearest smaller power of two, then every other slope of the series of its double.
+
+    Notes
+    -----
+    Source: Press et al., ALiBi, arXiv:2108.12409, section 3, and the code that the paper refers to.
+    """
+    nearest = 1 << (heads.bit_length() - 1)
+    series = [2 ** (-8 * power / nearest) for power in range(1, nearest + 1)]
+    between = [2 ** (-8 * power / (2 * nearest)) for power in range(1, 2 * nearest + 1, 2)]
+    return series + between[: heads - nearest]
+
+
+def alibi_bias(slopes_h: torch.Tensor, length: int) -> torch.Tensor:
+    """Bias of every score, ``-slope * |i - j|``, for blocks of queries of sequences up to a length.
+
+    The bias depends on the distance alone, so one table serves every sequence and every block of queries
+    (see :func:`attend`).
+
+    Parameters
+    ----------
+    slopes_h : torch.Tensor
+        float32 ``[H]``.
+    length : int
+        Tokens of the longest sequence.
+
+    Returns
+    -------
+    torch.Tensor
+        float32 ``[H, R, C]``: entry ``(h, r, c)`` is for a key ``c - (C - length) - r`` tokens to the right
+        of its query. R is at most 512; ``C - length`` is the first query of the longest sequence's last block.
+    """
+    rows = min(length, _QUERY_ROWS)
+    last_block = (length - 1) // rows * rows
+    queries_r = torch.arange(rows, device=slopes_h.device)
+    keys_c = torch.arange(-last_block, length, device=slopes_h.device)
+    distances_rc = (queries_r[:, None] - keys_c).abs()
+    return -slopes_h[:, None, None] * distances_rc
+
+
+def attend(mixed_tx: torch.Tensor, runs: Sequence[Run], bias_hrc: torch.Tensor) -> torch.Tensor:
+    """Self-attention with linear biases within each sequence of a packed batch, in float32 throughout.
+
+    Half precision would round a bias of 100 by up to 0.03 (fp16) or 0.25 (bf16), and scores with it; so
+    queries, keys and values are widened first, and only the result takes their element type again.
+
+    Parameters
+    ----------
+    mixed_tx : torch.Tensor
+        ``[T, 3 D]``: queries, keys and values of all heads side by side.
+    runs : sequence of Run
+        Neighbours of equal length; each is a dense block, so no mask is needed.
+    bias_hrc : torch.Tensor
+        From :func:`alibi_bias`, for the longest sequence.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[T, D]``.
+    """
+    heads, rows, columns = bias_hrc.shape
+    last_block = columns - max(run.length for run in runs)
+    context_td = mixed_tx.new_empty(mixed_tx.shape[0], mixed_tx.shape[1] // 3)
+    for run in runs:
+        split = run.block(mixed_tx).view(run.count, run.length, 3, heads, -1)
+        query_nhlk, key_nhlk, value_nhlk = split.float().permute(2, 0, 3, 1, 4)
+        for start in range(0, run.length, rows):
+            stop, left = min(start + rows, run.length), last_block - start
+            block_nhrk = F.scaled_dot_product_attention(
+                query_nhlk[:, :, start:stop],
+                key_nhlk,
+                value_nhlk,
+                attn_mask=bias_hrc[None, :, : stop - start, left : left + run.length],
+            )
+            run.block(context_td)[:, start:stop].copy_(block_nhrk.transpose(1, 2).flatten(2))
+    return context_td
+
+
+def _parts_of_parameters(config: MosaicBertConfig) -> dict[str, list[str]]:
+    """Standard names of the tensors that make each parameter."""
+    names = {
+        "token_embeddings.weight": "embeddings.word_embeddings.weight",
+        "token_type_embeddings.weight": "embeddings.token_type_embeddings.weight",
+    }
+    modules = {"embedding_norm": "embeddings.LayerNorm"}
+    for number in range(config.layers):
+        ours, theirs = f"layers.{number}", f"encoder.layer.{number}"
+        names[f"{ours}.feed_forward_in.weight"] = f"{theirs}.mlp.gated_layers.weight"
+        modules |= {
+            f"{ours}.query_key_value": f"{theirs}.attention.self.Wqkv",
+            f"{ours}.attention_out": f"{theirs}.attention.output.dense",
+            f"{ours}.attention_norm": f"{theirs}.attention.output.LayerNorm",
+            f"{ours}.feed_forward_out": f"{theirs}.mlp.wo",
+            f"{ours}.feed_forward_norm": f"{theirs}.mlp.layernorm",
+        }
+    for ours, theirs in modules.items():
+        names |= {f"{ours}.{kind}": f"{theirs}.{kind}" for kind in ("weight", "bias")}
+    return {ours: [theirs] for ours, theirs in names.items()}
+
+
+def _is_left_over(name: str) -> bool:
+    return name.startswith(_LEFT_OVERS)
