@@ -38,12 +38,12 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cpu")
     if kind != "cuda" or (name != "cuda" and not index.isdecimal()):
         raise UsageError(f"device {name!r} is unknown; allowed are cpu, cuda and cuda:N")
-    count = torch.cuda.device_count()
     if not torch.cuda.is_available():
         raise UsageError(
             f"device {name!r} was asked for, but torch {torch.__version__} finds no CUDA device here; "
             "install a CUDA build of torch, make a GPU visible, or ask for the device cpu"
         )
+    count = torch.cuda.device_count()
     number = int(index) if index else torch.cuda.current_device()
     if number >= count:
         raise UsageError(

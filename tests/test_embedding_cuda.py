@@ -1,0 +1,92 @@
+"""The same vectors on a CUDA device, without waiting for it, and with less memory than a batch needs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import random_esm
+from nucpro.embedding import Embedder, embed, prepare
+from nucpro.models.esm2 import Esm2
+from nucpro.models.tokens import ResidueTokenizer
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+LENGTHS = (1, 2, 30, 30, 77, 99, *[100] * 20, 166, 300, 1024)
+NAMES = [f"record {row}" for row in range(len(LENGTHS))]
+
+
+@pytest.fixture(scope="module")
+def esm():
+    return random_esm.model(hidden_size=256, num_attention_heads=4, intermediate_size=1024)
+
+
+def on_cuda(esm, dtype):
+    return Esm2.from_huggingface(esm, device=torch.device("cuda", 0), dtype=dtype)
+
+
+def vectors(encoder, budget):
+    return embed(NAMES, random_esm.proteins(LENGTHS), Embedder(encoder, budget), ResidueTokenizer()).matrix
+
+
+def cosines(actual, expected):
+    return torch.cosine_similarity(torch.from_numpy(actual), torch.from_numpy(expected))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "least"), [(torch.float32, 0.999999), (torch.float16, 0.9999), (torch.bfloat16, 0.99)]
+)
+def test_vectors_equal_those_of_the_cpu(esm, dtype, least):
+    expected = vectors(Esm2.from_huggingface(esm), 4_096)
+    actual = vectors(on_cuda(esm, dtype), 4_096)
+    assert cosines(actual, expected).min() >= least, f"cosine {cosines(actual, expected).min():.7f} at worst"
+
+
+def test_equal_work_gives_equal_bytes(esm):
+    encoder = on_cuda(esm, torch.float16)
+    first, second = (vectors(encoder, 1_000).tobytes() for _ in range(2))
+    assert first == second
+
+
+def test_several_files_are_under_way_at_once(esm):
+    embedder = Embedder(on_cuda(esm, torch.float16), 1_000)
+    files = [random_esm.proteins(LENGTHS, seed) for seed in range(4)]
+    tokenizer = ResidueTokenizer()
+    pending = [embedder.submit(prepare(NAMES, file, tokenizer, tokens_per_batch=1_000)) for file in files]
+    together = [one.result() for one in pending]
+    assert all(one.done() for one in pending)
+    for file, matrix in zip(files, together, strict=True):
+        np.testing.assert_array_equal(matrix, embed(NAMES, file, embedder, tokenizer).matrix)
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+def test_submitting_never_waits_for_the_device(esm):
+    encoder = on_cuda(esm, torch.float16)
+    plan = prepare(NAMES, random_esm.proteins(LENGTHS), ResidueTokenizer(), tokens_per_batch=1_000)
+    embedder = Embedder(encoder, 1_000)
+    embedder.submit(plan).result()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        pending = embedder.submit(plan)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert np.isfinite(pending.result()).all()
+
+
+def test_batches_are_halved_until_they_fit_into_memory(esm):
+    encoder = on_cuda(esm, torch.float16)
+    sequences = random_esm.proteins(LENGTHS * 25)
+    names = [str(row) for row in range(len(sequences))]
+    expected = embed(names, sequences, Embedder(encoder, 2_000), ResidueTokenizer()).matrix
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    # One batch of all 94,000 tokens needs 200 MB for the feed-forward part alone.
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 100 * 2**20) / total)
+    try:
+        embedder = Embedder(encoder, 10**6)
+        actual = embed(names, sequences, embedder, ResidueTokenizer()).matrix
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert embedder.splits > 0
+    assert cosines(actual, expected).min() >= 0.9999
