@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
+import os
 import random
 import shutil
 import signal
@@ -449,6 +451,27 @@ def test_an_error_names_file_and_record_and_keeps_what_was_finished(demo: Path) 
     # The largest pairs come first, so those were finished.
     assert digests(demo, "fungi.1.1") == GOLDEN["300"]["fungi.1.1"]
     assert not (demo / "viral.1.1.identified_nucleotide.fa").exists()
+
+
+class Killer:
+    """Kill all worker processes as soon as one of them has answered."""
+
+    def started(self, pairs: Sequence[GenomePair], sizes: Sequence[int]) -> None: ...
+
+    def finished(self, report: SourceReport, size: int) -> None:
+        for process in multiprocessing.active_children():
+            process.kill()
+
+
+def test_a_worker_process_that_dies_ends_the_run(tmp_path: Path) -> None:
+    for number in range(1, 101):
+        for path in DEMO.glob("fungi*.gz"):
+            os.link(path, tmp_path / path.name.replace("fungi.1.", f"fungi.{number}."))
+    with pytest.raises(
+        DataError, match="a worker process ended without an answer while 100 pairs of genome"
+    ):
+        build(tmp_path, DatasetOptions(workers=2), Killer())
+    assert 1 <= len(list(tmp_path.glob("*.fa"))) < 200
 
 
 def test_an_error_in_a_worker_process_ends_the_run(demo: Path) -> None:

@@ -114,10 +114,9 @@ def recorded_lengths(data_dir: Path) -> dict[str, int]:
     DataError
         A manifest is damaged.
     """
-    manifests = {
-        source.relative: read_manifest(manifest_path(source)) for source in find_genomes(data_dir).recorded
-    }
-    return {name: manifest.length for name, manifest in manifests.items() if manifest and manifest.outputs}
+    sources = [source for source in find_genomes(data_dir).recorded if _has_files(source)]
+    manifests = {source.relative: read_manifest(manifest_path(source)) for source in sources}
+    return {name: manifest.length for name, manifest in manifests.items() if manifest}
 
 
 def _convert_all(

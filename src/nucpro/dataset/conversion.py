@@ -6,16 +6,17 @@ out. Memory holds one record at a time, and for each GenBank record the place of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 
 import needletail
 
 from nucpro.dataset.genbank import read_annotations
-from nucpro.dataset.identification import frame_records, identify
-from nucpro.dataset.manifest import Manifest, digest_of, outputs_of, read_manifest, write_manifest
+from nucpro.dataset.identification import FrameRecord, frame_records, identify
+from nucpro.dataset.manifest import Manifest, digest_of, read_manifest, write_manifest
 from nucpro.dataset.options import DatasetOptions
 from nucpro.dataset.paths import GenomePair
 from nucpro.dataset.proteins import Absence, Proteins, ProteinStore
@@ -65,19 +66,12 @@ def convert(conversion: Conversion) -> SourceReport:
     if earlier and earlier.fits(options, inputs) and earlier.describes(pair.source):
         return _report(pair, made=False, counts=Counts(**earlier.counts), examples=earlier.examples)
     _require_unsplit(pair)
-    manifest = Manifest(options.length, options.genetic_code, inputs)
-    write_manifest(pair.manifest, manifest)
-    # Until the files of this manifest are complete there are none, rather than some of another length.
-    _remove_outputs(pair)
     report = _report(pair, made=True, counts=Counts(), examples={})
-    _write_source(pair, options, report)
-    report.counts.require_balance(report.name)
-    write_manifest(
-        pair.manifest,
-        replace(
-            manifest, outputs=outputs_of(pair.source), counts=asdict(report.counts), examples=report.examples
-        ),
-    )
+    # The data folder has room for large files; the system's temporary folder may lie in memory.
+    with TemporaryFile(dir=pair.fasta.parent) as file:
+        proteins = ProteinStore(file)
+        _load(pair.genbank, proteins, report)
+        _write_source(pair, options, inputs, proteins, report)
     return report
 
 
@@ -99,21 +93,50 @@ def _require_unsplit(pair: GenomePair) -> None:
             )
 
 
-def _write_source(pair: GenomePair, options: DatasetOptions, report: SourceReport) -> None:
+def _write_source(
+    pair: GenomePair,
+    options: DatasetOptions,
+    inputs: dict[str, str],
+    proteins: ProteinStore,
+    report: SourceReport,
+) -> None:
     source = pair.source
-    # The data folder has room for large files; the system's temporary folder may lie in memory.
-    with TemporaryFile(dir=pair.fasta.parent) as file:
-        proteins = ProteinStore(file)
-        _load(pair.genbank, proteins, report)
-        with (
-            replace_file(source.protein_fasta) as protein,
-            replace_file(source.nucleotide_fasta) as nucleotide,
-        ):
-            for name, bases, found in _annotated_records(pair.fasta, proteins, report):
-                _write_record(name, bases, found, options, report, (nucleotide, protein))
-    if not report.counts.kept_frames:
+    with replace_file(source.protein_fasta) as protein, replace_file(source.nucleotide_fasta) as nucleotide:
+        outputs = _Outputs(nucleotide, protein)
+        for name, bases, found in _annotated_records(pair.fasta, proteins, report):
+            outputs.write(_frames_of(name, bases, found, options, report))
+        report.counts.require_balance(report.name)
+        # Between the old manifest and the new files there are no files, rather than some of another length.
+        _remove_outputs(pair)
+        kind = (options.length, options.genetic_code)
+        write_manifest(
+            pair.manifest, Manifest(*kind, inputs, outputs.digests(), asdict(report.counts), report.examples)
+        )
+    if outputs.empty:
         # A FASTA file without a record is an error to those who read it; a source without one is not.
         _remove_outputs(pair)
+
+
+class _Outputs:
+    """The two FASTA files of a source while they are written."""
+
+    def __init__(self, nucleotide: AtomicFile, protein: AtomicFile) -> None:
+        self.empty = True
+        self._files = {"nucleotide": nucleotide, "protein": protein}
+        self._hashes = {side: hashlib.sha256() for side in self._files}
+
+    def write(self, records: Sequence[FrameRecord]) -> None:
+        self.empty = self.empty and not records
+        texts = {
+            "nucleotide": "".join([f">{record.name}\n{record.nucleotides}\n" for record in records]),
+            "protein": "".join([f">{record.name}\n{record.protein}\n" for record in records]),
+        }
+        for side, text in texts.items():
+            self._files[side].write(text.encode())
+            self._hashes[side].update(text.encode())
+
+    def digests(self) -> dict[str, str | None]:
+        return {side: None if self.empty else content.hexdigest() for side, content in self._hashes.items()}
 
 
 def _load(genbank: Path, proteins: ProteinStore, report: SourceReport) -> None:
@@ -169,14 +192,9 @@ def _read_fasta(path: Path) -> Iterator[tuple[str, str]]:
         raise FastaError(f"{path}: cannot be read as FASTA: {error}; fetch the file again") from error
 
 
-def _write_record(
-    name: str,
-    bases: str,
-    proteins: Proteins,
-    options: DatasetOptions,
-    report: SourceReport,
-    files: tuple[AtomicFile, AtomicFile],
-) -> None:
+def _frames_of(
+    name: str, bases: str, proteins: Proteins, options: DatasetOptions, report: SourceReport
+) -> list[FrameRecord]:
     try:
         identified = identify(name, bases, proteins, options.length, options.genetic_code)
     except FastaError as error:
@@ -189,7 +207,4 @@ def _write_record(
     counts.frames_not_in_cds += identified.frames_not_in_cds
     report.count("ambiguous_chunks", name, identified.ambiguous_chunks)
     report.count("lost_frames", name, identified.lost_frames)
-    records = list(frame_records(name, bases, options.length, identified.kept))
-    nucleotide, protein = files
-    nucleotide.write("".join([f">{record.name}\n{record.nucleotides}\n" for record in records]).encode())
-    protein.write("".join([f">{record.name}\n{record.protein}\n" for record in records]).encode())
+    return list(frame_records(name, bases, options.length, identified.kept))

@@ -8,11 +8,12 @@ looked at, and of these the ``/translation``, the ``/transl_table`` and whether 
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import cast
 
 import gb_io
 
@@ -20,6 +21,8 @@ from nucpro.dataset.codes import STANDARD, is_known
 from nucpro.errors import DataError
 
 __all__ = ["Annotation", "read_annotations"]
+
+_READ_SIZE = 1 << 18
 
 
 @dataclass
@@ -60,8 +63,12 @@ def read_annotations(path: Path) -> Iterator[Annotation]:
     """
     number = 0
     try:
-        with gzip.open(path, "rb") as file:
-            for number, record in enumerate(gb_io.iter(cast(BinaryIO, file)), start=1):
+        # gb-io asks for a few kilobytes at a time, for which gzip is slow.
+        with (
+            gzip.open(path, "rb") as file,
+            io.BufferedReader(cast(io.RawIOBase, file), _READ_SIZE) as buffered,
+        ):
+            for number, record in enumerate(gb_io.iter(buffered), start=1):
                 yield _annotation(path, number, record)
     # gb-io raises RuntimeError for what it cannot parse, and passes on what reading the file raises.
     except (RuntimeError, OSError, EOFError, zlib.error) as error:

@@ -1,8 +1,9 @@
 """The record of how a source was made, ``X.identified.json``.
 
-It is written once before the source's FASTA files are touched and once more, with their digests, when they
-are complete. So a run that was stopped in between leaves a manifest without outputs, and the length of the
-chunks is known at every moment. It holds no times and no absolute paths: equal work gives equal bytes.
+It is written when the source's FASTA files are complete and before they take their names. So a FASTA file of
+this program never lies there without the length of its chunks, and a run that was stopped in between leaves
+a manifest that does not describe what is there. It holds no times and no absolute paths: equal work gives
+equal bytes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from nucpro.dataset.options import DatasetOptions
@@ -36,9 +37,8 @@ class Manifest:
         Choice of :class:`DatasetOptions`.
     inputs : dict of str to str
         SHA-256 of the compressed files, by ``fasta`` and ``genbank``.
-    outputs : dict of str to (str or None), or None
-        SHA-256 of the FASTA files, by ``nucleotide`` and ``protein``, None for both where no frame was kept;
-        None as a whole while they are being made.
+    outputs : dict of str to (str or None)
+        SHA-256 of the FASTA files, by ``nucleotide`` and ``protein``; None where no frame was kept.
     counts : dict of str to int
         See :class:`nucpro.dataset.reports.Counts`.
     examples : dict of str to list of str
@@ -50,9 +50,9 @@ class Manifest:
     length: int
     genetic_code: str
     inputs: dict[str, str]
-    outputs: dict[str, str | None] | None = None
-    counts: dict[str, int] = field(default_factory=dict)
-    examples: dict[str, list[str]] = field(default_factory=dict)
+    outputs: dict[str, str | None]
+    counts: dict[str, int]
+    examples: dict[str, list[str]]
     rules: int = RULES
 
     def is_of_kind(self, options: DatasetOptions) -> bool:
@@ -65,13 +65,10 @@ class Manifest:
 
     def describes(self, source: Source) -> bool:
         """Whether the FASTA files of a source are complete and as this manifest says."""
-        return self.outputs is not None and self.outputs == outputs_of(source)
-
-
-def outputs_of(source: Source) -> dict[str, str | None]:
-    """Digests of the FASTA files of a source, None for one that does not exist."""
-    sides = {"nucleotide": source.nucleotide_fasta, "protein": source.protein_fasta}
-    return {side: digest_of(path) if path.exists() else None for side, path in sides.items()}
+        sides = {"nucleotide": source.nucleotide_fasta, "protein": source.protein_fasta}
+        return self.outputs == {
+            side: digest_of(path) if path.exists() else None for side, path in sides.items()
+        }
 
 
 def digest_of(path: Path) -> str:
@@ -120,7 +117,7 @@ _TYPES = {
     "length": int,
     "genetic_code": str,
     "inputs": dict,
-    "outputs": dict | None,
+    "outputs": dict,
     "counts": dict,
     "examples": dict,
     "rules": int,

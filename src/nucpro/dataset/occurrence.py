@@ -88,7 +88,7 @@ class _HashSet:
 
     def find(self, hashes: Hashes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Find the indices of the given hashes that are in the set, and where in the set they are."""
-        likely = np.flatnonzero(self.table[hashes >> self.shift])
+        likely = np.flatnonzero(self.table[(hashes >> self.shift).view(np.int64)])
         index = np.searchsorted(self.hashes, hashes[likely])
         index[index == len(self.hashes)] = 0
         same = self.hashes[index] == hashes[likely]
@@ -119,14 +119,22 @@ def _row_hashes(residues: Residues) -> Hashes:
 
 
 def _window_hashes(text: Residues, length: int) -> Iterator[tuple[int, Hashes]]:
-    """Yield the position of a block of windows and the hash of each window: that of its residues as a row."""
+    """Yield the position of a block of windows and the hash of each window: that of its residues as a row.
+
+    The array is used again for the next block.
+    """
     count = len(text) - length + 1
     block = min(_TEXT_BLOCK, count)
     powers = _powers(_MULTIPLIER, block + length - 1)
     inverse = _powers(_INVERSE, block)
+    values, hashes = np.empty_like(powers), np.empty_like(inverse)
     sums = np.zeros(block + length, dtype=np.uint64)
     for begin in range(0, count, block):
         part = text[begin : begin + block + length - 1]
         windows = len(part) - length + 1
-        np.cumsum(_LETTERS[part] * powers[: len(part)], out=sums[1 : len(part) + 1])
-        yield begin, (sums[length : length + windows] - sums[:windows]) * inverse[:windows]
+        np.take(_LETTERS, part, out=values[: len(part)], mode="clip")
+        np.multiply(values[: len(part)], powers[: len(part)], out=values[: len(part)])
+        np.cumsum(values[: len(part)], out=sums[1 : len(part) + 1])
+        np.subtract(sums[length : length + windows], sums[:windows], out=hashes[:windows])
+        np.multiply(hashes[:windows], inverse[:windows], out=hashes[:windows])
+        yield begin, hashes[:windows]
