@@ -13,6 +13,8 @@ from nucpro.errors import FastaError, ModelError
 from nucpro.fasta import NUCLEOTIDES
 from nucpro.models.dna_tokens import BASE_LETTERS, DnaTokenizer
 
+LIMIT = 10_000
+
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
@@ -38,7 +40,7 @@ def expected_ids(file, sequence):
 
 def test_ids_are_those_of_the_file_without_its_padding(file, tokenizer):
     sequences = [*mosaic.chunks(20), b"A", b"ACGTN"]
-    encoded = tokenizer.encode([str(row) for row in range(22)], sequences)
+    encoded = tokenizer.encode([str(row) for row in range(22)], sequences, LIMIT)
     expected = [expected_ids(file, sequence) for sequence in sequences]
     assert encoded.tokens.tolist() == [token for ids in expected for token in ids]
     assert encoded.lengths.tolist() == [len(ids) for ids in expected]
@@ -49,7 +51,7 @@ def test_the_real_tokenizer_gives_the_published_tokens(real_data):
     file = real_data / "dnabert_s" / "tokenizer.json"
     tokenizer = DnaTokenizer.from_file(file)
     sequences = mosaic.chunks(50)
-    encoded = tokenizer.encode([str(row) for row in range(50)], sequences)
+    encoded = tokenizer.encode([str(row) for row in range(50)], sequences, LIMIT)
     assert encoded.tokens.tolist() == [token for chunk in sequences for token in expected_ids(file, chunk)]
     assert (tokenizer.largest_id, encoded.unknown) == (4095, 0)
 
@@ -63,7 +65,7 @@ def test_sequences_longer_than_the_baked_in_truncation_are_whole(tokenizer):
 
 def test_long_sequences_are_cut_after_bases_and_counted(tokenizer):
     (whole,) = mosaic.chunks(1, length=12_000)
-    encoded = tokenizer.encode("abc", [whole, whole[:10_000], whole[:9_999]])
+    encoded = tokenizer.encode("abc", [whole, whole[:10_000], whole[:9_999]], LIMIT)
     cut, fits, shorter = encoded.lengths
     assert encoded.truncated == 1
     assert encoded.tokens[:cut].tolist() == encoded.tokens[cut : cut + fits].tolist()
@@ -71,22 +73,24 @@ def test_long_sequences_are_cut_after_bases_and_counted(tokenizer):
 
 
 def test_letters_without_a_token_are_counted(tokenizer):
-    encoded = tokenizer.encode("ab", [b"ACGTNNNNACGU", BASE_LETTERS.encode()])
+    encoded = tokenizer.encode("ab", [b"ACGTNNNNACGU", BASE_LETTERS.encode()], LIMIT)
     assert encoded.unknown == 5 + 12
 
 
 def test_every_unknown_letter_is_one_token(tokenizer):
-    encoded = tokenizer.encode(["a"], [b"N" * 50])
+    encoded = tokenizer.encode(["a"], [b"N" * 50], LIMIT)
     assert (encoded.tokens.tolist(), encoded.unknown) == ([1, *[0] * 50, 2], 50)
 
 
 def test_case_does_not_matter(tokenizer):
-    lower, upper = (tokenizer.encode(["a"], [word]).tokens for word in (b"acgtnryacca", b"ACGTNRYACCA"))
+    lower, upper = (
+        tokenizer.encode(["a"], [word], LIMIT).tokens for word in (b"acgtnryacca", b"ACGTNRYACCA")
+    )
     assert lower.tolist() == upper.tolist()
 
 
 def test_no_sequences_are_no_tokens(tokenizer):
-    encoded = tokenizer.encode([], [])
+    encoded = tokenizer.encode([], [], LIMIT)
     assert (len(encoded.tokens), len(encoded.lengths), encoded.truncated, encoded.unknown) == (0, 0, 0, 0)
 
 
@@ -107,7 +111,7 @@ def test_a_letter_that_is_no_nucleotide_is_named_with_its_place(tokenizer, lette
 
 def test_an_empty_sequence_is_named(tokenizer):
     with pytest.raises(FastaError, match="record 'b': the sequence is empty; remove the record"):
-        tokenizer.encode("ab", [b"A", b""])
+        tokenizer.encode("ab", [b"A", b""], LIMIT)
 
 
 def test_the_digest_ignores_padding_and_the_order_of_fields(content, tokenizer):

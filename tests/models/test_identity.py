@@ -11,6 +11,7 @@ import torch
 import random_esm
 from nucpro.models.config import Esm2Config
 from nucpro.models.identity import WeightsIdentity, describe_model, describe_options
+from nucpro.models.packing import RESIDUES_ONLY
 from nucpro.models.tokens import ESM_VOCABULARY, ResidueTokenizer
 from nucpro.models.weights import locate
 
@@ -24,7 +25,7 @@ def describe(folder, token_dropout="auto", vocabulary=ESM_VOCABULARY):
     files = locate(str(folder))
     config = Esm2Config.from_dict(files.config, token_dropout)
     model = describe_model(WeightsIdentity.of_files(files), config, ResidueTokenizer(vocabulary))
-    return model | describe_options(config, "fp16", 1024)
+    return model | describe_options("fp16", RESIDUES_ONLY, 1024)
 
 
 def test_the_description_is_plain_and_names_no_path(folder):

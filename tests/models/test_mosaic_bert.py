@@ -13,7 +13,6 @@ import torch
 import random_mosaic_bert as mosaic
 from nucpro.embedding import Embedder, embed
 from nucpro.errors import ModelError
-from nucpro.models.dna_tokens import MAX_BASES
 from nucpro.models.mosaic_bert import (
     MosaicBertConfig,
     alibi_bias,
@@ -104,7 +103,7 @@ def test_vectors_are_means_of_all_tokens(saved, encoder, tokenizer):
     tokens, lengths = mosaic.packed(tokenizer, sequences)
     hidden = mosaic.reference(saved, tokens, lengths)
     expected = torch.stack([part.mean(dim=0) for part in hidden.split(lengths)])
-    vectors = embed("abcdefgh", sequences, Embedder(encoder), tokenizer, max_residues=MAX_BASES)
+    vectors = embed("abcdefgh", sequences, Embedder(encoder), tokenizer, max_residues=10_000)
     assert_close(torch.from_numpy(vectors.matrix), expected)
 
 
@@ -150,6 +149,16 @@ def test_half_precision_does_not_round_the_bias(dtype):
     scores[distance] += score
     expected = float(scores.softmax(dim=0)[distance])
     assert share == pytest.approx(expected, rel=torch.finfo(dtype).eps)
+
+
+def test_attention_is_computed_in_float32_whatever_the_precision():
+    lengths = [40, 40, 9]
+    mixed = torch.randn(sum(lengths), 36, generator=torch.Generator().manual_seed(0)).half()
+    half, full = (
+        attend(inputs, equal_runs(lengths), alibi_bias(torch.tensor(alibi_slopes(3)), max(lengths)))
+        for inputs in (mixed, mixed.float())
+    )
+    assert torch.equal(half, full.half())
 
 
 def test_slopes_of_twelve_heads_are_those_of_eight_then_every_other_of_sixteen():
@@ -288,9 +297,9 @@ def test_a_configuration_that_lies_is_refused(saved, changes, message):
 
 def test_a_tokenizer_that_is_not_the_models_is_refused(folder):
     config = folder / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"vocab_size": 90}))
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"vocab_size": 95}))
     with pytest.raises(
-        ModelError, match=r"my model: tokenizer.json has ids up to 95, but .* vocab_size 90; they"
+        ModelError, match=r"my model: tokenizer.json has ids up to 95, but .* vocab_size 95; they"
     ):
         load_dna_tokenizer(locate(str(folder)))
 

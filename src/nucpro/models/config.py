@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from nucpro.errors import ModelError, UsageError
 from nucpro.models.config_fields import MOST_LAYERS, positive, refuse_other_values, size
@@ -57,6 +57,8 @@ class Esm2Config:
     token_dropout : bool
         Whether token embeddings are scaled by 0.88, as in training with dropped tokens.
     """
+
+    architecture: ClassVar[str] = "esm2"
 
     vocabulary_size: int
     width: int

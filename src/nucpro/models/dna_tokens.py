@@ -22,14 +22,10 @@ from nucpro.errors import FastaError, ModelError
 from nucpro.models.tensors import read_json
 from nucpro.models.tokens import EncodedSequences
 
-__all__ = ["BASE_LETTERS", "MAX_BASES", "DnaTokenizer"]
+__all__ = ["BASE_LETTERS", "DnaTokenizer"]
 
 BASE_LETTERS = "ACGTURYSWKMBDHVN"
 """Letters of a nucleotide sequence: the bases, U, and the IUPAC ambiguity codes."""
-MAX_BASES = 10_000
-"""Bases after which a sequence is cut off: at most as many tokens (all unknown), and commonly a fifth of that.
-
-DNABERT-S has no limit of its own, but the cost of attention grows with the square of the tokens."""
 
 _ALLOWED = BASE_LETTERS.encode()
 _BASES = "ACGT"
@@ -97,9 +93,7 @@ class DnaTokenizer:
         """sha256 (hex) of everything in ``tokenizer.json`` but padding and truncation."""
         return self._digest
 
-    def encode(
-        self, names: Sequence[str], sequences: Sequence[bytes], limit: int = MAX_BASES
-    ) -> EncodedSequences:
+    def encode(self, names: Sequence[str], sequences: Sequence[bytes], limit: int) -> EncodedSequences:
         """Token ids of sequences, in their order.
 
         Parameters
@@ -109,7 +103,9 @@ class DnaTokenizer:
         sequences : sequence of bytes
             Nucleotide letters, at least one each.
         limit : int
-            Bases that are kept of a sequence; a longer one loses its end and is counted.
+            Bases that are kept of a sequence; a longer one loses its end and is counted. DNABERT-S has no limit
+            of its own, but the cost of attention grows with the square of the tokens: commonly a fifth of the
+            bases, and one a base where all are unknown.
 
         Returns
         -------

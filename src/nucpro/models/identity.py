@@ -9,17 +9,25 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from nucpro.models.config import Esm2Config
-from nucpro.models.packing import RESIDUES_ONLY
-from nucpro.models.tokens import ResidueTokenizer
+from nucpro.models.mosaic_bert import MosaicBertConfig
+from nucpro.models.packing import PooledSpan
 from nucpro.models.weights import ModelFiles
 
-__all__ = ["WeightsIdentity", "describe_model", "describe_options"]
+__all__ = ["Vocabulary", "WeightsIdentity", "describe_model", "describe_options"]
+
+
+class Vocabulary(Protocol):
+    """A tokenizer, as far as it decides which vectors are made."""
+
+    def digest(self) -> str:
+        """sha256 (hex) of everything that decides its ids."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ class WeightsIdentity:
 
 
 def describe_model(
-    weights: WeightsIdentity, config: Esm2Config, tokenizer: ResidueTokenizer
+    weights: WeightsIdentity, config: Esm2Config | MosaicBertConfig, tokenizer: Vocabulary
 ) -> dict[str, str | int | float | None]:
     """Plain values that say which model makes the vectors.
 
@@ -87,44 +95,43 @@ def describe_model(
     ----------
     weights : WeightsIdentity
         Its weights.
-    config : Esm2Config
-        Its shape.
-    tokenizer : ResidueTokenizer
-        Its vocabulary.
+    config : Esm2Config or MosaicBertConfig
+        Its shape, and the options that it carries (token dropout).
+    tokenizer : Vocabulary
+        Its tokenizer.
 
     Returns
     -------
     dict
-        ``id``, ``revision``, ``weights_sha256``, the architecture's numbers, a digest of the vocabulary.
+        ``id``, ``revision``, ``weights_sha256``, the architecture's name and numbers, a digest of the vocabulary.
     """
     numbers: dict[str, Any] = asdict(config)
-    del numbers["token_dropout"]  # an option, not part of the model
-    return {**asdict(weights), "architecture": "esm2", **numbers, "vocabulary_sha256": tokenizer.digest()}
+    return {
+        **asdict(weights),
+        "architecture": config.architecture,
+        **numbers,
+        "vocabulary_sha256": tokenizer.digest(),
+    }
 
 
-def describe_options(config: Esm2Config, precision: str, max_residues: int) -> dict[str, str | int | bool]:
+def describe_options(precision: str, span: PooledSpan, limit: int) -> dict[str, str | int]:
     """Plain values of the options that change vectors.
 
     Parameters
     ----------
-    config : Esm2Config
-        Knows whether token embeddings are scaled.
     precision : str
         ``fp32``, ``fp16`` or ``bf16``.
-    max_residues : int
-        Where longer sequences are cut.
+    span : PooledSpan
+        Tokens that a vector is the mean of.
+    limit : int
+        Where longer sequences are cut, in residues or bases.
 
     Returns
     -------
     dict
-        ``token_dropout``, ``precision``, ``pooling`` and ``max_residues``.
+        ``precision``, ``pooling`` and ``max_residues``.
     """
-    return {
-        "token_dropout": config.token_dropout,
-        "precision": precision,
-        "pooling": RESIDUES_ONLY.name,
-        "max_residues": max_residues,
-    }
+    return {"precision": precision, "pooling": span.name, "max_residues": limit}
 
 
 def _tensor_digest(model: nn.Module) -> str:
