@@ -96,6 +96,8 @@ class Prepared:
         Batch k holds the sequences ``bounds[k]`` to ``bounds[k + 1]`` (exclusive) of the plan.
     truncated : int
         Sequences that were too long and lost their end.
+    unknown : int
+        Tokens that the model does not know.
     """
 
     names: tuple[str, ...]
@@ -104,6 +106,7 @@ class Prepared:
     order: IntVector
     bounds: tuple[int, ...]
     truncated: int
+    unknown: int = 0
 
     @property
     def tokens(self) -> int:
@@ -235,6 +238,7 @@ def prepare(
         order=order,
         bounds=plan_batches(lengths, tokens_per_batch),
         truncated=encoded.truncated,
+        unknown=encoded.unknown,
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import random_mosaic_bert as mosaic
-from nucpro.embedding import Embedder, embed
+from nucpro.embedding import Embedder, embed, prepare
 from nucpro.errors import ModelError
 from nucpro.models.mosaic_bert import (
     MosaicBertConfig,
@@ -105,6 +105,11 @@ def test_vectors_are_means_of_all_tokens(saved, encoder, tokenizer):
     expected = torch.stack([part.mean(dim=0) for part in hidden.split(lengths)])
     vectors = embed("abcdefgh", sequences, Embedder(encoder), tokenizer, max_residues=10_000)
     assert_close(torch.from_numpy(vectors.matrix), expected)
+
+
+def test_unknown_tokens_reach_whoever_prepares(tokenizer):
+    prepared = prepare("ab", [b"NNACGT", b"ACGTR"], tokenizer, tokens_per_batch=100)
+    assert (prepared.unknown, prepared.tokens) == (3, len(prepared.token_ids))
 
 
 @pytest.mark.parametrize("budget", [1, 100, 250, 10_000])
