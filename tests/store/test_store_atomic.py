@@ -17,9 +17,8 @@ from pathlib import Path
 import pytest
 
 from nucpro import store
-from nucpro.layout import Side
 from nucpro.errors import StoreError
-from nucpro.layout import TEMPORARY_MARK
+from nucpro.layout import TEMPORARY_MARK, Side
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path: Path) -> None:
@@ -107,6 +106,7 @@ import resource, signal, sys
 from pathlib import Path
 import numpy as np
 from nucpro import store
+from nucpro.layout import Side
 from nucpro.errors import StoreError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -156,6 +156,13 @@ def test_a_file_system_that_cannot_sync_folders_is_no_error() -> None:
         os.fsync(folder := os.open("/proc/self", os.O_RDONLY))
     os.close(folder)
     store.sync_folder(Path("/proc/self"))
+
+
+def test_a_folder_that_cannot_be_synced_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(
+        StoreError, match="missing: cannot be written: No such file or directory; create the folder"
+    ):
+        store.sync_folder(tmp_path / "missing")
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

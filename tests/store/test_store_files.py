@@ -17,8 +17,8 @@ from store_builders import container, ids_of, matrix, put, tensor
 from store_builders import proteins as file_pickle
 
 from nucpro import store
-from nucpro.layout import Side
 from nucpro.errors import StoreError
+from nucpro.layout import Side
 
 META = {
     "model": "fastesm",
@@ -222,6 +222,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from nucpro import store
+from nucpro.layout import Side
 vectors = np.arange(12, dtype=np.float32).reshape(3, 4)
 print(store.write_vectors(Path(sys.argv[1]), ["a", "b", "ç"], vectors, {"b": 1, "a": [1.5]}, Side.DNA).digest)
 assert "torch" not in sys.modules
@@ -249,6 +250,12 @@ class TestRefusedToWrite:
             (["a"], matrix(1, 3).astype(np.float16), None, "its vectors are float16 of shape (1, 3)"),
             (["a"], matrix(1, 3)[0], None, "its vectors are float32 of shape (3,)"),
             (["a"], matrix(1, 0), None, "its vectors are float32 of shape (1, 0)"),
+            (
+                ["a"],
+                np.broadcast_to(np.float32(1), (1, 2**30)),
+                None,
+                "1 rows need 4294967296 bytes, a file holds at",
+            ),
             ([], matrix(0, 3), None, "its ids are a list of length 0"),
             (["a", 5], matrix(2, 3), None, "id of row 1 is int 5, expected a str"),
             (["a", "b", "a"], matrix(3, 3), None, "1 of its ids are there more than once: 'a'"),
@@ -386,6 +393,7 @@ class TestRefusedToRead:
             (merged(None), "'labels' holds NoneType"),
             (merged([1.0, 2.0]), "'labels' holds 2 floats"),
             (merged(torch.tensor([3])), "'labels' holds 3"),
+            (merged(torch.tensor([1.0]).bfloat16()), "'labels' holds a bfloat16 tensor of shape (1,)"),
             (
                 merged([1], meta={"x": (1,)}),
                 "meta.x is a tuple of length 1, expected str, int, float, bool, None",

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from store_builders import (
     NO_HOOKS,
     PERSISTENT_ID,
@@ -32,8 +33,8 @@ from store_builders import (
 )
 
 from nucpro import store
-from nucpro.layout import Side
 from nucpro.errors import StoreError
+from nucpro.layout import Side
 from nucpro.store.pickles import load
 
 GOOD = proteins(tensor(0, (12,), (1,)))
@@ -280,6 +281,13 @@ def twice() -> bytes:
         return with_member("archive/data.pkl", b"\x80\x02cos\nsystem\n.")
 
 
+def saved_by_torch() -> bytes:
+    """Archive with the 64-bit directory records that torch writes."""
+    buffer = io.BytesIO()
+    torch.save({"proteins": ["a"], "data": [torch.ones(3)]}, buffer)
+    return buffer.getvalue()
+
+
 def before(data: bytes) -> bytes:
     """Archive behind other bytes, with all its offsets right."""
     buffer = io.BytesIO(data)
@@ -405,6 +413,14 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: edited(longer(FILE, 50), END, 8, b"\4\0\4\0"),
         "directory is damaged at member 4 of 4",
     ),
+    "two directory records that disagree": (
+        lambda: edited(saved_by_torch(), b"PK\x06\x06", 24, bytes([9]) + bytes(7) + bytes([9]) + bytes(7)),
+        "its two directory records disagree",
+    ),
+    "directory record elsewhere": (
+        lambda: edited(saved_by_torch(), b"PK\x06\x06", 0, b"XX"),
+        "its two directory records disagree",
+    ),
     "several volumes": (
         lambda: edited(FILE, END, 4, b"\1\0"),
         "is one volume of several, or carries a comment",
@@ -453,6 +469,7 @@ BOMBED = """
 import resource, sys
 from pathlib import Path
 from nucpro import store
+from nucpro.layout import Side
 from nucpro.errors import StoreError
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + int(sys.argv[1])

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from store_builders import container, ids_of, matrix, wanted
 
 from nucpro import store
-from nucpro.layout import Side
 from nucpro.errors import StoreError
+from nucpro.layout import Side
 from nucpro.store.emitter import dump
 from nucpro.store.pickles import Storage, Tensor, load
 

@@ -125,18 +125,14 @@ class Archive:
         Parameters
         ----------
         name : str
-            Name below the archive's folder, such as ``data.pkl`` or ``data/0``.
+            Name below the archive's folder: ``data.pkl``, or ``data/N`` for N of `storage_sizes`.
 
         Raises
         ------
         StoreError
-            The member is missing, its header does not agree with the directory, or its bytes are damaged.
+            The member's header does not agree with the directory, or its bytes are damaged.
         """
-        member = self._members.get(name)
-        if member is None:
-            self._fail(
-                f"has no member {name!r} among its {len(self._members)}, so it is no file of torch.save"
-            )
+        member = self._members[name]
         start = self._start_of(member)
         data = self._fetch(start, member.size)
         crc = zlib.crc32(data)

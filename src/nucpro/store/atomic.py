@@ -162,7 +162,7 @@ def replace_file(path: Path, expected: int | None = None) -> Iterator[AtomicFile
         target._complete()
         with target._explained():
             temporary.replace(path)
-            sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         # Closing flushes once more, which fails again on a full disk; the first error is the one to show.
         with suppress(OSError):
@@ -203,36 +203,43 @@ def remove_temporaries(folder: Path) -> list[str]:
     StoreError
         The folder cannot be read, or a file cannot be removed.
     """
-    removed: list[str] = []
     try:
-        for entry in os.scandir(folder):
-            if (
-                entry.name.startswith(".")
-                and TEMPORARY_MARK in entry.name
-                and not entry.is_dir(follow_symlinks=False)
-            ):
-                Path(entry.path).unlink(missing_ok=True)
-                removed.append(entry.name)
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
+        left = [name for name in names if name.startswith(".") and TEMPORARY_MARK in name]
+        for name in left:
+            (folder / name).unlink(missing_ok=True)
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise StoreError(
-            f"{folder}: leftover files cannot be removed: {error.strerror}; {_remedy(error)}"
-        ) from error
-    return sorted(removed)
+        problem = f"leftover files cannot be removed: {error.strerror}"
+        raise StoreError(f"{folder}: {problem}; {_remedy(error)}") from error
+    return left
 
 
 def sync_folder(folder: Path) -> None:
-    """Force the rename to disk, where the file system can do that for a folder."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Force renames in a folder to disk, where the file system can do that.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder that a file or folder was renamed in.
+
+    Raises
+    ------
+    StoreError
+        The folder cannot be opened, or the disk failed.
+    """
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         # Some network file systems refuse to sync a folder; their renames reach the server as they are.
         if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
-            raise
-    finally:
-        os.close(descriptor)
+            raise _cannot_write(folder, error, 0, None) from error
 
 
 def _cannot_write(path: Path, error: OSError, done: int, expected: int | None) -> StoreError:

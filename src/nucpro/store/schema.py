@@ -238,7 +238,8 @@ def _matrix(data: object, count: int, place: Place) -> tuple[Tensor, int]:
 
 def _label(labels: object, place: Place) -> int | Tensor:
     """Give the one label, or the tensor of one element that holds it."""
-    if isinstance(labels, Tensor) and labels.shape in {(), (1,)}:
+    # NumPy has no bfloat16, and nobody saves a label in it.
+    if isinstance(labels, Tensor) and labels.shape in {(), (1,)} and labels.storage.dtype != "bfloat16":
         return labels
     first = labels[0] if isinstance(labels, list) and len(labels) == 1 else labels
     if type(first) is not int or first not in {0, 1}:
