@@ -19,7 +19,7 @@ except ModuleNotFoundError:  # a clone that is not installed
 
 from nucpro import fasta, merge, store
 from nucpro.errors import DimensionError, UsageError
-from nucpro.layout import CATEGORIES, CLASS_NAMES, MAX_RESIDUES, SEQUENCES_PER_FILE, VIRAL
+from nucpro.layout import CATEGORIES, CLASS_NAMES, MAX_RESIDUES, SEQUENCES_PER_FILE, VIRAL, Side
 from nucpro.layout import DNA_WIDTH as DNA_DIM
 from nucpro.layout import MERGED_WIDTH as MERGED_DIM
 from nucpro.layout import PROTEIN_WIDTH as PROTEIN_DIM
@@ -28,7 +28,7 @@ from nucpro.options import Options
 if TYPE_CHECKING:
     import torch
 
-    from nucpro.encoders import ProteinEncoder
+    from nucpro.encoders import FastaEncoder
 
 __all__ = [
     "DNA_DIM",
@@ -45,7 +45,7 @@ __all__ = [
     "validate_merged_output",
 ]
 
-_encoders: weakref.WeakKeyDictionary[Any, ProteinEncoder] = weakref.WeakKeyDictionary()
+_encoders: weakref.WeakKeyDictionary[Any, FastaEncoder] = weakref.WeakKeyDictionary()
 
 
 def extract_fast_esm(
@@ -84,7 +84,7 @@ def extract_fast_esm(
     Raises
     ------
     FastaError, ModelError, ExtractionError, StoreError
-        See :meth:`nucpro.encoders.ProteinEncoder.extract`.
+        See :meth:`nucpro.encoders.FastaEncoder.extract`.
     """
     import torch  # noqa: PLC0415
 
@@ -94,7 +94,7 @@ def extract_fast_esm(
     return list(vectors.names), list(torch.from_numpy(vectors.matrix).unbind(0))
 
 
-def as_encoder(model: Any = None, tokenizer: Any = None) -> ProteinEncoder:
+def as_encoder(model: Any = None, tokenizer: Any = None) -> FastaEncoder:
     """Turn what scripts pass as a model into an encoder of nucpro; a model object is taken over once.
 
     Raises
@@ -104,11 +104,11 @@ def as_encoder(model: Any = None, tokenizer: Any = None) -> ProteinEncoder:
     """
     from nucpro import encoders  # noqa: PLC0415
 
-    if isinstance(model, encoders.ProteinEncoder):
+    if isinstance(model, encoders.FastaEncoder):
         return model
     if model is None:
         options = Options()
-        return encoders.load(encoders.identify(options), options)
+        return encoders.load(encoders.identify(options, Side.PROTEIN), options)
     if model not in _encoders:
         _encoders[model] = encoders.of_huggingface(model, tokenizer)
     return _encoders[model]

@@ -38,22 +38,24 @@ from units import (
 )
 
 from nucpro.checkpoint import Checkpoint
+from nucpro.cli.arguments import log_file
 from nucpro.cli.console import FileBar, Terminated, console, exit_code_of
-from nucpro.cli.extract import add_arguments, log_file
+from nucpro.cli.extract import add_arguments
 from nucpro.cli.main import leave
 from nucpro.errors import PreflightError
 from nucpro.layout import CLASS_NAMES, DataFolder, FilePair, SourceFinder
 from nucpro.options import Options
-from nucpro.pipeline import DNA_COMMAND, Job, validate_folder
+from nucpro.pipeline import embed_dna, validate_folder
 from nucpro.plan import PlanItem
 from nucpro.preflight import dna_problems
+from nucpro.protein_job import DNA_COMMAND, ProteinJob
 from nucpro.recipe import Recipe
 
 logger = logging.getLogger("nucpro.extract_training_data")
 
 
 def discover_training_data(
-    data_dir: str | Path = "./data/", *, job: Job | None = None
+    data_dir: str | Path = "./data/", *, job: ProteinJob | None = None
 ) -> tuple[list[str], list[str]]:
     """Find the nucleotide files to use: all full viral ones, and a balanced choice of full host files.
 
@@ -105,7 +107,7 @@ def extract_all(
     tokenizer: Any,
     checkpoint_path: str | Path,
     *,
-    job: Job | None = None,
+    job: ProteinJob | None = None,
 ) -> int:
     """Embed all protein files that are not done, viral ones first; returns how many were made.
 
@@ -124,27 +126,29 @@ def extract_all(
     with _job(Path(checkpoint_path).parent, job) as work:
         if job is None:
             _compare(work, (*viral_protein_files, *host_protein_files), encoder.recipe)
-        with FileBar(work.progress) as bar:  # a tqdm bar that counts files and estimates by residues
+        with FileBar() as bar:  # a tqdm bar that counts files and estimates by residues
+            bar.show(work.progress)
             for _ in work.extract(extract_one, join):
                 bar.show(work.progress)
         return work.statistics.files
 
 
-def merge_all(viral_files: Sequence[str], host_files: Sequence[str], *, job: Job | None = None) -> int:
+def merge_all(viral_files: Sequence[str], host_files: Sequence[str], *, job: ProteinJob | None = None) -> int:
     """Join DNA and protein vectors of all files, matched by id; returns how many were merged.
 
     Within the job most are merged already, in worker processes, while the GPU was at work; this waits for
     the rest.
     """
     if job is not None:
-        return job.merge()
+        job.finish()
+        return job.statistics.merged
     pairs = [_pair(path) for path in (*viral_files, *host_files)]
     for pair in pairs:
         merge_data(pair.dna_vectors, pair.protein_vectors, pair.merged, CLASS_NAMES[pair.label])
     return len(pairs)
 
 
-def validate_all(data_dir: str | Path = "./data/", *, job: Job | None = None) -> None:
+def validate_all(data_dir: str | Path = "./data/", *, job: ProteinJob | None = None) -> None:
     """Read everything back from disk and check it; the last line says that it passed.
 
     Then open one file of each class as a training script would, with ``torch.load``.
@@ -191,7 +195,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(options: Options) -> None:
     """Call the steps in their order."""
-    with Job(options) as job:
+    if options.with_dna:
+        embed_dna(options)
+    with ProteinJob(options) as job:
         viral_files, host_files = discover_training_data(options.data_dir, job=job)
         job.check()  # validate_prerequisites, and everything else that can be checked; nothing is touched
         job.show()
@@ -213,15 +219,16 @@ def run(options: Options) -> None:
 
 
 @contextmanager
-def _job(data_dir: str | Path, job: Job | None) -> Iterator[Job]:
+def _job(data_dir: str | Path, job: ProteinJob | None) -> Iterator[ProteinJob]:
     """Give the job that a step is part of, or one of its own for a step that is called alone."""
-    with nullcontext(job) if job is not None else Job(Options(Path(data_dir))) as present:
+    with nullcontext(job) if job is not None else ProteinJob(Options(Path(data_dir))) as present:
         yield present
 
 
-def _compare(job: Job, protein_files: Sequence[str], recipe: Recipe) -> None:
+def _compare(job: ProteinJob, protein_files: Sequence[str], recipe: Recipe) -> None:
     job.take([_pair(path) for path in protein_files])
-    problems = job.inputs(with_dna=False)
+    job.needs_dna = False
+    problems = job.inputs()
     if problems:
         raise PreflightError(problems)
     job.compare(recipe)

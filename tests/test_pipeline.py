@@ -170,7 +170,7 @@ def test_long_proteins_are_cut_counted_and_reported(
     add_dna(add_source(tmp_path, "viral.1.1", long), (1,))
     assert main(["extract", *arguments(tmp_path, model)]) == 0
     output = capsys.readouterr().out
-    assert "4 proteins are longer than the model reads, and will be cut" in output
+    assert "4 sequences are longer than the model reads, and will be cut" in output
     assert "4 sequences were cut at the longest input of the model" in output
 
 

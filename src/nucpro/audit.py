@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from nucpro.encoders import Identified, load
 from nucpro.errors import ValidationError
 from nucpro.fasta import Records, read
-from nucpro.layout import SEED
+from nucpro.layout import SEED, Side
 from nucpro.options import Options
 from nucpro.plan import Plan
-from nucpro.store import read_protein
+from nucpro.store import read_vectors
 
 __all__ = ["WORST_COSINE", "audit"]
 
@@ -79,7 +79,7 @@ def _sample(plan: Plan, count: int) -> list[tuple[Path, Path, list[int]]]:
 
 
 def _rows_of(path: Path, ids: list[str]) -> NDArray[np.float32]:
-    vectors = read_protein(path)
+    vectors = read_vectors(path, Side.PROTEIN)
     row_of = {name: row for row, name in enumerate(vectors.ids)}
     return np.asarray(vectors.vectors[[row_of[name] for name in ids]])
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from nucpro.layout import DataFolder
+from nucpro.layout import DataFolder, Side
 from nucpro.recipe import Recipe
 from nucpro.store import Written, write_text
 
@@ -119,10 +119,9 @@ class Checkpoint:
             self.completed.append(key)
             self._append({"completed": key})
 
-    @property
-    def recipe(self) -> Recipe | None:
-        """Recipe of the last run; None before the first one."""
-        entry = self._facts.get(_RECIPE)
+    def recipe_of(self, side: Side) -> Recipe | None:
+        """Recipe of the last run on a side; None before the first one."""
+        entry = self._facts.get(f"{_RECIPE}:{side}")
         if entry is None:
             return None
         try:
@@ -133,8 +132,8 @@ class Checkpoint:
     def remember_recipe(self, recipe: Recipe) -> None:
         """Record how this run makes vectors."""
         entry = {"kind": recipe.kind, "made_by": dict(recipe.made_by), "width": recipe.width}
-        self._facts[_RECIPE] = entry
-        self._append({_RECIPE: entry})
+        self._facts[f"{_RECIPE}:{recipe.kind}"] = entry
+        self._append({f"{_RECIPE}:{recipe.kind}": entry})
 
     def restart(self, completed: Iterable[Path]) -> None:
         """Set the list of completed files to what was found to be done."""

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from nucpro.checkpoint import Checkpoint, Stamp
 from nucpro.errors import FastaError
-from nucpro.fasta import NUCLEOTIDES, RESIDUES, FastaFacts, count, inspect
-from nucpro.layout import MAX_RESIDUES, FilePair, Source, split_number
+from nucpro.fasta import ALPHABETS, LIMITS, FastaFacts, count, inspect
+from nucpro.layout import FilePair, Side, Source, split_number
 from nucpro.workers import Workers
 
 __all__ = ["Census", "SourceState", "census", "inspect_all", "numbers_in"]
@@ -117,7 +117,7 @@ def census(
     ]
     existing = [s.source.pair(number) for s in states for number in s.nucleotide_numbers or ()]
     facts, unreadable = inspect_all(
-        [pair.nucleotide_fasta for pair in existing], NUCLEOTIDES, checkpoint, workers
+        [pair.nucleotide_fasta for pair in existing], Side.DNA, checkpoint, workers
     )
     records = {p: facts[p.nucleotide_fasta].records for p in existing if p.nucleotide_fasta in facts}
     problems += unreadable
@@ -130,15 +130,15 @@ def census(
 
 
 def inspect_all(
-    paths: Sequence[Path], alphabet: str, checkpoint: Checkpoint, workers: Workers
+    paths: Sequence[Path], side: Side, checkpoint: Checkpoint, workers: Workers
 ) -> tuple[dict[Path, FastaFacts], list[str]]:
     """Facts of FASTA files, from the checkpoint where the file has not changed, and what was unreadable."""
     facts: dict[Path, FastaFacts] = {}
     unknown = []
     for path in paths:
         known = checkpoint.fact("fasta", path)
-        if known is None or known.get("alphabet") != alphabet:
-            unknown.append((path, alphabet))
+        if known is None or known.get("side") != side:
+            unknown.append((path, side))
         else:
             facts[path] = _restored(known)
     problems = []
@@ -147,7 +147,7 @@ def inspect_all(
             problems.append(result)
         else:
             facts[path] = result
-            checkpoint.add("fasta", path, {**asdict(result), "alphabet": alphabet}, stamp)
+            checkpoint.add("fasta", path, {**asdict(result), "side": side}, stamp)
     return facts, sorted(problems)
 
 
@@ -157,12 +157,12 @@ def _restored(known: dict[str, object]) -> FastaFacts:
     return FastaFacts(**fields)  # type: ignore[arg-type]
 
 
-def _inspect(task: tuple[Path, str]) -> tuple[Path, Stamp | None, FastaFacts | str]:
-    path, alphabet = task
+def _inspect(task: tuple[Path, Side]) -> tuple[Path, Stamp | None, FastaFacts | str]:
+    path, side = task
     # Taken before reading: a file that changes meanwhile must not be remembered as it was.
     stamp = Stamp.of(path)
     try:
-        return path, stamp, inspect(path, alphabet, MAX_RESIDUES if alphabet == RESIDUES else None)
+        return path, stamp, inspect(path, ALPHABETS[side], LIMITS[side])
     except FastaError as error:
         return path, stamp, str(error)
 

@@ -1,6 +1,8 @@
 """From options to vectors on disk: which model, what identifies it, and the unit of work, one FASTA file.
 
-Identification reads the checkpoint's config and hashes its weights; loading comes after pre-flight.
+Two models, one machinery: what differs between the protein and the DNA side is in the two functions that
+identify a model and in the two that load one. Identification reads the checkpoint's config and hashes
+its weights; loading comes after pre-flight.
 """
 
 from __future__ import annotations
@@ -12,23 +14,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nucpro.embedding import Embedder, Vectors, prepare
+from nucpro.embedding import Embedder, Encoder, Tokenizer, Vectors, prepare
 from nucpro.errors import DimensionError, UsageError
-from nucpro.fasta import RESIDUES, Records, read, require_usable
-from nucpro.layout import MAX_RESIDUES, PROTEIN_WIDTH
+from nucpro.fasta import ALPHABETS, LIMITS, Records, read, require_usable
+from nucpro.layout import DNA_WIDTH, PROTEIN_WIDTH, Side
 from nucpro.models.config import Esm2Config
 from nucpro.models.device import PRECISIONS, choose_device, choose_precision
-from nucpro.models.esm2 import Esm2, load_esm2
+from nucpro.models.esm2 import Esm2, load_esm2, load_tokenizer
 from nucpro.models.identity import WeightsIdentity, describe_model, describe_options
+from nucpro.models.mosaic_bert import MosaicBertConfig, load_dna_tokenizer, load_mosaic_bert
+from nucpro.models.packing import ALL_TOKENS, RESIDUES_ONLY
 from nucpro.models.tokens import ResidueTokenizer
 from nucpro.models.weights import ModelFiles, locate
-from nucpro.options import DEFAULT_MODEL, Options
+from nucpro.options import DEFAULT_MODELS, Options
 from nucpro.recipe import Recipe
-from nucpro.store import write_protein
+from nucpro.store import write_vectors
 
-__all__ = ["Identified", "ProteinEncoder", "device_problems", "identify", "load", "of_huggingface"]
+__all__ = ["FastaEncoder", "Identified", "device_problems", "identify", "load", "of_huggingface"]
 
 logger = logging.getLogger(__name__)
+
+_WIDTHS = {Side.PROTEIN: PROTEIN_WIDTH, Side.DNA: DNA_WIDTH}
 
 
 @dataclass(frozen=True)
@@ -39,45 +45,52 @@ class Identified:
     ----------
     files : ModelFiles
         The checkpoint on disk.
-    tokenizer : ResidueTokenizer
+    tokenizer : Tokenizer
         Its tokens.
     recipe : Recipe
         What identifies vectors that are made with it under the options of the run.
     """
 
     files: ModelFiles
-    tokenizer: ResidueTokenizer
+    tokenizer: Tokenizer
     recipe: Recipe
 
+    @property
+    def side(self) -> Side:
+        """What the model reads."""
+        return Side(self.recipe.kind)
 
-class ProteinEncoder:
-    """A loaded protein model with everything that turns a FASTA file into a protein file.
+
+class FastaEncoder:
+    """A loaded model with everything that turns a FASTA file into a file of vectors.
 
     Parameters
     ----------
     embedder : Embedder
         The model on its device.
-    tokenizer : ResidueTokenizer
-        Residues to token ids.
+    tokenizer : Tokenizer
+        Letters to token ids.
     recipe : Recipe
-        What goes into the ``meta`` of files.
+        What goes into the ``meta`` of files; its kind is the side that the model reads.
     """
 
-    def __init__(self, embedder: Embedder, tokenizer: ResidueTokenizer, recipe: Recipe) -> None:
+    def __init__(self, embedder: Embedder, tokenizer: Tokenizer, recipe: Recipe) -> None:
         self.embedder = embedder
         self.tokenizer = tokenizer
         self.recipe = recipe
-        self._max_residues = MAX_RESIDUES
+        self.side = Side(recipe.kind)
+        self.tokens = 0
+        self.unknown_tokens = 0
+        self._limit = LIMITS[self.side]
         self._tokens_per_batch = embedder.tokens_per_batch
         self._device_lock = threading.Lock()
 
-    def limited(self, max_residues: int, tokens_per_batch: int | None) -> ProteinEncoder:
-        """Make an encoder with the same model that cuts elsewhere, or packs other batches."""
+    def limited(self, limit: int, tokens_per_batch: int | None) -> FastaEncoder:
+        """Make an encoder with the same model that cuts sequences elsewhere, or packs other batches."""
         other = copy(self)
-        other._max_residues = max_residues
+        other._limit = limit
         other._tokens_per_batch = tokens_per_batch or self._tokens_per_batch
-        made_by = {**self.recipe.made_by, "max_residues": max_residues}
-        other.recipe = replace(self.recipe, made_by=made_by)
+        other.recipe = replace(self.recipe, made_by={**self.recipe.made_by, "longest_input": limit})
         return other
 
     def embed(self, records: Records) -> Vectors:
@@ -90,21 +103,23 @@ class ProteinEncoder:
         ExtractionError
             A value that is not finite, or a record that does not fit into memory.
         """
-        require_usable(records, RESIDUES)
+        require_usable(records, ALPHABETS[self.side])
         prepared = prepare(
             records.ids,
             records.sequences,
             self.tokenizer,
-            max_residues=self._max_residues,
+            max_residues=self._limit,
             tokens_per_batch=self._tokens_per_batch,
         )
         # One file at a time is put on the device; waiting for its result needs no lock.
         with self._device_lock:
             pending = self.embedder.submit(prepared)
+            self.tokens += len(prepared.token_ids)
+            self.unknown_tokens += prepared.unknown
         return Vectors(prepared.names, pending.result(), prepared.truncated)
 
     def extract(self, fasta: Path, output: Path) -> Vectors:
-        """Make the protein file of a FASTA file.
+        """Make the file of vectors of a FASTA file.
 
         Raises
         ------
@@ -113,44 +128,63 @@ class ProteinEncoder:
         """
         records = read(fasta)
         vectors = self.embed(records)
-        write_protein(output, records.ids, vectors.matrix, self.recipe.meta(records.digest(), len(records)))
+        meta = self.recipe.meta(records.digest(), len(records))
+        write_vectors(output, records.ids, vectors.matrix, meta, self.side)
         return vectors
 
 
-def identify(options: Options, *, offline: bool = False) -> Identified:
-    """Find the protein model, and describe it without loading it.
+def identify(options: Options, side: Side, *, offline: bool = False) -> Identified:
+    """Find the model of a side, and describe it without loading it.
 
     Parameters
     ----------
     options : Options
         Model, revision, precision and token dropout.
+    side : Side
+        What the model reads.
     offline : bool
         Use what is on this machine only.
 
     Raises
     ------
     ModelError
-        The model cannot be found, or its config is not that of an ESM-2 model.
+        The model cannot be found, or its config is not one of this side.
     DimensionError
-        The default model has another width than it must have.
+        A model of another width than it must have.
     """
-    files = locate(options.protein_model, revision=options.revision, offline=offline)
+    name, revision = options.model_of(side)
+    files = locate(name, revision=revision, offline=offline)
+    found = _identify_dna(files, options) if side is Side.DNA else _identify_protein(files, options)
+    # Other protein models may have other widths; the DNA columns of merged files are always 768.
+    if found.recipe.width != _WIDTHS[side] and (side is Side.DNA or name == DEFAULT_MODELS[side]):
+        raise DimensionError(f"{name}: hidden size in config.json", _WIDTHS[side], found.recipe.width)
+    return found
+
+
+def _identify_protein(files: ModelFiles, options: Options) -> Identified:
     config = Esm2Config.from_dict(files.config, options.token_dropout)
-    if options.protein_model == DEFAULT_MODEL and config.width != PROTEIN_WIDTH:
-        raise DimensionError(f"{DEFAULT_MODEL}: hidden size in config.json", PROTEIN_WIDTH, config.width)
-    tokenizer = ResidueTokenizer.from_file(files.vocabulary) if files.vocabulary else ResidueTokenizer()
+    tokenizer = load_tokenizer(files)
     weights = WeightsIdentity.of_files(files)
-    return Identified(files, tokenizer, _recipe(weights, config, tokenizer, options.precision_name))
+    return Identified(files, tokenizer, _protein_recipe(weights, config, tokenizer, options.precision_name))
 
 
-def _recipe(
+def _identify_dna(files: ModelFiles, options: Options) -> Identified:
+    config, tokenizer = MosaicBertConfig.from_dict(files.config), load_dna_tokenizer(files)
+    made_by = {
+        **describe_model(WeightsIdentity.of_files(files), config, tokenizer),
+        **describe_options(options.precision_name, ALL_TOKENS, LIMITS[Side.DNA]),
+    }
+    return Identified(files, tokenizer, Recipe(Side.DNA, made_by, config.width))
+
+
+def _protein_recipe(
     weights: WeightsIdentity, config: Esm2Config, tokenizer: ResidueTokenizer, precision: str
 ) -> Recipe:
     made_by = {
         **describe_model(weights, config, tokenizer),
-        **describe_options(config, precision, MAX_RESIDUES),
+        **describe_options(precision, RESIDUES_ONLY, LIMITS[Side.PROTEIN]),
     }
-    return Recipe("protein", made_by, config.width)
+    return Recipe(Side.PROTEIN, made_by, config.width)
 
 
 def device_problems(device: str) -> list[str]:
@@ -162,7 +196,7 @@ def device_problems(device: str) -> list[str]:
     return []
 
 
-def load(identified: Identified, options: Options) -> ProteinEncoder:
+def load(identified: Identified, options: Options) -> FastaEncoder:
     """Load a model that was identified.
 
     Raises
@@ -172,25 +206,25 @@ def load(identified: Identified, options: Options) -> ProteinEncoder:
     """
     device = choose_device(options.device)
     made_by = identified.recipe.made_by
+    dtype = choose_precision(options.precision, device)
     logger.info(
-        "Loading %s (revision %s, weights %s…) on %s in %s, token dropout %s",
+        "Loading %s (revision %s, weights %s…) on %s in %s",
         made_by["id"],
         made_by["revision"] or "unknown",
         made_by["weights_sha256"][:12],
         device,
         made_by["precision"],
-        "on" if made_by["token_dropout"] else "off",
     )
-    model = load_esm2(
-        identified.files,
-        device=device,
-        dtype=choose_precision(options.precision, device),
-        token_dropout=options.token_dropout,
-    )
-    return ProteinEncoder(Embedder(model, options.tokens_per_batch), identified.tokenizer, identified.recipe)
+    model: Encoder
+    if identified.side is Side.DNA:
+        model = load_mosaic_bert(identified.files, device=device, dtype=dtype)
+    else:
+        logger.info("Token dropout rescaling is %s", "on" if made_by["token_dropout"] else "off")
+        model = load_esm2(identified.files, device=device, dtype=dtype, token_dropout=options.token_dropout)
+    return FastaEncoder(Embedder(model, options.tokens_per_batch), identified.tokenizer, identified.recipe)
 
 
-def of_huggingface(model: Any, tokenizer: Any) -> ProteinEncoder:
+def of_huggingface(model: Any, tokenizer: Any) -> FastaEncoder:
     """Take over an ESM-2 model object of transformers, on its device and in its precision.
 
     Parameters
@@ -211,5 +245,5 @@ def of_huggingface(model: Any, tokenizer: Any) -> ProteinEncoder:
         vocabulary = tokenizer.get_vocab()
         tokens = ResidueTokenizer(sorted(vocabulary, key=vocabulary.__getitem__), type(tokenizer).__name__)
     names = {dtype: name for name, dtype in PRECISIONS.items()}
-    recipe = _recipe(WeightsIdentity.of_object(model), encoder.config, tokens, names[encoder.dtype])
-    return ProteinEncoder(Embedder(encoder), tokens, recipe)
+    recipe = _protein_recipe(WeightsIdentity.of_object(model), encoder.config, tokens, names[encoder.dtype])
+    return FastaEncoder(Embedder(encoder), tokens, recipe)

@@ -18,8 +18,11 @@ from typing import Self
 import needletail
 
 from nucpro.errors import FastaError
+from nucpro.layout import MAX_BASES, MAX_RESIDUES, Side
 
 __all__ = [
+    "ALPHABETS",
+    "LIMITS",
     "NUCLEOTIDES",
     "RESIDUES",
     "FastaFacts",
@@ -37,6 +40,11 @@ NUCLEOTIDES = "ACGTURYSWKMBDHVN"
 """Letters of a nucleotide record: the four bases, U, and the IUPAC ambiguity codes."""
 RESIDUES = "ACDEFGHIKLMNPQRSTVWYXBUZO"
 """Letters of a protein record: those for which ESM-2 has a residue token."""
+
+ALPHABETS = {Side.DNA: NUCLEOTIDES, Side.PROTEIN: RESIDUES}
+"""Letters of a record, by side."""
+LIMITS = {Side.DNA: MAX_BASES, Side.PROTEIN: MAX_RESIDUES}
+"""Letters that an encoder reads of a record, by side."""
 
 _SHOWN = 5
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -28,6 +29,7 @@ __all__ = [
     "CLASS_NAMES",
     "DNA_WIDTH",
     "HOST_CATEGORIES",
+    "MAX_BASES",
     "MAX_RESIDUES",
     "MERGED_WIDTH",
     "PROTEIN_WIDTH",
@@ -37,6 +39,7 @@ __all__ = [
     "VIRAL",
     "DataFolder",
     "FilePair",
+    "Side",
     "Source",
     "SourceFinder",
     "category_of",
@@ -54,6 +57,8 @@ SEQUENCES_PER_FILE = 10_000
 """Records of a full split file."""
 MAX_RESIDUES = 1024
 """Longest protein input; longer ones are cut there, counted and reported."""
+MAX_BASES = 10_000
+"""Longest nucleotide input; longer ones are cut there, counted and reported."""
 SEED = 42
 """Seed of the draw of host files."""
 
@@ -73,6 +78,13 @@ _PROTEIN = "identified_protein"
 _MERGE_ROOT = "data_merge"
 _SPLIT_NAME = re.compile(r"output_([1-9][0-9]*)\.fa")
 _DIGITS = re.compile(r"([0-9]+)")
+
+
+class Side(StrEnum):
+    """The two sides of a file pair: each a FASTA file and the vectors made from it."""
+
+    DNA = "dna"
+    PROTEIN = "protein"
 
 
 def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
@@ -207,6 +219,14 @@ class FilePair:
     def protein_vectors(self) -> Path:
         """``_ESM.pt``."""
         return self.source.protein_folder / f"output_{self.number}_ESM.pt"
+
+    def fasta(self, side: Side) -> Path:
+        """Split FASTA file of a side."""
+        return self.nucleotide_fasta if side is Side.DNA else self.protein_fasta
+
+    def vectors(self, side: Side) -> Path:
+        """Vectors of a side."""
+        return self.dna_vectors if side is Side.DNA else self.protein_vectors
 
     @cached_property
     def merged(self) -> Path:

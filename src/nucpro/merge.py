@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from nucpro.checkpoint import Stamp
 from nucpro.errors import DimensionError, MergeError
 from nucpro.fasta import difference, ids_digest, read
-from nucpro.layout import CLASS_NAMES, DNA_WIDTH
+from nucpro.layout import CLASS_NAMES, DNA_WIDTH, Side
 from nucpro.recipe import input_digest, merged_meta
-from nucpro.store import Written, read_dna, read_protein, write_merged
+from nucpro.store import Written, read_vectors, write_merged
 
 __all__ = ["join_rows", "merge", "verify_dna"]
 
@@ -49,7 +49,7 @@ def verify_dna(dna: Path, fasta: Path, fasta_ids_digest: str, fasta_digest: str)
         It holds other ids than its FASTA, or says that it was made from another one.
     """
     stamp = Stamp.of(dna)
-    vectors = read_dna(dna)
+    vectors = read_vectors(dna, Side.DNA)
     if vectors.vectors.shape[1] != DNA_WIDTH:
         raise DimensionError(f"{dna}: width of the DNABERT-S vectors", DNA_WIDTH, vectors.vectors.shape[1])
     if ids_digest(vectors.ids) != fasta_ids_digest:
@@ -82,7 +82,7 @@ def merge(dna: Path, protein: Path, merged: Path, class_name: str) -> Written:
     StoreError
         A side that cannot be read, or a result that cannot be written.
     """
-    left, right = read_dna(dna), read_protein(protein)
+    left, right = read_vectors(dna, Side.DNA), read_vectors(protein, Side.PROTEIN)
     if left.vectors.shape[1] != DNA_WIDTH:
         raise DimensionError(f"{dna}: width of the DNABERT-S vectors", DNA_WIDTH, left.vectors.shape[1])
     try:

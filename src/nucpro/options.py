@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from nucpro.errors import UsageError
-from nucpro.layout import SEQUENCES_PER_FILE
+from nucpro.layout import SEQUENCES_PER_FILE, Side
 from nucpro.selection import HostSelection
 
-__all__ = ["DEFAULT_MODEL", "PRECISIONS", "TOKEN_DROPOUT", "Options"]
+__all__ = ["DEFAULT_MODELS", "PRECISIONS", "TOKEN_DROPOUT", "Options"]
 
-DEFAULT_MODEL = "Synthyra/FastESM2_650"
-"""Hub id of the protein model."""
+DEFAULT_MODELS = {Side.PROTEIN: "Synthyra/FastESM2_650", Side.DNA: "zhihan1996/DNABERT-S"}
+"""Hub ids of the models, by side."""
 PRECISIONS = ("auto", "fp16", "bf16", "fp32")
 """Arithmetic of the encoder; ``auto`` is fp16 on a GPU and fp32 on a CPU."""
 TOKEN_DROPOUT = ("auto", "on", "off")
@@ -31,6 +31,8 @@ class Options:
         The data folder.
     protein_model, revision : str
         Hub id or folder of the protein model, and the revision on the hub.
+    dna_model, dna_revision : str
+        The same of the DNA model.
     device : str
         ``cuda``, ``cuda:N`` or ``cpu``; what is asked for is used or refused, never replaced.
     precision : str
@@ -51,6 +53,11 @@ class Options:
         Number of random sequences to recompute in float32 after the run.
     dry_run : bool
         Check and show the plan only.
+    with_dna : bool
+        Make missing DNABERT-S files first.
+    all_files, replace_existing : bool
+        For the DNA side: all full files, not only the selected ones; also files that are there already
+        and do not say how they were made.
 
     Raises
     ------
@@ -59,8 +66,10 @@ class Options:
     """
 
     data_dir: Path = Path("data")
-    protein_model: str = DEFAULT_MODEL
+    protein_model: str = DEFAULT_MODELS[Side.PROTEIN]
     revision: str | None = None
+    dna_model: str = DEFAULT_MODELS[Side.DNA]
+    dna_revision: str | None = None
     device: str = "cuda"
     precision: str = "auto"
     sequences_per_file: int = SEQUENCES_PER_FILE
@@ -71,6 +80,9 @@ class Options:
     tokens_per_batch: int | None = None
     audit: int = 0
     dry_run: bool = False
+    with_dna: bool = False
+    all_files: bool = False
+    replace_existing: bool = False
 
     def __post_init__(self) -> None:
         _require(
@@ -93,6 +105,12 @@ class Options:
         if self.precision != "auto":
             return self.precision
         return "fp32" if self.device == "cpu" else "fp16"
+
+    def model_of(self, side: Side) -> tuple[str, str | None]:
+        """Hub id or folder, and revision, of the model of a side."""
+        if side is Side.DNA:
+            return self.dna_model, self.dna_revision
+        return self.protein_model, self.revision
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:

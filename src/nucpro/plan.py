@@ -16,12 +16,12 @@ from typing import Any
 from nucpro.checkpoint import Checkpoint, Stamp
 from nucpro.errors import NucproError
 from nucpro.fasta import FastaFacts, ids_digest
-from nucpro.layout import DNA_WIDTH, FilePair
+from nucpro.layout import DNA_WIDTH, FilePair, Side
 from nucpro.recipe import Recipe, merged_difference, merged_meta
-from nucpro.store import read_merged, read_meta, read_protein
+from nucpro.store import read_merged, read_meta, read_vectors
 from nucpro.workers import Workers
 
-__all__ = ["Plan", "PlanItem", "State", "make_plan", "merged_fact", "protein_fact"]
+__all__ = ["Plan", "PlanItem", "State", "make_plan", "merged_fact", "vectors_fact"]
 
 
 class State(StrEnum):
@@ -41,23 +41,25 @@ class PlanItem:
     pair : FilePair
         The pair.
     facts : FastaFacts
-        Of its protein FASTA.
-    protein, merged : State
-        Of the ``_ESM.pt`` and the ``_merged.pt`` file.
+        Of the FASTA of the side that is encoded.
+    vectors : State
+        Of the vectors of that side.
+    merged : State or None
+        Of the ``_merged.pt`` file; None where the run does not merge.
     reasons : tuple of str
         Why what is stale is stale: one line each, naming the file.
     """
 
     pair: FilePair
     facts: FastaFacts
-    protein: State
-    merged: State
+    vectors: State
+    merged: State | None
     reasons: tuple[str, ...] = ()
 
     @property
     def is_done(self) -> bool:
         """Whether neither output has to be made."""
-        return self.protein is State.DONE and self.merged is State.DONE
+        return self.vectors is State.DONE and self.merged in (State.DONE, None)
 
 
 @dataclass(frozen=True)
@@ -69,21 +71,26 @@ class Plan:
     items : tuple of PlanItem
         In the order of work.
     recipe : Recipe
-        How protein vectors are made.
+        How vectors are made.
     """
 
     items: tuple[PlanItem, ...]
     recipe: Recipe
 
     @property
+    def side(self) -> Side:
+        """Side that is encoded."""
+        return Side(self.recipe.kind)
+
+    @property
     def to_extract(self) -> list[PlanItem]:
-        """Items whose protein vectors must be made."""
-        return [item for item in self.items if item.protein is not State.DONE]
+        """Items whose vectors must be made."""
+        return [item for item in self.items if item.vectors is not State.DONE]
 
     @property
     def to_merge_only(self) -> list[PlanItem]:
-        """Items whose protein vectors are done, and only the merged file must be made."""
-        return [item for item in self.items if item.protein is State.DONE and item.merged is not State.DONE]
+        """Items whose vectors are done, and only the merged file must be made."""
+        return [item for item in self.items if item.vectors is State.DONE and not item.is_done]
 
     @property
     def bytes_to_write(self) -> int:
@@ -93,15 +100,17 @@ class Plan:
     @property
     def bytes_replaced(self) -> int:
         """Bytes of the files that will be replaced."""
-        paths = [item.pair.protein_vectors for item in self.to_extract]
-        paths += [item.pair.merged for item in self.items if item.merged is not State.DONE]
+        paths = [item.pair.vectors(self.side) for item in self.to_extract]
+        paths += [item.pair.merged for item in self.items if item.merged is State.STALE]
         return sum(stamp.size for stamp in map(Stamp.of, paths) if stamp is not None)
 
     def _size(self, item: PlanItem) -> int:
-        protein = self.recipe.width * 4 * (item.protein is not State.DONE)
-        merged = (self.recipe.width + DNA_WIDTH) * 4 * (item.merged is not State.DONE)
+        if item.is_done:
+            return 0
+        vectors = self.recipe.width * 4 * (item.vectors is not State.DONE)
+        merged = (self.recipe.width + DNA_WIDTH) * 4 * (item.merged in (State.MISSING, State.STALE))
         # Ids and structure take about 200 bytes a record beside the vectors.
-        return item.facts.records * (protein + merged + 200) if protein or merged else 0
+        return item.facts.records * (vectors + merged + 200)
 
 
 @dataclass(frozen=True)
@@ -112,7 +121,13 @@ class _Question:
     facts: FastaFacts
     recipe: Recipe
     trust_existing: bool
-    protein_is_done: bool
+    merging: bool
+    vectors_are_done: bool
+
+    @property
+    def vectors(self) -> Path:
+        """File of the vectors."""
+        return self.pair.vectors(Side(self.recipe.kind))
 
 
 @dataclass(frozen=True)
@@ -120,7 +135,7 @@ class _Answer:
     """Verified facts of the outputs; None where an output is missing or stale, with the reasons."""
 
     question: _Question
-    protein: dict[str, Any] | None
+    vectors: dict[str, Any] | None
     merged: dict[str, Any] | None
     stamps: tuple[Stamp | None, Stamp | None]
     reasons: tuple[str, ...]
@@ -139,9 +154,9 @@ def make_plan(
     Parameters
     ----------
     pairs : sequence of (FilePair, FastaFacts)
-        Selected pairs and the facts of their protein FASTA, in the order of work.
+        Files and the facts of the FASTA of the side that is encoded, in the order of work.
     recipe : Recipe
-        How protein vectors are made in this run.
+        How vectors are made in this run. A run that makes protein vectors also merges.
     checkpoint : Checkpoint
         Answers for unchanged files; gets what is verified here.
     workers : Workers
@@ -149,26 +164,28 @@ def make_plan(
     trust_existing : bool
         Take files of the right width, ids and finiteness without ``meta`` for done.
     """
+    merging = recipe.kind == Side.PROTEIN
     items: dict[FilePair, PlanItem] = {}
     questions = []
     for pair, facts in pairs:
-        protein = _known_protein(pair, facts, recipe, checkpoint, trust_existing)
-        merged = protein and _known_merged(pair, checkpoint)
-        if merged or not (pair.protein_vectors.exists() or pair.merged.exists()):
-            state = State.DONE if merged else State.MISSING
-            items[pair] = PlanItem(pair, facts, state, state)
+        known = _known_vectors(pair, facts, recipe, checkpoint, trust_existing)
+        question = _Question(pair, facts, recipe, trust_existing, merging, known)
+        if known and (not merging or _known_merged(pair, checkpoint)):
+            items[pair] = PlanItem(pair, facts, State.DONE, State.DONE if merging else None)
+        elif not question.vectors.exists() and not (merging and pair.merged.exists()):
+            items[pair] = PlanItem(pair, facts, State.MISSING, State.MISSING if merging else None)
         else:
-            questions.append(_Question(pair, facts, recipe, trust_existing, protein))
+            questions.append(question)
     for answer in workers.map(_examine, questions):
         _remember(answer, checkpoint)
         items[answer.question.pair] = _item(answer)
     return Plan(tuple(items[pair] for pair, _ in pairs), recipe)
 
 
-def _known_protein(
+def _known_vectors(
     pair: FilePair, facts: FastaFacts, recipe: Recipe, checkpoint: Checkpoint, trust_existing: bool
 ) -> bool:
-    fact = checkpoint.fact("protein", pair.protein_vectors)
+    fact = checkpoint.fact("vectors", pair.vectors(Side(recipe.kind)))
     if fact is None or (fact.get("trusted") and not trust_existing):
         return False
     return fact.get("recipe") == recipe.key and fact.get("input") == facts.digest
@@ -177,41 +194,32 @@ def _known_protein(
 def _known_merged(pair: FilePair, checkpoint: Checkpoint) -> bool:
     """Whether the merged file and both its sources are as they were when it was written or verified."""
     fact = checkpoint.fact("merged", pair.merged)
-    if fact is None:
-        return False
-    sources = (Stamp.of(pair.dna_vectors), Stamp.of(pair.protein_vectors))
-    return fact.get("sources") == [stamp.as_list() if stamp else None for stamp in sources]
+    return fact is not None and fact.get("sources") == merged_fact(pair)["sources"]
 
 
 def merged_fact(pair: FilePair) -> dict[str, Any]:
-    """Fact to remember of a merged file that is known to be right."""
+    """Fact to remember of a merged file: its sources as they are before they are read."""
     sources = (Stamp.of(pair.dna_vectors), Stamp.of(pair.protein_vectors))
     return {"sources": [stamp.as_list() if stamp else None for stamp in sources]}
 
 
-def protein_fact(recipe: Recipe, facts: FastaFacts, *, trusted: bool = False) -> dict[str, Any]:
-    """Fact to remember of a protein file that is known to be right."""
+def vectors_fact(recipe: Recipe, facts: FastaFacts, *, trusted: bool = False) -> dict[str, Any]:
+    """Fact to remember of vectors that are known to be right."""
     return {"recipe": recipe.key, "input": facts.digest, "trusted": trusted}
 
 
 def _remember(answer: _Answer, checkpoint: Checkpoint) -> None:
-    pair = answer.question.pair
-    if answer.protein is not None:
-        checkpoint.add("protein", pair.protein_vectors, answer.protein, answer.stamps[0])
+    if answer.vectors is not None:
+        checkpoint.add("vectors", answer.question.vectors, answer.vectors, answer.stamps[0])
     if answer.merged is not None:
-        checkpoint.add("merged", pair.merged, answer.merged, answer.stamps[1])
+        checkpoint.add("merged", answer.question.pair.merged, answer.merged, answer.stamps[1])
 
 
 def _item(answer: _Answer) -> PlanItem:
-    pair = answer.question.pair
-    protein_done = answer.question.protein_is_done or answer.protein is not None
-    return PlanItem(
-        pair,
-        answer.question.facts,
-        _state(protein_done, pair.protein_vectors),
-        _state(answer.merged is not None, pair.merged),
-        answer.reasons,
-    )
+    question = answer.question
+    done = question.vectors_are_done or answer.vectors is not None
+    merged = _state(answer.merged is not None, question.pair.merged) if question.merging else None
+    return PlanItem(question.pair, question.facts, _state(done, question.vectors), merged, answer.reasons)
 
 
 def _state(done: bool, path: Path) -> State:
@@ -220,27 +228,19 @@ def _state(done: bool, path: Path) -> State:
     return State.STALE if path.exists() else State.MISSING
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _examine(question: _Question) -> _Answer:
-    pair = question.pair
-    stamps = (Stamp.of(pair.protein_vectors), Stamp.of(pair.merged))
+    stamps = (Stamp.of(question.vectors), Stamp.of(question.pair.merged))
     reasons: list[str] = []
-    protein = None
-    if not question.protein_is_done and stamps[0] is not None:
-        protein = _examine_protein(question, reasons)
-    merged = None
-    if stamps[1] is not None:
-        protein_done = question.protein_is_done or protein is not None
-        merged = _examine_merged(question, protein_done, reasons)
-    return _Answer(question, protein, merged, stamps, tuple(reasons))
+    vectors = merged = None
+    if not question.vectors_are_done and stamps[0] is not None:
+        vectors = _examine_vectors(question, reasons)
+    if question.merging and stamps[1] is not None:
+        merged = _examine_merged(question, question.vectors_are_done or vectors is not None, reasons)
+    return _Answer(question, vectors, merged, stamps, tuple(reasons))
 
 
-def _examine_protein(question: _Question, reasons: list[str]) -> dict[str, Any] | None:
-    path, facts, recipe = question.pair.protein_vectors, question.facts, question.recipe
+def _examine_vectors(question: _Question, reasons: list[str]) -> dict[str, Any] | None:
+    path, facts, recipe = question.vectors, question.facts, question.recipe
     try:
         # The cheap look decides for files of another model, which are the normal start of a migration.
         look = read_meta(path)
@@ -249,14 +249,14 @@ def _examine_protein(question: _Question, reasons: list[str]) -> dict[str, Any] 
         if difference and not trusted:
             reasons.append(f"{path.name} {difference}: made anew ({path})")
             return None
-        vectors = read_protein(path)
+        ids = read_vectors(path, Side(recipe.kind)).ids
     except NucproError as error:
         reasons.append(f"{path.name} cannot be used: made anew ({error})")
         return None
-    if ids_digest(vectors.ids) != facts.ids_digest:
+    if ids_digest(ids) != facts.ids_digest:
         reasons.append(f"{path.name} holds other ids than its FASTA: made anew ({path})")
         return None
-    return protein_fact(recipe, facts, trusted=trusted)
+    return vectors_fact(recipe, facts, trusted=trusted)
 
 
 def _width_difference(width: int, recipe: Recipe) -> str | None:
@@ -270,9 +270,8 @@ def _examine_merged(question: _Question, protein_done: bool, reasons: list[str])
         return None
     try:
         fact = merged_fact(pair)
-        width = DNA_WIDTH + question.recipe.width
         sources = _digest(pair.dna_vectors), _digest(pair.protein_vectors)
-        expected = merged_meta(*sources, pair.label, width)
+        expected = merged_meta(*sources, pair.label, DNA_WIDTH + question.recipe.width)
         difference = merged_difference(read_meta(pair.merged).meta, expected)
         if difference is None and read_merged(pair.merged).label == pair.label:
             return fact
@@ -280,3 +279,8 @@ def _examine_merged(question: _Question, protein_done: bool, reasons: list[str])
         difference = f"cannot be used ({error})"
     reasons.append(f"{pair.merged.name} {difference or 'has the wrong label'}: merged anew ({pair.merged})")
     return None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

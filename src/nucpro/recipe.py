@@ -50,7 +50,7 @@ class Recipe:
         """``meta`` of a file made by this recipe from an input (SHA-256 of its records)."""
         return {
             "format": _FORMAT,
-            "kind": self.kind,
+            "kind": str(self.kind),
             "input": {"sha256": input_digest, "records": records},
             "made_by": dict(self.made_by),
             "width": self.width,

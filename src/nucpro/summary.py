@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nucpro.fasta import FastaFacts
-from nucpro.layout import HOST_CATEGORIES
+from nucpro.layout import HOST_CATEGORIES, Side
 from nucpro.plan import Plan, State
 from nucpro.selection import Selection
 from nucpro.validation import FileVerdict
@@ -16,6 +16,7 @@ from nucpro.validation import FileVerdict
 __all__ = [
     "Statistics",
     "discovery_lines",
+    "dna_verdict_line",
     "human_time",
     "outside_lines",
     "plan_lines",
@@ -33,36 +34,36 @@ class Statistics:
 
     Parameters
     ----------
-    files, sequences, residues, truncated : int
-        Of the protein files that were extracted; residues are those that were computed.
+    files, sequences, letters, truncated : int
+        Of the files that were extracted; letters (residues or bases) are those that were read by the model.
     merged : int
         Merged files that were written.
     splits : int
         Batches that were split after running out of memory.
+    tokens, unknown_tokens : int
+        Tokens that were computed, special ones included, and those of them that the model does not
+        know, as runs of N give on the DNA side.
     seconds : float
         Time of the extraction.
     """
 
     files: int = 0
     sequences: int = 0
-    residues: int = 0
+    letters: int = 0
     truncated: int = 0
     merged: int = 0
     splits: int = 0
+    tokens: int = 0
+    unknown_tokens: int = 0
     seconds: float = 0.0
 
     def add(self, facts: FastaFacts, seconds: float) -> None:
         """Count one finished file; ``seconds`` is the time since the extraction began."""
         self.files += 1
         self.sequences += facts.records
-        self.residues += facts.letters_read
+        self.letters += facts.letters_read
         self.truncated += facts.over_limit
         self.seconds = seconds
-
-    @property
-    def tokens(self) -> int:
-        """Residues with the two special tokens of each sequence."""
-        return self.residues + 2 * self.sequences
 
 
 def discovery_lines(selection: Selection, plan: Plan) -> list[str]:
@@ -82,7 +83,7 @@ def discovery_lines(selection: Selection, plan: Plan) -> list[str]:
     lines += [f"Warning: {warning}" for warning in selection.warnings]
     too_long = sum(item.facts.over_limit for item in plan.items)
     if too_long:
-        lines.append(f"Warning: {too_long} proteins are longer than the model reads, and will be cut")
+        lines.append(f"Warning: {too_long} sequences are longer than the model reads, and will be cut")
     lines += _limited([f"Stale: {reason}" for item in plan.items for reason in item.reasons])
     return lines
 
@@ -91,7 +92,9 @@ def plan_lines(plan: Plan) -> list[str]:
     """What a run would make, replace and keep, file by file, and the disk it needs."""
     lines = []
     for item in plan.items:
-        for state, path in ((item.protein, item.pair.protein_vectors), (item.merged, item.pair.merged)):
+        for state, path in ((item.vectors, item.pair.vectors(plan.side)), (item.merged, item.pair.merged)):
+            if state is None:
+                continue
             verb = {State.DONE: "keep", State.MISSING: "make", State.STALE: "replace"}[state]
             lines.append(f"{verb:8}{path}")
     lines.append(
@@ -105,7 +108,7 @@ def state_lines(plan: Plan) -> list[str]:
     """How many outputs are done, missing and stale."""
     lines = []
     for what, states in (
-        ("Protein", Counter(item.protein for item in plan.items)),
+        ("Protein", Counter(item.vectors for item in plan.items)),
         ("Merged", Counter(item.merged for item in plan.items)),
     ):
         counts = ", ".join(f"{states[state]} {state}" for state in State)
@@ -113,22 +116,29 @@ def state_lines(plan: Plan) -> list[str]:
     return lines
 
 
-def statistics_lines(statistics: Statistics) -> list[str]:
+def statistics_lines(statistics: Statistics, side: Side) -> list[str]:
     """Counts, times and rates of a run."""
     count, seconds = statistics, statistics.seconds
+    letters = "residues" if side is Side.PROTEIN else "bases"
     lines = [f"Extracted {count.files} files, {count.sequences} sequences in {human_time(seconds)}"]
     if count.files and seconds > 0:
         lines.append(
             f"Time: {seconds / count.files:.2f} s a file, {1000 * seconds / count.sequences:.3f} ms a sequence; "
-            f"rate: {count.sequences / seconds:,.0f} sequences/s, {count.residues / seconds:,.0f} residues/s, "
+            f"rate: {count.sequences / seconds:,.0f} sequences/s, {count.letters / seconds:,.0f} {letters}/s, "
             f"{count.tokens / seconds:,.0f} tokens/s"
         )
-    lines.append(f"Merged {count.merged} files")
+    if side is Side.PROTEIN:
+        lines.append(f"Merged {count.merged} files")
     if count.truncated:
         lines.append(f"Warning: {count.truncated} sequences were cut at the longest input of the model")
     if count.splits:
         lines.append(
             f"Warning: {count.splits} batches were split because memory ran out; use --tokens-per-batch"
+        )
+    if count.unknown_tokens:
+        share = count.unknown_tokens / count.tokens
+        lines.append(
+            f"Warning: {count.unknown_tokens} tokens ({share:.2%}) are unknown to the model (runs of N?)"
         )
     return lines
 
@@ -141,6 +151,12 @@ def verdict_lines(verdicts: Sequence[FileVerdict]) -> list[str]:
         f"Classes: {viral} viral, {total - viral} host sequences",
         f"Validation passed: {len(verdicts)} files, {total} sequences, all dimensions correct",
     ]
+
+
+def dna_verdict_line(plan: Plan) -> str:
+    """Result of a validation of DNABERT-S files without problems."""
+    total = sum(item.facts.records for item in plan.items)
+    return f"Validation passed: {len(plan.items)} DNA files, {total} sequences, all dimensions correct"
 
 
 def human_time(seconds: float) -> str:

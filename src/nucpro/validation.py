@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from nucpro.errors import DimensionError, NucproError, StoreError
 from nucpro.fasta import Records, difference, read
-from nucpro.layout import DNA_WIDTH, PROTEIN_WIDTH, DataFolder, FilePair, Source
+from nucpro.layout import DNA_WIDTH, PROTEIN_WIDTH, DataFolder, FilePair, Side, Source
 from nucpro.recipe import input_digest, weights_digest
-from nucpro.store import MergedFile, VectorFile, read_dna, read_merged, read_meta, read_protein
+from nucpro.store import MergedFile, VectorFile, read_merged, read_meta, read_vectors
 
 __all__ = [
     "FileVerdict",
@@ -26,6 +26,7 @@ __all__ = [
     "mixed_models",
     "outside_outputs",
     "validate_file",
+    "validate_vectors",
     "width_outside",
 ]
 
@@ -57,7 +58,7 @@ class FileVerdict:
     records : int
         Rows of its merged file.
     model : str or None
-        Digest of the weights that made its protein vectors, where the file says so.
+        Digest of the weights that made its vectors, where the file says so.
     problems : tuple of str
         Empty for a good pair; else one message a fault, each naming its file.
     """
@@ -73,7 +74,10 @@ def validate_file(task: ValidationTask) -> FileVerdict:
     pair = task.pair
     try:
         fasta = read(pair.protein_fasta)
-        protein, dna = read_protein(pair.protein_vectors), read_dna(pair.dna_vectors)
+        protein, dna = (
+            read_vectors(pair.protein_vectors, Side.PROTEIN),
+            read_vectors(pair.dna_vectors, Side.DNA),
+        )
         merged = read_merged(pair.merged)
     except (NucproError, FileNotFoundError) as error:
         return FileVerdict(pair, 0, None, (str(error),))
@@ -82,12 +86,28 @@ def validate_file(task: ValidationTask) -> FileVerdict:
         *_id_problems(pair.protein_vectors, protein.ids, fasta.ids),
         *_vector_problems(pair.merged, merged, DNA_WIDTH + task.width),
         *_id_problems(pair.merged, merged.ids, fasta.ids),
-        *_input_problems(pair, protein, fasta),
+        *_input_problems(pair.protein_vectors, protein, fasta),
         *_label_problems(pair, merged),
     ]
     if not problems:
         problems += _column_problems(pair, merged, dna, protein)
     return FileVerdict(pair, len(merged.ids), weights_digest(protein.meta), tuple(problems))
+
+
+def validate_vectors(task: ValidationTask) -> FileVerdict:
+    """Validate the DNABERT-S file of one pair against its FASTA."""
+    pair = task.pair
+    path = pair.dna_vectors
+    try:
+        fasta, dna = read(pair.nucleotide_fasta), read_vectors(path, Side.DNA)
+    except (NucproError, FileNotFoundError) as error:
+        return FileVerdict(pair, 0, None, (str(error),))
+    problems = [
+        *_vector_problems(path, dna, task.width),
+        *_id_problems(path, dna.ids, fasta.ids),
+        *_input_problems(path, dna, fasta),
+    ]
+    return FileVerdict(pair, len(dna.ids), weights_digest(dna.meta), tuple(problems))
 
 
 def _vector_problems(path: Path, found: VectorFile, width: int) -> Iterator[str]:
@@ -112,9 +132,9 @@ def _id_problems(path: Path, found: list[str], expected: list[str]) -> Iterator[
         )
 
 
-def _input_problems(pair: FilePair, protein: VectorFile, fasta: Records) -> Iterator[str]:
-    if input_digest(protein.meta) not in (None, fasta.digest()):
-        yield f"{pair.protein_vectors}: made from another version of its FASTA; extract it again"
+def _input_problems(path: Path, found: VectorFile, fasta: Records) -> Iterator[str]:
+    if input_digest(found.meta) not in (None, fasta.digest()):
+        yield f"{path}: made from another version of its FASTA; make it again"
 
 
 def _label_problems(pair: FilePair, merged: MergedFile) -> Iterator[str]:
@@ -146,9 +166,9 @@ def _bits(matrix: NDArray[np.float32]) -> NDArray[np.uint32]:
     return np.ascontiguousarray(matrix).view(np.uint32)
 
 
-def mixed_models(verdicts: Iterable[FileVerdict]) -> list[str]:
+def mixed_models(verdicts: Iterable[FileVerdict], side: Side) -> list[str]:
     """Files whose vectors come from other weights than those of the first file."""
-    made = [(verdict.model, verdict.pair.protein_vectors) for verdict in verdicts if verdict.model]
+    made = [(verdict.model, verdict.pair.vectors(side)) for verdict in verdicts if verdict.model]
     return [
         f"{path}: made with weights {model[:12]}…, "
         f"but {made[0][1]} with {made[0][0][:12]}…; extract all again"

@@ -48,7 +48,7 @@ def test_the_description_is_plain_and_names_no_path(folder):
         "token_dropout": True,
         "precision": "fp16",
         "pooling": "mean of residues",
-        "max_residues": 1024,
+        "longest_input": 1024,
     }
 
 

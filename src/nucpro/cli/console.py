@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 from nucpro.errors import NucproError
-from nucpro.pipeline import Progress
+from nucpro.job import Progress
 from nucpro.summary import human_time
 
 __all__ = ["FileBar", "Terminated", "console", "exit_code_of"]
@@ -29,21 +29,16 @@ class Terminated(BaseException):
 
 
 class FileBar(tqdm):  # type: ignore[type-arg]
-    """Progress over protein files; the time left is computed from residues, since files differ in length.
+    """Progress over files; the time left is computed from residues or bases, since files differ in length.
 
-    Without a terminal nothing is drawn: the log line of each file is enough.
+    Nothing is drawn before the first :meth:`show`, and without a terminal nothing at all: the log line of
+    each file is enough.
     """
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self) -> None:
         self._seconds_left: float | None = None
         super().__init__(
-            total=progress.total,
-            initial=progress.files,
-            desc="Proteins",
-            unit="file",
-            bar_format=_BAR,
-            disable=None,
-            dynamic_ncols=True,
+            desc="Embedding", unit="file", bar_format=_BAR, disable=None, dynamic_ncols=True, delay=1e-9
         )
 
     @property
@@ -55,7 +50,11 @@ class FileBar(tqdm):  # type: ignore[type-arg]
     def show(self, progress: Progress) -> None:
         """Move to where the run is."""
         self._seconds_left = progress.seconds_left
+        if self.total != progress.total or progress.files < self.n:
+            self.reset(progress.total)
+            self.initial = self.n = progress.files
         self.update(progress.files - self.n)
+        self.refresh()
 
 
 class _Lines(logging.Handler):

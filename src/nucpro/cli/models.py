@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nucpro.options import DEFAULT_MODEL
+from nucpro.layout import Side
+from nucpro.options import DEFAULT_MODELS
 
 __all__ = ["add_to"]
 
@@ -18,7 +19,7 @@ def add_to(subparsers: Any) -> None:
         description="Download a model from the Hugging Face hub into a folder; give that folder as --protein-model.",
     )
     parser.add_argument("folder", type=Path, help="folder to fill")
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="hub id (default: %(default)s)")
+    parser.add_argument("--model", default=DEFAULT_MODELS[Side.PROTEIN], help="hub id (default: %(default)s)")
     parser.add_argument("--revision", help="branch, tag or commit")
     parser.add_argument("--endpoint", metavar="URL", help="address of the hub, where it is a mirror")
     parser.set_defaults(run=_run, log_file=lambda _: None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nucpro.cli.validate import add_folder_arguments
+from nucpro.cli.arguments import add_data_dir, add_selection
 from nucpro.options import Options
 from nucpro.pipeline import status
 
@@ -18,7 +18,8 @@ def add_to(subparsers: Any) -> None:
         help="show what is done, stale and missing in a data folder",
         description="Show what is done, stale and missing in a data folder. Changes nothing, also during a run.",
     )
-    add_folder_arguments(parser)
+    add_data_dir(parser)
+    add_selection(parser)
     parser.set_defaults(run=_run, log_file=lambda _: None)
 
 

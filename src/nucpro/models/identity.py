@@ -129,9 +129,9 @@ def describe_options(precision: str, span: PooledSpan, limit: int) -> dict[str, 
     Returns
     -------
     dict
-        ``precision``, ``pooling`` and ``max_residues``.
+        ``precision``, ``pooling`` and ``longest_input``.
     """
-    return {"precision": precision, "pooling": span.name, "max_residues": limit}
+    return {"precision": precision, "pooling": span.name, "longest_input": limit}
 
 
 def _tensor_digest(model: nn.Module) -> str:

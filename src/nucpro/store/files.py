@@ -13,7 +13,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from nucpro.errors import StoreError
+from nucpro.layout import Side
 from nucpro.store.archive import SIZE_LIMIT, Archive, archive_pieces, load_archive, look_at_archive
 from nucpro.store.atomic import Written, replace_file
 from nucpro.store.emitter import dump
@@ -35,17 +35,17 @@ __all__ = [
     "Summary",
     "VectorFile",
     "check_directory",
-    "read_dna",
     "read_merged",
     "read_meta",
-    "read_protein",
-    "write_dna",
+    "read_vectors",
     "write_merged",
-    "write_protein",
+    "write_vectors",
 ]
 
 Matrix = NDArray[np.float32]
 
+_KINDS: dict[Side, Kind] = {Side.DNA: "dna", Side.PROTEIN: "protein"}
+_NOT_WRITTEN = "nothing was written: correct what is to be written"
 _SHARING_LIMIT = 8
 """Times the file's size that its matrix may take; rows that share their numbers need more than one."""
 _BLOCK = 1024
@@ -107,8 +107,17 @@ class Summary:
     meta: Meta | None
 
 
-def read_dna(path: Path) -> VectorFile:
-    """Read a ``_DNABERT_S.pt`` file, with its rows as tensors or as lists of floats (rounded to float32).
+def read_vectors(path: Path, side: Side) -> VectorFile:
+    """Read a ``_DNABERT_S.pt`` or an ``_ESM.pt`` file of any width.
+
+    Rows may be tensors, in one storage or in one each, or lists of floats, which are rounded to float32.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    side : Side
+        Which of the two schemas it must follow.
 
     Raises
     ------
@@ -116,18 +125,7 @@ def read_dna(path: Path) -> VectorFile:
         The file cannot be read, is damaged, wants to run something, or is not of the schema: the message
         names the row and its id, what was expected and what was found.
     """
-    return _read(path, "dna")[0]
-
-
-def read_protein(path: Path) -> VectorFile:
-    """Read an ``_ESM.pt`` file of any width, with its rows in one storage or in one each.
-
-    Raises
-    ------
-    StoreError
-        As in :func:`read_dna`.
-    """
-    return _read(path, "protein")[0]
+    return _read(path, _KINDS[side])[0]
 
 
 def read_merged(path: Path) -> MergedFile:
@@ -136,7 +134,7 @@ def read_merged(path: Path) -> MergedFile:
     Raises
     ------
     StoreError
-        As in :func:`read_dna`.
+        As in :func:`read_vectors`.
     """
     file, label = _read(path, "merged")
     return MergedFile(file.ids, file.vectors, file.meta, file.digest, label)
@@ -148,7 +146,7 @@ def read_meta(path: Path) -> Summary:
     Raises
     ------
     StoreError
-        As in :func:`read_dna`, but for damage and values inside the storages.
+        As in :func:`read_vectors`, but for damage and values inside the storages.
     """
     with look_at_archive(path) as archive:
         content = _content(archive, None)
@@ -167,8 +165,8 @@ def check_directory(path: Path) -> None:
         pass
 
 
-def write_dna(path: Path, ids: list[str], vectors: Matrix, meta: Meta | None) -> Written:
-    """Write a ``_DNABERT_S.pt`` file; equal content gives equal bytes.
+def write_vectors(path: Path, ids: list[str], vectors: Matrix, meta: Meta | None, side: Side) -> Written:
+    """Write a ``_DNABERT_S.pt`` or an ``_ESM.pt`` file; equal content gives equal bytes.
 
     Parameters
     ----------
@@ -181,22 +179,19 @@ def write_dna(path: Path, ids: list[str], vectors: Matrix, meta: Meta | None) ->
     meta : dict or None
         Plain values: str, int, float, bool, None, and lists and dicts of them with str keys. Written with
         sorted keys.
+    side : Side
+        Which of the two schemas to follow.
 
     Raises
     ------
     StoreError
         An argument is not as described, or the file cannot be written.
     """
-    return _write("dna", path, ids, vectors, meta)
-
-
-def write_protein(path: Path, ids: list[str], vectors: Matrix, meta: Meta | None) -> Written:
-    """Write an ``_ESM.pt`` file; see :func:`write_dna`."""
-    return _write("protein", path, ids, vectors, meta)
+    return _write(_KINDS[side], path, ids, vectors, meta)
 
 
 def write_merged(path: Path, ids: list[str], vectors: Matrix, meta: Meta | None, label: int) -> Written:
-    """Write a ``_merged.pt`` file; see :func:`write_dna`.
+    """Write a ``_merged.pt`` file; see :func:`write_vectors`.
 
     Parameters
     ----------
@@ -204,7 +199,8 @@ def write_merged(path: Path, ids: list[str], vectors: Matrix, meta: Meta | None,
         1 for viral, 0 for host.
     """
     if label not in {0, 1}:
-        raise StoreError(f"{path}: the label to write is {label!r}, expected 1 (viral) or 0 (host)")
+        problem = f"the label to write is {label!r}, expected 1 (viral) or 0 (host)"
+        raise Place(path, _NOT_WRITTEN).error(problem)
     return _write("merged", path, ids, vectors, meta, int(label))
 
 
@@ -300,15 +296,15 @@ def _check_finite(vectors: Matrix, ids: list[str], place: Place) -> None:
 def _write(
     kind: Kind, path: Path, ids: list[str], vectors: Matrix, meta: Meta | None, label: int | None = None
 ) -> Written:
-    place = Place(path, "nothing was written: correct what is to be written")
+    place = Place(path, _NOT_WRITTEN)
     check_ids(ids, place)
     _check_matrix(vectors, ids, place)
     plain = None if meta is None else canonical_meta(meta, place)
     pickle = dump(value_of(kind, ids, vectors.shape[1], label, plain))
-    storage = np.ascontiguousarray(vectors, "<f4").data.cast("B")
-    if len(pickle) + len(storage) > SIZE_LIMIT:
-        raise place.error(f"{len(ids)} rows need {len(storage)} bytes, a file holds at most {SIZE_LIMIT}")
-    pieces = archive_pieces(pickle, storage)
+    if len(pickle) + vectors.nbytes > SIZE_LIMIT:
+        raise place.error(f"{len(ids)} rows need {vectors.nbytes} bytes, a file holds at most {SIZE_LIMIT}")
+    _check_finite(vectors, ids, place)
+    pieces = archive_pieces(pickle, np.ascontiguousarray(vectors, "<f4").data.cast("B"))
     with replace_file(path, sum(map(len, pieces))) as target:
         for piece in pieces:
             target.write(piece)
@@ -319,4 +315,3 @@ def _check_matrix(vectors: Matrix, ids: list[str], place: Place) -> None:
     found = f"{vectors.dtype} of shape {vectors.shape}"
     if vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != len(ids) or vectors.shape[1] == 0:
         raise place.error(f"its vectors are {found}, expected float32 of shape ({len(ids)}, D)")
-    _check_finite(vectors, ids, place)

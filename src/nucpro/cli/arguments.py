@@ -1,0 +1,113 @@
+"""Options that several commands share, each added by one function."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from nucpro.layout import DataFolder, Side
+from nucpro.options import DEFAULT_MODELS, PRECISIONS, TOKEN_DROPOUT, Options
+from nucpro.selection import HostSelection
+
+__all__ = [
+    "add_data_dir",
+    "add_device",
+    "add_dna_model",
+    "add_dry_run",
+    "add_protein_model",
+    "add_selection",
+    "log_file",
+]
+
+_DEFAULTS = Options()
+
+
+def add_data_dir(parser: argparse.ArgumentParser) -> None:
+    """Add the data folder as the argument DATA."""
+    parser.add_argument(
+        "data_dir",
+        type=Path,
+        metavar="DATA",
+        nargs="?",
+        default=Path("./data/"),
+        help="data folder (default: ./data/)",
+    )
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which files of a data folder are used."""
+    parser.add_argument(
+        "--sequences-per-file",
+        type=int,
+        default=_DEFAULTS.sequences_per_file,
+        metavar="N",
+        help="records of a full split file; only full files are used (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--host-selection",
+        type=HostSelection,
+        choices=list(HostSelection),
+        default=_DEFAULTS.host_selection,
+        help="which host files: auto takes the recorded selection, else the existing one, else a new draw "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--strict-sampling", action="store_true", help="refuse fewer host files than viral files"
+    )
+
+
+def add_protein_model(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose the protein model."""
+    parser.add_argument(
+        "--protein-model",
+        default=DEFAULT_MODELS[Side.PROTEIN],
+        metavar="MODEL",
+        help="hub id or folder of an ESM-2 model (default: %(default)s)",
+    )
+    parser.add_argument("--revision", help="revision of the protein model on the hub")
+    parser.add_argument(
+        "--token-dropout",
+        choices=TOKEN_DROPOUT,
+        default=_DEFAULTS.token_dropout,
+        help="scale token embeddings as in training; auto follows the checkpoint (default: %(default)s)",
+    )
+
+
+def add_dna_model(parser: argparse.ArgumentParser, revision: str) -> None:
+    """Add the options that choose the DNA model; its revision has another name where proteins have one too."""
+    parser.add_argument(
+        "--dna-model",
+        default=DEFAULT_MODELS[Side.DNA],
+        metavar="MODEL",
+        help="hub id or folder of a DNABERT-S or DNABERT-2 model (default: %(default)s)",
+    )
+    parser.add_argument(revision, dest="dna_revision", help="revision of the DNA model on the hub")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where and how a model runs."""
+    parser.add_argument(
+        "--device", default=_DEFAULTS.device, help="cuda, cuda:N or cpu (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=_DEFAULTS.precision,
+        help="auto is fp16 on a GPU and fp32 on a CPU (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--tokens-per-batch", type=int, metavar="N", help="token budget of a batch (default: by device)"
+    )
+
+
+def add_dry_run(parser: argparse.ArgumentParser) -> None:
+    """Add the option to change nothing."""
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check everything and show the plan; change nothing"
+    )
+
+
+def log_file(arguments: dict[str, Any]) -> Path | None:
+    """Log file of the data folder; none for a run that changes nothing."""
+    return None if arguments.get("dry_run") else DataFolder(arguments["data_dir"]).log

@@ -1,0 +1,41 @@
+"""``nucpro embed-dna``: the DNABERT-S files of a data folder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nucpro.cli.arguments import add_data_dir, add_device, add_dna_model, add_dry_run, add_selection, log_file
+from nucpro.cli.console import FileBar
+from nucpro.options import Options
+from nucpro.pipeline import embed_dna
+
+__all__ = ["add_to"]
+
+
+def add_to(subparsers: Any) -> None:
+    """Add the command to the parser of ``nucpro``."""
+    parser = subparsers.add_parser(
+        "embed-dna",
+        help="make the DNABERT-S files of a data folder",
+        description="Make the DNABERT-S files of the selected files of a data folder that are missing, or that say "
+        "themselves that they are outdated; others stay as they are. Run again after an interruption, it continues.",
+    )
+    add_data_dir(parser)
+    add_dna_model(parser, "--revision")
+    add_device(parser)
+    add_selection(parser)
+    parser.add_argument(
+        "--all", dest="all_files", action="store_true", help="all full files, not only the selected ones"
+    )
+    parser.add_argument(
+        "--replace-existing",
+        action="store_true",
+        help="also make files again that do not say how they were made",
+    )
+    add_dry_run(parser)
+    parser.set_defaults(run=_run, log_file=log_file)
+
+
+def _run(arguments: dict[str, Any]) -> None:
+    with FileBar() as bar:
+        embed_dna(Options.of(arguments), bar.show)

@@ -1,0 +1,335 @@
+"""One run on one data folder: the steps that the protein and the DNA side have in common.
+
+Each step is one method, called in the order in which they stand here; :mod:`nucpro.pipeline` does that.
+A job holds what the steps share: the lock, the record of what is done, the worker processes, the model.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from nucpro import lock
+from nucpro.background import Background
+from nucpro.checkpoint import Checkpoint
+from nucpro.discovery import Census, census, inspect_all
+from nucpro.engine import in_order
+from nucpro.errors import NucproError, PreflightError
+from nucpro.fasta import FastaFacts
+from nucpro.layout import DataFolder, FilePair, Side, Source
+from nucpro.options import Options
+from nucpro.plan import Plan, PlanItem, make_plan, vectors_fact
+from nucpro.preflight import space_problems, unsplit_problems, writing_problems
+from nucpro.recipe import Recipe
+from nucpro.selection import Selection, load, save, select
+from nucpro.splitting import split_source
+from nucpro.store import remove_temporaries
+from nucpro.summary import Statistics, discovery_lines, plan_lines, statistics_lines
+from nucpro.workers import Workers
+
+# The room below imports torch, which takes seconds and hundreds of megabytes. Worker processes import this
+# module with the main program, and never need it: so it is imported where it is used.
+if TYPE_CHECKING:
+    from nucpro.encoders import FastaEncoder, Identified
+
+__all__ = ["Job", "Progress"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the extraction is.
+
+    Parameters
+    ----------
+    files, total : int
+        Files that are done, those from earlier runs included, and all files of the run.
+    seconds_left : float or None
+        Estimate from the letters left and the rate so far; None before the first file.
+    """
+
+    files: int
+    total: int
+    seconds_left: float | None
+
+
+class Job(ABC):
+    """One run on one data folder; a context manager that holds the lock and ends the workers.
+
+    Parameters
+    ----------
+    options : Options
+        What was asked for.
+
+    Raises
+    ------
+    PreflightError
+        On entering: there is no such folder, it cannot be written, or another run holds it.
+    """
+
+    side: ClassVar[Side]
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.folder = DataFolder(options.data_dir)
+        self.statistics = Statistics()
+        self.checkpoint: Checkpoint
+        self.workers: Workers
+        self.census: Census
+        self.selection: Selection
+        self.plan: Plan
+        self._facts: dict[FilePair, FastaFacts] = {}
+        self._model: Identified
+        self._encoder: FastaEncoder | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        if not self.folder.root.is_dir():
+            raise PreflightError(
+                [f"{self.folder.root}: no such folder; name the data folder with --data-dir"]
+            )
+        with ExitStack() as stack:
+            if not self.options.dry_run:
+                stack.enter_context(lock.hold(self.folder.lock))
+            self.checkpoint = stack.enter_context(Checkpoint(self.folder, read_only=self.options.dry_run))
+            self.workers = stack.enter_context(Workers())
+            self._background = Background(self.workers)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def discover(self, sources: Iterable[Source] | None = None) -> Selection:
+        """Find all files and choose those of this run.
+
+        Parameters
+        ----------
+        sources : iterable of Source, optional
+            The sources to look at; by default the data folder is walked.
+
+        Raises
+        ------
+        PreflightError
+            No full viral file, a recorded host file that is gone, or a choice refused by ``--strict-sampling``.
+        """
+        found = self.folder.walk_sources() if sources is None else list(sources)
+        size = self.options.sequences_per_file
+        self.census = census(found, self.checkpoint, self.workers, size)
+        try:
+            full = self.census.full(size)
+            self.selection = select(full, _has_output, load(self.folder), self.options.host_selection)
+        except PreflightError as error:
+            hint = self.census.sizes_hint(size)
+            raise PreflightError([*self.census.problems, *error.problems, *hint]) from error
+        if self.options.strict_sampling and self.selection.warnings:
+            raise PreflightError(
+                [f"refused by --strict-sampling: {text}" for text in self.selection.warnings]
+            )
+        return self.selection
+
+    def take(self, pairs: Sequence[FilePair]) -> Selection:
+        """Use these files, in place of what :meth:`discover` would choose."""
+        sources = list(dict.fromkeys(pair.source for pair in pairs))
+        self.census = census(sources, self.checkpoint, self.workers, self.options.sequences_per_file)
+        viral, hosts = ([pair for pair in pairs if pair.label == label] for label in (1, 0))
+        self.selection = Selection(tuple(viral), tuple(hosts), "given")
+        return self.selection
+
+    @property
+    def pairs(self) -> tuple[FilePair, ...]:
+        """The files of this run, in the order of work."""
+        return self.selection.pairs
+
+    def inputs(self) -> list[str]:
+        """Read the inputs of all files; returns everything that is wrong with them."""
+        problems = list(self.census.problems)
+        split = [pair for pair in self.pairs if pair.fasta(self.side).parent.is_dir()]
+        facts, unreadable = self._inspect(
+            [pair for pair in split if pair.fasta(self.side).is_file()], self.side
+        )
+        problems += unreadable
+        problems += self._input_problems(split, facts)
+        unsplit = {pair.source for pair in self.pairs} - {pair.source for pair in split}
+        problems += unsplit_problems(sorted(unsplit, key=lambda source: source.relative))
+        # Files that are still to be split have no facts yet, but their number of records is known.
+        self._facts = {
+            pair: facts.get(pair.fasta(self.side)) or FastaFacts.unknown(self.census.records[pair])
+            for pair in self.pairs
+        }
+        return problems
+
+    def compare(self, recipe: Recipe) -> Plan:
+        """Compare what lies on disk with what a recipe would make; needs :meth:`inputs` first."""
+        pairs = [(pair, self._facts[pair]) for pair in self.pairs]
+        trust = self._trusts_existing
+        self.plan = make_plan(pairs, recipe, self.checkpoint, self.workers, trust_existing=trust)
+        return self.plan
+
+    def check(self) -> Plan:
+        """Check everything, and compare what lies on disk with what this run would make.
+
+        Raises
+        ------
+        PreflightError
+            All problems at once.
+        """
+        from nucpro import encoders  # noqa: PLC0415
+
+        problems = self.inputs() + writing_problems(self._folders_written())
+        try:
+            self._model = encoders.identify(self.options, self.side, offline=bool(problems))
+        except NucproError as error:
+            problems.append(str(error))
+        if problems:
+            raise PreflightError(problems)
+        self.compare(self._model.recipe)
+        problems = space_problems({self.folder.root: (self.plan.bytes_to_write, self.plan.bytes_replaced)})
+        if self.plan.to_extract:
+            problems += encoders.device_problems(self.options.device)
+        if problems:
+            raise PreflightError(problems)
+        return self.plan
+
+    def show(self) -> None:
+        """Log what was found, and for a dry run also the plan."""
+        lines = discovery_lines(self.selection, self.plan)
+        if self.options.dry_run:
+            lines += plan_lines(self.plan)
+        logger.info("%s", "\n".join(lines))
+
+    def prepare(self) -> None:
+        """Record the selection, remove what dead runs left unfinished, and split what is not split.
+
+        The first step that changes the data folder.
+
+        Raises
+        ------
+        DataError, FastaError
+            The two sides of a source do not fit; it stays unsplit.
+        """
+        save(self.folder, self.selection, self.options.sequences_per_file)
+        self.checkpoint.remember_recipe(self.plan.recipe)
+        for folder in sorted({self.folder.root, *self._folders_written()}):
+            remove_temporaries(folder)
+        chosen = {pair.source for pair in self.pairs}
+        unsplit = [s.source for s in self.census.sources if not s.is_split and s.source in chosen]
+        for source in unsplit:
+            made = split_source(source, self.options.sequences_per_file)
+            logger.info("Split %s", ", ".join(map(str, made)))
+        if unsplit:
+            # Facts of the new files were not known at pre-flight: the same checks again, on real files.
+            self.discover([state.source for state in self.census.sources])
+            self.check()
+
+    def load_model(self) -> FastaEncoder | None:
+        """Load the model once; None where nothing has to be extracted.
+
+        Raises
+        ------
+        ModelError
+            The checkpoint is damaged or holds something unexpected.
+        """
+        from nucpro import encoders  # noqa: PLC0415
+
+        if not self.plan.to_extract:
+            return None
+        self._encoder = encoders.load(self._model, self.options)
+        return self._encoder
+
+    def extract_file(self, item: PlanItem) -> None:
+        """Make the vectors of one item: the unit of work of :meth:`extract`."""
+        if self._encoder is None:
+            raise RuntimeError("load_model comes before extract")
+        self._encoder.extract(item.pair.fasta(self.side), item.pair.vectors(self.side))
+
+    def extract(self, unit: Callable[[PlanItem], object]) -> Iterator[PlanItem]:
+        """Make the missing and stale vectors, a few files at a time.
+
+        Parameters
+        ----------
+        unit : callable
+            Writes the vectors of one item; called in threads.
+
+        Raises
+        ------
+        NucproError
+            The first fault; what was finished stays.
+        """
+        start = time.perf_counter()
+        for item, seconds in in_order(self.plan.to_extract, unit):
+            fact = vectors_fact(self.plan.recipe, item.facts)
+            self.checkpoint.add("vectors", item.pair.vectors(self.side), fact)
+            self.statistics.add(item.facts, time.perf_counter() - start)
+            self._finished(item)
+            progress = self.progress
+            logger.info(
+                "[%d/%d] Extracted %s (%d sequences, %.1fs)",
+                progress.files,
+                progress.total,
+                item.pair.fasta(self.side),
+                item.facts.records,
+                seconds,
+            )
+            self._background.poll()
+            yield item
+
+    def finish(self) -> None:
+        """Wait for the work beside the encoder, and log what the run did.
+
+        Raises
+        ------
+        NucproError
+            The first fault of that work.
+        """
+        self._background.drain()
+        if self._encoder is not None:
+            self.statistics.splits = self._encoder.embedder.splits
+            self.statistics.tokens = self._encoder.tokens
+            self.statistics.unknown_tokens = self._encoder.unknown_tokens
+        if self.statistics.files or self.statistics.merged:
+            logger.info("%s", "\n".join(statistics_lines(self.statistics, self.side)))
+
+    @property
+    def progress(self) -> Progress:
+        """How far the extraction is."""
+        total, remaining = len(self.plan.items), len(self.plan.to_extract) - self.statistics.files
+        left = sum(item.facts.letters_read for item in self.plan.to_extract) - self.statistics.letters
+        rate = self.statistics.letters / self.statistics.seconds if self.statistics.seconds else 0.0
+        return Progress(total - remaining, total, left / rate if rate else None)
+
+    # What differs between the sides.
+
+    @property
+    @abstractmethod
+    def _trusts_existing(self) -> bool:
+        """Whether files of the right width that do not say how they were made count as done."""
+
+    @abstractmethod
+    def _input_problems(self, split: Sequence[FilePair], facts: dict[Path, FastaFacts]) -> list[str]:
+        """What is wrong with pairs that are split, given the facts of the encoded side."""
+
+    @abstractmethod
+    def _folders_written(self) -> list[Path]:
+        """All folders that the run writes to."""
+
+    @abstractmethod
+    def _finished(self, item: PlanItem) -> None:
+        """Take note that the vectors of an item are on disk."""
+
+    def _inspect(self, pairs: Sequence[FilePair], side: Side) -> tuple[dict[Path, FastaFacts], list[str]]:
+        return inspect_all([pair.fasta(side) for pair in pairs], side, self.checkpoint, self.workers)
+
+
+def _has_output(pair: FilePair) -> bool:
+    return pair.dna_vectors.exists() or pair.protein_vectors.exists() or pair.merged.exists()

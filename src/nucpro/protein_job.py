@@ -1,0 +1,188 @@
+"""The main job: protein vectors, merged with the DNA vectors that are there, and validated."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from nucpro.checkpoint import Stamp
+from nucpro.errors import ValidationError
+from nucpro.fasta import FastaFacts
+from nucpro.job import Job
+from nucpro.layout import CLASS_NAMES, DNA_WIDTH, FilePair, Side
+from nucpro.merge import merge, verify_dna
+from nucpro.plan import PlanItem, merged_fact
+from nucpro.preflight import dna_problems, side_problems
+from nucpro.summary import outside_lines, verdict_lines
+from nucpro.validation import (
+    FileVerdict,
+    ValidationTask,
+    mixed_models,
+    outside_outputs,
+    validate_file,
+    width_outside,
+)
+
+__all__ = ["DNA_COMMAND", "ProteinJob"]
+
+logger = logging.getLogger(__name__)
+
+DNA_COMMAND = "nucpro embed-dna"
+"""What makes missing DNABERT-S files, for messages."""
+
+Join = Callable[[Path, Path, Path, str], object]
+
+
+class ProteinJob(Job):
+    """Protein vectors and merged files of one data folder."""
+
+    side = Side.PROTEIN
+
+    needs_dna = True
+    """Whether missing DNABERT-S files are problems; they are not for somebody who only extracts."""
+
+    def extract(self, unit: Callable[[PlanItem], object], join: Join | None = merge) -> Iterator[PlanItem]:
+        """Make the missing and stale protein files, and merge each beside the encoder as soon as it is there.
+
+        Parameters
+        ----------
+        unit : callable
+            Writes the protein file of one item; called in threads.
+        join : callable
+            Merges one pair in a worker process: DNA file, protein file, merged file, ``viral`` or ``host``;
+            None to merge nothing.
+
+        Raises
+        ------
+        NucproError
+            The first fault of the encoder, of a merge or of a DNABERT-S file; what was finished stays.
+        """
+        self._join = join
+        self.checkpoint.restart(item.pair.protein_fasta for item in self.plan.items if item.is_done)
+        if join is not None:
+            for item in self.plan.to_merge_only:
+                self._submit_merge(item.pair, join)
+            for item in self.plan.to_extract:
+                self._submit_dna_check(item.pair)
+        yield from super().extract(unit)
+
+    def validate(self, *, everything: bool = False) -> list[FileVerdict]:
+        """Read back what lies on disk.
+
+        Parameters
+        ----------
+        everything : bool
+            Also read files that were validated before and have not changed since.
+
+        Raises
+        ------
+        ValidationError
+            All faults, file by file.
+        """
+        width = self.plan.recipe.width
+        known = {} if everything else {item.pair: self._known_verdict(item.pair) for item in self.plan.items}
+        tasks = [ValidationTask(item.pair, width) for item in self.plan.items if known.get(item.pair) is None]
+        fresh = list(self.workers.map(validate_file, tasks))
+        verdicts = [*filter(None, known.values()), *fresh]
+        self.judge(verdicts, width)
+        for verdict in fresh:
+            fact = {"of": _stamps(verdict.pair), "records": verdict.records, "model": verdict.model}
+            self.checkpoint.add("valid", verdict.pair.merged, fact)
+        return verdicts
+
+    def judge(self, verdicts: Sequence[FileVerdict], width: int) -> None:
+        """Show what validation found in all files together.
+
+        Raises
+        ------
+        ValidationError
+            All faults: of single files, between files, and of files outside the selection.
+        """
+        problems = sorted(problem for verdict in verdicts for problem in verdict.problems)
+        problems += mixed_models(verdicts, self.side) + self._outside_problems(width)
+        if problems:
+            raise ValidationError("\n  - ".join([f"Validation failed, {len(problems)} problems:", *problems]))
+        logger.info("%s", "\n".join(verdict_lines(verdicts)))
+
+    def audit(self) -> None:
+        """Recompute random sequences in float32 and compare, where ``--audit`` asks for it.
+
+        Raises
+        ------
+        ValidationError
+            A vector on disk that is not what the model gives.
+        """
+        from nucpro.audit import audit  # noqa: PLC0415 - imports torch
+
+        if self.options.audit:
+            for line in audit(self.plan, self._model, self.options):
+                logger.info("%s", line)
+
+    def outside(self) -> list[Path]:
+        """Protein and merged files that belong to no selected pair."""
+        selected = {pair.protein_vectors for pair in self.pairs} | {pair.merged for pair in self.pairs}
+        return outside_outputs(self.folder, [state.source for state in self.census.sources], selected)
+
+    @property
+    def _trusts_existing(self) -> bool:
+        return self.options.trust_existing
+
+    def _input_problems(self, split: Sequence[FilePair], facts: dict[Path, FastaFacts]) -> list[str]:
+        both = [pair for pair in split if pair.nucleotide_fasta.is_file()]
+        nucleotide, _ = self._inspect(both, Side.DNA)
+        missing = dna_problems(self.pairs, DNA_COMMAND) if self.needs_dna else []
+        return [*missing, *side_problems(both, nucleotide, facts)]
+
+    def _folders_written(self) -> list[Path]:
+        return sorted({path.parent for pair in self.pairs for path in (pair.protein_vectors, pair.merged)})
+
+    def _finished(self, item: PlanItem) -> None:
+        if self._join is not None:
+            self._submit_merge(item.pair, self._join, first=True)
+
+    def _submit_dna_check(self, pair: FilePair) -> None:
+        if self.checkpoint.fact("dna", pair.dna_vectors) is None:
+            facts, _ = self._inspect([pair], Side.DNA)
+            fasta = facts[pair.nucleotide_fasta]
+            arguments = (pair.dna_vectors, pair.nucleotide_fasta, fasta.ids_digest, fasta.digest)
+            self._background.add(verify_dna, arguments, lambda stamp: self._dna_is_good(pair, stamp))
+
+    def _dna_is_good(self, pair: FilePair, stamp: Stamp | None) -> None:
+        self.checkpoint.add("dna", pair.dna_vectors, {}, stamp)
+
+    def _submit_merge(self, pair: FilePair, join: Join, *, first: bool = False) -> None:
+        # Taken before the sources are read: if one changes meanwhile, the merged file is not taken for current.
+        fact = merged_fact(pair)
+        files = (pair.dna_vectors, pair.protein_vectors, pair.merged, CLASS_NAMES[pair.label])
+        self._background.add(join, files, lambda _: self._merged(pair, fact), first=first)
+
+    def _merged(self, pair: FilePair, fact: dict[str, object]) -> None:
+        self.checkpoint.add("merged", pair.merged, fact)
+        self.checkpoint.complete(pair.protein_fasta)
+        self.statistics.merged += 1
+
+    def _known_verdict(self, pair: FilePair) -> FileVerdict | None:
+        fact = self.checkpoint.fact("valid", pair.merged)
+        if fact is None or fact.get("of") != _stamps(pair):
+            return None
+        return FileVerdict(pair, fact["records"], fact["model"], ())
+
+    def _outside_problems(self, width: int) -> list[str]:
+        outside = self.outside()
+        for line in outside_lines(outside):
+            logger.info("%s", line)
+        problems = []
+        for path, found in sorted(self.workers.map(width_outside, outside)):
+            expected = width + DNA_WIDTH * (self.folder.merge_root in path.parents)
+            if found != expected:
+                what = f"is {found} wide, not {expected}" if found else "cannot be read"
+                problems.append(
+                    f"{path}: outside the selection and {what}; a training script would read it: remove it"
+                )
+        return problems
+
+
+def _stamps(pair: FilePair) -> list[list[int] | None]:
+    stamps = map(Stamp.of, (pair.protein_fasta, pair.dna_vectors, pair.protein_vectors))
+    return [stamp.as_list() if stamp else None for stamp in stamps]
