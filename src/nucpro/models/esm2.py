@@ -10,7 +10,8 @@ r half of it, d model width, x and f other columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from typing import Self, cast
 
 import torch
@@ -19,12 +20,15 @@ from torch import nn
 
 from nucpro.errors import ModelError
 from nucpro.models.config import AUTO, Esm2Config
+from nucpro.models.kernels import obstacle
 from nucpro.models.loading import Checkpoint, build
 from nucpro.models.packing import RESIDUES_ONLY, PooledSpan, Run, equal_runs
 from nucpro.models.tokens import ResidueTokenizer
 from nucpro.models.weights import ModelFiles
 
 __all__ = ["Esm2", "load_esm2", "load_tokenizer"]
+
+logger = logging.getLogger(__name__)
 
 _PREFIX = "esm."
 
@@ -54,6 +58,11 @@ class Esm2(nn.Module):
     ----------
     config : Esm2Config
         Shape and options.
+
+    Attributes
+    ----------
+    fused : callable or None
+        The forward by kernels, chosen when weights are loaded; None where kernels cannot run.
     """
 
     def __init__(self, config: Esm2Config) -> None:
@@ -65,6 +74,7 @@ class Esm2(nn.Module):
         # Set when weights are loaded; float32 whatever the precision of the weights.
         self.register_buffer("inverse_frequencies", None, persistent=False)
         self.inverse_frequencies: torch.Tensor
+        self.fused: Callable[[torch.Tensor, Sequence[int]], torch.Tensor] | None = None
 
     @property
     def width(self) -> int:
@@ -102,6 +112,8 @@ class Esm2(nn.Module):
         torch.Tensor
             Hidden states after the final layer norm, ``[T, width]``.
         """
+        if self.fused is not None:
+            return self.fused(tokens_t, lengths)
         runs = equal_runs(lengths)
         cosines, sines = rotary_tables(max(lengths), self.inverse_frequencies)
         hidden_td = self.token_embeddings(tokens_t)
@@ -154,6 +166,7 @@ class Esm2(nn.Module):
         model.inverse_frequencies = _rotary_frequencies(config, checkpoint).to(device)
         if config.token_dropout:
             model.token_embeddings.weight.mul_(_UNMASKED_SHARE)
+        model.fused = _fused_forward(model)
         return model
 
 
@@ -298,6 +311,20 @@ def attend(
         )
         run.block(context_td).copy_(block_nhlk.transpose(1, 2).flatten(2))
     return context_td
+
+
+def _fused_forward(model: Esm2) -> Callable[[torch.Tensor, Sequence[int]], torch.Tensor] | None:
+    """Forward by kernels where they can run; else None, with the reason in the log."""
+    reason = obstacle(model.config, model.device, model.dtype)
+    if reason is not None:
+        logger.info("ESM-2 on %s runs without kernels: %s", model.device, reason)
+        return None
+    # Triton, which these import, comes with CUDA builds of torch only.
+    from nucpro.models.fused import FusedEsm2  # noqa: PLC0415
+    from nucpro.models.kernels.product import Blocks  # noqa: PLC0415
+
+    logger.info("ESM-2 on %s runs with kernels", model.device)
+    return FusedEsm2(model, Blocks.of_device(model.device))
 
 
 def _parts_of_parameters(config: Esm2Config) -> dict[str, list[str]]:

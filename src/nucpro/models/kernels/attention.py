@@ -1,0 +1,157 @@
+"""Self-attention over packed sequences of any length, straight from the product that made queries, keys, values.
+
+Queries, keys and values come from :func:`nucpro.models.kernels.product.linear_rotated`, turned and scaled; the
+context goes to the product that mixes heads.
+
+Shape suffixes: t tokens of the whole batch, n sequences, s tiles (blocks of queries of one sequence), h heads,
+k head width (a power of two), d model width.
+"""
+
+# Triton's own language is neither typed nor bound to names of Python: constants are upper case.
+# ruff: noqa: N803, PLR0913, PLR0917
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+
+__all__ = ["attend", "attention_tiles"]
+
+_QUERIES = 64
+"""Queries of a tile. With 128, registers and padding leave too few programs at a time to hide latency."""
+_KEYS = 64
+
+
+def attention_tiles(lengths: Sequence[int]) -> torch.Tensor:
+    """List the work of :func:`attend`, so that no program of a mixed batch is empty.
+
+    Parameters
+    ----------
+    lengths : sequence of int
+        Tokens of each sequence of a packed batch.
+
+    Returns
+    -------
+    torch.Tensor
+        int32 ``[S, 3]``, on the CPU: first row of the sequence, its tokens, and the tile's first query in it.
+    """
+    lengths_n = torch.tensor(lengths, dtype=torch.int32)
+    starts_n = lengths_n.cumsum(0, dtype=torch.int32) - lengths_n
+    tiles_n = (lengths_n + _QUERIES - 1) // _QUERIES
+    earlier_n = tiles_n.cumsum(0, dtype=torch.int32) - tiles_n
+    sequence_s = torch.repeat_interleave(tiles_n)
+    query_s = (torch.arange(len(sequence_s), dtype=torch.int32) - earlier_n[sequence_s]) * _QUERIES
+    return torch.stack([starts_n[sequence_s], lengths_n[sequence_s], query_s], dim=1)
+
+
+def attend(mixed_tx: torch.Tensor, tiles_s: torch.Tensor, heads: int) -> torch.Tensor:
+    """Self-attention within each sequence of a packed batch.
+
+    One pass over keys with a running maximum and sum (Milakov and Gimelshein, arXiv:1805.02867; Dao et al.,
+    FlashAttention, arXiv:2205.14135).
+
+    Parameters
+    ----------
+    mixed_tx : torch.Tensor
+        ``[T, 3 H K]``: queries, keys and values of all heads; scores are exponents of two.
+    tiles_s : torch.Tensor
+        From :func:`attention_tiles`, on the device.
+    heads : int
+        H.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[T, H K]``.
+    """
+    width = mixed_tx.shape[1] // 3
+    context_td = mixed_tx.new_empty(len(mixed_tx), width)
+    # Heads first: programs that run together read neighbouring columns of the same rows.
+    _attention_kernel[(heads, len(tiles_s))](
+        mixed_tx,
+        tiles_s,
+        context_td,
+        WIDTH=width,
+        HEAD=width // heads,
+        QUERIES=_QUERIES,
+        KEYS=_KEYS,
+        num_warps=4,
+        # Three stages of heads of 128 columns do not fit into the shared memory of smaller GPUs.
+        num_stages=3 if width // heads <= 64 else 2,
+        enable_fp_fusion=True,
+    )
+    return context_td
+
+
+@triton.jit
+def _attention_kernel(
+    mixed,
+    tiles,
+    outputs,
+    WIDTH: tl.constexpr,
+    HEAD: tl.constexpr,
+    QUERIES: tl.constexpr,
+    KEYS: tl.constexpr,
+):
+    """One tile of one head. Only the last block of keys needs a mask, so it stands outside of the loop."""
+    head = tl.program_id(0)
+    tile = tiles + tl.program_id(1) * 3
+    start = tl.load(tile).to(tl.int64)
+    length = tl.load(tile + 1)
+    rows = tl.load(tile + 2) + tl.arange(0, QUERIES)
+    present = (rows < length)[:, None]
+    columns = tl.arange(0, HEAD)[None, :]
+    mixed += start * (3 * WIDTH) + head * HEAD
+    query = tl.load(mixed + rows[:, None] * (3 * WIDTH) + columns, mask=present, other=0.0)
+    highest = tl.full((QUERIES,), float("-inf"), tl.float32)
+    total = tl.zeros((QUERIES,), tl.float32)
+    context = tl.zeros((QUERIES, HEAD), tl.float32)
+    whole = length // KEYS * KEYS
+    for first in range(0, whole, KEYS):
+        highest, total, context = _fold_in(
+            first, query, highest, total, context, mixed, length, WIDTH, HEAD, KEYS, False
+        )
+    if whole < length:
+        highest, total, context = _fold_in(
+            whole, query, highest, total, context, mixed, length, WIDTH, HEAD, KEYS, True
+        )
+    outputs += start * WIDTH + head * HEAD
+    context = (context / total[:, None]).to(outputs.dtype.element_ty)
+    tl.store(outputs + rows[:, None] * WIDTH + columns, context, mask=present)
+
+
+@triton.jit
+def _fold_in(
+    first,
+    query,
+    highest,
+    total,
+    context,
+    mixed,
+    length,
+    WIDTH: tl.constexpr,
+    HEAD: tl.constexpr,
+    KEYS: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    """Fold a block of keys and values into each query's highest score, total weight and weighted values."""
+    rows = first + tl.arange(0, KEYS)
+    present = rows < length
+    places = mixed + rows[:, None] * (3 * WIDTH) + tl.arange(0, HEAD)[None, :]
+    if MASKED:
+        key = tl.load(places + WIDTH, mask=present[:, None], other=0.0)
+        value = tl.load(places + 2 * WIDTH, mask=present[:, None], other=0.0)
+        scores = tl.where(present[None, :], tl.dot(query, key.T), float("-inf"))
+    else:
+        key = tl.load(places + WIDTH)
+        value = tl.load(places + 2 * WIDTH)
+        scores = tl.dot(query, key.T)
+    raised = tl.maximum(highest, tl.max(scores, 1))
+    fading = tl.exp2(highest - raised)
+    weights = tl.exp2(scores - raised[:, None])
+    context = tl.dot(weights.to(value.dtype), value, context * fading[:, None])
+    return raised, total * fading + tl.sum(weights, 1), context
