@@ -1,7 +1,7 @@
-"""The main job on a small data folder, on the CPU, from real genomes to validated training files.
+"""The whole way on a small data folder, on the CPU: from real genomes to validated training files.
 
-Run by ``make demo``. Everything is made below ``build/demo``; the script that a user would run is started
-as a user would start it, twice: the second time it has nothing to do.
+Run by ``make demo``. Everything is made below ``build/demo``, by the commands that a user would give; the
+last one is given twice: the second time it has nothing to do.
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dna_stand_ins
 import stand_ins
 
-from nucpro.dataset import DatasetOptions, build
-from nucpro.fasta import count, read
-from nucpro.layout import HOST_CATEGORIES, VIRAL, DataFolder, FilePair, Source
-from nucpro.selection import draw_hosts
-from nucpro.splitting import split_source
+from nucpro.fasta import read
+from nucpro.layout import DataFolder, FilePair
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -27,55 +25,69 @@ SEQUENCES_PER_FILE = 20
 
 def main() -> int:
     """Make the data folder and run the job on it."""
-    data, model = TARGET / "data", TARGET / "untrained_esm2_1280"
+    data, protein_model, dna_model = TARGET / "data", TARGET / "untrained_esm2", TARGET / "untrained_dnabert"
     shutil.rmtree(TARGET, ignore_errors=True)
-    say("1. Reading frames of real genomes (see demo/genomes/README.md), split into files of 20 sequences")
     shutil.copytree(HERE / "genomes", data, ignore=shutil.ignore_patterns("README.md"))
-    build(data, DatasetOptions(length=300))
-    sources = DataFolder(data).walk_sources()
-    for source in sources:
-        split_source(source, SEQUENCES_PER_FILE)
+    size = ["--sequences-per-file", str(SEQUENCES_PER_FILE)]
+    say("1. Reading frames of real genomes (demo/genomes/README.md), split into files of 20 sequences")
+    nucpro("dataset", str(data), "--length", "300")
+    nucpro("split", str(data), *size)
+    say("2. DNA vectors, by an UNTRAINED model: what comes out shows how the job works, not biology")
+    make_models(data, protein_model, dna_model)
+    nucpro("embed-dna", str(data), "--dna-model", str(dna_model), "--device", "cpu", *size)
     say(
-        "2. Stand-ins: DNA vectors that are random numbers, protein and merged files of an older model, and an"
+        "3. Protein vectors, also UNTRAINED, merged and validated; some files of an older model are in the way"
     )
-    say("   UNTRAINED protein model of the real width. What comes out shows how the job works, not biology.")
-    add_stand_ins(sources)
-    stand_ins.make_checkpoint(model)
-    command = [sys.executable, str(ROOT / "scripts" / "extract_training_data.py"), "--data-dir", str(data)]
-    command += [
-        "--protein-model",
-        str(model),
+    pairs = [pair for pair in split_files(data) if pair.dna_vectors.exists()]
+    add_outdated_results(pairs[::4])
+    job = [
+        str(ROOT / "scripts" / "extract_training_data.py"),
+        "--data-dir",
+        str(data),
         "--device",
         "cpu",
-        "--sequences-per-file",
-        str(SEQUENCES_PER_FILE),
+        *size,
     ]
-    for title in ("3. The job", "4. The same again: nothing is left to do"):
-        say(title)
-        code = subprocess.run(command, check=False).returncode
-        if code:
-            return code
-    say(f"Results (from an UNTRAINED model): {data / 'data_merge'}")
+    python(*job, "--protein-model", str(protein_model))
+    say("4. The same again: nothing is left to do")
+    python(*job, "--protein-model", str(protein_model))
+    say(f"Results (of UNTRAINED models): {data / 'data_merge'}")
     return 0
 
 
-def add_stand_ins(sources: list[Source]) -> None:
-    """Give a balanced choice of full files their DNA vectors, and some of them outdated results."""
-    full = [pair for source in sources for pair in full_pairs(source)]
-    viral = [pair for pair in full if pair.category == VIRAL]
-    hosts = draw_hosts([pair for pair in full if pair.category in HOST_CATEGORIES], len(viral))
-    for position, pair in enumerate([*viral, *hosts]):
-        ids = read(pair.nucleotide_fasta).ids
-        stand_ins.write_dna_stand_in(pair.dna_vectors, ids)
-        if position % 4 == 0:
-            stand_ins.write_old_protein(pair.protein_vectors, ids)
-            stand_ins.write_old_merged(pair.merged, ids, pair.label)
+def make_models(data: Path, protein_model: Path, dna_model: Path) -> None:
+    """Write untrained checkpoints of the real widths, in the layout of the real ones."""
+    stand_ins.make_checkpoint(protein_model)
+    dna_stand_ins.make_dna_checkpoint(dna_model)
+    viral = read(data / "viral.1.1.identified_nucleotide.fa")
+    dna_stand_ins.train_tokenizer(dna_model, (sequence.decode() for sequence in viral.sequences))
 
 
-def full_pairs(source: Source) -> list[FilePair]:
-    """Split files of a source that hold the full number of records."""
-    records = count(source.nucleotide_fasta)
-    return [source.pair(number) for number in range(1, records // SEQUENCES_PER_FILE + 1)]
+def add_outdated_results(pairs: list[FilePair]) -> None:
+    """Write protein and merged files as an older, wider model left them."""
+    for pair in pairs:
+        ids = read(pair.protein_fasta).ids
+        stand_ins.write_old_protein(pair.protein_vectors, ids)
+        stand_ins.write_old_merged(pair.merged, ids, pair.label)
+
+
+def split_files(data: Path) -> list[FilePair]:
+    """All split files of a data folder."""
+    folder = DataFolder(data)
+    found = (folder.pair_of(path) for path in sorted(data.glob("*nucleotide/output_*.fa")))
+    return [pair for pair in found if pair is not None]
+
+
+def nucpro(*arguments: str) -> None:
+    """Run a command of nucpro."""
+    python("-m", "nucpro", *arguments)
+
+
+def python(*arguments: str) -> None:
+    """Run a program as a user would, and stop with its exit code where it fails."""
+    code = subprocess.run([sys.executable, *arguments], check=False).returncode
+    if code:
+        sys.exit(code)
 
 
 def say(text: str) -> None:

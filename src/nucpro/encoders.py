@@ -61,6 +61,20 @@ class Identified:
         return Side(self.recipe.kind)
 
 
+@dataclass
+class TokenCounts:
+    """What went through an encoder, and through all encoders made from it by ``limited``.
+
+    Parameters
+    ----------
+    tokens, unknown : int
+        All tokens, special ones included, and those that the model does not know.
+    """
+
+    tokens: int = 0
+    unknown: int = 0
+
+
 class FastaEncoder:
     """A loaded model with everything that turns a FASTA file into a file of vectors.
 
@@ -79,8 +93,7 @@ class FastaEncoder:
         self.tokenizer = tokenizer
         self.recipe = recipe
         self.side = Side(recipe.kind)
-        self.tokens = 0
-        self.unknown_tokens = 0
+        self.counts = TokenCounts()
         self._limit = LIMITS[self.side]
         self._tokens_per_batch = embedder.tokens_per_batch
         self._device_lock = threading.Lock()
@@ -114,8 +127,8 @@ class FastaEncoder:
         # One file at a time is put on the device; waiting for its result needs no lock.
         with self._device_lock:
             pending = self.embedder.submit(prepared)
-            self.tokens += len(prepared.token_ids)
-            self.unknown_tokens += prepared.unknown
+            self.counts.tokens += len(prepared.token_ids)
+            self.counts.unknown += prepared.unknown
         return Vectors(prepared.names, pending.result(), prepared.truncated)
 
     def extract(self, fasta: Path, output: Path) -> Vectors:

@@ -295,8 +295,8 @@ class Job(ABC):
         self._background.drain()
         if self._encoder is not None:
             self.statistics.splits = self._encoder.embedder.splits
-            self.statistics.tokens = self._encoder.tokens
-            self.statistics.unknown_tokens = self._encoder.unknown_tokens
+            self.statistics.tokens = self._encoder.counts.tokens
+            self.statistics.unknown_tokens = self._encoder.counts.unknown
         if self.statistics.files or self.statistics.merged:
             logger.info("%s", "\n".join(statistics_lines(self.statistics, self.side)))
 

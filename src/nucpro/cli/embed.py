@@ -45,5 +45,5 @@ def _run(arguments: dict[str, Any]) -> None:
         print(
             f"Warning: {vectors.truncated} sequences were longer than {LIMITS[side]} letters and were cut there"
         )
-    if encoder.unknown_tokens:
-        print(f"Warning: {encoder.unknown_tokens} of {encoder.tokens} tokens are unknown to the model")
+    if encoder.counts.unknown:
+        print(f"Warning: {encoder.counts.unknown} of {encoder.counts.tokens} tokens are unknown to the model")

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from nucpro.cli import embed, embed_dna, extract, models, status, validate
+from nucpro.cli import dataset, download, embed, embed_dna, extract, models, split, status, validate
 from nucpro.cli.console import Terminated, console, exit_code_of
 from nucpro.errors import NucproError
 
 __all__ = ["entry", "leave", "main"]
 
-_COMMANDS = (extract, embed_dna, validate, status, embed, models)
+_COMMANDS = (download, dataset, split, embed_dna, extract, validate, status, embed, models)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -84,7 +84,7 @@ def build(
         A file cannot be written.
     """
     options = options or DatasetOptions()
-    progress = progress or _Silent()
+    progress = _Silent() if progress is None else progress
     if not data_dir.is_dir():
         raise UsageError(f"{data_dir}: no such folder; name the folder with the genomes")
     with hold(DataFolder(data_dir).lock):

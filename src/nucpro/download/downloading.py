@@ -98,7 +98,7 @@ def download(
     options = options or DownloadOptions()
     _make_folder(data_dir)
     with hold(DataFolder(data_dir).lock):
-        run = _Run(data_dir, options, progress or _Silent())
+        run = _Run(data_dir, options, _Silent() if progress is None else progress)
         record = run.record()
         fetched = run.complete(record)
     short = _short(record.files, options.counts)

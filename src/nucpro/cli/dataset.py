@@ -1,0 +1,87 @@
+"""``nucpro dataset``: reading frames of annotated genomes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from nucpro.cli.arguments import add_data_dir
+from nucpro.dataset import DatasetOptions, DatasetReport, GenomePair, SourceReport, build
+
+__all__ = ["add_to"]
+
+
+class _Bar(tqdm):  # type: ignore[type-arg]
+    """Progress over the bytes of genome files."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            desc="Genomes", unit="B", unit_scale=True, disable=None, dynamic_ncols=True, delay=1e-9
+        )
+
+    def started(self, pairs: Sequence[GenomePair], sizes: Sequence[int]) -> None:
+        self.reset(sum(sizes))
+
+    def finished(self, report: SourceReport, size: int) -> None:
+        self.update(size)
+
+
+def add_to(subparsers: Any) -> None:
+    """Add the command to the parser of ``nucpro``."""
+    parser = subparsers.add_parser(
+        "dataset",
+        help="make the FASTA files of reading frames from genomes",
+        description="Cut the genomes of a data folder into chunks and keep the reading frames that its annotated "
+        "proteins contain. What is complete and was made from the same genomes in the same way is kept.",
+    )
+    add_data_dir(parser)
+    parser.add_argument(
+        "--length",
+        type=int,
+        required=True,
+        metavar="N",
+        help="bases of a full chunk: 300 and 500 are what published models were trained on",
+    )
+    parser.add_argument(
+        "--genetic-code",
+        choices=("standard", "auto"),
+        default="standard",
+        help="standard, as the original, or the code that each CDS names (default: %(default)s)",
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    parser.add_argument(
+        "--replace", action="store_true", help="make files again that were made with other options"
+    )
+    parser.set_defaults(run=_run, log_file=lambda _: None)
+
+
+def _run(arguments: dict[str, Any]) -> None:
+    data_dir: Path = arguments.pop("data_dir")
+    with _Bar() as bar:
+        report = build(data_dir, DatasetOptions(**{k: v for k, v in arguments.items() if v is not None}), bar)
+    for line in _lines(report):
+        print(line)
+
+
+def _lines(report: DatasetReport) -> list[str]:
+    made = sum(source.made for source in report.sources)
+    lines = [
+        f"{len(report.sources)} pairs of genome files at {report.length} bases: {made} made, the others were there"
+    ]
+    for category, counts in report.by_category.items():
+        lines.append(
+            f"{category or 'no category'}: {counts.records} records, {counts.chunks} chunks, "
+            f"{counts.kept_frames} of {counts.frames} frames kept"
+        )
+    totals = report.totals
+    if totals.lost_frames:
+        lines.append(f"Warning: {totals.lost_frames} frames need another genetic code (--genetic-code auto)")
+    if totals.left_out_records:
+        lines.append(
+            f"Warning: {totals.left_out_records} records were left out; the .identified.json files say why"
+        )
+    lines += [f"Warning: {name} has no GenBank partner and was not used" for name in report.without_partner]
+    return lines

@@ -1,0 +1,83 @@
+"""``nucpro download``: genomes of the RefSeq release."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from nucpro.cli.arguments import add_data_dir
+from nucpro.download import DEFAULT_COUNTS, DownloadOptions, RemoteFile, download
+
+__all__ = ["add_to"]
+
+
+class _Bar(tqdm):  # type: ignore[type-arg]
+    """Progress over the bytes of all files that are fetched."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            desc="Download", unit="B", unit_scale=True, disable=None, dynamic_ncols=True, delay=1e-9
+        )
+
+    def chosen(self, release: int, files: Sequence[RemoteFile], sizes: Mapping[str, int | None]) -> None:
+        self.write(f"RefSeq release {release}: {len(files)} files chosen, {len(sizes)} to fetch")
+        for file in files:
+            self.write(f"  {file.group}/{file.name}")
+        self.reset(sum(size or 0 for size in sizes.values()))
+
+    def received(self, file: RemoteFile, count: int) -> None:
+        self.update(count)
+
+    def finished(self, file: RemoteFile) -> None: ...
+
+
+def add_to(subparsers: Any) -> None:
+    """Add the command to the parser of ``nucpro``."""
+    defaults = DownloadOptions()
+    parser = subparsers.add_parser(
+        "download",
+        help="fetch genomes of the RefSeq release into a data folder",
+        description="Fetch one viral pair of RefSeq files and a seeded sample of each host group, with sizes and "
+        "MD5 sums verified. Run again after an interruption, it continues.",
+    )
+    add_data_dir(parser)
+    parser.add_argument(
+        "--server", default=defaults.server, metavar="URL", help="release folder (default: %(default)s)"
+    )
+    counts = " ".join(f"{group}={count}" for group, count in DEFAULT_COUNTS.items())
+    parser.add_argument(
+        "--count",
+        type=_count,
+        action="append",
+        default=[],
+        metavar="GROUP=N",
+        help=f"pairs of a group (default: {counts})",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=defaults.seed, help="seed of the draw (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--connections", type=int, default=defaults.connections, metavar="N", help="files at a time"
+    )
+    parser.set_defaults(run=_run, log_file=lambda _: None)
+
+
+def _count(text: str) -> tuple[str, int]:
+    group, _, number = text.partition("=")
+    if not number.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not GROUP=N")
+    return group, int(number)
+
+
+def _run(arguments: dict[str, Any]) -> None:
+    data_dir: Path = arguments.pop("data_dir")
+    options = DownloadOptions(counts=dict(arguments.pop("count")), **arguments)
+    with _Bar() as bar:
+        report = download(data_dir, options, bar)
+    print(
+        f"{data_dir}: {len(report.files)} files of release {report.release}, {len(report.fetched)} fetched now"
+    )

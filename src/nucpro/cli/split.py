@@ -1,0 +1,44 @@
+"""``nucpro split``: the split folders of all sources."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nucpro.cli.arguments import add_data_dir
+from nucpro.errors import PreflightError
+from nucpro.layout import SEQUENCES_PER_FILE, DataFolder
+from nucpro.lock import hold
+from nucpro.splitting import split_source
+
+__all__ = ["add_to"]
+
+
+def add_to(subparsers: Any) -> None:
+    """Add the command to the parser of ``nucpro``."""
+    parser = subparsers.add_parser(
+        "split",
+        help="split the FASTA files of a data folder",
+        description="Make the split folders that are missing, both sides with the same boundaries. Folders that "
+        "exist are left as they are.",
+    )
+    add_data_dir(parser)
+    parser.add_argument(
+        "--sequences-per-file",
+        type=int,
+        default=SEQUENCES_PER_FILE,
+        metavar="N",
+        help="records of a full file (default: %(default)s)",
+    )
+    parser.set_defaults(run=_run, log_file=lambda _: None)
+
+
+def _run(arguments: dict[str, Any]) -> None:
+    data_dir: Path = arguments["data_dir"]
+    if not data_dir.is_dir():
+        raise PreflightError([f"{data_dir}: no such folder"])
+    folder = DataFolder(data_dir)
+    with hold(folder.lock):
+        for source in folder.walk_sources():
+            made = split_source(source, arguments["sequences_per_file"])
+            print(f"{source.name}: {', '.join(map(str, made)) or 'was split already'}")
