@@ -1,9 +1,8 @@
-"""Pickles as plain data: a machine that can only build plain values, and an emitter for the same values.
+"""Pickles as plain data: a machine that can build plain values and descriptions of tensors, nothing else.
 
-Bytes come from ``data.pkl`` of an archive. The machine builds dict, list, tuple, str, int, float, bool, None
-and descriptions of tensors; nothing in it imports, calls or looks up anything by name, so a pickle that wants
-more can only be refused. What it builds goes to :mod:`nucpro.store.files`; what that module writes comes
-back through :func:`dump` in the form that ``torch.load(weights_only=True)`` reads.
+Bytes come from ``data.pkl`` of an archive; dict, list, tuple, str, int, float, bool, None and
+:class:`Tensor` go to :mod:`nucpro.store.schema`. Nothing in the machine imports, calls or looks up anything
+by name, so a pickle that wants more can only be refused.
 
 Opcodes are those of Python's ``pickletools``, the ones that the C pickler writes in protocols 2 to 5.
 Claims are checked against the bytes that are there, so that memory stays under 40 times the pickle's size
