@@ -19,10 +19,12 @@ OLD_PROTEIN_WIDTH = 2560
 """Width of ESM-2 3B, which data folders from before the move to FastESM2_650 hold."""
 
 
-def make_checkpoint(folder: Path, *, width: int = 1280, layers: int = 2, heads: int = 20) -> Path:
+def make_checkpoint(
+    folder: Path, *, width: int = 1280, layers: int = 2, heads: int = 20, feed_forward: int | None = None
+) -> Path:
     """Write an UNTRAINED ESM-2 checkpoint: ``config.json`` and ``model.safetensors`` with seeded weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    feed_forward = width // 2
+    feed_forward = feed_forward or width // 2
     config = {
         "model_type": "esm",
         "architectures": ["EsmModel"],
