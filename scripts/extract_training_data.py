@@ -23,19 +23,9 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-# The script runs from anywhere, installed or not: ``units`` lies beside this folder and finds the package.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from units import (
-    DNA_DIM,
-    MERGED_DIM,
-    PROTEIN_DIM,
-    DimensionError,
-    as_encoder,
-    extract_fast_esm,
-    merge_data,
-    validate_merge_inputs,
-)
+# The script runs from anywhere, installed or not: the package and ``units`` of this clone come first.
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 
 from nucpro.checkpoint import Checkpoint
 from nucpro.cli.arguments import log_file
@@ -50,6 +40,16 @@ from nucpro.plan import PlanItem
 from nucpro.preflight import dna_problems
 from nucpro.protein_job import DNA_COMMAND, ProteinJob
 from nucpro.recipe import Recipe
+from units import (
+    DNA_DIM,
+    MERGED_DIM,
+    PROTEIN_DIM,
+    DimensionError,
+    as_encoder,
+    extract_fast_esm,
+    merge_data,
+    validate_merge_inputs,
+)
 
 logger = logging.getLogger("nucpro.extract_training_data")
 

@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 import stand_ins
 from folders import Frame, add_dna, add_source, copied, read_frames
-
 from nucpro.dataset import DatasetOptions, build
 from nucpro.layout import DataFolder
 

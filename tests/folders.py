@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import stand_ins
-
 from nucpro.fasta import read
 from nucpro.layout import DataFolder, FilePair, Source
 from nucpro.splitting import split_source
@@ -31,9 +30,7 @@ def read_frames(source: Source) -> list[Frame]:
     nucleotide, protein = read(source.nucleotide_fasta), read(source.protein_fasta)
     return [
         Frame(name, bases.decode(), residues.decode())
-        for name, bases, residues in zip(
-            nucleotide.ids, nucleotide.sequences, protein.sequences, strict=True
-        )
+        for name, bases, residues in zip(nucleotide.ids, nucleotide.sequences, protein.sequences, strict=True)
     ]
 
 
@@ -70,10 +67,7 @@ def pairs_of(data: Path) -> list[FilePair]:
 
 def contents(data: Path) -> dict[str, bytes]:
     """Every output below a data folder: what must be equal after equal work."""
-    return {
-        path.relative_to(data).as_posix(): path.read_bytes()
-        for path in sorted(data.rglob("*.pt"))
-    }
+    return {path.relative_to(data).as_posix(): path.read_bytes() for path in sorted(data.rglob("*.pt"))}
 
 
 def leftovers(data: Path) -> list[Path]:

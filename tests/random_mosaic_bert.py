@@ -7,10 +7,10 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-import dna_stand_ins
 import torch
 from safetensors.torch import load_file, save_file
 
+import dna_stand_ins
 from nucpro.fasta import read
 from nucpro.models.dna_tokens import DnaTokenizer
 
@@ -82,7 +82,7 @@ def _encode(weights: dict[str, torch.Tensor], ids: torch.Tensor, heads: int) -> 
     for layer in range(layers):
         prefix = f"encoder.layer.{layer}"
         mixed = _linear(weights, f"{prefix}.attention.self.Wqkv", hidden)
-        context = _linear(weights, f"{prefix}.attention.output.dense", _attention(mixed, heads))
+        context = _linear(weights, f"{prefix}.attention.output.dense", attention(mixed, heads))
         hidden = _norm(weights, f"{prefix}.attention.output.LayerNorm", hidden + context)
         inner = hidden @ weights[f"{prefix}.mlp.gated_layers.weight"].T
         first, second = inner[:, : inner.shape[1] // 2], inner[:, inner.shape[1] // 2 :]
@@ -93,7 +93,7 @@ def _encode(weights: dict[str, torch.Tensor], ids: torch.Tensor, heads: int) -> 
     return hidden
 
 
-def _attention(mixed: torch.Tensor, heads: int) -> torch.Tensor:
+def attention(mixed: torch.Tensor, heads: int) -> torch.Tensor:
     """Full score matrices, head by head."""
     queries, keys, values = mixed.split(mixed.shape[1] // 3, dim=1)
     width = queries.shape[1] // heads

@@ -6,8 +6,8 @@ import gzip
 from pathlib import Path
 
 import pytest
-from folders import Frame
 
+from folders import Frame
 from nucpro.errors import FastaError
 from nucpro.fasta import NUCLEOTIDES, RESIDUES, count, difference, inspect, read, require_usable, split
 

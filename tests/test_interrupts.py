@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from folders import arguments, contents, copied, leftovers
 
+from folders import arguments, contents, copied, leftovers
 from nucpro.cli import main
 
 KILL_AT = Path(__file__).parent / "kill_at.py"
@@ -102,7 +102,10 @@ def processes_started_for(data: Path) -> list[str]:
     for process in Path("/proc").iterdir():
         if process.name.isdecimal():
             try:
-                if mark in (process / "environ").read_bytes() and b"fork" in (process / "cmdline").read_bytes():
+                if (
+                    mark in (process / "environ").read_bytes()
+                    and b"fork" in (process / "cmdline").read_bytes()
+                ):
                     found.append(process.name)
             except OSError:  # it ended meanwhile, or belongs to somebody else
                 continue

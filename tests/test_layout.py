@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,16 @@ from hypothesis import strategies as st
 
 from nucpro.layout import CATEGORIES, DataFolder, category_of, natural_key, split_number
 
-ODD = ["my.family.fa", "ESM_runs", "nucleotide", "a DNABERT_S b", "x.identified_nucleotide", "näme ü", "out_1.fa", "p"]
+ODD = [
+    "my.family.fa",
+    "ESM_runs",
+    "nucleotide",
+    "a DNABERT_S b",
+    "x.identified_nucleotide",
+    "näme ü",
+    "out_1.fa",
+    "p",
+]
 odd_paths = st.lists(st.sampled_from(ODD), max_size=3)
 
 
@@ -75,7 +83,9 @@ def test_natural_order_counts() -> None:
     assert sorted(names, key=natural_key) == expected
 
 
-@pytest.mark.parametrize("name", ["output_0.fa", "output_01.fa", "output_1.fasta", "output_.fa", "xoutput_1.fa"])
+@pytest.mark.parametrize(
+    "name", ["output_0.fa", "output_01.fa", "output_1.fasta", "output_.fa", "xoutput_1.fa"]
+)
 def test_other_names_are_no_split_files(name: str) -> None:
     assert split_number(name) is None
 
@@ -111,7 +121,7 @@ def test_any_way_to_name_the_folder_gives_the_same_keys(
     monkeypatch.chdir(tmp_path)
     (source,) = DataFolder(Path(form.format(data))).walk_sources()
     assert source.pair(3).key == "viral.1.1.identified_nucleotide/output_3.fa"
-    assert os.path.samefile(source.nucleotide_fasta, data / "viral.1.1.identified_nucleotide.fa")
+    assert source.nucleotide_fasta.samefile(data / "viral.1.1.identified_nucleotide.fa")
 
 
 def test_two_sources_of_one_name_do_not_share_their_merged_folder() -> None:

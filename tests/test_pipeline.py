@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from folders import WIDTH, Frame, add_source, arguments, contents, copied, leftovers, pairs_of
 
+from folders import WIDTH, Frame, add_source, arguments, contents, copied, leftovers, pairs_of
 from nucpro.cli import main
 from nucpro.fasta import read
 

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from folders import arguments, copied
 
+from folders import arguments, copied
 from nucpro import lock
 from nucpro.cli import main
 from nucpro.errors import PreflightError

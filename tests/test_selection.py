@@ -125,7 +125,9 @@ def test_a_selection_is_recorded_and_loaded(tmp_path: Path) -> None:
     assert folder.selection.read_bytes() == before
 
 
-@pytest.mark.parametrize("content", [b"", b"\x80\x02}", b"[]", b'{"hosts": 3}', json.dumps({"hosts": []}).encode()])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x80\x02}", b"[]", b'{"hosts": 3}', json.dumps({"hosts": []}).encode()]
+)
 def test_a_damaged_record_is_never_guessed(tmp_path: Path, content: bytes) -> None:
     folder = DataFolder(tmp_path)
     folder.selection.write_bytes(content)

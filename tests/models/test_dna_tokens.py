@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-import dna_stand_ins
 import pytest
 from tokenizers import Tokenizer
 
+import dna_stand_ins
 import random_mosaic_bert as mosaic
 from nucpro.errors import FastaError, ModelError
 from nucpro.fasta import NUCLEOTIDES

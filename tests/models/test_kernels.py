@@ -19,14 +19,15 @@ from nucpro.models.kernels import obstacle
 from nucpro.models.kernels.attention import attention_tiles
 
 CUDA = torch.device("cuda:0")
-INTERPRETED = Path(__file__).with_name("interpreted_kernels.py")
+HERE = Path(__file__).parent
 
 
 def shape(**changes):
     return Esm2Config.from_dict(random_esm.config(**changes).to_dict())
 
 
-def test_kernels_equal_torch_in_tritons_interpreter():
+@pytest.mark.parametrize("file", ["interpreted_kernels.py", "interpreted_mosaic_bert.py"])
+def test_kernels_equal_torch_in_tritons_interpreter(file):
     # Triton decides at import whether it interprets, so this needs a process of its own.
     command = [
         sys.executable,
@@ -37,7 +38,7 @@ def test_kernels_equal_torch_in_tritons_interpreter():
         "no:cacheprovider",
         "-p",
         "no:randomly",
-        str(INTERPRETED),
+        str(HERE / file),
     ]
     done = subprocess.run(
         command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False
