@@ -6,8 +6,8 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 
+from nucpro import __version__
 from nucpro.cli import dataset, download, embed, embed_dna, extract, models, split, status, validate
 from nucpro.cli.console import Terminated, console, exit_code_of
 from nucpro.errors import NucproError
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="nucpro",
         description="Joined DNABERT-S and protein language model embeddings of viral and host sequences.",
     )
-    parser.add_argument("--version", action="version", version=f"nucpro {version('nucpro')}")
+    parser.add_argument("--version", action="version", version=f"nucpro {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND")
     for command in _COMMANDS:
         command.add_to(subparsers)
