@@ -12,12 +12,13 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from stand_ins import SEED
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
+
+from stand_ins import SEED
 
 SPECIAL_TOKENS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
 """In the order of their ids, as in DNABERT-S."""

@@ -10,7 +10,8 @@ queries, c columns of the bias, h heads, k head width, d model width, x and f ot
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, cast
 
@@ -21,17 +22,23 @@ from torch import nn
 from nucpro.errors import ModelError
 from nucpro.models.config_fields import MOST_LAYERS, positive, refuse_other_values, size
 from nucpro.models.dna_tokens import DnaTokenizer
+from nucpro.models.kernels import obstacle
 from nucpro.models.loading import Checkpoint, build
 from nucpro.models.packing import ALL_TOKENS, PooledSpan, Run, equal_runs
 from nucpro.models.weights import ModelFiles
 
 __all__ = ["MosaicBert", "MosaicBertConfig", "alibi_slopes", "load_dna_tokenizer", "load_mosaic_bert"]
 
+logger = logging.getLogger(__name__)
+
 _MODEL_TYPE = "bert"
 _REQUIRED = {"hidden_act": "gelu", "is_decoder": False, "add_cross_attention": False}
 _PREFIX = "bert."
 _LEFT_OVERS = ("pooler.", "cls.", "classifier.", "embeddings.position_ids", "embeddings.token_type_ids")
 """Heads and index buffers that published checkpoints carry and that vectors do not need."""
+
+_NARROWEST_HEAD = 16
+"""Columns that matrix units need; kernels take heads of powers of two."""
 
 _QUERY_ROWS = 512
 """Queries that are attended from together: bounds the bias to some MB a head for the longest sequences."""
@@ -122,6 +129,11 @@ class MosaicBert(nn.Module):
     ----------
     config : MosaicBertConfig
         Shape.
+
+    Attributes
+    ----------
+    fused : callable or None
+        The forward by kernels, chosen when weights are loaded; None where kernels cannot run.
     """
 
     def __init__(self, config: MosaicBertConfig) -> None:
@@ -134,6 +146,7 @@ class MosaicBert(nn.Module):
         # Set when weights are loaded; float32 whatever the precision of the weights.
         self.register_buffer("slopes", None, persistent=False)
         self.slopes: torch.Tensor
+        self.fused: Callable[[torch.Tensor, Sequence[int]], torch.Tensor] | None = None
 
     @property
     def width(self) -> int:
@@ -171,13 +184,19 @@ class MosaicBert(nn.Module):
         torch.Tensor
             Hidden states after the last layer, ``[T, width]``.
         """
+        if self.fused is not None:
+            return self.fused(tokens_t, lengths)
         runs = equal_runs(lengths)
         bias_hrc = alibi_bias(self.slopes, max(lengths))
-        embedded_td = self.token_embeddings(tokens_t) + self.token_type_embeddings.weight[0]
-        hidden_td = self.embedding_norm(embedded_td)
+        hidden_td = self.embed(tokens_t)
         for layer in self.layers:
             hidden_td = layer(hidden_td, runs, bias_hrc)
-        return cast(torch.Tensor, hidden_td)
+        return hidden_td
+
+    def embed(self, tokens_t: torch.Tensor) -> torch.Tensor:
+        """Hidden states before the first layer, ``[T, width]``: no positions, token type 0 for all."""
+        embedded_td = self.token_embeddings(tokens_t) + self.token_type_embeddings.weight[0]
+        return cast(torch.Tensor, self.embedding_norm(embedded_td))
 
 
 def load_mosaic_bert(files: ModelFiles, *, device: torch.device, dtype: torch.dtype) -> MosaicBert:
@@ -208,6 +227,7 @@ def load_mosaic_bert(files: ModelFiles, *, device: torch.device, dtype: torch.dt
     parts = _parts_of_parameters(config)
     model = build(lambda: MosaicBert(config), checkpoint, parts, _is_left_over, device=device, dtype=dtype)
     model.slopes = torch.tensor(alibi_slopes(config.heads), dtype=torch.float32, device=device)
+    model.fused = _fused_forward(model)
     return model
 
 
@@ -355,6 +375,27 @@ def attend(mixed_tx: torch.Tensor, runs: Sequence[Run], bias_hrc: torch.Tensor) 
             )
             run.block(context_td)[:, start:stop].copy_(block_nhrk.transpose(1, 2).flatten(2))
     return context_td
+
+
+def _fused_forward(model: MosaicBert) -> Callable[[torch.Tensor, Sequence[int]], torch.Tensor] | None:
+    """Forward by kernels where they can run; else None, with the reason in the log."""
+    reason = kernel_obstacle(model.config, model.device, model.dtype)
+    if reason is not None:
+        logger.info("DNABERT-S on %s runs without kernels: %s", model.device, reason)
+        return None
+    # Triton, which this imports, comes with CUDA builds of torch only.
+    from nucpro.models.mosaic_bert_fused import FusedMosaicBert  # noqa: PLC0415
+
+    logger.info("DNABERT-S on %s runs with kernels", model.device)
+    return FusedMosaicBert(model)
+
+
+def kernel_obstacle(config: MosaicBertConfig, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why kernels cannot run a MosaicBERT, None where they can; see :func:`nucpro.models.kernels.obstacle`."""
+    width = config.width // config.heads
+    if width < _NARROWEST_HEAD or width.bit_count() != 1:
+        return f"heads have {width} columns, not a power of two of at least {_NARROWEST_HEAD}"
+    return obstacle(config, device, dtype)
 
 
 def _parts_of_parameters(config: MosaicBertConfig) -> dict[str, list[str]]:

@@ -1,8 +1,8 @@
 """Triton kernels for what cuBLAS leaves to slow, separate passes over packed activations.
 
-:mod:`nucpro.models.fused` alone calls them. Sums, norms and softmax are float32 whatever the element type.
-Every program writes its own block and sums in a fixed order, so equal input gives equal bytes. The submodules
-import Triton, which comes with CUDA builds of torch only; this module does not.
+:mod:`nucpro.models.fused` and :mod:`nucpro.models.mosaic_bert_fused` alone call them. Sums, norms and softmax are
+float32 whatever the element type. Every program writes its own block and sums in a fixed order, so equal input
+gives equal bytes. The submodules import Triton, which comes with CUDA builds of torch only; this module does not.
 """
 
 from __future__ import annotations
@@ -12,25 +12,38 @@ import importlib.util
 import shutil
 import sysconfig
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
-from nucpro.models.config import Esm2Config
-
-__all__ = ["obstacle"]
+__all__ = ["Shape", "obstacle"]
 
 _OLDEST_TRITON = (3, 4)
 _OLDEST_GPU = (9, 0)
 """Compute capability of Hopper, the first with the copy engine (TMA) that keeps products supplied."""
 
 
-def obstacle(config: Esm2Config, device: torch.device, dtype: torch.dtype) -> str | None:
+class Shape(Protocol):
+    """Configuration of an encoder, as far as kernels care."""
+
+    @property
+    def width(self) -> int:
+        """Columns of a hidden state."""
+        ...
+
+    @property
+    def feed_forward_width(self) -> int:
+        """Columns between the two products of the feed-forward part."""
+        ...
+
+
+def obstacle(config: Shape, device: torch.device, dtype: torch.dtype) -> str | None:
     """Why kernels cannot run an encoder; the one place that decides it.
 
     Parameters
     ----------
-    config : Esm2Config
-        Shape of the encoder.
+    config : Shape
+        Of the encoder.
     device : torch.device
         Where the encoder computes.
     dtype : torch.dtype

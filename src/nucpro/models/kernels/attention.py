@@ -1,7 +1,8 @@
 """Self-attention over packed sequences of any length, straight from the product that made queries, keys, values.
 
-Queries, keys and values come from :func:`nucpro.models.kernels.product.linear_rotated`, turned and scaled; the
-context goes to the product that mixes heads.
+Those of ESM-2 come from :func:`nucpro.models.kernels.product.linear_rotated`, turned and scaled; those of
+MosaicBERT from a plain product, with linear biases (ALiBi) on their scores instead of positions. The context goes
+to the product that mixes heads.
 
 Shape suffixes: t tokens of the whole batch, n sequences, s tiles (blocks of queries of one sequence), h heads,
 k head width (a power of two), d model width.
@@ -13,6 +14,7 @@ k head width (a power of two), d model width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -48,7 +50,9 @@ def attention_tiles(lengths: Sequence[int]) -> torch.Tensor:
     return torch.stack([starts_n[sequence_s], lengths_n[sequence_s], query_s], dim=1)
 
 
-def attend(mixed_tx: torch.Tensor, tiles_s: torch.Tensor, heads: int) -> torch.Tensor:
+def attend(
+    mixed_tx: torch.Tensor, tiles_s: torch.Tensor, heads: int, slopes_h: torch.Tensor | None = None
+) -> torch.Tensor:
     """Self-attention within each sequence of a packed batch.
 
     One pass over keys with a running maximum and sum (Milakov and Gimelshein, arXiv:1805.02867; Dao et al.,
@@ -57,11 +61,15 @@ def attend(mixed_tx: torch.Tensor, tiles_s: torch.Tensor, heads: int) -> torch.T
     Parameters
     ----------
     mixed_tx : torch.Tensor
-        ``[T, 3 H K]``: queries, keys and values of all heads; scores are exponents of two.
+        ``[T, 3 H K]``: queries, keys and values of all heads. Without slopes, queries are scaled already, so
+        that scores are exponents of two.
     tiles_s : torch.Tensor
         From :func:`attention_tiles`, on the device.
     heads : int
         H.
+    slopes_h : torch.Tensor, optional
+        float32 ``[H]``. With them, scores are scaled by ``K ** -0.5``, and ``slope * |i - j|`` is taken off the
+        score of query i and key j (Press et al., ALiBi, arXiv:2108.12409), all in float32.
 
     Returns
     -------
@@ -75,6 +83,8 @@ def attend(mixed_tx: torch.Tensor, tiles_s: torch.Tensor, heads: int) -> torch.T
         mixed_tx,
         tiles_s,
         context_td,
+        slopes_h,
+        math.log2(math.e) / math.sqrt(width // heads),
         WIDTH=width,
         HEAD=width // heads,
         QUERIES=_QUERIES,
@@ -92,6 +102,8 @@ def _attention_kernel(
     mixed,
     tiles,
     outputs,
+    slopes,
+    scale,
     WIDTH: tl.constexpr,
     HEAD: tl.constexpr,
     QUERIES: tl.constexpr,
@@ -106,6 +118,8 @@ def _attention_kernel(
     present = (rows < length)[:, None]
     columns = tl.arange(0, HEAD)[None, :]
     mixed += start * (3 * WIDTH) + head * HEAD
+    # In exponents of two, as scores are.
+    slope = None if slopes is None else tl.load(slopes + head) * 1.4426950408889634
     query = tl.load(mixed + rows[:, None] * (3 * WIDTH) + columns, mask=present, other=0.0)
     highest = tl.full((QUERIES,), float("-inf"), tl.float32)
     total = tl.zeros((QUERIES,), tl.float32)
@@ -113,11 +127,11 @@ def _attention_kernel(
     whole = length // KEYS * KEYS
     for first in range(0, whole, KEYS):
         highest, total, context = _fold_in(
-            first, query, highest, total, context, mixed, length, WIDTH, HEAD, KEYS, False
+            first, rows, query, scale, slope, highest, total, context, mixed, length, WIDTH, HEAD, KEYS, False
         )
     if whole < length:
         highest, total, context = _fold_in(
-            whole, query, highest, total, context, mixed, length, WIDTH, HEAD, KEYS, True
+            whole, rows, query, scale, slope, highest, total, context, mixed, length, WIDTH, HEAD, KEYS, True
         )
     outputs += start * WIDTH + head * HEAD
     context = (context / total[:, None]).to(outputs.dtype.element_ty)
@@ -127,7 +141,10 @@ def _attention_kernel(
 @triton.jit
 def _fold_in(
     first,
+    query_rows,
     query,
+    scale,
+    slope,
     highest,
     total,
     context,
@@ -145,11 +162,15 @@ def _fold_in(
     if MASKED:
         key = tl.load(places + WIDTH, mask=present[:, None], other=0.0)
         value = tl.load(places + 2 * WIDTH, mask=present[:, None], other=0.0)
-        scores = tl.where(present[None, :], tl.dot(query, key.T), float("-inf"))
     else:
         key = tl.load(places + WIDTH)
         value = tl.load(places + 2 * WIDTH)
-        scores = tl.dot(query, key.T)
+    scores = tl.dot(query, key.T)
+    if slope is not None:
+        distances = tl.abs(query_rows[:, None] - rows[None, :])
+        scores = scores * scale - slope * distances.to(tl.float32)
+    if MASKED:
+        scores = tl.where(present[None, :], scores, float("-inf"))
     raised = tl.maximum(highest, tl.max(scores, 1))
     fading = tl.exp2(highest - raised)
     weights = tl.exp2(scores - raised[:, None])
