@@ -117,21 +117,20 @@ def open_frames(bases: bytes, offset: int, chunks: Chunks, code: GeneticCode) ->
                     yield _without_stop(strand, begins[same] + shift, keys, count)
 
 
-def _residues_by_position(bases: bytes, code: GeneticCode) -> tuple[Residues, Residues]:
+def _residues_by_position(bases: bytes, code: GeneticCode) -> tuple[bytes, bytes]:
     """Residue of the codon that starts at each position, for the strand given and for the other one."""
     first, second, third = (
         np.frombuffer(bases.translate(values), dtype=np.uint8) for values in (_FIRST, _SECOND, _THIRD)
     )
     codons = (first[:-2] + second[1:-1] + third[2:]).tobytes()
-    forward = np.frombuffer(codons.translate(code.forward), dtype=np.uint8)
-    reverse = np.frombuffer(codons.translate(code.reverse), dtype=np.uint8)
-    return forward, reverse[::-1]
+    return codons.translate(code.forward), codons.translate(code.reverse)[::-1]
 
 
 def _without_stop(
-    strand: Residues, starts: npt.NDArray[np.int64], keys: npt.NDArray[np.int64], count: int
+    strand: bytes, starts: npt.NDArray[np.int64], keys: npt.NDArray[np.int64], count: int
 ) -> OpenFrames:
-    windows = np.lib.stride_tricks.sliding_window_view(strand, 3 * count - 2)[:, ::3]
+    # Row i is every third residue from position i on: a view, of which only the rows of frames are copied.
+    windows = np.ndarray((len(strand) - 3 * count + 3, count), np.uint8, strand, strides=(1, 3))
     residues = windows[starts]
     is_open = (residues != STOP).all(axis=1)
     return OpenFrames(keys[is_open], residues[is_open])

@@ -60,7 +60,8 @@ def _confirm(residues: Residues, text: bytes, places: npt.NDArray[np.int64]) -> 
     """Compare each frame with the place where its hash was found."""
     found = places >= 0
     candidates = np.flatnonzero(found)
-    windows = np.lib.stride_tricks.sliding_window_view(np.frombuffer(text, dtype=np.uint8), residues.shape[1])
+    length = residues.shape[1]
+    windows = np.ndarray((len(text) - length + 1, length), np.uint8, text, strides=(1, 1))
     for begin in range(0, len(candidates), _FRAME_BLOCK):
         some = candidates[begin : begin + _FRAME_BLOCK]
         found[some] = (windows[places[some]] == residues[some]).all(axis=1)
