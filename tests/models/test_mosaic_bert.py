@@ -143,6 +143,23 @@ def test_half_precision_points_the_same_way(saved, encoder, tokenizer, dtype, le
     assert cosines.min() >= least, f"cosine {cosines.min():.6f} at worst, {cosines.mean():.6f} in the mean"
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(
+    ("dtype", "least"), [(torch.float32, 0.999999), (torch.float16, 0.9999), (torch.bfloat16, 0.99)]
+)
+def test_vectors_on_cuda_equal_those_of_the_cpu(tmp_path, dtype, least):
+    folder = mosaic.checkpoint(tmp_path, width=256, heads=4, feed_forward_width=512)
+    files = locate(str(folder))
+    cuda = load_mosaic_bert(files, device=torch.device("cuda", 0), dtype=dtype)
+    names, sequences = [str(row) for row in range(21)], [*mosaic.chunks(20), *mosaic.chunks(1, length=4_000)]
+    actual, expected = (
+        torch.from_numpy(embed(names, sequences, Embedder(one, 2_000), load_dna_tokenizer(files)).matrix)
+        for one in (cuda, load(folder))
+    )
+    cosines = torch.cosine_similarity(actual, expected)
+    assert cosines.min() >= least, f"cosine {cosines.min():.7f} at worst, {cosines.mean():.7f} in the mean"
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_does_not_round_the_bias(dtype):
     """A score that cancels a bias of -212.13, which half precision can hold as -212.125 or -212 only."""
