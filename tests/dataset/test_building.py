@@ -385,10 +385,11 @@ def test_a_damaged_manifest_is_refused(demo: Path, content: str) -> None:
         build(demo, ONE)
 
 
-def test_a_manifest_with_a_value_of_another_type_is_refused(demo: Path) -> None:
+@pytest.mark.parametrize("change", [{"length": "300"}, {"counts": {"records": 1}}, {"more": 1}])
+def test_a_manifest_with_other_values_is_refused(demo: Path, change: dict[str, object]) -> None:
     build(demo, ONE)
     path = demo / "viral.1.1.identified.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"length": "300"}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(DataError, match="does not hold what a record of a data set must hold; remove it"):
         build(demo, ONE)
 
@@ -396,7 +397,7 @@ def test_a_manifest_with_a_value_of_another_type_is_refused(demo: Path) -> None:
 def test_files_made_by_other_rules_are_made_again(demo: Path) -> None:
     build(demo, ONE)
     path = demo / "viral.1.1.identified.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"rules": 0}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rules": 0, "counts": {"other": 1}}))
     assert [source.name for source in build(demo, ONE).sources if source.made] == ["viral.1.1.genomic.fna.gz"]
 
 
