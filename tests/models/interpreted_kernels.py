@@ -20,7 +20,7 @@ BLOCKS = Blocks(rows=32, columns=128, depth=32, programs=2)
 HALF = torch.float16
 LENGTHS = (1, 2, 63, 64, 65, 129)
 # The interpreter computes with numpy, which warns of the NaN that a test puts in.
-puts_in_nan = pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+puts_in_nan = pytest.mark.filterwarnings("ignore:(invalid value|All-NaN):RuntimeWarning")
 
 
 def drawn(*shape, dtype=torch.float32, seed=0):

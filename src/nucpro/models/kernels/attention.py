@@ -109,70 +109,39 @@ def _attention_kernel(
     QUERIES: tl.constexpr,
     KEYS: tl.constexpr,
 ):
-    """One tile of one head. Only the last block of keys needs a mask, so it stands outside of the loop."""
+    """One tile of one head, over blocks of keys: the last one's missing keys get scores of minus infinity."""
     head = tl.program_id(0)
     tile = tiles + tl.program_id(1) * 3
     start = tl.load(tile).to(tl.int64)
     length = tl.load(tile + 1)
     rows = tl.load(tile + 2) + tl.arange(0, QUERIES)
-    present = (rows < length)[:, None]
     columns = tl.arange(0, HEAD)[None, :]
     mixed += start * (3 * WIDTH) + head * HEAD
     # In exponents of two, as scores are.
     slope = None if slopes is None else tl.load(slopes + head) * 1.4426950408889634
-    query = tl.load(mixed + rows[:, None] * (3 * WIDTH) + columns, mask=present, other=0.0)
+    query = tl.load(mixed + rows[:, None] * (3 * WIDTH) + columns, mask=(rows < length)[:, None], other=0.0)
     highest = tl.full((QUERIES,), float("-inf"), tl.float32)
     total = tl.zeros((QUERIES,), tl.float32)
     context = tl.zeros((QUERIES, HEAD), tl.float32)
-    whole = length // KEYS * KEYS
-    for first in range(0, whole, KEYS):
-        highest, total, context = _fold_in(
-            first, rows, query, scale, slope, highest, total, context, mixed, length, WIDTH, HEAD, KEYS, False
-        )
-    if whole < length:
-        highest, total, context = _fold_in(
-            whole, rows, query, scale, slope, highest, total, context, mixed, length, WIDTH, HEAD, KEYS, True
-        )
-    outputs += start * WIDTH + head * HEAD
-    context = (context / total[:, None]).to(outputs.dtype.element_ty)
-    tl.store(outputs + rows[:, None] * WIDTH + columns, context, mask=present)
-
-
-@triton.jit
-def _fold_in(
-    first,
-    query_rows,
-    query,
-    scale,
-    slope,
-    highest,
-    total,
-    context,
-    mixed,
-    length,
-    WIDTH: tl.constexpr,
-    HEAD: tl.constexpr,
-    KEYS: tl.constexpr,
-    MASKED: tl.constexpr,
-):
-    """Fold a block of keys and values into each query's highest score, total weight and weighted values."""
-    rows = first + tl.arange(0, KEYS)
-    present = rows < length
-    places = mixed + rows[:, None] * (3 * WIDTH) + tl.arange(0, HEAD)[None, :]
-    if MASKED:
+    for first in range(0, length, KEYS):
+        key_rows = first + tl.arange(0, KEYS)
+        present = key_rows < length
+        places = mixed + key_rows[:, None] * (3 * WIDTH) + columns
         key = tl.load(places + WIDTH, mask=present[:, None], other=0.0)
         value = tl.load(places + 2 * WIDTH, mask=present[:, None], other=0.0)
-    else:
-        key = tl.load(places + WIDTH)
-        value = tl.load(places + 2 * WIDTH)
-    scores = tl.dot(query, key.T)
-    if slope is not None:
-        distances = tl.abs(query_rows[:, None] - rows[None, :])
-        scores = scores * scale - slope * distances.to(tl.float32)
-    if MASKED:
-        scores = tl.where(present[None, :], scores, float("-inf"))
-    raised = tl.maximum(highest, tl.max(scores, 1))
-    fading = tl.exp2(highest - raised)
-    weights = tl.exp2(scores - raised[:, None])
-    context = tl.dot(weights.to(value.dtype), value, context * fading[:, None])
-    return raised, total * fading + tl.sum(weights, 1), context
+        scores = tl.dot(query, key.T)
+        if slope is not None:
+            distances = tl.abs(rows[:, None] - key_rows[None, :])
+            scores = scores * scale - slope * distances.to(tl.float32)
+        # One addition a score is cheaper than a choice.
+        scores += tl.where(present, 0.0, float("-inf"))[None, :]
+        raised = tl.maximum(highest, tl.max(scores, 1))
+        fading = tl.exp2(highest - raised)
+        weights = tl.exp2(scores - raised[:, None])
+        total = total * fading + tl.sum(weights, 1)
+        context = tl.dot(weights.to(value.dtype), value, context * fading[:, None])
+        highest = raised
+    context *= (1.0 / total)[:, None]
+    outputs += start * WIDTH + head * HEAD
+    places = outputs + rows[:, None] * WIDTH + columns
+    tl.store(places, context.to(outputs.dtype.element_ty), mask=(rows < length)[:, None])
