@@ -10,6 +10,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from nucpro.background import Background
 from nucpro.checkpoint import Checkpoint
 from nucpro.discovery import Census, census, inspect_all
 from nucpro.engine import in_order
-from nucpro.errors import NucproError, PreflightError
+from nucpro.errors import ModelError, NucproError, PreflightError
 from nucpro.fasta import FastaFacts
 from nucpro.layout import DataFolder, FilePair, Side, Source
 from nucpro.options import Options
@@ -68,6 +69,8 @@ class Job(ABC):
     ----------
     options : Options
         What was asked for.
+    needs_model : bool
+        False for somebody who only looks at what is there.
 
     Raises
     ------
@@ -77,8 +80,9 @@ class Job(ABC):
 
     side: ClassVar[Side]
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, *, needs_model: bool = True) -> None:
         self.options = options
+        self._needs_model = needs_model
         self.folder = DataFolder(options.data_dir)
         self.statistics = Statistics()
         self.checkpoint: Checkpoint
@@ -88,6 +92,7 @@ class Job(ABC):
         self.plan: Plan
         self._facts: dict[FilePair, FastaFacts] = {}
         self._model: Identified
+        self._identifying: Future[Identified] | None = None
         self._encoder: FastaEncoder | None = None
         self._stack = ExitStack()
 
@@ -102,6 +107,8 @@ class Job(ABC):
             self.checkpoint = stack.enter_context(Checkpoint(self.folder, read_only=self.options.dry_run))
             self.workers = stack.enter_context(Workers())
             self._background = Background(self.workers)
+            if self._needs_model:
+                self._identifying = self._identify_ahead(stack)
             self._stack = stack.pop_all()
         return self
 
@@ -188,7 +195,7 @@ class Job(ABC):
 
         problems = self.inputs() + writing_problems(self._folders_written())
         try:
-            self._model = encoders.identify(self.options, self.side, offline=bool(problems))
+            self._model = self._identified(online=not problems)
         except NucproError as error:
             problems.append(str(error))
         if problems:
@@ -308,6 +315,25 @@ class Job(ABC):
         rate = self.statistics.letters / self.statistics.seconds if self.statistics.seconds else 0.0
         return Progress(total - remaining, total, left / rate if rate else None)
 
+    def _identify_ahead(self, stack: ExitStack) -> Future[Identified]:
+        """Begin to identify the model from what is on this machine.
+
+        Importing torch and hashing gigabytes of weights take seconds, which files are read in meanwhile.
+        """
+        thread = ThreadPoolExecutor(1, "nucpro-identify")
+        stack.callback(thread.shutdown, wait=False)
+        return thread.submit(_identify, self.options, self.side, offline=True)
+
+    def _identified(self, *, online: bool) -> Identified:
+        ahead, self._identifying = self._identifying, None
+        try:
+            if ahead is not None:
+                return ahead.result()
+        except ModelError:
+            if not online:
+                raise
+        return _identify(self.options, self.side, offline=not online)
+
     # What differs between the sides.
 
     @property
@@ -329,6 +355,12 @@ class Job(ABC):
 
     def _inspect(self, pairs: Sequence[FilePair], side: Side) -> tuple[dict[Path, FastaFacts], list[str]]:
         return inspect_all([pair.fasta(side) for pair in pairs], side, self.checkpoint, self.workers)
+
+
+def _identify(options: Options, side: Side, *, offline: bool) -> Identified:
+    from nucpro import encoders  # noqa: PLC0415
+
+    return encoders.identify(options, side, offline=offline)
 
 
 def _has_output(pair: FilePair) -> bool:

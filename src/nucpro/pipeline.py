@@ -100,7 +100,7 @@ def validate_folder(options: Options) -> list[FileVerdict]:
     ValidationError
         All faults.
     """
-    with ProteinJob(replace(options, dry_run=True)) as job:
+    with ProteinJob(replace(options, dry_run=True), needs_model=False) as job:
         pairs = job.discover().pairs
         if job.census.problems:
             raise ValidationError("\n".join(job.census.problems))
@@ -130,7 +130,7 @@ def status(options: Options) -> list[str]:
     PreflightError
         There is no such folder, or it holds no full viral file.
     """
-    with ProteinJob(replace(options, dry_run=True)) as job:
+    with ProteinJob(replace(options, dry_run=True), needs_model=False) as job:
         selection = job.discover()
         problems = job.inputs()
         recipe = job.checkpoint.recipe_of(job.side)

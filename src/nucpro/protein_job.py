@@ -87,8 +87,7 @@ class ProteinJob(Job):
         verdicts = [*filter(None, known.values()), *fresh]
         self.judge(verdicts, width)
         for verdict in fresh:
-            fact = {"of": _stamps(verdict.pair), "records": verdict.records, "model": verdict.model}
-            self.checkpoint.add("valid", verdict.pair.merged, fact)
+            self._validated(verdict)
         return verdicts
 
     def judge(self, verdicts: Sequence[FileVerdict], width: int) -> None:
@@ -161,6 +160,13 @@ class ProteinJob(Job):
         self.checkpoint.add("merged", pair.merged, fact)
         self.checkpoint.complete(pair.protein_fasta)
         self.statistics.merged += 1
+        # Read back from disk while the encoder is at work; what is wrong is judged at the end, with all others.
+        self._background.add(validate_file, (ValidationTask(pair, self.plan.recipe.width),), self._validated)
+
+    def _validated(self, verdict: FileVerdict) -> None:
+        if not verdict.problems:
+            fact = {"of": _stamps(verdict.pair), "records": verdict.records, "model": verdict.model}
+            self.checkpoint.add("valid", verdict.pair.merged, fact)
 
     def _known_verdict(self, pair: FilePair) -> FileVerdict | None:
         fact = self.checkpoint.fact("valid", pair.merged)

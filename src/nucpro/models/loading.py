@@ -121,7 +121,8 @@ class Checkpoint:
                     f"{self.source}: {part} is {_shown(tensor)}, but config.json makes it floats of shape "
                     f"{tuple(target.shape)}; fetch the model again (nucpro fetch-models)"
                 )
-            target.copy_(tensor)
+            # Moved first: a GPU converts gigabytes at once, a CPU takes seconds.
+            target.copy_(tensor.to(target.device))
             if not bool(torch.isfinite(target).all()):
                 raise self._not_finite(part, tensor, target.dtype)
 
