@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import dna_stand_ins
 import stand_ins
 from folders import Frame, add_dna, add_source, copied, read_frames
 from nucpro.dataset import DatasetOptions, build
@@ -49,6 +50,15 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Frame]]:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained protein model of a small width."""
     return stand_ins.make_checkpoint(tmp_path_factory.mktemp("models") / "tiny", width=16, layers=1, heads=2)
+
+
+@pytest.fixture(scope="session")
+def dna_model(tmp_path_factory: pytest.TempPathFactory, frames: dict[str, list[Frame]]) -> Path:
+    """An untrained DNA model of the real width, with a tokenizer trained on real frames."""
+    folder = tmp_path_factory.mktemp("models") / "tiny_dna"
+    dna_stand_ins.make_dna_checkpoint(folder, layers=1, feed_forward_width=64)
+    dna_stand_ins.train_tokenizer(folder, (frame.bases for frame in frames["viral.1.1"]))
+    return folder
 
 
 @pytest.fixture(scope="session")

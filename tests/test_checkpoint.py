@@ -1,0 +1,145 @@
+"""The record of what is done: cheap to extend, never believed alone, unharmed by damage."""
+
+from __future__ import annotations
+
+import json
+import os
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from nucpro.checkpoint import Checkpoint, Stamp
+from nucpro.layout import DataFolder, Side
+from nucpro.recipe import Recipe
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> DataFolder:
+    (tmp_path / "a.pt").write_bytes(b"abc")
+    return DataFolder(tmp_path)
+
+
+def test_a_fact_counts_while_the_file_is_as_it_was(folder: DataFolder) -> None:
+    path = folder.root / "a.pt"
+    with Checkpoint(folder) as checkpoint:
+        checkpoint.add("vectors", path, {"x": 1})
+        assert checkpoint.fact("vectors", path)["x"] == 1
+        assert checkpoint.fact("merged", path) is None
+    for change in (lambda: os.utime(path, ns=(1, 1)), lambda: path.write_bytes(b"abcd"), path.unlink):
+        change()
+        assert Checkpoint(folder).fact("vectors", path) is None
+
+
+def test_a_file_replaced_by_one_of_the_same_size_and_time_is_another_file(folder: DataFolder) -> None:
+    path = folder.root / "a.pt"
+    facts = path.stat()
+    with Checkpoint(folder) as checkpoint:
+        checkpoint.add("vectors", path, {})
+    other = folder.root / "b.pt"
+    other.write_bytes(b"xyz")
+    os.utime(other, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    other.rename(path)
+    assert Checkpoint(folder).fact("vectors", path) is None
+
+
+def test_a_killed_run_loses_nothing_that_it_recorded(folder: DataFolder) -> None:
+    path = folder.root / "a.pt"
+    checkpoint = Checkpoint(folder)
+    checkpoint.add("vectors", path, {"x": 1})
+    checkpoint.complete(path)
+    again = Checkpoint(folder)  # the first one was never closed nor folded
+    assert again.fact("vectors", path)["x"] == 1
+    assert again.completed == ["a.pt"]
+    with folder.journal.open("ab") as journal:
+        journal.write(b'{"vectors:a.pt":{"x":2')
+    assert Checkpoint(folder).fact("vectors", path)["x"] == 1
+    checkpoint.close()
+
+
+def test_folding_keeps_everything_and_empties_the_journal(folder: DataFolder) -> None:
+    path = folder.root / "a.pt"
+    with Checkpoint(folder) as checkpoint:
+        checkpoint.add("vectors", path, {"x": 1})
+        checkpoint.complete(path)
+        checkpoint.complete(path)
+    assert not folder.journal.exists()
+    content = json.loads(folder.checkpoint.read_text())
+    assert content["completed_files"] == ["a.pt"]
+    assert Checkpoint(folder).fact("vectors", path)["x"] == 1
+
+
+def test_recording_costs_one_line_however_much_is_known(folder: DataFolder) -> None:
+    path = folder.root / "a.pt"
+    checkpoint = Checkpoint(folder)
+    sizes = []
+    for number in range(1000):
+        checkpoint.add(f"kind{number:04}", path, {})
+        sizes.append(folder.journal.stat().st_size)
+    steps = {after - before for before, after in pairwise(sizes)}
+    assert len(steps) == 1
+    checkpoint.close()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\x80\x02}q\x00.",
+        b"[" * 100_000,
+        b'{"format": 1, "facts": 3}',
+        b"\xff\xfe",
+    ],
+)
+def test_a_damaged_checkpoint_is_no_checkpoint(folder: DataFolder, content: bytes) -> None:
+    folder.checkpoint.write_bytes(content)
+    checkpoint = Checkpoint(folder)
+    assert checkpoint.completed == []
+    assert checkpoint.fact("vectors", folder.root / "a.pt") is None
+
+
+def test_a_checkpoint_of_another_program_gives_its_time_only(folder: DataFolder) -> None:
+    content = {"completed_files": ["a.pt"], "started_at": "2025-01-01T00:00:00", "last_update": "x"}
+    folder.checkpoint.write_text(json.dumps(content))
+    checkpoint = Checkpoint(folder)
+    assert checkpoint.completed == []
+    assert checkpoint.started_at == "2025-01-01T00:00:00"
+
+
+def test_a_read_only_checkpoint_writes_nothing(folder: DataFolder) -> None:
+    before = sorted(folder.root.iterdir())
+    with Checkpoint(folder, read_only=True) as checkpoint:
+        checkpoint.add("vectors", folder.root / "a.pt", {})
+        assert checkpoint.fact("vectors", folder.root / "a.pt") is not None
+    assert sorted(folder.root.iterdir()) == before
+
+
+def test_the_recipe_of_each_side_is_remembered(folder: DataFolder) -> None:
+    protein, dna = Recipe("protein", {"a": 1}, 16), Recipe("dna", {"b": None}, 768)
+    with Checkpoint(folder) as checkpoint:
+        assert checkpoint.recipe_of(Side.DNA) is None
+        checkpoint.remember_recipe(protein)
+        checkpoint.remember_recipe(dna)
+    again = Checkpoint(folder)
+    assert (again.recipe_of(Side.PROTEIN), again.recipe_of(Side.DNA)) == (protein, dna)
+
+
+def test_a_missing_file_has_no_stamp(tmp_path: Path) -> None:
+    assert Stamp.of(tmp_path / "no") is None
+    assert Stamp.of(tmp_path / "no" / "no") is None
+
+
+def test_a_recipe_ignores_names_but_not_weights_or_options() -> None:
+    one = Recipe("protein", {"id": "a", "revision": "1", "weights_sha256": "w", "precision": "fp16"}, 16)
+    renamed = Recipe("protein", {"id": "b", "revision": None, "weights_sha256": "w", "precision": "fp16"}, 16)
+    assert one.key == renamed.key
+    assert renamed.difference(one.meta("i", 3), "i") is None
+    other = Recipe("protein", {"id": "a", "revision": "1", "weights_sha256": "w", "precision": "fp32"}, 16)
+    assert other.key != one.key
+    assert other.difference(one.meta("i", 3), "i") == "was made with precision = fp16, not fp32"
+    assert one.difference(one.meta("i", 3), "j") == "was made from another FASTA"
+    assert one.difference({"format": 99}, "i") == "was made by another version of the format"
+    assert one.difference({**one.meta("i", 3), "width": 7}, "i") == "is 7 wide, not 16"

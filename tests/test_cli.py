@@ -1,0 +1,155 @@
+"""The command line: help, usage errors, exit codes, what shows without a terminal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nucpro
+from nucpro.cli import main
+from nucpro.cli.console import FileBar
+from nucpro.errors import DimensionError, PreflightError, UsageError
+from nucpro.job import Progress
+from nucpro.options import Options
+from nucpro.summary import human_time
+
+COMMANDS = [
+    "download",
+    "dataset",
+    "split",
+    "embed-dna",
+    "extract",
+    "validate",
+    "status",
+    "embed",
+    "fetch-models",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    assert f"usage: nucpro {command}" in capsys.readouterr().out
+
+
+def test_no_command_shows_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    output = capsys.readouterr().out
+    assert all(command in output for command in COMMANDS)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"nucpro {nucpro.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--device", "tpu"], "--device is tpu; allowed: cuda, cuda:N or cpu"),
+        (["--sequences-per-file", "0"], "--sequences-per-file is 0; allowed: 1 or more"),
+        (["--tokens-per-batch", "-5"], "--tokens-per-batch is -5; allowed: 1 or more"),
+        (["--audit", "-1"], "--audit is -1; allowed: 0 or more"),
+    ],
+)
+def test_values_that_are_not_allowed(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["extract", "--data-dir", str(tmp_path), *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_unknown_options_are_refused() -> None:
+    with pytest.raises(UsageError, match="unknown options: speed"):
+        Options.of({"speed": 3})
+
+
+def test_help_is_quick_because_it_needs_no_torch() -> None:
+    code = "import sys; from nucpro.cli import main; main([]); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+def test_the_library_logs_and_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from nucpro.pipeline import run
+
+    with pytest.raises(PreflightError, match="no such folder"):
+        run(Options(tmp_path / "nowhere"))
+    assert capsys.readouterr() == ("", "")
+    assert logging.getLogger("nucpro").handlers == []
+
+
+def test_the_bar_draws_nothing_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with FileBar() as bar:
+        bar.show(Progress(3, 10, None))
+        bar.show(Progress(4, 10, 61.0))
+    assert capsys.readouterr() == ("", "")
+
+
+BAR = """
+from nucpro.cli.console import FileBar
+from nucpro.job import Progress
+with FileBar() as bar:
+    bar.show(Progress(3, 10, None))
+    bar.show(Progress(4, 10, 61.0))
+"""
+
+
+def test_a_terminal_sees_files_and_the_time_left() -> None:
+    ours, theirs = pty.openpty()
+    subprocess.run([sys.executable, "-c", BAR], stderr=theirs, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert "Embedding:  40%|" in shown
+    assert "| 4/10 files [00:00, 1 min 01 s left]" in shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(6.66, "6.7 s"), (60, "1 min 00 s"), (245, "4 min 05 s"), (7380, "2 h 03 min")]
+)
+def test_times_are_readable(seconds: float, text: str) -> None:
+    assert human_time(seconds) == text
+
+
+def test_errors_survive_the_way_back_from_a_worker() -> None:
+    import pickle
+
+    dimension = pickle.loads(pickle.dumps(DimensionError("x", 768, 3)))
+    assert (str(dimension), dimension.expected, dimension.actual) == ("x: expected 768, found 3", 768, 3)
+    preflight = pickle.loads(pickle.dumps(PreflightError(["a", "b"])))
+    assert preflight.problems == ("a", "b")
+
+
+def test_a_mistake_in_the_input_of_embed_is_found_before_the_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fasta = tmp_path / "x.fa"
+    fasta.write_text(">a\nMK*\n")
+    command = ["embed", str(fasta), "-o", str(tmp_path / "o.pt"), "--protein-model", str(tmp_path / "none")]
+    assert main([*command, "--device", "cpu"]) == 1
+    assert "a has '*' at position 3" in capsys.readouterr().err
+    assert not (tmp_path / "o.pt").exists()
+
+
+def test_dataset_and_split_from_genomes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import shutil
+
+    for path in (Path(__file__).parent.parent / "demo" / "genomes").glob("bacteria*"):
+        shutil.copy(path, tmp_path)
+    assert main(["dataset", str(tmp_path), "--length", "300", "--workers", "1"]) == 0
+    assert "bacteria: 2 records" in capsys.readouterr().out
+    assert main(["split", str(tmp_path), "--sequences-per-file", "10"]) == 0
+    assert sorted(path.name for path in tmp_path.glob("*/output_*.fa")) == sorted(
+        [f"output_{number}.fa" for number in (1, 2, 3)] * 2
+    )
+    assert main(["split", str(tmp_path)]) == 0
+    assert "was split already" in capsys.readouterr().out
