@@ -13,7 +13,6 @@ from pathlib import Path
 
 import dna_stand_ins
 import stand_ins
-
 from nucpro.fasta import read
 from nucpro.layout import DataFolder, FilePair
 

@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,7 @@ with FileBar() as bar:
 
 def test_a_terminal_sees_files_and_the_time_left() -> None:
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
     subprocess.run([sys.executable, "-c", BAR], stderr=theirs, check=True)
     os.close(theirs)
     shown = os.read(ours, 10_000).decode()
