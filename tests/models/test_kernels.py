@@ -17,6 +17,7 @@ from nucpro.models.config import Esm2Config
 from nucpro.models.esm2 import Esm2
 from nucpro.models.kernels import obstacle
 from nucpro.models.kernels.attention import attention_tiles
+from nucpro.models.packing import RESIDUES_ONLY, mean_pool
 
 CUDA = torch.device("cuda:0")
 HERE = Path(__file__).parent
@@ -98,3 +99,29 @@ def test_encoder_says_that_it_runs_without_kernels(caplog):
         encoder = Esm2.from_huggingface(random_esm.model())
     assert encoder.fused is None
     assert "ESM-2 on cpu runs without kernels: cpu is not an NVIDIA GPU" in caplog.messages
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("dtype", "least"), [(torch.float16, 0.99999), (torch.bfloat16, 0.999)])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_size": 320, "num_attention_heads": 20, "intermediate_size": 1280},
+        {"hidden_size": 72, "num_attention_heads": 3, "intermediate_size": 96},
+        {"hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024},
+        {"hidden_size": 256, "num_attention_heads": 2, "intermediate_size": 1024},
+    ],
+    ids=["heads of 16", "odd count of heads of 24", "heads of 64", "heads of 128"],
+)
+def test_vectors_on_cuda_equal_those_of_the_cpu(changes, dtype, least):
+    esm = random_esm.model(**changes)
+    encoder = Esm2.from_huggingface(esm, device=CUDA, dtype=dtype)
+    if reason := obstacle(encoder.config, CUDA, dtype):
+        pytest.skip(f"kernels cannot run: {reason}")
+    assert encoder.fused is not None
+    tokens, lengths = random_esm.packed(random_esm.proteins((1_000, 300, 166, 100, 99, 62, 30, 1)))
+    with torch.inference_mode():
+        vectors = mean_pool(encoder(tokens.to(CUDA), lengths), lengths, RESIDUES_ONLY)
+        exact = mean_pool(Esm2.from_huggingface(esm)(tokens, lengths), lengths, RESIDUES_ONLY)
+    cosines = torch.cosine_similarity(vectors.cpu(), exact)
+    assert cosines.min() >= least, f"cosine {cosines.min():.6f} at worst, {cosines.mean():.6f} in the mean"
