@@ -61,7 +61,7 @@ def test_several_files_are_under_way_at_once(esm):
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
-def test_submitting_never_waits_for_the_device(esm):
+def test_submitting_has_no_hidden_synchronisation(esm):
     encoder = on_cuda(esm, torch.float16)
     plan = prepare(NAMES, random_esm.proteins(LENGTHS), ResidueTokenizer(), tokens_per_batch=1_000)
     embedder = Embedder(encoder, 1_000)

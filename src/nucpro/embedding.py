@@ -8,6 +8,7 @@ order and go to :mod:`nucpro.store`.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -45,6 +46,9 @@ FloatMatrix = npt.NDArray[np.float32]
 IntVector = npt.NDArray[np.int64]
 
 _GIB = 2**30
+_BATCHES_AHEAD = 2
+"""Batches that a GPU has waiting beside the one it computes: it never idles, and the driver's own queue never
+fills. A full one would hold up every other thread that asks the driver for anything, as for finished vectors."""
 
 
 class Tokenizer(Protocol):
@@ -275,7 +279,7 @@ class Embedder:
         Returns
         -------
         Pending
-            The vectors to be. On CUDA they are still being computed when this returns.
+            The vectors to be. On CUDA the last batches are still being computed when this returns.
 
         Raises
         ------
@@ -291,6 +295,7 @@ class Embedder:
         starts = np.concatenate(([0], np.cumsum(prepared.lengths)))
         matrix = torch.empty(len(prepared.names), self.encoder.width, dtype=torch.float32, device=device)
         waiting = prepared.batches[::-1]
+        queued: deque[torch.cuda.Event] = deque()
         while waiting:
             batch = waiting.pop()
             part = tokens[starts[batch.start] : starts[batch.stop]]
@@ -300,6 +305,7 @@ class Embedder:
                 waiting += [slice(middle, batch.stop), slice(batch.start, middle)]
             else:
                 matrix.index_copy_(0, order[batch], means)
+                _wait_for_room(queued, device)
         return Pending(prepared, matrix)
 
     def _mean_vectors(self, tokens: torch.Tensor, prepared: Prepared, batch: slice) -> torch.Tensor | None:
@@ -479,6 +485,17 @@ def _to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 def _is_out_of_memory(error: RuntimeError) -> bool:
     # The CPU allocator has no error class of its own.
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _wait_for_room(queued: deque[torch.cuda.Event], device: torch.device) -> None:
+    """Note that a batch was queued on a GPU, and wait while too many are."""
+    if device.type != "cuda":
+        return
+    done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+    done.record(torch.cuda.current_stream(device))
+    queued.append(done)
+    if len(queued) > _BATCHES_AHEAD:
+        queued.popleft().synchronize()
 
 
 def _batch_in_words(prepared: Prepared, batch: slice) -> str:

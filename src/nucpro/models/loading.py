@@ -7,6 +7,7 @@ an encoder says which of them make each of its parameters.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ __all__ = ["Checkpoint", "build"]
 Model = TypeVar("Model", bound=nn.Module)
 
 _SHOWN = 3
+_READERS = 8
 # Names that TensorFlow gave to the parts of a layer norm; transformers still writes them for some models.
 _OLD_NORM_NAMES = ((".LayerNorm.gamma", ".LayerNorm.weight"), (".LayerNorm.beta", ".LayerNorm.bias"))
 
@@ -98,6 +100,7 @@ class Checkpoint:
                 "config.json describes; leaving them out could change the vectors: the checkpoint is refused"
             )
 
+    @torch.inference_mode()  # threads do not inherit it, and the parameter may have been made in it
     def fill(self, parameter: nn.Parameter, parts: list[str]) -> None:
         """Copy tensors into a parameter, one below the other.
 
@@ -181,8 +184,14 @@ def build(
     with torch.device("meta"):
         model = make().to(dtype)
     model = model.to_empty(device=device).requires_grad_(False).eval()
-    for name, parameter in model.named_parameters():
-        checkpoint.fill(parameter, [names[part] for part in parts[name]])
+    # Several at a time: reading pages of a mapped file in one thread is slower than any disk or link to a GPU.
+    with ThreadPoolExecutor(_READERS) as readers:
+        filling = [
+            readers.submit(checkpoint.fill, parameter, [names[part] for part in parts[name]])
+            for name, parameter in model.named_parameters()
+        ]
+        for filled in filling:
+            filled.result()
     return model
 
 
