@@ -196,6 +196,7 @@ def plain_script_rate(model: EsmModel, residues: int, size: Size, device: torch.
 # ---------------------------------------------------------------------------------------------- measurements
 
 
+@torch.inference_mode()
 def measure_speed(encoder: Esm2, peer: EsmModel, size: Size, device: torch.device) -> dict[str, dict]:
     budget = size.budget or default_tokens_per_batch(device)
     results: dict[str, dict] = {}
@@ -236,6 +237,7 @@ def operations(encoder: Esm2, work: Prepared) -> float:
     return config.layers * (products + attention)
 
 
+@torch.inference_mode()
 def measure_parts(encoder: Esm2, size: Size, device: torch.device) -> dict[str, float]:
     """Milliseconds of a batch with and without what could be left out, per workload."""
     budget = size.budget or default_tokens_per_batch(device)
@@ -259,6 +261,7 @@ def measure_parts(encoder: Esm2, size: Size, device: torch.device) -> dict[str, 
     return parts
 
 
+@torch.inference_mode()
 def measure_end_to_end(encoder: Esm2, size: Size, device: torch.device) -> dict[str, float]:
     """One file of the job: sequences of 100 residues in host memory to vectors in host memory."""
     budget = size.budget or default_tokens_per_batch(device)
@@ -319,6 +322,7 @@ def measure_accuracy(peer: EsmModel, device: torch.device) -> dict[str, dict[str
     return report
 
 
+@torch.inference_mode()
 def measure_repeatability(encoder: Esm2, device: torch.device) -> dict[str, float]:
     """Equal input twice, and one sequence among other companions."""
     together, alone = (
@@ -334,6 +338,7 @@ def measure_repeatability(encoder: Esm2, device: torch.device) -> dict[str, floa
     }
 
 
+@torch.inference_mode()
 def profile(encoder: Esm2, size: Size, device: torch.device) -> dict[str, float]:
     """Milliseconds of each kernel in one batch of 100 residues."""
     if device.type != "cuda":
@@ -409,19 +414,16 @@ def main() -> None:
     size = TINY if arguments.tiny else FULL
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     results: dict[str, dict] = {"hardware": hardware(device), "size": asdict(size)}
-    with torch.inference_mode():
-        peer = random_model(size, device)
-        results["hardware"]["kernels"] = str(
-            Esm2.from_huggingface(peer, dtype=torch.float16).fused is not None
-        )
-        results["accuracy"] = measure_accuracy(peer, device)
-        peer = peer.to(dtype)
-        encoder = Esm2.from_huggingface(peer)
-        results["repeatability"] = measure_repeatability(encoder, device)
-        results["speed"] = measure_speed(encoder, peer, size, device)
-        results["parts"] = measure_parts(encoder, size, device)
-        results["end to end"] = measure_end_to_end(encoder, size, device)
-        results["kernels, ms"] = profile(encoder, size, device)
+    peer = random_model(size, device)
+    results["hardware"]["kernels"] = str(Esm2.from_huggingface(peer, dtype=torch.float16).fused is not None)
+    results["accuracy"] = measure_accuracy(peer, device)
+    peer = peer.to(dtype)
+    encoder = Esm2.from_huggingface(peer)
+    results["repeatability"] = measure_repeatability(encoder, device)
+    results["speed"] = measure_speed(encoder, peer, size, device)
+    results["parts"] = measure_parts(encoder, size, device)
+    results["end to end"] = measure_end_to_end(encoder, size, device)
+    results["kernels, ms"] = profile(encoder, size, device)
     for title, rows in results.items():
         show(title, rows)
     if arguments.output:
