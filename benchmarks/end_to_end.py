@@ -30,7 +30,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "demo")]
 
-import stand_ins  # noqa: E402
+import stand_ins
 
 SHAPE = {"width": 1280, "layers": 33, "heads": 20}
 FORWARD_TOKENS = 102

@@ -41,7 +41,7 @@ from nucpro.models.weights import ModelFiles, locate
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "demo"))
 
-import dna_stand_ins  # noqa: E402
+import dna_stand_ins
 
 BASES = 300
 LIMIT = 10_000

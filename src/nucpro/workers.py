@@ -88,7 +88,7 @@ class Workers:
         if abandon:
             for process in list((pool._processes or {}).values()):
                 process.kill()
-        pool.shutdown(wait=not abandon, cancel_futures=True)
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _become_worker() -> None:

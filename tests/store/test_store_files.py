@@ -149,12 +149,10 @@ class TestTorchReadsOurs:
         assert torch.equal(loaded["data"], torch.from_numpy(vectors))
 
 
-def test_torch_finds_our_storages_by_computing_their_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.utils.serialization.config.load, "calculate_storage_offsets", True)
+def test_torch_finds_our_storages_by_computing_their_place(tmp_path: Path) -> None:
     store.write_merged(tmp_path / "a.pt", ids_of(20), matrix(20, 8), None, 0)
-    loaded = torch.load(tmp_path / "a.pt", weights_only=True, mmap=True)
+    with torch.utils.serialization.config.patch("load.calculate_storage_offsets", True):
+        loaded = torch.load(tmp_path / "a.pt", weights_only=True, mmap=True)
     assert torch.equal(loaded["data"], torch.from_numpy(matrix(20, 8)))
 
 
