@@ -15,6 +15,7 @@ import pytest
 import torch
 from store_builders import container, ids_of, matrix, put, tensor
 from store_builders import proteins as file_pickle
+from torch.utils.serialization import config
 
 from nucpro import store
 from nucpro.errors import StoreError
@@ -151,7 +152,7 @@ class TestTorchReadsOurs:
 
 def test_torch_finds_our_storages_by_computing_their_place(tmp_path: Path) -> None:
     store.write_merged(tmp_path / "a.pt", ids_of(20), matrix(20, 8), None, 0)
-    with torch.utils.serialization.config.patch("load.calculate_storage_offsets", True):
+    with config.patch("load.calculate_storage_offsets", True):
         loaded = torch.load(tmp_path / "a.pt", weights_only=True, mmap=True)
     assert torch.equal(loaded["data"], torch.from_numpy(matrix(20, 8)))
 
