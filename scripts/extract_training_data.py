@@ -35,7 +35,7 @@ from nucpro.cli.main import leave
 from nucpro.errors import PreflightError
 from nucpro.layout import CLASS_NAMES, DataFolder, FilePair, SourceFinder
 from nucpro.options import Options
-from nucpro.pipeline import embed_dna, validate_folder
+from nucpro.pipeline import make_dna_first, validate_folder
 from nucpro.plan import PlanItem
 from nucpro.preflight import dna_problems
 from nucpro.protein_job import DNA_COMMAND, ProteinJob
@@ -68,7 +68,7 @@ def discover_training_data(
     """
     with _job(data_dir, job) as work:
         finder = SourceFinder(work.folder)
-        for root, subfolders, files in os.walk(data_dir, followlinks=True):
+        for root, subfolders, files in os.walk(data_dir, followlinks=True, onerror=finder.failed):
             finder.visit(root, subfolders, files)
         selection = work.discover(finder.sources)
         return _paths(selection.viral), _paths(selection.hosts)
@@ -114,17 +114,18 @@ def extract_all(
     Each file goes through ``extract_fast_esm`` in a thread of its own, a few at a time, so that the GPU
     never waits for a disk. Finished files are merged beside it when this is part of the whole job.
     """
-    encoder = as_encoder(model, tokenizer)
+    nothing_to_extract = model is None and job is not None and not job.plan.to_extract
+    encoder = None if nothing_to_extract else as_encoder(model, tokenizer)
 
     def extract_one(item: PlanItem) -> None:
         proteins, data = extract_fast_esm(item.pair.protein_fasta, item.pair.protein_vectors, encoder)
-        if data[0].shape != (encoder.recipe.width,):
+        if data[0].shape != (work.plan.recipe.width,):
             what = f"{item.pair.protein_fasta}, {proteins[0]}: shape of the vector"
-            raise DimensionError(what, (encoder.recipe.width,), tuple(data[0].shape))
+            raise DimensionError(what, (work.plan.recipe.width,), tuple(data[0].shape))
 
     join = merge_data if job is not None else None
     with _job(Path(checkpoint_path).parent, job) as work:
-        if job is None:
+        if encoder is not None and job is None:
             _compare(work, (*viral_protein_files, *host_protein_files), encoder.recipe)
         with FileBar() as bar:  # a tqdm bar that counts files and estimates by residues
             bar.show(work.progress)
@@ -166,9 +167,9 @@ def look_at_merged(path: Path | None) -> None:
         return
     content = torch.load(path, weights_only=True, mmap=True)
     rows, ids = content["data"], content["ids"]
-    if content["meta"]["width"] == MERGED_DIM:
-        if rows.shape != (len(ids), MERGED_DIM):
-            raise DimensionError(f"{path}: shape of the rows", (len(ids), MERGED_DIM), tuple(rows.shape))
+    if len(rows) != len(ids):
+        raise DimensionError(f"{path}: rows", len(ids), len(rows))
+    if rows.shape[1] == MERGED_DIM:  # other models have other widths
         validate_merge_inputs(rows[0, :DNA_DIM], rows[0, DNA_DIM:], ids[0])
 
 
@@ -196,23 +197,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(options: Options) -> None:
     """Call the steps in their order."""
     if options.with_dna:
-        embed_dna(options)
+        make_dna_first(options)
     with ProteinJob(options) as job:
         viral_files, host_files = discover_training_data(options.data_dir, job=job)
-        job.check()  # validate_prerequisites, and everything else that can be checked; nothing is touched
+        # The DNABERT_S prerequisites, and everything else that can be checked; nothing is touched.
+        job.check()
         job.show()
         if options.dry_run:
             return
         job.prepare()
-        model = job.load_model()
-        if model is not None:
-            if model.recipe.width != PROTEIN_DIM:
-                logger.warning(
-                    "This model gives %d columns, FastESM2_650 gives %d", model.recipe.width, PROTEIN_DIM
-                )
-            viral_proteins = [str(pair.protein_fasta) for pair in job.selection.viral]
-            host_proteins = [str(pair.protein_fasta) for pair in job.selection.hosts]
-            extract_all(viral_proteins, host_proteins, model, None, job.folder.checkpoint, job=job)
+        model = job.load_model()  # None where no protein file has to be made
+        if model is not None and model.recipe.width != PROTEIN_DIM:
+            width = model.recipe.width
+            logger.warning("This model gives %d columns, FastESM2_650 gives %d", width, PROTEIN_DIM)
+        viral_proteins = [str(pair.protein_fasta) for pair in job.selection.viral]
+        host_proteins = [str(pair.protein_fasta) for pair in job.selection.hosts]
+        extract_all(viral_proteins, host_proteins, model, None, job.folder.checkpoint, job=job)
         merge_all(viral_files, host_files, job=job)
         job.audit()
         validate_all(options.data_dir, job=job)

@@ -146,3 +146,48 @@ def test_embed_takes_nucleotides(bare: Path, dna_model: Path, tmp_path: Path, ca
     assert main([*command, "--device", "cpu"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"{output}: 4 vectors of width 768"
     assert torch.load(output, weights_only=True)["nucleotide"] == read(pair.nucleotide_fasta).ids
+
+
+def test_dna_vectors_of_older_bases_are_never_merged_or_passed(
+    bare: Path, model: Path, dna_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ids are stable between builds of a data set, so equal ids do not prove equal bases."""
+    assert embed_dna(bare, dna_model) == 0
+    assert main(["extract", *arguments(bare, model)]) == 0
+    fasta = bare / "viral.1.1.identified_nucleotide" / "output_1.fa"
+    fasta.write_text(fasta.read_text().replace("ACGT", "ACGA"))
+    capsys.readouterr()
+    assert main(["extract", *arguments(bare, model)]) == 1
+    assert "output_1_DNABERT_S.pt: made from another version of its FASTA" in capsys.readouterr().err
+    next(bare.rglob("viral.1.1_merged/output_1_merged.pt")).unlink()
+    assert main(["extract", *arguments(bare, model)]) == 1
+    assert "was made from another version of" in capsys.readouterr().err
+    assert embed_dna(bare, dna_model) == 0
+    assert main(["extract", *arguments(bare, model)]) == 0
+
+
+def test_unusable_records_stop_a_split_before_anything_is_left(
+    tmp_path: Path, frames: dict[str, list[Frame]], dna_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoilt = [*frames["viral.1.1"][:7], Frame("bad", "ACGT", "MJK")]
+    add_source(tmp_path, "viral.1.1", spoilt, split=False)
+    assert embed_dna(tmp_path, dna_model) == 1
+    assert "bad has 'J' at position 2" in capsys.readouterr().err
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
+
+
+def test_temporary_folders_of_dead_runs_are_removed(bare: Path, dna_model: Path) -> None:
+    left = bare / ".viral.1.1.identified_nucleotide.nucpro-tmp-99"
+    left.mkdir()
+    (left / "output_1.fa").write_text(">a\nA\n")
+    assert embed_dna(bare, dna_model) == 0
+    assert leftovers(bare) == []
+
+
+def test_a_source_without_its_protein_side_is_found_before_anything_is_touched(
+    bare: Path, dna_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (bare / "viral.1.1.identified_protein.fa").unlink()
+    assert embed_dna(bare, dna_model) == 3
+    assert "viral.1.1.identified_protein.fa: missing" in capsys.readouterr().err
+    assert not (bare / ".extraction_selection.json").exists()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import stand_ins
 from folders import arguments, contents, copied, leftovers
 from nucpro.cli import main
 
@@ -70,6 +71,54 @@ def test_a_killed_run_and_another_option(undisturbed: tuple[Path, int], data: Pa
     assert contents(other) == contents(undisturbed[0])
     assert main(["extract", *arguments(other, model, "--token-dropout", "off")]) == 0
     assert contents(other) == contents(data)
+
+
+def test_a_killed_run_and_a_changed_fasta(undisturbed: tuple[Path, int], data: Path, model: Path) -> None:
+    expected, events = undisturbed
+    assert struck(data, model, str(events * 2 // 3)).returncode == -9
+    changed = data / "viral.1.1.identified_protein" / "output_1.fa"
+    changed.write_text(changed.read_text().replace("A", "G"))
+    assert main(["extract", *arguments(data, model)]) == 0
+    final, before = contents(data), contents(expected)
+    assert {name for name in final if final[name] != before[name]} == {
+        "viral.1.1.identified_protein/output_1_ESM.pt",
+        "data_merge/viral.1.1_merged/output_1_merged.pt",
+    }
+
+
+def test_a_killed_run_and_another_model(
+    undisturbed: tuple[Path, int], pristine: Path, data: Path, model: Path, tmp_path: Path
+) -> None:
+    _, events = undisturbed
+    other = stand_ins.make_checkpoint(tmp_path / "other", width=16, layers=2, heads=2)
+    assert struck(data, model, str(events * 2 // 3)).returncode == -9
+    assert main(["extract", *arguments(data, other)]) == 0
+    fresh = copied(pristine, tmp_path / "fresh")
+    assert main(["extract", *arguments(fresh, other)]) == 0
+    assert contents(data) == contents(fresh)
+
+
+FULL = """
+import resource, sys
+from nucpro.cli.main import entry
+resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+sys.argv[0] = "nucpro"
+entry()
+"""
+
+
+def test_a_disk_that_fills_up_stops_the_run_with_path_and_remedy(
+    undisturbed: tuple[Path, int], data: Path, model: Path
+) -> None:
+    """A limit of the size of files stands for a full disk: merged files do not fit, protein files do."""
+    command = [sys.executable, "-c", FULL, "extract", *arguments(data, model)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1, result.stderr
+    assert "_merged.pt" in result.stderr
+    assert "raise the limit of file sizes" in result.stderr
+    assert leftovers(data) == []
+    assert main(["extract", *arguments(data, model)]) == 0
+    assert contents(data) == contents(undisturbed[0])
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])

@@ -223,3 +223,33 @@ def test_train_says_what_is_there_and_what_is_missing(
     said = capsys.readouterr().out
     assert "12 viral rows, 12 host rows" in said
     assert "not part of nucpro yet" in said
+
+
+def test_the_script_merges_what_is_left_to_merge(data: Path, model: Path) -> None:
+    assert script.main(arguments(data, model)) == 0
+    expected = contents(data)
+    next(data.rglob("*_merged.pt")).unlink()
+    assert script.main(arguments(data, model)) == 0
+    assert contents(data) == expected
+
+
+def test_a_dry_run_with_dna_shows_both_plans(
+    data: Path, model: Path, dna_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = data / "viral.1.1.identified_nucleotide" / "output_3_DNABERT_S.pt"
+    gone.unlink()
+    more = ["--with-dna", "--dna-model", str(dna_model), "--dry-run"]
+    assert script.main([*arguments(data, model), *more]) == 0
+    output = capsys.readouterr().out
+    assert f"make    {gone}" in output
+    assert f"make    {data}/viral.1.1.identified_protein/output_3_ESM.pt" in output
+    assert not gone.exists()
+
+
+def test_with_dna_checks_the_protein_side_first(data: Path, model: Path, dna_model: Path) -> None:
+    gone = data / "viral.1.1.identified_nucleotide" / "output_3_DNABERT_S.pt"
+    gone.unlink()
+    path = data / "viral.1.1.identified_protein" / "output_1.fa"
+    path.write_text(path.read_text().replace("chunk_2F3", "chunk_9"))
+    assert script.main([*arguments(data, model), "--with-dna", "--dna-model", str(dna_model)]) == 3
+    assert not gone.exists()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
-from nucpro.workers import Workers
+from nucpro.workers import Workers, result_of
 
 __all__ = ["Background"]
 
@@ -28,14 +28,14 @@ class Background:
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
-        self._waiting: deque[tuple[Callable[..., Any], tuple[Any, ...], Callable[[Any], None]]] = deque()
-        self._under_way: dict[Future[Any], Callable[[Any], None]] = {}
+        self._waiting: deque[tuple[Callable[..., Any], tuple[Any, ...], Callable[[Any], object]]] = deque()
+        self._under_way: dict[Future[Any], Callable[[Any], object]] = {}
 
     def add(
         self,
         function: Callable[..., Any],
         arguments: tuple[Any, ...],
-        then: Callable[[Any], None],
+        then: Callable[[Any], object],
         *,
         first: bool = False,
     ) -> None:
@@ -60,7 +60,7 @@ class Background:
     def poll(self) -> None:
         """Take what has finished, without waiting."""
         for future in [future for future in self._under_way if future.done()]:
-            self._under_way.pop(future)(future.result())
+            self._under_way.pop(future)(result_of(future))
         self._start()
 
     def drain(self) -> None:

@@ -6,11 +6,13 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from nucpro.checkpoint import Stamp
 from nucpro.errors import ValidationError
 from nucpro.fasta import FastaFacts
 from nucpro.job import Job
 from nucpro.layout import FilePair, Side, natural_key
 from nucpro.plan import PlanItem
+from nucpro.preflight import side_problems
 from nucpro.summary import dna_verdict_line
 from nucpro.validation import FileVerdict, ValidationTask, mixed_models, validate_vectors
 
@@ -42,16 +44,22 @@ class DnaJob(Job):
             All faults, file by file.
         """
         width = self.plan.recipe.width
-        unread = [pair for pair in self.pairs if self.checkpoint.fact("dna", pair.dna_vectors) is None]
+        unread = [pair for pair in self.pairs if not self._is_known(pair)]
+        stamps = {pair: Stamp.of(pair.dna_vectors) for pair in unread}
         verdicts = list(self.workers.map(validate_vectors, [ValidationTask(pair, width) for pair in unread]))
         problems = sorted(problem for verdict in verdicts for problem in verdict.problems)
         problems += mixed_models(verdicts, self.side)
         if problems:
             raise ValidationError("\n  - ".join([f"Validation failed, {len(problems)} problems:", *problems]))
         for verdict in verdicts:
-            self.checkpoint.add("dna", verdict.pair.dna_vectors, {})
+            fact = {"input": self._facts[verdict.pair].digest}
+            self.checkpoint.add("dna", verdict.pair.dna_vectors, fact, stamps[verdict.pair])
         logger.info("%s", dna_verdict_line(self.plan))
         return verdicts
+
+    def _is_known(self, pair: FilePair) -> bool:
+        fact = self.checkpoint.fact("dna", pair.dna_vectors)
+        return fact is not None and fact.get("input") == self._facts[pair].digest
 
     @property
     def _trusts_existing(self) -> bool:
@@ -59,7 +67,12 @@ class DnaJob(Job):
         return not self.options.replace_existing
 
     def _input_problems(self, split: Sequence[FilePair], facts: dict[Path, FastaFacts]) -> list[str]:
-        return [problem for fact in facts.values() for problem in fact.problems]
+        both = [pair for pair in split if pair.protein_fasta.parent.is_dir()]
+        present = [pair for pair in both if pair.protein_fasta.is_file()]
+        protein, unreadable = self._inspect(present, Side.PROTEIN)
+        only_dna = [pair for pair in split if pair not in set(both)]
+        problems = [problem for pair in only_dna for problem in facts[pair.nucleotide_fasta].problems]
+        return [*unreadable, *problems, *side_problems(both, facts, protein)]
 
     def _finished(self, item: PlanItem) -> None:
         """Nothing is made from DNA vectors in this run."""

@@ -11,7 +11,8 @@
     │   ├── MergeError          two sides of a file pair do not fit
     │   └── ValidationError     outputs on disk that are not what they must be
     ├── ModelError              a checkpoint that cannot be found, read or trusted
-    └── ExtractionError         the encoder failed on a record
+    ├── ExtractionError         the encoder failed on a record
+    └── WorkerError             a worker process was killed
 
 A message says what failed and where, the actual value, what is allowed, and what to do next.
 """
@@ -33,6 +34,7 @@ __all__ = [
     "StoreError",
     "UsageError",
     "ValidationError",
+    "WorkerError",
 ]
 
 
@@ -127,3 +129,7 @@ class ExtractionError(NucproError):
     """The encoder failed on a record, or gave a value that is not finite."""
 
     shows_traceback = True
+
+
+class WorkerError(NucproError):
+    """A worker process was killed."""

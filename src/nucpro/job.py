@@ -22,7 +22,7 @@ from nucpro.background import Background
 from nucpro.checkpoint import Checkpoint
 from nucpro.discovery import Census, census, inspect_all
 from nucpro.engine import in_order
-from nucpro.errors import ModelError, NucproError, PreflightError
+from nucpro.errors import DataError, ModelError, NucproError, PreflightError
 from nucpro.fasta import FastaFacts
 from nucpro.layout import DataFolder, FilePair, Side, Source
 from nucpro.options import Options
@@ -30,7 +30,7 @@ from nucpro.plan import Plan, PlanItem, make_plan, vectors_fact
 from nucpro.preflight import space_problems, unsplit_problems, writing_problems
 from nucpro.recipe import Recipe
 from nucpro.selection import Selection, load, save, select
-from nucpro.splitting import split_source
+from nucpro.splitting import remove_unfinished, split_source
 from nucpro.store import remove_temporaries
 from nucpro.summary import Statistics, discovery_lines, plan_lines, statistics_lines
 from nucpro.workers import Workers
@@ -91,6 +91,7 @@ class Job(ABC):
         self.selection: Selection
         self.plan: Plan
         self._facts: dict[FilePair, FastaFacts] = {}
+        self._refusals: list[str] = []
         self._model: Identified
         self._identifying: Future[Identified] | None = None
         self._encoder: FastaEncoder | None = None
@@ -128,7 +129,7 @@ class Job(ABC):
         Raises
         ------
         PreflightError
-            No full viral file, a recorded host file that is gone, or a choice refused by ``--strict-sampling``.
+            No full viral file, or a recorded host file that is gone.
         """
         found = self.folder.walk_sources() if sources is None else list(sources)
         size = self.options.sequences_per_file
@@ -139,10 +140,8 @@ class Job(ABC):
         except PreflightError as error:
             hint = self.census.sizes_hint(size)
             raise PreflightError([*self.census.problems, *error.problems, *hint]) from error
-        if self.options.strict_sampling and self.selection.warnings:
-            raise PreflightError(
-                [f"refused by --strict-sampling: {text}" for text in self.selection.warnings]
-            )
+        if self.options.strict_sampling:
+            self._refusals = [f"refused by --strict-sampling: {text}" for text in self.selection.warnings]
         return self.selection
 
     def take(self, pairs: Sequence[FilePair]) -> Selection:
@@ -167,8 +166,8 @@ class Job(ABC):
         )
         problems += unreadable
         problems += self._input_problems(split, facts)
-        unsplit = {pair.source for pair in self.pairs} - {pair.source for pair in split}
-        problems += unsplit_problems(sorted(unsplit, key=lambda source: source.relative))
+        problems += unsplit_problems(self._unsplit())
+        problems += self._refusals
         # Files that are still to be split have no facts yet, but their number of records is known.
         self._facts = {
             pair: facts.get(pair.fasta(self.side)) or FastaFacts.unknown(self.census.records[pair])
@@ -198,11 +197,10 @@ class Job(ABC):
             self._model = self._identified(online=not problems)
         except NucproError as error:
             problems.append(str(error))
-        if problems:
-            raise PreflightError(problems)
-        self.compare(self._model.recipe)
-        problems = space_problems({self.folder.root: (self.plan.bytes_to_write, self.plan.bytes_replaced)})
-        if self.plan.to_extract:
+        else:
+            self.compare(self._model.recipe)
+            problems += space_problems(self.plan.space)
+        if not hasattr(self, "plan") or self.plan.to_extract or self.options.audit:
             problems += encoders.device_problems(self.options.device)
         if problems:
             raise PreflightError(problems)
@@ -229,15 +227,16 @@ class Job(ABC):
         self.checkpoint.remember_recipe(self.plan.recipe)
         for folder in sorted({self.folder.root, *self._folders_written()}):
             remove_temporaries(folder)
-        chosen = {pair.source for pair in self.pairs}
-        unsplit = [s.source for s in self.census.sources if not s.is_split and s.source in chosen]
+        for state in self.census.sources:
+            remove_unfinished(state.source)
+        unsplit = self._unsplit()
         for source in unsplit:
             made = split_source(source, self.options.sequences_per_file)
             logger.info("Split %s", ", ".join(map(str, made)))
         if unsplit:
             # Facts of the new files were not known at pre-flight: the same checks again, on real files.
             self.discover([state.source for state in self.census.sources])
-            self.check()
+            self._check_again()
 
     def load_model(self) -> FastaEncoder | None:
         """Load the model once; None where nothing has to be extracted.
@@ -311,9 +310,20 @@ class Job(ABC):
     def progress(self) -> Progress:
         """How far the extraction is."""
         total, remaining = len(self.plan.items), len(self.plan.to_extract) - self.statistics.files
-        left = sum(item.facts.letters_read for item in self.plan.to_extract) - self.statistics.letters
+        left = self.plan.letters_to_extract - self.statistics.letters
         rate = self.statistics.letters / self.statistics.seconds if self.statistics.seconds else 0.0
         return Progress(total - remaining, total, left / rate if rate else None)
+
+    def _unsplit(self) -> list[Source]:
+        chosen = {pair.source for pair in self.pairs}
+        return [s.source for s in self.census.sources if not s.is_split and s.source in chosen]
+
+    def _check_again(self) -> None:
+        try:
+            self.check()
+        except PreflightError as error:
+            # Not one of pre-flight any more: split folders were made.
+            raise DataError("\n".join(error.problems)) from error
 
     def _identify_ahead(self, stack: ExitStack) -> Future[Identified]:
         """Begin to identify the model from what is on this machine.

@@ -24,6 +24,8 @@ from enum import StrEnum
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+from nucpro.errors import PreflightError
+
 __all__ = [
     "CATEGORIES",
     "CLASS_NAMES",
@@ -301,7 +303,7 @@ class DataFolder:
         Symbolic links to folders are followed, each folder once.
         """
         finder = SourceFinder(self)
-        for folder, subfolders, files in os.walk(self.root, followlinks=True):
+        for folder, subfolders, files in os.walk(self.root, followlinks=True, onerror=finder.failed):
             finder.visit(folder, subfolders, files)
         return finder.sources
 
@@ -324,6 +326,18 @@ class SourceFinder:
     def sources(self) -> list[Source]:
         """Everything found so far, naturally sorted by relative path."""
         return sorted(self._found, key=lambda source: natural_key(source.relative))
+
+    def failed(self, error: OSError) -> None:
+        """Take what ``os.walk`` could not read: what lies there would silently be left out.
+
+        Raises
+        ------
+        PreflightError
+            Names the folder.
+        """
+        raise PreflightError(
+            [f"{error.filename}: cannot be read ({error.strerror}); check owner and rights"]
+        ) from error
 
     def visit(self, folder: str, subfolders: list[str], files: list[str]) -> None:
         """Take what ``os.walk`` found in one folder, and remove from ``subfolders`` what must not be entered.

@@ -15,7 +15,7 @@ from nucpro.protein_job import ProteinJob
 from nucpro.summary import Statistics, discovery_lines, outside_lines, state_lines
 from nucpro.validation import FileVerdict, ValidationTask, expected_width, validate_file
 
-__all__ = ["embed_dna", "run", "status", "validate_folder"]
+__all__ = ["embed_dna", "make_dna_first", "run", "status", "validate_folder"]
 
 Show = Callable[[Progress], Any]
 
@@ -36,7 +36,7 @@ def run(options: Options, show: Show = lambda _: None) -> Statistics:
         See the steps of :class:`nucpro.job.Job`.
     """
     if options.with_dna:
-        embed_dna(options, show)
+        make_dna_first(options, show)
     with ProteinJob(options) as job:
         job.discover()
         job.check()
@@ -52,6 +52,20 @@ def run(options: Options, show: Show = lambda _: None) -> Statistics:
         job.audit()
         job.validate()
         return job.statistics
+
+
+def make_dna_first(options: Options, show: Show = lambda _: None) -> None:
+    """Make missing DNABERT-S files, after everything that a run needs beside them was checked.
+
+    Raises
+    ------
+    NucproError
+        See the steps of :class:`nucpro.job.Job`.
+    """
+    with ProteinJob(replace(options, dry_run=True)) as job:
+        job.discover()
+        job.check()
+    embed_dna(options, show)
 
 
 def embed_dna(options: Options, show: Show = lambda _: None) -> Statistics:

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ from nucpro.store import read_merged, read_meta, read_vectors
 from nucpro.workers import Workers
 
 __all__ = ["Plan", "PlanItem", "State", "make_plan", "merged_fact", "vectors_fact"]
+
+
+_BYTES_OF_A_NAME = 100
+"""What a record takes in a file beside its vector: its id and the structure around it."""
 
 
 class State(StrEnum):
@@ -82,35 +87,37 @@ class Plan:
         """Side that is encoded."""
         return Side(self.recipe.kind)
 
-    @property
+    @cached_property
     def to_extract(self) -> list[PlanItem]:
         """Items whose vectors must be made."""
         return [item for item in self.items if item.vectors is not State.DONE]
 
-    @property
+    @cached_property
+    def letters_to_extract(self) -> int:
+        """Letters that the encoder will read."""
+        return sum(item.facts.letters_read for item in self.to_extract)
+
+    @cached_property
     def to_merge_only(self) -> list[PlanItem]:
         """Items whose vectors are done, and only the merged file must be made."""
         return [item for item in self.items if item.vectors is State.DONE and not item.is_done]
 
-    @property
-    def bytes_to_write(self) -> int:
-        """Bytes that the run will write."""
-        return sum(self._size(item) for item in self.items)
-
-    @property
-    def bytes_replaced(self) -> int:
-        """Bytes of the files that will be replaced."""
-        paths = [item.pair.vectors(self.side) for item in self.to_extract]
-        paths += [item.pair.merged for item in self.items if item.merged is State.STALE]
-        return sum(stamp.size for stamp in map(Stamp.of, paths) if stamp is not None)
-
-    def _size(self, item: PlanItem) -> int:
-        if item.is_done:
-            return 0
-        vectors = self.recipe.width * 4 * (item.vectors is not State.DONE)
-        merged = (self.recipe.width + DNA_WIDTH) * 4 * (item.merged in (State.MISSING, State.STALE))
-        # Ids and structure take about 200 bytes a record beside the vectors.
-        return item.facts.records * (vectors + merged + 200)
+    @cached_property
+    def space(self) -> dict[Path, tuple[int, int]]:
+        """Bytes to write, and bytes of files that are replaced, for each folder that is written to."""
+        needed: dict[Path, tuple[int, int]] = {}
+        for item in self.items:
+            outputs = (
+                (item.vectors, item.pair.vectors(self.side), self.recipe.width),
+                (item.merged, item.pair.merged, self.recipe.width + DNA_WIDTH),
+            )
+            for state, path, width in outputs:
+                if state in (State.MISSING, State.STALE):
+                    write, replaced = needed.get(path.parent, (0, 0))
+                    stamp = Stamp.of(path)
+                    size = item.facts.records * (4 * width + _BYTES_OF_A_NAME)
+                    needed[path.parent] = (write + size, replaced + (stamp.size if stamp else 0))
+        return needed
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ __all__ = ["dna_problems", "side_problems", "space_problems", "unsplit_problems"
 _SHOWN = 5
 
 
-def dna_problems(pairs: Iterable[FilePair], command: str) -> list[str]:
+def dna_problems(pairs: Iterable[FilePair], command: str, *, may_be_missing: bool = False) -> list[str]:
     """DNABERT-S files that are missing (all are listed) or are no archives.
 
     Only their archive directory is read: contents are read by the merge workers, ahead of the encoder.
@@ -31,6 +31,8 @@ def dna_problems(pairs: Iterable[FilePair], command: str) -> list[str]:
         Selected files.
     command : str
         The command that makes missing files, for the message.
+    may_be_missing : bool
+        Whether the run makes missing files itself.
     """
     missing, problems = [], []
     for pair in pairs:
@@ -41,7 +43,7 @@ def dna_problems(pairs: Iterable[FilePair], command: str) -> list[str]:
             check_directory(pair.dna_vectors)
         except StoreError as error:
             problems.append(f"{error}; make this file again with: {command}")
-    if missing:
+    if missing and not may_be_missing:
         listed = "\n".join(f"      {path}" for path in missing)
         problems.insert(0, f"{len(missing)} DNABERT-S files are missing; make them with: {command}\n{listed}")
     return problems

@@ -42,6 +42,12 @@ class ProteinJob(Job):
     needs_dna = True
     """Whether missing DNABERT-S files are problems; they are not for somebody who only extracts."""
 
+    def show(self) -> None:
+        """Log what was found, the files outside the selection, and for a dry run also the plan."""
+        super().show()
+        for line in [*outside_lines(self.outside()), *self._outside_problems(self.plan.recipe.width)]:
+            logger.info("%s", line)
+
     def extract(self, unit: Callable[[PlanItem], object], join: Join | None = merge) -> Iterator[PlanItem]:
         """Make the missing and stale protein files, and merge each beside the encoder as soon as it is there.
 
@@ -61,10 +67,10 @@ class ProteinJob(Job):
         self._join = join
         self.checkpoint.restart(item.pair.protein_fasta for item in self.plan.items if item.is_done)
         if join is not None:
+            for item in (*self.plan.to_merge_only, *self.plan.to_extract):
+                self._submit_dna_check(item.pair)
             for item in self.plan.to_merge_only:
                 self._submit_merge(item.pair, join)
-            for item in self.plan.to_extract:
-                self._submit_dna_check(item.pair)
         yield from super().extract(unit)
 
     def validate(self, *, everything: bool = False) -> list[FileVerdict]:
@@ -83,11 +89,9 @@ class ProteinJob(Job):
         width = self.plan.recipe.width
         known = {} if everything else {item.pair: self._known_verdict(item.pair) for item in self.plan.items}
         tasks = [ValidationTask(item.pair, width) for item in self.plan.items if known.get(item.pair) is None]
-        fresh = list(self.workers.map(validate_file, tasks))
+        fresh = [self._remember_verdict(found) for found in self.workers.map(_validated, tasks)]
         verdicts = [*filter(None, known.values()), *fresh]
         self.judge(verdicts, width)
-        for verdict in fresh:
-            self._validated(verdict)
         return verdicts
 
     def judge(self, verdicts: Sequence[FileVerdict], width: int) -> None:
@@ -130,8 +134,11 @@ class ProteinJob(Job):
     def _input_problems(self, split: Sequence[FilePair], facts: dict[Path, FastaFacts]) -> list[str]:
         both = [pair for pair in split if pair.nucleotide_fasta.is_file()]
         nucleotide, _ = self._inspect(both, Side.DNA)
-        missing = dna_problems(self.pairs, DNA_COMMAND) if self.needs_dna else []
-        return [*missing, *side_problems(both, nucleotide, facts)]
+        problems = side_problems(both, nucleotide, facts)
+        if self.needs_dna:
+            may_be_missing = self.options.with_dna and self.options.dry_run
+            problems = dna_problems(self.pairs, DNA_COMMAND, may_be_missing=may_be_missing) + problems
+        return problems
 
     def _folders_written(self) -> list[Path]:
         return sorted({path.parent for pair in self.pairs for path in (pair.protein_vectors, pair.merged)})
@@ -141,14 +148,15 @@ class ProteinJob(Job):
             self._submit_merge(item.pair, self._join, first=True)
 
     def _submit_dna_check(self, pair: FilePair) -> None:
-        if self.checkpoint.fact("dna", pair.dna_vectors) is None:
-            facts, _ = self._inspect([pair], Side.DNA)
-            fasta = facts[pair.nucleotide_fasta]
+        facts, _ = self._inspect([pair], Side.DNA)
+        fasta = facts[pair.nucleotide_fasta]
+        fact = self.checkpoint.fact("dna", pair.dna_vectors)
+        if fact is None or fact.get("input") != fasta.digest:
             arguments = (pair.dna_vectors, pair.nucleotide_fasta, fasta.ids_digest, fasta.digest)
-            self._background.add(verify_dna, arguments, lambda stamp: self._dna_is_good(pair, stamp))
+            self._background.add(verify_dna, arguments, lambda stamp: self._dna_is_good(pair, fasta, stamp))
 
-    def _dna_is_good(self, pair: FilePair, stamp: Stamp | None) -> None:
-        self.checkpoint.add("dna", pair.dna_vectors, {}, stamp)
+    def _dna_is_good(self, pair: FilePair, fasta: FastaFacts, stamp: Stamp | None) -> None:
+        self.checkpoint.add("dna", pair.dna_vectors, {"input": fasta.digest}, stamp)
 
     def _submit_merge(self, pair: FilePair, join: Join, *, first: bool = False) -> None:
         # Taken before the sources are read: if one changes meanwhile, the merged file is not taken for current.
@@ -161,12 +169,17 @@ class ProteinJob(Job):
         self.checkpoint.complete(pair.protein_fasta)
         self.statistics.merged += 1
         # Read back from disk while the encoder is at work; what is wrong is judged at the end, with all others.
-        self._background.add(validate_file, (ValidationTask(pair, self.plan.recipe.width),), self._validated)
+        task = ValidationTask(pair, self.plan.recipe.width)
+        self._background.add(_validated, (task,), self._remember_verdict)
 
-    def _validated(self, verdict: FileVerdict) -> None:
+    def _remember_verdict(
+        self, found: tuple[FileVerdict, Stamp | None, list[list[int] | None]]
+    ) -> FileVerdict:
+        verdict, stamp, sources = found
         if not verdict.problems:
-            fact = {"of": _stamps(verdict.pair), "records": verdict.records, "model": verdict.model}
-            self.checkpoint.add("valid", verdict.pair.merged, fact)
+            fact = {"of": sources, "records": verdict.records, "model": verdict.model}
+            self.checkpoint.add("valid", verdict.pair.merged, fact, stamp)
+        return verdict
 
     def _known_verdict(self, pair: FilePair) -> FileVerdict | None:
         fact = self.checkpoint.fact("valid", pair.merged)
@@ -175,11 +188,8 @@ class ProteinJob(Job):
         return FileVerdict(pair, fact["records"], fact["model"], ())
 
     def _outside_problems(self, width: int) -> list[str]:
-        outside = self.outside()
-        for line in outside_lines(outside):
-            logger.info("%s", line)
         problems = []
-        for path, found in sorted(self.workers.map(width_outside, outside)):
+        for path, found in sorted(self.workers.map(width_outside, self.outside())):
             expected = width + DNA_WIDTH * (self.folder.merge_root in path.parents)
             if found != expected:
                 what = f"is {found} wide, not {expected}" if found else "cannot be read"
@@ -189,6 +199,13 @@ class ProteinJob(Job):
         return problems
 
 
+def _validated(task: ValidationTask) -> tuple[FileVerdict, Stamp | None, list[list[int] | None]]:
+    """Verdict of a pair, with the stamps of its files from before they were read."""
+    stamp, sources = Stamp.of(task.pair.merged), _stamps(task.pair)
+    return validate_file(task), stamp, sources
+
+
 def _stamps(pair: FilePair) -> list[list[int] | None]:
-    stamps = map(Stamp.of, (pair.protein_fasta, pair.dna_vectors, pair.protein_vectors))
+    sources = (pair.nucleotide_fasta, pair.protein_fasta, pair.dna_vectors, pair.protein_vectors)
+    stamps = map(Stamp.of, sources)
     return [stamp.as_list() if stamp else None for stamp in stamps]

@@ -11,15 +11,16 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 
 from nucpro.discovery import numbers_in
 from nucpro.errors import DataError
-from nucpro.fasta import difference, read, split
-from nucpro.layout import TEMPORARY_MARK, Source
+from nucpro.fasta import ALPHABETS, difference, read, require_usable, split
+from nucpro.layout import TEMPORARY_MARK, Side, Source
 from nucpro.store import sync_folder
 
-__all__ = ["split_source"]
+__all__ = ["remove_unfinished", "split_source"]
 
 
 def split_source(source: Source, sequences_per_file: int) -> list[Path]:
@@ -42,20 +43,27 @@ def split_source(source: Source, sequences_per_file: int) -> list[Path]:
     DataError
         The sides do not hold the same ids part by part; nothing is left behind.
     FastaError
-        A FASTA file cannot be parsed; nothing is left behind.
+        A FASTA file cannot be parsed or holds records that cannot be used; nothing is left behind.
     """
     made: list[Path] = []
     with (
         _side(source.protein_fasta, source.protein_folder, sequences_per_file, made) as protein,
         _side(source.nucleotide_fasta, source.nucleotide_folder, sequences_per_file, made) as nucleotide,
     ):
-        _require_same_ids(nucleotide, protein, source)
+        _require_fitting_parts(nucleotide, protein, source)
         for temporary, folder in ((protein, source.protein_folder), (nucleotide, source.nucleotide_folder)):
             if temporary != folder:
                 temporary.rename(folder)
                 sync_folder(folder.parent)
                 made.append(folder)
     return made
+
+
+def remove_unfinished(source: Source) -> None:
+    """Remove the temporary folders that dead runs left; only for whoever holds the data folder's lock."""
+    for folder in (source.protein_folder, source.nucleotide_folder):
+        for entry in folder.parent.glob(f".{escape(folder.name)}{TEMPORARY_MARK}*"):
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 @contextmanager
@@ -83,7 +91,7 @@ def _sync(folder: Path) -> None:
     sync_folder(folder)
 
 
-def _require_same_ids(nucleotide: Path, protein: Path, source: Source) -> None:
+def _require_fitting_parts(nucleotide: Path, protein: Path, source: Source) -> None:
     left, right = numbers_in(nucleotide) or (), numbers_in(protein) or ()
     if left != right:
         raise DataError(
@@ -92,7 +100,10 @@ def _require_same_ids(nucleotide: Path, protein: Path, source: Source) -> None:
         )
     for number in left:
         name = f"output_{number}.fa"
-        only_left, only_right = difference(read(nucleotide / name).ids, read(protein / name).ids)
+        left_records, right_records = read(nucleotide / name), read(protein / name)
+        require_usable(left_records, ALPHABETS[Side.DNA])
+        require_usable(right_records, ALPHABETS[Side.PROTEIN])
+        only_left, only_right = difference(left_records.ids, right_records.ids)
         if only_left or only_right:
             raise DataError(
                 f"part {number} of {source.nucleotide_fasta} and {source.protein_fasta} would hold different ids: "

@@ -97,9 +97,9 @@ def plan_lines(plan: Plan) -> list[str]:
                 continue
             verb = {State.DONE: "keep", State.MISSING: "make", State.STALE: "replace"}[state]
             lines.append(f"{verb:8}{path}")
+    write, replaced = (sum(sizes) for sizes in zip((0, 0), *plan.space.values(), strict=True))
     lines.append(
-        f"Disk: {plan.bytes_to_write / 1e9:.2f} GB to write, "
-        f"of which {plan.bytes_replaced / 1e9:.2f} GB replace existing files"
+        f"Disk: {write / 1e9:.2f} GB to write, {replaced / 1e9:.2f} GB of existing files are replaced"
     )
     return lines
 

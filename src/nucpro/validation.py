@@ -73,7 +73,7 @@ def validate_file(task: ValidationTask) -> FileVerdict:
     """Validate the protein and the merged file of one pair against FASTA and DNABERT-S file."""
     pair = task.pair
     try:
-        fasta = read(pair.protein_fasta)
+        fasta, nucleotide = read(pair.protein_fasta), read(pair.nucleotide_fasta)
         protein, dna = (
             read_vectors(pair.protein_vectors, Side.PROTEIN),
             read_vectors(pair.dna_vectors, Side.DNA),
@@ -87,6 +87,8 @@ def validate_file(task: ValidationTask) -> FileVerdict:
         *_vector_problems(pair.merged, merged, DNA_WIDTH + task.width),
         *_id_problems(pair.merged, merged.ids, fasta.ids),
         *_input_problems(pair.protein_vectors, protein, fasta),
+        *_id_problems(pair.dna_vectors, dna.ids, nucleotide.ids),
+        *_input_problems(pair.dna_vectors, dna, nucleotide),
         *_label_problems(pair, merged),
     ]
     if not problems:

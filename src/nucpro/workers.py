@@ -12,11 +12,15 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import wait as wait_for
 from types import TracebackType
 from typing import Self, TypeVar
 
-__all__ = ["MOST_WORKERS", "Workers"]
+from nucpro.errors import WorkerError
+
+__all__ = ["MOST_WORKERS", "Workers", "result_of"]
 
 MOST_WORKERS = 4
 """Upper bound of worker processes: each holds one file pair in memory (about 0.3 GB), one keeps up with a GPU."""
@@ -55,7 +59,8 @@ class Workers:
             self._pool = ProcessPoolExecutor(
                 self.count, mp_context=multiprocessing.get_context("spawn"), initializer=_become_worker
             )
-        return self._pool.submit(function, *arguments)
+        with _told_apart():
+            return self._pool.submit(function, *arguments)
 
     def map(self, function: Callable[[Argument], Result], arguments: Iterable[Argument]) -> Iterator[Result]:
         """Results in the order in which they are ready, with a bounded number of calls under way.
@@ -72,10 +77,10 @@ class Workers:
             pending.add(self.submit(function, argument))
             if len(pending) >= self.count * _QUEUED_PER_WORKER:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
+                yield from map(result_of, done)
         while pending:
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in done)
+            yield from map(result_of, done)
 
     def close(self, *, abandon: bool = False) -> None:
         """End the workers: after their work is done, or at once when the run failed.
@@ -89,6 +94,32 @@ class Workers:
             for process in list((pool._processes or {}).values()):
                 process.kill()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def result_of(future: Future[Result]) -> Result:
+    """Result of a call.
+
+    Raises
+    ------
+    WorkerError
+        A worker process was killed.
+    Exception
+        What the call raised.
+    """
+    with _told_apart():
+        return future.result()
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    """Say in words of our own that a worker process was killed."""
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise WorkerError(
+            "a worker process was killed, probably for lack of memory (each needs about 0.3 GB); free memory and "
+            "run the same command again: everything that was finished is kept"
+        ) from error
 
 
 def _become_worker() -> None:

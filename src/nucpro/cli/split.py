@@ -9,7 +9,7 @@ from nucpro.cli.arguments import add_data_dir
 from nucpro.errors import PreflightError
 from nucpro.layout import SEQUENCES_PER_FILE, DataFolder
 from nucpro.lock import hold
-from nucpro.splitting import split_source
+from nucpro.splitting import remove_unfinished, split_source
 
 __all__ = ["add_to"]
 
@@ -40,5 +40,6 @@ def _run(arguments: dict[str, Any]) -> None:
     folder = DataFolder(data_dir)
     with hold(folder.lock):
         for source in folder.walk_sources():
+            remove_unfinished(source)
             made = split_source(source, arguments["sequences_per_file"])
             print(f"{source.name}: {', '.join(map(str, made)) or 'was split already'}")

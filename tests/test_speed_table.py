@@ -1,0 +1,39 @@
+"""The README's speed table says what the committed results say."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from benchmarks.speed_table import CLOSING, OPENING, README, RESULTS, speed_section, with_table
+
+
+def test_the_readmes_table_is_what_the_results_make() -> None:
+    text = README.read_text()
+    assert with_table(text, speed_section(RESULTS)) == text, "run python benchmarks/speed_table.py"
+
+
+def test_another_result_makes_another_table(tmp_path: Path) -> None:
+    for path in RESULTS.glob("*.json"):
+        shutil.copy(path, tmp_path)
+    path = tmp_path / "gpu_extract_h100.json"
+    result = json.loads(path.read_text())
+    result["speed"]["100"]["sequences_per_s"] = 98_765.4
+    path.write_text(json.dumps(result))
+    section = speed_section(tmp_path)
+    assert "| GPU, proteins of 100 residues | 98,765 sequences/s |" in section
+    assert section != speed_section(RESULTS)
+
+
+def test_only_what_stands_between_the_markers_is_replaced() -> None:
+    text = f"before\n{OPENING}\nold\n{CLOSING}\nafter\n"
+    assert with_table(text, "table\n") == f"before\n{OPENING}\ntable\n{CLOSING}\nafter\n"
+
+
+@pytest.mark.parametrize("text", ["nothing", f"{OPENING} alone", f"{CLOSING} {OPENING}"])
+def test_a_readme_without_markers_is_refused(text: str) -> None:
+    with pytest.raises(SystemExit, match="needs <!-- speed --> and after it <!-- /speed -->; put them where"):
+        with_table(text, "table\n")

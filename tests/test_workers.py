@@ -1,0 +1,84 @@
+"""Worker processes: results, errors and violent ends come back in words."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from nucpro.background import Background
+from nucpro.errors import FastaError, WorkerError
+from nucpro.workers import Workers
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def fail(number: int) -> int:
+    raise FastaError(f"record {number}")
+
+
+def die(number: int) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def process_id(_: int) -> int:
+    return os.getpid()
+
+
+def test_few_calls_are_made_right_here_and_many_in_processes() -> None:
+    with Workers(2) as workers:
+        assert set(workers.map(process_id, range(3))) == {os.getpid()}
+        others = set(workers.map(process_id, range(20)))
+        assert os.getpid() not in others
+        assert sorted(workers.map(double, range(50))) == [2 * number for number in range(50)]
+
+
+def test_an_error_of_a_call_comes_back_as_it_is() -> None:
+    with pytest.raises(FastaError, match="record 0"), Workers(1) as workers:
+        list(workers.map(fail, range(20)))
+
+
+def test_a_killed_worker_is_told_in_words() -> None:
+    with (
+        pytest.raises(WorkerError, match="a worker process was killed.*everything that was finished is kept"),
+        Workers(1) as workers,
+    ):
+        background = Background(workers)
+        background.add(die, (1,), print)
+        background.drain()
+
+
+def test_background_results_arrive_and_first_goes_first() -> None:
+    seen: list[int] = []
+    with Workers(1) as workers:
+        background = Background(workers)
+        for number in range(8):
+            background.add(double, (number,), seen.append)
+        background.add(double, (100,), seen.append, first=True)
+        background.drain()
+    assert sorted(seen) == sorted([200, *(2 * number for number in range(8))])
+    assert seen.index(200) < len(seen) - 1
+
+
+def test_a_folder_that_cannot_be_read_is_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nucpro.errors import PreflightError
+    from nucpro.layout import DataFolder
+
+    (tmp_path / "secret").mkdir()
+    scandir = os.scandir
+
+    def refusing(path: str):
+        if str(path).endswith("secret"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(PreflightError, match=r"secret: cannot be read \(Permission denied\)"):
+        DataFolder(tmp_path).walk_sources()
