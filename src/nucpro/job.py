@@ -225,7 +225,9 @@ class Job(ABC):
         """
         save(self.folder, self.selection, self.options.sequences_per_file)
         self.checkpoint.remember_recipe(self.plan.recipe)
-        for folder in sorted({self.folder.root, *self._folders_written()}):
+        written = self._folders_written()
+        # Parents too: pre-flight probes them while the folders themselves do not exist yet.
+        for folder in sorted({self.folder.root, *written, *(folder.parent for folder in written)}):
             remove_temporaries(folder)
         for state in self.census.sources:
             remove_unfinished(state.source)
