@@ -1,0 +1,126 @@
+"""The README's speed table, made from the committed results.
+
+    python benchmarks/speed_table.py
+
+Reads ``benchmarks/results/*.json`` and rewrites what stands between the speed markers of README.md. Run it after a
+new result is committed; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+README = ROOT / "README.md"
+OPENING, CLOSING = "<!-- speed -->", "<!-- /speed -->"
+
+
+def main() -> None:
+    README.write_text(with_table(README.read_text(), speed_section(RESULTS)))
+
+
+def with_table(text: str, section: str) -> str:
+    """The README with another text between its markers."""
+    before, opening, rest = text.partition(OPENING)
+    _, closing, after = rest.partition(CLOSING)
+    if not (opening and closing):
+        raise SystemExit(
+            f"{README}: needs {OPENING} and after it {CLOSING}; put them where the table belongs"
+        )
+    return f"{before}{OPENING}\n{section}{CLOSING}{after}"
+
+
+def speed_section(results: Path) -> str:
+    """Introduction and table, as Markdown."""
+    encoder, job, dna, cpu = (
+        json.loads((results / f"{name}.json").read_text())
+        for name in ("gpu_extract_h100", "end_to_end_h100", "gpu_dna_h100", "cpu_extract")
+    )
+    rows = [*encoder_rows(encoder), *job_rows(job), *dna_rows(dna), *cpu_rows(cpu)]
+    table = ["| what | speed | beside |", "|---|---|---|"]
+    table += [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([*introduction(encoder["hardware"], job["machine"], cpu), "", *table]) + "\n"
+
+
+def introduction(gpu: dict, job: dict, cpu: dict) -> list[str]:
+    here = cpu["hardware"]
+    return [
+        f"One {gpu['device']} with {job['cpu_cores']} CPU cores, torch {gpu['torch']}, fp16; random weights of real",
+        f"shapes (ESM-2 650M, DNABERT-S). CPU: {here['processor']}, {here['threads']} threads, shared with other work;",
+        f"ESM-2 8M in fp32, {cpu['size']['weights']} weights. transformers {gpu['transformers']} on the GPU and "
+        f"{here['transformers']} on the CPU.",
+        "Made by `benchmarks/`, results and what did not help beside it.",
+    ]
+
+
+def encoder_rows(result: dict) -> list[tuple[str, str, str]]:
+    rows = []
+    for residues in ("100", "166"):
+        speed = result["speed"][residues]
+        rows.append(
+            (
+                f"GPU, proteins of {residues} residues",
+                f"{speed['sequences_per_s']:,.0f} sequences/s",
+                f"{speed['times_transformers_best']:.1f} times transformers at its best batch; "
+                f"{speed['share_of_bare_products']:.0%} of the speed of bare matrix products",
+            )
+        )
+    return rows
+
+
+def job_rows(result: dict) -> list[tuple[str, str, str]]:
+    run, first = result["run"], result["first_start"]
+    per_file = result["sequences_per_file"]
+    return [
+        (
+            f"`nucpro extract`, {result['files']} files of {per_file:,}",
+            f"{per_file / run['seconds_a_file_after_the_first']:,.0f} sequences/s while extracting",
+            f"GPU busy {result['gpu']['busy_share']:.1%} of a {result['gpu']['span_seconds']:.0f} s profile; "
+            f"host memory {run['peak_host_gib']:.1f} GiB",
+        ),
+        ("all of it, from start to validated", f"{run['seconds']:.0f} s", start_up(run, first)),
+    ]
+
+
+def start_up(run: dict, first: dict) -> str:
+    """Seconds until the model is ready: the first file is done one file's time later."""
+    ready = run["first_file_done"] - run["seconds_a_file_after_the_first"]
+    return (
+        f"model ready after about {ready:.0f} s; first file done after {run['first_file_done']:.0f} s, "
+        f"{first['first_file_done']:.0f} s where kernels are yet to be built"
+    )
+
+
+def dna_rows(result: dict) -> list[tuple[str, str, str]]:
+    found = result["conclusions"]
+    return [
+        (
+            "GPU, DNA of 300 bases",
+            f"{found['sequences_per_s']:,.0f} sequences/s",
+            f"{found['times the loop as the product computes']:.0f} times one sequence a call, "
+            f"{found['times the loop as published, float32']:.0f} times the same as published (fp32)",
+        )
+    ]
+
+
+def cpu_rows(result: dict) -> list[tuple[str, str, str]]:
+    rows = []
+    budgets = result["size"]["peer_tokens"]
+    for name, speed in result["speed"].items():
+        wall, cpu = (speed[f"times_transformers_best, {clock}"] for clock in ("wall_s", "cpu_s"))
+        plain = speed["times_plain_script, cpu_s"]
+        rows.append(
+            (
+                f"CPU, {speed['sequences']} proteins of {name} residues",
+                f"{speed['sequences_per_s']:,.1f} sequences/s",
+                f"transformers sorted, best of {min(budgets):,} to {max(budgets):,} tokens a batch: {wall:.2f} times in "
+                f"wall time, {cpu:.2f} in CPU time; unsorted batches of 8: {plain:.2f} in CPU time",
+            )
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    main()
