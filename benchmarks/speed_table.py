@@ -113,10 +113,10 @@ def cpu_rows(result: dict) -> list[tuple[str, str, str]]:
         plain = speed["times_plain_script, cpu_s"]
         rows.append(
             (
-                f"CPU, {speed['sequences']} proteins of {name} residues",
+                f"CPU, {speed['sequences']} proteins, residues: {name}",
                 f"{speed['sequences_per_s']:,.1f} sequences/s",
-                f"transformers sorted, best of {min(budgets):,} to {max(budgets):,} tokens a batch: {wall:.2f} times in "
-                f"wall time, {cpu:.2f} in CPU time; unsorted batches of 8: {plain:.2f} in CPU time",
+                f"transformers sorted, best of {min(budgets):,} to {max(budgets):,} tokens a batch: {wall:.2f} times "
+                f"in wall time, {cpu:.2f} in CPU time; unsorted batches of 8: {plain:.2f} in CPU time",
             )
         )
     return rows
