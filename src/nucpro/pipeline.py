@@ -38,20 +38,26 @@ def run(options: Options, show: Show = lambda _: None) -> Statistics:
     if options.with_dna:
         make_dna_first(options, show)
     with ProteinJob(options) as job:
-        job.discover()
-        job.check()
-        job.show()
-        if options.dry_run:
-            return job.statistics
-        job.prepare()
-        job.load_model()
-        show(job.progress)
-        for _ in job.extract(job.extract_file):
-            show(job.progress)
-        job.finish()
-        job.audit()
-        job.validate()
+        if _make_vectors(job, show):
+            job.audit()
+            job.validate()
         return job.statistics
+
+
+def _make_vectors(job: ProteinJob | DnaJob, show: Show) -> bool:
+    """Everything up to vectors on disk; False for a dry run, which ends before anything is touched."""
+    job.discover()
+    job.check()
+    job.show()
+    if job.options.dry_run:
+        return False
+    job.prepare()
+    job.load_model()
+    show(job.progress)
+    for _ in job.extract(job.extract_file):
+        show(job.progress)
+    job.finish()
+    return True
 
 
 def make_dna_first(options: Options, show: Show = lambda _: None) -> None:
@@ -84,18 +90,8 @@ def embed_dna(options: Options, show: Show = lambda _: None) -> Statistics:
         See the steps of :class:`nucpro.job.Job`.
     """
     with DnaJob(options) as job:
-        job.discover()
-        job.check()
-        job.show()
-        if options.dry_run:
-            return job.statistics
-        job.prepare()
-        job.load_model()
-        show(job.progress)
-        for _ in job.extract(job.extract_file):
-            show(job.progress)
-        job.finish()
-        job.validate()
+        if _make_vectors(job, show):
+            job.validate()
         return job.statistics
 
 
