@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from nucpro.layout import DataFolder, Side
 from nucpro.recipe import Recipe
-from nucpro.store import Written, write_text
+from nucpro.store import write_text
 
 __all__ = ["Checkpoint", "Stamp"]
 
@@ -52,11 +52,6 @@ class Stamp:
         except (FileNotFoundError, NotADirectoryError):
             return None
         return cls(facts.st_size, facts.st_mtime_ns, facts.st_ino)
-
-    @classmethod
-    def of_written(cls, written: Written) -> Self:
-        """Stamp of a file as the writer saw it after the rename."""
-        return cls(written.size, written.mtime_ns, written.inode)
 
     def as_list(self) -> list[int]:
         """Form in which stamps are stored."""

@@ -193,6 +193,7 @@ class Job(ABC):
         from nucpro import encoders  # noqa: PLC0415
 
         problems = self.inputs() + writing_problems(self._folders_written())
+        needs_device = True
         try:
             self._model = self._identified(online=not problems)
         except NucproError as error:
@@ -200,7 +201,8 @@ class Job(ABC):
         else:
             self.compare(self._model.recipe)
             problems += space_problems(self.plan.space)
-        if not hasattr(self, "plan") or self.plan.to_extract or self.options.audit:
+            needs_device = bool(self.plan.to_extract or self.options.audit)
+        if needs_device:
             problems += encoders.device_problems(self.options.device)
         if problems:
             raise PreflightError(problems)
@@ -337,10 +339,10 @@ class Job(ABC):
         return thread.submit(_identify, self.options, self.side, offline=True)
 
     def _identified(self, *, online: bool) -> Identified:
-        ahead, self._identifying = self._identifying, None
+        # Kept for the second check of a run that splits files: hashing the weights again would take seconds.
         try:
-            if ahead is not None:
-                return ahead.result()
+            if self._identifying is not None:
+                return self._identifying.result()
         except ModelError:
             if not online:
                 raise

@@ -73,13 +73,8 @@ class ProteinJob(Job):
                 self._submit_merge(item.pair, join)
         yield from super().extract(unit)
 
-    def validate(self, *, everything: bool = False) -> list[FileVerdict]:
-        """Read back what lies on disk.
-
-        Parameters
-        ----------
-        everything : bool
-            Also read files that were validated before and have not changed since.
+    def validate(self) -> list[FileVerdict]:
+        """Read back what lies on disk; files that were read before and have not changed are not read again.
 
         Raises
         ------
@@ -87,8 +82,8 @@ class ProteinJob(Job):
             All faults, file by file.
         """
         width = self.plan.recipe.width
-        known = {} if everything else {item.pair: self._known_verdict(item.pair) for item in self.plan.items}
-        tasks = [ValidationTask(item.pair, width) for item in self.plan.items if known.get(item.pair) is None]
+        known = {item.pair: self._known_verdict(item.pair) for item in self.plan.items}
+        tasks = [ValidationTask(pair, width) for pair, verdict in known.items() if verdict is None]
         fresh = [self._remember_verdict(found) for found in self.workers.map(_validated, tasks)]
         verdicts = [*filter(None, known.values()), *fresh]
         self.judge(verdicts, width)
