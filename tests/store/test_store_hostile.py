@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 from store_builders import (
     NO_HOOKS,
     PERSISTENT_ID,
@@ -260,6 +259,7 @@ def test_the_payloads_do_harm_where_they_are_run(tmp_path: Path, monkeypatch: py
 def test_the_good_file_of_these_tests_is_good(tmp_path: Path) -> None:
     assert store.read_vectors(put(tmp_path / "a.pt", container(GOOD)), Side.PROTEIN).vectors.shape == (1, 12)
     assert store.read_vectors(put(tmp_path / "a.pt", container(wanted(b"N"))), Side.PROTEIN).meta is None
+    assert store.read_vectors(put(tmp_path / "a.pt", with_wide_records()), Side.PROTEIN).ids == ["0"]
 
 
 def edited(data: bytes, place: bytes, offset: int, value: bytes) -> bytes:
@@ -281,11 +281,13 @@ def twice() -> bytes:
         return with_member("archive/data.pkl", b"\x80\x02cos\nsystem\n.")
 
 
-def saved_by_torch() -> bytes:
-    """Archive with the 64-bit directory records that torch writes."""
-    buffer = io.BytesIO()
-    torch.save({"proteins": ["a"], "data": [torch.ones(3)]}, buffer)
-    return buffer.getvalue()
+def with_wide_records() -> bytes:
+    """Good archive with the 64-bit directory records that torch writes."""
+    start = FILE.rindex(END)
+    count, size, offset = struct.unpack_from("<HLL", FILE, start + 10)
+    wide = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 30, 30, 0, 0, count, count, size, offset)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, start, 1)
+    return FILE[:start] + wide + locator + FILE[start:]
 
 
 def before(data: bytes) -> bytes:
@@ -414,11 +416,11 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
         "directory is damaged at member 4 of 4",
     ),
     "two directory records that disagree": (
-        lambda: edited(saved_by_torch(), b"PK\x06\x06", 24, bytes([9]) + bytes(7) + bytes([9]) + bytes(7)),
+        lambda: edited(with_wide_records(), b"PK\x06\x06", 24, bytes([9]) + bytes(7) + bytes([9]) + bytes(7)),
         "its two directory records disagree",
     ),
     "directory record elsewhere": (
-        lambda: edited(saved_by_torch(), b"PK\x06\x06", 0, b"XX"),
+        lambda: edited(with_wide_records(), b"PK\x06\x06", 0, b"XX"),
         "its two directory records disagree",
     ),
     "several volumes": (
