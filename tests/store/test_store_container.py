@@ -1,0 +1,244 @@
+"""Whole files and their container, without torch: what comes back, what is refused, and the bytes themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from store_builders import container, ids_of, matrix, put, tensor
+from store_builders import proteins as protein_pickle
+
+from nucpro import store
+from nucpro.errors import StoreError
+from nucpro.layout import Side
+from nucpro.store.archive import REMEDY, archive_pieces, load_archive, look_at_archive
+from nucpro.store.emitter import dump
+from nucpro.store.pickles import Storage, Tensor
+
+STORAGE = Storage("0", "float32", 12)
+
+
+def protein(ids: list[str], *rows: object) -> dict[str, object]:
+    return {"proteins": ids, "data": list(rows)}
+
+
+def dna(values: object) -> dict[str, object]:
+    return {"nucleotide": ["a"], "data": [{"label": "a", "mean_representation": values}]}
+
+
+def merged(data: Tensor, labels: object = (1,)) -> dict[str, object]:
+    return {"ids": ["a", "b"], "data": data, "labels": list(labels) if isinstance(labels, tuple) else labels}
+
+
+WRITERS = {
+    "dna": partial(store.write_vectors, side=Side.DNA),
+    "protein": partial(store.write_vectors, side=Side.PROTEIN),
+    "merged": lambda *arguments: store.write_merged(*arguments, 1),
+}
+READERS: dict[str, Callable[[Path], store.VectorFile]] = {
+    "dna": partial(store.read_vectors, side=Side.DNA),
+    "protein": partial(store.read_vectors, side=Side.PROTEIN),
+    "merged": store.read_merged,
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_files_come_back_as_they_were_written(kind: str, tmp_path: Path) -> None:
+    path, ids, vectors, meta = tmp_path / "a.pt", ids_of(1030), matrix(1030, 5), {"a": [1.5, None]}
+    written = WRITERS[kind](path, ids, vectors, meta)
+    read = READERS[kind](path)
+    assert (read.ids, read.meta, read.digest) == (ids, meta, written.digest)
+    assert read.vectors.tobytes() == vectors.tobytes()
+    assert read.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (read.vectors.dtype, read.vectors.flags.owndata, read.vectors.flags.aligned) == ("f4", False, True)
+    assert store.read_meta(path) == store.Summary(kind, 1030, 5, meta)
+    assert written.size == path.stat().st_size
+
+
+@pytest.mark.parametrize("label", [0, 1, True])
+def test_a_label_comes_back(label: int, tmp_path: Path) -> None:
+    store.write_merged(tmp_path / "a.pt", ["a"], matrix(1, 2), None, label)
+    found = store.read_merged(tmp_path / "a.pt").label
+    assert (found, type(found)) == (label, int)
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (1023, 4), (1024, 0), (1029, 3)])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_the_row_of_a_number_that_is_not_finite_is_named(
+    row: int, column: int, value: float, tmp_path: Path
+) -> None:
+    ids, vectors = ids_of(1030), matrix(1030, 5)
+    vectors[row, column] = value
+    with pytest.raises(StoreError) as caught:
+        store.write_vectors(tmp_path / "a.pt", ids, vectors, None, Side.PROTEIN)
+    assert str(caught.value) == (
+        f"{tmp_path / 'a.pt'}: row {row} ({ids[row]!r}) holds {value} at column {column}, expected finite "
+        "float32 values; nothing was written: correct what is to be written"
+    )
+
+
+def file_of(value: object, storage: bytes = bytes(48)) -> bytes:
+    return container(dump(value), storage=storage)
+
+
+def test_rows_in_another_order_are_copied(tmp_path: Path) -> None:
+    storage = np.arange(12, dtype="<f4")
+    for offsets in ((8, 4, 0), (0, 4, 0), (0, 8, 4), (4, 8, 0), (0, 3, 6)):
+        rows = [Tensor(STORAGE, offset, (4,), (1,)) for offset in offsets]
+        path = put(tmp_path / "a.pt", file_of(protein(list("abc"), *rows), storage.tobytes()))
+        expected = [storage[offset : offset + 4].tolist() for offset in offsets]
+        assert store.read_vectors(path, Side.PROTEIN).vectors.tolist() == expected
+
+
+def test_rows_with_strides_and_rows_from_two_storages(tmp_path: Path) -> None:
+    one, two = np.arange(12, dtype="<f4"), np.arange(4, dtype="<f4") + 100
+    other = Storage("1", "float32", 4)
+    rows = [Tensor(STORAGE, 1, (4,), (2,)), Tensor(other, 0, (4,), (1,)), Tensor(STORAGE, 8, (4,), (1,))]
+    content = container(dump(protein(list("abc"), *rows)), storage=one.tobytes(), **{"data/1": two.tobytes()})
+    read = store.read_vectors(put(tmp_path / "a.pt", content), Side.PROTEIN)
+    assert read.vectors.tolist() == [[1, 3, 5, 7], [100, 101, 102, 103], [8, 9, 10, 11]]
+
+
+def test_lists_of_floats_are_rounded_to_float32(tmp_path: Path) -> None:
+    values = [0.1, -2.0, 1e-50]
+    read = store.read_vectors(put(tmp_path / "a.pt", file_of(dna(values))), Side.DNA)
+    assert read.vectors.tolist() == [np.float32(values).tolist()]
+    with pytest.raises(
+        StoreError, match=r"row 0 \('a'\) holds inf at column 1, expected finite float32 values"
+    ):
+        store.read_vectors(put(tmp_path / "a.pt", file_of(dna([0.5, 1e39]))), Side.DNA)
+
+
+def test_a_matrix_with_strides_becomes_contiguous(tmp_path: Path) -> None:
+    numbers = np.arange(12, dtype="<f4")
+    data = Tensor(STORAGE, 0, (2, 6), (1, 2))
+    path = put(tmp_path / "a.pt", file_of(merged(data), numbers.tobytes()))
+    vectors = store.read_merged(path).vectors
+    assert vectors.tolist() == numbers.reshape(6, 2).T.tolist()
+    assert vectors.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "label"),
+    [("int64", 1, 1), ("int64", 0, 0), ("float32", 1.0, 1), ("bool", True, 1), ("uint8", 0, 0)],
+)
+def test_labels_in_tensors(dtype: str, value: object, label: int, tmp_path: Path) -> None:
+    raw = np.array([value], dtype).tobytes()
+    value = merged(Tensor(STORAGE, 0, (2, 6), (6, 1)), Tensor(Storage("1", dtype, 1), 0, (1,), (1,)))
+    content = container(dump(value), **{"data/1": raw})
+    found = store.read_merged(put(tmp_path / "a.pt", content)).label
+    assert (found, type(found)) == (label, int)
+
+
+@pytest.mark.parametrize("number", [2, -1])
+def test_a_tensor_with_another_label(number: int, tmp_path: Path) -> None:
+    value = merged(Tensor(STORAGE, 0, (2, 6), (6, 1)), Tensor(Storage("1", "int64", 1), 0, (), ()))
+    content = container(dump(value), **{"data/1": struct.pack("<q", number)})
+    with pytest.raises(
+        StoreError, match=rf"'labels' holds {number}, expected \[?1\]? \(viral\) or 0 \(host\)"
+    ):
+        store.read_merged(put(tmp_path / "a.pt", content))
+
+
+def test_rows_that_share_their_numbers_may_take_eight_times_the_file(tmp_path: Path) -> None:
+    row = Tensor(Storage("0", "float32", 50_000), 0, (50_000,), (1,))
+    for count, fits in ((8, True), (9, False)):
+        path = put(tmp_path / "a.pt", file_of(protein(ids_of(count), *[row] * count), bytes(200_000)))
+        if fits:
+            assert store.read_vectors(path, Side.PROTEIN).vectors.shape == (count, 50_000)
+        else:
+            with pytest.raises(StoreError) as caught:
+                store.read_vectors(path, Side.PROTEIN)
+            claim = f"{path}: its vectors claim 1800000 bytes, the file has {path.stat().st_size}; {REMEDY}"
+            assert str(caught.value) == claim
+
+
+WRITE_REFUSED = [
+    (["a"], matrix(2, 3), "its vectors are float32 of shape (2, 3), expected float32 of shape (1, D)"),
+    (["a"], matrix(1, 3).astype("f8"), "its vectors are float64 of shape (1, 3), expected float32 of shape (1, D)"),
+    (["a"], matrix(1, 3)[0], "its vectors are float32 of shape (3,), expected float32 of shape (1, D)"),
+    (["a"], matrix(1, 0), "its vectors are float32 of shape (1, 0), expected float32 of shape (1, D)"),
+    (["a", "a"], matrix(2, 3), "1 of its ids are there more than once: 'a'"),
+    (
+        ["a"],
+        np.broadcast_to(np.float32(1), (1, 2**30)),
+        "1 rows need 4294967296 bytes, a file holds at most 4294901760",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("ids", "vectors", "text"), WRITE_REFUSED)
+def test_what_is_not_written(ids: list[str], vectors: np.ndarray, text: str, tmp_path: Path) -> None:
+    with pytest.raises(StoreError) as caught:
+        store.write_vectors(tmp_path / "a.pt", ids, vectors, None, Side.DNA)
+    assert str(caught.value) == (
+        f"{tmp_path / 'a.pt'}: {text}; nothing was written: correct what is to be written"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("label", [2, -1, None, "1"])
+def test_labels_that_are_not_written(label: object, tmp_path: Path) -> None:
+    with pytest.raises(StoreError) as caught:
+        store.write_merged(tmp_path / "a.pt", ["a"], matrix(1, 3), None, label)
+    assert str(caught.value) == (
+        f"{tmp_path / 'a.pt'}: the label to write is {label!r}, expected 1 (viral) or 0 (host); "
+        "nothing was written: correct what is to be written"
+    )
+
+
+@pytest.mark.parametrize("length", [0, 1, 43, 44, 45, 63, 64, 65, 1000])
+def test_an_archive_is_what_other_programs_read(length: int) -> None:
+    pickle, storage = bytes(range(256)) * 4, os.urandom(length)
+    data = b"".join(archive_pieces(pickle[:length], memoryview(storage)))
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert archive.testzip() is None
+        found = {info.filename.removeprefix("archive/"): archive.read(info) for info in archive.infolist()}
+        assert list(found.items()) == [
+            ("data.pkl", pickle[:length]),
+            (".format_version", b"1"),
+            (".storage_alignment", b"64"),
+            ("byteorder", b"little"),
+            ("data/0", storage),
+            ("version", b"3\n"),
+        ]
+        for info in archive.infolist():
+            assert (info.compress_type, info.date_time) == (zipfile.ZIP_STORED, (1980, 1, 1, 0, 0, 0))
+            assert (info.flag_bits, info.create_version, info.external_attr) == (0x800, 0, 0)
+            name, extra = struct.unpack_from("<HH", data, info.header_offset + 26)
+            assert (info.header_offset + 30 + name + extra) % 64 == 0
+            padding = data[info.header_offset + 30 + name :][:extra]
+            assert padding == b"FB" + struct.pack("<H", extra - 4) + b"Z" * (extra - 4)
+            assert extra < 68
+
+
+def test_members_are_read_and_checked(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.pt", container(protein_pickle(tensor(0, (12,), (1,))), **{"data/12": b"x"}))
+    whole, digest = load_archive(path)
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    with look_at_archive(path) as look:
+        for archive in (whole, look):
+            assert archive.size == path.stat().st_size
+            assert archive.storage_sizes == {"0": 48, "12": 1}
+            assert bytes(archive.read("data/0")) == bytes(48)
+            assert bytes(archive.read("data/12")) == b"x"
+
+
+def test_a_damaged_member_is_named_with_both_checksums(tmp_path: Path) -> None:
+    data = container(protein_pickle(tensor(0, (12,), (1,))), storage=b"\1" * 48)
+    path = put(tmp_path / "a.pt", data.replace(b"\1" * 48, b"\2" * 48))
+    with pytest.raises(StoreError) as caught:
+        store.read_vectors(path, Side.PROTEIN)
+    found, told = zlib.crc32(b"\2" * 48), zlib.crc32(b"\1" * 48)
+    assert str(caught.value) == (
+        f"{path}: member 'data/0' is damaged: CRC-32 {found:08x}, its directory says {told:08x}; {REMEDY}"
+    )
