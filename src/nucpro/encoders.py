@@ -12,7 +12,7 @@ import threading
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nucpro.embedding import Embedder, Encoder, Tokenizer, Vectors, prepare
 from nucpro.errors import DimensionError, UsageError
@@ -30,7 +30,7 @@ from nucpro.options import DEFAULT_MODELS, Options
 from nucpro.recipe import Recipe
 from nucpro.store import write_vectors
 
-__all__ = ["FastaEncoder", "Identified", "device_problems", "identify", "load", "of_huggingface"]
+__all__ = ["FastaEncoder", "Identified", "Totals", "device_problems", "identify", "load", "of_huggingface"]
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +75,22 @@ class TokenCounts:
     unknown: int = 0
 
 
+class Totals(NamedTuple):
+    """What went through encoders, in numbers that can be added.
+
+    Parameters
+    ----------
+    splits : int
+        Batches that were split after running out of memory.
+    tokens, unknown : int
+        As in :class:`TokenCounts`.
+    """
+
+    splits: int = 0
+    tokens: int = 0
+    unknown: int = 0
+
+
 class FastaEncoder:
     """A loaded model with everything that turns a FASTA file into a file of vectors.
 
@@ -97,6 +113,11 @@ class FastaEncoder:
         self._limit = LIMITS[self.side]
         self._tokens_per_batch = embedder.tokens_per_batch
         self._device_lock = threading.Lock()
+
+    @property
+    def totals(self) -> Totals:
+        """What went through it so far, and through encoders made from it."""
+        return Totals(self.embedder.splits, self.counts.tokens, self.counts.unknown)
 
     def limited(self, limit: int, tokens_per_batch: int | None) -> FastaEncoder:
         """Make an encoder with the same model that cuts sequences elsewhere, or packs other batches."""

@@ -1,24 +1,174 @@
-"""The local engine: one unit of work after the other on one device, which never waits for files.
+"""Where the work of a job is done: an engine encodes files, and makes calls that need no model.
 
-A few threads each take a file through reading, computing and writing. Computing is put on the device in
-the order in which files get there, so that while one file is computed the next is read and the last is
-written. However many files there are, only a few are held in memory.
+:class:`LocalEngine` is one device, fed by threads, with calls in a few processes of this machine; another
+engine is in the room ``cluster``. A job asks its engine and knows nothing else about devices and processes.
+
+Of the local engine, a few threads each take a file through reading, computing and writing. Computing is put
+on the device in the order in which files get there, so that while one file is computed the next is read and
+the last is written. However many files there are, only a few are held in memory.
 """
 
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-__all__ = ["in_order"]
+from nucpro.checkpoint import Stamp
+from nucpro.layout import Side
+from nucpro.options import Options
+from nucpro.plan import PlanItem
+from nucpro.workers import Workers
 
-_FILES_UNDER_WAY = 3
+# Imports torch, which worker processes that import this module with the main program never need.
+if TYPE_CHECKING:
+    from nucpro.encoders import FastaEncoder, Totals
+
+__all__ = ["FILES_UNDER_WAY", "Engine", "Finished", "LocalEngine", "in_order"]
+
+FILES_UNDER_WAY = 3
+"""Files that an encoder is given at a time: one is read, one computed, one written."""
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An item whose vectors are on disk.
+
+    Parameters
+    ----------
+    item : PlanItem
+        The item.
+    seconds : float
+        Time since the item before was finished.
+    stamp : Stamp or None
+        Stamp of the vectors as their writer saw them, where that was another machine.
+    """
+
+    item: PlanItem
+    seconds: float
+    stamp: Stamp | None = None
+
+
+class Engine(AbstractContextManager["Engine"], ABC):
+    """Encodes files, and makes calls that need no model; a context manager that ends what it started."""
+
+    @property
+    @abstractmethod
+    def workers(self) -> Workers:
+        """Where calls are made that need no model: reading, merging, validating."""
+
+    @property
+    @abstractmethod
+    def totals(self) -> Totals:
+        """What went through the encoders so far."""
+
+    @property
+    @abstractmethod
+    def lost(self) -> int:
+        """Encoders that were killed while they wrote, so that unfinished files may be left over."""
+
+    @abstractmethod
+    def problems(self) -> list[str]:
+        """Why nothing can be encoded here, as pre-flight problems."""
+
+    @abstractmethod
+    def load(self, load: Callable[[], FastaEncoder]) -> FastaEncoder | None:
+        """Take over how the model is loaded; returns it where it is loaded in this process.
+
+        Parameters
+        ----------
+        load : callable
+            Loads the model; picklable.
+        """
+
+    @abstractmethod
+    def extract(self, items: Sequence[PlanItem], side: Side) -> Iterator[Finished]:
+        """Make the vectors of items, and yield each when they are on disk.
+
+        Raises
+        ------
+        NucproError
+            The first fault, at once.
+        """
+
+    @abstractmethod
+    def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Result of a call that needs the device; function and arguments must be picklable."""
+
+
+class LocalEngine(Engine):
+    """One device of this machine, and a few processes.
+
+    Parameters
+    ----------
+    options : Options
+        The device.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._workers = Workers()
+        self._encoder: FastaEncoder | None = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._workers.close(abandon=error is not None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    @property
+    def workers(self) -> Workers:
+        """Processes of this machine, started when they are first needed."""
+        return self._workers
+
+    @property
+    def totals(self) -> Totals:
+        """What went through the encoder so far."""
+        from nucpro.encoders import Totals  # noqa: PLC0415
+
+        return Totals() if self._encoder is None else self._encoder.totals
+
+    @property
+    def lost(self) -> int:
+        """None: the encoder lives and dies with this process."""
+        return 0
+
+    def problems(self) -> list[str]:
+        """Why the device cannot be used."""
+        from nucpro.encoders import device_problems  # noqa: PLC0415
+
+        return device_problems(self._options.device)
+
+    def load(self, load: Callable[[], FastaEncoder]) -> FastaEncoder:
+        """Load the model now, and return it."""
+        self._encoder = load()
+        return self._encoder
+
+    def extract(self, items: Sequence[PlanItem], side: Side) -> Iterator[Finished]:
+        """Make the vectors of items in their order, a few at a time, in threads."""
+
+        def unit(item: PlanItem) -> None:
+            if self._encoder is None:
+                raise RuntimeError("load comes before extract")
+            self._encoder.extract(item.pair.fasta(side), item.pair.vectors(side))
+
+        return (Finished(item, seconds) for item, seconds in in_order(items, unit))
+
+    def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Call right here."""
+        return function(*arguments)
 
 
 def in_order(items: Sequence[Item], unit: Callable[[Item], object]) -> Iterator[tuple[Item, float]]:
@@ -41,12 +191,12 @@ def in_order(items: Sequence[Item], unit: Callable[[Item], object]) -> Iterator[
     Exception
         The first error of a unit, at once; units that had not started are dropped.
     """
-    upcoming = iter(items[_FILES_UNDER_WAY:])
+    upcoming = iter(items[FILES_UNDER_WAY:])
     under_way: deque[tuple[Item, Future[object]]] = deque()
     clock = time.perf_counter()
-    threads = ThreadPoolExecutor(_FILES_UNDER_WAY, "nucpro-file")
+    threads = ThreadPoolExecutor(FILES_UNDER_WAY, "nucpro-file")
     try:
-        under_way.extend((item, threads.submit(unit, item)) for item in items[:_FILES_UNDER_WAY])
+        under_way.extend((item, threads.submit(unit, item)) for item in items[:FILES_UNDER_WAY])
         while under_way:
             item, future = under_way.popleft()
             future.result()

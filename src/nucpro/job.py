@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -21,7 +22,7 @@ from nucpro import lock
 from nucpro.background import Background
 from nucpro.checkpoint import Checkpoint
 from nucpro.discovery import Census, census, inspect_all
-from nucpro.engine import in_order
+from nucpro.engine import Engine, Finished, LocalEngine, in_order
 from nucpro.errors import DataError, ModelError, NucproError, PreflightError
 from nucpro.fasta import FastaFacts
 from nucpro.layout import DataFolder, FilePair, Side, Source
@@ -81,11 +82,12 @@ class Job(ABC):
     side: ClassVar[Side]
 
     def __init__(self, options: Options, *, needs_model: bool = True) -> None:
-        self.options = options
+        self.options = options.anywhere() if options.uses_cluster else options
         self._needs_model = needs_model
-        self.folder = DataFolder(options.data_dir)
+        self.folder = DataFolder(self.options.data_dir)
         self.statistics = Statistics()
         self.checkpoint: Checkpoint
+        self.engine: Engine
         self.workers: Workers
         self.census: Census
         self.selection: Selection
@@ -94,7 +96,6 @@ class Job(ABC):
         self._refusals: list[str] = []
         self._model: Identified
         self._identifying: Future[Identified] | None = None
-        self._encoder: FastaEncoder | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -106,7 +107,8 @@ class Job(ABC):
             if not self.options.dry_run:
                 stack.enter_context(lock.hold(self.folder.lock))
             self.checkpoint = stack.enter_context(Checkpoint(self.folder, read_only=self.options.dry_run))
-            self.workers = stack.enter_context(Workers())
+            self.engine = stack.enter_context(_engine(self.options))
+            self.workers = self.engine.workers
             self._background = Background(self.workers)
             if self._needs_model:
                 self._identifying = self._identify_ahead(stack)
@@ -190,8 +192,6 @@ class Job(ABC):
         PreflightError
             All problems at once.
         """
-        from nucpro import encoders  # noqa: PLC0415
-
         problems = self.inputs() + writing_problems(self._folders_written())
         needs_device = True
         try:
@@ -203,7 +203,7 @@ class Job(ABC):
             problems += space_problems(self.plan.space)
             needs_device = bool(self.plan.to_extract or self.options.audit)
         if needs_device:
-            problems += encoders.device_problems(self.options.device)
+            problems += self.engine.problems()
         if problems:
             raise PreflightError(problems)
         return self.plan
@@ -243,7 +243,7 @@ class Job(ABC):
             self._check_again()
 
     def load_model(self) -> FastaEncoder | None:
-        """Load the model once; None where nothing has to be extracted.
+        """Load the model once; None where nothing has to be extracted, or where others load it.
 
         Raises
         ------
@@ -254,22 +254,15 @@ class Job(ABC):
 
         if not self.plan.to_extract:
             return None
-        self._encoder = encoders.load(self._model, self.options)
-        return self._encoder
+        return self.engine.load(partial(encoders.load, self._model, self.options))
 
-    def extract_file(self, item: PlanItem) -> None:
-        """Make the vectors of one item: the unit of work of :meth:`extract`."""
-        if self._encoder is None:
-            raise RuntimeError("load_model comes before extract")
-        self._encoder.extract(item.pair.fasta(self.side), item.pair.vectors(self.side))
-
-    def extract(self, unit: Callable[[PlanItem], object]) -> Iterator[PlanItem]:
+    def extract(self, unit: Callable[[PlanItem], object] | None = None) -> Iterator[PlanItem]:
         """Make the missing and stale vectors, a few files at a time.
 
         Parameters
         ----------
-        unit : callable
-            Writes the vectors of one item; called in threads.
+        unit : callable, optional
+            Writes the vectors of one item, in threads of this process; by default the engine does that.
 
         Raises
         ------
@@ -277,9 +270,10 @@ class Job(ABC):
             The first fault; what was finished stays.
         """
         start = time.perf_counter()
-        for item, seconds in in_order(self.plan.to_extract, unit):
+        for finished in self._vectors_made(unit):
+            item = finished.item
             fact = vectors_fact(self.plan.recipe, item.facts)
-            self.checkpoint.add("vectors", item.pair.vectors(self.side), fact)
+            self.checkpoint.add("vectors", item.pair.vectors(self.side), fact, finished.stamp)
             self.statistics.add(item.facts, time.perf_counter() - start)
             self._finished(item)
             progress = self.progress
@@ -289,7 +283,7 @@ class Job(ABC):
                 progress.total,
                 item.pair.fasta(self.side),
                 item.facts.records,
-                seconds,
+                finished.seconds,
             )
             self._background.poll()
             yield item
@@ -303,10 +297,14 @@ class Job(ABC):
             The first fault of that work.
         """
         self._background.drain()
-        if self._encoder is not None:
-            self.statistics.splits = self._encoder.embedder.splits
-            self.statistics.tokens = self._encoder.counts.tokens
-            self.statistics.unknown_tokens = self._encoder.counts.unknown
+        if self.engine.lost:
+            # An encoder that was killed left what it was writing; nobody writes any more.
+            for folder in self._folders_written():
+                remove_temporaries(folder)
+        totals = self.engine.totals
+        self.statistics.splits = totals.splits
+        self.statistics.tokens = totals.tokens
+        self.statistics.unknown_tokens = totals.unknown
         if self.statistics.files or self.statistics.merged:
             logger.info("%s", "\n".join(statistics_lines(self.statistics, self.side)))
 
@@ -317,6 +315,12 @@ class Job(ABC):
         left = self.plan.letters_to_extract - self.statistics.letters
         rate = self.statistics.letters / self.statistics.seconds if self.statistics.seconds else 0.0
         return Progress(total - remaining, total, left / rate if rate else None)
+
+    def _vectors_made(self, unit: Callable[[PlanItem], object] | None) -> Iterator[Finished]:
+        items = self.plan.to_extract
+        if unit is None:
+            return self.engine.extract(items, self.side)
+        return (Finished(item, seconds) for item, seconds in in_order(items, unit))
 
     def _unsplit(self) -> list[Source]:
         chosen = {pair.source for pair in self.pairs}
@@ -369,6 +373,14 @@ class Job(ABC):
 
     def _inspect(self, pairs: Sequence[FilePair], side: Side) -> tuple[dict[Path, FastaFacts], list[str]]:
         return inspect_all([pair.fasta(side) for pair in pairs], side, self.checkpoint, self.workers)
+
+
+def _engine(options: Options) -> Engine:
+    if not options.uses_cluster:
+        return LocalEngine(options)
+    from nucpro.cluster import ClusterEngine  # noqa: PLC0415 - imports Ray, which is an extra
+
+    return ClusterEngine(options)
 
 
 def _identify(options: Options, side: Side, *, offline: bool) -> Identified:

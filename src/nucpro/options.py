@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,12 +11,14 @@ from nucpro.errors import UsageError
 from nucpro.layout import SEQUENCES_PER_FILE, Side
 from nucpro.selection import HostSelection
 
-__all__ = ["DEFAULT_MODELS", "PRECISIONS", "TOKEN_DROPOUT", "Options"]
+__all__ = ["DEFAULT_MODELS", "ENGINES", "PRECISIONS", "TOKEN_DROPOUT", "Options"]
 
 DEFAULT_MODELS = {Side.PROTEIN: "Synthyra/FastESM2_650", Side.DNA: "zhihan1996/DNABERT-S"}
 """Hub ids of the models, by side."""
 PRECISIONS = ("auto", "fp16", "bf16", "fp32")
 """Arithmetic of the encoder; ``auto`` is fp16 on a GPU and fp32 on a CPU."""
+ENGINES = ("local", "ray")
+"""Where the work is done: on one device of this machine, or on all workers of a Ray cluster."""
 TOKEN_DROPOUT = ("auto", "on", "off")
 """Rescaling of token embeddings by 0.88; ``auto`` follows the checkpoint's config."""
 
@@ -58,6 +60,15 @@ class Options:
     all_files, replace_existing : bool
         For the DNA side: all full files, not only the selected ones; also files that are there already
         and do not say how they were made.
+    engine : str
+        One of :data:`ENGINES`.
+    address : str, optional
+        ``host:port`` of a running Ray cluster, or ``auto`` for the one that this machine is part of; by default
+        a cluster of this machine alone is started for the run.
+    workers : int, optional
+        Encoders on the cluster; by default as many as its nodes have room for.
+    gpus_per_worker, cpus_per_worker : float
+        What an encoder takes of its node; less than one GPU where several share it.
 
     Raises
     ------
@@ -83,6 +94,11 @@ class Options:
     with_dna: bool = False
     all_files: bool = False
     replace_existing: bool = False
+    engine: str = "local"
+    address: str | None = None
+    workers: int | None = None
+    gpus_per_worker: float = 1.0
+    cpus_per_worker: float = 1.0
 
     def __post_init__(self) -> None:
         _require(
@@ -98,6 +114,7 @@ class Options:
         kind, _, number = self.device.partition(":")
         known = self.device in ("cpu", "cuda") or (kind == "cuda" and number.isdecimal())
         _require(known, "--device", self.device, "cuda, cuda:N or cpu")
+        self._check_engine()
 
     @property
     def precision_name(self) -> str:
@@ -111,6 +128,34 @@ class Options:
         if side is Side.DNA:
             return self.dna_model, self.dna_revision
         return self.protein_model, self.revision
+
+    @property
+    def uses_cluster(self) -> bool:
+        """Whether the work is done by workers of a cluster."""
+        return self.engine == "ray"
+
+    def anywhere(self) -> Self:
+        """Make the same options with absolute paths, which workers in other folders understand."""
+        models = (self.protein_model, self.dna_model)
+        protein, dna = (
+            str(Path(model).expanduser().absolute()) if Path(model).expanduser().is_dir() else model
+            for model in models
+        )
+        return replace(self, data_dir=self.data_dir.absolute(), protein_model=protein, dna_model=dna)
+
+    def _check_engine(self) -> None:
+        _require(self.engine in ENGINES, "--engine", self.engine, "local or ray")
+        _require(self.workers is None or self.workers > 0, "--workers", self.workers, "1 or more")
+        for name, share in (("gpus", self.gpus_per_worker), ("cpus", self.cpus_per_worker)):
+            # Ray counts whole devices, or parts of one.
+            fine = 0 < share < 1 or (share >= 1 and share == int(share))
+            allowed = "a number above 0: a part of 1, or a whole number"
+            _require(fine, f"--{name}-per-worker", share, allowed)
+        if self.uses_cluster:
+            _require(self.device in ("cpu", "cuda"), "--device", self.device, "cuda or cpu with --engine ray")
+        else:
+            _require(self.address is None, "--address", self.address, "only with --engine ray")
+            _require(self.workers is None, "--workers", self.workers, "only with --engine ray")
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:

@@ -54,7 +54,7 @@ def _make_vectors(job: ProteinJob | DnaJob, show: Show) -> bool:
     job.prepare()
     job.load_model()
     show(job.progress)
-    for _ in job.extract(job.extract_file):
+    for _ in job.extract():
         show(job.progress)
     job.finish()
     return True

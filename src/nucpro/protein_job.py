@@ -48,13 +48,15 @@ class ProteinJob(Job):
         for line in [*outside_lines(self.outside()), *self._outside_problems(self.plan.recipe.width)]:
             logger.info("%s", line)
 
-    def extract(self, unit: Callable[[PlanItem], object], join: Join | None = merge) -> Iterator[PlanItem]:
+    def extract(
+        self, unit: Callable[[PlanItem], object] | None = None, join: Join | None = merge
+    ) -> Iterator[PlanItem]:
         """Make the missing and stale protein files, and merge each beside the encoder as soon as it is there.
 
         Parameters
         ----------
-        unit : callable
-            Writes the protein file of one item; called in threads.
+        unit : callable, optional
+            Writes the protein file of one item, in threads of this process; by default the engine does that.
         join : callable
             Merges one pair in a worker process: DNA file, protein file, merged file, ``viral`` or ``host``;
             None to merge nothing.
@@ -114,7 +116,7 @@ class ProteinJob(Job):
         from nucpro.audit import audit  # noqa: PLC0415 - imports torch
 
         if self.options.audit:
-            for line in audit(self.plan, self._model, self.options):
+            for line in self.engine.call(audit, self.plan, self._model, self.options):
                 logger.info("%s", line)
 
     def outside(self) -> list[Path]:

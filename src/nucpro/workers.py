@@ -42,7 +42,7 @@ class Workers:
     """
 
     def __init__(self, count: int | None = None) -> None:
-        self.count = count or max(1, min(MOST_WORKERS, os.cpu_count() or 1))
+        self._count = count or max(1, min(MOST_WORKERS, os.cpu_count() or 1))
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:
@@ -52,6 +52,16 @@ class Workers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close(abandon=error is not None)
+
+    @property
+    def count(self) -> int:
+        """Calls that can be made at a time."""
+        return self._count
+
+    @property
+    def is_running(self) -> bool:
+        """Whether workers run already, so that a call costs no start."""
+        return self._pool is not None
 
     def submit(self, function: Callable[..., Result], *arguments: object) -> Future[Result]:
         """Run ``function(*arguments)`` in a worker; all must be picklable."""
@@ -69,7 +79,7 @@ class Workers:
         here when no worker runs yet: starting one takes longer.
         """
         arguments = list(arguments)
-        if self._pool is None and len(arguments) <= _NOT_WORTH_A_POOL:
+        if not self.is_running and len(arguments) <= _NOT_WORTH_A_POOL:
             yield from map(function, arguments)
             return
         pending: set[Future[Result]] = set()
