@@ -114,8 +114,8 @@ def extract_all(
     Each file goes through ``extract_fast_esm`` in a thread of its own, a few at a time, so that the GPU
     never waits for a disk. Finished files are merged beside it when this is part of the whole job.
     """
-    nothing_to_extract = model is None and job is not None and not job.plan.to_extract
-    encoder = None if nothing_to_extract else as_encoder(model, tokenizer)
+    # Within the job there is no model here if nothing has to be extracted, or if workers of a cluster load it.
+    encoder = None if model is None and job is not None else as_encoder(model, tokenizer)
 
     def extract_one(item: PlanItem) -> None:
         proteins, data = extract_fast_esm(item.pair.protein_fasta, item.pair.protein_vectors, encoder)
@@ -129,7 +129,7 @@ def extract_all(
             _compare(work, (*viral_protein_files, *host_protein_files), encoder.recipe)
         with FileBar() as bar:  # a tqdm bar that counts files and estimates by residues
             bar.show(work.progress)
-            for _ in work.extract(extract_one, join):
+            for _ in work.extract(None if encoder is None else extract_one, join):
                 bar.show(work.progress)
         return work.statistics.files
 
@@ -199,16 +199,16 @@ def run(options: Options) -> None:
     if options.with_dna:
         make_dna_first(options)
     with ProteinJob(options) as job:
-        viral_files, host_files = discover_training_data(options.data_dir, job=job)
+        viral_files, host_files = discover_training_data(job.options.data_dir, job=job)
         # The DNABERT_S prerequisites, and everything else that can be checked; nothing is touched.
         job.check()
         job.show()
         if options.dry_run:
             return
         job.prepare()
-        model = job.load_model()  # None where no protein file has to be made
-        if model is not None and model.recipe.width != PROTEIN_DIM:
-            width = model.recipe.width
+        model = job.load_model()  # None where no protein file has to be made, or workers of a cluster load it
+        width = job.plan.recipe.width
+        if job.plan.to_extract and width != PROTEIN_DIM:
             logger.warning("This model gives %d columns, FastESM2_650 gives %d", width, PROTEIN_DIM)
         viral_proteins = [str(pair.protein_fasta) for pair in job.selection.viral]
         host_proteins = [str(pair.protein_fasta) for pair in job.selection.hosts]

@@ -29,7 +29,7 @@ from nucpro.workers import Workers
 
 # Imports torch, which worker processes that import this module with the main program never need.
 if TYPE_CHECKING:
-    from nucpro.encoders import FastaEncoder, Totals
+    from nucpro.encoders import FastaEncoder, Identified, Totals
 
 __all__ = ["FILES_UNDER_WAY", "Engine", "Finished", "LocalEngine", "in_order"]
 
@@ -82,13 +82,13 @@ class Engine(AbstractContextManager["Engine"], ABC):
         """Why nothing can be encoded here, as pre-flight problems."""
 
     @abstractmethod
-    def load(self, load: Callable[[], FastaEncoder]) -> FastaEncoder | None:
-        """Take over how the model is loaded; returns it where it is loaded in this process.
+    def load(self, identified: Identified) -> FastaEncoder | None:
+        """Load a model that was identified; returns it where it is loaded in this process.
 
-        Parameters
-        ----------
-        load : callable
-            Loads the model; picklable.
+        Raises
+        ------
+        ModelError
+            The checkpoint is damaged or holds something unexpected.
         """
 
     @abstractmethod
@@ -151,9 +151,11 @@ class LocalEngine(Engine):
 
         return device_problems(self._options.device)
 
-    def load(self, load: Callable[[], FastaEncoder]) -> FastaEncoder:
+    def load(self, identified: Identified) -> FastaEncoder:
         """Load the model now, and return it."""
-        self._encoder = load()
+        from nucpro import encoders  # noqa: PLC0415
+
+        self._encoder = encoders.load(identified, self._options)
         return self._encoder
 
     def extract(self, items: Sequence[PlanItem], side: Side) -> Iterator[Finished]:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -250,11 +249,7 @@ class Job(ABC):
         ModelError
             The checkpoint is damaged or holds something unexpected.
         """
-        from nucpro import encoders  # noqa: PLC0415
-
-        if not self.plan.to_extract:
-            return None
-        return self.engine.load(partial(encoders.load, self._model, self.options))
+        return self.engine.load(self._model) if self.plan.to_extract else None
 
     def extract(self, unit: Callable[[PlanItem], object] | None = None) -> Iterator[PlanItem]:
         """Make the missing and stale vectors, a few files at a time.

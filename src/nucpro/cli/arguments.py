@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nucpro.layout import DataFolder, Side
-from nucpro.options import DEFAULT_MODELS, PRECISIONS, TOKEN_DROPOUT, Options
+from nucpro.options import DEFAULT_MODELS, ENGINES, PRECISIONS, TOKEN_DROPOUT, Options
 from nucpro.selection import HostSelection
 
 __all__ = [
@@ -15,6 +15,8 @@ __all__ = [
     "add_device",
     "add_dna_model",
     "add_dry_run",
+    "add_encoders",
+    "add_engine",
     "add_protein_model",
     "add_selection",
     "log_file",
@@ -106,6 +108,38 @@ def add_dry_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything and show the plan; change nothing"
     )
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which machines do the work."""
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default=_DEFAULTS.engine,
+        help="local is this machine with one device; ray is all GPUs of this machine, or of a cluster "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="a running Ray cluster, auto for the one that this machine is part of (default: start one of this "
+        "machine alone)",
+    )
+
+
+def add_encoders(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how many models are loaded on a cluster, and what each takes."""
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="models to load on the cluster (default: one a GPU)"
+    )
+    for device in ("gpus", "cpus"):
+        parser.add_argument(
+            f"--{device}-per-worker",
+            type=float,
+            default=1.0,
+            metavar="X",
+            help=f"{device.upper()} of each; a part of 1 to share one (default: %(default)g)",
+        )
 
 
 def log_file(arguments: dict[str, Any]) -> Path | None:

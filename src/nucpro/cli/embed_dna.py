@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from nucpro.cli.arguments import add_data_dir, add_device, add_dna_model, add_dry_run, add_selection, log_file
+from nucpro.cli.arguments import (
+    add_data_dir,
+    add_device,
+    add_dna_model,
+    add_dry_run,
+    add_encoders,
+    add_engine,
+    add_selection,
+    log_file,
+)
 from nucpro.cli.console import FileBar
 from nucpro.options import Options
 from nucpro.pipeline import embed_dna
@@ -23,6 +32,8 @@ def add_to(subparsers: Any) -> None:
     add_data_dir(parser)
     add_dna_model(parser, "--revision")
     add_device(parser)
+    add_engine(parser)
+    add_encoders(parser)
     add_selection(parser)
     parser.add_argument(
         "--all", dest="all_files", action="store_true", help="all full files, not only the selected ones"

@@ -10,6 +10,8 @@ from nucpro.cli.arguments import (
     add_device,
     add_dna_model,
     add_dry_run,
+    add_encoders,
+    add_engine,
     add_protein_model,
     add_selection,
     log_file,
@@ -40,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_protein_model(parser)
     add_device(parser)
+    add_engine(parser)
+    add_encoders(parser)
     add_selection(parser)
     parser.add_argument(
         "--trust-existing",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nucpro.cli.arguments import add_data_dir, add_selection
+from nucpro.cli.arguments import add_data_dir, add_engine, add_selection
 from nucpro.options import Options
 from nucpro.pipeline import validate_folder
 
@@ -20,6 +20,7 @@ def add_to(subparsers: Any) -> None:
     )
     add_data_dir(parser)
     add_selection(parser)
+    add_engine(parser)
     parser.set_defaults(run=_run, log_file=lambda _: None)
 
 
