@@ -21,6 +21,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nucpro.text import printable
+
 __all__ = [
     "DataError",
     "DimensionError",
@@ -43,6 +45,10 @@ class NucproError(Exception):
 
     exit_code = 1
     shows_traceback = False
+
+    def __str__(self) -> str:
+        """Message in which nothing can steer a terminal, whatever names of records and files it carries."""
+        return printable(super().__str__())
 
 
 class UsageError(NucproError):

@@ -19,6 +19,7 @@ import needletail
 
 from nucpro.errors import FastaError
 from nucpro.layout import MAX_BASES, MAX_RESIDUES, Side
+from nucpro.text import is_plain
 
 __all__ = [
     "ALPHABETS",
@@ -47,6 +48,7 @@ LIMITS = {Side.DNA: MAX_BASES, Side.PROTEIN: MAX_RESIDUES}
 """Letters that an encoder reads of a record, by side."""
 
 _SHOWN = 5
+_SHOWN_LETTERS = 100
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def read(path: Path) -> Records:
     Raises
     ------
     FastaError
-        The file is missing, empty, cut short, not FASTA, or an id is not UTF-8 or missing.
+        The file is missing, empty, cut short, not FASTA, or an id is missing, not UTF-8, or holds controls.
     """
     ids: list[str] = []
     sequences: list[bytes] = []
@@ -138,6 +140,11 @@ def read(path: Path) -> Records:
         if not name or "\ufffd" in name:
             what = "is not valid UTF-8" if name else "is missing"
             raise FastaError(f"{path}: the id of record {position} {what}; give every header an id after '>'")
+        if not is_plain(name):
+            raise FastaError(
+                f"{path}: the id of record {position} holds control characters: {name[:_SHOWN_LETTERS]!a}; "
+                "remove them from its header"
+            )
         ids.append(name)
         sequences.append(record.seq.upper().encode())
     return Records(path, ids, sequences)

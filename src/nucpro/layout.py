@@ -25,6 +25,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from nucpro.errors import PreflightError
+from nucpro.text import is_plain
 
 __all__ = [
     "CATEGORIES",
@@ -344,6 +345,11 @@ class SourceFinder:
 
         Split folders hold no sources, ``data_merge`` is never input, and a folder that a link leads to
         again is not entered twice.
+
+        Raises
+        ------
+        PreflightError
+            The path of a source cannot be shown in messages or written into records as it is.
         """
         here = Path(folder)
         facts = here.stat()
@@ -353,7 +359,12 @@ class SourceFinder:
         self._seen.add((facts.st_dev, facts.st_ino))
         subfolders[:] = [name for name in sorted(subfolders) if not self._is_output(here, name, files)]
         sources = (self._folder.source_of(here / name) for name in files)
-        self._found.extend(source for source in sources if source is not None)
+        found = [source for source in sources if source is not None]
+        odd = [str(source.nucleotide_fasta) for source in found if not is_plain(source.relative)]
+        if odd:
+            what = "the path holds control characters or is not UTF-8"
+            raise PreflightError([f"{path}: {what}; rename the file or its folder" for path in odd])
+        self._found += found
 
     def _is_output(self, parent: Path, name: str, siblings: list[str]) -> bool:
         """Tell the merged and the split folders from folders that only sound alike."""

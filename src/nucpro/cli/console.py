@@ -16,8 +16,9 @@ from tqdm import tqdm
 from nucpro.errors import NucproError
 from nucpro.job import Progress
 from nucpro.summary import human_time
+from nucpro.text import printable
 
-__all__ = ["FileBar", "Terminated", "console", "exit_code_of"]
+__all__ = ["FileBar", "Terminated", "console", "exit_code_of", "say"]
 
 _INTERRUPTED = "Interrupted. Everything that was finished is kept; run the same command again to continue."
 
@@ -57,12 +58,23 @@ class FileBar(tqdm):  # type: ignore[type-arg]
         self.refresh()
 
 
+class _Plain(logging.Formatter):
+    """Messages, tracebacks included, in which no name of a record or file can steer a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 class _Lines(logging.Handler):
     """Messages as plain lines on standard output, above the bar where there is one; problems on standard error."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(_Plain())
+
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
-        for line in self.format(record).splitlines():
+        for line in self.format(record).split("\n"):
             tqdm.write(line, file=stream)
 
 
@@ -97,8 +109,13 @@ def _log_file(path: Path) -> list[logging.Handler]:
     except OSError:
         # A folder that cannot be written is one of the problems that pre-flight reports.
         return []
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_Plain("%(asctime)s %(levelname)s %(message)s"))
     return [handler]
+
+
+def say(line: str) -> None:
+    """Print one line of a command's answer."""
+    print(printable(line))
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

@@ -9,6 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from nucpro.cli.arguments import add_data_dir
+from nucpro.cli.console import say
 from nucpro.dataset import DatasetOptions, DatasetReport, GenomePair, SourceReport, build
 
 __all__ = ["add_to"]
@@ -63,7 +64,7 @@ def _run(arguments: dict[str, Any]) -> None:
     with _Bar() as bar:
         report = build(data_dir, DatasetOptions(**{k: v for k, v in arguments.items() if v is not None}), bar)
     for line in _lines(report):
-        print(line)
+        say(line)
 
 
 def _lines(report: DatasetReport) -> list[str]:

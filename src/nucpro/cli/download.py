@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from nucpro.cli.arguments import add_data_dir
+from nucpro.cli.console import say
 from nucpro.download import DEFAULT_COUNTS, DownloadOptions, RemoteFile, download
 
 __all__ = ["add_to"]
@@ -78,6 +79,6 @@ def _run(arguments: dict[str, Any]) -> None:
     options = DownloadOptions(counts=dict(arguments.pop("count")), **arguments)
     with _Bar() as bar:
         report = download(data_dir, options, bar)
-    print(
+    say(
         f"{data_dir}: {len(report.files)} files of release {report.release}, {len(report.fetched)} fetched now"
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nucpro.cli.arguments import add_device, add_dna_model, add_protein_model
+from nucpro.cli.console import say
 from nucpro.fasta import ALPHABETS, LIMITS, read, require_usable
 from nucpro.layout import Side
 from nucpro.options import Options
@@ -40,10 +41,10 @@ def _run(arguments: dict[str, Any]) -> None:
     require_usable(read(fasta), ALPHABETS[side])
     encoder = encoders.load(encoders.identify(options, side), options)
     vectors = encoder.extract(fasta, output)
-    print(f"{output}: {vectors.matrix.shape[0]} vectors of width {vectors.matrix.shape[1]}")
+    say(f"{output}: {vectors.matrix.shape[0]} vectors of width {vectors.matrix.shape[1]}")
     if vectors.truncated:
-        print(
+        say(
             f"Warning: {vectors.truncated} sequences were longer than {LIMITS[side]} letters and were cut there"
         )
     if encoder.counts.unknown:
-        print(f"Warning: {encoder.counts.unknown} of {encoder.counts.tokens} tokens are unknown to the model")
+        say(f"Warning: {encoder.counts.unknown} of {encoder.counts.tokens} tokens are unknown to the model")

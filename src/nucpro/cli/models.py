@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from nucpro.cli.console import say
 from nucpro.layout import Side
 from nucpro.options import DEFAULT_MODELS
 
@@ -34,5 +35,5 @@ def _run(arguments: dict[str, Any]) -> None:
         revision=arguments["revision"],
         endpoint=arguments["endpoint"],
     )
-    print(f"{files.id}, revision {files.revision}: {', '.join(str(path) for path in files.weights)}")
-    print(f"SHA-256 of the weights: {files.digest()}")
+    say(f"{files.id}, revision {files.revision}: {', '.join(str(path) for path in files.weights)}")
+    say(f"SHA-256 of the weights: {files.digest()}")

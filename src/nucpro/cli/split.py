@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nucpro.cli.arguments import add_data_dir
+from nucpro.cli.console import say
 from nucpro.errors import PreflightError
 from nucpro.layout import SEQUENCES_PER_FILE, DataFolder
 from nucpro.lock import hold
@@ -42,4 +43,4 @@ def _run(arguments: dict[str, Any]) -> None:
         for source in folder.walk_sources():
             remove_unfinished(source)
             made = split_source(source, arguments["sequences_per_file"])
-            print(f"{source.name}: {', '.join(map(str, made)) or 'was split already'}")
+            say(f"{source.name}: {', '.join(map(str, made)) or 'was split already'}")

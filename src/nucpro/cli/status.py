@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nucpro.cli.arguments import add_data_dir, add_selection
+from nucpro.cli.console import say
 from nucpro.options import Options
 from nucpro.pipeline import status
 
@@ -25,4 +26,4 @@ def add_to(subparsers: Any) -> None:
 
 def _run(arguments: dict[str, Any]) -> None:
     for line in status(Options.of(arguments)):
-        print(line)
+        say(line)

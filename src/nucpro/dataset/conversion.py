@@ -23,6 +23,7 @@ from nucpro.dataset.proteins import Absence, Proteins, ProteinStore
 from nucpro.dataset.reports import Counts, SourceReport
 from nucpro.errors import DataError, FastaError, StoreError
 from nucpro.store import AtomicFile, replace_file
+from nucpro.text import is_plain
 
 __all__ = ["Conversion", "convert"]
 
@@ -185,6 +186,10 @@ def _read_fasta(path: Path) -> Iterator[tuple[str, str]]:
             if record.is_fastq() or not name:
                 what = "is FASTQ (starts with '@')" if record.is_fastq() else "has no id after '>'"
                 raise FastaError(f"{path}: record {number} {what}; fetch the file again")
+            if not is_plain(name):
+                raise FastaError(
+                    f"{path}: the id of record {number} holds control characters: {name[:100]!a}; fetch the file again"
+                )
             # The parser's own copy of a chromosome must not live on while its frames are found.
             del record
             yield name, bases

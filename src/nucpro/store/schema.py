@@ -18,6 +18,7 @@ import numpy as np
 from nucpro.errors import StoreError
 from nucpro.store.archive import REMEDY
 from nucpro.store.pickles import Storage, Tensor
+from nucpro.text import is_plain
 
 __all__ = ["Content", "Kind", "Meta", "Place", "Row", "canonical_meta", "check_ids", "content_of", "value_of"]
 
@@ -118,12 +119,14 @@ def value_of(
 
 
 def check_ids(ids: object, place: Place) -> list[str]:
-    """Give the ids back if there are some, all are strings and none is there twice."""
+    """Give the ids back if there are some, all are strings without controls and none is there twice."""
     if not isinstance(ids, list) or not ids:
         raise place.error(f"its ids are {_a(ids)}, expected a list with one str a record")
     for row, name in enumerate(ids):
         if type(name) is not str:
             raise place.error(f"id of row {row} is {_a(name)}, expected a str")
+        if not is_plain(name):
+            raise place.error(f"id of row {row} holds control characters: {name[:100]!a}")
     if len(set(ids)) != len(ids):
         twice = [name for name, count in Counter(ids).items() if count > 1]
         raise place.error(f"{len(twice)} of its ids are there more than once: {_listed(twice)}")
