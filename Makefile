@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 REAL_DATA ?=
 
-.PHONY: setup demo test lint format clean
+.PHONY: setup demo test faults lint format clean
 
 setup: $(READY)
 
@@ -19,6 +19,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term $(if $(REAL_DATA),--real-data=$(REAL_DATA))
+
+faults: $(READY)
+	$(BIN)/python -m pytest tests/faults --faults=all -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -25,6 +25,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="folder with real weights and genomes (esm2_8m, dnabert_s, refseq_mini); "
         "without it their tests are skipped",
     )
+    parser.addoption(
+        "--faults",
+        default="some",
+        choices=("some", "all"),
+        help="how many of the faults in tests/faults are tried: a fast selection, or all of them",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "points(fast, whole): number of points of a run that a fault strikes at (tests/faults)"
+    )
 
 
 @pytest.fixture(scope="session")

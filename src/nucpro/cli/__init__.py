@@ -1,5 +1,5 @@
 """The command line: arguments, exit codes, progress. Nothing else prints."""
 
-from nucpro.cli.main import entry, main
+from nucpro.cli.main import main
 
-__all__ = ["entry", "main"]
+__all__ = ["main"]

@@ -13,7 +13,7 @@ from nucpro.cli import dataset, download, embed, embed_dna, extract, models, spl
 from nucpro.cli.console import Terminated, console, exit_code_of
 from nucpro.errors import NucproError
 
-__all__ = ["entry", "leave", "main"]
+__all__ = ["leave", "main"]
 
 _COMMANDS = (download, dataset, split, embed_dna, extract, validate, status, embed, models)
 
@@ -46,11 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def entry() -> None:
-    """Run one command as the program that was started."""
-    leave(main())
-
-
 def leave(code: int) -> None:
     """End this process.
 
@@ -74,7 +69,3 @@ def _parser() -> argparse.ArgumentParser:
     for command in _COMMANDS:
         command.add_to(subparsers)
     return parser
-
-
-if __name__ == "__main__":
-    entry()

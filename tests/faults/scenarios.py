@@ -1,0 +1,128 @@
+"""Commands that faults strike, the folders they start from, and what must hold when they have struck."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from folders import leftovers
+from nucpro.cli import main
+from nucpro.errors import NucproError
+from nucpro.layout import TEMPORARY_MARK, DataFolder, Side
+from nucpro.store import read_merged, read_vectors
+
+STRIKE = Path(__file__).parent / "strike.py"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A command on a folder.
+
+    Parameters
+    ----------
+    start : Path
+        The folder as it is before.
+    command : callable
+        Arguments of ``nucpro`` for a folder.
+    """
+
+    start: Path
+    command: Callable[[Path], list[str]]
+
+    def struck(
+        self,
+        data: Path,
+        point: str,
+        *,
+        prefix: str | None = None,
+        before: Sequence[str] = (),
+        **environment: str,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the command in a process of its own, with a fault at a point (see ``strike.py``)."""
+        command = [*before, *self.strike_command(data, point, prefix)]
+        # The mark is inherited by worker processes, so that they can be told from all others.
+        marked = {**os.environ, "STARTED_FOR": str(data), **environment}
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, env=marked, timeout=300, errors="replace"
+        )
+
+    def strike_command(self, data: Path, point: str, prefix: str | None = None) -> list[str]:
+        return [sys.executable, str(STRIKE), prefix or str(data), point, *self.command(data)]
+
+    def events(self, data: Path, who: str, *, prefix: str | None = None) -> int:
+        """Number of events of an undisturbed run; of the worker with the most of them."""
+        result = self.struck(data, f"{who}:0:SIGKILL", prefix=prefix)
+        assert result.returncode == 0, result.stderr
+        counts = Path(f"{prefix or data}.events")
+        most = max(int(path.read_text()) for path in counts.glob(f"{who}-*"))
+        shutil.rmtree(counts)
+        return most
+
+    def repeat(self, data: Path) -> int:
+        """Run the command here, undisturbed."""
+        return main(self.command(data))
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A scenario with what an undisturbed run makes of it, and how many events that takes."""
+
+    scenario: Scenario
+    initial: dict[str, bytes]
+    final: dict[str, bytes]
+    events: int
+
+    def point(self, part: int, parts: int) -> int:
+        """Middle of one of ``parts`` equal parts of all events."""
+        return 1 + (2 * part + 1) * (self.events - 1) // (2 * parts)
+
+    def require_whole_files(self, data: Path) -> None:
+        """Whatever has its final name is whole: the new file, or the old one that it will replace."""
+        for name, content in state(data).items():
+            assert content in (self.final.get(name), self.initial.get(name)), name
+
+    def require_recovery(self, data: Path) -> None:
+        """A repeated run ends as one that was never disturbed."""
+        assert self.scenario.repeat(data) == 0
+        assert state(data) == self.final
+        assert leftovers(data) == []
+
+
+def baseline(scenario: Scenario, folder: Path, who: str = "main", prefix: str = "") -> Baseline:
+    """Run a scenario undisturbed in a new folder; ``prefix`` narrows the events to a part of it."""
+    data = copied(scenario.start, folder / "data")
+    initial = state(data)
+    events = scenario.events(data, who, prefix=f"{data}{prefix}" if prefix else None)
+    return Baseline(scenario, initial, state(data), events)
+
+
+def state(data: Path) -> dict[str, bytes]:
+    """Everything in a folder that must be equal after equal work, by path; unfinished files are left out."""
+    selection = DataFolder(data).selection
+    files = (path for path in sorted(data.rglob("*")) if path.is_file())
+    return {
+        path.relative_to(data).as_posix(): path.read_bytes()
+        for path in files
+        # Records of runs tell times.
+        if path == selection
+        or not (path.name.startswith((".extraction", "extraction.log")) or TEMPORARY_MARK in str(path))
+    }
+
+
+def copied(source: Path, target: Path) -> Path:
+    return Path(shutil.copytree(source, target, symlinks=True))
+
+
+def readable(path: Path) -> bool:
+    """Whether our reader takes a ``.pt`` file."""
+    side = Side.DNA if path.name.endswith("_DNABERT_S.pt") else Side.PROTEIN
+    try:
+        _ = read_merged(path) if path.name.endswith("_merged.pt") else read_vectors(path, side)
+    except NucproError:
+        return False
+    return True
