@@ -40,7 +40,7 @@ from nucpro.workers import Workers
 if TYPE_CHECKING:
     from nucpro.encoders import FastaEncoder, Identified
 
-__all__ = ["Job", "Progress"]
+__all__ = ["Job", "Progress", "engine_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class Job(ABC):
             if not self.options.dry_run:
                 stack.enter_context(lock.hold(self.folder.lock))
             self.checkpoint = stack.enter_context(Checkpoint(self.folder, read_only=self.options.dry_run))
-            self.engine = stack.enter_context(_engine(self.options))
+            self.engine = stack.enter_context(engine_of(self.options))
             self.workers = self.engine.workers
             self._background = Background(self.workers)
             if self._needs_model:
@@ -370,7 +370,14 @@ class Job(ABC):
         return inspect_all([pair.fasta(side) for pair in pairs], side, self.checkpoint, self.workers)
 
 
-def _engine(options: Options) -> Engine:
+def engine_of(options: Options) -> Engine:
+    """Make the engine that options name.
+
+    Raises
+    ------
+    UsageError
+        It needs an extra that is not installed.
+    """
     if not options.uses_cluster:
         return LocalEngine(options)
     from nucpro.cluster import ClusterEngine  # noqa: PLC0415 - imports Ray, which is an extra

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from nucpro.cli.arguments import add_data_dir
+from nucpro.cli.arguments import add_data_dir, add_engine
 from nucpro.cli.console import say
 from nucpro.dataset import DatasetOptions, DatasetReport, GenomePair, SourceReport, build
+from nucpro.job import engine_of
+from nucpro.options import Options
 
 __all__ = ["add_to"]
 
@@ -53,6 +54,7 @@ def add_to(subparsers: Any) -> None:
         help="standard, as the original, or the code that each CDS names (default: %(default)s)",
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    add_engine(parser)
     parser.add_argument(
         "--replace", action="store_true", help="make files again that were made with other options"
     )
@@ -60,9 +62,14 @@ def add_to(subparsers: Any) -> None:
 
 
 def _run(arguments: dict[str, Any]) -> None:
-    data_dir: Path = arguments.pop("data_dir")
-    with _Bar() as bar:
-        report = build(data_dir, DatasetOptions(**{k: v for k, v in arguments.items() if v is not None}), bar)
+    engine, address = arguments.pop("engine"), arguments.pop("address")
+    where = Options(arguments.pop("data_dir"), engine=engine, address=address, device="cpu")
+    options = DatasetOptions(**{k: v for k, v in arguments.items() if v is not None})
+    with engine_of(where) as machines, _Bar() as bar:
+        if where.uses_cluster:
+            report = build(where.anywhere().data_dir, options, bar, machines.workers)
+        else:
+            report = build(where.data_dir, options, bar)
     for line in _lines(report):
         say(line)
 

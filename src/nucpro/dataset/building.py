@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -56,7 +57,10 @@ class _Silent:
 
 
 def build(
-    data_dir: Path, options: DatasetOptions | None = None, progress: DatasetProgress | None = None
+    data_dir: Path,
+    options: DatasetOptions | None = None,
+    progress: DatasetProgress | None = None,
+    pool: Workers | None = None,
 ) -> DatasetReport:
     """Make ``X.identified_nucleotide.fa`` and ``X.identified_protein.fa`` for all genomes of a data folder.
 
@@ -71,6 +75,9 @@ def build(
         Choices; the defaults are those of the original training data at 300 bases.
     progress : DatasetProgress, optional
         Told about each step.
+    pool : Workers, optional
+        Where pairs of genome files are converted, such as the nodes of a cluster; by default in
+        ``options.workers`` processes.
 
     Raises
     ------
@@ -96,7 +103,7 @@ def build(
             remove_temporaries(folder)
         for name in genomes.without_partner:
             logger.warning("%s: no GenBank file (%s) beside it; left out", name, GENBANK_SUFFIX)
-        reports = {report.name: report for report in _convert_all(genomes.pairs, options, progress)}
+        reports = {report.name: report for report in _convert_all(genomes.pairs, options, progress, pool)}
     sources = tuple(reports[pair.relative] for pair in genomes.pairs)
     return DatasetReport(options.length, options.genetic_code, sources, genomes.without_partner)
 
@@ -120,23 +127,26 @@ def recorded_lengths(data_dir: Path) -> dict[str, int]:
 
 
 def _convert_all(
-    pairs: Sequence[GenomePair], options: DatasetOptions, progress: DatasetProgress
+    pairs: Sequence[GenomePair], options: DatasetOptions, progress: DatasetProgress, pool: Workers | None
 ) -> Iterator[SourceReport]:
     sizes = {pair.relative: pair.fasta.stat().st_size + pair.genbank.stat().st_size for pair in pairs}
     progress.started(pairs, [sizes[pair.relative] for pair in pairs])
     # The largest pair first, so that no worker is left with it alone at the end.
     order = sorted(pairs, key=lambda pair: -sizes[pair.relative])
-    for report in _results([Conversion(pair, options) for pair in order], min(options.workers, len(pairs))):
+    conversions = [Conversion(pair, options) for pair in order]
+    for report in _results(conversions, min(options.workers, len(pairs)), pool):
         logger.info("%s: %d reading frames kept", report.name, report.counts.kept_frames)
         progress.finished(report, sizes[report.name])
         yield report
 
 
-def _results(conversions: Sequence[Conversion], workers: int) -> Iterator[SourceReport]:
-    if workers == 1:
+def _results(
+    conversions: Sequence[Conversion], workers: int, given: Workers | None
+) -> Iterator[SourceReport]:
+    if workers == 1 and given is None:
         yield from map(convert, conversions)
         return
-    with Workers(workers) as pool:
+    with nullcontext(given) if given is not None else Workers(workers) as pool:
         futures = [pool.submit(convert, conversion) for conversion in conversions]
         try:
             yield from (future.result() for future in as_completed(futures))
