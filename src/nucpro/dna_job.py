@@ -9,7 +9,7 @@ from pathlib import Path
 from nucpro.checkpoint import Stamp
 from nucpro.errors import ValidationError
 from nucpro.fasta import FastaFacts
-from nucpro.job import Job
+from nucpro.job import Job, stage
 from nucpro.layout import FilePair, Side, natural_key
 from nucpro.plan import PlanItem
 from nucpro.preflight import side_problems
@@ -35,6 +35,7 @@ class DnaJob(Job):
         others = sorted(set(full) - set(self.selection.pairs), key=lambda pair: natural_key(pair.key))
         return (*self.selection.pairs, *others)
 
+    @stage("validate")
     def validate(self) -> list[FileVerdict]:
         """Read back what lies on disk; files that were read before and have not changed are not read again.
 

@@ -12,10 +12,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
 from nucpro import lock
 from nucpro.background import Background
@@ -24,6 +25,7 @@ from nucpro.discovery import Census, census, inspect_all
 from nucpro.engine import Engine, Finished, LocalEngine, in_order
 from nucpro.errors import DataError, ModelError, NucproError, PreflightError
 from nucpro.fasta import FastaFacts
+from nucpro.history import DONE, FAILED, INTERRUPTED, Recorder, this_software
 from nucpro.layout import DataFolder, FilePair, Side, Source
 from nucpro.options import Options
 from nucpro.plan import Plan, PlanItem, make_plan, vectors_fact
@@ -31,7 +33,7 @@ from nucpro.preflight import space_problems, unsplit_problems, writing_problems
 from nucpro.recipe import Recipe
 from nucpro.selection import Selection, load, save, select
 from nucpro.splitting import remove_unfinished, split_source
-from nucpro.store import remove_temporaries
+from nucpro.store import make_folder, remove_temporaries
 from nucpro.summary import Statistics, discovery_lines, plan_lines, statistics_lines
 from nucpro.workers import Workers
 
@@ -40,9 +42,25 @@ from nucpro.workers import Workers
 if TYPE_CHECKING:
     from nucpro.encoders import FastaEncoder, Identified
 
-__all__ = ["Job", "Progress", "engine_of"]
+__all__ = ["Job", "Progress", "engine_of", "stage"]
 
 logger = logging.getLogger(__name__)
+
+Step = TypeVar("Step", bound=Callable[..., Any])
+
+
+def stage(name: str) -> Callable[[Step], Step]:
+    """Make a step of a job note its time in the history of runs, under a name that people know."""
+
+    def of(step: Step) -> Step:
+        @wraps(step)
+        def timed(job: Job, *arguments: Any, **named: Any) -> Any:
+            with job.history.stage(name):
+                return step(job, *arguments, **named)
+
+        return cast(Step, timed)
+
+    return of
 
 
 @dataclass(frozen=True)
@@ -85,6 +103,7 @@ class Job(ABC):
         self._needs_model = needs_model
         self.folder = DataFolder(self.options.data_dir)
         self.statistics = Statistics()
+        self.history = Recorder(self.folder, self._started_with())
         self.checkpoint: Checkpoint
         self.engine: Engine
         self.workers: Workers
@@ -93,6 +112,7 @@ class Job(ABC):
         self.plan: Plan
         self._facts: dict[FilePair, FastaFacts] = {}
         self._refusals: list[str] = []
+        self._tokens_noted = 0
         self._model: Identified
         self._identifying: Future[Identified] | None = None
         self._stack = ExitStack()
@@ -117,8 +137,10 @@ class Job(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.history.close(_ending(error), str(error or ""))
         self._stack.__exit__(kind, error, trace)
 
+    @stage("discover")
     def discover(self, sources: Iterable[Source] | None = None) -> Selection:
         """Find all files and choose those of this run.
 
@@ -183,6 +205,7 @@ class Job(ABC):
         self.plan = make_plan(pairs, recipe, self.checkpoint, self.workers, trust_existing=trust)
         return self.plan
 
+    @stage("check before the start")
     def check(self) -> Plan:
         """Check everything, and compare what lies on disk with what this run would make.
 
@@ -214,6 +237,7 @@ class Job(ABC):
             lines += plan_lines(self.plan)
         logger.info("%s", "\n".join(lines))
 
+    @stage("prepare")
     def prepare(self) -> None:
         """Record the selection, remove what dead runs left unfinished, and split what is not split.
 
@@ -224,11 +248,15 @@ class Job(ABC):
         DataError, FastaError
             The two sides of a source do not fit; it stays unsplit.
         """
+        done = sum(item.is_done for item in self.plan.items)
+        self.history.open(len(self.plan.items), done, self.plan.letters_to_extract)
         save(self.folder, self.selection, self.options.sequences_per_file)
         self.checkpoint.remember_recipe(self.plan.recipe)
         written = self._folders_written()
         # Parents too: pre-flight probes them while the folders themselves do not exist yet.
-        for folder in sorted({self.folder.root, *written, *(folder.parent for folder in written)}):
+        for folder in sorted(
+            {self.folder.root, self.folder.report, *written, *(folder.parent for folder in written)}
+        ):
             remove_temporaries(folder)
         for state in self.census.sources:
             remove_unfinished(state.source)
@@ -240,7 +268,11 @@ class Job(ABC):
             # Facts of the new files were not known at pre-flight: the same checks again, on real files.
             self.discover([state.source for state in self.census.sources])
             self._check_again()
+        # Made here and not by the workers, which could see each other's folders before these are safe on disk.
+        for folder in written:
+            make_folder(folder)
 
+    @stage("load the model")
     def load_model(self) -> FastaEncoder | None:
         """Load the model once; None where nothing has to be extracted, or where others load it.
 
@@ -265,24 +297,13 @@ class Job(ABC):
             The first fault; what was finished stays.
         """
         start = time.perf_counter()
-        for finished in self._vectors_made(unit):
-            item = finished.item
-            fact = vectors_fact(self.plan.recipe, item.facts)
-            self.checkpoint.add("vectors", item.pair.vectors(self.side), fact, finished.stamp)
-            self.statistics.add(item.facts, time.perf_counter() - start)
-            self._finished(item)
-            progress = self.progress
-            logger.info(
-                "[%d/%d] Extracted %s (%d sequences, %.1fs)",
-                progress.files,
-                progress.total,
-                item.pair.fasta(self.side),
-                item.facts.records,
-                finished.seconds,
-            )
-            self._background.poll()
-            yield item
+        with self.history.stage("extract"):
+            for finished in self._vectors_made(unit):
+                self._note(finished, time.perf_counter() - start)
+                self._background.poll()
+                yield finished.item
 
+    @stage("finish merging")
     def finish(self) -> None:
         """Wait for the work beside the encoder, and log what the run did.
 
@@ -310,6 +331,27 @@ class Job(ABC):
         left = self.plan.letters_to_extract - self.statistics.letters
         rate = self.statistics.letters / self.statistics.seconds if self.statistics.seconds else 0.0
         return Progress(total - remaining, total, left / rate if rate else None)
+
+    def _note(self, finished: Finished, seconds: float) -> None:
+        """Record and show a finished file; ``seconds`` is the time since the extraction began."""
+        item = finished.item
+        fact = vectors_fact(self.plan.recipe, item.facts)
+        self.checkpoint.add("vectors", item.pair.vectors(self.side), fact, finished.stamp)
+        self.statistics.add(item.facts, seconds)
+        tokens = self.engine.totals.tokens
+        counts = (item.facts.records, item.facts.letters_read, tokens - self._tokens_noted)
+        self._tokens_noted = tokens
+        self.history.file(item.pair.key, finished.seconds, *counts)
+        self._finished(item)
+        progress = self.progress
+        logger.info(
+            "[%d/%d] Extracted %s (%d sequences, %.1fs)",
+            progress.files,
+            progress.total,
+            item.pair.fasta(self.side),
+            item.facts.records,
+            finished.seconds,
+        )
 
     def _vectors_made(self, unit: Callable[[PlanItem], object] | None) -> Iterator[Finished]:
         items = self.plan.to_extract
@@ -346,6 +388,16 @@ class Job(ABC):
             if not online:
                 raise
         return _identify(self.options, self.side, offline=not online)
+
+    def _started_with(self) -> dict[str, Any]:
+        """What the history says of this run: plain values, without the folder, which may be moved."""
+        options = {name: value for name, value in asdict(self.options).items() if name != "data_dir"}
+        return {
+            "side": str(self.side),
+            "engine": self.options.engine,
+            "software": this_software(),
+            "options": options,
+        }
 
     # What differs between the sides.
 
@@ -389,6 +441,12 @@ def _identify(options: Options, side: Side, *, offline: bool) -> Identified:
     from nucpro import encoders  # noqa: PLC0415
 
     return encoders.identify(options, side, offline=offline)
+
+
+def _ending(error: BaseException | None) -> str:
+    if error is None:
+        return DONE
+    return FAILED if isinstance(error, Exception) else INTERRUPTED
 
 
 def _has_output(pair: FilePair) -> bool:

@@ -258,6 +258,8 @@ class DataFolder:
     selection: Path = field(init=False)
     lock: Path = field(init=False)
     log: Path = field(init=False)
+    history: Path = field(init=False)
+    report: Path = field(init=False)
     merge_root: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -267,6 +269,8 @@ class DataFolder:
             "selection": ".extraction_selection.json",
             "lock": ".extraction.lock",
             "log": "extraction.log",
+            "history": ".extraction_history.jsonl",
+            "report": "report",
             "merge_root": _MERGE_ROOT,
         }
         for attribute, name in names.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 from nucpro.checkpoint import Stamp
 from nucpro.errors import ValidationError
 from nucpro.fasta import FastaFacts
-from nucpro.job import Job
+from nucpro.job import Job, stage
 from nucpro.layout import CLASS_NAMES, DNA_WIDTH, FilePair, Side
 from nucpro.merge import merge, verify_dna
 from nucpro.plan import PlanItem, merged_fact
@@ -75,6 +75,7 @@ class ProteinJob(Job):
                 self._submit_merge(item.pair, join)
         yield from super().extract(unit)
 
+    @stage("validate")
     def validate(self) -> list[FileVerdict]:
         """Read back what lies on disk; files that were read before and have not changed are not read again.
 
@@ -103,8 +104,12 @@ class ProteinJob(Job):
         problems += mixed_models(verdicts, self.side) + self._outside_problems(width)
         if problems:
             raise ValidationError("\n  - ".join([f"Validation failed, {len(problems)} problems:", *problems]))
+        viral = sum(verdict.records for verdict in verdicts if verdict.pair.label)
+        host = sum(verdict.records for verdict in verdicts) - viral
+        self.history.validated(files=len(verdicts), viral=viral, host=host)
         logger.info("%s", "\n".join(verdict_lines(verdicts)))
 
+    @stage("audit")
     def audit(self) -> None:
         """Recompute random sequences in float32 and compare, where ``--audit`` asks for it.
 

@@ -1,0 +1,156 @@
+"""The record of runs: what it says, what a killed run leaves, and that nothing depends on it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from folders import arguments, contents, copied
+from nucpro import history
+from nucpro.cli import main
+from nucpro.errors import ExtractionError
+from nucpro.history import History, Recorder
+from nucpro.layout import DataFolder
+from nucpro.options import Options
+from nucpro.protein_job import ProteinJob
+
+
+def recorded(folder: Path, *keys: str) -> Recorder:
+    """A run that finished some files and has not ended."""
+    run = Recorder(DataFolder(folder), {"side": "protein"})
+    run.open(files=9, done=1, letters=300)
+    for key in keys:
+        run.file(key, 1.5, 10, 100, 120)
+    return run
+
+
+def test_a_run_says_what_it_did(data: Path, model: Path) -> None:
+    assert main(["extract", *arguments(data, model)]) == 0
+    assert main(["extract", *arguments(data, model)]) == 0
+    first, second = history.read(DataFolder(data))
+    assert first.facts["options"]["device"] == "cpu"
+    assert first.facts["software"]["torch"]
+    assert first.planned["files"] == 6
+    assert first.planned["done"] == 0
+    assert len(first.files) == 6
+    assert first.planned["letters"] == sum(file.letters for file in first.files)
+    assert all(file.records == 4 and file.tokens >= 0 for file in first.files)
+    # Every residue is one token, and a record has two more; the last files' were counted with the first ones'.
+    assert sum(file.tokens for file in first.files) == first.planned["letters"] + 2 * 24
+    names = [name for name, _ in first.stages]
+    assert names == [
+        "discover",
+        "check before the start",
+        "prepare",
+        "load the model",
+        "extract",
+        "finish merging",
+        "audit",
+        "validate",
+    ]
+    assert first.validated == {"files": 6, "viral": 12, "host": 12}
+    assert (first.how, second.how) == (history.DONE, history.DONE)
+    assert second.files == []
+    assert second.planned == {"files": 6, "done": 6, "letters": 0}
+    assert first.started <= first.files[0].time <= (first.ended or 0) <= second.started
+
+
+def test_a_refused_run_and_a_look_write_nothing(data: Path, model: Path) -> None:
+    assert main(["extract", *arguments(data, model, "--dry-run")]) == 0
+    assert main(["status", str(data), "--sequences-per-file", "4"]) == 0
+    next(data.rglob("viral*/*_DNABERT_S.pt")).unlink()
+    assert main(["extract", *arguments(data, model)]) == 3
+    assert not DataFolder(data).history.exists()
+
+
+def test_a_failed_run_says_why(data: Path, model: Path) -> None:
+    options = Options(data, str(model), device="cpu", sequences_per_file=4)
+
+    def fails(_: object) -> None:
+        raise ExtractionError("record x: broken")
+
+    with pytest.raises(ExtractionError, match="record x: broken"):
+        extract(options, fails)
+    (run,) = history.read(DataFolder(data))
+    assert (run.how, run.message) == (history.FAILED, "record x: broken")
+
+    def is_interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract(options, is_interrupted)
+    assert history.read(DataFolder(data))[-1].how == history.INTERRUPTED
+
+
+def extract(options: Options, unit: Callable[[object], None]) -> None:
+    with ProteinJob(options) as job:
+        job.discover()
+        job.check()
+        job.prepare()
+        list(job.extract(unit))
+
+
+def test_a_torn_line_is_left_out_and_swallows_nothing(tmp_path: Path) -> None:
+    folder = DataFolder(tmp_path)
+    recorded(tmp_path, "a", "b").close("failed", "x")
+    whole = folder.history.read_bytes()
+    folder.history.write_bytes(whole[: whole.rindex(b'"event":"ended"') + 5])
+    (killed,) = history.read(folder)
+    assert [file.file for file in killed.files] == ["a", "b"]
+    assert (killed.how, killed.ended) == (None, None)
+    recorded(tmp_path, "c").close(history.DONE)
+    _, second = history.read(folder)
+    assert [file.file for file in second.files] == ["c"]
+    assert second.how == history.DONE
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "nonsense", "[1]", '{"event":"file","time":"2026-01-01T00:00:00+00:00"}', '{"time":3}', "{" * 9],
+)
+def test_damaged_lines_are_left_out(tmp_path: Path, line: str) -> None:
+    folder = DataFolder(tmp_path)
+    folder.history.write_text(f"{line}\n", encoding="utf-8")
+    recorded(tmp_path, "a").close(history.DONE)
+    (run,) = history.read(folder)
+    assert [file.file for file in run.files] == ["a"]
+
+
+def test_only_what_is_new_is_read_again(tmp_path: Path) -> None:
+    folder = DataFolder(tmp_path)
+    seen = History(folder)
+    assert seen.refresh() == []
+    run = recorded(tmp_path, "a")
+    assert [file.file for file in seen.refresh()[0].files] == ["a"]
+    run.file("b", 1, 1, 1, 1)
+    assert [file.file for file in seen.refresh()[0].files] == ["a", "b"]
+    run.close(history.DONE)
+    folder.history.unlink()
+    recorded(tmp_path).close(history.DONE)
+    assert seen.refresh()[0].files == []
+
+
+def test_a_stage_within_a_stage_is_part_of_it(tmp_path: Path) -> None:
+    run = recorded(tmp_path)
+    with run.stage("outer"), run.stage("inner"):
+        pass
+    with pytest.raises(ValueError, match="x"), run.stage("broken"):
+        raise ValueError("x")
+    run.close(history.FAILED)
+    assert [name for name, _ in history.read(DataFolder(tmp_path))[0].stages] == ["outer", "broken"]
+
+
+def test_a_disk_that_refuses_costs_lines_and_never_the_run(
+    data: Path, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = copied(data, tmp_path / "other")
+    DataFolder(data).history.mkdir()
+    with caplog.at_level(logging.WARNING, "nucpro"):
+        assert main(["extract", *arguments(data, model)]) == 0
+    assert [r.getMessage() for r in caplog.records if "the report will lack this run" in r.getMessage()]
+    assert history.read(DataFolder(data)) == []
+    assert main(["extract", *arguments(other, model)]) == 0
+    assert contents(data) == contents(other)
