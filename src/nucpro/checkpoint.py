@@ -3,24 +3,27 @@
 Two files in the data folder: a journal that gets one line a fact, and the checkpoint, a JSON document
 that the journal is folded into at the start, the end and an interrupt of a run. Both only make a
 restart fast. A fact counts while the file's size, modification time and inode are those it was
-recorded with; everything else is established from contents again.
+recorded with; everything else is established from contents again. Both files carry checksums of their
+own: a damaged line of the journal counts as unknown, and so does a damaged checkpoint as a whole.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
+from nucpro.errors import StoreError
 from nucpro.layout import DataFolder, Side
 from nucpro.recipe import Recipe
-from nucpro.store import write_text
+from nucpro.store import cannot_write, write_text
 
 __all__ = ["Checkpoint", "Stamp"]
 
@@ -28,6 +31,10 @@ logger = logging.getLogger(__name__)
 
 _FORMAT = 1
 _RECIPE = "recipe"
+_SEAL = '{{"sha256":"{}",'
+"""What a checkpoint begins with; the digest is that of the document without it."""
+_SEAL_LENGTH = len(_SEAL.format("0" * 64))
+_CRC_LENGTH = 8
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ class Checkpoint:
         self._facts: dict[str, dict[str, Any]] = {}
         self.completed: list[str] = []
         self.started_at = _now()
-        self._journal: TextIOWrapper | None = None
+        self._journal: BinaryIO | None = None
         self._read()
 
     def __enter__(self) -> Self:
@@ -84,9 +91,16 @@ class Checkpoint:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._folder.journal.exists() and not self._read_only:
-            self.fold()
-        self.close()
+        try:
+            if self._folder.journal.exists() and not self._read_only:
+                self.fold()
+        except StoreError as failure:
+            # What ended the run is the message to show, and the journal holds everything still.
+            if error is None:
+                raise
+            logger.warning("%s", failure)
+        finally:
+            self.close()
 
     def fact(self, kind: str, path: Path) -> dict[str, Any] | None:
         """Fact of a kind about a file, None where nothing is known of the file as it is now."""
@@ -144,11 +158,12 @@ class Checkpoint:
             "completed_files": self.completed,
             "facts": self._facts,
         }
-        write_text(
-            self._folder.checkpoint, json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n"
-        )
+        write_text(self._folder.checkpoint, _sealed(_dumped(content) + "\n"))
         self.close()
-        self._folder.journal.unlink(missing_ok=True)
+        try:
+            self._folder.journal.unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(self._folder.journal, error) from error
 
     def close(self) -> None:
         """Close the journal; what was recorded stays."""
@@ -162,11 +177,21 @@ class Checkpoint:
     def _append(self, entry: Mapping[str, Any]) -> None:
         if self._read_only:
             return
+        body = _dumped(entry).encode()
+        line = b"%08x %s\n" % (zlib.crc32(body), body)
+        try:
+            self._write_line(line)
+        except OSError as error:
+            raise cannot_write(self._folder.journal, error, expected=len(line)) from error
+
+    def _write_line(self, line: bytes) -> None:
         if self._journal is None:
-            self._journal = self._folder.journal.open("a", encoding="utf-8")
-        # One write a line, handed to the system at once: a killed process loses nothing that it recorded.
-        self._journal.write(json.dumps(entry, ensure_ascii=False, separators=(",", ":")) + "\n")
-        self._journal.flush()
+            self._journal = self._folder.journal.open("ab", buffering=0)
+            # The last line of a killed run may be cut: what follows begins a line of its own.
+            line = b"\n" + line if self._journal.tell() else line
+        # Handed to the system at once: a killed process loses nothing that it recorded.
+        while line:
+            line = line[self._journal.write(line) :]
 
     def _read(self) -> None:
         content = _document(self._folder.checkpoint)
@@ -187,7 +212,7 @@ class Checkpoint:
             return
         for line in lines:
             # The last line of a killed run may be cut; a damaged line only means that its file is checked again.
-            entry = _parsed(line)
+            entry = _checked_line(line)
             for key, value in entry.items():
                 if key == "completed" and isinstance(value, str) and value not in self._completed_set:
                     self._completed_set.add(value)
@@ -201,13 +226,29 @@ def _document(path: Path) -> dict[str, Any]:
         raw = path.read_bytes()
     except FileNotFoundError:
         return {}
-    content = _parsed(raw)
-    if not content:
+    if not (content := _parsed(raw)):
         logger.warning("%s is not a readable checkpoint; all files are checked by their contents", path)
-    elif content.get("format") != _FORMAT:
+    elif content.get("format") != _FORMAT or "sha256" not in content:
         # Written by something else: its list is no proof, so only the time of the first start is taken over.
         return {"started_at": content.get("started_at")}
+    elif hashlib.sha256(b"{" + raw[_SEAL_LENGTH:]).hexdigest() != content["sha256"]:
+        logger.warning("%s is damaged; all files are checked by their contents", path)
+        return {}
     return content
+
+
+def _dumped(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+
+
+def _sealed(document: str) -> str:
+    """Put the digest of a JSON document at its beginning, as its first value."""
+    return _SEAL.format(hashlib.sha256(document.encode()).hexdigest()) + document[1:]
+
+
+def _checked_line(line: bytes) -> dict[str, Any]:
+    crc, body = line[:_CRC_LENGTH], line[_CRC_LENGTH + 1 :]
+    return _parsed(body) if crc == b"%08x" % zlib.crc32(body) else {}
 
 
 def _parsed(raw: bytes) -> dict[str, Any]:

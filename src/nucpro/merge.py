@@ -17,7 +17,7 @@ from nucpro.errors import DimensionError, MergeError
 from nucpro.fasta import difference, ids_digest, read
 from nucpro.layout import CLASS_NAMES, DNA_WIDTH, Side
 from nucpro.recipe import input_digest, merged_meta
-from nucpro.store import Written, read_vectors, write_merged
+from nucpro.store import Written, make_folder, read_vectors, write_merged
 
 __all__ = ["join_rows", "merge", "verify_dna"]
 
@@ -93,7 +93,7 @@ def merge(dna: Path, protein: Path, merged: Path, class_name: str) -> Written:
         ) from error
     rows = join_rows(left.vectors, right.vectors, order)
     label = CLASS_NAMES.index(class_name)
-    merged.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(merged.parent)
     meta = merged_meta(left.digest, right.digest, label, rows.shape[1])
     return write_merged(merged, left.ids, rows, meta, label)
 

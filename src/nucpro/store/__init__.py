@@ -8,6 +8,8 @@ from __future__ import annotations
 from nucpro.store.atomic import (
     AtomicFile,
     Written,
+    cannot_write,
+    make_folder,
     remove_temporaries,
     replace_file,
     sync_folder,
@@ -32,7 +34,9 @@ __all__ = [
     "Summary",
     "VectorFile",
     "Written",
+    "cannot_write",
     "check_directory",
+    "make_folder",
     "read_merged",
     "read_meta",
     "read_vectors",

@@ -23,6 +23,8 @@ from nucpro.layout import TEMPORARY_MARK
 __all__ = [
     "AtomicFile",
     "Written",
+    "cannot_write",
+    "make_folder",
     "remove_temporaries",
     "replace_file",
     "sync_folder",
@@ -42,6 +44,8 @@ _REMEDIES = {
     errno.EISDIR: "a folder has the file's name: move it away, then run again",
     errno.ENAMETOOLONG: "use a shorter name",
 }
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,7 @@ class AtomicFile:
         try:
             yield
         except OSError as error:
-            raise _cannot_write(self._path, error, self.size, self._expected) from error
+            raise cannot_write(self._path, error, self.size, self._expected) from error
 
 
 @contextmanager
@@ -155,7 +159,7 @@ def replace_file(path: Path, expected: int | None = None) -> Iterator[AtomicFile
     try:
         file = temporary.open("xb")
     except OSError as error:
-        raise _cannot_write(path, error, 0, expected) from error
+        raise cannot_write(path, error, 0, expected) from error
     try:
         target = AtomicFile(path, file, expected)
         yield target
@@ -217,6 +221,25 @@ def remove_temporaries(folder: Path) -> list[str]:
     return left
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, with those above it that are missing, and force their names to disk.
+
+    Files in a folder that was never synced into its parent would be gone with it after a loss of power.
+
+    Raises
+    ------
+    StoreError
+        It cannot be made there.
+    """
+    missing = [one for one in (folder, *folder.parents) if not one.is_dir()]
+    for one in reversed(missing):
+        try:
+            one.mkdir(exist_ok=True)
+        except OSError as error:
+            raise cannot_write(one, error) from error
+        sync_folder(one.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Force renames in a folder to disk, where the file system can do that.
 
@@ -239,13 +262,23 @@ def sync_folder(folder: Path) -> None:
     except OSError as error:
         # Some network file systems refuse to sync a folder; their renames reach the server as they are.
         if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
-            raise _cannot_write(folder, error, 0, None) from error
+            raise cannot_write(folder, error) from error
 
 
-def _cannot_write(path: Path, error: OSError, done: int, expected: int | None) -> StoreError:
-    """Error that says how much room is needed where room is what lacks."""
+def cannot_write(path: Path, error: OSError, done: int = 0, expected: int | None = None) -> StoreError:
+    """Error for a file that the system did not let us write, with what to do about it.
+
+    Parameters
+    ----------
+    path : Path
+        The file, or the folder.
+    error : OSError
+        What the system said.
+    done, expected : int
+        Bytes written so far and wanted in all, shown where room is what lacks.
+    """
     room = ""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+    if error.errno in _NO_ROOM and path.parent.is_dir():
         need = f"{done} bytes so far" if expected is None else f"it needs {expected} bytes"
         room = f" ({need}, {shutil.disk_usage(path.parent).free} are free on that disk)"
     return StoreError(f"{path}: cannot be written: {error.strerror}{room}; {_remedy(error)}")
