@@ -7,13 +7,19 @@ needletail's; what counts as a usable record is decided here.
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
+import io
+import lzma
+import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 import needletail
 
@@ -24,6 +30,7 @@ from nucpro.text import is_plain
 __all__ = [
     "ALPHABETS",
     "LIMITS",
+    "LONGEST_RECORD",
     "NUCLEOTIDES",
     "RESIDUES",
     "FastaFacts",
@@ -35,6 +42,7 @@ __all__ = [
     "read",
     "require_usable",
     "split",
+    "stream",
 ]
 
 NUCLEOTIDES = "ACGTURYSWKMBDHVN"
@@ -47,6 +55,16 @@ ALPHABETS = {Side.DNA: NUCLEOTIDES, Side.PROTEIN: RESIDUES}
 LIMITS = {Side.DNA: MAX_BASES, Side.PROTEIN: MAX_RESIDUES}
 """Letters that an encoder reads of a record, by side."""
 
+LONGEST_RECORD = 100_000_000
+"""Bytes of a record; the longest of the data sets have 10,000 letters. The parser needs about five times as much."""
+
+_BLOCK = 1 << 20
+_PACKED: dict[bytes, Callable[..., IO[bytes]]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+}
+"""What the parser unpacks, by the first bytes of such files."""
 _SHOWN = 5
 _SHOWN_LETTERS = 100
 
@@ -110,44 +128,102 @@ class FastaFacts:
         return cls(records, 0, 0, "", "", 0, ())
 
 
-def _parse(path: Path) -> Iterator[needletail.Record]:
+def _parse(path: Path, kinds: str = "FASTA") -> Iterator[needletail.Record]:
     try:
         yield from needletail.parse_fastx_file(str(path))
     except (needletail.NeedletailError, OSError) as error:
         if path.is_file() and path.stat().st_size == 0:
             raise FastaError(f"{path}: the file is empty; remove it or make it again") from error
+        starts = "'>'" if kinds == "FASTA" else "'>' or '@'"
         raise FastaError(
-            f"{path}: cannot be read as FASTA: {error}; the file must start with '>' and be complete"
+            f"{path}: cannot be read as {kinds}: {error}; the file must start with {starts} and be complete"
         ) from error
 
 
-def read(path: Path) -> Records:
-    """Read a FASTA file, plain or compressed with gzip, wrapped or not, with any line ends.
+def stream(path: Path, *, fastq: bool = False) -> Iterator[tuple[str, bytes]]:
+    """Yield the id and the upper-case letters of each record; memory does not grow with the file.
+
+    Files may be plain or compressed with gzip, wrapped or not, with any line ends.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    fastq : bool
+        Whether FASTQ is fine too; its qualities are not looked at.
 
     Raises
     ------
     FastaError
-        The file is missing, empty, cut short, not FASTA, or an id is missing, not UTF-8, or holds controls.
+        The file is missing, empty, cut short, of another format, or an id is missing, not UTF-8, or holds
+        controls.
     """
-    ids: list[str] = []
-    sequences: list[bytes] = []
-    for record in _parse(path):
-        name, position = record.name, len(ids) + 1
-        if record.is_fastq():
+    records = _parse(path, "FASTA or FASTQ" if fastq else "FASTA")
+    for position, record in enumerate(records, start=1):
+        if record.is_fastq() and not fastq:
             raise FastaError(
                 f"{path}: record {position} is FASTQ (starts with '@'); convert it to FASTA first"
             )
-        if not name or "\ufffd" in name:
-            what = "is not valid UTF-8" if name else "is missing"
-            raise FastaError(f"{path}: the id of record {position} {what}; give every header an id after '>'")
-        if not is_plain(name):
-            raise FastaError(
-                f"{path}: the id of record {position} holds control characters: {name[:_SHOWN_LETTERS]!a}; "
-                "remove them from its header"
-            )
-        ids.append(name)
-        sequences.append(record.seq.upper().encode())
-    return Records(path, ids, sequences)
+        _require_usable_id(path, position, record.name)
+        yield record.name, record.seq.upper().encode()
+
+
+def _require_usable_id(path: Path, position: int, name: str) -> None:
+    if not name or "\ufffd" in name:
+        what = "is not valid UTF-8" if name else "is missing"
+        raise FastaError(f"{path}: the id of record {position} {what}; give every header an id after '>'")
+    if not is_plain(name):
+        raise FastaError(
+            f"{path}: the id of record {position} holds control characters: {name[:_SHOWN_LETTERS]!a}; "
+            "remove them from its header"
+        )
+
+
+def _require_bounded(path: Path) -> None:
+    """Raise where a record is longer than any that is meant: the parser holds a whole one in memory."""
+    with path.open("rb") as file:
+        magic = file.read(6)
+    unpack = next((unpack for start, unpack in _PACKED.items() if magic.startswith(start)), None)
+    if unpack is None and path.stat().st_size <= LONGEST_RECORD:
+        return
+    with (unpack or io.open)(path, "rb") as stream:
+        start = _long_record(stream)
+    if start is not None:
+        raise FastaError(
+            f"{path}: the record at byte {start:,} of its text has more than {LONGEST_RECORD:,} bytes; "
+            "cut it into records of the length that is meant"
+        )
+
+
+def _long_record(stream: IO[bytes]) -> int | None:
+    """Offset of the first record that is longer than the limit; None where there is none."""
+    record = position = 0
+    last = b"\n"
+    # The parser says better what is wrong with a damaged file; up to there it reads what was read here.
+    with suppress(EOFError, OSError, zlib.error, lzma.LZMAError):
+        while block := stream.read(_BLOCK):
+            starts = (last + block).find(b"\n>"), (last + block).rfind(b"\n>")
+            if position + (len(block) if starts[0] < 0 else starts[0]) - record > LONGEST_RECORD:
+                return record
+            record = record if starts[1] < 0 else position + starts[1]
+            position += len(block)
+            last = block[-1:]
+    return None
+
+
+def read(path: Path) -> Records:
+    """Read a FASTA file; see :func:`stream`.
+
+    Raises
+    ------
+    FastaError
+        As :func:`stream`.
+    """
+    records = Records(path, [], [])
+    for name, sequence in stream(path):
+        records.ids.append(name)
+        records.sequences.append(sequence)
+    return records
 
 
 def inspect(path: Path, alphabet: str, limit: int | None = None) -> FastaFacts:
