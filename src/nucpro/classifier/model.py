@@ -1,0 +1,285 @@
+"""The classifier, and the folder that a trained one is kept in.
+
+Trained weights come from :mod:`nucpro.classifier.fitting` and go, with everything that is known about them, to
+``model.safetensors`` and ``model.json`` in one folder, which prediction reads. A pickled model is never opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, cast
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from nucpro.errors import DimensionError, ModelError
+from nucpro.layout import CLASS_NAMES, DNA_WIDTH, PROTEIN_WIDTH, Side
+from nucpro.store import write_bytes, write_text
+
+__all__ = ["CARD_NAME", "HIDDEN_WIDTH", "WEIGHTS_NAME", "Classifier", "ModelCard", "load", "save"]
+
+HIDDEN_WIDTH = 512
+"""Columns between the two layers of VirNucPro's classifier."""
+WEIGHTS_NAME = "model.safetensors"
+"""The weights in a model folder."""
+CARD_NAME = "model.json"
+"""The card in a model folder; it is written last, so a folder with a card that fits its weights is complete."""
+
+_FORMAT = 1
+_TRAIN_AGAIN = "train a model with nucpro train DATA, and name the folder that it writes"
+_PICKLES = (".pth", ".pt", ".pkl", ".bin", ".ckpt")
+
+
+class Classifier(nn.Module):
+    """VirNucPro's classifier: linear, batch norm, ReLU, dropout, linear.
+
+    Parameters
+    ----------
+    input_width : int
+        Columns of an input row.
+    hidden_width : int
+        Columns between the two layers.
+    dropout : float
+        Part of the hidden values that is dropped in training.
+    """
+
+    def __init__(self, input_width: int, hidden_width: int = HIDDEN_WIDTH, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(input_width, hidden_width)
+        self.norm = nn.BatchNorm1d(hidden_width)
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(hidden_width, len(CLASS_NAMES))
+        # As VirNucPro's train.py starts; biases stay as torch draws them.
+        nn.init.xavier_uniform_(self.hidden.weight)
+        nn.init.xavier_uniform_(self.output.weight)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Give the scores before softmax.
+
+        Parameters
+        ----------
+        rows : torch.Tensor
+            float32 ``[N, input_width]``: DNA columns first, then protein, as in merged files.
+
+        Returns
+        -------
+        torch.Tensor
+            ``[N, 2]``; the column is the label: 0 host, 1 viral.
+
+        Raises
+        ------
+        DimensionError
+            Rows of another width.
+        """
+        if rows.shape[-1] != self.hidden.in_features:
+            raise DimensionError("columns of the classifier's input", self.hidden.in_features, rows.shape[-1])
+        inner = F.relu(self.norm(self.hidden(rows)))
+        return cast(torch.Tensor, self.output(self.dropout(inner)))
+
+    @torch.inference_mode()
+    def probabilities(self, rows: torch.Tensor) -> torch.Tensor:
+        """Probability of each class, as prediction shows it; the module must be in evaluation mode.
+
+        Parameters
+        ----------
+        rows : torch.Tensor
+            As in :meth:`forward`.
+
+        Returns
+        -------
+        torch.Tensor
+            float32 ``[N, 2]``, rows sum to 1: VirNucPro's ``score1`` (others) and ``score2`` (virus).
+        """
+        return F.softmax(self(rows).float(), dim=1)
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Everything that is known about a trained classifier; plain values only, and no times.
+
+    Parameters
+    ----------
+    input_width, hidden_width : int
+        Dimensions of the classifier.
+    dropout : float
+        Part of the hidden values that training dropped.
+    sides : tuple of str
+        What a row is made of, in the order of its columns: ``dna``, ``protein`` or both.
+    widths : dict of str to int
+        Columns of each side in the merged files that it was trained on, also of a side that is not used.
+    encoders : dict of str to (dict or None)
+        By side, the ``made_by`` of the vectors (:class:`nucpro.recipe.Recipe`): ``id``, ``revision``,
+        ``weights_sha256``, architecture and options; None where no file says what made it.
+    class_names : tuple of str
+        Name of each output column.
+    chunk_length : int or None
+        Bases of a full chunk of the training data; None where no file says so.
+    data : dict
+        ``digest`` (SHA-256 of what was trained on), ``files``, ``rows``, ``rows_by_class``, ``genomes``.
+    split : dict
+        ``by``, ``seed``, ``fractions``, rows and groups of each part, and ``leak``: what lies on both sides.
+    training : dict
+        Options, seed, epochs that were run, the best one, and why it ended.
+    metrics : dict of str to (dict or None)
+        ``validation`` and ``test``, by the names of :mod:`nucpro.classifier.metrics`; None where not measured.
+    """
+
+    input_width: int
+    hidden_width: int = HIDDEN_WIDTH
+    dropout: float = 0.5
+    sides: tuple[str, ...] = (Side.DNA.value, Side.PROTEIN.value)
+    widths: Mapping[str, int] = field(default_factory=lambda: {"dna": DNA_WIDTH, "protein": PROTEIN_WIDTH})
+    encoders: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
+    class_names: tuple[str, ...] = CLASS_NAMES
+    chunk_length: int | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+    split: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
+
+
+def save(folder: Path, classifier: Classifier, card: ModelCard) -> None:
+    """Write a model folder; equal content gives equal bytes.
+
+    Parameters
+    ----------
+    folder : Path
+        Made where it does not exist. A model that lies in it is replaced.
+    classifier : Classifier
+        Its weights are written as float32.
+    card : ModelCard
+        Written last, with the SHA-256 of the weights.
+
+    Raises
+    ------
+    StoreError
+        The folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()}
+    written = write_bytes(folder / WEIGHTS_NAME, safetensors.torch.save(tensors))
+    content = {"format": _FORMAT, **asdict(card), "weights_sha256": written.digest}
+    write_text(folder / CARD_NAME, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def load(folder: Path) -> tuple[Classifier, ModelCard]:
+    """Read a model folder.
+
+    Parameters
+    ----------
+    folder : Path
+        As :func:`save` wrote it.
+
+    Returns
+    -------
+    classifier : Classifier
+        On the CPU, in evaluation mode.
+    card : ModelCard
+        What is known about it.
+
+    Raises
+    ------
+    ModelError
+        There is no model, it is a pickle, it was cut off or changed, or it is not what its card says.
+    """
+    _refuse_pickles(folder)
+    content = _read_card(folder / CARD_NAME)
+    weights = folder / WEIGHTS_NAME
+    try:
+        raw = weights.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{weights}: cannot be read ({error.strerror}); {_TRAIN_AGAIN}") from error
+    digest = hashlib.sha256(raw).hexdigest()
+    if digest != content.pop("weights_sha256", None):
+        raise ModelError(
+            f"{weights}: its SHA-256 is {digest[:12]}…, not the one in {CARD_NAME}: one of them was replaced or "
+            f"cut off; {_TRAIN_AGAIN}"
+        )
+    card = _card_of(content, folder / CARD_NAME)
+    classifier = Classifier(card.input_width, card.hidden_width, card.dropout)
+    _fill(classifier, raw, weights)
+    return classifier.eval(), card
+
+
+def _refuse_pickles(path: Path) -> None:
+    """Refuse what VirNucPro's training script saves, without looking into it: that would run what is in it."""
+    found = [path] if path.is_file() else []
+    if path.is_dir() and not (path / CARD_NAME).exists():
+        found = sorted(entry for entry in path.iterdir() if entry.suffix in _PICKLES)
+    if not found:
+        return
+    if found[0].suffix in _PICKLES:
+        reason = (
+            "a pickled model, which can run any program when it is opened, so it is not opened; those of VirNucPro "
+            f"also take 3328 columns (ESM-2 3B beside DNABERT-S), merged files now have {DNA_WIDTH + PROTEIN_WIDTH}"
+        )
+    else:
+        reason = "a file; a model is a folder with model.safetensors and model.json"
+    raise ModelError(f"{found[0]}: {reason}; {_TRAIN_AGAIN}")
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: cannot be read ({error}); {_TRAIN_AGAIN}") from error
+    if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
+        raise ModelError(f"{path}: is no card of format {_FORMAT} of a model of nucpro; {_TRAIN_AGAIN}")
+    return content
+
+
+def _card_of(content: dict[str, Any], path: Path) -> ModelCard:
+    known = {field.name for field in fields(ModelCard)}
+    if content.keys() != known:
+        odd = ", ".join(sorted(content.keys() ^ known))
+        raise ModelError(f"{path}: has missing or unknown entries: {odd}; {_TRAIN_AGAIN}")
+    for name in ("sides", "class_names"):
+        if not isinstance(content[name], list) or not all(isinstance(value, str) for value in content[name]):
+            raise ModelError(f"{path}: {name} is {content[name]!r}, expected a list of names; {_TRAIN_AGAIN}")
+        content[name] = tuple(content[name])
+    card = ModelCard(**content)
+    _check_card(card, path)
+    return card
+
+
+def _check_card(card: ModelCard, path: Path) -> None:
+    """Check what prediction relies on."""
+    for name in ("widths", "encoders", "data", "split", "training", "metrics"):
+        if not isinstance(getattr(card, name), dict):
+            raise ModelError(f"{path}: {name} is {getattr(card, name)!r}, expected an object; {_TRAIN_AGAIN}")
+    for name in ("input_width", "hidden_width"):
+        value = getattr(card, name)
+        if type(value) is not int or not 0 < value <= 1 << 20:
+            raise ModelError(f"{path}: {name} is {value!r}, expected a number of columns; {_TRAIN_AGAIN}")
+    if type(card.dropout) is not float or not 0 <= card.dropout < 1:
+        raise ModelError(f"{path}: dropout is {card.dropout!r}, expected 0 or more, below 1; {_TRAIN_AGAIN}")
+    if card.class_names != CLASS_NAMES:
+        raise ModelError(f"{path}: classes are {card.class_names}, expected {CLASS_NAMES}; {_TRAIN_AGAIN}")
+    widths = [card.widths.get(side) for side in card.sides]
+    if not all(type(width) is int for width in widths) or sum(cast(list[int], widths)) != card.input_width:
+        raise ModelError(
+            f"{path}: its sides {card.sides} have {widths} columns, which do not give the {card.input_width} of "
+            f"input_width; {_TRAIN_AGAIN}"
+        )
+
+
+def _fill(classifier: Classifier, raw: bytes, path: Path) -> None:
+    try:
+        tensors = safetensors.torch.load(raw)
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise ModelError(f"{path}: not a whole safetensors file ({error}); {_TRAIN_AGAIN}") from error
+    expected = {name: tuple(tensor.shape) for name, tensor in classifier.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found != expected:
+        raise ModelError(f"{path}: holds {found}, expected {expected}; {_TRAIN_AGAIN}")
+    wrong = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+    if wrong:
+        raise ModelError(f"{path}: {wrong[0]} holds values that are not finite; {_TRAIN_AGAIN}")
+    classifier.load_state_dict(tensors)
