@@ -41,6 +41,7 @@ __all__ = [
     "TEMPORARY_MARK",
     "VIRAL",
     "DataFolder",
+    "ExportFolder",
     "FilePair",
     "Side",
     "Source",
@@ -260,6 +261,7 @@ class DataFolder:
     log: Path = field(init=False)
     history: Path = field(init=False)
     report: Path = field(init=False)
+    exports: Path = field(init=False)
     merge_root: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -271,6 +273,7 @@ class DataFolder:
             "log": "extraction.log",
             "history": ".extraction_history.jsonl",
             "report": "report",
+            "exports": "export",
             "merge_root": _MERGE_ROOT,
         }
         for attribute, name in names.items():
@@ -311,6 +314,46 @@ class DataFolder:
         for folder, subfolders, files in os.walk(self.root, followlinks=True, onerror=finder.failed):
             finder.visit(folder, subfolders, files)
         return finder.sources
+
+
+@dataclass(frozen=True)
+class ExportFolder:
+    """A folder of exported rows: one shard a merged file, and what is known about them all.
+
+    Parameters
+    ----------
+    root : Path
+        The folder.
+    """
+
+    root: Path
+
+    manifest: Path = field(init=False)
+    checksums: Path = field(init=False)
+    journal: Path = field(init=False)
+    lock: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = {
+            "manifest": "manifest.json",
+            "checksums": "SHA256SUMS",
+            "journal": ".export_journal.jsonl",
+            "lock": ".export.lock",
+        }
+        for attribute, name in names.items():
+            object.__setattr__(self, attribute, self.root / name)
+
+    def shard_of(self, pair: FilePair, suffix: str) -> str:
+        """Path of a pair's shard below the folder: that of its merged file, with another suffix.
+
+        It depends on nothing but the pair, so that a shard keeps its name when others come or go.
+        """
+        merged = PurePosixPath(pair.relative(pair.merged)).relative_to(_MERGE_ROOT)
+        return str(merged.with_suffix(suffix))
+
+    def path_of(self, shard: str) -> Path:
+        """Where a shard lies."""
+        return self.root.joinpath(*PurePosixPath(shard).parts)
 
 
 class SourceFinder:
