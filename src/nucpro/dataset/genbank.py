@@ -13,10 +13,11 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO, cast
 
 import gb_io
 
+from nucpro.dataset.bounds import BoundedStream
 from nucpro.dataset.codes import STANDARD, is_known
 from nucpro.errors import DataError
 
@@ -66,7 +67,7 @@ def read_annotations(path: Path) -> Iterator[Annotation]:
         # gb-io asks for a few kilobytes at a time, for which gzip is slow.
         with (
             gzip.open(path, "rb") as file,
-            io.BufferedReader(cast(io.RawIOBase, file), _READ_SIZE) as buffered,
+            io.BufferedReader(BoundedStream(cast(BinaryIO, file)), _READ_SIZE) as buffered,
         ):
             for number, record in enumerate(gb_io.iter(buffered), start=1):
                 yield _annotation(path, number, record)
