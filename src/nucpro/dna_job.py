@@ -60,7 +60,8 @@ class DnaJob(Job):
 
     def _is_known(self, pair: FilePair) -> bool:
         fact = self.checkpoint.fact("dna", pair.dna_vectors)
-        return fact is not None and fact.get("input") == self._facts[pair].digest
+        unchanged = self.checkpoint.fact("fasta", pair.nucleotide_fasta) is not None
+        return unchanged and fact is not None and fact.get("input") == self._facts[pair].digest
 
     @property
     def _trusts_existing(self) -> bool:

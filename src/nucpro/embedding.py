@@ -27,6 +27,7 @@ __all__ = [
     "MAX_RESIDUES",
     "Embedder",
     "Encoder",
+    "FloatMatrix",
     "Pending",
     "Prepared",
     "Tokenizer",
@@ -43,6 +44,7 @@ MAX_RESIDUES = 1024
 """Residues after which a sequence is cut off."""
 
 FloatMatrix = npt.NDArray[np.float32]
+"""Vectors, a row a record."""
 IntVector = npt.NDArray[np.int64]
 
 _GIB = 2**30

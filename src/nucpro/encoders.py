@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nucpro.embedding import Embedder, Encoder, Tokenizer, Vectors, prepare
-from nucpro.errors import DimensionError, UsageError
+import numpy as np
+
+from nucpro.embedding import Embedder, Encoder, FloatMatrix, Tokenizer, Vectors, prepare
+from nucpro.errors import DimensionError, ExtractionError, UsageError
 from nucpro.fasta import ALPHABETS, LIMITS, Records, read, require_usable
 from nucpro.layout import DNA_WIDTH, PROTEIN_WIDTH, Side
 from nucpro.models.config import Esm2Config
@@ -158,16 +160,38 @@ class FastaEncoder:
         Raises
         ------
         FastaError, ExtractionError, StoreError
-            The file cannot be read, computed or written; nothing is left behind.
+            The file cannot be read, computed or written, or its vectors say nothing; nothing is left behind.
         """
         records = read(fasta)
         vectors = self.embed(records)
+        _require_meaning(vectors.matrix, records)
         meta = self.recipe.meta(records.digest(), len(records))
         write_vectors(output, records.ids, vectors.matrix, meta, self.side)
         return vectors
 
 
-def identify(options: Options, side: Side, *, offline: bool = False) -> Identified:
+def _require_meaning(matrix: FloatMatrix, records: Records) -> None:
+    """Refuse vectors that tell no record from another, as a broken model or device gives them.
+
+    Raises
+    ------
+    ExtractionError
+        A vector is all zero, or different records have the same vector.
+    """
+    zero = np.flatnonzero(~matrix.any(axis=1))
+    if zero.size:
+        raise ExtractionError(
+            f"{records.path}: the vector of record {records.ids[zero[0]]!r} is all zero ({zero.size} of {len(records)} "
+            "are); check model and device, then run again"
+        )
+    if len(set(records.sequences)) > 1 and bool((matrix == matrix[0]).all()):
+        raise ExtractionError(
+            f"{records.path}: all {len(records)} records, from {records.ids[0]!r} on, have the same vector of width "
+            f"{matrix.shape[1]}; check model and device, then run again"
+        )
+
+
+def identify(options: Options, side: Side, files: ModelFiles | None = None) -> Identified:
     """Find the model of a side, and describe it without loading it.
 
     Parameters
@@ -176,8 +200,8 @@ def identify(options: Options, side: Side, *, offline: bool = False) -> Identifi
         Model, revision, precision and token dropout.
     side : Side
         What the model reads.
-    offline : bool
-        Use what is on this machine only.
+    files : ModelFiles, optional
+        The model, where it was found already.
 
     Raises
     ------
@@ -187,7 +211,7 @@ def identify(options: Options, side: Side, *, offline: bool = False) -> Identifi
         A model of another width than it must have.
     """
     name, revision = options.model_of(side)
-    files = locate(name, revision=revision, offline=offline)
+    files = files or locate(name, revision=revision)
     found = _identify_dna(files, options) if side is Side.DNA else _identify_protein(files, options)
     # Other protein models may have other widths; the DNA columns of merged files are always 768.
     if found.recipe.width != _WIDTHS[side] and (side is Side.DNA or name == DEFAULT_MODELS[side]):
@@ -236,7 +260,7 @@ def load(identified: Identified, options: Options) -> FastaEncoder:
     Raises
     ------
     ModelError
-        The weights are damaged, or not those that the config describes.
+        The weights are damaged, not those that the config describes, or were replaced since they were identified.
     """
     device = choose_device(options.device)
     made_by = identified.recipe.made_by
@@ -255,6 +279,8 @@ def load(identified: Identified, options: Options) -> FastaEncoder:
     else:
         logger.info("Token dropout rescaling is %s", "on" if made_by["token_dropout"] else "off")
         model = load_esm2(identified.files, device=device, dtype=dtype, token_dropout=options.token_dropout)
+    # What is recorded in every file is the digest from before; it must be that of what was loaded.
+    identified.files.require_unchanged()
     return FastaEncoder(Embedder(model, options.tokens_per_batch), identified.tokenizer, identified.recipe)
 
 

@@ -335,6 +335,7 @@ class Job(ABC):
     def _note(self, finished: Finished, seconds: float) -> None:
         """Record and show a finished file; ``seconds`` is the time since the extraction began."""
         item = finished.item
+        self._require_unchanged(item.pair.fasta(self.side))
         fact = vectors_fact(self.plan.recipe, item.facts)
         self.checkpoint.add("vectors", item.pair.vectors(self.side), fact, finished.stamp)
         self.statistics.add(item.facts, seconds)
@@ -352,6 +353,14 @@ class Job(ABC):
             item.facts.records,
             finished.seconds,
         )
+
+    def _require_unchanged(self, fasta: Path) -> None:
+        """Stop where an input is not the one that was checked: its vectors may be those of either."""
+        if self.checkpoint.fact("fasta", fasta) is None:
+            raise DataError(
+                f"{fasta}: changed while the run was at work; run again when it is complete: "
+                "what was finished is kept, and what no longer fits is made anew"
+            )
 
     def _vectors_made(self, unit: Callable[[PlanItem], object] | None) -> Iterator[Finished]:
         items = self.plan.to_extract
@@ -373,7 +382,7 @@ class Job(ABC):
     def _identify_ahead(self, stack: ExitStack) -> Future[Identified]:
         """Begin to identify the model from what is on this machine.
 
-        Importing torch and hashing gigabytes of weights take seconds, which files are read in meanwhile.
+        That takes seconds, in which files are read.
         """
         thread = ThreadPoolExecutor(1, "nucpro-identify")
         stack.callback(thread.shutdown, wait=False)
@@ -438,9 +447,16 @@ def engine_of(options: Options) -> Engine:
 
 
 def _identify(options: Options, side: Side, *, offline: bool) -> Identified:
-    from nucpro import encoders  # noqa: PLC0415
+    from nucpro.models.weights import locate  # noqa: PLC0415
 
-    return encoders.identify(options, side, offline=offline)
+    model, revision = options.model_of(side)
+    files = locate(model, revision=revision, offline=offline)
+    # Importing torch and hashing gigabytes of weights take seconds each: both at once.
+    with ThreadPoolExecutor(1, "nucpro-hash") as hashing:
+        hashing.submit(files.digest)
+        from nucpro import encoders  # noqa: PLC0415
+
+    return encoders.identify(options, side, files)
 
 
 def _ending(error: BaseException | None) -> str:

@@ -13,7 +13,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nucpro.errors import LockedError, PreflightError
@@ -42,12 +42,18 @@ def hold(path: Path) -> Iterator[None]:
         ) from error
     try:
         _take(descriptor, path)
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, json.dumps({"process": os.getpid(), "host": socket.gethostname()}).encode())
+        _tell(descriptor, json.dumps({"process": os.getpid(), "host": socket.gethostname()}))
         yield
-        os.ftruncate(descriptor, 0)
+        _tell(descriptor, "")
     finally:
         os.close(descriptor)
+
+
+def _tell(descriptor: int, text: str) -> None:
+    # Only for messages: on a full disk the lock is held all the same, by a process that nobody can name.
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, text.encode(), 0)
 
 
 def _take(descriptor: int, path: Path) -> None:

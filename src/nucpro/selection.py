@@ -6,13 +6,15 @@ work starts (:func:`save`) and reused by later runs (:func:`load`).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import random
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from nucpro.errors import DataError, PreflightError
 from nucpro.layout import HOST_CATEGORIES, SEED, VIRAL, DataFolder, FilePair, natural_key
@@ -193,7 +195,14 @@ def save(folder: DataFolder, selection: Selection, sequences_per_file: int) -> N
         "viral": [pair.key for pair in selection.viral],
         "hosts": [pair.key for pair in selection.hosts],
     }
-    write_text(folder.selection, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    sealed = {**content, "sha256": _digest(content)}
+    write_text(folder.selection, json.dumps(sealed, indent=1, ensure_ascii=False) + "\n")
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of everything that a record says, beside that digest itself."""
+    said = {key: value for key, value in content.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def load(folder: DataFolder) -> Recorded | None:
@@ -209,6 +218,8 @@ def load(folder: DataFolder) -> Recorded | None:
         return None
     try:
         content = json.loads(path.read_bytes())
+        if content["sha256"] != _digest(content):
+            raise ValueError("its digest does not fit what it says")
         hosts = tuple(str(key) for key in content["hosts"])
         return Recorded(int(content["sequences_per_file"]), hosts, str(content["reason"]))
     except (ValueError, KeyError, TypeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import signal
 import sys
@@ -21,6 +22,12 @@ from nucpro.text import printable
 __all__ = ["FileBar", "Terminated", "console", "exit_code_of", "say"]
 
 _INTERRUPTED = "Interrupted. Everything that was finished is kept; run the same command again to continue."
+
+_NO_MEMORY = (
+    "Out of memory: this machine has too little free for the work (a file pair needs about 0.3 GB, the model its "
+    "weights); free memory and run the same command again: everything that was finished is kept"
+)
+_NOTHING = logging.CRITICAL + 1
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} files [{elapsed}, {time_left} left]"
 
@@ -74,8 +81,24 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
-        for line in self.format(record).split("\n"):
-            tqdm.write(line, file=stream)
+        try:
+            for line in self.format(record).split("\n"):
+                tqdm.write(line, file=stream)
+        except OSError:
+            # Nobody listens any more, or the disk behind a redirection is full: the run goes on without.
+            return
+
+
+class _LogFile(logging.FileHandler):
+    """The log file; when it cannot be written any more, that is said once, and the run goes on without it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name that logging calls
+        if self.level != _NOTHING:
+            self.setLevel(_NOTHING)
+            reason = sys.exc_info()[1]
+            say(
+                f"Warning: {self.baseFilename}: cannot be written any more ({reason}); nothing is lost but the log"
+            )
 
 
 @contextmanager
@@ -84,6 +107,7 @@ def console(log_file: Path | None = None) -> Iterator[None]:
 
     SIGTERM raises :class:`Terminated` meanwhile.
     """
+    _accept_all_letters()
     logger = logging.getLogger("nucpro")
     handlers: list[logging.Handler] = [_Lines()]
     if log_file is not None and log_file.parent.is_dir():
@@ -103,9 +127,16 @@ def console(log_file: Path | None = None) -> Iterator[None]:
             handler.close()
 
 
+def _accept_all_letters() -> None:
+    """Show what the terminal's encoding lacks as escapes: no name of a file may stop a run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _log_file(path: Path) -> list[logging.Handler]:
     try:
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _LogFile(path, encoding="utf-8")
     except OSError:
         # A folder that cannot be written is one of the problems that pre-flight reports.
         return []
@@ -143,5 +174,8 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, NucproError):
         logger.error("%s", error, exc_info=error if error.shows_traceback else None)
         return error.exit_code
+    if isinstance(error, MemoryError):
+        logger.error("%s", _NO_MEMORY)
+        return 1
     logger.error("Unexpected error, please report it: %s", error, exc_info=error)
     return 1

@@ -15,11 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nucpro.errors import ModelError
 from nucpro.models import hub
-from nucpro.models.tensors import WeightTensors, read_json
+from nucpro.models.config_fields import read_json
+
+if TYPE_CHECKING:
+    from nucpro.models.tensors import WeightTensors
 
 __all__ = ["ModelFiles", "fetch", "locate"]
 
@@ -78,6 +81,9 @@ class ModelFiles:
         ModelError
             If a file is damaged or wants to do more than hold tensors.
         """
+        # torch takes seconds to import, and who only identifies a model can do without it.
+        from nucpro.models.tensors import WeightTensors  # noqa: PLC0415
+
         return WeightTensors(self.weights)
 
     def digest(self) -> str:
@@ -91,12 +97,41 @@ class ModelFiles:
         """
         return self._digest
 
+    def require_unchanged(self) -> None:
+        """Check that the weights are the files that :meth:`digest` read.
+
+        Raises
+        ------
+        ModelError
+            A file was replaced or changed since.
+        """
+        for file, before in self._facts.items():
+            if _facts_of(file) != before:
+                raise ModelError(
+                    f"{file}: replaced while the run began; run again when the model's files are complete"
+                )
+
+    @cached_property
+    def _facts(self) -> dict[Path, tuple[int, ...]]:
+        """Size, time of the last change and inode number of each file."""
+        return {file: _facts_of(file) for file in self.weights}
+
     @cached_property
     def _digest(self) -> str:
+        # Noted before anything is read, so that no later change is missed.
+        assert self._facts
         digests = [(_file_digest(file), file.name) for file in self.weights]
         if len(digests) == 1:
             return digests[0][0]
         return hashlib.sha256("".join(f"{digest}  {name}\n" for digest, name in digests).encode()).hexdigest()
+
+
+def _facts_of(file: Path) -> tuple[int, ...]:
+    try:
+        facts = file.stat()
+    except FileNotFoundError:
+        return ()
+    return facts.st_size, facts.st_mtime_ns, facts.st_ino
 
 
 def locate(
