@@ -129,3 +129,19 @@ def test_two_sources_of_one_name_do_not_share_their_merged_folder() -> None:
     paths = [Path("data/viral_a/x.identified_nucleotide.fa"), Path("data/viral_b/x.identified_nucleotide.fa")]
     sources = [folder.source_of(path) for path in paths]
     assert len({source.merged_folder for source in sources if source}) == 2
+
+
+@pytest.mark.parametrize(
+    "relative", ["viral.1.1.identified_nucleotide.fa", "sub dir/my.family.identified_nucleotide.fa"]
+)
+def test_a_merged_file_leads_back_to_its_pair(tmp_path: Path, relative: str) -> None:
+    pair = Source(tmp_path, relative).pair(12)
+    assert DataFolder(tmp_path).pair_of_merged(pair.merged) == pair
+
+
+@pytest.mark.parametrize(
+    "name", ["viral_merged/output_0_merged.pt", "viral_merged/output_1.pt", "viral/output_1_merged.pt"]
+)
+def test_a_file_of_another_name_below_data_merge_leads_to_no_pair(tmp_path: Path, name: str) -> None:
+    folder = DataFolder(tmp_path)
+    assert folder.pair_of_merged(folder.merge_root / name) is None

@@ -262,6 +262,7 @@ class DataFolder:
     history: Path = field(init=False)
     report: Path = field(init=False)
     exports: Path = field(init=False)
+    model: Path = field(init=False)
     merge_root: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -274,6 +275,7 @@ class DataFolder:
             "history": ".extraction_history.jsonl",
             "report": "report",
             "exports": "export",
+            "model": "model",
             "merge_root": _MERGE_ROOT,
         }
         for attribute, name in names.items():
@@ -304,6 +306,16 @@ class DataFolder:
     def pair_of_key(self, key: str) -> FilePair | None:
         """Pair of a recorded key (:attr:`FilePair.key`); None for a key that names no split file."""
         return self.pair_of(self.root.joinpath(*PurePosixPath(key).parts))
+
+    def pair_of_merged(self, path: Path) -> FilePair | None:
+        """Pair that a merged file was made from, whether or not that is still there; None for any other path."""
+        stem = path.name.removesuffix("_merged.pt")
+        number = split_number(f"{stem}.fa")
+        folder = PurePosixPath(path.parent.relative_to(self.merge_root))
+        if number is None or stem == path.name or not folder.name.endswith("_merged"):
+            return None
+        source = folder.with_name(f"{folder.name.removesuffix('_merged')}.{_NUCLEOTIDE}.fa")
+        return Source(self.root, source.as_posix()).pair(number)
 
     def walk_sources(self) -> list[Source]:
         """All ``*identified_nucleotide.fa`` below the folder, naturally sorted by relative path.
