@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -173,13 +173,13 @@ class LocalEngine(Engine):
         return function(*arguments)
 
 
-def in_order(items: Sequence[Item], unit: Callable[[Item], object]) -> Iterator[tuple[Item, float]]:
+def in_order(items: Iterable[Item], unit: Callable[[Item], object]) -> Iterator[tuple[Item, float]]:
     """Run a unit of work for every item, a few at a time, and yield each item when its unit is done.
 
     Parameters
     ----------
-    items : sequence
-        The work, in order.
+    items : iterable
+        The work, in order; taken one by one, when there is room for it.
     unit : callable
         Does the work of one item; called in threads.
 
@@ -193,12 +193,12 @@ def in_order(items: Sequence[Item], unit: Callable[[Item], object]) -> Iterator[
     Exception
         The first error of a unit, at once; units that had not started are dropped.
     """
-    upcoming = iter(items[FILES_UNDER_WAY:])
+    upcoming = iter(items)
     under_way: deque[tuple[Item, Future[object]]] = deque()
     clock = time.perf_counter()
     threads = ThreadPoolExecutor(FILES_UNDER_WAY, "nucpro-file")
     try:
-        under_way.extend((item, threads.submit(unit, item)) for item in items[:FILES_UNDER_WAY])
+        under_way.extend((item, threads.submit(unit, item)) for item in islice(upcoming, FILES_UNDER_WAY))
         while under_way:
             item, future = under_way.popleft()
             future.result()

@@ -56,6 +56,27 @@ class Recipe:
             "width": self.width,
         }
 
+    def other_model(self, made_by: Mapping[str, Any]) -> str | None:
+        """Why this recipe's vectors cannot stand for vectors that were made otherwise; None where they can.
+
+        Precision is not looked at: it changes vectors by rounding only.
+
+        Parameters
+        ----------
+        made_by : mapping
+            How the others were made.
+
+        Returns
+        -------
+        str or None
+            The end of a sentence whose subject are the others.
+        """
+        others, own = (
+            {key: value for key, value in _decisive(some).items() if key != "precision"}
+            for some in (made_by, self.made_by)
+        )
+        return _first_difference(others, own)
+
     def difference(self, meta: Mapping[str, Any] | None, input_digest: str) -> str | None:
         """Why a file with this ``meta`` is not what this run would make of an input; None where it is.
 
