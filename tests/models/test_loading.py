@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -286,3 +288,21 @@ def test_a_name_in_two_shards_is_refused(folder):
     shutil.copy(shards[0], shards[1])
     with pytest.raises(ModelError, match=r"model-00002-of-00002.safetensors: '.*' is in another shard too"):
         load(folder)
+
+
+LOAD_AND_ENCODE = """
+import sys, torch
+from nucpro.models.esm2 import load_esm2
+from nucpro.models.weights import locate
+model = load_esm2(locate(sys.argv[1]), device=torch.device("cpu"), dtype=torch.float32)
+model(torch.tensor([0, 5, 2]), [3])
+print(sorted({name.split(".")[0] for name in sys.modules} & {"sympy"}), "torch._dynamo" in sys.modules)
+"""
+
+
+def test_loading_does_not_wake_the_compiler_of_torch(saved):
+    """Its import takes longer than everything else at the start of a run, and nothing here is compiled by it."""
+    ran = subprocess.run(
+        [sys.executable, "-c", LOAD_AND_ENCODE, str(saved)], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.split("\n")[0] == "[] False"

@@ -1,21 +1,55 @@
-"""Checked fields of a ``config.json``, for the configurations of all encoders.
+"""JSON files of a checkpoint, and checked fields of its ``config.json`` for the configurations of all encoders.
 
-The dictionary comes from :mod:`nucpro.models.weights` or from a Hugging Face model object; checked values go
-to :mod:`nucpro.models.config` and :mod:`nucpro.models.mosaic_bert`.
+The files are found by :mod:`nucpro.models.weights`; a Hugging Face model object has a configuration too. Checked
+values go to :mod:`nucpro.models.config` and :mod:`nucpro.models.mosaic_bert`.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from nucpro.errors import ModelError
 
-__all__ = ["MOST_LAYERS", "positive", "refuse_other_values", "required", "size"]
+__all__ = ["MOST_LAYERS", "positive", "read_json", "refuse_other_values", "required", "size"]
 
 _LARGEST_SIZE = 1_000_000
 MOST_LAYERS = 1_000
 """Encoder layers above which a configuration is taken to be damaged."""
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Parameters
+    ----------
+    file : Path
+        ``config.json``, or the index of a sharded checkpoint.
+
+    Returns
+    -------
+    dict
+        Its content.
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be read or holds anything else.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(
+            f"{file}: cannot be read as JSON ({error}); fetch the model again (nucpro fetch-models)"
+        ) from error
+    if not isinstance(content, dict):
+        kind = type(content).__name__
+        raise ModelError(
+            f"{file}: holds a JSON {kind}, not an object; fetch the model again (nucpro fetch-models)"
+        )
+    return content
 
 
 def required(fields: Mapping[str, Any], name: str) -> Any:

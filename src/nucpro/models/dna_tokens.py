@@ -19,7 +19,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from nucpro.errors import FastaError, ModelError
-from nucpro.models.tensors import read_json
+from nucpro.models.config_fields import read_json
 from nucpro.models.tokens import EncodedSequences
 
 __all__ = ["BASE_LETTERS", "DnaTokenizer"]

@@ -21,7 +21,7 @@ from torch import nn
 from nucpro.errors import ModelError
 from nucpro.models.config import AUTO, Esm2Config
 from nucpro.models.kernels import obstacle
-from nucpro.models.loading import Checkpoint, build
+from nucpro.models.loading import Checkpoint, build, empty_embedding
 from nucpro.models.packing import RESIDUES_ONLY, PooledSpan, Run, equal_runs
 from nucpro.models.tokens import ResidueTokenizer
 from nucpro.models.weights import ModelFiles
@@ -68,7 +68,7 @@ class Esm2(nn.Module):
     def __init__(self, config: Esm2Config) -> None:
         super().__init__()
         self.config = config
-        self.token_embeddings = nn.Embedding(config.vocabulary_size, config.width)
+        self.token_embeddings = empty_embedding(config.vocabulary_size, config.width)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
         self.final_norm = nn.LayerNorm(config.width, eps=config.norm_epsilon)
         # Set when weights are loaded; float32 whatever the precision of the weights.

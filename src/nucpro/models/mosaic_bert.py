@@ -23,7 +23,7 @@ from nucpro.errors import ModelError
 from nucpro.models.config_fields import MOST_LAYERS, positive, refuse_other_values, size
 from nucpro.models.dna_tokens import DnaTokenizer
 from nucpro.models.kernels import obstacle
-from nucpro.models.loading import Checkpoint, build
+from nucpro.models.loading import Checkpoint, build, empty_embedding
 from nucpro.models.packing import ALL_TOKENS, PooledSpan, Run, equal_runs
 from nucpro.models.weights import ModelFiles
 
@@ -139,8 +139,8 @@ class MosaicBert(nn.Module):
     def __init__(self, config: MosaicBertConfig) -> None:
         super().__init__()
         self.config = config
-        self.token_embeddings = nn.Embedding(config.vocabulary_size, config.width)
-        self.token_type_embeddings = nn.Embedding(config.token_types, config.width)
+        self.token_embeddings = empty_embedding(config.vocabulary_size, config.width)
+        self.token_type_embeddings = empty_embedding(config.token_types, config.width)
         self.embedding_norm = nn.LayerNorm(config.width, eps=config.norm_epsilon)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
         # Set when weights are loaded; float32 whatever the precision of the weights.

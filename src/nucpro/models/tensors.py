@@ -7,7 +7,6 @@ everything but tensors and plain containers. Files are mapped: a tensor costs me
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 import zipfile
@@ -21,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from nucpro.errors import ModelError
 
-__all__ = ["WeightTensors", "read_json"]
+__all__ = ["WeightTensors"]
 
 # torch's restricted loader lets the errors of its own parsing through: each is a damaged or hostile file.
 _DAMAGED_PICKLE = (
@@ -70,33 +69,6 @@ class WeightTensors(Mapping[str, torch.Tensor]):
 
     def __len__(self) -> int:
         return len(self._readers)
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Read a JSON file that holds an object.
-
-    Parameters
-    ----------
-    file : Path
-        ``config.json``, or the index of a sharded checkpoint.
-
-    Returns
-    -------
-    dict
-        Its content.
-
-    Raises
-    ------
-    ModelError
-        If the file cannot be read or holds anything else.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{file}: cannot be read as JSON ({error}); {_FETCH_AGAIN}") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{file}: holds a JSON {type(content).__name__}, not an object; {_FETCH_AGAIN}")
-    return content
 
 
 def _open(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
