@@ -20,10 +20,12 @@ import gb_io
 from nucpro.dataset.bounds import BoundedStream
 from nucpro.dataset.codes import STANDARD, is_known
 from nucpro.errors import DataError
+from nucpro.text import is_plain
 
 __all__ = ["Annotation", "read_annotations"]
 
 _READ_SIZE = 1 << 18
+_LONGEST_REASON = 300
 
 
 @dataclass
@@ -73,8 +75,10 @@ def read_annotations(path: Path) -> Iterator[Annotation]:
                 yield _annotation(path, number, record)
     # gb-io raises RuntimeError for what it cannot parse, and passes on what reading the file raises.
     except (RuntimeError, OSError, EOFError, zlib.error) as error:
+        # The parser quotes lines of the file.
+        reason = " ".join(str(error).split())[:_LONGEST_REASON]
         raise DataError(
-            f"{path}: cannot be read after record {number}: {error}; "
+            f"{path}: cannot be read after record {number}: {reason}; "
             "it must be a complete GenBank flat file compressed with gzip, so fetch it again"
         ) from error
 
@@ -84,6 +88,10 @@ def _annotation(path: Path, number: int, record: gb_io.Record) -> Annotation:
     names = (record.version or record.accession or record.name or "").split()
     if not names:
         raise DataError(f"{path}: record {number} has no VERSION, ACCESSION or name; give it one")
+    if not is_plain(names[0]):
+        raise DataError(
+            f"{path}: record {number} has the name {names[0][:100]!a}, which holds control characters; fetch it again"
+        )
     annotation = Annotation(names[0])
     for feature in record.features:
         if feature.kind == "CDS":

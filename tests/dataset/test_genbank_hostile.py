@@ -1,0 +1,181 @@
+"""GenBank files that somebody made on purpose: refused or read, never the end of the process."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nucpro.dataset.bounds import LONGEST_LINE, MOST_NESTED, BoundedStream
+from nucpro.dataset.genbank import Annotation, read_annotations
+from nucpro.errors import DataError
+from nucpro.text import is_plain
+
+PEAK = 64 << 20
+"""Bytes that refusing a file may take above what the interpreter and its modules have."""
+RECORD = b"""LOCUS       NC_1                60 bp    DNA     circular BCT 01-JAN-1970
+DEFINITION  made for a test.
+ACCESSION   NC_1
+VERSION     NC_1.3
+FEATURES             Location/Qualifiers
+     CDS             %s
+                     /note="%s"
+                     /translation="MAAAAK"
+ORIGIN
+        1 acgtacgtac acgtacgtac acgtacgtac acgtacgtac acgtacgtac acgtacgtac
+//
+"""
+GOOD = Annotation("NC_1.3", {1: ["MAAAAK"]}, cds=1)
+
+
+def record(location: bytes = b"1..20", note: bytes = b"x") -> bytes:
+    return RECORD % (location, note)
+
+
+def nested(word: bytes, depth: int, *, wrapped: bool = False) -> bytes:
+    text = (word + b"(") * depth + b"1..20" + b")" * depth
+    if not wrapped:
+        return text
+    return (b"\n" + b" " * 21).join(text[start : start + 58] for start in range(0, len(text), 58))
+
+
+def read(folder: Path, content: bytes, *, packed: bool = True) -> list[Annotation]:
+    path = folder / "a.genomic.gbff.gz"
+    path.write_bytes(gzip.compress(content, 1) if packed else content)
+    return list(read_annotations(path))
+
+
+def refusal(folder: Path, content: bytes, *, packed: bool = True) -> str:
+    with pytest.raises(DataError) as caught:
+        read(folder, content, packed=packed)
+    message = str(caught.value)
+    assert message.startswith(f"{folder / 'a.genomic.gbff.gz'}: ")
+    assert is_plain(message)
+    assert len(message) < 1000
+    return message
+
+
+@pytest.mark.parametrize("word", [b"complement", b"join", b"order", b"one-of", b"bond", b"join(1..2,join"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_deeply_nested_locations_do_not_end_the_process(word: bytes, wrapped: bool, tmp_path: Path) -> None:
+    """The parser's own recursion overflows the stack, which no Python code could catch."""
+    content = record(nested(word, 100_000, wrapped=wrapped))
+    assert "a location has more than 100 brackets inside each other" in refusal(tmp_path, record() + content)
+
+
+def test_nesting_up_to_the_limit_is_read(tmp_path: Path) -> None:
+    (found,) = read(tmp_path, record(nested(b"complement", MOST_NESTED)))
+    assert found == GOOD
+    assert "more than 100 brackets" in refusal(tmp_path, record(nested(b"complement", MOST_NESTED + 1)))
+
+
+def test_brackets_in_notes_and_long_joins_are_no_nesting(tmp_path: Path) -> None:
+    parts = b",".join(b"complement(%d..%d)" % (start, start) for start in range(1, 60))
+    content = record(b"join(" + parts + b")", b"(" * 90) * 3000
+    assert len(read(tmp_path, content)) == 3000
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1 << 18])
+def test_the_stream_counts_across_its_pieces(size: int) -> None:
+    content = record(nested(b"join", MOST_NESTED + 1, wrapped=True))
+    with pytest.raises(OSError, match="more than 100 brackets"):
+        io.BufferedReader(BoundedStream(io.BytesIO(content)), size).readlines()
+    good = record(nested(b"join", MOST_NESTED, wrapped=True)) * 3
+    assert io.BufferedReader(BoundedStream(io.BytesIO(good)), size).read() == good
+
+
+@pytest.mark.parametrize("place", ["in a note", "in front", "at the end"])
+def test_a_line_without_an_end_is_refused(place: str, tmp_path: Path) -> None:
+    line = b"A" * (LONGEST_LINE + 1)
+    content = {
+        "in a note": record(note=line),
+        "in front": line + record(),
+        "at the end": record() + line,
+    }[place]
+    assert "a line has more than 1,048,576 bytes" in refusal(tmp_path, content)
+
+
+def test_lines_of_a_long_qualifier_are_read(tmp_path: Path) -> None:
+    assert read(tmp_path, record(note=b"A" * 900_000) * 2) == [GOOD, GOOD]
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from nucpro.dataset.genbank import read_annotations
+from nucpro.errors import DataError
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit = pages * resource.getpagesize() + int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    list(read_annotations(Path(sys.argv[2])))
+except DataError as error:
+    print(error)
+"""
+
+
+def test_a_line_of_a_gigabyte_is_refused_in_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.genomic.gbff.gz"
+    # Equal parts of gzip behind each other are one file: a gigabyte costs nothing to write.
+    path.write_bytes(gzip.compress(record()[:-3]) + gzip.compress(b"A" * 10_000_000) * 100)
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(PEAK), path], capture_output=True, text=True, check=True
+    )
+    assert "cannot be read after record 0: a line has more than 1,048,576 bytes" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (record().replace(b"MAAAAK", b"\xff\xfe"), "parser failed"),
+        (b"\xef\xbb\xbf" + record(), "parser failed"),
+        (record()[:200], "parser failed"),
+        (bytes(1000), "parser failed"),
+    ],
+    ids=["no UTF-8", "byte order mark", "cut short", "zeros"],
+)
+def test_files_that_are_refused(content: bytes, text: str, tmp_path: Path) -> None:
+    assert text in refusal(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("content", "count"),
+    [
+        (b"", 0),
+        (record() + b"\n\n", 1),
+        (record()[:-1], 1),
+        (record(note=b"\x1b[2J"), 1),
+        (record(b"1..99999999999999999999999"), 1),
+    ],
+    ids=[
+        "empty",
+        "empty lines at the end",
+        "no line feed at the end",
+        "escapes in a note",
+        "position of 77 bits",
+    ],
+)
+def test_files_that_are_read(content: bytes, count: int, tmp_path: Path) -> None:
+    assert read(tmp_path, content) == [GOOD] * count
+
+
+def test_windows_line_ends(tmp_path: Path) -> None:
+    content = record().replace(b"\n", b"\r\n")
+    assert read(tmp_path, content)[0].record == "NC_1.3"
+
+
+@pytest.mark.parametrize("cut", [1, 5, 9, 20, 100])
+def test_gzip_that_was_cut_short(cut: int, tmp_path: Path) -> None:
+    packed = gzip.compress(record() * 99, 1)
+    assert "cannot be read after record" in refusal(tmp_path, packed[:-cut], packed=False)
+
+
+def test_the_name_of_a_record_cannot_steer_a_terminal(tmp_path: Path) -> None:
+    content = record().replace(b"NC_1.3", b"NC\x1b[2J.3")
+    assert "record 1 has the name 'NC\\x1b[2J.3', which holds control characters" in refusal(
+        tmp_path, content
+    )
