@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nucpro.layout import CATEGORIES, DataFolder, category_of, natural_key, split_number
+from nucpro.layout import CATEGORIES, DataFolder, Source, category_of, natural_key, split_number
 
 ODD = [
     "my.family.fa",
