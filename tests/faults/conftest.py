@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from scenarios import Scenario
+from scenarios import Baseline, Scenario, baseline
 
 from folders import Frame, add_source, arguments
 
@@ -63,3 +63,23 @@ def split(tmp_path_factory: pytest.TempPathFactory, frames: dict[str, list[Frame
     for name in ("viral.1.1", "bacteria.1.1"):
         add_source(start, name, frames[name][:9], split=False)
     return Scenario(start, lambda data: ["split", str(data), "--sequences-per-file", "4"])
+
+
+@pytest.fixture(scope="session")
+def extracting(extract: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Baseline:
+    return baseline(extract, tmp_path_factory.mktemp("extracting"))
+
+
+@pytest.fixture(scope="session")
+def embedding(embed_dna: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Baseline:
+    return baseline(embed_dna, tmp_path_factory.mktemp("embedding"))
+
+
+@pytest.fixture(scope="session")
+def building(dataset: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Baseline:
+    return baseline(dataset, tmp_path_factory.mktemp("building"))
+
+
+@pytest.fixture(scope="session")
+def splitting(split: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Baseline:
+    return baseline(split, tmp_path_factory.mktemp("splitting"))

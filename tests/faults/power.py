@@ -19,9 +19,9 @@ CALLS = (
     "openat,creat,write,pwrite64,writev,fsync,fdatasync,rename,renameat,renameat2,link,linkat,symlink,symlinkat,"
     "unlink,unlinkat,rmdir,mkdir,mkdirat,ftruncate,truncate"
 )
-_LINE = re.compile(r"^(\d+) (\w+)\((.*)\) += (-?\d+)")
-_UNFINISHED = re.compile(r"^(\d+) (\w+\(.*) <unfinished \.\.\.>$")
-_RESUMED = re.compile(r"^(\d+) <\.\.\. \w+ resumed>(.*)$")
+_LINE = re.compile(r"^(\d+) +(\w+)\((.*)\) += (-?\d+)")
+_UNFINISHED = re.compile(r"^(\d+) +(\w+\(.*) <unfinished \.\.\.>$")
+_RESUMED = re.compile(r"^(\d+) +<\.\.\. \w+ resumed>(.*)$")
 _TEXT = re.compile(r'(?:(?:\d+|AT_FDCWD)<([^>]*)>|"([^"]*)")')
 
 

@@ -35,31 +35,28 @@ class Scenario:
     command: Callable[[Path], list[str]]
 
     def struck(
-        self,
-        data: Path,
-        point: str,
-        *,
-        prefix: str | None = None,
-        before: Sequence[str] = (),
-        **environment: str,
+        self, data: Path, point: str, *, before: Sequence[str] = (), **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run the command in a process of its own, with a fault at a point (see ``strike.py``)."""
-        command = [*before, *self.strike_command(data, point, prefix)]
         # The mark is inherited by worker processes, so that they can be told from all others.
         marked = {**os.environ, "STARTED_FOR": str(data), **environment}
+        command = [*before, *self.strike_command(data, point)]
         return subprocess.run(
             command, capture_output=True, text=True, check=False, env=marked, timeout=300, errors="replace"
         )
 
-    def strike_command(self, data: Path, point: str, prefix: str | None = None) -> list[str]:
-        return [sys.executable, str(STRIKE), prefix or str(data), point, *self.command(data)]
+    def strike_command(self, data: Path, point: str) -> list[str]:
+        return [sys.executable, str(STRIKE), str(data), point, *self.command(data)]
 
-    def events(self, data: Path, who: str, *, prefix: str | None = None) -> int:
-        """Number of events of an undisturbed run; of the worker with the most of them."""
-        result = self.struck(data, f"{who}:0:SIGKILL", prefix=prefix)
+    def events(self, data: Path) -> dict[str, int]:
+        """Numbers of events of an undisturbed run by who counts them; of the worker with the most of them."""
+        result = self.struck(data, "all:0:none")
         assert result.returncode == 0, result.stderr
-        counts = Path(f"{prefix or data}.events")
-        most = max(int(path.read_text()) for path in counts.glob(f"{who}-*"))
+        counts = Path(f"{data}.events")
+        most: dict[str, int] = {}
+        for path in counts.iterdir():
+            who = path.name.partition("-")[0]
+            most[who] = max(most.get(who, 0), int(path.read_text()))
         shutil.rmtree(counts)
         return most
 
@@ -75,11 +72,11 @@ class Baseline:
     scenario: Scenario
     initial: dict[str, bytes]
     final: dict[str, bytes]
-    events: int
+    events: dict[str, int]
 
-    def point(self, part: int, parts: int) -> int:
-        """Middle of one of ``parts`` equal parts of all events."""
-        return 1 + (2 * part + 1) * (self.events - 1) // (2 * parts)
+    def point(self, who: str, part: int, parts: int, *, share: float = 1.0) -> str:
+        """Middle of one of ``parts`` equal parts of all events, or of the first share of them."""
+        return f"{who}:{1 + int((2 * part + 1) * share * (self.events[who] - 1)) // (2 * parts)}"
 
     def require_whole_files(self, data: Path) -> None:
         """Whatever has its final name is whole: the new file, or the old one that it will replace."""
@@ -93,11 +90,11 @@ class Baseline:
         assert leftovers(data) == []
 
 
-def baseline(scenario: Scenario, folder: Path, who: str = "main", prefix: str = "") -> Baseline:
-    """Run a scenario undisturbed in a new folder; ``prefix`` narrows the events to a part of it."""
+def baseline(scenario: Scenario, folder: Path) -> Baseline:
+    """Run a scenario undisturbed in a new folder."""
     data = copied(scenario.start, folder / "data")
     initial = state(data)
-    events = scenario.events(data, who, prefix=f"{data}{prefix}" if prefix else None)
+    events = scenario.events(data)
     return Baseline(scenario, initial, state(data), events)
 
 

@@ -1,18 +1,22 @@
 """Run ``nucpro`` and let a fault happen at the N-th event of this process or of one of its workers.
 
-    python strike.py PREFIX WHO:N:FAULT ARGUMENTS...
+    python strike.py FOLDER WHO:N:FAULT ARGUMENTS...
 
 Events are what the interpreter reports to audit hooks (files opened, renamed, removed, folders made and
-listed), and both sides of every ``fsync``; counted over all threads of a process. Those count whose path
-begins with PREFIX, a data folder or a part of it; with WHO ``start`` every event from the first import on.
+listed), and both sides of every ``fsync``; counted over all threads of a process. WHO says which count:
 
-WHO is ``main``, ``worker`` (each worker process counts on its own) or ``start``. FAULT is a signal, or one of
+- ``main``: those of this process in the data folder FOLDER;
+- ``record``: of these, those of the files that record what is done;
+- ``worker``: those of a worker process in the folder; each worker counts on its own;
+- ``start``: all of this process from the first import on.
+
+FAULT is a signal, or one of
 
 - ``fill``: everything that is free on the file system is taken;
 - ``forbid``: no folder may be written any more;
 - ``freeze``: the folder becomes a read-only mount.
 
-With N = 0 nothing happens, and each process writes its number of events to ``PREFIX.events/WHO-PROCESS``.
+With ``all:0:none`` nothing happens, and each process writes its numbers of events to ``FOLDER.events/WHO-PROCESS``.
 """
 
 from __future__ import annotations
@@ -39,46 +43,54 @@ FILLER = "filler"
 
 
 class Counter:
-    """Counts events, and strikes at one of them."""
+    """Counts events of one kind, and strikes at one of them."""
 
-    def __init__(self, prefix: str, who: str, strike_at: int, strike: Callable[[], object]) -> None:
-        self.prefix = prefix
+    def __init__(self, folder: str, who: str, strike_at: int, strike: Callable[[], object]) -> None:
+        self.folder = folder
+        self.prefix = {"record": f"{folder}/.extraction_", "start": ""}.get(who, folder)
+        self.watched = WATCHED | {"import"} if who == "start" else WATCHED
         self.who = who
         self.strike_at = strike_at
         self.strike = strike
         self.count = 0
         self._lock = threading.RLock()
+        self._reporting = False
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        everything = self.who == "start" and (event in WATCHED or event == "import")
-        if everything or (
-            event in WATCHED and any(str(part).startswith(self.prefix) for part in arguments[:2])
-        ):
+        if event in self.watched and any(str(part).startswith(self.prefix) for part in arguments[:2]):
             self.happened()
 
     def happened(self) -> None:
         with self._lock:
+            if self._reporting:
+                return
             self.count += 1
             struck = self.count == self.strike_at
+            if self.who == "worker" and self.strike_at == 0:
+                # A worker may end at any time.
+                self.report()
         if struck:
             self.strike()
 
     def report(self) -> None:
         """Write down how many events there were."""
-        folder = Path(f"{self.prefix}.events")
+        self._reporting = True
+        folder = Path(f"{self.folder}.events")
         folder.mkdir(exist_ok=True)
         (folder / f"{self.who}-{os.getpid()}").write_text(str(self.count))
+        self._reporting = False
 
     def watch(self) -> None:
         sys.addaudithook(self)
-        sync = os.fsync
+        if self.who != "record":
+            sync = os.fsync
 
-        def watched_sync(descriptor: int) -> None:
-            self.happened()
-            sync(descriptor)
-            self.happened()
+            def watched_sync(descriptor: int) -> None:
+                self.happened()
+                sync(descriptor)
+                self.happened()
 
-        os.fsync = watched_sync
+            os.fsync = watched_sync
 
 
 def fill(folder: Path) -> None:
@@ -117,46 +129,35 @@ def send(sign: signal.Signals) -> None:
 FAULTS = {"fill": fill, "forbid": forbid, "freeze": freeze}
 
 
-def counter_of(prefix: str, point: str) -> Counter:
+def counters(folder: str, point: str, mine: tuple[str, ...]) -> list[Counter]:
+    """Counters that a process needs which counts these kinds."""
     who, number, fault = point.split(":")
-    kind = WorkerCounter if who == "worker" and int(number) == 0 else Counter
-    if fault in FAULTS:
-        return kind(prefix, who, int(number), lambda: FAULTS[fault](Path(prefix)))
-    return kind(prefix, who, int(number), lambda: send(signal.Signals[fault]))
+    if who == "all":
+        return [Counter(folder, one, 0, lambda: None) for one in mine]
+    strike = (
+        (lambda: FAULTS[fault](Path(folder))) if fault in FAULTS else (lambda: send(signal.Signals[fault]))
+    )
+    return [Counter(folder, who, int(number), strike)] if who in mine else []
 
 
-def main(counter: Counter, arguments: list[str]) -> None:
+def main(folder: str, point: str, arguments: list[str]) -> None:
     # Workers are told the arguments of the program; they find the point in this one.
-    os.environ[POINT] = "\n".join(sys.argv[1:3])
+    os.environ[POINT] = f"{folder}\n{point}"
     sys.argv[1:] = arguments
-    if counter.who != "worker":
+    watching = counters(folder, point, ("main", "record", "start"))
+    for counter in watching:
         counter.watch()
     from nucpro.__main__ import entry
 
     entry()
-    if counter.strike_at == 0 and counter.who != "worker":
-        counter.report()
-
-
-class WorkerCounter(Counter):
-    """Counter of a worker process: it may end at any time, so each event is reported at once."""
-
-    def happened(self) -> None:
-        with self._lock:
-            if self.reporting:
-                return
-            super().happened()
-            self.reporting = True
-            self.report()
-            self.reporting = False
-
-    reporting = False
+    if point.startswith("all:"):
+        for counter in watching:
+            counter.report()
 
 
 if __name__ == "__main__":
-    main(counter_of(sys.argv[1], sys.argv[2]), sys.argv[3:])
+    main(sys.argv[1], sys.argv[2], sys.argv[3:])
 elif __name__ == "__mp_main__":
     # Worker processes import the program that was started under this name.
-    counter = counter_of(*os.environ[POINT].split("\n"))
-    if counter.who == "worker":
+    for counter in counters(*os.environ[POINT].split("\n"), ("worker",)):
         counter.watch()
