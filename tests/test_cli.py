@@ -28,6 +28,7 @@ COMMANDS = [
     "extract",
     "validate",
     "status",
+    "export",
     "embed",
     "fetch-models",
 ]

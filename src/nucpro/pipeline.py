@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from nucpro import lock
 from nucpro.dna_job import DnaJob
-from nucpro.errors import ValidationError
+from nucpro.errors import PreflightError, ValidationError
+from nucpro.export import Exported, export
 from nucpro.job import Progress
 from nucpro.options import Options
 from nucpro.protein_job import ProteinJob
 from nucpro.summary import Statistics, discovery_lines, outside_lines, state_lines
 from nucpro.validation import FileVerdict, ValidationTask, expected_width, validate_file
 
-__all__ = ["embed_dna", "make_dna_first", "run", "status", "validate_folder"]
+__all__ = ["embed_dna", "export_folder", "make_dna_first", "run", "status", "validate_folder"]
 
 Show = Callable[[Progress], Any]
 
@@ -118,6 +120,32 @@ def validate_folder(options: Options) -> list[FileVerdict]:
         verdicts = list(job.workers.map(validate_file, [ValidationTask(pair, width) for pair in pairs]))
         job.judge(verdicts, width)
         return verdicts
+
+
+def export_folder(options: Options, format_name: str, output: Path | None = None) -> Exported:
+    """Export the merged rows of the selected files; changes nothing of them, and loads no model.
+
+    Parameters
+    ----------
+    options : Options
+        The folder, the number of sequences a file and the selection.
+    format_name : str
+        One of :data:`nucpro.export.FORMATS`.
+    output : Path, optional
+        Folder to write; by default one named after the format, below ``export`` in the data folder.
+
+    Raises
+    ------
+    PreflightError
+        The data folder holds no full viral file, or half-made split folders.
+    NucproError
+        See :func:`nucpro.export.export`.
+    """
+    with ProteinJob(replace(options, dry_run=True), needs_model=False) as job:
+        pairs = job.discover().pairs
+        if job.census.problems:
+            raise PreflightError(job.census.problems)
+        return export(pairs, output or job.folder.exports / format_name, format_name, job.workers)
 
 
 def status(options: Options) -> list[str]:

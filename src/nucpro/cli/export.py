@@ -1,0 +1,41 @@
+"""``nucpro export``: the merged vectors as rows for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nucpro.cli.arguments import add_data_dir, add_selection
+from nucpro.cli.console import say
+from nucpro.export import FORMATS
+from nucpro.options import Options
+from nucpro.pipeline import export_folder
+
+__all__ = ["add_to"]
+
+
+def add_to(subparsers: Any) -> None:
+    """Add the command to the parser of ``nucpro``."""
+    parser = subparsers.add_parser(
+        "export",
+        help="write the merged vectors as Parquet, safetensors or NumPy files",
+        description="Write the rows of all selected merged files as shards, one a file, with a manifest and "
+        "SHA-256 sums. Run again after an interruption, it continues; run again later, it brings the folder up to "
+        "date.",
+    )
+    add_data_dir(parser)
+    parser.add_argument("--to", required=True, choices=list(FORMATS), help="format of the shards")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="OUT", help="folder to write (default: DATA/export/FORMAT)"
+    )
+    add_selection(parser)
+    parser.set_defaults(run=_run, log_file=lambda _: None)
+
+
+def _run(arguments: dict[str, Any]) -> None:
+    format_name, output = arguments.pop("to"), arguments.pop("output")
+    made = export_folder(Options.of(arguments), format_name, output)
+    say(
+        f"{made.folder}: {made.rows} rows of width {made.width} in {made.shards} files, "
+        f"{made.bytes / 1e9:.2f} GB; {made.made} written now"
+    )

@@ -1,0 +1,13 @@
+"""Merged vectors as rows that other programs open: Parquet, safetensors or NumPy shards.
+
+Merged files of a data folder come in, a folder of shards with a manifest and checksums goes out. Nothing here
+imports torch.
+"""
+
+from __future__ import annotations
+
+from nucpro.export.exporting import Exported, export
+from nucpro.export.formats import FORMATS
+from nucpro.export.rows import Place, place_of
+
+__all__ = ["FORMATS", "Exported", "Place", "export", "place_of"]

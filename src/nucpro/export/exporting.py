@@ -1,0 +1,198 @@
+"""From the merged files of a data folder to a folder of shards: one file a time and worker, whole or not at all.
+
+Pairs come from the selection of :mod:`nucpro.job`, bytes from :mod:`nucpro.export.formats`; what is known goes to
+:mod:`nucpro.export.manifest`. A run that was killed is simply run again: a shard stays if it and the merged file it
+was made from still have the SHA-256 that was recorded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nucpro import lock
+from nucpro.errors import DimensionError, PreflightError
+from nucpro.export.formats import FORMATS, require_installed
+from nucpro.export.manifest import Ledger, Shard
+from nucpro.export.rows import rows_of
+from nucpro.layout import ExportFolder, FilePair
+from nucpro.preflight import space_problems, writing_problems
+from nucpro.store import make_folder, remove_temporaries, write_bytes
+from nucpro.workers import Workers
+
+__all__ = ["Exported", "export"]
+
+logger = logging.getLogger(__name__)
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export left behind.
+
+    Parameters
+    ----------
+    folder : Path
+        Where it lies.
+    rows, width : int
+        Shape of all vectors together.
+    shards, made : int
+        Files in all, and those of them that this run wrote.
+    bytes : int
+        Size of all shards.
+    """
+
+    folder: Path
+    rows: int
+    width: int
+    shards: int
+    made: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One pair, for a worker: what to make, where, and what is known to lie there."""
+
+    pair: FilePair
+    name: str
+    path: Path
+    format_name: str
+    known: Shard | None
+
+
+def export(pairs: Sequence[FilePair], folder: Path, format_name: str, workers: Workers) -> Exported:
+    """Write the merged rows of file pairs as shards, one a pair, with a manifest and checksums.
+
+    Parameters
+    ----------
+    pairs : sequence of FilePair
+        In the order of the manifest; each must have its merged file.
+    folder : Path
+        New, empty, or of an earlier export to the same format, which is continued or brought up to date.
+    format_name : str
+        One of :data:`nucpro.export.FORMATS`.
+    workers : Workers
+        Where files are read and written; each holds one in memory.
+
+    Returns
+    -------
+    Exported
+        Totals of what lies there now.
+
+    Raises
+    ------
+    UsageError
+        The format is unknown, or its package is not installed.
+    PreflightError
+        Merged files are missing, or the folder cannot be used: all problems at once.
+    StoreError
+        A merged file is damaged, or a shard cannot be written.
+    DimensionError
+        Merged files differ in width.
+    """
+    suffix = require_installed(format_name).suffix
+    target = ExportFolder(folder)
+    tasks = _tasks(pairs, target, format_name, suffix)
+    make_folder(folder)
+    with lock.hold(target.lock):
+        ledger = Ledger(target, format_name)
+        tasks = [replace(task, known=ledger.shards.get(task.name)) for task in tasks]
+        made = _make_all(tasks, target, ledger, workers)
+    shards = list(ledger.shards.values())
+    return Exported(
+        folder=folder,
+        rows=sum(shard.rows for shard in shards),
+        width=shards[0].width,
+        shards=len(shards),
+        made=made,
+        bytes=sum(shard.bytes for shard in shards),
+    )
+
+
+def _tasks(pairs: Sequence[FilePair], target: ExportFolder, format_name: str, suffix: str) -> list[_Task]:
+    """Check everything that can be checked before anything is written."""
+    names = [target.shard_of(pair, suffix) for pair in pairs]
+    tasks = [
+        _Task(pair, name, target.path_of(name), format_name, None)
+        for pair, name in zip(pairs, names, strict=True)
+    ]
+    missing = [pair.merged for pair in pairs if not pair.merged.is_file()]
+    problems = [] if pairs else ["no file pairs to export; choose some with --host-selection"]
+    if missing:
+        shown = ", ".join(map(str, missing[:_SHOWN])) + (", …" if len(missing) > _SHOWN else "")
+        problems.append(f"{len(missing)} merged files are missing; make them with nucpro extract: {shown}")
+    problems += writing_problems([target.root])
+    if not missing:
+        write = sum(pair.merged.stat().st_size for pair in pairs)
+        there = sum(task.path.stat().st_size for task in tasks if task.path.is_file())
+        problems += space_problems({target.root: (write, there)})
+    if problems:
+        raise PreflightError(problems)
+    # Raises where the folder holds something else, before a lock file is put into it.
+    Ledger(target, format_name)
+    return tasks
+
+
+def _make_all(tasks: list[_Task], target: ExportFolder, ledger: Ledger, workers: Workers) -> int:
+    """Make what is not there as it must be; the number of shards that were written."""
+    for folder in sorted({target.root, *(task.path.parent for task in tasks)}):
+        make_folder(folder)
+        remove_temporaries(folder)
+    names = [task.name for task in tasks]
+    kept = {name for name in workers.map(_kept, tasks) if name is not None}
+    to_make = [task for task in tasks if task.name not in kept]
+    if not to_make and ledger.is_complete and set(ledger.shards) == set(names):
+        return 0
+    ledger.begin(names, kept)
+    for number, shard in enumerate(workers.map(_make, to_make), start=len(tasks) - len(to_make) + 1):
+        _require_width(shard, ledger)
+        ledger.add(shard)
+        logger.info("[%d/%d] Exported %s (%d rows)", number, len(tasks), shard.source, shard.rows)
+    ledger.finish(names)
+    return len(to_make)
+
+
+def _kept(task: _Task) -> str | None:
+    """Name of a shard that lies there as it was written, from the merged file that lies there now; else None."""
+    if task.known is not None:
+        with suppress(FileNotFoundError):
+            if (_digest(task.path), _digest(task.pair.merged)) == (
+                task.known.sha256,
+                task.known.source_sha256,
+            ):
+                return task.name
+    return None
+
+
+def _make(task: _Task) -> Shard:
+    rows = rows_of(task.pair)
+    written = write_bytes(task.path, FORMATS[task.format_name].encode(rows))
+    return Shard(
+        shard=task.name,
+        source=rows.source,
+        source_sha256=rows.digest,
+        rows=len(rows.ids),
+        width=rows.vectors.shape[1],
+        label=rows.label,
+        category=rows.category,
+        bytes=written.size,
+        sha256=written.digest,
+    )
+
+
+def _require_width(shard: Shard, ledger: Ledger) -> None:
+    first = next(iter(ledger.shards.values()), shard)
+    if shard.width != first.width:
+        what = f"{shard.source}: width of its vectors, where {first.source} has the other; run nucpro extract again"
+        raise DimensionError(what, first.width, shard.width)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,203 @@
+"""What is known about the shards of an export: a journal while it is made, a manifest and checksums when it is done.
+
+Facts come from :mod:`nucpro.export.exporting`. The manifest is there only while the export is complete; whoever
+reads the folder needs nothing else to check it (``sha256sum -c SHA256SUMS``). Neither holds times: equal work
+gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from nucpro.errors import PreflightError
+from nucpro.layout import CLASS_NAMES, ExportFolder
+from nucpro.store import cannot_write, write_bytes
+
+__all__ = ["Ledger", "Shard"]
+
+_FORMAT = 1
+_COLUMNS = "id, label, category, record, chunk, frame, source, row, vector"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One exported file.
+
+    Parameters
+    ----------
+    shard : str
+        Its path below the folder of the export.
+    source, source_sha256 : str
+        Path of the merged file below the data folder, and SHA-256 of its bytes.
+    rows, width : int
+        Shape of its vectors.
+    label : int
+        1 for viral, 0 for host.
+    category : str
+        Category of all its rows.
+    bytes : int
+        Size of the shard.
+    sha256 : str
+        SHA-256 of the shard, in hexadecimal.
+    """
+
+    shard: str
+    source: str
+    source_sha256: str
+    rows: int
+    width: int
+    label: int
+    category: str
+    bytes: int
+    sha256: str
+
+
+class Ledger:
+    """The shards that an export folder is known to hold.
+
+    Parameters
+    ----------
+    folder : ExportFolder
+        The folder of the export.
+    format_name : str
+        Format that is wanted.
+
+    Raises
+    ------
+    PreflightError
+        The folder holds an export in another format, or something else.
+    """
+
+    def __init__(self, folder: ExportFolder, format_name: str) -> None:
+        self._folder = folder
+        self._format = format_name
+        self.shards: dict[str, Shard] = {}
+        if not folder.root.is_dir():
+            return
+        found = list(self._found())
+        if not found and any(path.name != folder.lock.name for path in folder.root.iterdir()):
+            raise PreflightError(
+                [f"{folder.root}: holds files that are no export; name a new or an empty folder with -o"]
+            )
+        if others := {name for name, _ in found} - {format_name}:
+            raise PreflightError(
+                [f"{folder.root}: holds an export to {', '.join(others)}; name another folder with -o"]
+            )
+        self.shards = {shard.shard: shard for _, shard in found if shard is not None}
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether manifest and checksums are there, and nothing was begun after them."""
+        folder = self._folder
+        return folder.manifest.is_file() and folder.checksums.is_file() and not folder.journal.exists()
+
+    def begin(self, names: Collection[str], kept: Collection[str]) -> None:
+        """Say that the folder is not complete any more.
+
+        Parameters
+        ----------
+        names : collection of str
+            Shards of the export that begins; others that were written here are removed, so that readers of
+            all files of the folder do not find them.
+        kept : collection of str
+            Shards that need not be made; all others are forgotten.
+        """
+        lines = [_line(self._format, None), *(_line(self._format, shard) for shard in self.shards.values())]
+        write_bytes(self._folder.journal, b"".join(lines))
+        for path in (self._folder.manifest, self._folder.checksums):
+            path.unlink(missing_ok=True)
+        for name in self.shards.keys() - set(names):
+            self._folder.path_of(name).unlink(missing_ok=True)
+        self.shards = {name: shard for name, shard in self.shards.items() if name in kept}
+
+    def add(self, shard: Shard) -> None:
+        """Record a shard that lies on disk."""
+        self.shards[shard.shard] = shard
+        try:
+            with self._folder.journal.open("ab") as journal:
+                # The last line of a killed run may be cut: what follows begins a line of its own.
+                journal.write(b"\n" + _line(self._format, shard))
+        except OSError as error:
+            raise cannot_write(self._folder.journal, error) from error
+
+    def finish(self, names: Sequence[str]) -> None:
+        """Write checksums and manifest of the shards of an export, in their order."""
+        shards = [self.shards[name] for name in names]
+        manifest = (json.dumps(self._content(shards), indent=1, ensure_ascii=False) + "\n").encode()
+        sums = [(shard.sha256, shard.shard) for shard in shards]
+        sums.append((hashlib.sha256(manifest).hexdigest(), self._folder.manifest.name))
+        write_bytes(self._folder.checksums, "".join(_sum_line(*item) for item in sums).encode())
+        write_bytes(self._folder.manifest, manifest)
+        self._folder.journal.unlink(missing_ok=True)
+
+    def _content(self, shards: list[Shard]) -> dict[str, Any]:
+        categories: Counter[str] = Counter()
+        for shard in shards:
+            categories[shard.category] += shard.rows
+        classes = {
+            name: sum(shard.rows for shard in shards if shard.label == label)
+            for label, name in enumerate(CLASS_NAMES)
+        }
+        return {
+            "format": _FORMAT,
+            "to": self._format,
+            "columns": _COLUMNS.split(", "),
+            "rows": sum(shard.rows for shard in shards),
+            "width": shards[0].width,
+            "classes": classes,
+            "categories": dict(sorted(categories.items())),
+            "shards": [asdict(shard) for shard in shards],
+        }
+
+    def _found(self) -> Iterator[tuple[str, Shard | None]]:
+        """Formats and shards that manifest and journal tell of; what is damaged is unknown."""
+        content = _parsed(_bytes_of(self._folder.manifest))
+        if isinstance(content.get("shards"), list):
+            yield from ((str(content.get("to")), _shard(entry)) for entry in content["shards"])
+        for line in _bytes_of(self._folder.journal).splitlines():
+            entry = _parsed(line)
+            if "to" in entry:
+                yield str(entry["to"]), _shard(entry.get("shard"))
+
+
+def _line(format_name: str, shard: Shard | None) -> bytes:
+    entry = {"to": format_name, "shard": asdict(shard) if shard else None}
+    return json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+
+
+def _sum_line(digest: str, name: str) -> str:
+    """One line as ``sha256sum`` writes it, which marks names with a backslash by one in front."""
+    escaped = name.replace("\\", "\\\\")
+    return f"{'' if escaped == name else chr(92)}{digest}  {escaped}\n"
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _parsed(raw: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(raw)
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _shard(entry: object) -> Shard | None:
+    if not isinstance(entry, dict) or entry.keys() != {field.name for field in fields(Shard)}:
+        return None
+    kinds = {"rows": int, "width": int, "label": int, "bytes": int}
+    if not all(isinstance(value, kinds.get(name, str)) for name, value in entry.items()):
+        return None
+    # A path that leads out of the folder is none of ours: shards of no use are removed.
+    path = PurePosixPath(entry["shard"])
+    return None if path.is_absolute() or ".." in path.parts else Shard(**entry)
