@@ -9,13 +9,39 @@ import sys
 from collections.abc import Sequence
 
 from nucpro import __version__
-from nucpro.cli import dataset, download, embed, embed_dna, export, extract, models, split, status, validate
+from nucpro.cli import (
+    dataset,
+    download,
+    embed,
+    embed_dna,
+    export,
+    extract,
+    models,
+    predict,
+    report,
+    split,
+    status,
+    validate,
+)
 from nucpro.cli.console import Terminated, console, exit_code_of
 from nucpro.errors import NucproError
 
 __all__ = ["leave", "main"]
 
-_COMMANDS = (download, dataset, split, embed_dna, extract, validate, status, export, embed, models)
+_COMMANDS = (
+    download,
+    dataset,
+    split,
+    embed_dna,
+    extract,
+    validate,
+    status,
+    report,
+    export,
+    embed,
+    predict,
+    models,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

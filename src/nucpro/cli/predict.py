@@ -1,0 +1,127 @@
+"""``nucpro predict``: tells viral sequences from others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from nucpro.cli.arguments import add_device
+from nucpro.cli.console import say
+
+__all__ = ["add_to"]
+
+
+class _Bar(tqdm):  # type: ignore[type-arg]
+    """Progress over chunks."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            desc="Scoring", unit="chunk", unit_scale=True, disable=None, dynamic_ncols=True, delay=1e-9
+        )
+
+    def show(self, progress: Any) -> None:
+        """Move to where the run is."""
+        if self.total != progress.total:
+            self.reset(progress.total)
+            # Chunks of an earlier run say nothing about the speed of this one.
+            self.initial = self.n = progress.chunks
+        self.update(progress.chunks - self.n)
+        self.refresh()
+
+
+def add_to(subparsers: Any) -> None:
+    """Add the command to the parser of ``nucpro``."""
+    parser = subparsers.add_parser(
+        "predict",
+        help="tell viral sequences from others",
+        description="Cut sequences into chunks, embed every reading frame without a stop, and score frames, chunks and "
+        "whole sequences with a classifier that nucpro train made. Run again after an interruption, it continues.",
+    )
+    parser.add_argument("input", type=Path, metavar="INPUT", help="FASTA or FASTQ file, plain or gzip")
+    parser.add_argument(
+        "--model", type=Path, required=True, metavar="FOLDER", help="folder that nucpro train wrote"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="folder to write (default: INPUT's name + _prediction)",
+    )
+    parser.add_argument(
+        "--length", type=int, metavar="N", help="bases of a full chunk (default: as in the training data)"
+    )
+    _add_outputs(parser)
+    _add_encoders(parser)
+    add_device(parser)
+    parser.add_argument(
+        "--chunks-per-unit",
+        type=int,
+        metavar="N",
+        help="chunks that are scored and kept at a time (default: 8192 on a GPU, 256 on a CPU)",
+    )
+    parser.set_defaults(run=_run, log_file=lambda _: None)
+
+
+def _add_outputs(parser: Any) -> None:
+    parser.add_argument("--json", action="store_true", help="also write everything as one JSON document")
+    parser.add_argument(
+        "--original-names",
+        action="store_true",
+        help="also write prediction_results.txt and prediction_results_highestscore.csv, as VirNucPro does",
+    )
+    parser.add_argument(
+        "--plot",
+        dest="plots",
+        type=int,
+        nargs="?",
+        const=10,
+        default=0,
+        metavar="N",
+        help="also draw the scores along the N longest sequences (default for N: %(const)s)",
+    )
+    parser.add_argument(
+        "--replace", action="store_true", help="throw away what another prediction left in the output folder"
+    )
+
+
+def _add_encoders(parser: Any) -> None:
+    for side, revision in (("protein", "--revision"), ("dna", "--dna-revision")):
+        parser.add_argument(
+            f"--{side}-model",
+            metavar="MODEL",
+            help=f"hub id or folder of the {side} model that made the training data (default: as the classifier says)",
+        )
+        parser.add_argument(revision, help=f"revision of the {side} model on the hub")
+
+
+def _run(arguments: dict[str, Any]) -> None:
+    from nucpro.prediction import PredictionOptions, predict  # noqa: PLC0415 - imports torch
+
+    options = PredictionOptions.of(arguments)
+    with _Bar() as bar:
+        report = predict(options, bar.show)
+    counts = report.counts
+    say(
+        f"{counts['records']} sequences: {counts['viral']} viral, {counts['host']} host, "
+        f"{counts['undetermined']} undetermined (no frame to score)"
+    )
+    say(f"{counts['chunks']} chunks, {counts['chunks_without_frame']} of them without a frame to score")
+    if report.scored_frames:
+        rate = report.scored_frames / max(report.seconds, 1e-9)
+        say(f"{report.scored_frames} frames in {report.seconds:.1f} s: {rate:,.1f} frames/s")
+    for line in _warnings(counts, report.splits):
+        say(f"Warning: {line}")
+    files = ", ".join(path.relative_to(report.folder).as_posix() for path in report.files)
+    say(f"Results in {report.folder}: {files}")
+
+
+def _warnings(counts: Any, splits: int) -> list[str]:
+    found = {
+        "frames were left out because most of their residues are unknown": counts["unknown_frames"],
+        "frames were longer than an encoder reads, and were cut there": counts["cut_frames"],
+        "batches were halved after running out of memory": splits,
+    }
+    return [f"{count} {what}" for what, count in found.items() if count]

@@ -1,0 +1,185 @@
+"""Sequences of unknown origin, read one by one and cut into units of work.
+
+A FASTA or FASTQ file comes in twice: :func:`inspect` reads it before anything else happens, and says what is
+wrong with it; :func:`units_of` cuts its records into units, which go to :mod:`nucpro.prediction.frames`. A unit
+is a fixed number of neighbouring chunks, of as many records as it takes, so that many short contigs and one
+long chromosome keep a device equally busy. At most one record and the units under way are in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nucpro.dataset.chunks import Chunks, chunks_of
+from nucpro.fasta import NUCLEOTIDES, stream
+
+__all__ = ["InputFacts", "Piece", "Unit", "inspect", "units_of"]
+
+_ALLOWED = NUCLEOTIDES.encode()
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class InputFacts:
+    """What one reading of the input tells.
+
+    Parameters
+    ----------
+    records, bases : int
+        Number of records and their total length.
+    chunks : int
+        Chunks that they are cut into.
+    digest : str
+        SHA-256 over ids and upper-case sequences: line width, compression and qualities do not count.
+    problems : tuple of str
+        One message for each kind of problem, naming the first records that have it.
+    """
+
+    records: int
+    bases: int
+    chunks: int
+    digest: str
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Neighbouring chunks of one record.
+
+    Parameters
+    ----------
+    record : str
+        Id of the record.
+    length : int
+        Bases of the whole record.
+    chunks : Chunks
+        The chunks, by their positions in the record; none for a record without bases.
+    bases : bytes
+        Upper-case letters from the first chunk's start to the last chunk's end.
+    """
+
+    record: str
+    length: int
+    chunks: Chunks
+    bases: bytes
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is scored, and kept on disk, at a time.
+
+    Parameters
+    ----------
+    number : int
+        Counted from 1.
+    pieces : tuple of Piece
+        In the order of the input.
+    """
+
+    number: int
+    pieces: tuple[Piece, ...]
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks."""
+        return sum(len(piece.chunks) for piece in self.pieces)
+
+
+def inspect(path: Path, length: int) -> InputFacts:
+    """Read the input once and gather what pre-flight needs to know.
+
+    Parameters
+    ----------
+    path : Path
+        FASTA or FASTQ file, plain or gzip.
+    length : int
+        Bases of a full chunk.
+
+    Raises
+    ------
+    FastaError
+        The file cannot be parsed at all.
+    """
+    content, hashes = hashlib.sha256(), array("q")
+    records = bases = chunks = 0
+    foreign: list[str] = []
+    for name, sequence in stream(path, fastq=True):
+        content.update(b"%b\t%b\n" % (name.encode(), sequence))
+        # Eight bytes a record find ids that come twice; the ids themselves would fill the memory.
+        hashes.append(hash(name))
+        records, bases, chunks = records + 1, bases + len(sequence), chunks + -(-len(sequence) // length)
+        if len(foreign) <= _SHOWN and (letters := sequence.translate(None, _ALLOWED)):
+            foreign.append(f"{name} has {chr(letters[0])!r} at position {sequence.index(letters[0]) + 1}")
+    problems = [*_foreign_problem(path, foreign), *_duplicate_problem(path, hashes)]
+    return InputFacts(records, bases, chunks, content.hexdigest(), tuple(problems))
+
+
+def _foreign_problem(path: Path, foreign: list[str]) -> Iterator[str]:
+    if foreign:
+        shown = ", ".join(foreign[:_SHOWN]) + (" and more" if len(foreign) > _SHOWN else "")
+        yield (
+            f"{path}: letters outside {NUCLEOTIDES}: {shown}; correct or remove these records "
+            "(nucpro predict reads nucleotides, not proteins)"
+        )
+
+
+def _duplicate_problem(path: Path, hashes: array[int]) -> Iterator[str]:
+    values, times = np.unique(np.frombuffer(hashes, dtype=np.int64), return_counts=True)
+    suspects = set(values[times > 1].tolist())
+    if not suspects:
+        return
+    # Equal hashes may be different ids, so those few are compared as they are.
+    times_seen = Counter(name for name, _ in stream(path, fastq=True) if hash(name) in suspects)
+    names = [name for name, seen in times_seen.items() if seen > 1]
+    if names:
+        shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if names[_SHOWN:] else "")
+        yield (
+            f"{path}: {len(names)} ids appear more than once: {shown}; scores are told apart by id, so give "
+            "every record its own (mates of a read pair: append /1 and /2)"
+        )
+
+
+def units_of(records: Iterable[tuple[str, bytes]], length: int, chunks_per_unit: int) -> Iterator[Unit]:
+    """Cut records into chunks and group these into units.
+
+    Parameters
+    ----------
+    records : iterable of (str, bytes)
+        Ids and upper-case letters.
+    length : int
+        Bases of a full chunk; see :func:`nucpro.dataset.chunks.chunks_of`.
+    chunks_per_unit : int
+        Chunks of a unit; the last one may have fewer.
+
+    Yields
+    ------
+    Unit
+        The same units for the same input, whatever was done with it before.
+    """
+    pieces: list[Piece] = []
+    room, number = chunks_per_unit, 1
+    for name, sequence in records:
+        chunks = chunks_of(len(sequence), length)
+        while True:
+            if len(chunks) and not room:
+                yield Unit(number, tuple(pieces))
+                pieces, room, number = [], chunks_per_unit, number + 1
+            pieces.append(_piece(name, sequence, chunks.take(slice(0, room))))
+            room -= len(pieces[-1].chunks)
+            chunks = chunks.take(slice(len(pieces[-1].chunks), None))
+            if not len(chunks):
+                break
+    if pieces:
+        yield Unit(number, tuple(pieces))
+
+
+def _piece(name: str, sequence: bytes, chunks: Chunks) -> Piece:
+    span = sequence[chunks.starts[0] : chunks.ends[-1]] if len(chunks) else b""
+    return Piece(name, len(sequence), chunks, span)

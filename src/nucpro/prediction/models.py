@@ -1,0 +1,183 @@
+"""Which encoders a classifier needs, and whether those at hand are the ones that it was trained with.
+
+The card of a classifier comes in (:mod:`nucpro.classifier.model`); identified encoders go to
+:mod:`nucpro.prediction.running`, which loads them when everything else was checked. A classifier says
+something about the vectors of its own encoders only, so any others are refused.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nucpro import encoders
+from nucpro.classifier.model import CARD_NAME, Classifier, ModelCard, load
+from nucpro.encoders import FastaEncoder, Identified
+from nucpro.errors import DimensionError, ModelError, UsageError
+from nucpro.layout import Side
+from nucpro.options import DEFAULT_MODELS, Options
+from nucpro.prediction.options import PredictionOptions
+
+__all__ = ["Models", "find_models"]
+
+logger = logging.getLogger(__name__)
+
+_OPTION_NAMES = {Side.DNA: "--dna-model", Side.PROTEIN: "--protein-model"}
+
+
+@dataclass(frozen=True)
+class Models:
+    """A classifier with the encoders that it was trained with, which are not loaded yet.
+
+    Parameters
+    ----------
+    classifier : Classifier
+        On the CPU, in evaluation mode.
+    card : ModelCard
+        What is known about it.
+    card_file : Path
+        Where the card lies.
+    identified : dict of Side to Identified
+        The encoders that it needs, in the order of its columns.
+    options : Options
+        What they are loaded with.
+    """
+
+    classifier: Classifier
+    card: ModelCard
+    card_file: Path
+    identified: Mapping[Side, Identified]
+    options: Options
+
+    def load_encoders(self) -> dict[Side, FastaEncoder]:
+        """Load the encoders.
+
+        Raises
+        ------
+        ModelError
+            Weights are damaged, or were replaced since they were identified.
+        """
+        return {side: encoders.load(found, self.options) for side, found in self.identified.items()}
+
+
+def find_models(options: PredictionOptions) -> tuple[Models | None, list[str]]:
+    """Read the classifier, find its encoders and compare them with its card.
+
+    Returns
+    -------
+    models : Models or None
+        None where there are problems.
+    problems : list of str
+        What is wrong, each as a whole message.
+    """
+    try:
+        classifier, card = load(options.model)
+    except ModelError as error:
+        return None, [str(error)]
+    problems = encoders.device_problems(options.device)
+    sides = [Side(side) for side in card.sides]
+    unnamed = [side for side in sides if not _is_named(side, card, options)]
+    if unnamed:
+        return None, problems + [_unnamed(side, card, options) for side in unnamed]
+    encoding = _encoding_options(card, options)
+    identified: dict[Side, Identified] = {}
+    for side in sides:
+        try:
+            identified[side] = encoders.identify(encoding, side)
+        except (ModelError, DimensionError, UsageError) as error:
+            problems.append(str(error))
+        else:
+            problems += _other_model(identified[side], card, options.model)
+    if problems:
+        return None, problems
+    return Models(classifier, card, options.model / CARD_NAME, identified, encoding), []
+
+
+def _asked_for(side: Side, options: PredictionOptions) -> str | None:
+    return options.dna_model if side is Side.DNA else options.protein_model
+
+
+def _is_named(side: Side, card: ModelCard, options: PredictionOptions) -> bool:
+    """Whether it is clear where the encoder of a side is: a card names folders without their paths."""
+    return _asked_for(side, options) is not None or "/" in _id_of(side, card)
+
+
+def _id_of(side: Side, card: ModelCard) -> str:
+    return str((card.encoders.get(side) or {}).get("id", ""))
+
+
+def _unnamed(side: Side, card: ModelCard, options: PredictionOptions) -> str:
+    name = _id_of(side, card)
+    known = f"from a folder called {name!r}" if name else "by nobody knows what: its files did not say"
+    return (
+        f"{options.model}: the {side} vectors that it was trained on were made {known}; "
+        f"give that model with {_OPTION_NAMES[side]}"
+    )
+
+
+def _encoding_options(card: ModelCard, options: PredictionOptions) -> Options:
+    """Options under which the encoders make vectors as those of the training data."""
+    made_by = {side: card.encoders.get(side) or {} for side in Side}
+    names = {side: _asked_for(side, options) or _id_of(side, card) or DEFAULT_MODELS[side] for side in Side}
+    revisions = {Side.DNA: options.dna_revision, Side.PROTEIN: options.revision}
+    for side in Side:
+        if _asked_for(side, options) is None and revisions[side] is None:
+            revisions[side] = made_by[side].get("revision")
+    return Options(
+        protein_model=names[Side.PROTEIN],
+        revision=revisions[Side.PROTEIN],
+        dna_model=names[Side.DNA],
+        dna_revision=revisions[Side.DNA],
+        device=options.device,
+        precision=_precision(made_by, options),
+        token_dropout={True: "on", False: "off"}.get(made_by[Side.PROTEIN].get("token_dropout"), "auto"),  # type: ignore[arg-type]
+        tokens_per_batch=options.tokens_per_batch,
+    )
+
+
+def _precision(made_by: Mapping[Side, Mapping[str, Any]], options: PredictionOptions) -> str:
+    """Precision of the training data where nothing else is asked for; a CPU computes in fp32."""
+    if options.precision != "auto" or options.device == "cpu":
+        return options.precision
+    return str(made_by[Side.PROTEIN].get("precision") or made_by[Side.DNA].get("precision") or "auto")
+
+
+def _other_model(found: Identified, card: ModelCard, model: Path) -> list[str]:
+    """Why an encoder is not the one that a classifier was trained with."""
+    side, own = found.side, found.recipe.made_by
+    if found.recipe.width != card.widths[side]:
+        return [
+            f"{model}: takes {card.widths[side]} {side} columns, {own['id']} gives {found.recipe.width}; "
+            f"give the model that made its training data with {_OPTION_NAMES[side]}"
+        ]
+    trained = card.encoders.get(side)
+    if trained is None:
+        logger.warning(
+            "%s does not say what made the %s vectors that it was trained on; scores mean something only if it was %s",
+            model,
+            side,
+            own["id"],
+        )
+        return []
+    difference = found.recipe.other_model(trained)
+    if difference is not None:
+        return [
+            f"{model}: its {side} training data ({_described(trained)}) was {difference}, as {_described(own)} is; "
+            f"give the model that made its training data with {_OPTION_NAMES[side]}"
+        ]
+    if trained.get("precision") != own["precision"]:
+        logger.warning(
+            "%s was trained on %s vectors in %s, these are made in %s: scores differ by rounding",
+            model,
+            side,
+            trained.get("precision"),
+            own["precision"],
+        )
+    return []
+
+
+def _described(made_by: Mapping[str, Any]) -> str:
+    return f"{made_by.get('id')}, weights {str(made_by.get('weights_sha256'))[:12]}…"

@@ -1,0 +1,105 @@
+"""Options of a prediction: one frozen record, validated once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from nucpro.errors import UsageError
+
+__all__ = ["DEFAULT_PLOTS", "PredictionOptions"]
+
+DEFAULT_PLOTS = 10
+"""Pictures that are drawn where their number is not given."""
+
+_COMPRESSED = ".gz"
+_FORMATS = (".fasta", ".fa", ".fna", ".ffn", ".fas", ".fastq", ".fq")
+
+
+@dataclass(frozen=True)
+class PredictionOptions:
+    """Options of ``nucpro predict``.
+
+    Parameters
+    ----------
+    input : Path
+        FASTA or FASTQ file, plain or gzip.
+    model : Path
+        Folder that ``nucpro train`` wrote.
+    output : Path, optional
+        Folder for the result; by default beside the input, with its name and ``_prediction``.
+    length : int, optional
+        Bases of a full chunk; by default that of the classifier's training data.
+    protein_model, dna_model : str, optional
+        Hub id or folder of the encoders; by default those that the classifier names.
+    revision, dna_revision : str, optional
+        Their revisions on the hub.
+    device, precision : str
+        As in :class:`nucpro.options.Options`; ``auto`` is the precision of the training data on a GPU.
+    tokens_per_batch : int, optional
+        Token budget of a batch.
+    chunks_per_unit : int, optional
+        Chunks that are scored and kept at a time; the default depends on the class of device only.
+    json : bool
+        Also write everything as one JSON document.
+    original_names : bool
+        Also write the two files that VirNucPro writes, by its names.
+    plots : int
+        Draw so many of the longest sequences.
+    replace : bool
+        Throw away what another prediction left in the output folder.
+
+    Raises
+    ------
+    UsageError
+        A value that is not allowed.
+    """
+
+    input: Path
+    model: Path
+    output: Path | None = None
+    length: int | None = None
+    protein_model: str | None = None
+    dna_model: str | None = None
+    revision: str | None = None
+    dna_revision: str | None = None
+    device: str = "cuda"
+    precision: str = "auto"
+    tokens_per_batch: int | None = None
+    chunks_per_unit: int | None = None
+    json: bool = False
+    original_names: bool = False
+    plots: int = 0
+    replace: bool = False
+
+    def __post_init__(self) -> None:
+        lowest = {"length": 3, "chunks_per_unit": 1, "plots": 0}
+        for name, least in lowest.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"--{name.replace('_', '-')} is {value}; allowed: {least} or more")
+
+    @property
+    def folder(self) -> Path:
+        """Folder for the result."""
+        if self.output is not None:
+            return self.output
+        name = self.input.name.removesuffix(_COMPRESSED)
+        suffix = next((suffix for suffix in _FORMATS if name.endswith(suffix)), "")
+        return self.input.with_name(f"{name.removesuffix(suffix) or name}_prediction")
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Build from parsed arguments; keys that are no options are refused.
+
+        Raises
+        ------
+        UsageError
+            An unknown key or a value that is not allowed.
+        """
+        unknown = values.keys() - {field.name for field in fields(cls)}
+        if unknown:
+            raise UsageError(f"unknown options: {', '.join(sorted(unknown))}")
+        return cls(**values)

@@ -1,0 +1,109 @@
+"""Pictures of scores along sequences.
+
+Records come from the tables (:mod:`nucpro.prediction.tables`); one PNG file a record goes to the folder of plots.
+Equal scores give equal bytes with the same matplotlib.
+"""
+
+from __future__ import annotations
+
+import heapq
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+
+from nucpro.prediction.paths import OutputFolder
+from nucpro.prediction.tables import SequenceRow, read_tables
+from nucpro.prediction.verdict import ChunkScore
+from nucpro.store import remove_temporaries, write_bytes
+
+__all__ = ["plotting_problems", "write_plots"]
+
+_MOST_POINTS = 2_000
+_COLOURS = {True: "#c0392b", False: "#2c6e9e"}
+_LONGEST_TITLE = 60
+
+
+def plotting_problems(plots: int) -> list[str]:
+    """Why pictures cannot be drawn, as pre-flight problems."""
+    if not plots or find_spec("matplotlib"):
+        return []
+    return [
+        "--plot needs matplotlib, which is not installed: pip install 'nucpro[train]', or leave --plot out"
+    ]
+
+
+def write_plots(folder: OutputFolder, count: int) -> list[Path]:
+    """Draw the records with the most chunks; of equal ones the first.
+
+    Parameters
+    ----------
+    folder : OutputFolder
+        Of the prediction.
+    count : int
+        Pictures at most; records in which nothing was scored have none.
+
+    Returns
+    -------
+    list of Path
+        The pictures, in the order of the input.
+
+    Raises
+    ------
+    DataError
+        The tables cannot be read.
+    StoreError
+        A picture cannot be written.
+    """
+    folder.plots.mkdir(exist_ok=True)
+    remove_temporaries(folder.plots)
+    scored = ((len(row.chunks), -row.number) for row in read_tables(folder) if row.values["score"])
+    chosen = {-number for _, number in heapq.nlargest(count, scored)}
+    written = []
+    for row in read_tables(folder):
+        if row.number in chosen:
+            path = folder.plot(row.number)
+            write_bytes(path, _png(row))
+            written.append(path)
+    return written
+
+
+def _png(row: SequenceRow) -> bytes:
+    from matplotlib.figure import Figure  # noqa: PLC0415 - an optional dependency
+
+    figure = Figure(figsize=(10, 3), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    starts, ends, scores = zip(*_windows(row.chunks), strict=True)
+    axes.hlines(scores, starts, ends, colors=[_COLOURS[score >= 0.5] for score in scores], linewidth=2.5)
+    axes.axhline(0.5, color="grey", linewidth=0.8, linestyle=":")
+    axes.set_xlim(1, max(int(row.values["bases"]), 2))
+    axes.set_ylim(-0.03, 1.03)
+    axes.set_xlabel("position (bases)")
+    merged = -(-len(row.chunks) // _MOST_POINTS)
+    axes.set_ylabel("viral score" if merged == 1 else f"viral score (means of {merged} chunks)")
+    axes.set_title(_title(row), loc="left", fontsize=10, parse_math=False)
+    picture = BytesIO()
+    # The name and version of the program that drew it would make equal pictures differ.
+    figure.savefig(picture, format="png", metadata={"Software": None})
+    return picture.getvalue()
+
+
+def _windows(chunks: tuple[ChunkScore, ...]) -> list[tuple[int, int, float]]:
+    """Start, end and score of chunks; of many chunks, those of windows of equally many."""
+    size = max(1, -(-len(chunks) // _MOST_POINTS))
+    windows = []
+    for first in range(0, len(chunks), size):
+        window = chunks[first : first + size]
+        scores = [chunk.score for chunk in window if chunk.score is not None]
+        if scores:
+            windows.append((window[0].start, window[-1].end, sum(scores) / len(scores)))
+    return windows
+
+
+def _title(row: SequenceRow) -> str:
+    name = row.values["record"]
+    shown = name if len(name) <= _LONGEST_TITLE else f"{name[:_LONGEST_TITLE]}…"
+    values = row.values
+    return (
+        f"{shown}: {values['prediction']}, mean score {values['score']} of {values['scored_chunks']} scored of "
+        f"{values['chunks']} chunks"
+    )
