@@ -83,7 +83,7 @@ def arguments(data: Path, model: Path, *more: str) -> list[str]:
         "--device": "cpu",
         "--sequences-per-file": str(PER_FILE),
     }
-    return [*(part for pair in options.items() for part in pair), *more]
+    return [*(part for pair in options.items() for part in pair), "--no-report", *more]
 
 
 def copied(source: Path, target: Path) -> Path:

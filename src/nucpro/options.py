@@ -57,6 +57,8 @@ class Options:
         Check and show the plan only.
     with_dna : bool
         Make missing DNABERT-S files first.
+    report : bool
+        Write the report at the end of the run.
     all_files, replace_existing : bool
         For the DNA side: all full files, not only the selected ones; also files that are there already
         and do not say how they were made.
@@ -92,6 +94,7 @@ class Options:
     audit: int = 0
     dry_run: bool = False
     with_dna: bool = False
+    report: bool = True
     all_files: bool = False
     replace_existing: bool = False
     engine: str = "local"

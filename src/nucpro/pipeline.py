@@ -9,15 +9,16 @@ from typing import Any
 
 from nucpro import lock
 from nucpro.dna_job import DnaJob
-from nucpro.errors import PreflightError, ValidationError
+from nucpro.errors import NucproError, PreflightError, ValidationError
 from nucpro.export import Exported, export
 from nucpro.job import Progress
 from nucpro.options import Options
 from nucpro.protein_job import ProteinJob
+from nucpro.report import POINTS
 from nucpro.summary import Statistics, discovery_lines, outside_lines, state_lines
 from nucpro.validation import FileVerdict, ValidationTask, expected_width, validate_file
 
-__all__ = ["embed_dna", "export_folder", "make_dna_first", "run", "status", "validate_folder"]
+__all__ = ["embed_dna", "export_folder", "make_dna_first", "report", "run", "status", "validate_folder"]
 
 Show = Callable[[Progress], Any]
 
@@ -95,6 +96,45 @@ def embed_dna(options: Options, show: Show = lambda _: None) -> Statistics:
         if _make_vectors(job, show):
             job.validate()
         return job.statistics
+
+
+def report(options: Options, points: int = POINTS) -> Path:
+    """Write the report of a data folder as it lies on disk; changes nothing else, and loads no model.
+
+    Parameters
+    ----------
+    options : Options
+        The folder, the number of sequences a file and the selection.
+    points : int
+        Sequences on the map.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    PreflightError
+        There is no such folder.
+    UsageError
+        The extra ``report`` is not installed.
+    StoreError
+        The page cannot be written.
+    """
+    with ProteinJob(replace(options, dry_run=True), needs_model=False) as job:
+        try:
+            job.discover()
+        except NucproError as error:
+            # Nothing to show of files; the runs and what is wrong are still worth a page.
+            job.take(())
+            problems = error.problems if isinstance(error, PreflightError) else (str(error),)
+            return job.report(problems, points=points)
+        recipe = job.checkpoint.recipe_of(job.side)
+        inputs = job.inputs()
+        items = () if recipe is None else job.compare(recipe).items
+        notes = [f"Stale: {reason}" for item in items for reason in item.reasons]
+        return job.report(inputs, notes, points)
 
 
 def validate_folder(options: Options) -> list[FileVerdict]:

@@ -6,14 +6,16 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from nucpro import history
 from nucpro.checkpoint import Stamp
-from nucpro.errors import ValidationError
+from nucpro.errors import NucproError, ValidationError
 from nucpro.fasta import FastaFacts
 from nucpro.job import Job, stage
 from nucpro.layout import CLASS_NAMES, DNA_WIDTH, FilePair, Side
 from nucpro.merge import merge, verify_dna
 from nucpro.plan import PlanItem, merged_fact
 from nucpro.preflight import dna_problems, side_problems
+from nucpro.report import POINTS, FileState, Output, Subject, missing_packages, write_report
 from nucpro.summary import outside_lines, verdict_lines
 from nucpro.validation import (
     FileVerdict,
@@ -75,9 +77,10 @@ class ProteinJob(Job):
                 self._submit_merge(item.pair, join)
         yield from super().extract(unit)
 
-    @stage("validate")
     def validate(self) -> list[FileVerdict]:
-        """Read back what lies on disk; files that were read before and have not changed are not read again.
+        """Read back what lies on disk, write the report unless it is turned off, and judge.
+
+        Files that were read before and have not changed are not read again.
 
         Raises
         ------
@@ -85,11 +88,15 @@ class ProteinJob(Job):
             All faults, file by file.
         """
         width = self.plan.recipe.width
-        known = {item.pair: self._known_verdict(item.pair) for item in self.plan.items}
-        tasks = [ValidationTask(pair, width) for pair, verdict in known.items() if verdict is None]
-        fresh = [self._remember_verdict(found) for found in self.workers.map(_validated, tasks)]
-        verdicts = [*filter(None, known.values()), *fresh]
-        self.judge(verdicts, width)
+        with self.history.stage("validate"):
+            known = {item.pair: self._known_verdict(item.pair) for item in self.plan.items}
+            tasks = [ValidationTask(pair, width) for pair, verdict in known.items() if verdict is None]
+            fresh = [self._remember_verdict(found) for found in self.workers.map(_validated, tasks)]
+            verdicts = [*filter(None, known.values()), *fresh]
+            problems = self._problems_of(verdicts, width)
+        if self.options.report:
+            self._report_at_end(problems)
+        self._conclude(verdicts, problems)
         return verdicts
 
     def judge(self, verdicts: Sequence[FileVerdict], width: int) -> None:
@@ -100,8 +107,13 @@ class ProteinJob(Job):
         ValidationError
             All faults: of single files, between files, and of files outside the selection.
         """
+        self._conclude(verdicts, self._problems_of(verdicts, width))
+
+    def _problems_of(self, verdicts: Sequence[FileVerdict], width: int) -> list[str]:
         problems = sorted(problem for verdict in verdicts for problem in verdict.problems)
-        problems += mixed_models(verdicts, self.side) + self._outside_problems(width)
+        return problems + mixed_models(verdicts, self.side) + self._outside_problems(width)
+
+    def _conclude(self, verdicts: Sequence[FileVerdict], problems: Sequence[str]) -> None:
         if problems:
             raise ValidationError("\n  - ".join([f"Validation failed, {len(problems)} problems:", *problems]))
         viral = sum(verdict.records for verdict in verdicts if verdict.pair.label)
@@ -124,10 +136,69 @@ class ProteinJob(Job):
             for line in self.engine.call(audit, self.plan, self._model, self.options):
                 logger.info("%s", line)
 
+    def report(self, problems: Sequence[str] = (), notes: Sequence[str] = (), points: int = POINTS) -> Path:
+        """Write the report of what lies on disk; needs :meth:`discover` or :meth:`take` first.
+
+        Parameters
+        ----------
+        problems : sequence of str
+            What stands in the way of a run, or what validation found.
+        notes : sequence of str
+            What else a reader should know, beside the warnings of the selection.
+        points : int
+            Sequences on the map.
+
+        Returns
+        -------
+        Path
+            The page.
+
+        Raises
+        ------
+        UsageError
+            The extra ``report`` is not installed.
+        StoreError
+            The page cannot be written.
+        """
+        subject = self._subject(problems, notes, history.read(self.folder))
+        return write_report(subject, self.workers, points)
+
     def outside(self) -> list[Path]:
         """Protein and merged files that belong to no selected pair."""
         selected = {pair.protein_vectors for pair in self.pairs} | {pair.merged for pair in self.pairs}
         return outside_outputs(self.folder, [state.source for state in self.census.sources], selected)
+
+    def _report_at_end(self, problems: Sequence[str]) -> None:
+        """Write the report of this run; the data are what they are without it, so nothing here fails the run."""
+        missing = missing_packages()
+        if missing:
+            logger.info("No report: %s not installed (pip install 'nucpro[report]')", " and ".join(missing))
+            return
+        try:
+            with self.history.stage("report"):
+                runs = history.read(self.folder)
+                if runs and runs[-1].how is None:
+                    # This run, which says how it ended only after its last line.
+                    runs[-1].how = history.FAILED if problems else history.DONE
+                write_report(self._subject(problems, (), runs), self.workers)
+        except (NucproError, OSError, MemoryError) as error:
+            logger.warning("No report: %s", error)
+
+    def _subject(self, problems: Sequence[str], notes: Sequence[str], runs: Sequence[history.Run]) -> Subject:
+        return Subject(
+            folder=self.folder,
+            files=[FileState(pair, self.census.records[pair], self._output_of(pair)) for pair in self.pairs],
+            reason=self.selection.reason,
+            notes=(*self.selection.warnings, *notes),
+            problems=problems,
+            outside=len(self.outside()),
+            runs=runs,
+        )
+
+    def _output_of(self, pair: FilePair) -> Output:
+        if self._known_verdict(pair) is not None:
+            return Output.VALIDATED
+        return Output.MADE if pair.merged.exists() else Output.MISSING
 
     @property
     def _trusts_existing(self) -> bool:

@@ -61,6 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="recompute N random sequences in float32 and compare",
     )
+    parser.add_argument(
+        "--no-report",
+        dest="report",
+        action="store_false",
+        help="write no DATA/report/report.html at the end (see nucpro report)",
+    )
     add_dry_run(parser)
 
 

@@ -1,0 +1,37 @@
+"""``nucpro report``: a data folder as a page to look at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nucpro.cli.arguments import add_data_dir, add_selection
+from nucpro.options import Options
+from nucpro.pipeline import report
+from nucpro.report import MOST_POINTS, POINTS
+
+__all__ = ["add_to"]
+
+
+def add_to(subparsers: Any) -> None:
+    """Add the command to the parser of ``nucpro``."""
+    parser = subparsers.add_parser(
+        "report",
+        help="write a page that shows a data folder: files, runs, lengths, and a map of the embeddings",
+        description="Write DATA/report/report.html, one page that needs no network, and pictures for papers. Reads "
+        "what lies on disk, also after a run that failed; needs the extra nucpro[report].",
+    )
+    add_data_dir(parser)
+    add_selection(parser)
+    parser.add_argument(
+        "--points",
+        type=int,
+        default=POINTS,
+        metavar="N",
+        help=f"sequences on the map, at most {MOST_POINTS} (default: %(default)s)",
+    )
+    parser.set_defaults(run=_run, log_file=lambda _: None)
+
+
+def _run(arguments: dict[str, Any]) -> None:
+    points = arguments.pop("points")
+    report(Options.of(arguments), points)

@@ -1,0 +1,216 @@
+"""How sampled rows lie to each other: a map in two dimensions, neighbours, outliers, and near-duplicates.
+
+Both sides of a row count the same: each is centred on the mean of the sample and scaled to a mean squared
+norm of 1, so that the side with the larger numbers does not decide alone. Similarity is the cosine of rows
+in that space. Neighbours are searched in the first principal components, which hold nearly all of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucpro.layout import DNA_WIDTH, SEED
+
+__all__ = ["NEIGHBOURS", "Geometry", "Layout", "describe", "other_layouts", "standardised"]
+
+logger = logging.getLogger(__name__)
+
+NEIGHBOURS = 5
+"""Nearest rows that are shown of each row, and that vote on its class."""
+NEAR_DUPLICATE = 0.99
+"""Cosine from which two rows of different classes are listed as near-duplicates."""
+
+_COMPONENTS = 50
+_FITTED = 10_000
+"""Rows that the components are fitted to; more do not move them visibly."""
+_LISTED = 50
+_FEWEST = 3
+
+Matrix = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """A map: where each row lies in two dimensions.
+
+    Parameters
+    ----------
+    name : str
+        The method.
+    points : ndarray of float32, shape [N, 2]
+        Coordinates, without a unit.
+    axes : tuple of two str
+        Names of the axes.
+    """
+
+    name: str
+    points: Matrix
+    axes: tuple[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """What the sampled rows look like.
+
+    Attributes
+    ----------
+    layouts : list of Layout
+        Principal components first, then what is installed beside.
+    neighbours : ndarray of int64, shape [N, K]
+        Nearest rows of each, the nearest first.
+    outlying : ndarray of float64, shape [N]
+        Mean distance to the nearest rows, in robust standard deviations above the median of its class.
+    agreement : float or None
+        Share of rows whose nearest rows are mostly of their own class; None where there is one class only.
+    outliers : list of (int, float)
+        Rows that lie furthest from all others, with :attr:`outlying`.
+    duplicates : list of (int, int, float)
+        A viral row, a host row and their cosine, the most similar first.
+    strangers : list of (int, int)
+        Rows all of whose nearest rows are of the other class, with how many those are.
+    """
+
+    layouts: list[Layout]
+    neighbours: NDArray[np.int64]
+    outlying: NDArray[np.float64]
+    agreement: float | None
+    outliers: list[tuple[int, float]]
+    duplicates: list[tuple[int, int, float]]
+    strangers: list[tuple[int, int]]
+
+
+def describe(vectors: Matrix, labels: NDArray[np.int64]) -> Geometry | None:
+    """Describe a sample; None where it has too few rows for that.
+
+    Parameters
+    ----------
+    vectors : ndarray of float32, shape [N, D]
+        Merged rows; not changed.
+    labels : ndarray of int64, shape [N]
+        1 viral, 0 host.
+    """
+    if len(vectors) < _FEWEST:
+        return None
+    rows = standardised(vectors)
+    components, explained = _components(rows)
+    names = [f"PC {number} ({share:.1%} of variance)" for number, share in enumerate(explained[:2], 1)]
+    layout = Layout("PCA", components[:, :2], (names[0], names[1]))
+    unit = _unit(components)
+    distances, neighbours = _nearest(unit, unit, NEIGHBOURS, leave_out_self=True)
+    outlying = _outlying(distances.mean(axis=1), labels)
+    same = labels[neighbours] == labels[:, None]
+    both = 0 < labels.sum() < len(labels)
+    return Geometry(
+        layouts=[layout, *other_layouts(components)],
+        neighbours=neighbours,
+        outlying=outlying,
+        agreement=float((same.mean(axis=1) > 0.5).mean()) if both else None,
+        outliers=[(int(row), float(outlying[row])) for row in np.argsort(-outlying)[:_LISTED]],
+        duplicates=_duplicates(rows, unit, labels) if both else [],
+        strangers=_strangers(same, distances) if both else [],
+    )
+
+
+def standardised(vectors: Matrix) -> Matrix:
+    """Rows whose two sides are centred and count the same; float32, shape [N, D]."""
+    rows: Matrix = vectors - vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+    for columns in (slice(None, DNA_WIDTH), slice(DNA_WIDTH, None)):
+        power = float(np.einsum("ij,ij->", rows[:, columns], rows[:, columns])) / len(rows)
+        if power > 0:
+            rows[:, columns] /= np.float32(power**0.5)
+    return rows
+
+
+def other_layouts(components: Matrix) -> list[Layout]:
+    """Maps by PaCMAP and UMAP, where they are installed; seeded, from the principal components."""
+    methods: tuple[tuple[str, str, Callable[[Any, Matrix], Any]], ...] = (
+        ("PaCMAP", "pacmap", _pacmap),
+        ("UMAP", "umap", _umap),
+    )
+    found = []
+    for name, module, method in methods:
+        # Both need some rows around each; below that they fail, and show nothing that PCA does not.
+        if len(components) > 10 * NEIGHBOURS and importlib.util.find_spec(module) is not None:
+            points = np.asarray(method(importlib.import_module(module), components), np.float32)
+            found.append(Layout(name, points, (f"{name} 1", f"{name} 2")))
+    return found
+
+
+def _pacmap(module: Any, components: Matrix) -> Any:
+    return module.PaCMAP(random_state=SEED, apply_pca=False).fit_transform(components)
+
+
+def _umap(module: Any, components: Matrix) -> Any:
+    return module.UMAP(random_state=SEED, n_jobs=1).fit_transform(components)
+
+
+def _components(rows: Matrix) -> tuple[Matrix, list[float]]:
+    """Coordinates in the first principal components, two at least, and their shares of the variance."""
+    from sklearn.decomposition import PCA  # noqa: PLC0415 - an extra
+
+    count = min(_COMPONENTS, *rows.shape)
+    model = PCA(count, svd_solver="randomized" if count == _COMPONENTS else "full", random_state=SEED)
+    # Equal rows have no variance to explain: a share of nothing is nothing, not a warning.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # Rows come in a random order, so the first ones are a sample of them.
+        found = np.asarray(model.fit(rows[:_FITTED]).transform(rows), np.float32)
+        explained = [float(share) for share in np.nan_to_num(model.explained_variance_ratio_)]
+    return found, explained
+
+
+def _unit(rows: Matrix) -> Matrix:
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(norms, 1e-12), np.float32)
+
+
+def _nearest(
+    rows: Matrix, among: Matrix, count: int, *, leave_out_self: bool
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Distances and rows of the nearest of ``among``, the nearest first; shapes [N, K]."""
+    from sklearn.neighbors import NearestNeighbors  # noqa: PLC0415 - an extra
+
+    asked = min(count, len(among) - leave_out_self)
+    search = NearestNeighbors(n_neighbors=asked, algorithm="brute").fit(among)
+    found = search.kneighbors(None if leave_out_self else rows)
+    return np.asarray(found[0], np.float64), np.asarray(found[1], np.int64)
+
+
+def _outlying(distances: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Robust z score of a distance within its class: (d - median) / (1.4826 median absolute deviation)."""
+    scores = np.zeros(len(distances))
+    for label in (0, 1):
+        of_class = labels == label
+        if of_class.any():
+            middle = np.median(distances[of_class])
+            spread = 1.4826 * np.median(np.abs(distances[of_class] - middle))
+            scores[of_class] = (distances[of_class] - middle) / max(spread, 1e-9)
+    return scores
+
+
+def _duplicates(rows: Matrix, unit: Matrix, labels: NDArray[np.int64]) -> list[tuple[int, int, float]]:
+    """Viral and host rows that are nearly the same: candidates by components, cosines of whole rows."""
+    viral, host = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+    distances, nearest = _nearest(unit[viral], unit[host], 1, leave_out_self=False)
+    order = np.argsort(distances[:, 0], kind="stable")[: 4 * _LISTED]
+    left, right = viral[order], host[nearest[order, 0]]
+    cosines = np.einsum("ij,ij->i", _unit(rows[left]), _unit(rows[right]))
+    found = [
+        (int(a), int(b), float(c))
+        for a, b, c in zip(left, right, cosines, strict=True)
+        if c >= NEAR_DUPLICATE
+    ]
+    return sorted(found, key=lambda entry: -entry[2])[:_LISTED]
+
+
+def _strangers(same: NDArray[np.bool_], distances: NDArray[np.float64]) -> list[tuple[int, int]]:
+    alone = np.flatnonzero(~same.any(axis=1))
+    order: Sequence[int] = alone[np.argsort(distances[alone].mean(axis=1), kind="stable")].tolist()
+    return [(row, same.shape[1]) for row in order[:_LISTED]]

@@ -1,0 +1,173 @@
+"""The page of a report: one HTML file that needs no network, made of its sections, a style and a script.
+
+The page forbids itself every request by a content security policy, and runs no script but its own, which
+the policy names by its digest: whatever a record id holds, it stays text.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.resources import files
+
+from nucpro import __version__
+from nucpro.history import FAILED, INTERRUPTED
+from nucpro.report import findings, sections
+from nucpro.report.geometry import Geometry
+from nucpro.report.markup import Markup, element, items, join
+from nucpro.report.sample import Sample
+from nucpro.report.subject import Output, Subject
+
+__all__ = ["page"]
+
+_SHOWN = 20
+_ENDED = {FAILED: "failed", INTERRUPTED: "was interrupted"}
+
+
+def page(subject: Subject, sample: Sample, geometry: Geometry | None) -> str:
+    """Write the page.
+
+    Parameters
+    ----------
+    subject : Subject
+        The data folder.
+    sample : Sample
+        Rows of its merged files; may be empty.
+    geometry : Geometry or None
+        How they lie to each other; None for too few of them.
+    """
+    style, script = _part("page.css"), _part("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    policy = (
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    name = subject.folder.root.resolve().name
+    head = (
+        Markup('<meta charset="utf-8">'),
+        Markup(f'<meta http-equiv="Content-Security-Policy" content="{policy}">'),
+        Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+        Markup('<link rel="icon" href="data:,">'),
+        element("title", f"{name}: report of nucpro"),
+        element("style", Markup(style)),
+    )
+    body = (
+        _top(subject, name),
+        _contents(subject, sample, geometry),
+        element(
+            "footer",
+            f"nucpro {__version__}. Sampled files and figures of this page: docs/report.md of nucpro says how they "
+            "are made.",
+        ),
+        element("script", Markup(findings.map_data(sample, geometry)), type="application/json", id="data"),
+        element("script", Markup(script)),
+    )
+    document = element("html", element("head", *head), element("body", *body), lang="en")
+    return f"<!DOCTYPE html>\n{document}\n"
+
+
+def _part(name: str) -> str:
+    return files("nucpro.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _top(subject: Subject, name: str) -> Markup:
+    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    button = element("button", "dark theme", id="theme", type="button")
+    mark, text = _verdict(subject)
+    return element(
+        "header",
+        element("div", element("h1", f"Embeddings of {name}"), button, class_="headline"),
+        element("p", f"Report of {made}"),
+        element("p", text, class_=f"verdict {mark}"),
+        class_="top",
+    )
+
+
+def _verdict(subject: Subject) -> tuple[str, str]:
+    """Whether the folder is right, in one sentence, and how it is marked."""
+    total = len(subject.files)
+    good = sum(file.output is Output.VALIDATED for file in subject.files)
+    records = sum(file.records for file in subject.files)
+    last = subject.runs[-1] if subject.runs else None
+    if subject.problems:
+        return "bad", f"{len(subject.problems):,} problems were found; they are listed below."
+    if last is not None and last.how in (FAILED, INTERRUPTED):
+        return "bad", f"The last run {_ENDED[last.how]}. {good:,} of {total:,} files are validated."
+    if total and good == total:
+        return "good", f"Validated: {total:,} files, {records:,} sequences, all dimensions correct."
+    return "", f"{good:,} of {total:,} files are validated. Run nucpro extract to complete them."
+
+
+def _contents(subject: Subject, sample: Sample, geometry: Geometry | None) -> Markup:
+    parts = {
+        "Overview": _overview(subject, sample, geometry),
+        "Map": findings.map_section(sample, geometry),
+        "Findings": findings.findings(sample, geometry),
+        "Selection": sections.selection(subject),
+        "Validation": sections.validation(subject),
+        "Lengths": sections.lengths(sample),
+        "Speed": sections.rates(subject.last_extraction),
+        "Runs": sections.runs(subject),
+        "Provenance": sections.provenance(subject, sample),
+    }
+    links = [element("li", element("a", title, href=f"#{title.lower()}")) for title in parts]
+    shown = [
+        element(
+            "section",
+            element("h2", title, id=f"{title.lower()}-title"),
+            content,
+            id=title.lower(),
+            aria_labelledby=f"{title.lower()}-title",
+        )
+        for title, content in parts.items()
+    ]
+    return join((element("nav", element("ul", *links), aria_label="Sections"), element("main", *shown)))
+
+
+def _overview(subject: Subject, sample: Sample, geometry: Geometry | None) -> Markup:
+    viral, host = subject.records(1), subject.records(0)
+    made = sum(file.output is not Output.MISSING for file in subject.files)
+    run = subject.last_extraction
+    tiles = [
+        (f"{made:,} of {len(subject.files):,}", "merged files made"),
+        (f"{viral + host:,}", "sequences"),
+        (f"{viral:,} : {host:,}", "viral to host sequences"),
+        (f"{sample.vectors.shape[1]:,}" if len(sample) else "none", "columns of a merged row"),
+    ]
+    if geometry is not None and geometry.agreement is not None:
+        tiles.append(
+            (
+                f"{geometry.agreement:.1%}",
+                "of sampled sequences lie mostly among their own class (chance: 50%)",
+            )
+        )
+    if run is not None:
+        seconds = max(sum(file.seconds for file in run.files), 1e-9)
+        tiles.append(
+            (
+                f"{sum(file.records for file in run.files) / seconds:,.0f} /s",
+                "sequences in the last extraction",
+            )
+        )
+    outside = [f"{subject.outside:,} files lie outside the selection."] if subject.outside else []
+    notes = [*subject.notes, *outside, *(f"Not in the sample: {problem}" for problem in sample.problems)]
+    return join(
+        (
+            items(
+                [join((element("strong", value), element("span", meaning))) for value, meaning in tiles],
+                class_="tiles",
+            ),
+            _messages("Problems", subject.problems),
+            _messages("Notes", notes),
+        )
+    )
+
+
+def _messages(title: str, messages: Sequence[str]) -> Markup:
+    shown = [
+        *messages[:_SHOWN],
+        *([f"… and {len(messages) - _SHOWN:,} more"] if len(messages) > _SHOWN else []),
+    ]
+    return join((element("h3", title), items(shown, class_="messages"))) if shown else Markup()

@@ -1,0 +1,253 @@
+"""Sections of the page about files and runs: each turns a part of the subject into markup."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from nucpro.history import DONE, FileDone, Run
+from nucpro.layout import CLASS_NAMES, VIRAL, Side
+from nucpro.report.charts import Series, bars, histogram, line
+from nucpro.report.markup import Markup, element, items, join, table
+from nucpro.report.sample import Sample
+from nucpro.report.subject import FileState, Output, Subject
+from nucpro.summary import human_time
+
+__all__ = ["lengths", "provenance", "rates", "runs", "selection", "validation"]
+
+_SHOWN_FILES = 300
+_SHOWN_RUNS = 50
+_WINDOWS = 150
+_BINS = 30
+_NO_END = "killed, or still at work"
+
+
+def selection(subject: Subject) -> Markup:
+    """Files and records by category, and the balance of the classes."""
+    if not subject.files:
+        return element("p", "No files are selected.")
+    colours = {name: VIRAL if name == VIRAL else "host" for name in (c.category for c in subject.categories)}
+    rows = [
+        (c.category, c.records, f"{_files(c.files)}, {c.records:,} sequences", colours[c.category])
+        for c in subject.categories
+    ]
+    viral, host = subject.records(1), subject.records(0)
+    share = viral / (viral + host) if viral + host else 0.0
+    balance = element(
+        "div",
+        element("span", style=f"width:{share:.3%}", class_="fill viral"),
+        element("span", style=f"width:{1 - share:.3%}", class_="fill host"),
+        class_="balance",
+        aria_hidden="true",
+    )
+    return join(
+        (
+            element(
+                "p",
+                f"{viral:,} viral and {host:,} host sequences ({share:.1%} viral). Hosts: {subject.reason}.",
+            ),
+            balance,
+            bars("Sequences by category", rows),
+        )
+    )
+
+
+def validation(subject: Subject) -> Markup:
+    """What is known of every file: by category, then file by file with those that need attention first."""
+    by_category = [
+        (
+            c.category,
+            f"{c.files:,}",
+            f"{c.records:,}",
+            *(f"{c.outputs[output]:,}" for output in Output),
+        )
+        for c in subject.categories
+    ]
+    headers = ["category", "#files", "#sequences", *(f"#{output}" for output in Output)]
+    ordered = sorted(subject.files, key=lambda file: file.output is Output.VALIDATED)
+    title = "Files, those that need attention first"
+    if len(ordered) > _SHOWN_FILES:
+        title = f"{title} ({_SHOWN_FILES:,} of {len(ordered):,} are shown)"
+    files = [_file_row(file) for file in ordered[:_SHOWN_FILES]]
+    return join(
+        (
+            table("Merged files by category", headers, by_category),
+            element(
+                "details",
+                element("summary", f"All {len(ordered):,} files"),
+                table(title, ["file", "class", "#sequences", "merged file"], files),
+            ),
+        )
+    )
+
+
+def _file_row(file: FileState) -> Sequence[object]:
+    mark = element("span", file.output, class_=f"state {file.output.name.lower()}")
+    return (file.pair.key, CLASS_NAMES[file.pair.label], f"{file.records:,}", mark)
+
+
+def lengths(sample: Sample) -> Markup:
+    """Distributions of both sides."""
+    read = f"All sequences of {_files(len(sample.pairs))} that were read"
+    if len(sample.pairs) < sample.available:
+        read = f"{read}, of {sample.available:,} that could be"
+    charts = [
+        _distribution("Nucleotide sequences", sample.base_lengths, "bases"),
+        _distribution("Protein sequences", sample.residue_lengths, "residues"),
+    ]
+    return join((element("p", f"{read}."), element("div", *charts, class_="pair")))
+
+
+def _distribution(title: str, counts: Mapping[int, Mapping[int, int]], unit: str) -> Markup:
+    found = sorted({length for of_class in counts.values() for length in of_class})
+    if not found:
+        return element("p", f"{title}: none.")
+    if len(found) == 1:
+        return element("p", f"{title}: all have {found[0]:,} {unit}.")
+    low, high = found[0], found[-1] + 1
+    bins = min(_BINS, high - low)
+    edges = [low + (high - low) * place / bins for place in range(bins + 1)]
+    series = []
+    for label in (1, 0):
+        values, total = [0.0] * bins, sum(counts[label].values()) or 1
+        for length, number in counts[label].items():
+            values[min(bins - 1, int((length - low) * bins / (high - low)))] += number / total
+        name = CLASS_NAMES[label]
+        series.append(Series(name, name, values))
+    return histogram(f"{title}, {found[0]:,} to {found[-1]:,} {unit}", edges, series, unit)
+
+
+def rates(run: Run | None) -> Markup:
+    """Throughput over time and times of the stages, of the last run that extracted."""
+    if run is None:
+        return element("p", "No run that made protein files is recorded here.")
+    start = run.files[0].time - run.files[0].seconds
+    unit, divisor = _time_unit(run.files[-1].time - start)
+    windows = [
+        ((window[-1].time - start) / divisor, sum(file.records for file in window) / seconds)
+        for window in _windows(run.files)
+        if (seconds := sum(file.seconds for file in window)) > 0
+    ]
+    device = run.facts.get("options", {}).get("device", "unknown device")
+    seconds = sum(file.seconds for file in run.files)
+    records, tokens = (
+        sum(file.records for file in run.files),
+        sum(file.tokens for file in run.files),
+    )
+    text = (
+        f"Last extraction: {_when(run.started)} on {device}; {_files(len(run.files))}, {records:,} sequences "
+        f"in {human_time(seconds)}: {records / max(seconds, 1e-9):,.0f} sequences/s, "
+        f"{tokens / max(seconds, 1e-9):,.0f} tokens/s."
+    )
+    stages = [(name, took, human_time(took), "host") for name, took in run.stages]
+    throughput = (
+        line("Throughput while extracting", windows, (f"time ({unit})", "sequences/s"))
+        if len(windows) > 1
+        else element("p", "One file was made: there is no curve to draw.")
+    )
+    times = element("div", element("h3", "Time of each stage"), bars("Time of each stage", stages))
+    return join((element("p", text), element("div", throughput, times, class_="pair")))
+
+
+def _windows(files: Sequence[FileDone]) -> list[Sequence[FileDone]]:
+    """Neighbouring files together, so that a curve has a bounded number of points."""
+    size = -(-len(files) // _WINDOWS)
+    return [files[place : place + size] for place in range(0, len(files), size)]
+
+
+def runs(subject: Subject) -> Markup:
+    """Every run: what it was started with, what it made, how it ended."""
+    if not subject.runs:
+        return element("p", "No run is recorded here.")
+    rows = [_run_row(run) for run in reversed(subject.runs[-_SHOWN_RUNS:])]
+    made = sum(len(run.files) for run in subject.runs)
+    stopped = sum(run.how != DONE for run in subject.runs)
+    text = f"{_count(len(subject.runs), 'run')} made {_files(made)}; {stopped} did not end by themselves."
+    headers = [
+        "started (UTC)",
+        "side",
+        "engine",
+        "device",
+        "#files",
+        "#sequences",
+        "#time",
+        "ended",
+        "nucpro",
+    ]
+    failures = [f"{_when(run.started)}: {run.message}" for run in subject.runs if run.message][-5:]
+    return join(
+        (
+            element("p", text),
+            table("Runs, the last one first", headers, rows),
+            element("h3", "Why runs failed") if failures else Markup(),
+            items(failures, class_="messages"),
+        )
+    )
+
+
+def _run_row(run: Run) -> Sequence[object]:
+    facts = run.facts
+    return (
+        _when(run.started),
+        facts.get("side", "unknown"),
+        facts.get("engine", "unknown"),
+        _of(facts, "options").get("device", "unknown"),
+        f"{len(run.files):,}",
+        f"{sum(file.records for file in run.files):,}",
+        human_time(max(0.0, run.last - run.started)),
+        run.how or _NO_END,
+        _of(facts, "software").get("nucpro", "unknown"),
+    )
+
+
+def provenance(subject: Subject, sample: Sample) -> Markup:
+    """Models and options that the files themselves name, and the software of the last run."""
+    parts: list[Markup] = []
+    for side, meta, files in sample.metas:
+        title = "DNA vectors" if side is Side.DNA else "Protein vectors"
+        if meta is None:
+            parts.append(
+                element("p", f"{title}: {_files(files)} of {len(sample.pairs):,} do not say what made them.")
+            )
+            continue
+        values = {"columns": meta.get("width"), **_of(meta, "made_by")}
+        parts.append(_values(f"{title}, as {_files(files)} of {len(sample.pairs):,} say", values))
+    if subject.runs:
+        facts = subject.runs[-1].facts
+        parts.append(_values("Software of the last run", _of(facts, "software")))
+        asked = {name: value for name, value in _of(facts, "options").items() if value is not None}
+        parts.append(_values("Options of the last run", asked))
+    return element("div", *parts, class_="cards") if parts else element("p", "Nothing is recorded here.")
+
+
+def _values(title: str, values: Mapping[str, Any]) -> Markup:
+    entries = [
+        part
+        for name, value in values.items()
+        for part in (element("dt", name.replace("_", " ")), element("dd", value))
+    ]
+    return element("section", element("h3", title), element("dl", *entries), class_="card")
+
+
+def _of(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = facts.get(name)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _when(time: float) -> str:
+    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _time_unit(seconds: float) -> tuple[str, float]:
+    if seconds < 180:
+        return "s", 1.0
+    return ("min", 60.0) if seconds < 3 * 3600 else ("h", 3600.0)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'s' if number != 1 else ''}"
+
+
+def _files(number: int) -> str:
+    return _count(number, "file")
