@@ -98,7 +98,7 @@ def _open_safetensors(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
 
 
 def _open_pickle(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
-    if not zipfile.is_zipfile(file):
+    if not _is_archive(file):
         raise ModelError(
             f"{file}: not a whole PyTorch weights file (no zip archive; {file.stat().st_size:,} bytes); the "
             f"download may have been cut off: {_FETCH_AGAIN}; a file from before PyTorch 1.6 must be saved again"
@@ -118,6 +118,13 @@ def _open_pickle(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
                 "nothing else: save the model's state_dict alone"
             )
     return {name: partial(content.__getitem__, name) for name in content}
+
+
+def _is_archive(file: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(file)
+    except zipfile.BadZipFile:  # a directory record that contradicts itself
+        return False
 
 
 def _pickle_error(file: Path, error: Exception) -> ModelError:

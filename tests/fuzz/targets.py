@@ -1,0 +1,320 @@
+"""Every reader of files from outside, with what must hold for whatever bytes it gets.
+
+A target takes bytes and returns where the reader refused them with its own error, or read something that is
+right. Any other exception, and the end of the process, is a find.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import pickle
+import pickletools
+import tempfile
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from hypothesis import strategies as st
+
+from fuzz.mutations import mutated
+from nucpro import selection, store
+from nucpro.checkpoint import Checkpoint
+from nucpro.dataset.genbank import read_annotations
+from nucpro.errors import DataError, FastaError, ModelError, NucproError, StoreError
+from nucpro.fasta import NUCLEOTIDES, count, inspect, read
+from nucpro.layout import DataFolder, Side
+from nucpro.store.emitter import dump
+from nucpro.store.pickles import Storage, Tensor, load
+from nucpro.text import is_plain
+
+IDS = ["NC_1.1_0_300_frame1", "b", "ç"]
+META = {"a": [1.5, "b", None], "n": -70000, "deep": {"x": [[]]}}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader: the bytes it gets, and the check of what it makes of them."""
+
+    inputs: st.SearchStrategy[bytes]
+    check: Callable[[bytes, Path], None]
+
+
+def _written(write: Callable[[Path], object]) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a.pt")
+        write(path)
+        return path.read_bytes()
+
+
+def _archive(data: bytes, storage: bytes = bytes(60)) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in {"data.pkl": data, "data/0": storage, "version": b"3\n"}.items():
+            archive.writestr(zipfile.ZipInfo(f"archive/{name}"), content)
+    return buffer.getvalue()
+
+
+def _vectors() -> np.ndarray:
+    return np.arange(15, dtype=np.float32).reshape(3, 5)
+
+
+_FILES = [
+    _written(lambda path: store.write_vectors(path, IDS, _vectors(), META, Side.DNA)),
+    _written(lambda path: store.write_vectors(path, IDS, _vectors(), None, Side.PROTEIN)),
+    _written(lambda path: store.write_merged(path, IDS, _vectors(), META, 1)),
+]
+_ROW = {"label": "a", "mean_representation": [0.5] * 20}
+_LISTS = {"nucleotide": ["a", "b"], "data": [_ROW, _ROW | {"label": "b"}], "meta": META}
+_PICKLES = [
+    *(pickle.dumps(_LISTS, protocol) for protocol in (2, 3, 4, 5)),
+    *(zipfile.ZipFile(io.BytesIO(file)).read("archive/data.pkl") for file in _FILES),
+    dump({"proteins": ["a"], "data": [Tensor(Storage("0", "float32", 15), 3, (4,), (3,))]}),
+]
+_ZIP_WORDS = [
+    b"PK\1\2",
+    b"PK\3\4",
+    b"PK\5\6",
+    b"PK\6\6",
+    b"PK\6\7",
+    b"archive/",
+    b"data/0",
+    b"data.pkl",
+    b"../",
+    b"\0" * 8,
+]
+_PICKLE_WORDS = [
+    *(opcode.code.encode("latin-1") for opcode in pickletools.opcodes),
+    b"cos\nsystem\n",
+    b"ctorch._utils\n_rebuild_tensor_v2\n",
+    b"(\x8c\x07storagectorch\nFloatStorage\n\x8c\x010\x8c\x03cpuK\x0ftQ",
+    b"ccollections\nOrderedDict\n)R",
+    b"G" + bytes(8),
+    b"K\1",
+    b"h\0",
+    b"\x8c\1a",
+]  # fmt: skip
+
+
+def check_file(data: bytes, folder: Path) -> None:
+    """A ``.pt`` file is refused, or gives ids, finite vectors and plain values."""
+    path = folder / "a.pt"
+    path.write_bytes(data)
+    for read_file in (
+        partial(store.read_vectors, side=Side.DNA),
+        partial(store.read_vectors, side=Side.PROTEIN),
+        store.read_merged,
+    ):
+        try:
+            found = read_file(path)
+        except StoreError as error:
+            _require_message(error, path)
+            continue
+        assert found.vectors.shape[0] == len(found.ids) == len(set(found.ids)) > 0
+        assert found.vectors.dtype == np.float32
+        assert np.isfinite(found.vectors).all()
+        assert all(type(name) is str and is_plain(name) for name in found.ids)
+        assert found.meta is None or json.dumps(found.meta) is not None
+    for look in (store.read_meta, store.check_directory):
+        try:
+            look(path)
+        except StoreError as error:
+            _require_message(error, path)
+
+
+def check_pickle(data: bytes, folder: Path) -> None:
+    """The same for a pickle whose archive and checksums are right."""
+    check_file(_archive(data), folder)
+
+
+def check_opcodes(data: bytes, folder: Path) -> None:
+    """Any opcodes give a plain value or a tensor's description."""
+    with suppress(StoreError):
+        value = load(memoryview(b"\x80\x02" + data + b"."), {"0": 60}, "a.pt")
+        assert type(value).__module__ in {"builtins", "nucpro.store.pickles"}
+
+
+def _require_message(error: NucproError, path: Path) -> None:
+    message = str(error)
+    assert message.startswith(f"{path}: "), message
+    assert is_plain(message), message
+    assert len(message) < 2000, message
+
+
+_FASTA = [
+    b">NC_1.1_0_300_frame1 text\nACGT\nAC\n>b\r\nACGT\r\n>c\nNNNN",
+    ">ü x\nMKV\n\n>b>c\nMK*\n".encode(),
+]
+_FASTA_WORDS = [
+    b">", b"\n>", b"\n", b"\r\n", b"\r", b"\0", b"\t", b" ", b"\x1b[2J",
+    b"\xef\xbb\xbf", b"@", b"+\n", b"\xff", b"\xc2\x85", b"\x1f\x8b",
+]  # fmt: skip
+
+
+def check_fasta(data: bytes, folder: Path) -> None:
+    """A FASTA file is refused, or gives ids in one word and the letters between the headers."""
+    path = folder / "a.fa"
+    path.write_bytes(data)
+    try:
+        records = read(path)
+    except FastaError as error:
+        _require_message(error, path)
+        with suppress(FastaError):
+            count(path)
+        return
+    assert count(path) == len(records) > 0
+    assert all(name and is_plain(name) and name.split() == [name] for name in records.ids)
+    assert all(b"\n" not in sequence for sequence in records.sequences)
+    facts = inspect(path, NUCLEOTIDES, 3)
+    assert all(is_plain(problem) for problem in facts.problems)
+    if not data.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
+        assert b"".join(records.sequences) == _letters(data)
+
+
+def _letters(data: bytes) -> bytes:
+    """Everything that is in no header, found in another way than the parser's."""
+    lines = [line for line in data.split(b"\n") if not line.startswith(b">")]
+    return b"".join(lines).replace(b"\r", b"").decode(errors="replace").upper().encode()
+
+
+def check_packed_fasta(data: bytes, folder: Path) -> None:
+    """The same for bytes that are meant to be gzip."""
+    path = folder / "a.fa.gz"
+    path.write_bytes(data)
+    try:
+        assert all(is_plain(name) for name in read(path).ids)
+    except FastaError as error:
+        _require_message(error, path)
+
+
+_GENBANK = [
+    b"""LOCUS       NC_1                60 bp    DNA     circular BCT 01-JAN-1970
+DEFINITION  made for a test.
+ACCESSION   NC_1 NC_2
+VERSION     NC_1.3  GI:1234
+KEYWORDS    .
+SOURCE      somewhere
+  ORGANISM  somewhere
+            Viruses; others.
+REFERENCE   1  (bases 1 to 60)
+  AUTHORS   Somebody,A.
+  TITLE     Direct Submission
+  JOURNAL   Submitted (01-JAN-1970)
+COMMENT     nothing.
+FEATURES             Location/Qualifiers
+     source          1..60
+                     /organism="x"
+     CDS             join(50..60,1..20)
+                     /note="a ""quoted"" word"
+                     /codon_start=1
+                     /transl_table=11
+                     /translation="MAAAAK
+                     LLLV"
+     CDS             complement(order(<1..5,7.9,>20^21,J1.1:3..4))
+                     /pseudo
+ORIGIN
+        1 acgtacgtac acgtacgtac acgtacgtac acgtacgtac acgtacgtac acgtacgtac
+//
+""",
+]
+_GENBANK_WORDS = [
+    b"join(", b"complement(", b"order(", b"one-of(", b"bond(", b")", b",", b"..", b"^", b"<", b">", b"1..2",
+    b"99999999999999999999", b"\n                     /", b'"', b"\n     CDS             ", b"\n//\n", b"ORIGIN\n",
+    b"CONTIG      join(J1.1:1..60)\n", b"FEATURES             Location/Qualifiers\n", b"LOCUS       ", b"\r\n", b"\0",
+    b"\x1b[2J", b"\xff", b"/translation=", b"/transl_table=", b"-1", b"VERSION     ", b"\xef\xbb\xbf", b"\t",
+]  # fmt: skip
+
+
+def check_genbank(data: bytes, folder: Path) -> None:
+    """A GenBank file is refused, or gives named records whose counts agree."""
+    path = folder / "a.genomic.gbff.gz"
+    path.write_bytes(gzip.compress(data, 0))
+    try:
+        for annotation in read_annotations(path):
+            assert annotation.record
+            assert is_plain(annotation.record)
+            found = sum(map(len, annotation.proteins.values()))
+            assert annotation.cds == found + annotation.without_translation
+            assert max(annotation.across_origin, annotation.of_unknown_code) <= annotation.cds
+    except DataError as error:
+        _require_message(error, path)
+
+
+_RECORDS = [
+    b'{"format":1,"started_at":"2026-01-01T00:00:00+00:00","completed_files":["a.fa"],'
+    b'"facts":{"vectors:a.pt":{"x":1,"stamp":[1,2,3]},"recipe:protein":{"kind":"protein","made_by":{},"width":6}}}',
+    b'{"vectors:a.pt":{"x":1,"stamp":[1,2,3]}}\n{"completed":"b.fa"}\n',
+    b'{"format":1,"reason":"seeded","sequences_per_file":3,"viral":[],"hosts":["plant/output_1.fa"]}',
+]
+_JSON_WORDS = [
+    b"{", b"}", b"[", b"]", b":", b",", b"null", b"1e999", b"NaN", b'"facts"', b'"stamp"', b'"\\ud800"',
+    b"\n", b"-0", b"9" * 5000,
+]  # fmt: skip
+
+
+def check_records(data: bytes, folder: Path) -> None:
+    """A damaged checkpoint or journal is ignored where it is damaged; a damaged selection is refused."""
+    data_folder = DataFolder(folder)
+    for path in (data_folder.checkpoint, data_folder.journal, data_folder.selection):
+        path.write_bytes(data)
+    with Checkpoint(data_folder) as checkpoint:
+        assert checkpoint.fact("vectors", folder / "a.pt") is None
+        assert all(type(key) is str for key in checkpoint.completed)
+        for side in Side:
+            checkpoint.recipe_of(side)
+    with Checkpoint(data_folder) as again:
+        assert again.completed == checkpoint.completed
+    with suppress(DataError):
+        selection.load(data_folder)
+
+
+def weight_files() -> list[bytes]:
+    """A safetensors and a ``.bin`` file."""
+    import torch
+    from safetensors.torch import save
+
+    tensors = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.float16)}
+    buffer = io.BytesIO()
+    torch.save(tensors, buffer)
+    return [save(tensors), buffer.getvalue()]
+
+
+def check_weights(data: bytes, folder: Path) -> None:
+    """A weights file is refused, or gives tensors by name."""
+    import torch
+
+    from nucpro.models.tensors import WeightTensors
+
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        path = folder / name
+        path.unlink(missing_ok=True)
+        path.write_bytes(data)
+        try:
+            tensors = WeightTensors((path,))
+            assert all(isinstance(tensors[name], torch.Tensor) for name in tensors)
+        except ModelError as error:
+            _require_message(error, path)
+
+
+def _targets() -> dict[str, Target]:
+    opcodes = st.lists(st.sampled_from(_PICKLE_WORDS) | st.binary(max_size=4)).map(b"".join)
+    packed = [gzip.compress(text, 1, mtime=0) for text in _FASTA]
+    weights = st.deferred(lambda: mutated(weight_files(), [*_ZIP_WORDS, *_PICKLE_WORDS]))
+    return {
+        "files": Target(mutated(_FILES, _ZIP_WORDS), check_file),
+        "pickles": Target(mutated(_PICKLES, _PICKLE_WORDS), check_pickle),
+        "opcodes": Target(opcodes, check_opcodes),
+        "fasta": Target(mutated(_FASTA, _FASTA_WORDS), check_fasta),
+        "packed fasta": Target(mutated(packed, _FASTA_WORDS), check_packed_fasta),
+        "genbank": Target(mutated(_GENBANK, _GENBANK_WORDS), check_genbank),
+        "records": Target(mutated(_RECORDS, _JSON_WORDS), check_records),
+        "weights": Target(weights, check_weights),
+    }
+
+
+TARGETS = _targets()
