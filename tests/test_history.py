@@ -35,6 +35,7 @@ def test_a_run_says_what_it_did(data: Path, model: Path) -> None:
     assert first.facts["software"]["torch"]
     assert first.planned["files"] == 6
     assert first.planned["done"] == 0
+    assert first.planned["stale"] == 1
     assert len(first.files) == 6
     assert first.planned["letters"] == sum(file.letters for file in first.files)
     assert all(file.records == 4 and file.tokens >= 0 for file in first.files)
@@ -54,7 +55,7 @@ def test_a_run_says_what_it_did(data: Path, model: Path) -> None:
     assert first.validated == {"files": 6, "viral": 12, "host": 12}
     assert (first.how, second.how) == (history.DONE, history.DONE)
     assert second.files == []
-    assert second.planned == {"files": 6, "done": 6, "letters": 0}
+    assert second.planned == {"files": 6, "done": 6, "letters": 0, "stale": 0}
     assert first.started <= first.files[0].time <= (first.ended or 0) <= second.started
 
 

@@ -74,7 +74,8 @@ class Run:
     facts : dict
         What the run was started with: ``side``, ``engine``, ``process``, ``host``, ``software``, ``options``.
     planned : dict
-        ``files``, ``done`` before the run, and ``letters`` to read; empty before that was known.
+        ``files``, those ``done`` and those ``stale`` before the run, and ``letters`` to read; empty before that
+        was known.
     stages : list of (str, float)
         Name and seconds of each stage that ended, in order.
     files : list of FileDone
@@ -127,10 +128,10 @@ class Recorder:
         who = {"process": os.getpid(), "host": platform.node()}
         self._note("started", **who, **facts)
 
-    def open(self, files: int, done: int, letters: int) -> None:
-        """Begin to write, with what is planned: all files, those that are done, and letters to read."""
+    def open(self, files: int, done: int, letters: int, stale: int = 0) -> None:
+        """Begin to write, with what is planned: all files, those that are done, letters to read, stale files."""
         self._is_open = True
-        self._note("planned", files=files, done=done, letters=letters)
+        self._note("planned", files=files, done=done, letters=letters, stale=stale)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -28,7 +28,7 @@ from nucpro.fasta import FastaFacts
 from nucpro.history import DONE, FAILED, INTERRUPTED, Recorder, this_software
 from nucpro.layout import DataFolder, FilePair, Side, Source
 from nucpro.options import Options
-from nucpro.plan import Plan, PlanItem, make_plan, vectors_fact
+from nucpro.plan import Plan, PlanItem, State, make_plan, vectors_fact
 from nucpro.preflight import space_problems, unsplit_problems, writing_problems
 from nucpro.recipe import Recipe
 from nucpro.selection import Selection, load, save, select
@@ -249,7 +249,8 @@ class Job(ABC):
             The two sides of a source do not fit; it stays unsplit.
         """
         done = sum(item.is_done for item in self.plan.items)
-        self.history.open(len(self.plan.items), done, self.plan.letters_to_extract)
+        stale = sum(State.STALE in (item.vectors, item.merged) for item in self.plan.items)
+        self.history.open(len(self.plan.items), done, self.plan.letters_to_extract, stale)
         save(self.folder, self.selection, self.options.sequences_per_file)
         self.checkpoint.remember_recipe(self.plan.recipe)
         written = self._folders_written()

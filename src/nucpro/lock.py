@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from nucpro.errors import LockedError, PreflightError
 __all__ = ["hold", "holder", "state"]
 
 _TAKEN = (errno.EWOULDBLOCK, errno.EACCES)
+_INSTANT = 0.1
 
 
 @contextmanager
@@ -58,7 +60,12 @@ def _tell(descriptor: int, text: str) -> None:
 
 def _take(descriptor: int, path: Path) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # Whoever only looks (state) has the lock for an instant; a run has it for longer.
+            time.sleep(_INSTANT)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in _TAKEN:
             raise LockedError(
@@ -84,7 +91,7 @@ def holder(path: Path) -> str:
 def state(path: Path) -> str:
     """Whether a run holds a lock file now, and which; takes the lock only for a moment, and writes nothing."""
     try:
-        descriptor = os.open(path, os.O_RDWR)
+        descriptor = os.open(path, os.O_RDONLY)
     except OSError:
         return "none"
     try:

@@ -6,10 +6,15 @@ from typing import Any
 
 from nucpro.cli.arguments import add_data_dir, add_selection
 from nucpro.cli.console import say
+from nucpro.cli.watch import watch
+from nucpro.errors import PreflightError, UsageError
+from nucpro.layout import DataFolder
 from nucpro.options import Options
 from nucpro.pipeline import status
 
 __all__ = ["add_to"]
+
+_INTERVAL = 2.0
 
 
 def add_to(subparsers: Any) -> None:
@@ -21,9 +26,31 @@ def add_to(subparsers: Any) -> None:
     )
     add_data_dir(parser)
     add_selection(parser)
+    parser.add_argument(
+        "--watch",
+        type=float,
+        nargs="?",
+        const=_INTERVAL,
+        metavar="SECONDS",
+        help="follow the run that is at work until it ends, with a look every so often (default: %(const)g); "
+        "Ctrl-C leaves the run alone",
+    )
     parser.set_defaults(run=_run, log_file=lambda _: None)
 
 
 def _run(arguments: dict[str, Any]) -> None:
-    for line in status(Options.of(arguments)):
+    interval = arguments.pop("watch")
+    options = Options.of(arguments)
+    if interval is not None:
+        _watch(options, interval)
+        return
+    for line in status(options):
         say(line)
+
+
+def _watch(options: Options, interval: float) -> None:
+    if not interval > 0:
+        raise UsageError(f"--watch is {interval:g}; allowed: more than 0 seconds")
+    if not options.data_dir.is_dir():
+        raise PreflightError([f"{options.data_dir}: no such folder"])
+    watch(DataFolder(options.data_dir), interval)

@@ -1,0 +1,132 @@
+"""The live view of a run: a screen in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from nucpro.cli.console import say
+from nucpro.layout import DataFolder
+from nucpro.monitor import Monitor, View
+from nucpro.summary import human_time
+from nucpro.text import printable
+
+__all__ = ["watch"]
+
+_LETTERS = {"dna": "bases", "protein": "residues"}
+_BAR_WIDTH = 60
+_SHOWN_STAGES = 8
+
+
+def watch(folder: DataFolder, interval: float) -> None:
+    """Show a run until none holds the data folder any more, or until somebody interrupts.
+
+    Parameters
+    ----------
+    folder : DataFolder
+        The data folder.
+    interval : float
+        Seconds from one look to the next.
+    """
+    monitor = Monitor(folder)
+    try:
+        with _screen() if sys.stdout.isatty() else _lines() as show:
+            while not _shown(monitor, show).is_over:
+                time.sleep(interval)
+    except KeyboardInterrupt:
+        # The way to leave the view; the run that is watched does not notice.
+        return
+
+
+def _shown(monitor: Monitor, show: Callable[[View], None]) -> View:
+    view = monitor.look(time.time())
+    show(view)
+    return view
+
+
+@contextmanager
+def _screen() -> Iterator[Callable[[View], None]]:
+    with Live(console=Console(), auto_refresh=False, transient=False) as live:
+        yield lambda view: live.update(_picture(view), refresh=True)
+
+
+@contextmanager
+def _lines() -> Iterator[Callable[[View], None]]:
+    """Everything at first and at the end; between them one line whenever something has changed."""
+    last: list[View] = []
+
+    def show(view: View) -> None:
+        if view.is_over or not last:
+            for label, text in facts(view):
+                say(f"{label + ':':12}{text}")
+        elif (view.state, view.done, view.stages) != (last[0].state, last[0].done, last[0].stages):
+            say(f"{datetime.now():%H:%M:%S} {_line(view)}")
+        last[:] = [view]
+        sys.stdout.flush()
+
+    yield show
+
+
+def _line(view: View) -> str:
+    parts = [f"{view.done}/{view.total} files" if view.total else view.state]
+    if view.rates:
+        parts.append(f"{view.rates.sequences:,.0f} sequences/s")
+    if view.seconds_left is not None:
+        parts.append(f"{human_time(view.seconds_left)} left")
+    return ", ".join([*parts, view.last_file] if view.last_file else parts)
+
+
+def _picture(view: View) -> RenderableType:
+    # Names of files are plain text here: rich would take square brackets for markup, and terminals obey controls.
+    table = Table.grid(padding=(0, 2))
+    for label, text in facts(view):
+        style = "bold red" if label == "Problem" else ""
+        table.add_row(Text(label, style="dim"), Text(printable(text), style=style))
+    bar = ProgressBar(total=max(view.total, 1), completed=view.done, width=_BAR_WIDTH)
+    return Group(bar, table) if view.total else table
+
+
+def facts(view: View) -> list[tuple[str, str]]:
+    """What a view says, as labels and texts in the order in which they are shown."""
+    rows = [("Run", view.state)]
+    if view.started is not None:
+        when = f"{datetime.fromtimestamp(view.started):%Y-%m-%d %H:%M:%S}"
+        rows.append(("Started", f"{when}, {human_time(view.elapsed)} ago" if not view.is_over else when))
+        rows.append(("Side", view.side))
+    if view.is_over and view.elapsed:
+        rows.append(("Took", human_time(view.elapsed)))
+    if view.total:
+        rows.append(("Files", _files(view)))
+    if view.rates:
+        letters = _LETTERS.get(view.side, "letters")
+        rates = view.rates
+        rows.append(
+            (
+                "Rate",
+                f"{rates.sequences:,.0f} sequences/s, {rates.letters:,.0f} {letters}/s, {rates.tokens:,.0f} tokens/s",
+            )
+        )
+    if view.seconds_left is not None:
+        rows.append(("Left", human_time(view.seconds_left)))
+    if view.last_file:
+        ago = "" if view.is_over else f", {human_time(view.quiet)} ago"
+        rows.append(("Last file", f"{view.last_file}{ago}"))
+    if view.stages:
+        shown = view.stages[-_SHOWN_STAGES:]
+        rows.append(("Stages", ", ".join(f"{name} {human_time(seconds)}" for name, seconds in shown)))
+    return rows + [("Problem", problem) for problem in view.problems]
+
+
+def _files(view: View) -> str:
+    share = view.done / view.total
+    text = f"{view.done} of {view.total} done ({share:.0%}), {view.made} by this run"
+    return f"{text}; {view.stale} were outdated when it started" if view.stale else text
