@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -85,14 +85,17 @@ def _line(view: View) -> str:
     return ", ".join([*parts, view.last_file] if view.last_file else parts)
 
 
-def _picture(view: View) -> RenderableType:
+def _picture(view: View) -> Table:
     # Names of files are plain text here: rich would take square brackets for markup, and terminals obey controls.
     table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    if view.total:
+        table.add_row("", ProgressBar(total=view.total, completed=view.done, width=_BAR_WIDTH))
     for label, text in facts(view):
         style = "bold red" if label == "Problem" else ""
         table.add_row(Text(label, style="dim"), Text(printable(text), style=style))
-    bar = ProgressBar(total=max(view.total, 1), completed=view.done, width=_BAR_WIDTH)
-    return Group(bar, table) if view.total else table
+    return table
 
 
 def facts(view: View) -> list[tuple[str, str]]:
