@@ -9,7 +9,17 @@ import pytest
 
 from folders import Frame
 from nucpro.errors import FastaError
-from nucpro.fasta import NUCLEOTIDES, RESIDUES, count, difference, inspect, read, require_usable, split
+from nucpro.fasta import (
+    NUCLEOTIDES,
+    RESIDUES,
+    count,
+    difference,
+    inspect,
+    read,
+    require_usable,
+    split,
+    stream,
+)
 
 PLAIN = b">a first\nMKV\n>b\nACDEF\n"
 
@@ -131,3 +141,22 @@ def test_a_split_keeps_every_record_in_order(tmp_path: Path, frames: dict[str, l
 
 def test_difference_keeps_order() -> None:
     assert difference("dabc", "cxa") == (["d", "b"], ["x"])
+
+
+def test_letters_outside_ascii_are_never_taken_for_others(tmp_path: Path) -> None:
+    path = tmp_path / "a.fa"
+    path.write_text(">one\nACß\n", encoding="utf-8")
+    assert read(path).sequences == [b"AC?"]
+    with pytest.raises(FastaError, match=r"letters outside ACGTURYSWKMBDHVN: one has '\?' at position 3"):
+        require_usable(read(path), NUCLEOTIDES)
+
+
+def test_a_stream_takes_fastq_where_it_may(tmp_path: Path) -> None:
+    path = tmp_path / "reads.fq.gz"
+    path.write_bytes(gzip.compress(b"@r1 first\nacgt\n+\nIIII\n@r2\nNN\n+\n!!\n"))
+    assert list(stream(path, fastq=True)) == [("r1", b"ACGT"), ("r2", b"NN")]
+    with pytest.raises(FastaError, match="record 1 is FASTQ"):
+        list(stream(path))
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(FastaError, match="cannot be read as FASTA or FASTQ: .*must start with '>' or '@'"):
+        list(stream(path, fastq=True))

@@ -167,7 +167,8 @@ def stream(path: Path, *, fastq: bool = False) -> Iterator[tuple[str, bytes]]:
                 f"{path}: record {position} is FASTQ (starts with '@'); convert it to FASTA first"
             )
         _require_usable_id(path, position, record.name)
-        yield record.name, record.seq.upper().encode()
+        # Letters outside ASCII become question marks, which no alphabet has; upper() would turn some into letters.
+        yield record.name, record.seq.encode("ascii", "replace").upper()
 
 
 def _require_usable_id(path: Path, position: int, name: str) -> None:

@@ -7,13 +7,10 @@ from frame_reference import STANDARD_CODE, VERTEBRATE_MITOCHONDRIAL_CODE, cut, f
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nucpro.dataset import predicted_frames
 from nucpro.dataset.chunks import chunks_of
 from nucpro.dataset.codes import genetic_code
 from nucpro.dataset.frames import FRAME_NAMES, frame_bases, open_frames, reverse_complement
-from nucpro.errors import FastaError
 
-AMBIGUOUS = "ACGTURYSWKMBDHVN"
 bases = st.text("ACGT", min_size=1, max_size=400)
 
 
@@ -58,41 +55,3 @@ def test_a_slice_has_one_base_more_than_its_codons_where_there_is_one(size: int,
 
 def test_the_complement_of_ambiguous_bases() -> None:
     assert reverse_complement(b"ACGTURYSWKMBDHVN") == b"NBDHVKMWSRYAACGT"
-
-
-@given(st.text(AMBIGUOUS + AMBIGUOUS.lower(), min_size=1, max_size=300), st.integers(3, 100))
-def test_prediction_keeps_one_residue_for_each_codon(sequence: str, size: int) -> None:
-    expected = [
-        (f"contig_chunk_{number}{name}", nucleotides, protein)
-        for number, (start, end) in enumerate(cut(len(sequence), size), start=1)
-        for name, (nucleotides, protein) in frames(sequence[start:end].upper().replace("U", "T")).items()
-        if protein and "*" not in protein
-    ]
-    found = [
-        (record.name, record.nucleotides.replace("U", "T"), record.protein)
-        for record in predicted_frames("contig", sequence, size)
-    ]
-    assert found == expected
-
-
-def test_an_ambiguous_codon_is_x_in_prediction() -> None:
-    records = {record.name: record for record in predicted_frames("contig", "atgNNNaaa", 300)}
-    assert records["contig_chunk_1F1"].protein == "MXK"
-    assert records["contig_chunk_1F1"].nucleotides == "ATGNNNAAA"
-    assert records["contig_chunk_1R1"].protein == "FXH"
-
-
-@pytest.mark.parametrize(
-    ("sequence", "shown"), [("ACGTXACG", "'X' at position 5"), ("ACß", "'ß' at position 3")]
-)
-def test_letters_that_are_no_nucleotides_are_refused(sequence: str, shown: str) -> None:
-    with pytest.raises(
-        FastaError, match=f"record contig has {shown}; a nucleotide sequence may hold ACGTURYSWKMBDHVN"
-    ):
-        list(predicted_frames("contig", sequence, 300))
-
-
-def test_positions_of_foreign_letters_count_from_the_start_of_the_record() -> None:
-    sequence = "ACGT" * 600_000 + "-" + "ACGT" * 10
-    with pytest.raises(FastaError, match="record contig has '-' at position 2400001;"):
-        list(predicted_frames("contig", sequence, 300))

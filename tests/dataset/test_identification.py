@@ -104,8 +104,16 @@ def test_a_frame_may_stand_at_either_end_of_a_protein_but_not_across_two() -> No
         assert (0 in found.kept) == expected
 
 
-def test_letters_that_are_no_nucleotides_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("bases", "shown"),
+    [
+        ("ACGJ", "'J' at position 4"),
+        ("ACß", "'ß' at position 3"),
+        ("ACGT" * 600_000 + "-" + "ACGT" * 10, "'-' at position 2400001"),
+    ],
+)
+def test_letters_that_are_no_nucleotides_are_refused(bases: str, shown: str) -> None:
     with pytest.raises(
-        FastaError, match=r"record NC_1\.1 has 'J' at position 4; a nucleotide sequence may hold"
+        FastaError, match=rf"record NC_1\.1 has {shown}; a nucleotide sequence may hold ACGTURYSWKMBDHVN"
     ):
-        identify("NC_1.1", "ACGJ", {1: b"MA"}, 300, "standard")
+        identify("NC_1.1", bases, {1: b"MA"}, 300, "standard")

@@ -6,7 +6,7 @@ RefSeq's genome files come in, FASTA files of reading frames go out: the first s
 from __future__ import annotations
 
 from nucpro.dataset.building import DatasetProgress, build, recorded_lengths
-from nucpro.dataset.identification import FrameRecord, predicted_frames
+from nucpro.dataset.identification import FrameRecord
 from nucpro.dataset.options import DatasetOptions
 from nucpro.dataset.paths import GenomePair
 from nucpro.dataset.reports import Counts, DatasetReport, SourceReport
@@ -20,6 +20,5 @@ __all__ = [
     "GenomePair",
     "SourceReport",
     "build",
-    "predicted_frames",
     "recorded_lengths",
 ]

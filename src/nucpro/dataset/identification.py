@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -22,7 +21,7 @@ from nucpro.dataset.proteins import Proteins
 from nucpro.errors import FastaError
 from nucpro.fasta import NUCLEOTIDES
 
-__all__ = ["CodeChoice", "FrameRecord", "Identified", "frame_records", "identify", "predicted_frames"]
+__all__ = ["CodeChoice", "FrameRecord", "Identified", "frame_records", "identify"]
 
 CodeChoice = Literal["standard", "auto"]
 """``standard``: all frames by the standard code; ``auto``: by the code of each CDS."""
@@ -138,14 +137,6 @@ class _Search:
         keys = [frames.keys for same in self._frames.values() for frames in same]
         return np.concatenate([np.empty(0, dtype=np.int64), *keys])
 
-    def open_frames(self) -> dict[int, bytes]:
-        rows = (
-            zip(f.keys.tolist(), map(bytes, f.residues), strict=True)
-            for same in self._frames.values()
-            for f in same
-        )
-        return dict(chain.from_iterable(rows))
-
     def kept(self) -> Iterator[tuple[int, bytes]]:
         for same in self._frames.values():
             keys = np.concatenate([frames.keys for frames in same])
@@ -218,30 +209,3 @@ def frame_records(name: str, bases: str, size: int, frames: dict[int, bytes]) ->
         yield FrameRecord(
             f"{name}_chunk_{number + 1}{FRAME_NAMES[frame]}", nucleotides.decode(), residues.decode()
         )
-
-
-def predicted_frames(name: str, bases: str, size: int) -> Iterator[FrameRecord]:
-    """Yield every frame without a stop, for records whose proteins are not known.
-
-    A codon with an ambiguous base is translated to X; it does not vanish, so a protein has one residue for
-    each whole codon of its nucleotides.
-
-    Parameters
-    ----------
-    name : str
-        Record, for ids and messages.
-    bases : str
-        Its sequence, in any case; it may hold ambiguous bases.
-    size : int
-        Bases of a full chunk.
-
-    Raises
-    ------
-    FastaError
-        A letter is no nucleotide code.
-    """
-    search = _Search(genetic_code(STANDARD), b"")
-    for block in chunk_blocks(len(bases), size):
-        offset, part = _part(name, bases, block)
-        search.add(part, offset, block)
-    yield from frame_records(name, bases, size, search.open_frames())
