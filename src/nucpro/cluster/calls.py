@@ -77,7 +77,8 @@ def error_of(error: BaseException) -> BaseException:
     """Error as the function raised it, with the traceback of its process as the cause."""
     if not isinstance(error, RayTaskError) or not isinstance(error.cause, BaseException):
         return error
-    error.cause.__cause__ = WorkerError(f"traceback of the worker:\n{error.traceback_str}")
+    # Ray's error is of both classes at once, and its text is the traceback.
+    error.cause.__cause__ = WorkerError(f"traceback of the worker:\n{error}")
     return error.cause
 
 

@@ -76,6 +76,7 @@ class Session:
         """
         if self.is_running:
             return
+        self._stack.enter_context(_messages_logged())
         if not ray.is_initialized():
             # Ray's own lines are about Ray; what matters of them is in the errors that it raises.
             logging.getLogger("ray").setLevel(logging.CRITICAL)
@@ -188,6 +189,22 @@ def _gpus_here() -> int:
     import torch  # noqa: PLC0415 - takes seconds, and the machine may well have no GPU to count
 
     return int(torch.cuda.device_count())
+
+
+@contextmanager
+def _messages_logged() -> Iterator[None]:
+    """Log what Ray would print about its processes: the terminal is the run's."""
+    ray_worker: Any = ray._private.worker
+    before = ray_worker.print_to_stdstream
+
+    def log(data: dict[str, Any], **_: Any) -> None:
+        logger.debug("Ray: %s", "\n".join(data["lines"]))
+
+    ray_worker.print_to_stdstream = log
+    try:
+        yield
+    finally:
+        ray_worker.print_to_stdstream = before
 
 
 @contextmanager

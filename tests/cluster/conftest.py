@@ -1,0 +1,44 @@
+"""A real Ray cluster of several nodes on this machine, which tests add nodes to."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ray = pytest.importorskip("ray")
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))  # for the encoders of these tests, here and in workers
+
+
+@pytest.fixture(scope="session")
+def head() -> Iterator[Any]:
+    """A cluster whose first node, which this process is connected to, does no work."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        cluster = Cluster()
+        cluster.add_node(num_cpus=0, include_dashboard=False)
+        ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
+        yield cluster
+        ray.shutdown()
+        cluster.shutdown()
+
+
+@pytest.fixture
+def add_node(head: Any) -> Iterator[Callable[[], Any]]:
+    """Adds nodes of two cores; they are gone after the test."""
+
+    def add() -> Any:
+        return head.add_node(num_cpus=2)
+
+    yield add
+    for node in list(head.worker_nodes):
+        head.remove_node(node)

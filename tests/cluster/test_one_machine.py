@@ -1,0 +1,141 @@
+"""A cluster of this machine alone: quiet, closed to others, and gone with its driver, however that ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from folders import arguments, contents, leftovers
+from nucpro.cli import main
+from nucpro.errors import UsageError
+from nucpro.options import Options
+
+NOT_BEYOND = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+"""Loopback addresses as the kernel lists them."""
+
+
+def started(data: Path, model: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "nucpro", "extract", *arguments(data, model, "--engine", "ray")]
+    marked = {**os.environ, "STARTED_FOR": str(data)}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=marked)
+
+
+def processes_of(data: Path) -> Iterator[Path]:
+    """Processes that inherited the mark of a run and are alive."""
+    mark = f"STARTED_FOR={data}\0".encode()
+    for process in Path("/proc").iterdir():
+        if process.name.isdecimal():
+            try:
+                if mark in (process / "environ").read_bytes():
+                    yield process
+            except OSError:  # it ended meanwhile, or belongs to somebody else
+                continue
+
+
+def listening(processes: Iterator[Path]) -> set[str]:
+    """Addresses that processes listen on."""
+    sockets = set()
+    for process in processes:
+        try:
+            sockets |= {str(entry.readlink()) for entry in (process / "fd").iterdir()}
+        except OSError:
+            continue
+    rows = [
+        line.split()
+        for kind in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{kind}").read_text().splitlines()
+    ]
+    return {row[1].partition(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets}
+
+
+def test_a_killed_driver_takes_its_cluster_along_and_the_next_run_resumes(
+    data: Path, model: Path, pristine: Path, tmp_path: Path
+) -> None:
+    run = started(data, model)
+    assert run.stdout is not None
+    for line in run.stdout:
+        if line.startswith("[1/6] Extracted"):
+            break
+    addresses = listening(processes_of(data))
+    assert addresses, "Ray listens somewhere"
+    assert addresses <= NOT_BEYOND
+    run.kill()
+    run.communicate()
+    # Processes end when the system tells them that the driver is gone; each look gives them time for it.
+    looks = (list(processes_of(data)) for _ in range(5000))
+    assert next((found for found in looks if not found), None) == []
+    done = contents(data)
+    assert main(["extract", *arguments(data, model)]) == 0
+    from folders import copied
+
+    fresh = copied(pristine, tmp_path / "fresh")
+    assert main(["extract", *arguments(fresh, model)]) == 0
+    assert contents(data) == contents(fresh)
+    assert leftovers(data) == []
+    assert any(done.get(name) == content for name, content in contents(fresh).items() if "_ESM" in name)
+
+
+def test_an_interrupt_ends_with_one_line_and_leaves_no_process_or_folder(data: Path, model: Path) -> None:
+    before = set(Path(tempfile.gettempdir()).glob("nucpro-ray-*"))
+    run = started(data, model)
+    assert run.stdout is not None
+    for line in run.stdout:
+        if line.startswith("[1/6] Extracted"):
+            break
+    run.send_signal(signal.SIGTERM)
+    _, errors = run.communicate()
+    assert run.returncode == 143
+    assert errors.strip().splitlines()[-1].startswith("Interrupted. Everything that was finished is kept")
+    assert re.sub(r"Warning:.*\n", "", errors).strip().count("\n") == 0
+    assert list(processes_of(data)) == []
+    assert not [
+        folder for folder in set(Path(tempfile.gettempdir()).glob("nucpro-ray-*")) - before if folder.exists()
+    ]
+
+
+def test_without_the_extra_the_error_names_it(
+    data: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(["extract", *arguments(data, model, "--engine", "ray")]) == 2
+    assert "install the extra: pip install 'nucpro[ray]'" in capsys.readouterr().err
+
+
+def test_the_local_engine_never_imports_ray(data: Path, model: Path) -> None:
+    program = (
+        "import sys\nfrom nucpro.cli import main\n"
+        f"assert main({['extract', *arguments(data, model)]!r}) == 0\nassert 'ray' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"engine": "spark"}, "--engine is spark; allowed: local or ray"),
+        ({"address": "auto"}, "--address is auto; allowed: only with --engine ray"),
+        ({"workers": 2}, "--workers is 2; allowed: only with --engine ray"),
+        ({"engine": "ray", "workers": 0}, "--workers is 0; allowed: 1 or more"),
+        ({"engine": "ray", "device": "cuda:1"}, "--device is cuda:1; allowed: cuda or cpu with --engine ray"),
+        (
+            {"engine": "ray", "gpus_per_worker": 1.5},
+            "--gpus-per-worker is 1.5; allowed: a number above 0: a part of 1, or a whole number",
+        ),
+        (
+            {"engine": "ray", "cpus_per_worker": 0.0},
+            "--cpus-per-worker is 0.0; allowed: a number above 0: a part of 1, or a whole number",
+        ),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Options.of(values)
+    assert str(caught.value) == message

@@ -1,0 +1,210 @@
+"""Encoders and calls on a real cluster: what is lost is tried again, what joins is used, errors come back."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trial_encoder import DyingEncoder, TrialEncoder, die, double, fail
+
+from nucpro.background import Background
+from nucpro.cluster.calls import ClusterWorkers
+from nucpro.cluster.pool import EncoderPool
+from nucpro.cluster.session import Session
+from nucpro.errors import ExtractionError, NucproError, PreflightError, WorkerError
+from nucpro.options import Options
+
+AddNode = Callable[[], Any]
+
+
+def session(**more: Any) -> Session:
+    return Session(Options(engine="ray", device="cpu", **more))
+
+
+def make(folder: Path, contents: Sequence[str]) -> list[Path]:
+    files = [folder / f"output_{number}.fa" for number in range(1, len(contents) + 1)]
+    for file, content in zip(files, contents, strict=True):
+        file.write_text(content)
+    return files
+
+
+def paths(file: Path) -> tuple[Path, Path]:
+    return file, file.with_suffix(".pt")
+
+
+def made(files: Sequence[Path]) -> int:
+    return sum(file.with_suffix(".pt").exists() for file in files)
+
+
+def test_every_file_is_made_once_and_reported_with_its_stamp(
+    add_node: AddNode, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_node(), add_node()
+    files = make(tmp_path, ["copy"] * 40)
+    pool = EncoderPool[Path](session(), TrialEncoder)
+    with caplog.at_level(logging.INFO, "nucpro"):
+        done = list(pool.run(files, paths))
+    assert sorted(file for file, _, _ in done) == sorted(files)
+    assert all(stamp.size == file.with_suffix(".pt").stat().st_size for file, _, stamp in done if stamp)
+    assert all(stamp for _, _, stamp in done)
+    assert pool.totals.tokens == 40
+    assert pool.lost == 0
+    ready = [message for message in caplog.messages if message.endswith(": Trial encoder is ready")]
+    assert [re.sub(r"\d+", "N", line.partition(" (")[0]) for line in ready] == ["Encoder N"] * 2
+
+
+def test_a_file_that_kills_its_process_is_named_after_three_attempts(
+    add_node: AddNode, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_node()
+    files = make(tmp_path, ["copy", "die", "copy", "copy", "copy"])
+    pool = EncoderPool[Path](session(), TrialEncoder)
+    with pytest.raises(
+        WorkerError, match=r"output_2\.fa: 3 encoders were lost over this file, the last two with"
+    ):
+        list(pool.run(files, paths))
+    assert pool.lost == 3
+    lost = [message for message in caplog.messages if "was lost; files to try again" in message]
+    assert len(lost) == 3
+    assert all("files to try again: 1." in message for message in lost[1:])
+
+
+def test_neighbours_of_a_deadly_file_are_made_before_it_is_given_up(
+    add_node: AddNode, tmp_path: Path
+) -> None:
+    add_node()
+    files = make(tmp_path, ["die", "copy", "copy"])
+    with pytest.raises(WorkerError, match="output_1"):
+        list(EncoderPool[Path](session(), TrialEncoder).run(files, paths))
+    assert made(files) == 2
+
+
+def test_an_error_stops_at_once_and_brings_type_and_traceback(add_node: AddNode, tmp_path: Path) -> None:
+    add_node()
+    files = make(tmp_path, ["copy", "fail 7", *["copy"] * 60])
+    with pytest.raises(ExtractionError, match=r"output_2\.fa: record 7$") as caught:
+        list(EncoderPool[Path](session(), TrialEncoder).run(files, paths))
+    assert type(caught.value) is ExtractionError
+    assert "trial_encoder.py" in str(caught.value.__cause__)
+    assert made(files) < 61
+
+
+def test_encoders_that_never_load_end_the_run_in_words(add_node: AddNode, tmp_path: Path) -> None:
+    add_node()
+    with pytest.raises(
+        WorkerError, match=r"3 encoders in a row were lost while they loaded.*fewer --workers"
+    ):
+        list(EncoderPool[Path](session(), DyingEncoder).run(make(tmp_path, ["copy"]), paths))
+
+
+def test_a_node_is_lost_and_another_joins(head: Any, add_node: AddNode, tmp_path: Path) -> None:
+    first = add_node()
+    files = make(tmp_path, ["copy"] * 10)
+    pool = EncoderPool[Path](session(), TrialEncoder)
+    work = pool.run(files, paths)
+    next(work)
+    head.remove_node(first)
+    add_node()
+    assert len(list(work)) == 9
+    assert pool.lost == 1
+    assert made(files) == 10
+
+
+def test_a_node_that_joins_gets_an_encoder(add_node: AddNode, tmp_path: Path) -> None:
+    add_node()
+    pipes = [tmp_path / f"pipe_{number}" for number in range(4)]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    files = make(tmp_path, ["copy", *(f"wait {pipe}" for pipe in pipes)])
+    pool = EncoderPool[Path](session(), TrialEncoder)
+    work = pool.run(files, paths)
+    next(work)
+    add_node()
+    # One encoder has three files at a time: the fourth pipe is opened by one on the other node, or never.
+    opened: list[Any] = []
+    release = threading.Thread(target=lambda: opened.extend(pipe.open("w") for pipe in pipes), daemon=True)
+    release.start()
+    closer = threading.Thread(target=lambda: (release.join(), [pipe.close() for pipe in opened]), daemon=True)
+    closer.start()
+    assert len(list(work)) == 4
+    processes = {file.with_suffix(".pt").read_text().split()[1] for file in files}
+    assert len(processes) == 2
+
+
+def test_calls_give_results_errors_and_the_news_of_killed_processes(add_node: AddNode) -> None:
+    add_node()
+    cluster = ClusterWorkers(session())
+    assert sorted(cluster.map(double, range(30))) == [2 * number for number in range(30)]
+    with pytest.raises(ExtractionError, match=r"^record 3$") as caught:
+        cluster.submit(fail, 3).result()
+    assert "in fail" in str(caught.value.__cause__)
+    with pytest.raises(
+        WorkerError, match=r"die\(4\): its process was killed or its node lost, 3 times or for good"
+    ):
+        cluster.submit(die, 4).result()
+    seen: list[int] = []
+    background = Background(cluster)
+    background.add(double, (21,), seen.append)
+    background.drain()
+    assert seen == [42]
+
+
+def test_a_cluster_without_room_is_a_problem_with_remedies(head: Any) -> None:
+    empty = session()
+    empty.start()
+    [problem] = empty.problems()
+    assert problem == (
+        "no node of the cluster has room for an encoder, which takes 1 cpus, 0 gpus; its nodes have 0 cpus, 0 gpus; "
+        "lower --gpus-per-worker or --cpus-per-worker, add nodes, or use --device cpu"
+    )
+
+
+def test_parts_of_gpus_and_cores_decide_how_many_encoders_there_are(head: Any) -> None:
+    big = head.add_node(num_cpus=8, num_gpus=2)
+    try:
+        assert session().room() == 7
+        gpus = Session(Options(engine="ray"))
+        halves = Session(Options(engine="ray", gpus_per_worker=0.5, cpus_per_worker=2))
+        assert (gpus.room(), halves.room()) == (2, 4)
+        assert Session(Options(engine="ray", workers=3)).encoders == 3
+    finally:
+        head.remove_node(big)
+
+
+def test_a_wrong_version_on_a_node_is_refused() -> None:
+    from nucpro.cluster.worker import EncoderWorker
+
+    logger = logging.getLogger("nucpro")
+    before = logger.handlers[:], logger.level, logger.propagate
+    try:
+        with pytest.raises(NucproError, match=r"has nucpro .*, the driver 0\.0\.0; install the same version"):
+            EncoderWorker().load(TrialEncoder, "0.0.0")
+    finally:
+        logger.handlers[:], logger.level, logger.propagate = before
+
+
+def test_an_unreachable_cluster_is_a_problem(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    program = (
+        "from nucpro.cluster.session import Session\nfrom nucpro.options import Options\n"
+        "Session(Options(engine='ray', address='127.0.0.1:1', device='cpu')).start()\n"
+    )
+    settings = {
+        **os.environ,
+        "RAY_gcs_rpc_server_connect_timeout_s": "1",
+        "RAY_gcs_server_request_timeout_seconds": "1",
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=settings
+    )
+    assert f"{PreflightError.__name__}: 1 problem found" in result.stderr
+    assert "the Ray cluster at 127.0.0.1:1 cannot be used: " in result.stderr
+    assert "see with `ray status` whether it is up" in result.stderr

@@ -1,0 +1,56 @@
+"""An encoder for tests of who encodes what: the content of a FASTA file says what to do with it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from pathlib import Path
+
+from nucpro.encoders import Totals
+from nucpro.errors import ExtractionError
+
+logger = logging.getLogger("nucpro.trial")
+
+
+class TrialEncoder:
+    """Copies files, and dies, fails or waits where a file says so."""
+
+    def __init__(self) -> None:
+        self.totals = Totals()
+        logger.info("Trial encoder is ready")
+
+    def extract(self, fasta: Path, output: Path) -> None:
+        word, _, rest = fasta.read_text().partition(" ")
+        if word == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if word == "fail":
+            raise ExtractionError(f"{fasta}: record {rest}")
+        if word == "wait":
+            Path(rest).read_text()  # a pipe: until its other end is opened and closed
+        output.write_text(f"{word} {os.getpid()}")
+        self.totals = Totals(tokens=self.totals.tokens + 1)
+
+
+class DyingEncoder:
+    """Never gets ready."""
+
+    totals = Totals()
+
+    def __init__(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def extract(self, fasta: Path, output: Path) -> None: ...
+
+
+def die(number: int) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def fail(number: int) -> int:
+    raise ExtractionError(f"record {number}")
+
+
+def double(number: int) -> int:
+    return 2 * number
