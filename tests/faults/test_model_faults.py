@@ -1,0 +1,191 @@
+"""Faults of the encoder: too little memory at any batch, and values that are not numbers or say nothing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from scenarios import Baseline, copied, state
+
+from folders import PER_FILE, arguments
+from nucpro.cli import main
+from nucpro.embedding import Encoder
+from nucpro.errors import ExtractionError
+from nucpro.layout import Side
+from nucpro.options import Options
+from nucpro.protein_job import ProteinJob
+from nucpro.store import read_vectors
+
+BATCHES = 12
+"""Of a whole run: two records each."""
+Fault = Callable[[torch.Tensor], torch.Tensor]
+
+
+def out_of_device_memory(_: torch.Tensor) -> torch.Tensor:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def out_of_host_memory(_: torch.Tensor) -> torch.Tensor:
+    raise RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"
+    )
+
+
+class Faulty:
+    """An encoder that fails at one of its batches, or at all from there on."""
+
+    def __init__(self, encoder: Encoder, fault: Fault, at: int, *, always: bool = False) -> None:
+        self.encoder = encoder
+        self.fault = fault
+        self.at = at
+        self.always = always
+        self.calls = 0
+
+    @property
+    def width(self) -> int:
+        return self.encoder.width
+
+    @property
+    def device(self) -> torch.device:
+        return self.encoder.device
+
+    @property
+    def pooled_span(self) -> object:
+        return self.encoder.pooled_span
+
+    def __call__(self, tokens: torch.Tensor, lengths: Sequence[int], /) -> torch.Tensor:
+        self.calls += 1
+        hidden = self.encoder(tokens, lengths)
+        strikes = self.calls == self.at or (self.always and self.calls > self.at and len(lengths) > 1)
+        return self.fault(hidden) if strikes else hidden
+
+
+def run_with(data: Path, model: Path, faulty: Callable[[Encoder], Faulty]) -> ProteinJob:
+    options = Options(
+        data,
+        protein_model=str(model),
+        device="cpu",
+        sequences_per_file=PER_FILE,
+        tokens_per_batch=230,
+    )
+    with ProteinJob(options) as job:
+        job.discover()
+        job.check()
+        job.prepare()
+        encoder = job.load_model()
+        assert encoder is not None
+        encoder.embedder.encoder = faulty(encoder.embedder.encoder)
+        for _ in job.extract():
+            pass
+        job.finish()
+        job.validate()
+    return job
+
+
+def vectors(data: Path) -> dict[str, np.ndarray]:
+    return {
+        str(path.relative_to(data)): read_vectors(path, Side.PROTEIN).vectors
+        for path in sorted(data.rglob("*_ESM.pt"))
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(pristine: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = copied(pristine, tmp_path_factory.mktemp("undisturbed") / "data")
+    encoders: list[Faulty] = []
+
+    def counted(encoder: Encoder) -> Faulty:
+        encoders.append(Faulty(encoder, out_of_host_memory, 0))
+        return encoders[0]
+
+    run_with(data, model, counted)
+    assert encoders[0].calls == BATCHES
+    return data
+
+
+@pytest.mark.points(1, BATCHES)
+@pytest.mark.parametrize("fault", [out_of_device_memory, out_of_host_memory])
+def test_too_little_memory_at_a_batch(
+    part: int, parts: int, fault: Fault, undisturbed: Path, data: Path, model: Path
+) -> None:
+    job = run_with(data, model, lambda encoder: Faulty(encoder, fault, part + 1))
+    assert job.statistics.splits == 1
+    require_close(data, undisturbed)
+
+
+def test_too_little_memory_for_more_than_one_record(undisturbed: Path, data: Path, model: Path) -> None:
+    job = run_with(data, model, lambda encoder: Faulty(encoder, out_of_host_memory, 1, always=True))
+    assert job.statistics.splits == BATCHES
+    require_close(data, undisturbed)
+
+
+def require_close(data: Path, undisturbed: Path) -> None:
+    found, expected = vectors(data), vectors(undisturbed)
+    assert found.keys() == expected.keys()
+    for name, matrix in expected.items():
+        np.testing.assert_allclose(found[name], matrix, rtol=1e-5, atol=1e-6)
+
+
+def with_value(value: float) -> Fault:
+    def fault(hidden: torch.Tensor) -> torch.Tensor:
+        changed = hidden.clone()
+        changed[len(hidden) // 3, 5] = value
+        return changed
+
+    return fault
+
+
+VALUES = {"NaN": float("nan"), "infinity": float("inf"), "minus infinity": float("-inf")}
+
+
+@pytest.mark.points(1, BATCHES)
+@pytest.mark.parametrize("value", VALUES)
+def test_values_that_are_no_numbers(
+    part: int, parts: int, value: str, extracting: Baseline, data: Path, model: Path
+) -> None:
+    before = state(data)
+    with pytest.raises(ExtractionError, match=r"record '.+'.*not finite|'.+'.*(nan|inf)"):
+        run_with(data, model, lambda encoder: Faulty(encoder, with_value(VALUES[value]), part + 1))
+    # What was finished before is right, and nothing else has changed.
+    final = extracting.final
+    for name, content in state(data).items():
+        assert content in (before.get(name), final.get(name)), name
+    extracting.require_recovery(data)
+
+
+@pytest.fixture
+def constant_model(model: Path, tmp_path: Path) -> Path:
+    """Weights whose last normalisation forgets what it normalises: every vector is its bias."""
+    broken = Path(shutil.copytree(model, tmp_path / "constant"))
+    tensors = load_file(broken / "model.safetensors")
+    tensors["encoder.emb_layer_norm_after.weight"].zero_()
+    save_file(tensors, broken / "model.safetensors")
+    return broken
+
+
+def test_a_model_that_gives_every_record_the_same_vector(
+    constant_model: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = state(data)
+    assert main(["extract", *arguments(data, constant_model)]) == 1
+    told = capsys.readouterr().err
+    assert "all 4 records, from 'NC_" in told
+    assert "have the same vector of width 16; check model and device, then run again" in told
+    # Only the choice of hosts was recorded.
+    assert {name: content for name, content in state(data).items() if not name.startswith(".")} == before
+
+
+def test_a_model_that_gives_zeros(
+    constant_model: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tensors = load_file(constant_model / "model.safetensors")
+    tensors["encoder.emb_layer_norm_after.bias"].zero_()
+    save_file(tensors, constant_model / "model.safetensors")
+    assert main(["extract", *arguments(data, constant_model)]) == 1
+    assert "is all zero (4 of 4 are); check model and device, then run again" in capsys.readouterr().err
+    assert not list(data.rglob("bacteria*/*_ESM.pt"))
