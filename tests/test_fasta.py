@@ -158,5 +158,5 @@ def test_a_stream_takes_fastq_where_it_may(tmp_path: Path) -> None:
     with pytest.raises(FastaError, match="record 1 is FASTQ"):
         list(stream(path))
     path.write_bytes(b"nothing of the kind")
-    with pytest.raises(FastaError, match="cannot be read as FASTA or FASTQ: .*must start with '>' or '@'"):
+    with pytest.raises(FastaError, match=r"cannot be read as FASTA or FASTQ: .*must start with '>' or '@'"):
         list(stream(path, fastq=True))
