@@ -21,6 +21,7 @@ from nucpro.cli import (
     report,
     split,
     status,
+    train,
     validate,
 )
 from nucpro.cli.console import Terminated, console, exit_code_of
@@ -39,6 +40,7 @@ _COMMANDS = (
     report,
     export,
     embed,
+    train,
     predict,
     models,
 )

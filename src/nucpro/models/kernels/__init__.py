@@ -16,7 +16,7 @@ from typing import Protocol
 
 import torch
 
-__all__ = ["Shape", "obstacle"]
+__all__ = ["Shape", "obstacle", "triton_obstacle"]
 
 _OLDEST_TRITON = (3, 4)
 _OLDEST_GPU = (9, 0)
@@ -66,10 +66,10 @@ def obstacle(config: Shape, device: torch.device, dtype: torch.dtype) -> str | N
             f"hidden size {config.width} is not a multiple of 8, or intermediate size "
             f"{config.feed_forward_width} not one of 32"
         )
-    return _triton_obstacle()
+    return triton_obstacle()
 
 
-def _triton_obstacle() -> str | None:
+def triton_obstacle() -> str | None:
     """Why Triton cannot build kernels here: it compiles a small C module for each of them."""
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"

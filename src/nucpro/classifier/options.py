@@ -1,0 +1,146 @@
+"""Options of training: one frozen record, validated once. They come from the command line or ``train.py``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from nucpro.errors import UsageError
+from nucpro.layout import SEED, Side
+
+__all__ = ["Placement", "SplitBy", "TrainingOptions"]
+
+
+class SplitBy(StrEnum):
+    """What stays together when rows are divided into training, validation and test."""
+
+    GENOME = "genome"
+    FILE = "file"
+    FAMILY = "family"
+    ROW = "row"
+
+
+class Placement(StrEnum):
+    """Where all features lie while a classifier is trained."""
+
+    AUTO = "auto"
+    DEVICE = "device"
+    MEMORY = "memory"
+    DISK = "disk"
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Options of ``nucpro train``; the defaults are the recipe of VirNucPro's ``train.py``.
+
+    Parameters
+    ----------
+    data_dir : Path
+        The data folder, with ``data_merge``.
+    output : Path, optional
+        Folder of the model; by default ``model`` in the data folder.
+    split_by : SplitBy
+        What stays together.
+    families : Path, optional
+        TSV of record and family, for :attr:`SplitBy.FAMILY`.
+    validation, test : float
+        Parts of the rows that are kept from training; each between 0 and 1.
+    sides : tuple of Side
+        Columns to train on.
+    seed : int
+        Of the split, the first weights, the order of rows and dropout.
+    batch_size : int
+        Rows of a step.
+    learning_rate : float, optional
+        By default ``2e-4 * batch_size / 32``: the rule of linear scaling (Goyal et al., arXiv:1706.02677).
+    momentum : float
+        Of stochastic gradient descent.
+    decay, decay_every : float and int
+        The learning rate is multiplied by `decay` after every `decay_every` epochs.
+    epochs : int
+        Most epochs.
+    patience : int
+        Epochs without a lower validation loss after which training ends.
+    device : str
+        ``cuda``, ``cuda:N`` or ``cpu``; what is asked for is used or refused.
+    placement : Placement
+        Where the features lie; ``auto`` is the device if they fit there, else memory, else disk.
+    bootstrap : int
+        Resamplings for confidence intervals.
+    compare : bool
+        Train on DNA, on protein and on both, and compare.
+    curves : bool
+        Draw them.
+    restart : bool
+        Begin anew where a training that was stopped could go on.
+
+    Raises
+    ------
+    UsageError
+        A value that is not allowed.
+    """
+
+    data_dir: Path = Path("data")
+    output: Path | None = None
+    split_by: SplitBy = SplitBy.GENOME
+    families: Path | None = None
+    validation: float = 0.1
+    test: float = 0.1
+    sides: tuple[Side, ...] = (Side.DNA, Side.PROTEIN)
+    seed: int = SEED
+    batch_size: int = 32
+    learning_rate: float | None = None
+    momentum: float = 0.9
+    decay: float = 0.85
+    decay_every: int = 10
+    epochs: int = 200
+    patience: int = 5
+    device: str = "cuda"
+    placement: Placement = Placement.AUTO
+    bootstrap: int = 1000
+    compare: bool = False
+    curves: bool = True
+    restart: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("validation", "test"):
+            value = getattr(self, name)
+            _require(0 < value < 1, f"--{name}", value, "more than 0 and less than 1")
+        kept = self.validation + self.test
+        _require(kept < 1, "--validation and --test together", kept, "less than 1: the rest is trained on")
+        _require(
+            self.batch_size >= 2, "--batch-size", self.batch_size, "2 or more: batch norm needs two rows"
+        )
+        rate = self.base_rate
+        _require(0 < rate < float("inf"), "--learning-rate", rate, "more than 0")
+        for name in ("epochs", "patience", "decay_every", "bootstrap"):
+            value = getattr(self, name)
+            _require(value >= 1, f"--{name.replace('_', '-')}", value, "1 or more")
+        _require(0 <= self.seed < 1 << 32, "--seed", self.seed, "0 or more, below 2**32")
+        by_family = self.split_by is SplitBy.FAMILY
+        _require(
+            by_family == (self.families is not None),
+            "--families",
+            self.families,
+            "a TSV, with --split-by family only",
+        )
+
+    @property
+    def base_rate(self) -> float:
+        """Learning rate of the first epochs."""
+        return 2e-4 * self.batch_size / 32 if self.learning_rate is None else self.learning_rate
+
+    def rate_at(self, epoch: int) -> float:
+        """Learning rate of an epoch, counted from 0."""
+        return float(self.base_rate * self.decay ** (epoch // self.decay_every))
+
+    @property
+    def model_folder(self) -> Path:
+        """Where the model goes."""
+        return self.output or self.data_dir / "model"
+
+
+def _require(holds: bool, option: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise UsageError(f"{option} is {value}; allowed is {allowed}")

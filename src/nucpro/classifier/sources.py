@@ -1,0 +1,220 @@
+"""What lies in ``data_merge``, and everything that makes it unfit for training, found before features are read.
+
+Merged files and the vectors that they were made from are looked at in worker processes, without torch; the
+result goes to :mod:`nucpro.classifier.features` and into the card of the model.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nucpro.dataset.manifest import digest_of, read_manifest
+from nucpro.dataset.paths import manifest_path
+from nucpro.errors import DataError, PreflightError, StoreError
+from nucpro.layout import DNA_WIDTH, DataFolder, FilePair, Side, category_of, natural_key
+from nucpro.store import read_meta
+from nucpro.workers import Workers
+
+__all__ = ["MergedSource", "Survey", "survey"]
+
+logger = logging.getLogger(__name__)
+
+_MERGE_AGAIN = "run nucpro extract again, which replaces what is out of date"
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class MergedSource:
+    """One merged file, looked at without its numbers.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    name : str
+        Its path below ``data_merge``, with ``/`` between components.
+    rows, width : int
+        Shape of its matrix; 0 where it cannot be read.
+    made_by : dict of str to (dict or None)
+        By side, what made its columns; None where nothing on disk says so.
+    problems : tuple of str
+        What makes it unfit, each naming its file.
+    """
+
+    path: Path
+    name: str
+    rows: int
+    width: int
+    made_by: Mapping[str, Mapping[str, Any] | None]
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All merged files of a data folder, fit for training together.
+
+    Parameters
+    ----------
+    folder : DataFolder
+        The data folder.
+    files : tuple of MergedSource
+        Naturally sorted by name.
+    encoders : dict of str to (dict or None)
+        By side, what made the vectors of all files.
+    chunk_length : int or None
+        Bases of a full chunk, where all sources that say so agree.
+    """
+
+    folder: DataFolder
+    files: tuple[MergedSource, ...]
+    encoders: Mapping[str, Mapping[str, Any] | None]
+    chunk_length: int | None
+
+    @property
+    def rows(self) -> int:
+        """Rows of all files."""
+        return sum(file.rows for file in self.files)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Columns of each side."""
+        return {Side.DNA.value: DNA_WIDTH, Side.PROTEIN.value: self.files[0].width - DNA_WIDTH}
+
+
+def survey(data_dir: Path) -> Survey:
+    """Look at all merged files of a data folder.
+
+    Raises
+    ------
+    PreflightError
+        All problems at once: nothing to train on, files that cannot be read, other widths, vectors of other
+        encoders, merged files that are older than their vectors.
+    """
+    folder = DataFolder(data_dir)
+    if not data_dir.is_dir():
+        raise PreflightError([f"{data_dir}: no such folder; name the data folder that holds data_merge"])
+    paths = sorted(folder.merge_root.rglob("*_merged.pt"), key=lambda path: natural_key(str(path)))
+    if not paths:
+        raise PreflightError([f"{folder.merge_root}: no merged files; make them with nucpro extract"])
+    with Workers() as workers:
+        found = list(workers.map(_look_at, [(folder, path) for path in paths]))
+    files = tuple(sorted(found, key=lambda file: natural_key(file.name)))
+    problems = [problem for file in files for problem in file.problems]
+    if not problems:
+        problems = [*_width_problems(files), *_encoder_problems(files)]
+    if problems:
+        raise PreflightError([*problems[:_SHOWN], *_more(problems)])
+    encoders = {side.value: _common_encoder(files, side) for side in Side}
+    return Survey(folder, files, encoders, _chunk_length(folder, files))
+
+
+def _look_at(where: tuple[DataFolder, Path]) -> MergedSource:
+    folder, path = where
+    name = path.relative_to(folder.merge_root).as_posix()
+    unknown: dict[str, Mapping[str, Any] | None] = {side.value: None for side in Side}
+    try:
+        summary = read_meta(path)
+    except (StoreError, OSError) as error:
+        return MergedSource(path, name, 0, 0, unknown, (str(error),))
+    problems = []
+    if summary.kind != "merged":
+        problems.append(f"{path}: holds {summary.kind} vectors, expected merged ones; {_MERGE_AGAIN}")
+    if summary.width <= DNA_WIDTH:
+        problems.append(
+            f"{path}: {summary.width} columns, expected more than the {DNA_WIDTH} of DNABERT-S; {_MERGE_AGAIN}"
+        )
+    if category_of(name) is None:
+        problems.append(
+            f"{path}: its path below data_merge starts with no category, so nothing says its class; move it away"
+        )
+    pair = folder.pair_of_merged(path)
+    sources = (summary.meta or {}).get("sources")
+    if pair is None or not isinstance(sources, dict):
+        return MergedSource(path, name, summary.count, summary.width, unknown, tuple(problems))
+    made_by = {}
+    for side in Side:
+        made_by[side.value], older = _maker(pair, side, sources.get(f"{side.value}_sha256"))
+        problems += older
+    return MergedSource(path, name, summary.count, summary.width, made_by, tuple(problems))
+
+
+def _maker(pair: FilePair, side: Side, digest: object) -> tuple[Mapping[str, Any] | None, list[str]]:
+    """What made one side of a merged file, by the file of vectors with that digest; and what is wrong with it."""
+    vectors = pair.vectors(side)
+    try:
+        if digest_of(vectors) != digest:
+            return None, [
+                f"{pair.merged}: was merged from other vectors than {vectors} holds now; {_MERGE_AGAIN}"
+            ]
+        made_by = (read_meta(vectors).meta or {}).get("made_by")
+    except DataError as error:
+        if not vectors.exists():  # only the merged files were brought here
+            return None, []
+        return None, [str(error)]
+    return (made_by if isinstance(made_by, dict) else None), []
+
+
+def _width_problems(files: Sequence[MergedSource]) -> list[str]:
+    first = files[0]
+    return [
+        f"{file.path}: {file.width} columns, but {first.path} has {first.width}; {_MERGE_AGAIN}"
+        for file in files
+        if file.width != first.width
+    ]
+
+
+def _encoder_problems(files: Sequence[MergedSource]) -> list[str]:
+    """Files whose columns come from another model, or other options, than those of the first file that says so."""
+    problems = []
+    for side in Side:
+        known = [(file, maker) for file in files if (maker := file.made_by[side.value]) is not None]
+        for file, maker in known[1:]:
+            first, expected = known[0]
+            odd = sorted(key for key in maker.keys() | expected.keys() if maker.get(key) != expected.get(key))
+            # The name and revision of a model say nothing that its weights do not.
+            odd = [key for key in odd if key not in ("id", "revision")]
+            if odd:
+                problems.append(
+                    f"{file.path}: mixed encoders: its {side} columns were made with {_said(maker, odd[0])}, those of "
+                    f"{first.path} with {_said(expected, odd[0])}; {_MERGE_AGAIN}"
+                )
+    return problems
+
+
+def _said(made_by: Mapping[str, Any], key: str) -> str:
+    value = str(made_by.get(key))
+    shown = f"{value[:12]}…" if re.fullmatch(r"[0-9a-f]{64}", value) else value
+    return f"{made_by.get('id')} ({key} {shown})"
+
+
+def _common_encoder(files: Sequence[MergedSource], side: Side) -> Mapping[str, Any] | None:
+    known = [maker for file in files if (maker := file.made_by[side.value]) is not None]
+    if len(known) < len(files):
+        logger.warning(
+            "Warning: nothing says which model made the %s columns of %d of %d files; %s",
+            side,
+            len(files) - len(known),
+            len(files),
+            "they are taken to be of the model that the others name"
+            if known
+            else "prediction cannot check its model",
+        )
+    return known[0] if known else None
+
+
+def _chunk_length(folder: DataFolder, files: Sequence[MergedSource]) -> int | None:
+    """Length that the records of the data set name; one folder has one length (docs/dataset.md)."""
+    pairs = (folder.pair_of_merged(file.path) for file in files)
+    sources = {pair.source for pair in pairs if pair is not None}
+    manifests = (read_manifest(manifest_path(source)) for source in sources)
+    lengths = {manifest.length for manifest in manifests if manifest is not None}
+    return lengths.pop() if len(lengths) == 1 else None
+
+
+def _more(problems: Sequence[str]) -> list[str]:
+    return [f"and {len(problems) - _SHOWN} more problems like these"] if len(problems) > _SHOWN else []

@@ -1,0 +1,279 @@
+"""Which rows are trained on, which choose the best epoch, and which are kept for the final judgement.
+
+Ids come from :mod:`nucpro.classifier.features`; the parts go to fitting, and with what leaks between them into the
+model's card. Rows of one group (a genome, a file, a family) lie on one side only, unless rows are split on request.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucpro.classifier.options import SplitBy, TrainingOptions
+from nucpro.errors import DataError, ValidationError
+from nucpro.layout import CLASS_NAMES
+
+__all__ = ["PARTS", "Grouping", "Split", "genomes_of", "group", "read_families", "split"]
+
+PARTS = ("train", "validation", "test")
+"""Names of the three parts, by number."""
+
+Codes = NDArray[np.int64]
+
+_ID = re.compile(r"(?P<record>.+)_chunk_[0-9]+[FR][123]")
+_DRAWS = 64
+"""Random orders that are tried for one whose parts have the sizes that were asked for."""
+_CLOSE_ENOUGH = 0.001
+_SHOWN = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Grouping:
+    """What each row belongs to.
+
+    Parameters
+    ----------
+    codes : ndarray of int64, shape [N]
+        Number of each row's group.
+    names : tuple of str
+        Name of each group, sorted.
+    """
+
+    codes: Codes
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, keys: Sequence[str]) -> Grouping:
+        """Groups of rows that have the same key."""
+        names, codes = np.unique(np.asarray(keys, dtype=np.str_), return_inverse=True)
+        return cls(codes.astype(np.int64).reshape(-1), tuple(names.tolist()))
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Three parts of the rows.
+
+    Parameters
+    ----------
+    rows : tuple of ndarray of int64
+        Sorted row numbers of :data:`PARTS`.
+    summary : dict
+        For the card: how it was made, rows and groups of each part, and ``leak``.
+    """
+
+    rows: tuple[Codes, Codes, Codes]
+    summary: Mapping[str, Any]
+
+    @property
+    def leak(self) -> str | None:
+        """What the measured numbers hide, in plain words; None where no genome is on both sides."""
+        return self.summary["leak"]  # type: ignore[no-any-return]
+
+
+def genomes_of(ids: Sequence[str]) -> Grouping:
+    """Genome of each row: the record that its chunk was cut from.
+
+    Raises
+    ------
+    ValidationError
+        Ids of another form; they are listed.
+    """
+    matches = [_ID.fullmatch(name) for name in ids]
+    odd = [name for name, match in zip(ids, matches, strict=True) if match is None]
+    if odd:
+        raise ValidationError(
+            f"{len(odd)} ids are not RECORD_chunk_NF1 (first {', '.join(odd[:_SHOWN])}), so nothing says which genome "
+            "they are of; make the data with nucpro dataset, or split by file (--split-by file)"
+        )
+    return Grouping.of([match["record"] for match in matches if match is not None])
+
+
+def read_families(path: Path) -> dict[str, str]:
+    """Read a TSV of record and family, one a line; further columns and lines that start with ``#`` do not count.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, or a line is not of that form, or names a record twice.
+    """
+    families: dict[str, str] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); name a TSV of record and family") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        words = line.split("\t")
+        if len(words) < 2 or not words[0].strip() or not words[1].strip():
+            raise DataError(f"{path}, line {number}: {line[:100]!r}, expected a record, a tab and its family")
+        record, family = words[0].strip(), words[1].strip()
+        if families.setdefault(record, family) != family:
+            raise DataError(
+                f"{path}, line {number}: {record} is of {families[record]} and of {family}; keep one line"
+            )
+    return families
+
+
+def group(
+    ids: Sequence[str], files: NDArray[np.int32], names: Sequence[str], options: TrainingOptions
+) -> Grouping:
+    """What must stay together.
+
+    Parameters
+    ----------
+    ids : sequence of str
+        One a row.
+    files : ndarray of int32, shape [N]
+        Number of each row's file.
+    names : sequence of str
+        Name of each file.
+    options : TrainingOptions
+        ``split_by`` and ``families``.
+
+    Raises
+    ------
+    ValidationError
+        Ids that do not say their genome, or genomes that the TSV of families lacks.
+    """
+    if options.split_by is SplitBy.FILE:
+        return Grouping(files.astype(np.int64), tuple(names))
+    if options.split_by is SplitBy.ROW:
+        return Grouping(np.arange(len(ids), dtype=np.int64), tuple(ids))
+    genomes = genomes_of(ids)
+    if options.families is None:
+        return genomes
+    families = read_families(options.families)
+    missing = [name for name in genomes.names if name not in families]
+    if missing:
+        raise ValidationError(
+            f"{options.families}: {len(missing)} of {len(genomes.names)} records have no family there (first "
+            f"{', '.join(missing[:_SHOWN])}); add them, a family of its own for each that is of none"
+        )
+    whole = Grouping.of([families[name] for name in genomes.names])
+    return Grouping(whole.codes[genomes.codes], whole.names)
+
+
+def split(groups: Grouping, labels: Codes, genomes: Grouping | None, options: TrainingOptions) -> Split:
+    """Divide rows into three parts, each class apart, so that both have their share in all parts.
+
+    Of each class, the groups are put in a random order; the first are the test part, the next validation,
+    the rest is trained on. Of 64 such orders that one is taken whose parts come nearest to the sizes asked for,
+    since groups differ in size.
+
+    Parameters
+    ----------
+    groups : Grouping
+        What stays together.
+    labels : ndarray of int64, shape [N]
+        Class of each row.
+    genomes : Grouping or None
+        For the leak; None where ids do not say them.
+    options : TrainingOptions
+        Sizes of the parts, seed, and what the groups are.
+
+    Raises
+    ------
+    ValidationError
+        A group with rows of both classes, or fewer than three groups of a class.
+    """
+    label_of = _labels_of(groups, labels, options.split_by)
+    sizes = np.bincount(groups.codes, minlength=len(groups.names))
+    part_of = np.empty(len(groups.names), np.int64)
+    for label in (0, 1):
+        members = np.flatnonzero(label_of == label)
+        if len(members) < len(PARTS):
+            raise ValidationError(
+                f"too few groups to split by {options.split_by}: {len(members)} with {CLASS_NAMES[label]} rows, and "
+                "each of training, validation and test needs one; extract more genomes, or choose another --split-by"
+            )
+        generator = np.random.default_rng([options.seed, label])
+        part_of[members] = _parts_of(sizes[members], (options.test, options.validation), generator)
+    parts = part_of[groups.codes]
+    train, validation, test = (np.flatnonzero(parts == part) for part in range(len(PARTS)))
+    return Split((train, validation, test), _summary(groups, labels, genomes, parts, options))
+
+
+def _labels_of(groups: Grouping, labels: Codes, by: SplitBy) -> Codes:
+    """Class of each group."""
+    viral = np.bincount(groups.codes, weights=labels, minlength=len(groups.names))
+    sizes = np.bincount(groups.codes, minlength=len(groups.names))
+    both = np.flatnonzero((viral > 0) & (viral < sizes))
+    if len(both):
+        names = ", ".join(groups.names[code] for code in both[:_SHOWN])
+        raise ValidationError(
+            f"{len(both)} groups have rows of both classes when split by {by}: {names}; what is both virus and "
+            "host cannot be learned: move the wrong files away"
+        )
+    return (viral > 0).astype(np.int64)
+
+
+def _parts_of(sizes: Codes, fractions: tuple[float, float], generator: np.random.Generator) -> Codes:
+    """Part of each group of one class."""
+    best, least = None, np.inf
+    for _ in range(_DRAWS):
+        order = generator.permutation(len(sizes))
+        ends = np.cumsum(sizes[order])
+        test_end = _nearest(ends, fractions[0] * ends[-1], 1, len(ends) - 2)
+        kept_end = _nearest(ends, ends[test_end - 1] + fractions[1] * ends[-1], test_end + 1, len(ends) - 1)
+        found = np.array([ends[test_end - 1], ends[kept_end - 1] - ends[test_end - 1]]) / ends[-1]
+        off = float(np.abs(found - fractions).sum())
+        if off < least:
+            best, least = (order, test_end, kept_end), off
+        if least < _CLOSE_ENOUGH:
+            break
+    assert best is not None
+    order, test_end, kept_end = best
+    parts = np.zeros(len(sizes), np.int64)
+    parts[order[:test_end]] = PARTS.index("test")
+    parts[order[test_end:kept_end]] = PARTS.index("validation")
+    return parts
+
+
+def _nearest(ends: Codes, target: float, least: int, most: int) -> int:
+    """Number of groups, within bounds, whose rows come nearest to a target."""
+    counts = np.arange(least, most + 1)
+    return int(counts[np.argmin(np.abs(ends[counts - 1] - target))])
+
+
+def _summary(
+    groups: Grouping, labels: Codes, genomes: Grouping | None, parts: Codes, options: TrainingOptions
+) -> dict[str, Any]:
+    summary: dict[str, Any] = {
+        "by": options.split_by.value,
+        "seed": options.seed,
+        "fractions": {"validation": options.validation, "test": options.test},
+        "leak": _leak(genomes, parts),
+    }
+    for number, name in enumerate(PARTS):
+        here = parts == number
+        rows = np.bincount(labels[here], minlength=2)
+        summary[name] = {
+            "rows": {CLASS_NAMES[label]: int(rows[label]) for label in (0, 1)},
+            "groups": len(np.unique(groups.codes[here])),
+        }
+    return summary
+
+
+def _leak(genomes: Grouping | None, parts: Codes) -> str | None:
+    """Say how much of what is measured was cut from genomes that were trained on."""
+    if genomes is None:
+        return "the ids do not say which genome a row is of, so genomes may lie on both sides of the split"
+    trained = np.zeros(len(genomes.names), bool)
+    trained[genomes.codes[parts == 0]] = True
+    tested = parts == PARTS.index("test")
+    known = int(trained[genomes.codes[tested]].sum())
+    if known == 0:
+        return None
+    total = int(tested.sum())
+    return (
+        f"{known} of {total} test rows ({100 * known / total:.0f}%) are of genomes that were also trained on, often "
+        "from overlapping chunks: the numbers say how well known genomes are recognised again, not how well "
+        "unknown ones are classified"
+    )

@@ -1,0 +1,165 @@
+"""``nucpro train``: a classifier from merged files."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nucpro.classifier.options import Placement, SplitBy, TrainingOptions
+from nucpro.cli.arguments import add_data_dir, log_file
+from nucpro.cli.console import say
+from nucpro.layout import Side
+
+if TYPE_CHECKING:
+    from nucpro.classifier.comparison import Comparison
+    from nucpro.training import Trained
+
+__all__ = ["add_options", "add_to", "run"]
+
+_DEFAULTS = TrainingOptions()
+_SIDES = {"both": (Side.DNA, Side.PROTEIN), "dna": (Side.DNA,), "protein": (Side.PROTEIN,)}
+_SHOWN = ("accuracy", "precision", "recall", "f1", "auroc", "auprc", "calibration_error")
+
+
+def add_to(subparsers: Any) -> None:
+    """Add the command to the parser of ``nucpro``."""
+    parser = subparsers.add_parser(
+        "train",
+        help="train a classifier on the merged files of a data folder",
+        description="Train VirNucPro's classifier on all merged files of a data folder, and measure it on genomes that "
+        "it never saw. A training that was stopped goes on when the same command is given again.",
+    )
+    add_data_dir(parser)
+    add_options(parser)
+    parser.set_defaults(run=run, log_file=log_file)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add all options but the data folder."""
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FOLDER", help="model folder (default: DATA/model)"
+    )
+    _add_evaluation(parser)
+    _add_recipe(parser)
+    parser.add_argument(
+        "--device", default=_DEFAULTS.device, help="cuda, cuda:N or cpu (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--features",
+        dest="placement",
+        type=Placement,
+        choices=list(Placement),
+        default=_DEFAULTS.placement,
+        help="where all features lie meanwhile; auto is the GPU if they fit there, else memory, else disk",
+    )
+    parser.add_argument("--no-curves", dest="curves", action="store_false", help="draw no curves.png")
+    parser.add_argument("--restart", action="store_true", help="begin anew where a training could go on")
+
+
+def _add_evaluation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--split-by",
+        type=SplitBy,
+        choices=list(SplitBy),
+        default=_DEFAULTS.split_by,
+        help="what lies on one side of the split as a whole; row is the original's split, whose test rows are of "
+        "genomes that were trained on (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--families", type=Path, metavar="TSV", help="record and family, one a line, for --split-by family"
+    )
+    for part in ("validation", "test"):
+        parser.add_argument(
+            f"--{part}",
+            type=float,
+            default=_DEFAULTS.test,
+            metavar="X",
+            help=f"part of the rows for {part} (default: %(default)s)",
+        )
+    parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="train on DNA, on protein and on both columns, and compare them",
+    )
+    parser.add_argument(
+        "--columns",
+        dest="sides",
+        choices=list(_SIDES),
+        default="both",
+        help="columns to train on (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--bootstrap",
+        type=int,
+        default=_DEFAULTS.bootstrap,
+        metavar="N",
+        help="draws of genomes for confidence intervals (default: %(default)s)",
+    )
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=_DEFAULTS.seed,
+        metavar="N",
+        help="of everything that is drawn (default: %(default)s)",
+    )
+    for name, text in (
+        ("batch_size", "rows of a step"),
+        ("epochs", "most epochs"),
+        ("patience", "epochs without a lower validation loss before training ends"),
+    ):
+        default = getattr(_DEFAULTS, name)
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=int,
+            default=default,
+            metavar="N",
+            help=f"{text} (default: %(default)s)",
+        )
+    parser.add_argument(
+        "--learning-rate",
+        type=float,
+        metavar="X",
+        help="of the first epochs (default: 0.0002 for every 32 rows of a batch)",
+    )
+
+
+def run(arguments: dict[str, Any]) -> None:
+    """Train, and show what came out."""
+    from nucpro.training import train  # noqa: PLC0415 - imports torch
+
+    arguments["sides"] = _SIDES[arguments["sides"]]
+    for line in _lines(train(TrainingOptions(**arguments))):
+        say(line)
+
+
+def _lines(trained: Trained) -> Iterator[str]:
+    names = list(trained.folders)
+    yield from _table(["test part", *names], _rows(trained.comparison, names))
+    for (first, second), found in trained.comparison.differences.items():
+        low, high = found.intervals["auroc"]
+        yield f"AUROC, {first} less {second}: {found.values['auroc']:+.4f} ({low:+.4f} to {high:+.4f})"
+    yield "In brackets: 95% intervals, from drawing genomes with replacement"
+    for folder in trained.folders.values():
+        yield f"Model: {folder}"
+
+
+def _rows(comparison: Comparison, names: Sequence[str]) -> Iterator[list[str]]:
+    for metric in _SHOWN:
+        cells = []
+        for name in names:
+            found = comparison.models[name]
+            low, high = found.intervals[metric]
+            cells.append(f"{found.values[metric]:.4f} ({low:.4f} to {high:.4f})")
+        yield [metric, *cells]
+
+
+def _table(head: Sequence[str], rows: Iterator[list[str]]) -> Iterator[str]:
+    lines = [list(head), *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    for line in lines:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

@@ -1,0 +1,292 @@
+"""The steps of ``nucpro train``: look at the data, read it once, split, fit, measure, keep.
+
+The data folder's merged files come in; a model folder goes out, or three of them and their comparison.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nucpro.classifier.comparison import Comparison, Measured, compare
+from nucpro.classifier.curves import draw_curves, require_matplotlib
+from nucpro.classifier.features import Features, place, read_features
+from nucpro.classifier.feeds import feed_of, viral_scores
+from nucpro.classifier.fitting import Epoch, Fitted, Fitter, fit_key, fitted_of
+from nucpro.classifier.metrics import METRICS, Scored
+from nucpro.classifier.model import Classifier, ModelCard, save
+from nucpro.classifier.options import SplitBy, TrainingOptions
+from nucpro.classifier.sources import Survey, survey
+from nucpro.classifier.splits import PARTS, Grouping, Split, genomes_of, group, split
+from nucpro.errors import PreflightError, ValidationError
+from nucpro.layout import CLASS_NAMES, DNA_WIDTH, Side
+from nucpro.lock import hold
+from nucpro.models.device import choose_device
+from nucpro.store import remove_temporaries, write_text
+
+__all__ = ["Trained", "train"]
+
+logger = logging.getLogger(__name__)
+
+_LOCK = ".training.lock"
+_CURVES = "curves.png"
+_HISTORY = "epochs.tsv"
+_COMPARISON = "comparison.json"
+_COMPARED = {"both": (Side.DNA, Side.PROTEIN), "dna": (Side.DNA,), "protein": (Side.PROTEIN,)}
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What a run of ``nucpro train`` gave.
+
+    Parameters
+    ----------
+    folders : dict of str to Path
+        Model folders: one called ``model``, or those that were compared.
+    comparison : Comparison
+        Metrics of the test part with their intervals, and differences where several models were compared.
+    """
+
+    folders: Mapping[str, Path]
+    comparison: Comparison
+
+
+@dataclass(frozen=True, eq=False)
+class _Material:
+    """Everything that trainings on one data folder share."""
+
+    survey: Survey
+    features: Features
+    split: Split
+    test_groups: NDArray[np.int64]
+    genomes: Grouping | None
+    device: torch.device
+
+
+def train(options: TrainingOptions) -> Trained:
+    """Train on a data folder, measure on what was kept aside, and write the model.
+
+    Whatever ends training, the folder holds the weights of the best epoch so far; the same call goes on where a
+    stopped one ended, and gives what an unbroken one gives.
+
+    Raises
+    ------
+    UsageError
+        Options that cannot be followed here.
+    PreflightError
+        The data are not fit for training; all problems at once.
+    DataError
+        Files that are damaged or do not belong together.
+    """
+    device = choose_device(options.device)
+    if options.curves:
+        require_matplotlib()
+    found = survey(options.data_dir)
+    logger.info(_found_line(found))
+    chosen = _COMPARED if options.compare else {"model": options.sides}
+    top = options.model_folder
+    folders = {name: top / name if options.compare else top for name in chosen}
+    with _working_folders([top, *folders.values()]):
+        material = _prepare(found, options, device)
+        scored = {}
+        for name, sides in chosen.items():
+            logger.info("Training on %s columns", " and ".join(sides))
+            scored[name] = _Training(material, replace(options, sides=sides), folders[name]).run()
+        comparison = compare(scored, material.test_groups, options.bootstrap, options.seed)
+        if options.compare:
+            write_text(top / _COMPARISON, _as_json(comparison))
+    return Trained(folders, comparison)
+
+
+@contextmanager
+def _working_folders(folders: Sequence[Path]) -> Iterator[None]:
+    """Make folders, and hold the first one, which the others are or lie in."""
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            problem = f"{folder}: cannot be made ({error.strerror}); name another folder with --output"
+            raise PreflightError([problem]) from error
+    with hold(folders[0] / _LOCK):
+        for folder in folders:
+            remove_temporaries(folder)
+        yield
+
+
+def _prepare(found: Survey, options: TrainingOptions, device: torch.device) -> _Material:
+    """Read and split; the same for all models of one data folder."""
+    where = place(found.rows * found.files[0].width * 4, device, options.placement, options.model_folder)
+    features = read_features(found, where, device, options.model_folder)
+    groups = group(features.ids, features.files, features.file_names, options)
+    genomes = _genomes(features, options)
+    parts = split(groups, features.labels.numpy(), genomes, options)
+    for line in _split_lines(parts):
+        logger.info("%s", line)
+    if parts.leak:
+        logger.warning("Warning: %s", parts.leak)
+    drawn = groups if genomes is None else genomes
+    return _Material(found, features, parts, drawn.codes[parts.rows[PARTS.index("test")]], genomes, device)
+
+
+def _genomes(features: Features, options: TrainingOptions) -> Grouping | None:
+    """Genome of each row; None where ids do not say it and nothing that was asked for needs it."""
+    try:
+        return genomes_of(features.ids)
+    except ValidationError:
+        if options.split_by in (SplitBy.GENOME, SplitBy.FAMILY):
+            raise
+        return None
+
+
+class _Training:
+    """One model: from its first weights to its folder."""
+
+    def __init__(self, material: _Material, options: TrainingOptions, folder: Path) -> None:
+        self._material = material
+        self._options = options
+        self._folder = folder
+        self._test_rows = material.split.rows[PARTS.index("test")]
+        columns = _columns(options.sides, material.survey)
+        features = material.features
+        matrix = features.matrix[:, columns]
+        self._feed = feed_of(matrix, features.labels, material.device, options.batch_size)
+        with torch.random.fork_rng([]):
+            torch.manual_seed(options.seed)
+            self._classifier = Classifier(matrix.shape[1]).to(material.device)
+        key = fit_key(features.digest, material.split, options, columns)
+        self._fitter = Fitter(self._feed, features.labels.numpy(), material.split, options, folder, key)
+
+    def run(self) -> Scored:
+        """Train, measure and save; give the test part with its probabilities."""
+        fitted = None
+        try:
+            fitted = self._fitter.fit(self._classifier, self._material.device, self._tell)
+        finally:
+            state = self._fitter.fitted_so_far
+            if fitted is None and state is not None:
+                self._save(
+                    fitted_of(self._classifier, state, f"stopped after epoch {len(state.history)}"), None
+                )
+        logger.info("Training ended: %s; best epoch: %d", fitted.ended, fitted.best_epoch)
+        labels = self._material.features.labels.numpy()[self._test_rows]
+        scores = viral_scores(fitted.classifier, self._feed, torch.from_numpy(self._test_rows))
+        scored = Scored(labels, scores.numpy())
+        self._save(fitted, scored)
+        return scored
+
+    def _tell(self, epoch: Epoch) -> None:
+        found = epoch.validation
+        logger.info(
+            "[%d/%d] training loss %.4f; validation: loss %.4f, accuracy %.4f, AUROC %.4f%s",
+            epoch.number,
+            self._options.epochs,
+            epoch.train_loss,
+            found["loss"],
+            found["accuracy"],
+            found["auroc"],
+            ", best so far" if epoch.is_best else "",
+        )
+
+    def _save(self, fitted: Fitted, test: Scored | None) -> None:
+        """Write the model folder; the model itself last but for nothing that it needs."""
+        write_text(self._folder / _HISTORY, _table(fitted.history))
+        if self._options.curves:
+            draw_curves(self._folder / _CURVES, fitted.history, fitted.best_epoch, test)
+        measured = None
+        if test is not None:
+            groups, options = self._material.test_groups, self._options
+            measured = compare({"model": test}, groups, options.bootstrap, options.seed).models["model"]
+        card = _card(self._material, self._options, fitted, measured)
+        save(self._folder, fitted.classifier, card)
+
+
+def _columns(sides: Sequence[Side], found: Survey) -> slice:
+    """Columns of the merged files that a model reads."""
+    first = 0 if Side.DNA in sides else DNA_WIDTH
+    return slice(first, found.files[0].width if Side.PROTEIN in sides else DNA_WIDTH)
+
+
+def _card(material: _Material, options: TrainingOptions, fitted: Fitted, test: Measured | None) -> ModelCard:
+    """Everything that is known about a model."""
+    found, features = material.survey, material.features
+    counts = [int(count) for count in torch.bincount(features.labels, minlength=2)]
+    classifier = fitted.classifier
+    return ModelCard(
+        input_width=classifier.hidden.in_features,
+        hidden_width=classifier.hidden.out_features,
+        dropout=classifier.dropout.p,
+        sides=tuple(side.value for side in options.sides),
+        widths=found.widths,
+        encoders=found.encoders,
+        chunk_length=found.chunk_length,
+        data={
+            "digest": features.digest,
+            "files": len(found.files),
+            "rows": sum(counts),
+            "rows_by_class": dict(zip(CLASS_NAMES, counts, strict=True)),
+            "genomes": None if material.genomes is None else len(material.genomes.names),
+        },
+        split=material.split.summary,
+        training=_training_facts(options, fitted),
+        metrics={
+            "validation": {name: fitted.history[fitted.best_epoch - 1][name] for name in METRICS},
+            "test": None if test is None else dict(test.values),
+            "test_intervals": None
+            if test is None
+            else {name: list(ends) for name, ends in test.intervals.items()},
+        },
+    )
+
+
+def _training_facts(options: TrainingOptions, fitted: Fitted) -> dict[str, Any]:
+    names = ("seed", "batch_size", "momentum", "decay", "decay_every", "patience", "bootstrap")
+    return {
+        **{name: getattr(options, name) for name in names},
+        "learning_rate": options.base_rate,
+        "device": options.device.partition(":")[0],
+        "epochs": len(fitted.history),
+        "best_epoch": fitted.best_epoch,
+        "ended": fitted.ended,
+    }
+
+
+def _table(history: Sequence[Mapping[str, Any]]) -> str:
+    """TSV with one line an epoch."""
+    lines = ["\t".join(history[0]), *("\t".join(str(value) for value in entry.values()) for entry in history)]
+    return "\n".join(lines) + "\n"
+
+
+def _found_line(found: Survey) -> str:
+    width = " and ".join(f"{columns} {side}" for side, columns in found.widths.items())
+    return f"Found {len(found.files)} merged files with {found.rows} rows of {width} columns"
+
+
+def _split_lines(parts: Split) -> Iterator[str]:
+    by = parts.summary["by"]
+    for name in PARTS:
+        part = parts.summary[name]
+        rows = ", ".join(f"{count} {label}" for label, count in part["rows"].items())
+        what = "" if by == SplitBy.ROW else f" of {part['groups']} {'groups' if by == 'family' else by + 's'}"
+        yield f"{name.capitalize() + ':':12}{rows} rows{what}"
+
+
+def _as_json(comparison: Comparison) -> str:
+    """Metrics and differences with their intervals, in plain values."""
+    content = {
+        "models": {name: _plain(found) for name, found in comparison.models.items()},
+        "differences": {f"{a} - {b}": _plain(found) for (a, b), found in comparison.differences.items()},
+    }
+    return json.dumps(content, indent=1) + "\n"
+
+
+def _plain(found: Measured) -> dict[str, Any]:
+    return {name: {"value": found.values[name], "interval": list(found.intervals[name])} for name in METRICS}
