@@ -19,7 +19,8 @@ import torch
 from folders import Frame, add_dna, add_source, arguments, copied, pairs_of, write_fasta
 from nucpro import lock
 from nucpro.cli import main
-from nucpro.export import FORMATS, Place, export, place_of
+from nucpro.dataset.frame_ids import place_of
+from nucpro.export import FORMATS, export
 from nucpro.layout import DataFolder
 from nucpro.workers import Workers
 
@@ -76,23 +77,6 @@ def in_order(data: Path, ids: list[str], vectors: np.ndarray, labels: list[int])
     order = [ids.index(name) for name in expected_ids]
     assert (bits(vectors[order]) == bits(expected)).all()
     assert [labels[index] for index in order] == expected_labels
-
-
-@pytest.mark.parametrize(
-    ("name", "place"),
-    [
-        ("NC_001416.1_chunk_2F3", ("NC_001416.1", 2, "F3")),
-        ("NZ_A_chunk_1.1_chunk_10R1", ("NZ_A_chunk_1.1", 10, "R1")),
-        ("NC_001416.1_chunk_0F1", (None, None, None)),
-        ("NC_001416.1_chunk_2F4", (None, None, None)),
-        ("_chunk_2F1", (None, None, None)),
-        ("NC_001416.1_chunk_٣F1", (None, None, None)),
-        ("NC_001416.1_chunk_2F1\n", (None, None, None)),
-        ("x_chunk_" + "9" * 30 + "F1", (None, None, None)),
-    ],
-)
-def test_ids_are_taken_apart_only_where_they_have_the_form_of_frames(name: str, place: Place) -> None:
-    assert place_of(name) == place
 
 
 def test_parquet_opens_in_pyarrow_with_all_columns(done: Path) -> None:

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from nucpro.dataset.chunks import Chunks, chunk_blocks, chunks_of
 from nucpro.dataset.codes import STANDARD, GeneticCode, genetic_code
-from nucpro.dataset.frames import FRAME_NAMES, OpenFrames, frame_bases, open_frames
+from nucpro.dataset.frame_ids import frame_id
+from nucpro.dataset.frames import OpenFrames, frame_bases, open_frames
 from nucpro.dataset.occurrence import occurring
 from nucpro.dataset.proteins import Proteins
 from nucpro.errors import FastaError
@@ -206,6 +207,4 @@ def frame_records(name: str, bases: str, size: int, frames: dict[int, bytes]) ->
         residues = frames[key]
         chunk = bases[chunks.starts[number] : chunks.ends[number]].upper().encode()
         nucleotides = frame_bases(chunk, frame, len(residues))
-        yield FrameRecord(
-            f"{name}_chunk_{number + 1}{FRAME_NAMES[frame]}", nucleotides.decode(), residues.decode()
-        )
+        yield FrameRecord(frame_id(name, number, frame), nucleotides.decode(), residues.decode())

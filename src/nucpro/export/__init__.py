@@ -8,6 +8,5 @@ from __future__ import annotations
 
 from nucpro.export.exporting import Exported, export
 from nucpro.export.formats import FORMATS
-from nucpro.export.rows import Place, place_of
 
-__all__ = ["FORMATS", "Exported", "Place", "export", "place_of"]
+__all__ = ["FORMATS", "Exported", "export"]

@@ -1,7 +1,7 @@
 """The bytes of a shard in each format. Equal rows give equal bytes, with the same versions of the libraries.
 
 Rows come from :mod:`nucpro.export.rows`; the bytes go to :mod:`nucpro.export.exporting`, which writes them.
-What lacks in an id (see :class:`nucpro.export.rows.Place`) is null in Parquet and safetensors' JSON, and an empty
+What lacks in an id (see :class:`nucpro.dataset.frame_ids.Place`) is null in Parquet and safetensors' JSON, and an empty
 string or 0 in arrays, where chunks count from 1.
 """
 
