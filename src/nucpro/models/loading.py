@@ -6,7 +6,7 @@ an encoder says which of them make each of its parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -100,6 +100,30 @@ class Checkpoint:
                 "config.json describes; leaving them out could change the vectors: the checkpoint is refused"
             )
 
+    def require_shape(self, shape: Sequence[int], parts: list[str]) -> None:
+        """Compare tensors with the parameter that they are to fill, before it takes memory.
+
+        Parameters
+        ----------
+        shape : sequence of int
+            Shape of the parameter, as the configuration makes it.
+        parts : list of str
+            Full names of the tensors; each gives an equal share of the rows.
+
+        Raises
+        ------
+        ModelError
+            If a tensor has another shape, or is not made of floats.
+        """
+        expected = (shape[0] // len(parts), *shape[1:])
+        for part in parts:
+            tensor = self.tensors[part]
+            if tensor.shape != expected or not tensor.is_floating_point():
+                raise ModelError(
+                    f"{self.source}: {part} is {_shown(tensor)}, but config.json makes it floats of shape "
+                    f"{expected}; fetch the model again (nucpro fetch-models)"
+                )
+
     @torch.inference_mode()  # threads do not inherit it, and the parameter may have been made in it
     def fill(self, parameter: nn.Parameter, parts: list[str]) -> None:
         """Copy tensors into a parameter, one below the other.
@@ -114,16 +138,11 @@ class Checkpoint:
         Raises
         ------
         ModelError
-            If a tensor has another shape, is not made of floats, or holds values that are not finite.
+            If a tensor holds values that are not finite.
         """
         rows = parameter.shape[0] // len(parts)
         for target, part in zip(torch.split(parameter.data, rows), parts, strict=True):
             tensor = self.tensors[part]
-            if tensor.shape != target.shape or not tensor.is_floating_point():
-                raise ModelError(
-                    f"{self.source}: {part} is {_shown(tensor)}, but config.json makes it floats of shape "
-                    f"{tuple(target.shape)}; fetch the model again (nucpro fetch-models)"
-                )
             # Moved first: a GPU converts gigabytes at once, a CPU takes seconds.
             target.copy_(tensor.to(target.device))
             if not bool(torch.isfinite(target).all()):
@@ -183,13 +202,16 @@ def build(
     # On the meta device first: no memory is spent on random weights that are then overwritten.
     with torch.device("meta"):
         model = make().requires_grad_(False).eval()
+    sources = {name: [names[part] for part in parts[name]] for name, _ in model.named_parameters()}
+    for name, parameter in model.named_parameters():
+        checkpoint.require_shape(parameter.shape, sources[name])
     # Not Module.to_empty, for which torch imports a library of symbolic mathematics: one second.
     empty = {n: torch.empty(p.shape, dtype=dtype, device=device) for n, p in model.named_parameters()}
     model.load_state_dict(empty, assign=True)
     # Several at a time: reading pages of a mapped file in one thread is slower than any disk or link to a GPU.
     with ThreadPoolExecutor(_READERS) as readers:
         filling = [
-            readers.submit(checkpoint.fill, parameter, [names[part] for part in parts[name]])
+            readers.submit(checkpoint.fill, parameter, sources[name])
             for name, parameter in model.named_parameters()
         ]
         for filled in filling:

@@ -33,8 +33,11 @@ _DAMAGED_PICKLE = (
     AttributeError,
     AssertionError,
     OverflowError,
+    zipfile.BadZipFile,
 )
 _REFUSED_GLOBAL = re.compile(r"GLOBAL (\S+)")
+_REASON = re.compile(r"WeightsUnpickler error:\s*(\S.*)")
+"""What torch's loader found, in the middle of its advice."""
 _GIT_LFS_POINTER = b"version https://git-lfs"
 _FETCH_AGAIN = "fetch the model again (nucpro fetch-models)"
 
@@ -104,6 +107,7 @@ def _open_pickle(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
             f"download may have been cut off: {_FETCH_AGAIN}; a file from before PyTorch 1.6 must be saved again"
         )
     try:
+        _refuse_compressed(file)
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except _DAMAGED_PICKLE as error:
         raise _pickle_error(file, error) from error
@@ -127,6 +131,17 @@ def _is_archive(file: Path) -> bool:
         return False
 
 
+def _refuse_compressed(file: Path) -> None:
+    """Raise where a member would be unpacked: torch stores them as they are, and a few bytes can become gigabytes."""
+    with zipfile.ZipFile(file) as archive:
+        for member in archive.infolist():
+            if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+                raise ModelError(
+                    f"{file}: member {member.filename[:100]!a} is compressed, which torch.save does not do; "
+                    f"{_FETCH_AGAIN}"
+                )
+
+
 def _pickle_error(file: Path, error: Exception) -> ModelError:
     wanted = _REFUSED_GLOBAL.search(str(error))
     if wanted:
@@ -134,5 +149,6 @@ def _pickle_error(file: Path, error: Exception) -> ModelError:
             f"{file}: refused, the file wants to call {wanted[1].rstrip('.')}; weights need nothing but "
             "tensors: do not open this file with other programs, and get the weights as safetensors"
         )
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    told = _REASON.search(str(error))
+    reason = told[1] if told else (str(error).splitlines() or [type(error).__name__])[0]
     return ModelError(f"{file}: damaged PyTorch weights file ({reason}); {_FETCH_AGAIN}")
