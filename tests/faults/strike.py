@@ -144,6 +144,8 @@ def main(folder: str, point: str, arguments: list[str]) -> None:
     # Workers are told the arguments of the program; they find the point in this one.
     os.environ[POINT] = f"{folder}\n{point}"
     sys.argv[1:] = arguments
+    # A shell that starts the tests in its background has them ignore this.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     watching = counters(folder, point, ("main", "record", "start"))
     for counter in watching:
         counter.watch()

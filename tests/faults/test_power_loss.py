@@ -138,7 +138,7 @@ def test_the_repeated_run_ends_as_one_without_a_loss(
     recording: Recording, whole: bool, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     crashes = recording.crashes(2 if whole else 0)
-    chosen = random.Random(1).sample(sorted(crashes), min(60 if whole else 1, len(crashes)))
+    chosen = random.Random(1).sample(sorted(crashes), min(25 if whole else 1, len(crashes)))
     record_property("cases", len(chosen))
     for digest in chosen:
         data = write_out(crashes[digest], tmp_path / digest)

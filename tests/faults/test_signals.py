@@ -16,7 +16,7 @@ FAST = (("SIGINT", "main"), ("SIGTERM", "start"))
 CODES = {"SIGINT": 130, "SIGTERM": 143}
 
 
-@pytest.mark.points(1, 26)
+@pytest.mark.points(1, 13)
 @pytest.mark.parametrize(
     ("sign", "who"), [("SIGINT", "main"), ("SIGTERM", "start"), ("SIGINT", "start"), ("SIGTERM", "main")]
 )

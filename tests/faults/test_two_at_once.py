@@ -140,7 +140,7 @@ def fresh(
     return of
 
 
-@pytest.mark.points(0, 10)
+@pytest.mark.points(0, 5)
 @pytest.mark.parametrize("change", REPLACED)
 def test_an_input_that_is_replaced_meanwhile(
     part: int,
