@@ -28,6 +28,7 @@ COMMANDS = [
     "extract",
     "validate",
     "status",
+    "inspect",
     "export",
     "embed",
     "fetch-models",

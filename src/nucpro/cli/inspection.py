@@ -1,0 +1,72 @@
+"""``nucpro inspect``: what a file or folder is, on one screen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nucpro.cli.console import say
+from nucpro.inspection import inspect
+
+__all__ = ["add_to", "lines_of"]
+
+_MOST_LINES = 45
+_LONGEST = 100
+_COLUMN = 28
+
+
+def add_to(subparsers: Any) -> None:
+    """Add the command to the parser of ``nucpro``."""
+    parser = subparsers.add_parser(
+        "inspect",
+        help="show what a file or folder is: shapes, ids, value ranges, what made it",
+        description="Show what a .pt file, a FASTA file or a data folder is. Changes nothing; files are read whole, "
+        "of a folder only names and sizes.",
+    )
+    parser.add_argument("path", type=Path, metavar="FILE.pt|FASTA|DATA", help="file or folder to look at")
+    parser.add_argument("--json", action="store_true", help="everything, for scripts")
+    parser.set_defaults(run=_run, log_file=lambda _: None)
+
+
+def _run(arguments: dict[str, Any]) -> None:
+    facts = inspect(arguments["path"])
+    if arguments["json"]:
+        say(json.dumps(facts, indent=1))
+        return
+    lines = list(lines_of(facts))
+    for line in lines[:_MOST_LINES]:
+        say(line)
+    if len(lines) > _MOST_LINES:
+        say(f"… and {len(lines) - _MOST_LINES} more lines: --json")
+
+
+def lines_of(facts: dict[str, Any], indent: str = "") -> Iterator[str]:
+    """Nested plain values as lines, one a value, a dict of plain values in one line where it is short."""
+    for name, value in facts.items():
+        label = f"{indent}{_label(name)}"
+        if not isinstance(value, dict) or not value:
+            yield f"{label:{_COLUMN}}{_text(value)}"
+            continue
+        row = ", ".join(f"{_label(key)} {_text(one)}" for key, one in value.items())
+        if value and not any(isinstance(one, dict | list) for one in value.values()) and len(row) <= _LONGEST:
+            yield f"{label:{_COLUMN}}{row}"
+        else:
+            yield label
+            yield from lines_of(value, f"{indent}  ")
+
+
+def _label(name: str) -> str:
+    return _text(name.replace("_", " "))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return ", ".join(map(_text, value)) or "none"
+    text = "none" if value in (None, {}) else str(value)
+    # Names may hold line ends, which would begin a line of their own.
+    text = text.replace("\n", "\\n")
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
