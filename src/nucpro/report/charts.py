@@ -16,6 +16,8 @@ __all__ = ["Series", "bars", "histogram", "line", "ticks"]
 
 _HEIGHT = 100.0
 _WIDTH = 1000.0
+_NAMED_BINS = 8
+"""Up to so many bins, each is one length and bears its name."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,14 @@ def histogram(title: str, edges: Sequence[float], series: Sequence[Series], unit
         for number, part in enumerate(series)
         for place, value in enumerate(part.values)
         if value > 0
-        for tip in [f"{part.name}: {value:.2%} from {edges[place]:,.0f} to {edges[place + 1]:,.0f} {unit}"]
+        for tip in [
+            f"{part.name}: {value:.2%} from {edges[place]:,.0f} to below {edges[place + 1]:,.0f} {unit}"
+        ]
     ]
-    x_marks = [(place / 4, f"{edges[0] + (edges[-1] - edges[0]) * place / 4:,.0f}") for place in range(5)]
+    if bins <= _NAMED_BINS:
+        x_marks = [((place + 0.5) / bins, f"{edge:,.0f}") for place, edge in enumerate(edges[:-1])]
+    else:
+        x_marks = [(place / 4, f"{edges[0] + (edges[-1] - edges[0]) * place / 4:,.0f}") for place in range(5)]
     y_marks = [(value / highest, f"{value:.0%}") for value in ticks(highest)]
     return _frame(title, shapes, x_marks, y_marks, (f"length ({unit})", "share of class"), series)
 

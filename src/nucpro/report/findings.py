@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucpro.layout import CATEGORIES, CLASS_NAMES
-from nucpro.report.geometry import NEAR_DUPLICATE, NEIGHBOURS, Geometry, Layout
+from nucpro.report.geometry import NEAR_DUPLICATE, NEIGHBOURS, OUTLYING, Geometry, Layout
 from nucpro.report.markup import Markup, element, join, table
 from nucpro.report.sample import Sample
 
@@ -77,7 +77,7 @@ def map_section(sample: Sample, geometry: Geometry | None) -> Markup:
         )
     text = (
         f"{len(sample):,} sequences, drawn by a fixed seed with equal shares of both classes, of each category and "
-        f"of each of {len(sample.pairs):,} files. DNA and protein columns count the same."
+        f"of each of {len(sample.pairs):,} files, as far as there are as many. DNA and protein columns count the same."
     )
     return join((element("p", text), Markup(_CONTROLS)))
 
@@ -114,10 +114,14 @@ def findings(sample: Sample, geometry: Geometry | None) -> Markup:
                 f"None: every sequence has one of its own class among its {NEIGHBOURS} nearest.",
             ),
             element("h3", "Outliers"),
-            table(
-                "Furthest from their nearest records, in robust standard deviations of their class",
-                [*place, "#deviations"],
+            _listed(
                 outliers,
+                table(
+                    "Far from their nearest records, in robust standard deviations of their class",
+                    [*place, "#deviations"],
+                    outliers,
+                ),
+                f"None: no sequence lies {OUTLYING:g} robust standard deviations or more from its nearest.",
             ),
         )
     )

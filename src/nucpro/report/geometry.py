@@ -12,6 +12,7 @@ import importlib.util
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ NEIGHBOURS = 5
 """Nearest rows that are shown of each row, and that vote on its class."""
 NEAR_DUPLICATE = 0.99
 """Cosine from which two rows of different classes are listed as near-duplicates."""
+OUTLYING = 3.0
+"""Robust standard deviations from which a row is listed as an outlier."""
 
 _COMPONENTS = 50
 _FITTED = 10_000
@@ -68,10 +71,11 @@ class Geometry:
         Nearest rows of each, the nearest first.
     outlying : ndarray of float64, shape [N]
         Mean distance to the nearest rows, in robust standard deviations above the median of its class.
-    agreement : float or None
-        Share of rows whose nearest rows are mostly of their own class; None where there is one class only.
+    agreement, chance : float or None
+        Share of rows whose nearest rows are mostly of their own class, and what that share would be if the
+        nearest rows were any rows; None where there is one class only.
     outliers : list of (int, float)
-        Rows that lie furthest from all others, with :attr:`outlying`.
+        Rows whose :attr:`outlying` is :data:`OUTLYING` or more, the furthest first.
     duplicates : list of (int, int, float)
         A viral row, a host row and their cosine, the most similar first.
     strangers : list of (int, int)
@@ -82,6 +86,7 @@ class Geometry:
     neighbours: NDArray[np.int64]
     outlying: NDArray[np.float64]
     agreement: float | None
+    chance: float | None
     outliers: list[tuple[int, float]]
     duplicates: list[tuple[int, int, float]]
     strangers: list[tuple[int, int]]
@@ -113,7 +118,8 @@ def describe(vectors: Matrix, labels: NDArray[np.int64]) -> Geometry | None:
         neighbours=neighbours,
         outlying=outlying,
         agreement=float((same.mean(axis=1) > 0.5).mean()) if both else None,
-        outliers=[(int(row), float(outlying[row])) for row in np.argsort(-outlying)[:_LISTED]],
+        chance=_chance(float(labels.mean()), neighbours.shape[1]) if both else None,
+        outliers=_outliers(outlying),
         duplicates=_duplicates(rows, unit, labels) if both else [],
         strangers=_strangers(same, distances) if both else [],
     )
@@ -193,6 +199,20 @@ def _outlying(distances: NDArray[np.float64], labels: NDArray[np.int64]) -> NDAr
             spread = 1.4826 * np.median(np.abs(distances[of_class] - middle))
             scores[of_class] = (distances[of_class] - middle) / max(spread, 1e-9)
     return scores
+
+
+def _chance(viral: float, votes: int) -> float:
+    """Share of rows that most of ``votes`` rows agree with, if those are drawn from classes of these shares."""
+    total = 0.0
+    for share in (viral, 1 - viral):
+        majorities = range(votes // 2 + 1, votes + 1)
+        total += share * sum(comb(votes, k) * share**k * (1 - share) ** (votes - k) for k in majorities)
+    return total
+
+
+def _outliers(outlying: NDArray[np.float64]) -> list[tuple[int, float]]:
+    order = np.argsort(-outlying, kind="stable")[:_LISTED]
+    return [(int(row), float(outlying[row])) for row in order if outlying[row] >= OUTLYING]
 
 
 def _duplicates(rows: Matrix, unit: Matrix, labels: NDArray[np.int64]) -> list[tuple[int, int, float]]:

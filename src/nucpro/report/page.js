@@ -247,7 +247,7 @@ function startMap(data) {
     }
     return [
       line(data.ids[i], "b"),
-      line(`${data.classes[groupings.class.of[i]]}, ${data.categories[groupings.category.of[i]]}`),
+      line([...new Set([data.classes[groupings.class.of[i]], data.categories[groupings.category.of[i]]])].join(", ")),
       line(data.files[groupings.file.of[i]]),
       line(`${bases[i].toLocaleString("en")} bases, ${residues[i].toLocaleString("en")} residues`),
       line("Nearest:"),

@@ -137,18 +137,14 @@ def _overview(subject: Subject, sample: Sample, geometry: Geometry | None) -> Ma
         (f"{sample.vectors.shape[1]:,}" if len(sample) else "none", "columns of a merged row"),
     ]
     if geometry is not None and geometry.agreement is not None:
-        tiles.append(
-            (
-                f"{geometry.agreement:.1%}",
-                "of sampled sequences lie mostly among their own class (chance: 50%)",
-            )
-        )
+        meaning = f"of sampled sequences lie mostly among their own class (by chance: {geometry.chance:.0%})"
+        tiles.append((f"{geometry.agreement:.1%}", meaning))
     if run is not None:
         seconds = max(sum(file.seconds for file in run.files), 1e-9)
         tiles.append(
             (
-                f"{sum(file.records for file in run.files) / seconds:,.0f} /s",
-                "sequences in the last extraction",
+                f"{sum(file.records for file in run.files) / seconds:,.0f}",
+                "sequences/s in the last extraction",
             )
         )
     outside = [f"{subject.outside:,} files lie outside the selection."] if subject.outside else []

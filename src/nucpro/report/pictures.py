@@ -101,7 +101,9 @@ def _lengths(axes: Axes, counts: Mapping[int, Mapping[int, int]]) -> None:
         of_class = counts[label]
         if of_class:
             weights = np.array(list(of_class.values())) / sum(of_class.values())
-            axes.hist(list(of_class), edges.tolist(), weights=weights, alpha=0.65, color=_COLOURS[name], label=name)
+            axes.hist(
+                list(of_class), edges.tolist(), weights=weights, alpha=0.65, color=_COLOURS[name], label=name
+            )
     axes.set(xlabel="protein length (residues)", ylabel="share of class")
     axes.legend(frameon=False)
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from nucpro.history import DONE, FileDone, Run
-from nucpro.layout import CLASS_NAMES, VIRAL, Side
+from nucpro.layout import CLASS_NAMES, SEED, VIRAL, Side
 from nucpro.report.charts import Series, bars, histogram, line
 from nucpro.report.markup import Markup, element, items, join, table
 from nucpro.report.sample import Sample
@@ -20,6 +20,12 @@ _SHOWN_FILES = 300
 _SHOWN_RUNS = 50
 _WINDOWS = 150
 _BINS = 30
+_REASONS = {
+    "recorded": "as an earlier run recorded them",
+    "existing": "those that had outputs already",
+    "seeded": f"drawn with seed {SEED}",
+    "all": "all full files",
+}
 _NO_END = "killed, or still at work"
 
 
@@ -45,7 +51,8 @@ def selection(subject: Subject) -> Markup:
         (
             element(
                 "p",
-                f"{viral:,} viral and {host:,} host sequences ({share:.1%} viral). Hosts: {subject.reason}.",
+                f"{viral:,} viral and {host:,} host sequences ({share:.1%} viral). "
+                f"Hosts: {_REASONS.get(subject.reason, subject.reason)}.",
             ),
             balance,
             bars("Sequences by category", rows),
@@ -163,7 +170,8 @@ def runs(subject: Subject) -> Markup:
     rows = [_run_row(run) for run in reversed(subject.runs[-_SHOWN_RUNS:])]
     made = sum(len(run.files) for run in subject.runs)
     stopped = sum(run.how != DONE for run in subject.runs)
-    text = f"{_count(len(subject.runs), 'run')} made {_files(made)}; {stopped} did not end by themselves."
+    cut = f"; {stopped:,} failed, or were interrupted or killed" if stopped else ""
+    text = f"{_count(len(subject.runs), 'run')} made {_files(made)}{cut}."
     headers = [
         "started (UTC)",
         "side",
