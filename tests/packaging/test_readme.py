@@ -1,0 +1,57 @@
+"""What a newcomer reads and types first: the README, its code and the demo."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from folders import arguments, copied
+from nucpro.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_readme_shows_the_two_commands_first() -> None:
+    first_screen = "\n".join((ROOT / "README.md").read_text().splitlines()[:20])
+    assert first_screen.index("make demo") < first_screen.index("make test")
+
+
+def test_the_readmes_code_runs(
+    pristine: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied(pristine, tmp_path / "data")
+    assert main(["extract", *arguments(tmp_path / "data", model)]) == 0
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        names: dict[str, object] = {}
+        exec(compile(block, "README.md", "exec"), names)
+        assert names["label"] == 1
+        assert len(names["ids"]) == len(names["rows"]) == 4
+
+
+def test_the_readme_names_every_module() -> None:
+    tree = (ROOT / "README.md").read_text()
+    for path in (ROOT / "src" / "nucpro").iterdir():
+        if path.name.startswith("__") or path.name == "py.typed":
+            continue
+        assert path.name in tree, f"{path.name} has no line in the README's tree"
+
+
+def test_the_demo_goes_from_genomes_to_validated_files(tmp_path: Path) -> None:
+    code = f"import sys, pathlib, run; run.TARGET = pathlib.Path({str(tmp_path)!r}) / 'demo'; sys.exit(run.main())"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "demo")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Validation passed: 14 files, 280 sequences, all dimensions correct") == 2
+    assert done.stdout.endswith(
+        f"Results (of UNTRAINED models): {tmp_path / 'demo' / 'data' / 'data_merge'}\n"
+    )
