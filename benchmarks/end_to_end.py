@@ -122,7 +122,7 @@ def milestones(lines: list[tuple[float, str]]) -> dict[str, float]:
     extracted = [when for when, text in lines if re.match(r"\[\d+/\d+\] Extracted", text)]
     if not extracted:
         return {}
-    loading = next(when for when, text in lines if text.startswith("Loading"))
+    loading = next(when for when, text in lines if "Loading " in text)
     first, last = extracted[0], extracted[-1]
     found: dict[str, float] = {
         "model_loading_starts": loading,

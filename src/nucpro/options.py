@@ -155,6 +155,9 @@ class Options:
             allowed = "a number above 0: a part of 1, or a whole number"
             _require(fine, f"--{name}-per-worker", share, allowed)
         if self.uses_cluster:
+            host, _, port = (self.address or "auto:0").rpartition(":")
+            plain = self.address == "auto" or (port.isdecimal() and bool(host) and "/" not in host)
+            _require(plain, "--address", self.address, "auto, or HOST:PORT of the cluster's head")
             _require(self.device in ("cpu", "cuda"), "--device", self.device, "cuda or cpu with --engine ray")
         else:
             _require(self.address is None, "--address", self.address, "only with --engine ray")

@@ -122,6 +122,10 @@ def test_the_local_engine_never_imports_ray(data: Path, model: Path) -> None:
     [
         ({"engine": "spark"}, "--engine is spark; allowed: local or ray"),
         ({"address": "auto"}, "--address is auto; allowed: only with --engine ray"),
+        (
+            {"engine": "ray", "address": "ray://head:10001"},
+            "--address is ray://head:10001; allowed: auto, or HOST:PORT of the cluster's head",
+        ),
         ({"workers": 2}, "--workers is 2; allowed: only with --engine ray"),
         ({"engine": "ray", "workers": 0}, "--workers is 0; allowed: 1 or more"),
         ({"engine": "ray", "device": "cuda:1"}, "--device is cuda:1; allowed: cuda or cpu with --engine ray"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -189,22 +191,12 @@ def test_a_wrong_version_on_a_node_is_refused() -> None:
         logger.handlers[:], logger.level, logger.propagate = before
 
 
-def test_an_unreachable_cluster_is_a_problem(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
+def test_an_unreachable_cluster_is_a_problem() -> None:
     program = (
         "from nucpro.cluster.session import Session\nfrom nucpro.options import Options\n"
         "Session(Options(engine='ray', address='127.0.0.1:1', device='cpu')).start()\n"
     )
-    settings = {
-        **os.environ,
-        "RAY_gcs_rpc_server_connect_timeout_s": "1",
-        "RAY_gcs_server_request_timeout_seconds": "1",
-    }
-    result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=settings
-    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert f"{PreflightError.__name__}: 1 problem found" in result.stderr
-    assert "the Ray cluster at 127.0.0.1:1 cannot be used: " in result.stderr
+    assert "the Ray cluster at 127.0.0.1:1 cannot be used: [Errno 111] Connection refused" in result.stderr
     assert "see with `ray status` whether it is up" in result.stderr

@@ -12,6 +12,7 @@ import math
 import os
 import secrets
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 _LOOPBACK = "127.0.0.1"
 _SECONDS_BETWEEN_LOOKS = 5.0
+_SECONDS_TO_ANSWER = 10.0
 _LONGEST_FOLDER = 40
 _OBJECT_STORE = 128 * 2**20  # arguments and results are small; vectors go to files
 _QUIET: dict[str, Any] = {
@@ -139,7 +141,11 @@ class Session:
             self._next_look = time.monotonic() + _SECONDS_BETWEEN_LOOKS
 
     def _connect(self) -> None:
-        address = self._options.address
+        address = self._options.address or "auto"
+        if address != "auto":
+            # Ray itself would try for minutes where nobody listens.
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=_SECONDS_TO_ANSWER).close()
         ray.init(address=address, **_QUIET)
         self._stack.callback(ray.shutdown)
         logger.info("Connected to the Ray cluster at %s", ray.get_runtime_context().gcs_address)
