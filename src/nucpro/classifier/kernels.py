@@ -131,6 +131,7 @@ def first_product(matrix_nd: torch.Tensor, order_e: torch.Tensor, state: State, 
         COLUMNS=_PRODUCT_COLUMNS,
         DEPTH=_DEPTH,
         num_warps=4,
+        enable_fp_fusion=True,
         # Three stages of the largest batches do not fit into the shared memory of smaller GPUs.
         num_stages=3 if at.block <= 64 else 2,
     )
@@ -209,6 +210,7 @@ def hidden_layer(state: State, at: Position, dropout: float, momentum: float, ep
         ROWS=at.block,
         COLUMNS=HIDDEN_BLOCK,
         num_warps=4,
+        enable_fp_fusion=True,
     )
 
 
@@ -309,6 +311,7 @@ def output_layer(
         ROWS=at.block,
         COLUMNS=HIDDEN_BLOCK,
         num_warps=4,
+        enable_fp_fusion=True,
     )
 
 
@@ -399,8 +402,8 @@ def _output_layer(
     )
     if tl.program_id(0) == 0:
         both = tl.arange(0, 2)
-        gradient = tl.where(both == 0, tl.sum(host_slope, 0), tl.sum(virus_slope, 0))
-        _descend(last_bias + both, last_bias_sum + both, gradient, rate, momentum, both < 2)
+        bias_slope = tl.where(both == 0, tl.sum(host_slope, 0), tl.sum(virus_slope, 0))
+        _descend(last_bias + both, last_bias_sum + both, bias_slope, rate, momentum, both < 2)
         loss = log_sum - tl.where(label == 1, virus, host)
         tl.store(losses + step, tl.sum(tl.where(present, loss, 0.0), 0) / rows)
 
@@ -429,6 +432,7 @@ def first_update(
         HIDDEN_ROWS=_UPDATE_ROWS,
         COLUMNS=_UPDATE_COLUMNS,
         num_warps=4,
+        enable_fp_fusion=True,
     )
 
 

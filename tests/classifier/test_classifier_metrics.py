@@ -1,0 +1,99 @@
+"""Metrics against scikit-learn, and the bootstrap by genome."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as reference
+
+from nucpro.classifier.comparison import compare
+from nucpro.classifier.metrics import METRICS, Scored, curves_of
+
+
+def drawn(rows: int, seed: int, steps: int = 1000) -> Scored:
+    """Rows whose scores say something of their labels, with ties where there are few steps."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 2, rows)
+    labels[:2] = (0, 1)
+    scores = np.clip(generator.normal(0.3 + 0.4 * labels, 0.3), 0.001, 0.999)
+    return Scored(labels, np.ceil(scores * steps) / (steps + 1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(2, 200),
+    seed=st.integers(0, 2**32 - 1),
+    steps=st.sampled_from([3, 10, 100_000]),
+    weighted=st.booleans(),
+)
+def test_metrics_equal_scikit_learns(rows: int, seed: int, steps: int, weighted: bool) -> None:
+    scored = drawn(rows, seed, steps)
+    weights = np.random.default_rng(seed + 1).integers(1, 4, rows).astype(float) if weighted else None
+    found = scored.metrics(weights)
+    labels, scores, called = scored.labels, scored.scores, scored.scores > 0.5
+    options = {"sample_weight": weights}
+    expected = {
+        "loss": reference.log_loss(labels, scores, **options),
+        "accuracy": reference.accuracy_score(labels, called, **options),
+        "precision": reference.precision_score(labels, called, zero_division=0, **options),
+        "recall": reference.recall_score(labels, called, **options),
+        "f1": reference.f1_score(labels, called, **options),
+        "auroc": reference.roc_auc_score(labels, scores, **options),
+        "auprc": reference.average_precision_score(labels, scores, **options),
+    }
+    assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert list(found) == list(METRICS)
+
+
+def test_calibration_error_by_hand() -> None:
+    scored = Scored(np.array([1, 0, 1, 1]), np.array([0.9, 0.91, 0.1, 1.0]))
+    # Bins of width 1/15: 0.9 and 0.91 lie in the 14th, 0.1 in the 2nd, 1.0 in the last.
+    assert scored.metrics()["calibration_error"] == pytest.approx((abs(1.81 - 1) + 0.9 + 0.0) / 4)
+
+
+def test_one_class_has_no_areas_and_a_tie_is_a_host() -> None:
+    found = Scored(np.zeros(2, np.int64), np.array([0.5, 0.2])).metrics()
+    assert math.isnan(found["auroc"])
+    assert math.isnan(found["auprc"])
+    assert found["accuracy"] == 1
+    assert found["precision"] == found["recall"] == found["f1"] == 0
+
+
+def test_points_of_curves_are_scikit_learns() -> None:
+    scored = drawn(100, 3, 20)
+    points = curves_of(scored)
+    false, true, _ = reference.roc_curve(scored.labels, scored.scores, drop_intermediate=False)
+    np.testing.assert_allclose(points["false_positive_rate"], false[1:])
+    np.testing.assert_allclose(points["recall"], true[1:])
+    precision, _, _ = reference.precision_recall_curve(scored.labels, scored.scores)
+    np.testing.assert_allclose(points["precision"], precision[-2::-1])
+
+
+def test_genomes_are_drawn_whole() -> None:
+    # Two genomes a class: one that is always right and one that is always wrong.
+    genomes = np.repeat([0, 1, 2, 3], 10)
+    labels = np.repeat([1, 1, 0, 0], 10)
+    scores = np.repeat([0.9, 0.1, 0.1, 0.9], 10)
+    found = compare({"model": Scored(labels, scores)}, genomes, 400, 0).models["model"]
+    assert found.values["accuracy"] == 0.5
+    assert found.intervals["accuracy"] == (0.0, 1.0)
+    rows = compare({"model": Scored(labels, scores)}, np.arange(40), 400, 0).models["model"]
+    low, high = rows.intervals["accuracy"]
+    assert 0.3 < low < 0.5 < high < 0.7
+
+
+def test_models_are_compared_on_the_same_draws() -> None:
+    first = drawn(300, 5)
+    worse = Scored(first.labels, np.random.default_rng(0).permutation(first.scores))
+    found = compare({"a": first, "b": first, "c": worse}, np.arange(300) // 3, 200, 1)
+    same, better = found.differences["a", "b"], found.differences["a", "c"]
+    assert list(found.differences) == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert same.values["auroc"] == 0
+    assert same.intervals["auroc"] == (0, 0)
+    assert better.intervals["auroc"][0] > 0
+    again = compare({"a": first, "c": worse}, np.arange(300) // 3, 200, 1)
+    assert again.differences["a", "c"] == better

@@ -1,0 +1,162 @@
+"""The classifier, its folder, and what is refused in place of one."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from nucpro.classifier.model import CARD_NAME, WEIGHTS_NAME, Classifier, ModelCard, load, save
+from nucpro.errors import DimensionError, ModelError
+
+CARD = ModelCard(24, 8, widths={"dna": 16, "protein": 8}, metrics={"validation": {"loss": 0.5}, "test": None})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    classifier = Classifier(24, 8)
+    classifier.norm.running_mean += 3
+    save(tmp_path / "model", classifier, CARD)
+    return tmp_path / "model"
+
+
+def edit_card(folder: Path, **changes: object) -> None:
+    path = folder / CARD_NAME
+    content = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({name: value for name, value in content.items() if value != "gone"}))
+
+
+def test_layers_are_those_of_virnucpro() -> None:
+    classifier = Classifier(2048)
+    shapes = {name: tuple(value.shape) for name, value in classifier.named_parameters()}
+    assert shapes == {
+        "hidden.weight": (512, 2048),
+        "hidden.bias": (512,),
+        "norm.weight": (512,),
+        "norm.bias": (512,),
+        "output.weight": (2, 512),
+        "output.bias": (2,),
+    }
+    bound = (6 / (2048 + 512)) ** 0.5  # of xavier_uniform_
+    assert 0.99 * bound < classifier.hidden.weight.abs().max().item() <= bound
+    assert classifier.dropout.p == 0.5
+
+
+def test_what_is_read_is_what_was_written(folder: Path) -> None:
+    classifier, card = load(folder)
+    assert card == CARD
+    assert not classifier.training
+    torch.manual_seed(0)
+    assert torch.equal(classifier.hidden.weight, Classifier(24, 8).hidden.weight)
+    assert float(classifier.norm.running_mean[0]) == 3
+    rows = torch.randn(5, 24)
+    expected = torch.softmax(classifier(rows), dim=1)
+    torch.testing.assert_close(classifier.probabilities(rows), expected.detach())
+
+
+def test_equal_models_give_equal_bytes(folder: Path, tmp_path: Path) -> None:
+    save(tmp_path / "again", *load(folder))
+    for name in (WEIGHTS_NAME, CARD_NAME):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_rows_of_another_width_are_refused() -> None:
+    with pytest.raises(DimensionError, match="columns of the classifier's input: expected 24, found 23"):
+        Classifier(24, 8)(torch.zeros(2, 23))
+
+
+class Harmful:
+    """What runs a program when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_a_pickled_model_is_refused_unopened(tmp_path: Path, as_folder: bool) -> None:
+    path = tmp_path / "300_model.pth"
+    path.write_bytes(pickle.dumps(Harmful(tmp_path / "harm")))
+    with pytest.raises(ModelError) as refused:
+        load(tmp_path if as_folder else path)
+    assert str(refused.value) == (
+        f"{path}: a pickled model, which can run any program when it is opened, so it is not opened; those of "
+        "VirNucPro also take 3328 columns (ESM-2 3B beside DNABERT-S), merged files now have 2048; train a model with nucpro "
+        "train DATA, and name the folder that it writes"
+    )
+    assert not (tmp_path / "harm").exists()
+
+
+def test_a_file_that_is_no_folder_is_refused(folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"model\.json: a file; a model is a folder with model\.safetensors"):
+        load(folder / CARD_NAME)
+
+
+def test_a_folder_without_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"model\.json: cannot be read .*No such file.*nucpro train DATA"):
+        load(tmp_path)
+
+
+def test_other_weights_than_the_cards_are_refused(folder: Path) -> None:
+    torch.manual_seed(1)
+    raw = safetensors.torch.save(Classifier(24, 8).state_dict())
+    (folder / WEIGHTS_NAME).write_bytes(raw)
+    with pytest.raises(ModelError, match=r"its SHA-256 is [0-9a-f]{12}…, not the one in model\.json"):
+        load(folder)
+
+
+def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
+    save(tmp_path, Classifier(20, 8), CARD)
+    with pytest.raises(ModelError, match=r"'hidden\.weight': \(8, 20\).*expected .*\(8, 24\)"):
+        load(tmp_path)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    classifier = Classifier(24, 8)
+    with torch.no_grad():
+        classifier.output.bias[1] = float("nan")
+    save(tmp_path, classifier, CARD)
+    with pytest.raises(ModelError, match=r"output\.bias holds values that are not finite"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 2}, "is no card of format 1"),
+        ({"widths": "gone"}, "missing or unknown entries: widths"),
+        ({"colour": "red"}, "missing or unknown entries: colour"),
+        ({"sides": "dna"}, "sides is 'dna', expected a list of names"),
+        ({"widths": []}, r"widths is \[\], expected an object"),
+        ({"input_width": -1}, "input_width is -1, expected a number of columns"),
+        ({"hidden_width": 1 << 40}, "hidden_width is 1099511627776, expected a number of columns"),
+        ({"dropout": 1.5}, "dropout is 1.5, expected 0 or more, below 1"),
+        (
+            {"class_names": ["viral", "host"]},
+            r"classes are \('viral', 'host'\), expected \('host', 'viral'\)",
+        ),
+        (
+            {"sides": ["dna"]},
+            r"its sides \('dna',\) have \[16\] columns, which do not give the 24 of input_width",
+        ),
+    ],
+)
+def test_a_card_that_cannot_be_right_is_refused(
+    folder: Path, changes: dict[str, object], message: str
+) -> None:
+    edit_card(folder, **changes)
+    with pytest.raises(ModelError, match=message):
+        load(folder)
+
+
+def test_a_card_that_is_no_json_is_refused(folder: Path) -> None:
+    (folder / CARD_NAME).write_text("{")
+    with pytest.raises(ModelError, match=r"model\.json: cannot be read"):
+        load(folder)
