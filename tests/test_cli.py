@@ -11,6 +11,7 @@ import termios
 from pathlib import Path
 
 import pytest
+import torch
 
 import nucpro
 from nucpro.cli import main
@@ -21,6 +22,7 @@ from nucpro.options import Options
 from nucpro.summary import human_time
 
 COMMANDS = [
+    "doctor",
     "download",
     "dataset",
     "split",
@@ -52,7 +54,10 @@ def test_no_command_shows_all_commands(capsys: pytest.CaptureFixture[str]) -> No
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--version"])
-    assert capsys.readouterr().out == f"nucpro {nucpro.__version__}\n"
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first == f"nucpro {nucpro.__version__}"
+    assert second.startswith(f"torch {torch.__version__}, ")
+    assert third.startswith("device: cuda:0, " if torch.cuda.is_available() else "device: cpu, ")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import torch
 import random_esm
 from nucpro.errors import ModelError
 from nucpro.models.esm2 import load_esm2
-from nucpro.models.weights import fetch, locate
+from nucpro.models.weights import available, fetch, locate
 
 MODEL = "someone/tiny-esm2"
 WEIGHTS = "model.safetensors"
@@ -166,6 +166,16 @@ def test_a_model_is_downloaded_once_and_only_what_is_needed(hub, find, saved, ca
     assert find() == files
     assert len(hub.served) == 3
     assert capfd.readouterr() == ("", "")
+
+
+def test_asking_whether_a_model_can_be_had_downloads_nothing(hub):
+    assert available(MODEL, endpoint=hub.address) == MAIN
+    assert available(MODEL, revision="v1", endpoint=hub.address) == OLDER
+    assert hub.served == []
+    with pytest.raises(ModelError, match="the repository has no such revision"):
+        available(MODEL, revision="v9", endpoint=hub.address)
+    with pytest.raises(ModelError, match="there is no such folder; give a folder with config.json and weights"):
+        available("./folder", endpoint=hub.address)
 
 
 def test_a_revision_is_resolved_to_its_commit(find):

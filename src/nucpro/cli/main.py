@@ -8,9 +8,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from nucpro import __version__
 from nucpro.cli import (
     dataset,
+    doctor,
     download,
     embed,
     embed_dna,
@@ -31,6 +31,7 @@ from nucpro.errors import NucproError
 __all__ = ["leave", "main"]
 
 _COMMANDS = (
+    doctor,
     download,
     dataset,
     split,
@@ -94,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="nucpro",
         description="Joined DNABERT-S and protein language model embeddings of viral and host sequences.",
     )
-    parser.add_argument("--version", action="version", version=f"nucpro {__version__}")
+    parser.add_argument("--version", action=doctor.ShowVersions)
     subparsers = parser.add_subparsers(metavar="COMMAND")
     for command in _COMMANDS:
         command.add_to(subparsers)

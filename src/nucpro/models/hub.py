@@ -24,12 +24,15 @@ from tqdm.auto import tqdm
 
 from nucpro.errors import ModelError
 
-__all__ = ["Repository", "Snapshot", "download_into", "snapshot"]
+__all__ = ["Repository", "Snapshot", "commit_of", "download_into", "snapshot"]
 
 logger = logging.getLogger(__name__)
 
 # huggingface_hub has changed its HTTP library twice; the bases of its own error belong to the one in use.
 _CONNECTION_ERRORS: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, OSError)
+
+_PATIENCE = 10.0
+"""Seconds to wait for the hub where somebody only asks whether it is there."""
 
 ChooseFiles = Callable[[Sequence[str]], list[str]]
 """Picks the files worth having from the names of all files of a repository."""
@@ -131,6 +134,20 @@ def snapshot(
     return _snapshot_of(_download(repository, choose(names), cache_dir=cache_dir))
 
 
+def commit_of(repository: Repository) -> str:
+    """Commit hash of a repository's revision, as the hub tells it now; nothing is downloaded.
+
+    Raises
+    ------
+    ModelError
+        If the repository or revision does not exist, or the hub does not answer within seconds.
+    """
+    try:
+        return _listing(repository, timeout=_PATIENCE)[1]
+    except _CONNECTION_ERRORS as error:
+        raise _unreachable(repository, error) from error
+
+
 def download_into(repository: Repository, folder: Path, *, choose: ChooseFiles) -> tuple[str, list[str]]:
     """Put files of a repository into a folder.
 
@@ -166,10 +183,12 @@ def download_into(repository: Repository, folder: Path, *, choose: ChooseFiles) 
     return commit, chosen
 
 
-def _listing(repository: Repository) -> tuple[list[str], str]:
+def _listing(repository: Repository, timeout: float | None = None) -> tuple[list[str], str]:
     """Names of all files of a revision, and its commit hash."""
     try:
-        info = HfApi(endpoint=repository.endpoint).model_info(repository.id, revision=repository.revision)
+        info = HfApi(endpoint=repository.endpoint).model_info(
+            repository.id, revision=repository.revision, timeout=timeout
+        )
     except HFValidationError as error:
         raise ModelError(
             f"model {repository.id!r} is neither a folder nor the id of a repository (owner/name): {error}"

@@ -24,7 +24,7 @@ from nucpro.models.config_fields import read_json
 if TYPE_CHECKING:
     from nucpro.models.tensors import WeightTensors
 
-__all__ = ["ModelFiles", "fetch", "locate"]
+__all__ = ["ModelFiles", "available", "fetch", "locate"]
 
 logger = logging.getLogger(__name__)
 
@@ -173,14 +173,37 @@ def locate(
     folder = Path(model).expanduser()
     if folder.is_dir():
         return _local(folder, revision)
-    if _LOOKS_LIKE_PATH.match(model) or folder.exists():
+    repository = _repository(model, revision, endpoint, show_progress)
+    snapshot = hub.snapshot(repository, cache_dir=cache_dir, offline=offline, choose=_wanted_files)
+    return _read_folder(snapshot.folder, model, snapshot.commit)
+
+
+def available(model: str, *, revision: str | None = None, endpoint: str | None = None) -> str:
+    """Commit of a model that could be downloaded now; asks the hub, and downloads nothing.
+
+    Parameters
+    ----------
+    model, revision, endpoint : str
+        As in :func:`locate`.
+
+    Raises
+    ------
+    ModelError
+        If the hub cannot be reached, or has no such model.
+    """
+    return hub.commit_of(_repository(model, revision, endpoint))
+
+
+def _repository(
+    model: str, revision: str | None, endpoint: str | None, show_progress: bool = False
+) -> hub.Repository:
+    """Repository of a name that is no folder."""
+    if _LOOKS_LIKE_PATH.match(model) or Path(model).exists():
         raise ModelError(
             f"model {model!r}: there is no such folder; give a folder with {_CONFIG} and weights, "
             "or the id of a repository on the Hugging Face hub"
         )
-    repository = hub.Repository(model, revision or "main", endpoint, show_progress)
-    snapshot = hub.snapshot(repository, cache_dir=cache_dir, offline=offline, choose=_wanted_files)
-    return _read_folder(snapshot.folder, model, snapshot.commit)
+    return hub.Repository(model, revision or "main", endpoint, show_progress)
 
 
 def fetch(

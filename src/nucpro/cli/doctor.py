@@ -1,0 +1,79 @@
+"""``nucpro doctor``: whether this machine can run a job, and what of it will be slow; also ``nucpro --version``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from nucpro import __version__
+from nucpro.cli.arguments import add_device, add_dna_model, add_protein_model
+from nucpro.cli.console import say
+from nucpro.errors import PreflightError
+from nucpro.options import Options
+
+__all__ = ["ShowVersions", "add_to"]
+
+
+class ShowVersions(argparse.Action):
+    """The option ``--version``: torch is imported only when somebody asks for it."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        # Suppressed, so that it is no argument of the commands.
+        dest, text = argparse.SUPPRESS, "show versions and the device, and exit"
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=text)
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Show, and end the program."""
+        try:
+            from nucpro.environment import versions  # noqa: PLC0415 - imports torch
+
+            lines = versions()
+        except (ImportError, OSError) as error:
+            lines = [f"nucpro {__version__}", f"torch cannot be imported: {error}"]
+        for line in lines:
+            say(line)
+        parser.exit()
+
+
+def add_to(subparsers: Any) -> None:
+    """Add the command to the parser of ``nucpro``."""
+    parser = subparsers.add_parser(
+        "doctor",
+        help="check this machine: torch, GPU, kernels, models, disk, data folder",
+        description="Check what a run needs on this machine, and say what will be slow and why. Changes nothing. Exit "
+        "code 3 where a run would not start.",
+    )
+    parser.add_argument("data_dir", type=Path, metavar="DATA", nargs="?", help="data folder to check as well")
+    add_device(parser)
+    add_protein_model(parser)
+    add_dna_model(parser, "--dna-revision")
+    parser.add_argument("--json", action="store_true", help="the findings, for scripts")
+    parser.set_defaults(run=_run, log_file=lambda _: None)
+
+
+def _run(arguments: dict[str, Any]) -> None:
+    data_dir, as_json = arguments.pop("data_dir"), arguments.pop("json")
+    options = Options.of(arguments)
+    from nucpro.environment import Verdict, examine  # noqa: PLC0415 - imports torch
+
+    findings = examine(options, data_dir)
+    if as_json:
+        say(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        for finding in findings:
+            say(f"{finding.verdict:8} {finding.name + ':':17}{finding.text}")
+    problems = [
+        f"{finding.name}: {finding.text}" for finding in findings if finding.verdict is Verdict.PROBLEM
+    ]
+    if problems:
+        raise PreflightError(problems)
