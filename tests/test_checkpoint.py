@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
+import zlib
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
@@ -143,3 +147,137 @@ def test_a_recipe_ignores_names_but_not_weights_or_options() -> None:
     assert one.difference(one.meta("i", 3), "j") == "was made from another FASTA"
     assert one.difference({"format": 99}, "i") == "was made by another version of the format"
     assert one.difference({**one.meta("i", 3), "width": 7}, "i") == "is 7 wide, not 16"
+
+
+def journal_line(body: bytes) -> bytes:
+    """Line as the journal holds it: checksum and document."""
+    return b"%08x %s" % (zlib.crc32(body), body)
+
+
+def sealed(content: object) -> str:
+    """Checkpoint as it lies on disk: the digest of the document is its first value."""
+    document = json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n"
+    return f'{{"sha256":"{hashlib.sha256(document.encode()).hexdigest()}",{document[1:]}'
+
+
+SEALED = sealed({"format": 1, "completed_files": ["a.pt"]})
+
+
+def test_a_stamp_holds_size_time_and_inode(folder: DataFolder) -> None:
+    path = folder.root / "a.pt"
+    facts = path.stat()
+    stamp = Stamp.of(path)
+    assert stamp == Stamp(3, facts.st_mtime_ns, facts.st_ino)
+    assert stamp.as_list() == [3, facts.st_mtime_ns, facts.st_ino]
+
+
+def test_the_checkpoint_is_a_document_of_five_parts(folder: DataFolder) -> None:
+    path = folder.root / "ü b.pt"
+    path.write_bytes(b"")
+    with Checkpoint(folder) as checkpoint:
+        checkpoint.add("vectors", path, {"x": 1})
+        checkpoint.complete(path)
+        line = folder.journal.read_bytes().split(b"\n")[1]
+    assert line == journal_line('{"completed":"ü b.pt"}'.encode())
+    text = folder.checkpoint.read_text(encoding="utf-8")
+    content = json.loads(text)
+    digest = content.pop("sha256")
+    assert text == sealed(content)
+    assert digest in text[:80]
+    assert list(content) == ["format", "started_at", "last_update", "completed_files", "facts"]
+    assert (content["format"], content["completed_files"]) == (1, ["ü b.pt"])
+    for moment in (content["started_at"], content["last_update"]):
+        assert datetime.fromisoformat(moment).utcoffset() == timedelta(0)
+    again = Checkpoint(folder)
+    assert (again.completed, again.started_at) == (["ü b.pt"], content["started_at"])
+    again.complete(path)
+    assert again.completed == ["ü b.pt"]
+    assert not folder.journal.exists()
+
+
+def test_a_journal_without_a_checkpoint_is_enough(folder: DataFolder) -> None:
+    path, recipe = folder.root / "a b.pt", Recipe("protein", {"a": 1}, 16)
+    path.write_bytes(b"x")
+    checkpoint = Checkpoint(folder)
+    checkpoint.add("vectors", path, {"x": "a b"})
+    checkpoint.complete(path)
+    checkpoint.remember_recipe(recipe)
+    checkpoint.close()
+    assert not folder.checkpoint.exists()
+    again = Checkpoint(folder)
+    assert again.fact("vectors", path)["x"] == "a b"
+    assert again.completed == ["a b.pt"]
+    assert again.recipe_of(Side.PROTEIN) == recipe
+    again.complete(path)
+    assert folder.journal.read_bytes().count(b"completed") == 1
+
+
+def test_lines_of_a_journal_that_mean_nothing_are_left_out(folder: DataFolder) -> None:
+    bodies = [
+        b'{"completed":5}',
+        b'{"other":"a.pt"}',
+        b"[1]",
+        b"{",
+        b"",
+        b'{"completed":"b"}',
+        b'{"completed":"b"}',
+    ]
+    lines = [*map(journal_line, bodies), b"", b'{"completed":"c"}', b'00000000 {"completed":"d"}']
+    folder.journal.write_bytes(b"\n".join(lines))
+    checkpoint = Checkpoint(folder)
+    assert checkpoint.completed == ["b"]
+
+
+def test_the_list_of_completed_files_can_be_set_anew(folder: DataFolder) -> None:
+    one, two = folder.root / "a.pt", folder.root / "b.pt"
+    with Checkpoint(folder) as checkpoint:
+        checkpoint.complete(one)
+        checkpoint.restart([two])
+        assert checkpoint.completed == ["b.pt"]
+        checkpoint.complete(two)
+        checkpoint.complete(one)
+    assert Checkpoint(folder).completed == ["b.pt", "a.pt"]
+
+
+def test_a_checkpoint_is_folded_only_where_something_was_recorded(folder: DataFolder) -> None:
+    with Checkpoint(folder):
+        pass
+    assert not folder.checkpoint.exists()
+    folder.journal.write_bytes(journal_line(b'{"completed":"b"}') + b"\n")
+    with Checkpoint(folder, read_only=True) as checkpoint:
+        assert checkpoint.completed == ["b"]
+    assert not folder.checkpoint.exists()
+    folder.journal.unlink()
+    checkpoint.fold()
+    assert json.loads(folder.checkpoint.read_text())["completed_files"] == ["b"]
+
+
+@pytest.mark.parametrize("listed", [3, "ab", None, {"a": 1}])
+def test_parts_of_another_form_count_as_nothing(folder: DataFolder, listed: object) -> None:
+    content = {"format": 1, "started_at": 5, "completed_files": listed, "facts": listed}
+    folder.checkpoint.write_text(sealed(content))
+    checkpoint = Checkpoint(folder)
+    assert checkpoint.completed == []
+    assert isinstance(checkpoint.started_at, str)
+    folder.checkpoint.write_text(sealed({"format": 1}))
+    assert Checkpoint(folder).completed == []
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("{", "is not a readable checkpoint"),
+        (SEALED, None),
+        (SEALED.replace('"a.pt"', '"b.pt"'), "is damaged"),
+        (SEALED.rstrip("\n"), "is damaged"),
+    ],
+)
+def test_a_damaged_checkpoint_is_told(
+    folder: DataFolder, text: str, what: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder.checkpoint.write_text(text)
+    with caplog.at_level(logging.WARNING):
+        checkpoint = Checkpoint(folder)
+    expected = [f"{folder.checkpoint} {what}; all files are checked by their contents"] if what else []
+    assert caplog.messages == expected
+    assert checkpoint.completed == ([] if what else ["a.pt"])

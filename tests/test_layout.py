@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nucpro.layout import CATEGORIES, DataFolder, Source, category_of, natural_key, split_number
+from nucpro.errors import PreflightError
+from nucpro.layout import (
+    CATEGORIES,
+    DataFolder,
+    Source,
+    SourceFinder,
+    category_of,
+    natural_key,
+    split_number,
+)
 
 ODD = [
     "my.family.fa",
@@ -145,3 +154,34 @@ def test_a_merged_file_leads_back_to_its_pair(tmp_path: Path, relative: str) -> 
 def test_a_file_of_another_name_below_data_merge_leads_to_no_pair(tmp_path: Path, name: str) -> None:
     folder = DataFolder(tmp_path)
     assert folder.pair_of_merged(folder.merge_root / name) is None
+
+
+def test_the_files_beside_the_data_have_their_names() -> None:
+    folder = DataFolder(Path("data"))
+    names = {
+        "checkpoint": ".extraction_checkpoint.json",
+        "journal": ".extraction_journal.jsonl",
+        "selection": ".extraction_selection.json",
+        "lock": ".extraction.lock",
+        "log": "extraction.log",
+        "merge_root": "data_merge",
+    }
+    assert {name: getattr(folder, name) for name in names} == {
+        name: Path("data", file) for name, file in names.items()
+    }
+    assert DataFolder.of_checkpoint(folder.checkpoint) == folder
+
+
+def test_numbers_come_before_letters() -> None:
+    assert sorted(["a1", "1a", "b", "10"], key=natural_key) == ["1a", "10", "a1", "b"]
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        PreflightError, match=r"no: cannot be read \(No such file or directory\); check owner"
+    ):
+        DataFolder(tmp_path / "no").walk_sources()
+    finder = SourceFinder(DataFolder(tmp_path))
+    with pytest.raises(PreflightError) as caught:
+        finder.failed(PermissionError(13, "Permission denied", "deep/er"))
+    assert caught.value.problems == ("deep/er: cannot be read (Permission denied); check owner and rights",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import random
@@ -63,8 +64,11 @@ def test_all_viral_files_are_used_in_natural_order() -> None:
 
 
 def test_no_viral_file_is_an_error() -> None:
-    with pytest.raises(PreflightError, match="no full viral split file"):
+    with pytest.raises(PreflightError) as caught:
         select(pairs("plant", 3), nothing, None)
+    assert caught.value.problems == (
+        "no full viral split file was found; at least one is needed (see --sequences-per-file)",
+    )
 
 
 def test_files_of_no_category_are_not_used() -> None:
@@ -90,15 +94,21 @@ def test_the_record_decides_before_existing_outputs() -> None:
 def test_a_named_way_overrides_the_record() -> None:
     recorded = Recorded(10_000, (), "seeded")
     full = folder_with(2, 4)
-    assert len(select(full, nothing, recorded, HostSelection.ALL).hosts) == 28
+    everything = select(full, nothing, recorded, HostSelection.ALL)
+    assert (len(everything.hosts), everything.reason) == (28, "all")
+    assert select(full, lambda _: True, recorded, HostSelection.SEEDED).reason == "seeded"
     assert select(full, nothing, recorded, HostSelection.SEEDED).reason == "seeded"
     assert select(full, nothing, recorded, HostSelection.EXISTING).hosts == ()
 
 
 def test_a_recorded_file_that_is_gone_is_an_error() -> None:
     recorded = Recorded(10_000, (pairs("plant", 9)[-1].key,), "seeded")
-    with pytest.raises(PreflightError, match=r"plant.*output_9\.fa: chosen by an earlier run.*10000 records"):
+    with pytest.raises(PreflightError) as caught:
         select(folder_with(2, 4), nothing, recorded)
+    assert caught.value.problems == (
+        f"{recorded.hosts[0]}: chosen by an earlier run, but no longer there with 10000 records; "
+        "bring it back, or choose anew with --host-selection existing or seeded",
+    )
 
 
 def test_too_few_hosts_are_told() -> None:
@@ -126,10 +136,30 @@ def test_a_selection_is_recorded_and_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\x80\x02}", b"[]", b'{"hosts": 3}', json.dumps({"hosts": []}).encode()]
+    "content", [b"", b"\x80\x02}", b"[]", b'{"hosts": 3}', b"[" * 100_000, json.dumps({"hosts": []}).encode()]
 )
 def test_a_damaged_record_is_never_guessed(tmp_path: Path, content: bytes) -> None:
     folder = DataFolder(tmp_path)
     folder.selection.write_bytes(content)
-    with pytest.raises(DataError, match="the recorded selection is damaged"):
+    with pytest.raises(DataError, match="the recorded selection is damaged") as caught:
         load(folder)
+    assert str(caught.value).startswith(f"{folder.selection}: ")
+    assert str(caught.value).endswith(
+        "; restore it from a backup, or remove it so that the files that have outputs are selected again"
+    )
+
+
+def test_the_record_can_be_read_by_people(tmp_path: Path) -> None:
+    folder = DataFolder(tmp_path)
+    viral, hosts = pairs("viral/ü", 1), pairs("plant", 1)
+    save(folder, Selection(tuple(viral), tuple(hosts), "seeded"), 7)
+    content = {
+        "format": 1,
+        "reason": "seeded",
+        "sequences_per_file": 7,
+        "viral": ["viral/ü.1.1.identified_nucleotide/output_1.fa"],
+        "hosts": ["plant.1.1.identified_nucleotide/output_1.fa"],
+    }
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    text = json.dumps(content | {"sha256": digest}, indent=1, ensure_ascii=False) + "\n"
+    assert folder.selection.read_text(encoding="utf-8") == text

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from nucpro.layout import DNA_WIDTH, PROTEIN_WIDTH, DataFolder, FilePair, Side
+from nucpro.merge import merge
 from nucpro.store import read_merged, write_merged, write_vectors
 from nucpro.validation import (
     FileVerdict,
@@ -257,3 +258,51 @@ def test_the_width_of_a_file_outside(pair: FilePair, spoil: Callable[[Path], obj
     assert width_outside(pair.merged) == (pair.merged, MERGED)
     spoil(pair.merged)
     assert width_outside(pair.merged) == (pair.merged, None)
+
+
+@pytest.mark.parametrize("name", ["protein_vectors", "merged"])
+def test_other_ids_in_each_file(pair: FilePair, name: str) -> None:
+    names = ["a_frame1", "b_frame2", "x"]
+    if name == "merged":
+        rewrite_merged(pair, ids=names, vectors=read_merged(pair.merged).vectors)
+    else:
+        write_side(pair, Side.PROTEIN, numbered(3, WIDTH), names)
+    assert verdict(pair).problems == (
+        f"{getattr(pair, name)}: expected the 3 ids of its FASTA, found 3: "
+        "1 missing (first ['c_frame3']), 1 surplus (first ['x'])",
+    )
+
+
+def test_two_vectors_that_are_the_same(tmp_path: Path) -> None:
+    pair = make_pair(tmp_path, names=["a", "b"])
+    write_side(pair, Side.DNA, np.ones((2, DNA_WIDTH), np.float32), ["a", "b"])
+    assert dna_verdict(pair).problems == (
+        f"{pair.dna_vectors}: all 2 vectors are the same; remove the file and run again",
+    )
+
+
+def test_a_surplus_id_beside_one_that_the_fasta_has_twice(pair: FilePair) -> None:
+    write_vectors(pair.dna_vectors, ["a_frame1", "b_frame2", "x"], numbered(3, DNA_WIDTH), None, Side.DNA)
+    text = pair.nucleotide_fasta.read_text().replace("c_frame3", "a_frame1")
+    pair.nucleotide_fasta.write_text(text)
+    (problem,) = dna_verdict(pair).problems
+    assert problem.endswith("found 3: 0 missing (first []), 1 surplus (first ['x'])")
+
+
+def test_a_faulty_dna_side_does_not_hide_the_protein_side(pair: FilePair) -> None:
+    text = pair.nucleotide_fasta.read_text()
+    pair.nucleotide_fasta.write_text(text.replace("a_frame1", "x"))
+    write_side(pair, Side.DNA, numbered(3, DNA_WIDTH), ("x", "b_frame2", "c_frame3"))
+    rows = read_merged(pair.merged).vectors.copy()
+    rows[0, DNA_WIDTH] += 1
+    rewrite_merged(pair, ids=list(NAMES), vectors=rows)
+    assert [problem.split(": ")[1] for problem in verdict(pair).problems] == [
+        "1 ids of output_1_merged.pt are missing, first a_frame1",
+        "1 rows differ from output_1_ESM.pt, first a_frame1",
+    ]
+
+
+def test_widths_may_be_odd(pair: FilePair) -> None:
+    write_side(pair, Side.PROTEIN, numbered(3, 5), NAMES)
+    merge(pair.dna_vectors, pair.protein_vectors, pair.merged, "viral")
+    assert validate_file(ValidationTask(pair, 5)).problems == ()

@@ -76,11 +76,11 @@ def merge(dna: Path, protein: Path, merged: Path, class_name: str) -> Written:
     Raises
     ------
     MergeError
-        Ids on one side only, or twice on a side: they are listed, and nothing is written.
+        Ids on one side only: they are listed, and nothing is written.
     DimensionError
         A DNA side of another width than it must have.
     StoreError
-        A side that cannot be read, or a result that cannot be written.
+        A side that cannot be read or holds an id twice, or a result that cannot be written.
     """
     left, right = read_vectors(dna, Side.DNA), read_vectors(protein, Side.PROTEIN)
     if left.vectors.shape[1] != DNA_WIDTH:
@@ -122,9 +122,8 @@ def join_rows(
 
 
 def _row_order(dna_ids: Sequence[str], protein_ids: Sequence[str]) -> list[int] | None:
+    """Row of each DNA id on the protein side; both sides come from files, whose ids are unique."""
     row_of = {name: row for row, name in enumerate(protein_ids)}
-    if len(row_of) != len(protein_ids) or len(set(dna_ids)) != len(dna_ids):
-        raise MergeError("an id appears more than once; make the file again from a FASTA with unique ids")
     if list(dna_ids) == list(protein_ids):
         return None
     only_dna, only_protein = difference(dna_ids, protein_ids)

@@ -222,7 +222,7 @@ def load(folder: DataFolder) -> Recorded | None:
             raise ValueError("its digest does not fit what it says")
         hosts = tuple(str(key) for key in content["hosts"])
         return Recorded(int(content["sequences_per_file"]), hosts, str(content["reason"]))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"{path}: the recorded selection is damaged ({error}); restore it from a backup, "
             "or remove it so that the files that have outputs are selected again"
