@@ -6,6 +6,8 @@ import hashlib
 import io
 import os
 import struct
+import subprocess
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from store_builders import container, ids_of, matrix, put, tensor
+from store_builders import container, ids_of, matrix, put, tensor, zipped
 from store_builders import proteins as protein_pickle
 
 from nucpro import store
@@ -71,12 +73,12 @@ def test_a_label_comes_back(label: int, tmp_path: Path) -> None:
     assert (found, type(found)) == (label, int)
 
 
-@pytest.mark.parametrize(("row", "column"), [(0, 0), (1023, 4), (1024, 0), (1029, 3)])
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (1023, 4), (1024, 0), (2499, 3)])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_the_row_of_a_number_that_is_not_finite_is_named(
     row: int, column: int, value: float, tmp_path: Path
 ) -> None:
-    ids, vectors = ids_of(1030), matrix(1030, 5)
+    ids, vectors = ids_of(2500), matrix(2500, 5)
     vectors[row, column] = value
     with pytest.raises(StoreError) as caught:
         store.write_vectors(tmp_path / "a.pt", ids, vectors, None, Side.PROTEIN)
@@ -213,7 +215,8 @@ def test_an_archive_is_what_other_programs_read(length: int) -> None:
         ]
         for info in archive.infolist():
             assert (info.compress_type, info.date_time) == (zipfile.ZIP_STORED, (1980, 1, 1, 0, 0, 0))
-            assert (info.flag_bits, info.create_version, info.external_attr) == (0x800, 0, 0)
+            assert (info.flag_bits, info.create_version, info.extract_version) == (0x800, 0, 0)
+            assert (info.volume, info.internal_attr, info.external_attr) == (0, 0, 0)
             name, extra = struct.unpack_from("<HH", data, info.header_offset + 26)
             assert (info.header_offset + 30 + name + extra) % 64 == 0
             padding = data[info.header_offset + 30 + name :][:extra]
@@ -242,3 +245,121 @@ def test_a_damaged_member_is_named_with_both_checksums(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"{path}: member 'data/0' is damaged: CRC-32 {found:08x}, its directory says {told:08x}; {REMEDY}"
     )
+
+
+GOLDEN = {
+    "dna": "39abbb58b3008dc4749d270508b724ae87a9e0d34f741a8a5522b3de08702781",
+    "protein": "7be3df3a01384cf06a10279530d38add1da3fe1369b6701fd91edc7b4719b328",
+    "merged": "585e7ec7148b37c8c8698b799d761908d58994e17e1c9ca4f793b7fd621ad4bd",
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_bytes_are_those_of_every_version_so_far(kind: str, tmp_path: Path) -> None:
+    vectors = np.arange(12, dtype=np.float32).reshape(3, 4)
+    assert (
+        WRITERS[kind](tmp_path / "a.pt", ["a", "b", "ç"], vectors, {"b": 1, "a": [1.5]}).digest
+        == GOLDEN[kind]
+    )
+
+
+FRESH = """
+import sys
+from pathlib import Path
+import numpy as np
+from nucpro import store
+from nucpro.layout import Side
+vectors = np.arange(12, dtype=np.float32).reshape(3, 4)
+print(store.write_vectors(Path(sys.argv[1]), ["a", "b", "ç"], vectors, {"b": 1, "a": [1.5]}, Side.DNA).digest)
+assert "torch" not in sys.modules
+"""
+
+
+def test_a_fresh_process_writes_the_same_bytes_without_torch(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH, tmp_path / "a.pt"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == GOLDEN["dna"]
+
+
+def test_rows_that_only_look_as_if_they_lay_in_one_storage(tmp_path: Path) -> None:
+    one, two = np.arange(12, dtype="<f4"), np.arange(12, dtype="<f4") + 100
+    rows = [Tensor(STORAGE, 0, (4,), (1,)), Tensor(Storage("1", "float32", 12), 4, (4,), (1,))]
+    content = container(dump(protein(["a", "b"], *rows)), storage=one.tobytes(), **{"data/1": two.tobytes()})
+    read = store.read_vectors(put(tmp_path / "a.pt", content), Side.PROTEIN)
+    assert read.vectors.tolist() == [[0, 1, 2, 3], [104, 105, 106, 107]]
+
+
+def test_tensors_and_lists_of_floats_in_one_file(tmp_path: Path) -> None:
+    value = protein(["a", "b"], Tensor(STORAGE, 0, (2,), (1,)), [5.0, 6.0])
+    read = store.read_vectors(put(tmp_path / "a.pt", file_of(value)), Side.PROTEIN)
+    assert read.vectors.tolist() == [[0, 0], [5, 6]]
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_each_kind_is_read_as_itself_only(kind: str, tmp_path: Path) -> None:
+    WRITERS[kind](tmp_path / "a.pt", ["a"], matrix(1, 3), None)
+    for other in READERS.keys() - {kind}:
+        with pytest.raises(StoreError, match="has the keys "):
+            READERS[other](tmp_path / "a.pt")
+
+
+def test_meta_that_is_not_written_is_named_with_its_file(tmp_path: Path) -> None:
+    with pytest.raises(
+        StoreError, match=r"a\.pt: meta\.x is set, expected str.*; nothing was written: correct"
+    ):
+        store.write_vectors(tmp_path / "a.pt", ["a"], matrix(1, 3), {"x": {1}}, Side.DNA)
+
+
+class Streamed(io.RawIOBase):
+    """A file that cannot go back, so that a writer describes each member behind its bytes."""
+
+    def __init__(self) -> None:
+        self.content = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        self.content += data
+        return len(data)
+
+
+def test_an_archive_that_was_streamed_is_read(tmp_path: Path) -> None:
+    stream = Streamed()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("archive/data.pkl", protein_pickle(tensor(0, (12,), (1,))))
+        archive.writestr("archive/data/0", bytes(48))
+    path = put(tmp_path / "a.pt", bytes(stream.content))
+    assert store.read_vectors(path, Side.PROTEIN).vectors.shape == (1, 12)
+    # The sizes that such headers leave out must not be wrong ones.
+    damaged = bytes(stream.content).replace(b"\0" * 12, b"\1" + b"\0" * 11, 1)
+    with pytest.raises(StoreError, match=r"local header of 'archive/data\.pkl' claims 0 bytes, the directory"):
+        store.read_vectors(put(tmp_path / "a.pt", damaged), Side.PROTEIN)
+
+
+@pytest.mark.parametrize("version", [b"1", b"3\n", b"10\n"])
+def test_versions_of_the_format(version: bytes, tmp_path: Path) -> None:
+    content = container(protein_pickle(tensor(0, (12,), (1,))), version=version)
+    store.check_directory(put(tmp_path / "a.pt", content))
+
+
+@pytest.mark.parametrize("version", [b"0", b"11", b"-1", b""])
+def test_versions_that_are_not_known(version: bytes, tmp_path: Path) -> None:
+    content = container(protein_pickle(tensor(0, (12,), (1,))), version=version)
+    with pytest.raises(StoreError) as caught:
+        store.check_directory(put(tmp_path / "a.pt", content))
+    problem = f"format version is {version!r}, the versions known are 1 to 10; {REMEDY}"
+    assert str(caught.value) == f"{tmp_path / 'a.pt'}: {problem}"
+
+
+def test_an_archive_of_other_members_shows_three(tmp_path: Path) -> None:
+    members = {f"archive/{name}": b"" for name in "dbca"}
+    with pytest.raises(StoreError) as caught:
+        store.check_directory(put(tmp_path / "a.pt", zipped(members)))
+    text = f"is a zip archive without data.pkl ('a', 'b', 'c'); {REMEDY}"
+    assert str(caught.value) == f"{tmp_path / 'a.pt'}: {text}"
+
+
+def test_a_long_number_takes_the_fewest_bytes() -> None:
+    assert dump(2**31) == b"\x80\x02\x8a\x05\0\0\0\x80\0."

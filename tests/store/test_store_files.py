@@ -200,41 +200,6 @@ def test_a_file_that_was_unpacked_and_zipped_again_is_read(tmp_path: Path) -> No
     assert store.read_vectors(put(tmp_path / "a.pt", content), Side.PROTEIN).vectors.shape == (2, 4)
 
 
-GOLDEN = {
-    "dna": "39abbb58b3008dc4749d270508b724ae87a9e0d34f741a8a5522b3de08702781",
-    "protein": "7be3df3a01384cf06a10279530d38add1da3fe1369b6701fd91edc7b4719b328",
-    "merged": "585e7ec7148b37c8c8698b799d761908d58994e17e1c9ca4f793b7fd621ad4bd",
-}
-
-
-@pytest.mark.parametrize("kind", WRITERS)
-def test_bytes_are_those_of_every_version_so_far(kind: str, tmp_path: Path) -> None:
-    vectors = np.arange(12, dtype=np.float32).reshape(3, 4)
-    assert (
-        WRITERS[kind](tmp_path / "a.pt", ["a", "b", "ç"], vectors, {"b": 1, "a": [1.5]}).digest
-        == GOLDEN[kind]
-    )
-
-
-FRESH = """
-import sys
-from pathlib import Path
-import numpy as np
-from nucpro import store
-from nucpro.layout import Side
-vectors = np.arange(12, dtype=np.float32).reshape(3, 4)
-print(store.write_vectors(Path(sys.argv[1]), ["a", "b", "ç"], vectors, {"b": 1, "a": [1.5]}, Side.DNA).digest)
-assert "torch" not in sys.modules
-"""
-
-
-def test_a_fresh_process_writes_the_same_bytes_without_torch(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FRESH, tmp_path / "a.pt"], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == GOLDEN["dna"]
-
-
 class TestRefusedToWrite:
     @pytest.mark.parametrize(
         ("ids", "vectors", "meta", "text"),

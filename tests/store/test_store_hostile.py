@@ -389,6 +389,22 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: edited(FILE, LOCAL, 28, b"\xff\xff"),
         "member 'archive/version' runs 65535 bytes too far",
     ),
+    "extra field one byte over the next member": (
+        lambda: edited(FILE, LOCAL, 28, b"\1\0"),
+        "member 'archive/version' runs 1 bytes too far",
+    ),
+    "NUL in a name": (
+        lambda: FILE.replace(b"archive/version", b"archive/ver\0ion"),
+        r"member name 'archive/ver\x00ion' does not have the form FOLDER/NAME",
+    ),
+    "directory record of another length": (
+        lambda: edited(with_wide_records(), b"PK\x06\x06", 4, b"\x2d"),
+        "its two directory records disagree",
+    ),
+    "directory records of two counts": (
+        lambda: edited(with_wide_records(), b"PK\x06\x06", 24, b"\2"),
+        "its two directory records disagree",
+    ),
     "offset in another member": (
         lambda: edited(FILE, ENTRY, 42, struct.pack("<L", 3)),
         "overlap what starts at 3",
