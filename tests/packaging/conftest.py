@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import pytest
 import torch
+from environments import make_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,17 +36,6 @@ def dependencies(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not entry.name.startswith(("nucpro", "_editable_impl_nucpro")) and entry.suffix != ".pth":
             (folder / entry.name).symlink_to(entry)
     return folder
-
-
-def make_environment(folder: Path, dependencies: Path) -> dict[str, str]:
-    """Make a virtual environment with the dependencies and no nucpro; what a shell in it has as its variables."""
-    venv.create(folder, symlinks=True)
-    (site,) = folder.glob("lib/python*/site-packages")
-    (site / "dependencies.pth").write_text(f"{dependencies}\n")
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    # Nothing is fetched: pip either finds a requirement in the folder above, or fails.
-    offline = {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    return {**kept, **offline, "PATH": f"{folder / 'bin'}:{kept['PATH']}"}
 
 
 @pytest.fixture(scope="session")
