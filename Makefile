@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 REAL_DATA ?=
+FUZZ_SECONDS ?= 600
 
-.PHONY: setup demo test faults lint format clean
+.PHONY: setup demo test faults fuzz mutants lint format clean
 
 setup: $(READY)
 
@@ -23,6 +24,15 @@ test: $(READY)
 faults: $(READY)
 	$(BIN)/python -m pytest tests/faults --faults=all -n 2 --dist loadfile
 
+fuzz: $(READY)
+	$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS)
+
+# The program that makes the changes is needed here only; what it does is set in pyproject.toml.
+mutants: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt 'mutmut==3.8.1'
+	$(BIN)/mutmut run --max-children 2
+	$(BIN)/mutmut results
+
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -34,4 +44,4 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build dist .coverage*
+	rm -rf $(VENV) build dist mutants .coverage*
