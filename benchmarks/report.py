@@ -26,7 +26,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
-from browser import open_page
+from browser import chromium, open_page
 from nucpro.layout import DataFolder, FilePair, Side
 from nucpro.report import FileState, Output, Subject, write_report
 from nucpro.store import write_merged, write_vectors
@@ -74,9 +74,10 @@ def measured(
     page = write_report(subject, workers, points)
     seconds = time.perf_counter() - started
     opened = []
-    for _ in range(5):
-        with open_page(page, wait_for_map=False) as view:
-            opened.append(view.evaluate(_FIRST_DRAWN) / 1000)
+    with chromium() as started_browser:
+        for _ in range(5):
+            with open_page(started_browser, page, wait_for_map=False) as view:
+                opened.append(view.evaluate(_FIRST_DRAWN) / 1000)
     return {
         "seconds_to_write": round(seconds, 1),
         "page_megabytes": round(page.stat().st_size / 1e6, 2),

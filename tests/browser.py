@@ -23,15 +23,30 @@ FLAGS = (
 
 
 @contextmanager
-def open_page(
-    path: Path, *, width: int = 1280, height: int = 900, scheme: str = "light", wait_for_map: bool = True
-) -> Iterator[Any]:
-    """Open a file; ``said`` of the page lists its console messages, errors, and requests other than of itself."""
+def chromium() -> Iterator[Any]:
+    """Start the browser; only one can run in a process at a time."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        try:
+            yield started
+        finally:
+            started.close()
+
+
+@contextmanager
+def open_page(
+    started: Any,
+    path: Path,
+    *,
+    width: int = 1280,
+    height: int = 900,
+    scheme: str = "light",
+    wait_for_map: bool = True,
+) -> Iterator[Any]:
+    """Open a file; ``said`` of the page lists its console messages, errors, and requests other than of itself."""
+    with started.new_context(viewport={"width": width, "height": height}, color_scheme=scheme) as context:
         page = context.new_page()
         page.said = []
         page.on("console", lambda message: page.said.append(message.text))
@@ -40,11 +55,8 @@ def open_page(
         page.on("request", lambda request: _note(page.said, request.url, path))
         page.goto(path.as_uri())
         if wait_for_map:
-            page.wait_for_function("document.getElementById('points').dataset.drawn")
-        try:
-            yield page
-        finally:
-            browser.close()
+            page.wait_for_selector("#points[data-drawn]")
+        yield page
 
 
 def _note(said: list[str], url: str, path: Path) -> None:

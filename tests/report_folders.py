@@ -12,7 +12,7 @@ from nucpro import history
 from nucpro.fasta import read
 from nucpro.layout import DNA_WIDTH, DataFolder, FilePair, Side
 from nucpro.report import FileState, Output, Subject
-from nucpro.store import write_merged, write_vectors
+from nucpro.store import read_merged, write_merged, write_vectors
 
 PROTEIN = 32
 HOSTILE = (
@@ -34,6 +34,12 @@ def write_outputs(pair: FilePair, seed: int, distance: float = 3.0) -> None:
     write_vectors(pair.protein_vectors, ids, vectors[:, DNA_WIDTH:].copy(), meta, Side.PROTEIN)
     pair.merged.parent.mkdir(parents=True, exist_ok=True)
     write_merged(pair.merged, ids, vectors, None, pair.label)
+
+
+def copy_rows(source: FilePair, target: FilePair) -> None:
+    """Give a file the rows of another, under its own ids and label."""
+    ids = read(target.protein_fasta).ids
+    write_merged(target.merged, ids, read_merged(source.merged).vectors[: len(ids)], None, target.label)
 
 
 def add_files(data: Path, name: str, frames: Sequence[Frame], per_file: int = 10) -> list[FilePair]:

@@ -255,9 +255,7 @@ class Job(ABC):
         self.checkpoint.remember_recipe(self.plan.recipe)
         written = self._folders_written()
         # Parents too: pre-flight probes them while the folders themselves do not exist yet.
-        for folder in sorted(
-            {self.folder.root, self.folder.report, *written, *(folder.parent for folder in written)}
-        ):
+        for folder in sorted({self.folder.root, *written, *(folder.parent for folder in written)}):
             remove_temporaries(folder)
         for state in self.census.sources:
             remove_unfinished(state.source)

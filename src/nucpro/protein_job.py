@@ -16,6 +16,7 @@ from nucpro.merge import merge, verify_dna
 from nucpro.plan import PlanItem, merged_fact
 from nucpro.preflight import dna_problems, side_problems
 from nucpro.report import POINTS, FileState, Output, Subject, missing_packages, write_report
+from nucpro.store import remove_temporaries
 from nucpro.summary import outside_lines, verdict_lines
 from nucpro.validation import (
     FileVerdict,
@@ -180,6 +181,7 @@ class ProteinJob(Job):
                 if runs and runs[-1].how is None:
                     # This run, which says how it ended only after its last line.
                     runs[-1].how = history.FAILED if problems else history.DONE
+                remove_temporaries(self.folder.report)  # of a report that was killed; this run holds the lock
                 write_report(self._subject(problems, (), runs), self.workers)
         except (NucproError, OSError, MemoryError) as error:
             logger.warning("No report: %s", error)

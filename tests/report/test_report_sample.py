@@ -75,7 +75,7 @@ def test_lengths_are_counted_over_all_records(written: Subject) -> None:
 
 def test_what_made_the_files_is_told_once(written: Subject) -> None:
     metas = drawn(pairs_of(written), 7).metas
-    assert (Side.DNA, None, 7) in metas
+    assert (Side.DNA, None, 7) in metas  # files of the original program do not say
     assert [(side, n) for side, meta, n in metas if meta] == [(Side.PROTEIN, 7)]
 
 

@@ -372,7 +372,9 @@ function startMap(data) {
     if (i >= 0) centre(i);
   });
   byId("find-id").addEventListener("input", () => byId("find-id").setCustomValidity(""));
-  document.querySelectorAll("a[data-row]").forEach((link) => link.addEventListener("click", () => {
+  document.querySelectorAll("a[data-row]").forEach((link) => link.addEventListener("click", (event) => {
+    event.preventDefault();
+    byId("map").scrollIntoView();
     canvas.focus({ preventScroll: true });
     centre(Number(link.dataset.row));
   }));

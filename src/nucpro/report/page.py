@@ -92,7 +92,9 @@ def _verdict(subject: Subject) -> tuple[str, str]:
     records = sum(file.records for file in subject.files)
     last = subject.runs[-1] if subject.runs else None
     if subject.problems:
-        return "bad", f"{len(subject.problems):,} problems were found; they are listed below."
+        count = len(subject.problems)
+        found = "1 problem was found; it is" if count == 1 else f"{count:,} problems were found; they are"
+        return "bad", f"{found} listed below."
     if last is not None and last.how in (FAILED, INTERRUPTED):
         return "bad", f"The last run {_ENDED[last.how]}. {good:,} of {total:,} files are validated."
     if total and good == total:

@@ -26,6 +26,9 @@ __all__ = ["MOST_FILES", "Sample", "draw_rows", "read_sample", "shares"]
 MOST_FILES = 400
 """Files that are read at most, so that a folder of 100,000 files takes no longer than one of a few hundred."""
 
+_ASKED = 40
+"""Files whose ``meta`` is read; finding it in a file of 10,000 rows takes longer than reading the rows."""
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:
@@ -45,8 +48,9 @@ class Sample:
         Lengths of the two sequences of each record.
     base_lengths, residue_lengths : dict of int to Counter
         How many records of each length the files hold that were read, by label; all records, not only those drawn.
-    metas : dict
-        ``meta`` of both sides, as text, with the number of files that state it.
+    metas : list of (Side, dict or None, int)
+        ``meta`` without what differs from file to file, and the number of files that state it, the most common
+        first; of some files only, since validation compares the models of all.
     available : int
         Files that could have been read.
     problems : list of str
@@ -110,7 +114,8 @@ def read_sample(pairs: Iterable[FilePair], points: int, workers: Workers) -> Sam
     present = [pair for pair in pairs if pair.merged.exists()]
     chosen = _choose(present)
     wanted = draw_rows(chosen, points)
-    tasks = [(number, pair, wanted[pair]) for number, pair in enumerate(chosen)]
+    step = -(-len(chosen) // _ASKED)
+    tasks = [(number, pair, wanted[pair], number % step == 0) for number, pair in enumerate(chosen)]
     parts = sorted(workers.map(_read, tasks), key=lambda part: part.number)
     return _joined(parts, len(present))
 
@@ -159,8 +164,8 @@ def _in_turns(groups: list[list[FilePair]], count: int) -> list[FilePair]:
     return turns[:count]
 
 
-def _read(task: tuple[int, FilePair, int]) -> _Part:
-    number, pair, rows = task
+def _read(task: tuple[int, FilePair, int, bool]) -> _Part:
+    number, pair, rows, asks_meta = task
     part = _Part(number, pair)
     try:
         merged = read_merged(pair.merged)
@@ -174,7 +179,8 @@ def _read(task: tuple[int, FilePair, int]) -> _Part:
             length_of = dict(zip(records.ids, map(len, records.sequences), strict=True))
             part.histograms[side] = Counter(length_of.values())
             part.lengths[side] = [length_of.get(name, 0) for name in part.ids]
-            part.metas[side] = read_meta(pair.vectors(side)).meta
+            if asks_meta:
+                part.metas[side] = read_meta(pair.vectors(side)).meta
     except (NucproError, OSError) as error:
         return _Part(number, pair, problem=str(error))
     return part

@@ -214,18 +214,17 @@ def provenance(subject: Subject, sample: Sample) -> Markup:
     parts: list[Markup] = []
     for side, meta, files in sample.metas:
         title = "DNA vectors" if side is Side.DNA else "Protein vectors"
+        asked = sum(number for other, _, number in sample.metas if other is side)
         if meta is None:
-            parts.append(
-                element("p", f"{title}: {_files(files)} of {len(sample.pairs):,} do not say what made them.")
-            )
+            parts.append(element("p", f"{title}: {files:,} of {_files(asked)} do not say what made them."))
             continue
         values = {"columns": meta.get("width"), **_of(meta, "made_by")}
-        parts.append(_values(f"{title}, as {_files(files)} of {len(sample.pairs):,} say", values))
+        parts.append(_values(f"{title}, as {files:,} of {_files(asked)} say", values))
     if subject.runs:
         facts = subject.runs[-1].facts
         parts.append(_values("Software of the last run", _of(facts, "software")))
-        asked = {name: value for name, value in _of(facts, "options").items() if value is not None}
-        parts.append(_values("Options of the last run", asked))
+        options = {name: value for name, value in _of(facts, "options").items() if value is not None}
+        parts.append(_values("Options of the last run", options))
     return element("div", *parts, class_="cards") if parts else element("p", "Nothing is recorded here.")
 
 

@@ -1,0 +1,153 @@
+"""The report as a user gets it: at the end of a run, and on request."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from folders import arguments, contents, copied
+from nucpro.cli import main
+from nucpro.layout import DataFolder
+from nucpro.report import writing
+
+PASSED = "Validation passed: 6 files, 24 sequences, all dimensions correct"
+
+
+def with_report(data: Path, model: Path, *more: str) -> list[str]:
+    return [part for part in arguments(data, model, *more) if part != "--no-report"]
+
+
+def report_of(data: Path) -> str:
+    return (DataFolder(data).report / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, pristine: Path, model: Path) -> Path:
+    data = copied(pristine, tmp_path_factory.mktemp("reported") / "data")
+    assert main(["extract", *with_report(data, model)]) == 0
+    return data
+
+
+def test_a_run_ends_with_a_report_and_the_known_last_line(
+    data: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["extract", *with_report(data, model)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == PASSED
+    page = DataFolder(data).report / "report.html"
+    assert any(line.startswith(f"Report: {page} (24 sequences of 6 files; read in ") for line in lines)
+    text = report_of(data)
+    assert "Validated: 6 files, 24 sequences, all dimensions correct." in text
+    assert "12 viral and 12 host sequences (50.0% viral)" in text
+    assert "killed" not in text
+    assert "weights sha256" in text
+    assert {path.name for path in page.parent.iterdir()} == {
+        "report.html",
+        "map.png",
+        "lengths.png",
+        "throughput.png",
+        "classes.png",
+    }
+
+
+def test_a_report_changes_nothing_else_and_is_never_input(
+    finished: Path, model: Path, tmp_path: Path
+) -> None:
+    data = copied(finished, tmp_path / "data")
+    before = contents(data)
+    assert main(["report", str(data), "--sequences-per-file", "4"]) == 0
+    assert main(["extract", *arguments(data, model)]) == 0
+    assert contents(data) == before
+    assert "2 runs made 6 files" in _again(data)
+
+
+def _again(data: Path) -> str:
+    assert main(["report", str(data), "--sequences-per-file", "4"]) == 0
+    return report_of(data)
+
+
+def test_no_report_leaves_none(data: Path, model: Path) -> None:
+    assert main(["extract", *arguments(data, model)]) == 0
+    assert not DataFolder(data).report.exists()
+
+
+def test_the_script_writes_it_too(data: Path, model: Path) -> None:
+    script = Path(__file__).resolve().parents[2] / "scripts" / "extract_training_data.py"
+    done = subprocess.run(
+        [sys.executable, script, *with_report(data, model)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == PASSED
+    assert "Validated: 6 files" in report_of(data)
+
+
+def test_without_the_extra_a_run_says_so_in_one_line_and_succeeds(
+    data: Path, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(writing._PACKAGES, "no_such_package", "no-such-package")
+    assert main(["extract", *with_report(data, model)]) == 0
+    output = capsys.readouterr()
+    assert "No report: no-such-package not installed (pip install 'nucpro[report]')" in output.out
+    assert output.out.splitlines()[-1] == PASSED
+    assert not DataFolder(data).report.exists()
+    assert main(["report", str(data), "--sequences-per-file", "4"]) == 2
+    assert "a report needs no-such-package, not installed here: pip install 'nucpro[report]'" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_folder_that_cannot_take_the_report_does_not_fail_the_run(
+    data: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    DataFolder(data).report.write_text("in the way")
+    assert main(["extract", *with_report(data, model)]) == 0
+    output = capsys.readouterr()
+    assert f"No report: {DataFolder(data).report}" in output.err
+    assert output.out.splitlines()[-1] == PASSED
+
+
+def test_a_run_that_fails_validation_leaves_a_page_that_says_so(
+    finished: Path, model: Path, tmp_path: Path
+) -> None:
+    data = copied(finished, tmp_path / "data")
+    old = data / "viral.1.1.identified_protein" / "output_9_ESM.pt"
+    old.write_bytes(b"not a vector file")
+    assert main(["extract", *with_report(data, model)]) == 1
+    text = report_of(data)
+    assert "1 problem was found; it is listed below." in text
+    assert "output_9_ESM.pt: outside the selection and cannot be read" in text
+
+
+def test_damage_shows_and_the_rest_is_still_drawn(
+    data: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["extract", *arguments(data, model)]) == 0
+    merged = sorted(data.rglob("*_merged.pt"))
+    merged[0].write_bytes(b"damaged")
+    merged[1].unlink()
+    text = _again(data)
+    assert "4 of 6 files are validated." in text
+    assert "Not in the sample" in text
+    assert "(16 sequences of 4 files" in capsys.readouterr().out
+
+
+def test_an_empty_folder_still_has_a_page(tmp_path: Path) -> None:
+    assert main(["report", str(tmp_path)]) == 0
+    text = report_of(tmp_path)
+    assert "no *identified_nucleotide.fa with records was found below the data folder" in text
+    assert "No run is recorded here." in text
+    assert "too few for a map" in text
+
+
+def test_a_folder_before_its_first_run_has_a_page(data: Path) -> None:
+    text = _again(data)
+    assert "0 of 6 files are validated." in text
+    assert "12 viral and 12 host sequences" in text
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path / "nowhere")]) == 3
+    assert "no such folder" in capsys.readouterr().err
