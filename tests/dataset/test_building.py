@@ -397,8 +397,19 @@ def test_a_manifest_with_other_values_is_refused(demo: Path, change: dict[str, o
 def test_files_made_by_other_rules_are_made_again(demo: Path) -> None:
     build(demo, ONE)
     path = demo / "viral.1.1.identified.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"rules": 0, "counts": {"other": 1}}))
+    content = json.loads(path.read_text()) | {"rules": 0, "counts": {"other": 1}}
+    # As it was before manifests had a digest of their own.
+    del content["sha256"]
+    path.write_text(json.dumps(content))
     assert [source.name for source in build(demo, ONE).sources if source.made] == ["viral.1.1.genomic.fna.gz"]
+
+
+def test_a_manifest_that_was_changed_is_refused(demo: Path) -> None:
+    build(demo, ONE)
+    path = demo / "viral.1.1.identified.json"
+    path.write_text(path.read_text().replace('"rules": 1', '"rules": 2'))
+    with pytest.raises(DataError, match=r"viral.1.1.identified.json: does not hold what .* --replace"):
+        build(demo, ONE)
 
 
 KILLED_RUN = """

@@ -83,8 +83,12 @@ def leave(code: int) -> None:
     After an error or an interrupt, threads may still be at work on the device; nothing they do matters any
     more (files appear whole or not at all), so the process ends without waiting for them.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            # Nobody reads it any more. What is still in it must not come up again when the interpreter ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     if code:
         gc.collect()  # ended worker pools give their semaphores back only when they are collected
         os._exit(code)

@@ -22,6 +22,7 @@ from nucpro.store import write_text
 
 __all__ = ["Manifest", "digest_of", "read_manifest", "write_manifest"]
 
+_SEAL = "sha256"
 RULES = 1
 """Raised when the same genomes and options begin to give other files."""
 
@@ -91,7 +92,14 @@ def digest_of(path: Path) -> str:
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write a manifest whole or not at all."""
-    write_text(path, json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n")
+    plain = asdict(manifest)
+    write_text(path, json.dumps({**plain, _SEAL: _digest(plain)}, indent=1, sort_keys=True) + "\n")
+
+
+def _digest(plain: Mapping[str, object]) -> str:
+    """SHA-256 of everything that a manifest says, beside that digest itself."""
+    said = {name: value for name, value in plain.items() if name != _SEAL}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def read_manifest(path: Path) -> Manifest | None:
@@ -110,7 +118,7 @@ def read_manifest(path: Path) -> Manifest | None:
         raise DataError(f"{path}: cannot be read: {error}; {_REMEDY}") from error
     if not _is_manifest(plain):
         raise DataError(f"{path}: does not hold what a record of a data set must hold; {_REMEDY}")
-    return Manifest(**plain)
+    return Manifest(**{name: value for name, value in plain.items() if name != _SEAL})
 
 
 _REMEDY = "remove it, and have its FASTA files made again with --replace"
@@ -126,7 +134,10 @@ _TYPES = {
 
 
 def _is_manifest(plain: object) -> bool:
-    if not isinstance(plain, Mapping) or set(plain) != {name.name for name in fields(Manifest)}:
+    if not isinstance(plain, Mapping) or set(plain) - {_SEAL} != {name.name for name in fields(Manifest)}:
+        return False
+    # Manifests without a digest were written before there was one.
+    if plain.get(_SEAL, _digest(plain)) != _digest(plain):
         return False
     if not all(isinstance(plain[name], types) for name, types in _TYPES.items()):
         return False
