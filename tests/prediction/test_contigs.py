@@ -6,11 +6,11 @@ import gzip
 from pathlib import Path
 
 import pytest
-from frame_reference import cut
 from hypothesis import given
 from hypothesis import strategies as st
 from predictions import Contig, write_contigs
 
+from frame_reference import cut
 from nucpro.errors import FastaError
 from nucpro.prediction.contigs import inspect, units_of
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,8 +31,11 @@ from nucpro.cli import main
 from nucpro.fasta import Records
 from nucpro.layout import Side
 from nucpro.options import Options
+from nucpro.prediction import plot
 from nucpro.prediction.contigs import units_of
 from nucpro.prediction.frames import frames_of
+from nucpro.prediction.paths import OutputFolder
+from nucpro.prediction.plot import write_plots
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +153,19 @@ def test_the_longest_sequences_are_drawn(result: Path) -> None:
     # Lambda and phiX174 are cut at 3,000 bases; of equal ones the first are drawn.
     assert pictures == ["sequence_1.png", "sequence_2.png"]
     assert all(path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" for path in (result / "plots").iterdir())
+
+
+def test_neighbours_are_averaged_where_a_picture_has_no_room(
+    result: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(result, tmp_path / "copy")
+    folder = OutputFolder(tmp_path / "copy")
+    before = folder.plot(1).read_bytes()
+    assert write_plots(folder, 1) == [folder.plot(1)]
+    assert folder.plot(1).read_bytes() == before
+    monkeypatch.setattr(plot, "_MOST_POINTS", 4)
+    write_plots(folder, 1)
+    assert folder.plot(1).read_bytes() != before
 
 
 @pytest.mark.parametrize("name", ["reads.fastq", "reads.fastq.gz", "contigs.fa.gz"])
@@ -390,6 +408,15 @@ class TestRefusals:
     ) -> None:
         shown = self.refused(capsys, *arguments(tmp_path / "no.fa", classifier, models))
         assert f"{tmp_path / 'no.fa'}: cannot be read as FASTA or FASTQ" in shown
+
+    def test_an_output_that_is_a_file_and_pictures_without_matplotlib(
+        self, fasta: Path, classifier: Path, models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:  # fmt: skip
+        monkeypatch.setitem(sys.modules, "matplotlib", None)
+        shown = self.refused(capsys, *arguments(fasta, classifier, models, "-o", str(fasta), "--plot"))
+        assert f"{fasta}: is a file; name a folder with --output" in shown
+        assert "--plot needs matplotlib, which is not installed: pip install 'nucpro[train]'" in shown
 
     @pytest.mark.parametrize(
         ("option", "value", "least"),
