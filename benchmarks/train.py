@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import nucpro
 from nucpro.classifier.features import read_features
-from nucpro.classifier.feeds import Feed, ResidentFeed, StreamedFeed, viral_scores
+from nucpro.classifier.feeds import Feed, ResidentFeed, StreamedFeed, viral_margins
 from nucpro.classifier.fitting import steps_for
 from nucpro.classifier.metrics import Scored
 from nucpro.classifier.model import Classifier
@@ -126,7 +126,7 @@ def measure_ours(bench: Bench) -> dict[str, object]:
         losses.append(visit(feed, steps, order, RATE, epoch))
 
     def validate() -> None:
-        Scored(bench.labels[held].numpy(), viral_scores(classifier, feed, held).numpy()).metrics()
+        Scored(bench.labels[held].numpy(), viral_margins(classifier, feed, held).numpy()).metrics()
 
     for epoch in range(bench.size.epochs):
         began = time.perf_counter()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from nucpro.classifier.comparison import Comparison, Measured, compare
 from nucpro.classifier.curves import draw_curves, require_matplotlib
 from nucpro.classifier.features import Features, place, read_features
-from nucpro.classifier.feeds import feed_of, viral_scores
+from nucpro.classifier.feeds import feed_of, viral_margins
 from nucpro.classifier.fitting import Epoch, Fitted, Fitter, fit_key, fitted_of
 from nucpro.classifier.metrics import METRICS, Scored
 from nucpro.classifier.model import Classifier, ModelCard, save
@@ -178,8 +178,8 @@ class _Training:
                 )
         logger.info("Training ended: %s; best epoch: %d", fitted.ended, fitted.best_epoch)
         labels = self._material.features.labels.numpy()[self._test_rows]
-        scores = viral_scores(fitted.classifier, self._feed, torch.from_numpy(self._test_rows))
-        scored = Scored(labels, scores.numpy())
+        margins = viral_margins(fitted.classifier, self._feed, torch.from_numpy(self._test_rows))
+        scored = Scored(labels, margins.numpy())
         self._save(fitted, scored)
         return scored
 

@@ -16,6 +16,8 @@ from nucpro.recipe import Recipe
 from nucpro.store import write_vectors
 
 PROTEIN_WIDTH = 20
+PER_FILE = 40
+"""So that there are 8 files, which are looked at without worker processes."""
 WIDTH = DNA_WIDTH + PROTEIN_WIDTH
 RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 WORDS = {"".join(word): number for number, word in enumerate(product("ACGT", repeat=4))}
@@ -68,7 +70,9 @@ def fill(data: Path, name: str, frames: Sequence[Frame], per_file: int) -> list[
     return pairs
 
 
-def make_folder(data: Path, frames: Mapping[str, Sequence[Frame]], per_file: int = 20) -> list[FilePair]:
+def make_folder(
+    data: Path, frames: Mapping[str, Sequence[Frame]], per_file: int = PER_FILE
+) -> list[FilePair]:
     """Write merged files of all frames of the demo's genomes, as far as they are in `frames`."""
     data.mkdir()
     return [pair for name, found in frames.items() for pair in fill(data, name, found, per_file)]

@@ -20,7 +20,11 @@ def drawn(rows: int, seed: int, steps: int = 1000) -> Scored:
     labels = generator.integers(0, 2, rows)
     labels[:2] = (0, 1)
     scores = np.clip(generator.normal(0.3 + 0.4 * labels, 0.3), 0.001, 0.999)
-    return Scored(labels, np.ceil(scores * steps) / (steps + 1))
+    return of_scores(labels, np.ceil(scores * steps) / (steps + 1))
+
+
+def of_scores(labels: np.ndarray, scores: np.ndarray) -> Scored:
+    return Scored(labels, np.log(scores) - np.log1p(-scores))
 
 
 @settings(max_examples=60, deadline=None)
@@ -34,7 +38,7 @@ def test_metrics_equal_scikit_learns(rows: int, seed: int, steps: int, weighted:
     scored = drawn(rows, seed, steps)
     weights = np.random.default_rng(seed + 1).integers(1, 4, rows).astype(float) if weighted else None
     found = scored.metrics(weights)
-    labels, scores, called = scored.labels, scored.scores, scored.scores > 0.5
+    labels, scores, called = scored.labels, scored.scores, scored.margins > 0
     options = {"sample_weight": weights}
     expected = {
         "loss": reference.log_loss(labels, scores, **options),
@@ -50,13 +54,21 @@ def test_metrics_equal_scikit_learns(rows: int, seed: int, steps: int, weighted:
 
 
 def test_calibration_error_by_hand() -> None:
-    scored = Scored(np.array([1, 0, 1, 1]), np.array([0.9, 0.91, 0.1, 1.0]))
-    # Bins of width 1/15: 0.9 and 0.91 lie in the 14th, 0.1 in the 2nd, 1.0 in the last.
-    assert scored.metrics()["calibration_error"] == pytest.approx((abs(1.81 - 1) + 0.9 + 0.0) / 4)
+    scored = of_scores(np.array([1, 0, 1]), np.array([0.89, 0.91, 0.1]))
+    certain = Scored(np.append(scored.labels, 1), np.append(scored.margins, 800.0))
+    # Bins of width 1/15: 0.89 and 0.91 lie in the 14th, 0.1 in the 2nd, 1.0 in the last.
+    assert certain.scores[3] == 1.0
+    assert certain.metrics()["calibration_error"] == pytest.approx((abs(1.8 - 1) + 0.9 + 0.0) / 4)
+
+
+def test_losses_are_exact_where_probabilities_are_rounded() -> None:
+    found = Scored(np.array([1, 0, 1, 0]), np.array([800.0, -800.0, -750.0, 900.0])).metrics()
+    assert found["loss"] == (750 + 900) / 4
+    assert found["auroc"] == 0.5
 
 
 def test_one_class_has_no_areas_and_a_tie_is_a_host() -> None:
-    found = Scored(np.zeros(2, np.int64), np.array([0.5, 0.2])).metrics()
+    found = Scored(np.zeros(2, np.int64), np.array([0.0, -0.2])).metrics()
     assert math.isnan(found["auroc"])
     assert math.isnan(found["auprc"])
     assert found["accuracy"] == 1
@@ -77,7 +89,7 @@ def test_genomes_are_drawn_whole() -> None:
     # Two genomes a class: one that is always right and one that is always wrong.
     genomes = np.repeat([0, 1, 2, 3], 10)
     labels = np.repeat([1, 1, 0, 0], 10)
-    scores = np.repeat([0.9, 0.1, 0.1, 0.9], 10)
+    scores = np.repeat([0.9, -0.1, -0.1, 0.9], 10)
     found = compare({"model": Scored(labels, scores)}, genomes, 400, 0).models["model"]
     assert found.values["accuracy"] == 0.5
     assert found.intervals["accuracy"] == (0.0, 1.0)
@@ -88,7 +100,7 @@ def test_genomes_are_drawn_whole() -> None:
 
 def test_models_are_compared_on_the_same_draws() -> None:
     first = drawn(300, 5)
-    worse = Scored(first.labels, np.random.default_rng(0).permutation(first.scores))
+    worse = Scored(first.labels, np.random.default_rng(0).permutation(first.margins))
     found = compare({"a": first, "b": first, "c": worse}, np.arange(300) // 3, 200, 1)
     same, better = found.differences["a", "b"], found.differences["a", "c"]
     assert list(found.differences) == [("a", "b"), ("a", "c"), ("b", "c")]

@@ -88,8 +88,8 @@ def test_a_pickled_model_is_refused_unopened(tmp_path: Path, as_folder: bool) ->
         load(tmp_path if as_folder else path)
     assert str(refused.value) == (
         f"{path}: a pickled model, which can run any program when it is opened, so it is not opened; those of "
-        "VirNucPro also take 3328 columns (ESM-2 3B beside DNABERT-S), merged files now have 2048; train a model with nucpro "
-        "train DATA, and name the folder that it writes"
+        "VirNucPro also take 3328 columns (ESM-2 3B beside DNABERT-S), merged files now have 2048; train a model "
+        "with nucpro train DATA, and name the folder that it writes"
     )
     assert not (tmp_path / "harm").exists()
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nucpro.classifier.feeds import ResidentFeed, StreamedFeed, feed_of, viral_scores
+from nucpro.classifier.feeds import ResidentFeed, StreamedFeed, feed_of, viral_margins
 from nucpro.classifier.fitting import steps_for
 from nucpro.classifier.model import Classifier
 from nucpro.classifier.options import TrainingOptions
@@ -114,22 +114,21 @@ def test_streaming_changes_no_weight() -> None:
         steps.begin_epoch(0.01, 1)
         for block in feed.blocks(order):
             steps.run(block)
-        results.append((classifier.state_dict(), viral_scores(classifier, feed, torch.arange(300))))
+        results.append((classifier.state_dict(), viral_margins(classifier, feed, torch.arange(300))))
     torch.testing.assert_close(results[1][1], results[0][1], rtol=1e-6, atol=1e-7)
     for name, value in results[0][0].items():
         assert torch.equal(results[1][0][name], value), name
 
 
-def test_scores_are_those_of_single_rows() -> None:
+def test_margins_are_those_of_single_rows() -> None:
     rows, labels = rows_and_labels(40, 16)
     classifier = started(16)
     feed = feed_of(rows, labels, CPU, 32)
     assert isinstance(feed, ResidentFeed)
-    scores = viral_scores(classifier, feed, torch.tensor([7, 3, 30]))
-    assert scores.dtype == torch.float64
-    with torch.inference_mode():
-        alone = torch.cat([F.softmax(classifier(rows[row : row + 1]), 1)[:, 1] for row in (7, 3, 30)])
-    torch.testing.assert_close(scores, alone.double(), rtol=1e-5, atol=1e-7)
+    margins = viral_margins(classifier, feed, torch.tensor([7, 3, 30]))
+    assert margins.dtype == torch.float64
+    alone = torch.cat([classifier.probabilities(rows[row : row + 1])[:, 1] for row in (7, 3, 30)])
+    torch.testing.assert_close(torch.sigmoid(margins), alone.double(), rtol=1e-5, atol=1e-7)
 
 
 def test_the_choice_of_steps_is_logged_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:

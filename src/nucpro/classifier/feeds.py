@@ -14,7 +14,7 @@ import torch
 from nucpro.classifier.model import Classifier
 from nucpro.classifier.steps import Block
 
-__all__ = ["Feed", "ResidentFeed", "StreamedFeed", "feed_of", "viral_scores"]
+__all__ = ["Feed", "ResidentFeed", "StreamedFeed", "feed_of", "viral_margins"]
 
 _BLOCK_ROWS = 16_384
 """Rows of a streamed block: 134 MB at 2,048 columns, some milliseconds of work for a GPU."""
@@ -124,8 +124,8 @@ class StreamedFeed:
 
 
 @torch.inference_mode()
-def viral_scores(classifier: Classifier, feed: Feed, rows: torch.Tensor) -> torch.Tensor:
-    """Probability of being viral, for rows in their order.
+def viral_margins(classifier: Classifier, feed: Feed, rows: torch.Tensor) -> torch.Tensor:
+    """Viral score less host score, before softmax, for rows in their order.
 
     Parameters
     ----------
@@ -143,8 +143,9 @@ def viral_scores(classifier: Classifier, feed: Feed, rows: torch.Tensor) -> torc
     """
     classifier.eval()
     parts = [
-        classifier.probabilities(block.matrix.index_select(0, some))[:, 1]
+        classifier(block.matrix.index_select(0, some))
         for block in feed.blocks(rows)
         for some in torch.split(block.order, _EVALUATED_ROWS)
     ]
-    return torch.cat(parts).double().cpu()
+    scores = torch.cat(parts).double()
+    return (scores[:, 1] - scores[:, 0]).cpu()

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nucpro.classifier.feeds import Feed, viral_scores
+from nucpro.classifier.feeds import Feed, viral_margins
 from nucpro.classifier.metrics import Scored
 from nucpro.classifier.model import Classifier
 from nucpro.classifier.options import TrainingOptions
@@ -210,7 +210,7 @@ class Fitter:
         visited = sum(end - start for start, end in batch_ends(len(order), self._options.batch_size))
         train_loss = float(torch.cat(losses).sum()) / visited
         validation = Scored(
-            self._validation_labels, viral_scores(classifier, self._feed, self._validation).numpy()
+            self._validation_labels, viral_margins(classifier, self._feed, self._validation).numpy()
         ).metrics()
         _require_finite(number + 1, train_loss, validation["loss"])
         is_best = before is None or validation["loss"] < before.history[before.best_epoch - 1]["loss"]

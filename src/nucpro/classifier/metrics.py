@@ -1,12 +1,12 @@
 """How good probabilities are, in numbers: of single rows, or with weights, which bootstrapping needs.
 
-Labels and probabilities come from fitting; numbers go to the log, the card and the comparison. All are computed
+Labels and margins come from fitting; numbers go to the log, the card and the comparison. All are computed
 from one sort, in numpy: tests compare them with scikit-learn, whose functions sort anew for each.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,30 +17,37 @@ METRICS = ("loss", "accuracy", "precision", "recall", "f1", "auroc", "auprc", "c
 """Names of all metrics, in the order in which they are shown; viral is the positive class."""
 
 _BINS = 15
-_SMALLEST = 1e-12
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Rows with their probability of being viral, sorted once.
+    """Rows with how far each is on the viral side, sorted once.
 
     Parameters
     ----------
     labels : ndarray of int64, shape [N]
         1 viral, 0 host.
+    margins : ndarray of float64, shape [N]
+        Score of the label 1 less that of the label 0, before softmax: losses and order stay exact where
+        probabilities are rounded to 0 or 1.
+
+    Attributes
+    ----------
     scores : ndarray of float64, shape [N]
         Probability of the label 1.
     """
 
     labels: NDArray[np.int64]
-    scores: Floats
+    margins: Floats
+    scores: Floats = field(init=False)
 
     def __post_init__(self) -> None:
-        order = np.argsort(-self.scores, kind="stable")
-        falling = self.scores[order]
-        # Rows of equal scores are one step of the curves.
+        order = np.argsort(-self.margins, kind="stable")
+        falling = self.margins[order]
+        # Rows of equal margins are one step of the curves.
+        object.__setattr__(self, "scores", np.exp(-np.logaddexp(0, -self.margins)))
         object.__setattr__(self, "_order", order)
         object.__setattr__(self, "_ends", np.flatnonzero(np.append(falling[1:] != falling[:-1], True)))
 
@@ -63,15 +70,15 @@ class Scored:
         """
         weights = np.ones(len(self.labels)) if weights is None else weights
         total = weights.sum()
-        called = self.scores > 0.5  # VirNucPro's torch.max calls a tie a host
+        called = self.margins > 0  # VirNucPro's torch.max calls a tie a host
         viral = self.labels == 1
         hits = weights[called & viral].sum()
         precision = _ratio(hits, weights[called].sum())
         recall = _ratio(hits, weights[viral].sum())
         areas = self._areas(weights)
-        of_label = np.where(viral, self.scores, 1 - self.scores)
+        losses = np.logaddexp(0, np.where(viral, -self.margins, self.margins))
         return {
-            "loss": float(-(weights * np.log(np.maximum(of_label, _SMALLEST))).sum() / total),
+            "loss": float((weights * losses).sum() / total),
             "accuracy": float(weights[called == viral].sum() / total),
             "precision": precision,
             "recall": recall,
@@ -93,7 +100,7 @@ class Scored:
         return float(auroc), float(auprc)
 
     def steps(self, weights: Floats) -> tuple[Floats, Floats]:
-        """Weights of viral and of host rows at or above each score that occurs, from the highest down."""
+        """Weights of viral and of host rows at or above each margin that occurs, from the highest down."""
         order: NDArray[np.int64] = self._order  # type: ignore[attr-defined]
         ends: NDArray[np.int64] = self._ends  # type: ignore[attr-defined]
         sorted_weights = weights[order]
@@ -113,7 +120,7 @@ def curves_of(scored: Scored) -> dict[str, Floats]:
     Returns
     -------
     dict
-        ``false_positive_rate``, ``recall`` and ``precision``, each ``[K]``, one for each score that occurs;
+        ``false_positive_rate``, ``recall`` and ``precision``, each ``[K]``, one for each margin that occurs;
         ``bin_score`` and ``bin_viral``, the mean probability and share of virus of each bin with rows.
     """
     true, false = scored.steps(np.ones(len(scored.labels)))

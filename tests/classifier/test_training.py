@@ -1,0 +1,424 @@
+"""The whole of `nucpro train` on merged files of real frames: what comes out, and what stops it before it begins."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from merged_folders import PROTEIN_WIDTH, RECIPES, WIDTH, join, write_side
+
+import train as train_script
+from folders import Frame
+from nucpro.classifier.features import place, read_features
+from nucpro.classifier.model import load
+from nucpro.classifier.options import Placement, SplitBy, TrainingOptions
+from nucpro.classifier.sources import survey
+from nucpro.classifier.splits import group, split
+from nucpro.cli import main
+from nucpro.errors import PreflightError, StoreError, UsageError, ValidationError
+from nucpro.layout import DNA_WIDTH, DataFolder, Side
+from nucpro.store import read_merged, write_merged
+from nucpro.training import train
+
+CPU = torch.device("cpu")
+
+
+def options(data: Path, **changes: object) -> TrainingOptions:
+    standard = {
+        "device": "cpu", "epochs": 3, "learning_rate": 0.01, "bootstrap": 20, "curves": False, "split_by": SplitBy.FILE
+    }  # fmt: skip
+    return TrainingOptions(data, **(standard | changes))
+
+
+def merged_path(data: Path, name: str, number: int = 1) -> Path:
+    return data / "data_merge" / f"{name}_merged" / f"output_{number}_merged.pt"
+
+
+def rewritten(path: Path, **changes: object) -> None:
+    """Write a merged file again with something in it changed."""
+    file = read_merged(path)
+    values = {"ids": file.ids, "vectors": file.vectors, "meta": file.meta, "label": file.label} | changes
+    write_merged(path, **values)
+
+
+def model_bytes(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in ("model.safetensors", "model.json", "epochs.tsv")}
+
+
+# ------------------------------------------------------------------------------------------ what comes out
+
+
+def test_a_model_is_trained_measured_and_described(merged: Path, tmp_path: Path) -> None:
+    changes = {"epochs": 12, "patience": 12, "curves": True, "split_by": SplitBy.ROW}
+    found = train(options(merged, output=tmp_path / "out", **changes))
+    assert found.folders == {"model": tmp_path / "out"}
+    classifier, card = load(tmp_path / "out")
+    assert classifier.hidden.weight.shape == (512, WIDTH)
+    assert (card.input_width, card.widths) == (WIDTH, {"dna": DNA_WIDTH, "protein": PROTEIN_WIDTH})
+    assert card.encoders == {side.value: dict(RECIPES[side].made_by) for side in Side}
+    assert card.data["rows"] == 231
+    assert card.data["rows_by_class"] == {"host": 39, "viral": 192}
+    assert card.data["genomes"] == 9
+    assert card.split["by"] == "row"
+    assert card.training["epochs"] == 12
+    assert card.metrics["test"] == dict(found.comparison.models["model"].values)
+    assert card.metrics["test"]["auroc"] > 0.75  # words of four bases tell known genomes apart
+    low, high = card.metrics["test_intervals"]["auroc"]
+    assert low <= card.metrics["test"]["auroc"] <= high
+    history = (tmp_path / "out" / "epochs.tsv").read_text().splitlines()
+    assert history[0].split("\t")[:4] == ["epoch", "learning_rate", "train_loss", "loss"]
+    losses = [float(line.split("\t")[3]) for line in history[1:]]
+    assert card.training["best_epoch"] == 1 + int(np.argmin(losses))
+    assert card.metrics["validation"]["loss"] == min(losses)
+    assert (tmp_path / "out" / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_saved_weights_are_those_of_the_best_epoch(
+    merged: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Steps that are far too long make later epochs worse, so that the best one is not the last.
+    caplog.set_level("INFO", logger="nucpro")
+    train(options(merged, learning_rate=3.0, patience=3, epochs=40))
+    classifier, card = load(merged / "model")
+    assert card.training["best_epoch"] < card.training["epochs"] < 40
+    assert card.training["ended"] == "validation loss did not fall for 3 epochs"
+    assert f"best epoch: {card.training['best_epoch']}" in caplog.text
+    short = train(options(merged, learning_rate=3.0, patience=3, epochs=40, output=merged / "again"))
+    again, _ = load(short.folders["model"])
+    assert torch.equal(again.hidden.weight, classifier.hidden.weight)
+    # The loss of the saved weights on validation rows is the best one, computed here from the files alone.
+    features = read_features(survey(merged), Placement.MEMORY, CPU, merged)
+    settings = options(merged)
+    groups = group(features.ids, features.files, features.file_names, settings)
+    rows = torch.from_numpy(split(groups, features.labels.numpy(), None, settings).rows[1])
+    with torch.no_grad():
+        loss = torch.nn.functional.cross_entropy(classifier(features.matrix[rows]), features.labels[rows])
+    assert loss.item() == pytest.approx(card.metrics["validation"]["loss"], rel=1e-5)
+
+
+def test_equal_seeds_give_equal_bytes_and_others_do_not(merged: Path, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("a", "b", "c")]
+    for folder, seed in zip(folders, (1, 1, 2), strict=True):
+        train(options(merged, seed=seed, output=folder))
+    first, second, other = map(model_bytes, folders)
+    assert first == second
+    assert first["model.safetensors"] != other["model.safetensors"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_interrupted_training_keeps_its_best_weights_and_goes_on(
+    merged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    train(options(merged, output=tmp_path / "whole"))
+
+    class Stop(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith("[2/3]"):
+                raise error
+
+    handler = Stop()
+    logger = logging.getLogger("nucpro")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with pytest.raises(error):
+            train(options(merged, output=tmp_path / "stopped"))
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+    _, card = load(tmp_path / "stopped")
+    assert card.training["ended"] == "stopped after epoch 2"
+    assert card.metrics["test"] is None
+    train(options(merged, output=tmp_path / "stopped"))
+    assert model_bytes(tmp_path / "stopped") == model_bytes(tmp_path / "whole")
+
+
+def test_a_killed_training_ends_with_the_same_bytes(merged: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "nucpro", "train", str(merged), "--device", "cpu", "--split-by", "file"]
+    command += [
+        "--epochs",
+        "60",
+        "--patience",
+        "60",
+        "--bootstrap",
+        "5",
+        "--no-curves",
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as run:
+        assert run.stdout is not None
+        for line in run.stdout:
+            if line.startswith("[2/6]"):
+                run.send_signal(signal.SIGKILL)
+                break
+    assert run.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out" / "model.json").exists()
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^Going on after epoch [2-5]", done.stdout, re.MULTILINE)
+    whole = subprocess.run(
+        [*command[:-1], str(tmp_path / "whole")], capture_output=True, env=environment, check=False
+    )
+    assert whole.returncode == 0
+    assert model_bytes(tmp_path / "out") == model_bytes(tmp_path / "whole")
+
+
+def test_the_same_command_after_success_changes_nothing(merged: Path) -> None:
+    train(options(merged))
+    before = model_bytes(merged / "model")
+    train(options(merged))
+    assert model_bytes(merged / "model") == before
+
+
+def test_a_folder_of_another_training_is_left_alone(merged: Path) -> None:
+    train(options(merged))
+    before = model_bytes(merged / "model")
+    with pytest.raises(UsageError, match=r"model: holds a training with other data or options .*--restart"):
+        train(options(merged, seed=5))
+    assert model_bytes(merged / "model") == before
+    train(options(merged, seed=5, restart=True))
+    assert model_bytes(merged / "model") != before
+
+
+def test_three_models_are_compared_on_the_same_genomes(merged: Path) -> None:
+    found = train(options(merged, compare=True, split_by=SplitBy.GENOME))
+    assert list(found.folders) == ["both", "dna", "protein"]
+    widths = {name: load(folder)[1].input_width for name, folder in found.folders.items()}
+    assert widths == {"both": WIDTH, "dna": DNA_WIDTH, "protein": PROTEIN_WIDTH}
+    assert load(found.folders["protein"])[1].sides == ("protein",)
+    content = json.loads((merged / "model" / "comparison.json").read_text())
+    assert list(content["differences"]) == ["both - dna", "both - protein", "dna - protein"]
+    both, dna = (content["models"][name]["auroc"]["value"] for name in ("both", "dna"))
+    assert content["differences"]["both - dna"]["auroc"]["value"] == pytest.approx(both - dna)
+
+
+def test_features_on_disk_give_the_same_model(merged: Path, tmp_path: Path) -> None:
+    for where in (Placement.MEMORY, Placement.DISK):
+        train(options(merged, placement=where, output=tmp_path / where))
+    assert model_bytes(tmp_path / "memory") == model_bytes(tmp_path / "disk")
+    assert not [path for path in (tmp_path / "disk").iterdir() if path.stat().st_size > 30_000_000]
+
+
+# ------------------------------------------------------------------------------------------ the command
+
+
+def run_command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(["train", *arguments, "--device", "cpu", "--epochs", "2", "--bootstrap", "20", "--no-curves"])
+    shown = capsys.readouterr()
+    return code, shown.out, shown.err
+
+
+def test_the_command_shows_what_came_out(merged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run_command(capsys, str(merged))
+    assert (code, err) == (0, "")
+    assert f"Found 8 merged files with 231 rows of 768 dna and {PROTEIN_WIDTH} protein columns" in out
+    assert re.search(r"^Test: +\d+ host, \d+ viral rows of \d genomes$", out, re.MULTILINE)
+    assert re.search(r"^auroc +\d\.\d{4} \(\d\.\d{4} to \d\.\d{4}\)$", out, re.MULTILINE)
+    assert out.splitlines()[-1] == f"Model: {merged / 'model'}"
+
+
+def test_the_original_split_is_done_with_its_leak_named(
+    merged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run_command(capsys, str(merged), "--split-by", "row")
+    assert code == 0
+    assert re.match(r"Warning: \d+ of \d+ test rows \(\d+%\) are of genomes that were also trained on", err)
+    assert "how well known genomes are recognised again" in err
+    leak = load(merged / "model")[1].split["leak"]
+    assert leak in err
+
+
+def test_the_originals_script_is_the_command(merged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--device", "cpu", "--epochs", "1", "--bootstrap", "5", "--no-curves"]
+    assert train_script.main(["--data-dir", str(merged), *arguments]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"Model: {merged / 'model'}"
+
+
+def test_the_command_says_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(capsys, str(tmp_path / "absent"))[0] == 3
+    assert main(["train", str(tmp_path), "--device", "cpu", "--batch-size", "1"]) == 2
+    assert "--batch-size is 1; allowed is 2 or more" in capsys.readouterr().err
+    if not torch.cuda.is_available():
+        assert main(["train", str(tmp_path)]) == 2
+        assert "finds no CUDA device here" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------ before training
+
+
+def refusal(data: Path, kind: type[Exception]) -> str:
+    with pytest.raises(kind) as refused:
+        train(options(data))
+    assert not list(data.glob("model/model.*"))
+    return str(refused.value)
+
+
+def test_nothing_to_train_on(tmp_path: Path) -> None:
+    assert "data_merge: no merged files; make them with nucpro extract" in refusal(tmp_path, PreflightError)
+
+
+def test_wrong_widths_are_all_listed(merged: Path) -> None:
+    paths = [merged_path(merged, "viral.1.1", number) for number in (2, 4)]
+    for path in paths:
+        file = read_merged(path)
+        wider = np.pad(file.vectors, ((0, 0), (0, 7)))
+        rewritten(path, vectors=wider, meta={**file.meta, "width": WIDTH + 7})
+    message = refusal(merged, PreflightError)
+    first = merged_path(merged, "bacteria.1.1")
+    for path in paths:
+        assert f"{path}: {WIDTH + 7} columns, but {first} has {WIDTH}; run nucpro extract again" in message
+
+
+def test_dna_columns_alone_are_refused(merged: Path) -> None:
+    path = merged_path(merged, "viral.1.1")
+    rewritten(path, vectors=read_merged(path).vectors[:, :DNA_WIDTH].copy())
+    message = refusal(merged, PreflightError)
+    assert f"{path}: 768 columns, expected more than the 768 of DNABERT-S" in message
+
+
+@pytest.mark.parametrize(
+    ("side", "change", "said"),
+    [
+        (Side.PROTEIN, {"weights_sha256": "9" * 64}, "counts/of-1 (weights_sha256 999999999999…)"),
+        (Side.DNA, {"precision": "fp16"}, "words/of-4 (precision fp16)"),
+    ],
+)
+def test_mixed_encoders_are_refused(
+    merged: Path, frames: dict[str, Sequence[Frame]], side: Side, change: dict[str, str], said: str
+) -> None:
+    pair = DataFolder(merged).pair_of_merged(merged_path(merged, "viral.1.1", 2))
+    assert pair is not None
+    write_side(pair, side, frames["viral.1.1"][40:80], {**RECIPES[side].made_by, **change})
+    join(pair)
+    message = refusal(merged, PreflightError)
+    assert f"{pair.merged}: mixed encoders: its {side} columns were made with {said}, those of" in message
+
+
+def test_another_name_of_the_same_weights_is_no_other_encoder(
+    merged: Path, frames: dict[str, Sequence[Frame]]
+) -> None:
+    pair = DataFolder(merged).pair_of_merged(merged_path(merged, "viral.1.1", 2))
+    assert pair is not None
+    renamed = {**RECIPES[Side.DNA].made_by, "id": "a/mirror", "revision": None}
+    write_side(pair, Side.DNA, frames["viral.1.1"][40:80], renamed)
+    join(pair)
+    assert survey(merged).rows == 231
+
+
+def test_vectors_that_are_newer_than_the_merged_file(
+    merged: Path, frames: dict[str, Sequence[Frame]]
+) -> None:
+    pair = DataFolder(merged).pair_of_merged(merged_path(merged, "bacteria.1.1"))
+    assert pair is not None
+    changed = {**RECIPES[Side.DNA].made_by, "weights_sha256": "0" * 64}
+    write_side(pair, Side.DNA, frames["bacteria.1.1"], changed)
+    message = refusal(merged, PreflightError)
+    assert f"{pair.merged}: was merged from other vectors than {pair.dna_vectors} holds now" in message
+
+
+def test_merged_files_alone_are_enough_but_their_models_are_unknown(
+    merged: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in [*merged.rglob("*_DNABERT_S.pt"), *merged.rglob("*_ESM.pt")]:
+        path.unlink()
+    assert survey(merged).encoders == {"dna": None, "protein": None}
+    assert (
+        "Warning: nothing says which model made the dna columns of 8 of 8 files; prediction cannot check its model"
+        in caplog.messages
+    )
+
+
+def damage_label(path: Path) -> None:
+    content = torch.load(path, weights_only=True)
+    del content["labels"]
+    torch.save(content, path)
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("harm", "kind", "message"),
+    [
+        (
+            damage_label,
+            PreflightError,
+            r"'labels' holds NoneType, expected \[1\] \(viral\) or \[0\] \(host\)",
+        ),
+        (cut_off, PreflightError, "output_1_merged.pt: "),
+        (lambda path: rewritten(path, label=0), ValidationError, "label 0, but viral files have label 1"),
+    ],
+)
+def test_a_file_that_cannot_be_trusted(
+    merged: Path, harm: Callable[[Path], None], kind: type[Exception], message: str
+) -> None:
+    path = merged_path(merged, "viral.1.1")
+    harm(path)
+    found = refusal(merged, kind)
+    assert str(path) in found
+    assert re.search(message, found)
+
+
+def test_a_file_of_no_category(merged: Path) -> None:
+    source = merged_path(merged, "viral.1.1")
+    odd = merged_path(merged, "unknown.1.1")
+    odd.parent.mkdir()
+    odd.write_bytes(source.read_bytes())
+    message = refusal(merged, PreflightError)
+    assert f"{odd}: its path below data_merge starts with no category, so nothing says its class" in message
+
+
+def test_ids_in_two_files(merged: Path) -> None:
+    merged_path(merged, "viral.1.1", 30).write_bytes(merged_path(merged, "viral.1.1").read_bytes())
+    message = refusal(merged, ValidationError)
+    assert re.search(r"40 ids are in more than one merged file \(first \S+_chunk_\d+[FR]\d\)", message)
+
+
+def test_one_class_only(merged: Path) -> None:
+    for path in merged.rglob("*_merged.pt"):
+        if "viral" not in str(path):
+            path.unlink()
+    message = refusal(merged, ValidationError)
+    assert message == (
+        "one class only: 192 viral and 0 host rows; a classifier needs both: extract files of the other class too"
+    )
+
+
+def test_features_that_fit_nowhere(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"need 1000000\.0 GB, and --features auto has no room for them \(device"
+    ):
+        place(10**15, CPU, Placement.AUTO, tmp_path)
+    with pytest.raises(UsageError, match="--features device has no room"):
+        place(10, CPU, Placement.DEVICE, tmp_path)
+
+
+def test_a_file_that_changes_while_it_is_read(merged: Path) -> None:
+    found = survey(merged)
+    path = merged_path(merged, "viral.1.1")
+    file = read_merged(path)
+    rewritten(path, ids=file.ids[:5], vectors=file.vectors[:5].copy())
+    with pytest.raises(StoreError, match="changed while it was read"):
+        read_features(found, Placement.MEMORY, CPU, merged)
+
+
+def test_a_state_that_is_damaged(merged: Path) -> None:
+    train(options(merged))
+    (merged / "model" / ".training.safetensors").write_bytes(b"short")
+    with pytest.raises(
+        Exception, match=r"\.training\.safetensors: cannot be read .*; begin anew with --restart"
+    ):
+        train(options(merged))
