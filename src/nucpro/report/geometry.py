@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from nucpro.layout import DNA_WIDTH, SEED
 
-__all__ = ["NEIGHBOURS", "Geometry", "Layout", "describe", "other_layouts", "standardised"]
+__all__ = ["NEIGHBOURS", "Geometry", "Layout", "describe", "other_layout", "standardised"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Geometry:
     Attributes
     ----------
     layouts : list of Layout
-        Principal components first, then what is installed beside.
+        Principal components first, then PaCMAP or UMAP, where one of them is installed.
     neighbours : ndarray of int64, shape [N, K]
         Nearest rows of each, the nearest first.
     outlying : ndarray of float64, shape [N]
@@ -106,6 +106,7 @@ def describe(vectors: Matrix, labels: NDArray[np.int64]) -> Geometry | None:
         return None
     rows = standardised(vectors)
     components, explained = _components(rows)
+    other = other_layout(components)
     names = [f"PC {number} ({share:.1%} of variance)" for number, share in enumerate(explained[:2], 1)]
     layout = Layout("PCA", components[:, :2], (names[0], names[1]))
     unit = _unit(components)
@@ -114,7 +115,7 @@ def describe(vectors: Matrix, labels: NDArray[np.int64]) -> Geometry | None:
     same = labels[neighbours] == labels[:, None]
     both = 0 < labels.sum() < len(labels)
     return Geometry(
-        layouts=[layout, *other_layouts(components)],
+        layouts=[layout] if other is None else [layout, other],
         neighbours=neighbours,
         outlying=outlying,
         agreement=float((same.mean(axis=1) > 0.5).mean()) if both else None,
@@ -135,19 +136,23 @@ def standardised(vectors: Matrix) -> Matrix:
     return rows
 
 
-def other_layouts(components: Matrix) -> list[Layout]:
-    """Maps by PaCMAP and UMAP, where they are installed; seeded, from the principal components."""
+def other_layout(components: Matrix) -> Layout | None:
+    """Map by PaCMAP, else by UMAP, from the principal components with a fixed seed; None where neither is installed.
+
+    One of them, since each takes longer than everything else of a report.
+    """
     methods: tuple[tuple[str, str, Callable[[Any, Matrix], Any]], ...] = (
         ("PaCMAP", "pacmap", _pacmap),
         ("UMAP", "umap", _umap),
     )
-    found = []
+    # Both need some rows around each; below that they fail, and show nothing that PCA does not.
+    if len(components) <= 10 * NEIGHBOURS:
+        return None
     for name, module, method in methods:
-        # Both need some rows around each; below that they fail, and show nothing that PCA does not.
-        if len(components) > 10 * NEIGHBOURS and importlib.util.find_spec(module) is not None:
+        if importlib.util.find_spec(module) is not None:
             points = np.asarray(method(importlib.import_module(module), components), np.float32)
-            found.append(Layout(name, points, (f"{name} 1", f"{name} 2")))
-    return found
+            return Layout(name, points, (f"{name} 1", f"{name} 2"))
+    return None
 
 
 def _pacmap(module: Any, components: Matrix) -> Any:
