@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ from nucpro.errors import FastaError, ModelError
 from nucpro.layout import Side
 from nucpro.options import Options
 from nucpro.protein_job import ProteinJob
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+import extract_training_data as script
 
 AddNode = Callable[[], Any]
 RAY = ("--engine", "ray")
@@ -72,6 +77,12 @@ def test_a_run_on_a_cluster_leaves_the_same_bytes_and_counts(
     assert output.err.replace("Warning", "") == output.err
     done = json.loads((data / ".extraction_checkpoint.json").read_text())["completed_files"]
     assert len(done) == 6
+
+
+@pytest.mark.usefixtures("two_nodes")
+def test_the_script_is_the_same_job(data: Path, model: Path, local: Path) -> None:
+    assert script.main(arguments(data, model, *RAY)) == 0
+    assert contents(data) == contents(local)
 
 
 @pytest.mark.usefixtures("two_nodes")
@@ -128,7 +139,7 @@ def test_a_vector_that_is_not_finite_ends_with_the_traceback_of_the_worker(
 ) -> None:
     broken = Path(shutil.copytree(model, tmp_path / "broken"))
     weights = load_file(broken / "model.safetensors")
-    weights["encoder.emb_layer_norm_after.bias"][:] = np.nan
+    weights["encoder.emb_layer_norm_after.bias"][:] = np.finfo(np.float32).max  # their sum overflows
     save_file(weights, broken / "model.safetensors")
     assert main(["extract", *arguments(data, broken, *RAY)]) == 1
     errors = capsys.readouterr().err
