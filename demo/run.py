@@ -15,6 +15,7 @@ import dna_stand_ins
 import stand_ins
 from nucpro.fasta import read
 from nucpro.layout import DataFolder, FilePair
+from training import train_demo
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -50,6 +51,10 @@ def main() -> int:
     python(*job, "--protein-model", str(protein_model))
     say("4. The same again: nothing is left to do")
     python(*job, "--protein-model", str(protein_model))
+    say(
+        "5. A classifier of these vectors, measured on genomes that it never saw: too few for more than a show"
+    )
+    train_demo(data, nucpro)
     say(f"Results (of UNTRAINED models): {data / 'data_merge'}")
     return 0
 

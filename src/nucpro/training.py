@@ -41,6 +41,7 @@ _LOCK = ".training.lock"
 _CURVES = "curves.png"
 _HISTORY = "epochs.tsv"
 _COMPARISON = "comparison.json"
+_FEW_GENOMES = 10
 _COMPARED = {"both": (Side.DNA, Side.PROTEIN), "dna": (Side.DNA,), "protein": (Side.PROTEIN,)}
 
 
@@ -133,8 +134,23 @@ def _prepare(found: Survey, options: TrainingOptions, device: torch.device) -> _
         logger.info("%s", line)
     if parts.leak:
         logger.warning("Warning: %s", parts.leak)
-    drawn = groups if genomes is None else genomes
-    return _Material(found, features, parts, drawn.codes[parts.rows[PARTS.index("test")]], genomes, device)
+    test_rows = parts.rows[PARTS.index("test")]
+    test_groups = (groups if genomes is None else genomes).codes[test_rows]
+    _warn_of_few(test_groups, features.labels.numpy()[test_rows])
+    return _Material(found, features, parts, test_groups, genomes, device)
+
+
+def _warn_of_few(test_groups: NDArray[np.int64], labels: NDArray[np.int64]) -> None:
+    """Say when the test part has too few genomes for its numbers, and their intervals, to mean much."""
+    host, viral = (len(np.unique(test_groups[labels == label])) for label in (0, 1))
+    if min(host, viral) < _FEW_GENOMES:
+        logger.warning(
+            "Warning: the test part has %d host and %d viral genomes; with fewer than %d of a class its numbers say "
+            "little of other genomes, and the intervals are too narrow",
+            host,
+            viral,
+            _FEW_GENOMES,
+        )
 
 
 def _genomes(features: Features, options: TrainingOptions) -> Grouping | None:
