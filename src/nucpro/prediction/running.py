@@ -7,6 +7,7 @@ was stopped at any moment and is started again goes on with the unit it was at, 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -251,21 +252,30 @@ class _Run:
         return min(self._chunks_per_unit, self._checked.facts.chunks - before)
 
     def _score_units(self, scorer: Scorer, done: set[int]) -> Iterator[tuple[Unit, int, float]]:
+        """Score units in threads, and yield each when it is kept, with its frames and seconds."""
         frames: dict[int, int] = {}
+        keeping, ended = threading.Lock(), threading.Event()
 
         def work(unit: Unit) -> None:
             scored = scorer.score(unit)
-            self._require_unchanged_input()
-            self._work.commit(scored)
-            frames[unit.number] = len(scored.frames)
+            with keeping:
+                if not ended.is_set():
+                    self._require_unchanged_input()
+                    self._work.commit(scored)
+                    frames[unit.number] = len(scored.frames)
 
         records = stream(self._options.input, fastq=True)
         units = units_of(records, self._checked.length, self._chunks_per_unit)
-        for unit, seconds in in_order((unit for unit in units if unit.number not in done), work):
-            self._scored.chunks += unit.chunks
-            self._scored.frames += frames[unit.number]
-            self._scored.seconds += seconds
-            yield unit, frames.pop(unit.number), seconds
+        try:
+            for unit, seconds in in_order((unit for unit in units if unit.number not in done), work):
+                self._scored.chunks += unit.chunks
+                self._scored.frames += frames[unit.number]
+                self._scored.seconds += seconds
+                yield unit, frames.pop(unit.number), seconds
+        finally:
+            # Threads that still compute after an error must not write into a folder that is no longer held.
+            with keeping:
+                ended.set()
 
     def _require_unchanged_input(self) -> None:
         if Stamp.of(self._options.input) != self._checked.stamp:
