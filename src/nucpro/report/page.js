@@ -90,7 +90,7 @@ function startMap(data) {
   const radius = () => (count > 20000 ? 2.2 : count > 4000 ? 2.8 : count > 500 ? 3.6 : 5);
   let sprites = [];
   const makeSprites = () => {
-    const alpha = count > 4000 ? 0.62 : 0.8;
+    const alpha = count > 20000 ? 0.35 : count > 4000 ? 0.5 : 0.8;
     sprites = grouping.names.map((_, group) => sprite(lookOf(group), radius() * ratio(), alpha));
   };
 

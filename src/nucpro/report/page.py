@@ -99,7 +99,7 @@ def _verdict(subject: Subject) -> tuple[str, str]:
         return "bad", f"The last run {_ENDED[last.how]}. {good:,} of {total:,} files are validated."
     if total and good == total:
         return "good", f"Validated: {total:,} files, {records:,} sequences, all dimensions correct."
-    return "", f"{good:,} of {total:,} files are validated. Run nucpro extract to complete them."
+    return "", f"{good:,} of {total:,} files are validated; nucpro extract makes and validates the rest."
 
 
 def _contents(subject: Subject, sample: Sample, geometry: Geometry | None) -> Markup:
