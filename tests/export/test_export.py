@@ -190,6 +190,18 @@ def test_ids_of_another_form_have_no_place(own_ids: Path) -> None:
         assert file["id"].tolist() == table["id"].to_pylist()
 
 
+def test_an_id_too_long_for_arrays_is_refused_there_and_only_there(
+    done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = pairs_of(done)[0]
+    content = torch.load(pair.merged, weights_only=True)
+    content["ids"][0] = "x" * 2000
+    torch.save(content, pair.merged)
+    assert run(done, "npz") == 1
+    assert "an id of 2000 letters, where npz takes 1000; export to parquet" in capsys.readouterr().err
+    assert run(done, "parquet") == 0
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_manifest_and_checksums_are_true_and_equal_work_gives_equal_bytes(
     done: Path, tmp_path: Path, kind: str

@@ -18,13 +18,15 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from nucpro.errors import UsageError
+from nucpro.errors import DataError, UsageError
 from nucpro.export.rows import Rows
 
 __all__ = ["FORMATS", "Format", "require_installed"]
 
 _GROUP_ROWS = 1000
 """Rows of a Parquet row group: 8 MB of vectors, which readers take at a time."""
+
+_LONGEST_ID = 1000
 
 _VECTOR_COLUMN = "vector.list.element"
 """Path of the numbers of the vectors in a Parquet schema."""
@@ -107,6 +109,13 @@ def _safetensors(rows: Rows) -> bytes:
 
 
 def _npz(rows: Rows) -> memoryview:
+    longest = max(map(len, rows.ids))
+    if longest > _LONGEST_ID:
+        # Each element of an array of text takes the room of the longest one.
+        problem = (
+            f"an id of {longest} letters, where npz takes {_LONGEST_ID}; export to parquet or safetensors"
+        )
+        raise DataError(f"{rows.source}: {problem}")
     records, chunks, frames = zip(*rows.places, strict=True)
     count = len(rows.ids)
     target = io.BytesIO()
