@@ -179,7 +179,7 @@ def check_fasta(data: bytes, folder: Path) -> None:
 def _letters(data: bytes) -> bytes:
     """Everything that is in no header, found in another way than the parser's."""
     lines = [line for line in data.split(b"\n") if not line.startswith(b">")]
-    return b"".join(lines).replace(b"\r", b"").decode(errors="replace").upper().encode()
+    return b"".join(lines).replace(b"\r", b"").decode(errors="replace").encode("ascii", "replace").upper()
 
 
 def check_packed_fasta(data: bytes, folder: Path) -> None:
