@@ -178,7 +178,7 @@ def test_the_view_follows_a_run_in_another_process_to_its_end(data: Path, model:
         run.file(FIVE_FILES[1], 2.0, 10, 1000, 1020)
         line = watching.stdout.readline()
         assert re.fullmatch(
-            rf"\d\d:\d\d:\d\d 4/10 files, 5 sequences/s, \d+\.\d s left, {FIVE_FILES[1]}\n", line
+            rf"\d\d:\d\d:\d\d 4/10 files, 5\.0 sequences/s, \d+\.\d s left, {FIVE_FILES[1]}\n", line
         )
         run.close("done")
     rest, _ = watching.communicate(timeout=60)

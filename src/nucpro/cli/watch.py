@@ -24,7 +24,7 @@ __all__ = ["watch"]
 
 _LETTERS = {"dna": "bases", "protein": "residues"}
 _BAR_WIDTH = 60
-_SHOWN_STAGES = 8
+_SHOWN_STAGES = 12
 
 
 def watch(folder: DataFolder, interval: float) -> None:
@@ -79,7 +79,9 @@ def _lines() -> Iterator[Callable[[View], None]]:
 def _line(view: View) -> str:
     parts = [f"{view.done}/{view.total} files" if view.total else view.state]
     if view.rates:
-        parts.append(f"{view.rates.sequences:,.0f} sequences/s")
+        parts.append(f"{_rate(view.rates.sequences)} sequences/s")
+    elif view.stages:
+        parts.append(f"{view.stages[-1][0]}: done")
     if view.seconds_left is not None:
         parts.append(f"{human_time(view.seconds_left)} left")
     return ", ".join([*parts, view.last_file] if view.last_file else parts)
@@ -115,7 +117,7 @@ def facts(view: View) -> list[tuple[str, str]]:
         rows.append(
             (
                 "Rate",
-                f"{rates.sequences:,.0f} sequences/s, {rates.letters:,.0f} {letters}/s, {rates.tokens:,.0f} tokens/s",
+                f"{_rate(rates.sequences)} sequences/s, {_rate(rates.letters)} {letters}/s, {_rate(rates.tokens)} tokens/s",
             )
         )
     if view.seconds_left is not None:
@@ -127,6 +129,10 @@ def facts(view: View) -> list[tuple[str, str]]:
         shown = view.stages[-_SHOWN_STAGES:]
         rows.append(("Stages", ", ".join(f"{name} {human_time(seconds)}" for name, seconds in shown)))
     return rows + [("Problem", problem) for problem in view.problems]
+
+
+def _rate(number: float) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:.1f}"
 
 
 def _files(view: View) -> str:
