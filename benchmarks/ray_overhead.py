@@ -26,8 +26,8 @@ import ray
 
 from nucpro.cluster.pool import EncoderPool
 from nucpro.cluster.session import Session
-from nucpro.encoders import Totals
 from nucpro.options import Options
+from nucpro.totals import Totals
 
 TENTHS = 10
 

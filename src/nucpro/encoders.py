@@ -12,7 +12,7 @@ import threading
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -31,8 +31,9 @@ from nucpro.models.weights import ModelFiles, locate
 from nucpro.options import DEFAULT_MODELS, Options
 from nucpro.recipe import Recipe
 from nucpro.store import write_vectors
+from nucpro.totals import Totals
 
-__all__ = ["FastaEncoder", "Identified", "Totals", "device_problems", "identify", "load", "of_huggingface"]
+__all__ = ["FastaEncoder", "Identified", "device_problems", "identify", "load", "of_huggingface"]
 
 logger = logging.getLogger(__name__)
 
@@ -75,22 +76,6 @@ class TokenCounts:
         All tokens, special ones included, and those that the model does not know.
     """
 
-    tokens: int = 0
-    unknown: int = 0
-
-
-class Totals(NamedTuple):
-    """What went through encoders, in numbers that can be added.
-
-    Parameters
-    ----------
-    splits : int
-        Batches that were split after running out of memory.
-    tokens, unknown : int
-        As in :class:`TokenCounts`.
-    """
-
-    splits: int = 0
     tokens: int = 0
     unknown: int = 0
 

@@ -25,11 +25,12 @@ from nucpro.checkpoint import Stamp
 from nucpro.layout import Side
 from nucpro.options import Options
 from nucpro.plan import PlanItem
+from nucpro.totals import Totals
 from nucpro.workers import Workers
 
 # Imports torch, which worker processes that import this module with the main program never need.
 if TYPE_CHECKING:
-    from nucpro.encoders import FastaEncoder, Identified, Totals
+    from nucpro.encoders import FastaEncoder, Identified
 
 __all__ = ["FILES_UNDER_WAY", "Engine", "Finished", "LocalEngine", "in_order"]
 
@@ -136,8 +137,6 @@ class LocalEngine(Engine):
     @property
     def totals(self) -> Totals:
         """What went through the encoder so far."""
-        from nucpro.encoders import Totals  # noqa: PLC0415
-
         return Totals() if self._encoder is None else self._encoder.totals
 
     @property

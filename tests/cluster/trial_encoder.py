@@ -7,8 +7,8 @@ import os
 import signal
 from pathlib import Path
 
-from nucpro.encoders import Totals
 from nucpro.errors import ExtractionError
+from nucpro.totals import Totals
 
 logger = logging.getLogger("nucpro.trial")
 

@@ -18,11 +18,12 @@ from nucpro.errors import NucproError, UsageError
 from nucpro.layout import Side
 from nucpro.options import Options
 from nucpro.plan import PlanItem
+from nucpro.totals import Totals
 from nucpro.workers import Workers
 
 if TYPE_CHECKING:
     from nucpro.cluster.pool import EncoderPool
-    from nucpro.encoders import FastaEncoder, Identified, Totals
+    from nucpro.encoders import FastaEncoder, Identified
 
 __all__ = ["ClusterEngine"]
 
@@ -73,8 +74,6 @@ class ClusterEngine(Engine):
     @property
     def totals(self) -> Totals:
         """What went through all encoders, as far as they told."""
-        from nucpro.encoders import Totals  # noqa: PLC0415
-
         return Totals() if self._pool is None else self._pool.totals
 
     @property

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -27,9 +27,7 @@ from nucpro.cluster.session import Session
 from nucpro.cluster.worker import EncoderWorker, Extracts, Report
 from nucpro.engine import FILES_UNDER_WAY
 from nucpro.errors import WorkerError
-
-if TYPE_CHECKING:
-    from nucpro.encoders import Totals
+from nucpro.totals import Totals
 
 __all__ = ["EncoderPool"]
 
@@ -94,8 +92,6 @@ class EncoderPool(Generic[Item]):
     @property
     def totals(self) -> Totals:
         """Sum of what all encoders reported."""
-        from nucpro.encoders import Totals  # noqa: PLC0415
-
         return Totals(*map(sum, zip(Totals(), *self._totals.values(), strict=True)))
 
     def run(

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Protocol
 from nucpro import __version__
 from nucpro.checkpoint import Stamp
 from nucpro.errors import ModelError, WorkerError
+from nucpro.totals import Totals
 
 if TYPE_CHECKING:
-    from nucpro.encoders import FastaEncoder, Identified, Totals
+    from nucpro.encoders import FastaEncoder, Identified
     from nucpro.options import Options
 
 __all__ = ["EncoderWorker", "Extracts", "Report", "load_same"]

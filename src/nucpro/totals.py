@@ -1,0 +1,23 @@
+"""What went through encoders: counted by each, added up by engines, shown at the end of a run."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["Totals"]
+
+
+class Totals(NamedTuple):
+    """Counts of one encoder, or of several together.
+
+    Parameters
+    ----------
+    splits : int
+        Batches that were split after running out of memory.
+    tokens, unknown : int
+        All tokens, special ones included, and those that the model does not know.
+    """
+
+    splits: int = 0
+    tokens: int = 0
+    unknown: int = 0
