@@ -183,21 +183,24 @@ class _Training:
 
     def run(self) -> Scored:
         """Train, measure and save; give the test part with its probabilities."""
-        fitted = None
+        measured = None
         try:
             fitted = self._fitter.fit(self._classifier, self._material.device, self._tell)
+            logger.info("Training ended: %s; best epoch: %d", fitted.ended, fitted.best_epoch)
+            measured = self._measure(fitted)
         finally:
             state = self._fitter.fitted_so_far
-            if fitted is None and state is not None:
+            if measured is None and state is not None:
                 self._save(
                     fitted_of(self._classifier, state, f"stopped after epoch {len(state.history)}"), None
                 )
-        logger.info("Training ended: %s; best epoch: %d", fitted.ended, fitted.best_epoch)
+        self._save(fitted, measured)
+        return measured
+
+    def _measure(self, fitted: Fitted) -> Scored:
         labels = self._material.features.labels.numpy()[self._test_rows]
         margins = viral_margins(fitted.classifier, self._feed, torch.from_numpy(self._test_rows))
-        scored = Scored(labels, margins.numpy())
-        self._save(fitted, scored)
-        return scored
+        return Scored(labels, margins.numpy())
 
     def _tell(self, epoch: Epoch) -> None:
         found = epoch.validation

@@ -34,7 +34,7 @@ def test_real_genomes_and_weights_give_a_model_with_its_encoders(
     for source in DataFolder(genomes).walk_sources():
         add_source(data, source.name, some_of_each(read_frames(source)), per_file=3)
     common = ["--device", "cpu", "--sequences-per-file", "3"]
-    assert main(["embed-dna", str(data), "--dna-model", str(dna_model), "--all-files", *common]) == 0
+    assert main(["embed-dna", str(data), "--dna-model", str(dna_model), "--all", *common]) == 0
     model = ["--protein-model", str(real_data / "esm2_8m"), "--host-selection", "all"]
     assert main(["extract", "--data-dir", str(data), *model, *common]) == 0
     recipe = [

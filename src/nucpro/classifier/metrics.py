@@ -42,14 +42,30 @@ class Scored:
     labels: NDArray[np.int64]
     margins: Floats
     scores: Floats = field(init=False)
+    _order: NDArray[np.int64] = field(init=False, repr=False)
+    _ends: NDArray[np.int64] = field(init=False, repr=False)
+    _columns: Floats = field(init=False, repr=False)
+    _bins: NDArray[np.int64] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        scores = np.exp(-np.logaddexp(0, -self.margins))
+        viral, called = self.labels == 1, self.margins > 0  # VirNucPro's torch.max calls a tie a host
+        losses = np.logaddexp(0, np.where(viral, -self.margins, self.margins))
         order = np.argsort(-self.margins, kind="stable")
         falling = self.margins[order]
-        # Rows of equal margins are one step of the curves.
-        object.__setattr__(self, "scores", np.exp(-np.logaddexp(0, -self.margins)))
-        object.__setattr__(self, "_order", order)
-        object.__setattr__(self, "_ends", np.flatnonzero(np.append(falling[1:] != falling[:-1], True)))
+        values = {
+            "scores": scores,
+            "_order": order,
+            # Rows of equal margins are one step of the curves.
+            "_ends": np.flatnonzero(np.append(falling[1:] != falling[:-1], True)),
+            # All that is a sum over rows is one product with the weights, however often these change.
+            "_columns": np.stack(
+                [np.ones(len(viral)), losses, called == viral, called, viral, called & viral]
+            ),
+            "_bins": np.minimum((scores * _BINS).astype(np.int64), _BINS - 1),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     def metrics(self, weights: Floats | None = None) -> dict[str, float]:
         """All of :data:`METRICS`.
@@ -69,17 +85,12 @@ class Scored:
             Metric by name.
         """
         weights = np.ones(len(self.labels)) if weights is None else weights
-        total = weights.sum()
-        called = self.margins > 0  # VirNucPro's torch.max calls a tie a host
-        viral = self.labels == 1
-        hits = weights[called & viral].sum()
-        precision = _ratio(hits, weights[called].sum())
-        recall = _ratio(hits, weights[viral].sum())
+        total, losses, right, called, viral, hits = self._columns @ weights
+        precision, recall = _ratio(hits, called), _ratio(hits, viral)
         areas = self._areas(weights)
-        losses = np.logaddexp(0, np.where(viral, -self.margins, self.margins))
         return {
-            "loss": float((weights * losses).sum() / total),
-            "accuracy": float(weights[called == viral].sum() / total),
+            "loss": float(losses / total),
+            "accuracy": float(right / total),
             "precision": precision,
             "recall": recall,
             "f1": _ratio(2 * precision * recall, precision + recall),
@@ -101,17 +112,13 @@ class Scored:
 
     def steps(self, weights: Floats) -> tuple[Floats, Floats]:
         """Weights of viral and of host rows at or above each margin that occurs, from the highest down."""
-        order: NDArray[np.int64] = self._order  # type: ignore[attr-defined]
-        ends: NDArray[np.int64] = self._ends  # type: ignore[attr-defined]
-        sorted_weights = weights[order]
-        viral = np.cumsum(sorted_weights * self.labels[order])[ends]
-        return viral, np.cumsum(sorted_weights)[ends] - viral
+        sorted_weights = weights[self._order]
+        viral = np.cumsum(sorted_weights * (self.labels[self._order] == 1))[self._ends]
+        return viral, np.cumsum(sorted_weights)[self._ends] - viral
 
     def _calibration_error(self, weights: Floats) -> float:
-        bins = np.minimum((self.scores * _BINS).astype(np.int64), _BINS - 1)
-        expected = np.bincount(bins, weights * self.scores, _BINS)
-        found = np.bincount(bins, weights * self.labels, _BINS)
-        return float(np.abs(expected - found).sum() / weights.sum())
+        differences = np.bincount(self._bins, weights * (self.scores - self.labels), _BINS)
+        return float(np.abs(differences).sum() / weights.sum())
 
 
 def curves_of(scored: Scored) -> dict[str, Floats]:
