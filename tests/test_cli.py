@@ -30,6 +30,7 @@ COMMANDS = [
     "extract",
     "validate",
     "status",
+    "report",
     "inspect",
     "export",
     "embed",
