@@ -16,7 +16,7 @@ from rich.text import Text
 
 from nucpro.cli.console import say
 from nucpro.layout import DataFolder
-from nucpro.monitor import Monitor, View
+from nucpro.monitor import Monitor, Rates, View
 from nucpro.summary import human_time
 from nucpro.text import printable
 
@@ -112,14 +112,7 @@ def facts(view: View) -> list[tuple[str, str]]:
     if view.total:
         rows.append(("Files", _files(view)))
     if view.rates:
-        letters = _LETTERS.get(view.side, "letters")
-        rates = view.rates
-        rows.append(
-            (
-                "Rate",
-                f"{_rate(rates.sequences)} sequences/s, {_rate(rates.letters)} {letters}/s, {_rate(rates.tokens)} tokens/s",
-            )
-        )
+        rows.append(("Rate", _rates(view.rates, _LETTERS.get(view.side, "letters"))))
     if view.seconds_left is not None:
         rows.append(("Left", human_time(view.seconds_left)))
     if view.last_file:
@@ -129,6 +122,11 @@ def facts(view: View) -> list[tuple[str, str]]:
         shown = view.stages[-_SHOWN_STAGES:]
         rows.append(("Stages", ", ".join(f"{name} {human_time(seconds)}" for name, seconds in shown)))
     return rows + [("Problem", problem) for problem in view.problems]
+
+
+def _rates(rates: Rates, letters: str) -> str:
+    sequences, read, tokens = (_rate(number) for number in (rates.sequences, rates.letters, rates.tokens))
+    return f"{sequences} sequences/s, {read} {letters}/s, {tokens} tokens/s"
 
 
 def _rate(number: float) -> str:
