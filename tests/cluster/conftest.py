@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,13 @@ def head() -> Iterator[Any]:
     """A cluster whose first node, which this process is connected to, does no work."""
     from ray.cluster_utils import Cluster
 
-    with pytest.MonkeyPatch.context() as patch:
+    # A short path, as sockets need it.
+    folder = tempfile.TemporaryDirectory(prefix="nucpro-", dir="/tmp", ignore_cleanup_errors=True)
+    with pytest.MonkeyPatch.context() as patch, folder as temporary:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         cluster = Cluster()
-        cluster.add_node(num_cpus=0, include_dashboard=False)
+        cluster.add_node(num_cpus=0, include_dashboard=False, temp_dir=temporary)
         ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
         yield cluster
         ray.shutdown()
