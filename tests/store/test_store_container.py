@@ -334,7 +334,9 @@ def test_an_archive_that_was_streamed_is_read(tmp_path: Path) -> None:
     assert store.read_vectors(path, Side.PROTEIN).vectors.shape == (1, 12)
     # The sizes that such headers leave out must not be wrong ones.
     damaged = bytes(stream.content).replace(b"\0" * 12, b"\1" + b"\0" * 11, 1)
-    with pytest.raises(StoreError, match=r"local header of 'archive/data\.pkl' claims 0 bytes, the directory"):
+    with pytest.raises(
+        StoreError, match=r"local header of 'archive/data\.pkl' claims 0 bytes, the directory"
+    ):
         store.read_vectors(put(tmp_path / "a.pt", damaged), Side.PROTEIN)
 
 
