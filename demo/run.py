@@ -13,6 +13,7 @@ from pathlib import Path
 
 import dna_stand_ins
 import stand_ins
+from held_out import write_held_out
 from nucpro.fasta import read
 from nucpro.layout import DataFolder, FilePair
 from training import train_demo
@@ -54,7 +55,12 @@ def main() -> int:
     say(
         "5. A classifier of these vectors, measured on genomes that it never saw: too few for more than a show"
     )
-    train_demo(data, nucpro)
+    classifier = train_demo(data, nucpro)
+    say("6. Scores of genomes that gave no row to any file: they show how it is used, not what it is worth")
+    contigs = TARGET / "held_out.fna"
+    write_held_out(data, split_files(data), contigs)
+    encoders = ["--protein-model", str(protein_model), "--dna-model", str(dna_model), "--device", "cpu"]
+    nucpro("predict", str(contigs), "--model", str(classifier), *encoders, "--plot")
     say(f"Results (of UNTRAINED models): {data / 'data_merge'}")
     return 0
 

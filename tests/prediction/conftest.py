@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from predictions import Contig, card_of, read_contigs, save_classifier, write_contigs
+from predictions import GENOMES, Contig, card_of, read_contigs, save_classifier, write_contigs
 
 from nucpro.classifier.model import ModelCard
-
-GENOMES = Path(__file__).resolve().parents[2] / "demo" / "genomes"
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from nucpro.layout import DNA_WIDTH, Side
 from nucpro.options import Options
 
 SEED = 11
+GENOMES = Path(__file__).resolve().parents[2] / "demo" / "genomes"
 
 
 @dataclass(frozen=True)

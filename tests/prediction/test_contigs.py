@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from predictions import Contig, write_contigs
+from predictions import GENOMES, Contig, write_contigs
 
+from folders import pairs_of
 from frame_reference import cut
+from held_out import write_held_out
 from nucpro.errors import FastaError
+from nucpro.fasta import read, stream
 from nucpro.prediction.contigs import inspect, units_of
 
 bases = st.text("ACGTN", max_size=60).map(str.encode)
@@ -104,3 +107,14 @@ def test_files_that_cannot_be_read(tmp_path: Path, content: bytes, message: str)
     path.write_bytes(content)
     with pytest.raises(FastaError, match=f"x.fa: {message}"):
         inspect(path, 300)
+
+
+def test_contigs_of_the_demo_are_of_genomes_without_a_row(data: Path, tmp_path: Path) -> None:
+    pairs = pairs_of(data)
+    (merged,) = [pair for pair in pairs if pair.merged.exists()]
+    used = {name.rpartition("_chunk_")[0] for name in read(merged.nucleotide_fasta).ids}
+    names = write_held_out(GENOMES, pairs, tmp_path / "held_out.fna")
+    every = {name for path in GENOMES.glob("*.fna.gz") for name, _ in stream(path)}
+    assert used
+    assert set(names) == every - used
+    assert read(tmp_path / "held_out.fna").ids == names

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from Bio.Seq import Seq
 from hypothesis import given
 from hypothesis import strategies as st
-from predictions import read_contigs
+from predictions import GENOMES, read_contigs
 
 from frame_reference import cut, frames
 from nucpro.prediction.contigs import Unit, units_of
 from nucpro.prediction.frames import UnitFrames, frames_of
 
 AMBIGUOUS = "ACGTURYSWKMBDHVN"
-GENOMES = Path(__file__).resolve().parents[2] / "demo" / "genomes"
 
 
 def only_unit(records: list[tuple[str, str]], size: int) -> Unit:
