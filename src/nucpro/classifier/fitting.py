@@ -23,15 +23,13 @@ from nucpro.classifier.model import Classifier
 from nucpro.classifier.options import TrainingOptions
 from nucpro.classifier.splits import Split
 from nucpro.classifier.state import TrainingState, read_state, write_state
-from nucpro.classifier.steps import PlainSteps, Steps, batch_ends
+from nucpro.classifier.steps import MOST_FUSED_ROWS, PlainSteps, Steps, batch_ends
 from nucpro.errors import NucproError, UsageError
 from nucpro.models.kernels import triton_obstacle
 
 __all__ = ["Epoch", "Fitted", "Fitter", "fit_key", "steps_for"]
 
 logger = logging.getLogger(__name__)
-
-_FUSED_ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -103,8 +101,10 @@ def steps_for(classifier: Classifier, options: TrainingOptions, device: torch.de
 def _obstacle(batch_size: int, device: torch.device) -> str | None:
     if device.type != "cuda" or torch.version.hip is not None:
         return f"{device} is not an NVIDIA GPU"
-    if batch_size > _FUSED_ROWS:
-        return f"batches of {batch_size} keep the device busy without them; they take at most {_FUSED_ROWS}"
+    if batch_size > MOST_FUSED_ROWS:
+        return (
+            f"batches of {batch_size} keep the device busy without them; they take at most {MOST_FUSED_ROWS}"
+        )
     return triton_obstacle()
 
 

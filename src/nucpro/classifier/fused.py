@@ -45,7 +45,7 @@ class FusedSteps:
     classifier : Classifier
         On a CUDA device (or on the CPU, in Triton's interpreter); changed in place, also its running statistics.
     batch_size : int
-        Rows of a step, at most :data:`nucpro.classifier.kernels.MOST_ROWS`.
+        Rows of a step, at most :data:`nucpro.classifier.steps.MOST_FUSED_ROWS`.
     momentum : float
         Of the descent.
     """

@@ -22,7 +22,6 @@ import triton.language as tl
 
 __all__ = [
     "HIDDEN_BLOCK",
-    "MOST_ROWS",
     "MOST_SUMS",
     "Position",
     "State",
@@ -32,8 +31,6 @@ __all__ = [
     "output_layer",
 ]
 
-MOST_ROWS = 128
-"""Largest batch: all its rows of some hidden columns must fit into one program."""
 HIDDEN_BLOCK = 16
 """Hidden columns of a program between the products."""
 MOST_SUMS = 8

@@ -15,8 +15,10 @@ from torch.nn import functional as F
 
 from nucpro.classifier.model import Classifier
 
-__all__ = ["Block", "Momentum", "PlainSteps", "Steps", "batch_ends"]
+__all__ = ["MOST_FUSED_ROWS", "Block", "Momentum", "PlainSteps", "Steps", "batch_ends"]
 
+MOST_FUSED_ROWS = 128
+"""Largest batch of :mod:`nucpro.classifier.fused`: all rows of some hidden columns must fit into one program."""
 Momentum = Mapping[str, torch.Tensor]
 """Running sum of gradients of each parameter, by its name."""
 
