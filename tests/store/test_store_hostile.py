@@ -126,6 +126,14 @@ PICKLES = {
         wanted(b"\x95" + struct.pack("<Q", 2**60)),
         "a frame claims 1152921504606846976 bytes",
     ),
+    "frame that is a little too long": (
+        wanted(b"\x95" + struct.pack("<Q", 50)),
+        "a frame claims 50 bytes where 2 are left",
+    ),
+    "append to a name": (
+        wanted(b"ccollections\nOrderedDict\nNa"),
+        "it appends to a collections.OrderedDict",
+    ),
     "buffer from elsewhere": (wanted(b"\x97"), "opcode NEXT_BUFFER (0x97)"),
     "memo entry far away": (wanted(b"Nr\xff\xff\xff\x7f"), "memo entry 2147483647 comes after entry -1"),
     "memo entry that is not there": (wanted(b"h\x07"), "it asks for memo entry 7 of 0"),

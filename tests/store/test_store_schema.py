@@ -68,6 +68,11 @@ REFUSED: list[tuple[object, Kind | None, str]] = [
         "protein",
         "has the keys 'a', 'b', 'c', 'd', 'e' and 2 more, expected 'data' and 'proteins'",
     ),
+    (
+        dict.fromkeys("abcde", 0),
+        "protein",
+        "has the keys 'a', 'b', 'c', 'd', 'e', expected 'data' and 'proteins'",
+    ),
     ({"x" * 101: 0}, "dna", f"has the keys '{'x' * 100}', expected 'data' and 'nucleotide'"),
     (protein("ab"), "protein", "its ids are a str of length 2, expected a list with one str a record"),
     (protein([]), "protein", "its ids are a list of length 0, expected a list with one str a record"),
