@@ -129,7 +129,7 @@ def test_damage_shows_and_the_rest_is_still_drawn(
     merged[0].write_bytes(b"damaged")
     merged[1].unlink()
     text = _again(data)
-    assert "4 of 6 files are validated." in text
+    assert "4 of 6 files are validated; nucpro extract makes and validates the rest." in text
     assert "Not in the sample" in text
     assert "(16 sequences of 4 files" in capsys.readouterr().out
 
@@ -144,7 +144,7 @@ def test_an_empty_folder_still_has_a_page(tmp_path: Path) -> None:
 
 def test_a_folder_before_its_first_run_has_a_page(data: Path) -> None:
     text = _again(data)
-    assert "0 of 6 files are validated." in text
+    assert "0 of 6 files are validated; " in text
     assert "12 viral and 12 host sequences" in text
 
 
