@@ -18,7 +18,7 @@ from nucpro.discovery import numbers_in
 from nucpro.errors import DataError
 from nucpro.fasta import ALPHABETS, difference, read, require_usable, split
 from nucpro.layout import TEMPORARY_MARK, Side, Source
-from nucpro.store import sync_folder
+from nucpro.store import cannot_write, sync_folder
 
 __all__ = ["remove_unfinished", "split_source"]
 
@@ -74,14 +74,21 @@ def _side(fasta: Path, folder: Path, sequences_per_file: int, made: list[Path]) 
         return
     temporary = folder.with_name(f".{folder.name}{TEMPORARY_MARK}{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
     try:
-        split(fasta, temporary, sequences_per_file)
-        _sync(temporary)
+        _write_parts(fasta, temporary, sequences_per_file, folder)
         yield temporary
     finally:
         if folder not in made:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_parts(fasta: Path, temporary: Path, sequences_per_file: int, folder: Path) -> None:
+    try:
+        temporary.mkdir()
+        split(fasta, temporary, sequences_per_file)
+        _sync(temporary)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
 
 
 def _sync(folder: Path) -> None:

@@ -22,7 +22,7 @@ from nucpro.dataset.paths import GenomePair
 from nucpro.dataset.proteins import Absence, Proteins, ProteinStore
 from nucpro.dataset.reports import Counts, SourceReport
 from nucpro.errors import DataError, FastaError, StoreError
-from nucpro.store import AtomicFile, replace_file
+from nucpro.store import AtomicFile, cannot_write, replace_file
 from nucpro.text import is_plain
 
 __all__ = ["Conversion", "convert"]
@@ -68,11 +68,15 @@ def convert(conversion: Conversion) -> SourceReport:
         return _report(pair, made=False, counts=Counts(**earlier.counts), examples=earlier.examples)
     _require_unsplit(pair)
     report = _report(pair, made=True, counts=Counts(), examples={})
-    # The data folder has room for large files; the system's temporary folder may lie in memory.
-    with TemporaryFile(dir=pair.fasta.parent) as file:
-        proteins = ProteinStore(file)
-        _load(pair.genbank, proteins, report)
-        _write_source(pair, options, inputs, proteins, report)
+    try:
+        # The data folder has room for large files; the system's temporary folder may lie in memory.
+        with TemporaryFile(dir=pair.fasta.parent) as file:
+            proteins = ProteinStore(file)
+            _load(pair.genbank, proteins, report)
+            _write_source(pair, options, inputs, proteins, report)
+    except OSError as error:
+        # Bytes that are still on their way fail wherever they are forced out, even where the file is read.
+        raise cannot_write(pair.source.nucleotide_fasta, error) from error
     return report
 
 
