@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from nucpro.checkpoint import Checkpoint, Stamp
+from nucpro.errors import StoreError
 from nucpro.layout import DataFolder, Side
 from nucpro.recipe import Recipe
 
@@ -281,3 +282,24 @@ def test_a_damaged_checkpoint_is_told(
     expected = [f"{folder.checkpoint} {what}; all files are checked by their contents"] if what else []
     assert caplog.messages == expected
     assert checkpoint.completed == ([] if what else ["a.pt"])
+
+
+def test_an_error_is_shown_before_that_of_the_checkpoint(
+    folder: DataFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stopped_by(error: Exception | None) -> None:
+        with Checkpoint(folder) as checkpoint:
+            checkpoint.complete(folder.root / "a.pt")
+            folder.checkpoint.mkdir()  # nothing can be renamed to its name
+            if error is not None:
+                raise error
+
+    with pytest.raises(KeyError, match="first"):
+        stopped_by(KeyError("first"))
+    (message,) = caplog.messages
+    assert message.startswith(f"{folder.checkpoint}: cannot be written: Is a directory; ")
+    folder.checkpoint.rmdir()
+    folder.journal.rename(folder.root / "kept")
+    with pytest.raises(StoreError, match="cannot be written: Is a directory"):
+        stopped_by(None)
+    assert folder.journal.read_bytes() == (folder.root / "kept").read_bytes()
