@@ -7,7 +7,7 @@ import logging
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -92,6 +92,11 @@ class _Lines(logging.Handler):
 class _LogFile(logging.FileHandler):
     """The log file; when it cannot be written any more, that is said once, and the run goes on without it."""
 
+    def close(self) -> None:
+        # Closing writes what is still waiting, which fails again on a full disk.
+        with suppress(OSError):
+            super().close()
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name that logging calls
         if self.level != _NOTHING:
             self.setLevel(_NOTHING)
@@ -168,6 +173,7 @@ def exit_code_of(error: BaseException) -> int:
         1 data or validation error, 2 usage, 3 pre-flight, 130 and 143 interrupted.
     """
     logger = logging.getLogger("nucpro")
+    error = _first_told(error)
     if isinstance(error, KeyboardInterrupt | Terminated):
         logger.warning(_INTERRUPTED)
         return 128 + (signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM)
@@ -179,3 +185,11 @@ def exit_code_of(error: BaseException) -> int:
         return 1
     logger.error("Unexpected error, please report it: %s", error, exc_info=error)
     return 1
+
+
+def _first_told(error: BaseException) -> BaseException:
+    """Find the error in words of our own, where closing files failed once more after it."""
+    before: BaseException | None = error
+    while isinstance(before, OSError):
+        before = before.__context__
+    return before if isinstance(before, NucproError) else error
