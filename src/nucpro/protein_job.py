@@ -95,7 +95,7 @@ class ProteinJob(Job):
             fresh = [self._remember_verdict(found) for found in self.workers.map(_validated, tasks)]
             verdicts = [*filter(None, known.values()), *fresh]
             problems = self._problems_of(verdicts, width)
-        if self.options.report:
+        if self.options.report and (self._changed_something or problems or not self.folder.report.is_dir()):
             self._report_at_end(problems)
         self._conclude(verdicts, problems)
         return verdicts
@@ -168,6 +168,10 @@ class ProteinJob(Job):
         """Protein and merged files that belong to no selected pair."""
         selected = {pair.protein_vectors for pair in self.pairs} | {pair.merged for pair in self.pairs}
         return outside_outputs(self.folder, [state.source for state in self.census.sources], selected)
+
+    @property
+    def _changed_something(self) -> bool:
+        return bool(self.statistics.files or self.statistics.merged)
 
     def _report_at_end(self, problems: Sequence[str]) -> None:
         """Write the report of this run; the data are what they are without it, so nothing here fails the run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -151,3 +152,17 @@ def test_a_folder_before_its_first_run_has_a_page(data: Path) -> None:
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path / "nowhere")]) == 3
     assert "no such folder" in capsys.readouterr().err
+
+
+def test_a_run_with_nothing_to_do_keeps_the_report_of_the_last_one(
+    finished: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = copied(finished, tmp_path / "data")
+    page = DataFolder(data).report / "report.html"
+    before = page.stat().st_mtime_ns
+    assert main(["extract", *with_report(data, model)]) == 0
+    assert page.stat().st_mtime_ns == before
+    assert "Report: " not in capsys.readouterr().out
+    shutil.rmtree(page.parent)
+    assert main(["extract", *with_report(data, model)]) == 0
+    assert page.is_file()

@@ -397,3 +397,27 @@ def test_the_example_in_the_documentation_runs(tmp_path: Path) -> None:
 def test_the_public_functions() -> None:
     assert sorted(store.__all__) == store.__all__
     assert all(hasattr(store, name) for name in store.__all__)
+
+
+def test_reads_a_few_rows_of_a_merged_file(tmp_path: Path) -> None:
+    vectors, asked = matrix(50, 7), []
+    store.write_merged(tmp_path / "ours.pt", ids_of(50), vectors, META, 1)
+    column_by_column = torch.from_numpy(vectors).t().contiguous().t()
+    torch.save({"ids": ids_of(50), "data": column_by_column, "labels": [1]}, tmp_path / "theirs.pt")
+    for name in ("ours.pt", "theirs.pt"):
+        read = store.read_merged_rows(tmp_path / name, lambda count: asked.append(count) or [49, 0, 7])
+        assert read.ids == [ids_of(50)[row] for row in (49, 0, 7)]
+        assert read.vectors.tobytes() == vectors[[49, 0, 7]].tobytes()
+        assert read.label == 1
+    assert asked == [50, 50]
+
+
+def test_reading_rows_of_a_damaged_or_other_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    store.write_vectors(path, ids_of(3), matrix(3, 4), None, Side.PROTEIN)
+    with pytest.raises(StoreError, match=r"a\.pt"):
+        store.read_merged_rows(path, lambda _: [0])
+    store.write_merged(path, ids_of(3), matrix(3, 4), None, 0)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(StoreError, match=r"a\.pt"):
+        store.read_merged_rows(path, lambda _: [0])

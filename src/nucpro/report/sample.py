@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from nucpro.errors import NucproError
 from nucpro.fasta import read
 from nucpro.layout import CATEGORIES, SEED, FilePair, Side
-from nucpro.store import read_merged, read_meta
+from nucpro.store import read_merged_rows, read_meta
 from nucpro.workers import Workers
 
 __all__ = ["MOST_FILES", "Sample", "draw_rows", "read_sample", "shares"]
@@ -26,7 +26,7 @@ __all__ = ["MOST_FILES", "Sample", "draw_rows", "read_sample", "shares"]
 MOST_FILES = 400
 """Files that are read at most, so that a folder of 100,000 files takes no longer than one of a few hundred."""
 
-_ASKED = 40
+_ASKED = 8
 """Files whose ``meta`` is read; finding it in a file of 10,000 rows takes longer than reading the rows."""
 
 
@@ -168,12 +168,15 @@ def _read(task: tuple[int, FilePair, int, bool]) -> _Part:
     number, pair, rows, asks_meta = task
     part = _Part(number, pair)
     try:
-        merged = read_merged(pair.merged)
+        generator = random.Random(f"{SEED} {pair.key}")
+        merged = read_merged_rows(
+            pair.merged, lambda count: sorted(generator.sample(range(count), min(rows, count)))
+        )
         if merged.label != pair.label:
             raise NucproError(f"{pair.merged}: label {merged.label}, expected {pair.label}")
-        count = min(rows, len(merged.ids))
-        drawn = sorted(random.Random(f"{SEED} {pair.key}").sample(range(len(merged.ids)), count))
-        part.ids, part.vectors = [merged.ids[row] for row in drawn], merged.vectors[drawn]
+        if not np.isfinite(merged.vectors).all():
+            raise NucproError(f"{pair.merged}: holds NaN or infinite values; nucpro validate names them")
+        part.ids, part.vectors = merged.ids, merged.vectors
         for side in Side:
             records = read(pair.fasta(side))
             length_of = dict(zip(records.ids, map(len, records.sequences), strict=True))

@@ -18,10 +18,12 @@ from nucpro.store.atomic import (
 )
 from nucpro.store.files import (
     MergedFile,
+    MergedRows,
     Summary,
     VectorFile,
     check_directory,
     read_merged,
+    read_merged_rows,
     read_meta,
     read_vectors,
     write_merged,
@@ -31,6 +33,7 @@ from nucpro.store.files import (
 __all__ = [
     "AtomicFile",
     "MergedFile",
+    "MergedRows",
     "Summary",
     "VectorFile",
     "Written",
@@ -38,6 +41,7 @@ __all__ = [
     "check_directory",
     "make_folder",
     "read_merged",
+    "read_merged_rows",
     "read_meta",
     "read_vectors",
     "remove_temporaries",

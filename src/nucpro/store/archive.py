@@ -140,6 +140,25 @@ class Archive:
             self._fail(f"member {name!r} is damaged: CRC-32 {crc:08x}, its directory says {member.crc:08x}")
         return data
 
+    def piece(self, name: str, offset: int, length: int) -> memoryview:
+        """Some bytes of one member, which its CRC-32 cannot be checked by.
+
+        Parameters
+        ----------
+        name : str
+            As in :meth:`read`.
+        offset, length : int
+            Which bytes; they lie inside the member.
+
+        Raises
+        ------
+        StoreError
+            The member's header does not agree with the directory.
+        """
+        member = self._members[name]
+        assert 0 <= offset <= offset + length <= member.size
+        return self._fetch(self._start_of(member) + offset, length)
+
     def _start_of(self, member: _Member) -> int:
         """Offset of a member's bytes; its local header must say what the directory says."""
         length = _LOCAL.size + len(member.path)
