@@ -130,12 +130,14 @@ def test_files_of_the_original(result: Path) -> None:
         assert float(row["score1"]) + float(row["score2"]) == pytest.approx(1, abs=1e-9)
         assert row["Prediction"] == ("virus" if float(row["score2"]) >= 0.5 else "others")
     with (result / "prediction_results_highestscore.csv").open(newline="") as file:
-        highest = list(csv.DictReader(file))
+        highest = list(csv.DictReader(file, delimiter="\t"))
+    # What the original does with its own first file: ids without their frames, highest scores compared.
+    chunks = dict.fromkeys(row["Sequence_ID"][:-2] for row in rows)
+    assert [row["Modified_ID"] for row in highest] == list(chunks)
     for row in highest:
-        own = [r for r in rows if r["Sequence_ID"].startswith(f"{row['Sequence_ID']}_chunk_")]
+        own = [r for r in rows if r["Sequence_ID"][:-2] == row["Modified_ID"]]
         for_virus, against = (max(float(r[name]) for r in own) for name in ("score2", "score1"))
-        assert row["Prediction"] == ("virus" if for_virus > against else "others")
-        assert max(for_virus, against) in (float(row["score1"]), float(row["score2"]))
+        assert row["Is_Virus"] == str(for_virus >= against)
 
 
 def test_the_document_holds_what_the_tables_hold(result: Path) -> None:
@@ -254,7 +256,8 @@ def test_what_has_no_frame_is_undetermined_and_counted(
     assert "4 undetermined (no frame to score)" in shown
     assert "Warning: 12 frames were left out because most of their residues are unknown" in shown
     highest = (folder / "prediction_results_highestscore.csv").read_text().splitlines()
-    assert [line.partition(",")[0] for line in highest] == ["Sequence_ID", "protein"]
+    assert highest[0] == "Modified_ID\tIs_Virus"
+    assert {line.partition("_chunk_")[0] for line in highest[1:]} == {"protein"}
     assert [path.name for path in (folder / "plots").iterdir()] == ["sequence_5.png"]
 
 

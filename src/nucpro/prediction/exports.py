@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from io import StringIO
 from typing import Any
 
@@ -18,16 +18,17 @@ from nucpro.store import AtomicFile, replace_file
 
 __all__ = ["write_document", "write_original"]
 
-_COLUMNS = ("Sequence_ID", "Prediction", "score1", "score2")
+_FRAME_COLUMNS = ("Sequence_ID", "Prediction", "score1", "score2")
+_CHUNK_COLUMNS = ("Modified_ID", "Is_Virus")
 _VIRUS, _OTHERS = "virus", "others"
 
 
 def write_original(folder: OutputFolder) -> None:
-    """Write ``prediction_results.txt`` and ``prediction_results_highestscore.csv``.
+    """Write ``prediction_results.txt`` and ``prediction_results_highestscore.csv``, both tab-separated.
 
-    The first has a line a frame (its id as in the training data), tab-separated. The second has a line a
-    record in which a frame was scored, comma-separated: the scores of its most decided frame, which is the
-    original's verdict on a sequence. ``score1`` is the probability of the others, ``score2`` that of a virus.
+    The first has a line a frame (its id as in the training data): ``score1`` is the probability of the others,
+    ``score2`` that of a virus. The second has a line a chunk in which a frame was scored: it is viral where
+    the highest score for a virus is not below the highest against.
 
     Raises
     ------
@@ -36,29 +37,25 @@ def write_original(folder: OutputFolder) -> None:
     StoreError
         A file cannot be written.
     """
-    with replace_file(folder.original_frames) as frames, replace_file(folder.original_sequences) as highest:
-        _write_rows(frames, "\t", [_COLUMNS])
-        _write_rows(highest, ",", [_COLUMNS])
+    with replace_file(folder.original_frames) as frames, replace_file(folder.original_chunks) as chunks:
+        _write_rows(frames, [_FRAME_COLUMNS])
+        _write_rows(chunks, [_CHUNK_COLUMNS])
         for row in read_tables(folder):
-            record = row.values["record"]
-            _write_rows(frames, "\t", _frame_rows(record, row))
-            if row.values["highest_score"]:
-                _write_rows(highest, ",", [_original_row(record, float(row.values["highest_score"]))])
+            for chunk in row.chunks:
+                name = f"{row.values['record']}_chunk_{chunk.number}"
+                _write_rows(frames, [_frame_row(name, frame) for frame in chunk.frames])
+                if scores := [frame.score for frame in chunk.frames]:
+                    _write_rows(chunks, [(name, str(max(scores) >= 1 - min(scores)))])
 
 
-def _frame_rows(record: str, row: SequenceRow) -> Iterator[tuple[str, ...]]:
-    for chunk in row.chunks:
-        for frame in chunk.frames:
-            yield _original_row(f"{record}_chunk_{frame.chunk}{frame.frame}", frame.score)
+def _frame_row(chunk: str, frame: FrameScore) -> tuple[str, ...]:
+    verdict = _VIRUS if frame.score >= 0.5 else _OTHERS
+    return (f"{chunk}{frame.frame}", verdict, shown_score(1 - frame.score), shown_score(frame.score))
 
 
-def _original_row(name: str, score: float) -> tuple[str, ...]:
-    return (name, _VIRUS if score >= 0.5 else _OTHERS, shown_score(1 - score), shown_score(score))
-
-
-def _write_rows(file: AtomicFile, delimiter: str, rows: Any) -> None:
+def _write_rows(file: AtomicFile, rows: Iterable[tuple[str, ...]]) -> None:
     text = StringIO()
-    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rows)
+    csv.writer(text, delimiter="\t", lineterminator="\n").writerows(rows)
     file.write(text.getvalue().encode())
 
 

@@ -78,8 +78,8 @@ class OutputFolder:
         return self.root / "prediction_results.txt"
 
     @property
-    def original_sequences(self) -> Path:
-        """Verdicts on sequences under the name that VirNucPro gives them."""
+    def original_chunks(self) -> Path:
+        """Verdicts on chunks under the name that VirNucPro gives them."""
         return self.root / "prediction_results_highestscore.csv"
 
     @property
@@ -112,5 +112,5 @@ class OutputFolder:
 
     def results(self) -> Iterator[Path]:
         """Files of a result that are there, whatever made them; the pictures' folder among them."""
-        files = (self.record, *self.tables, self.document, self.original_frames, self.original_sequences)
+        files = (self.record, *self.tables, self.document, self.original_frames, self.original_chunks)
         return (path for path in (*files, self.plots) if path.exists())

@@ -303,7 +303,7 @@ class _Run:
             written.append(self._folder.document)
         if self._options.original_names:
             write_original(self._folder)
-            written += [self._folder.original_frames, self._folder.original_sequences]
+            written += [self._folder.original_frames, self._folder.original_chunks]
         if self._options.plots:
             written += write_plots(self._folder, self._options.plots)
         return tuple(written)

@@ -6,7 +6,7 @@ be recomputed from each other. The rules, in one place:
 - a **chunk** has the score of its most decided frame, the one whose score is farthest from 0.5 (of equal ones
   the first). This is the original's rule: it compares the highest score for a virus with the highest against;
 - a **sequence** has the mean score of its chunks, so that one frame cannot decide a chromosome. The most
-  decided frame of all is named beside it: that is what the original takes for its verdict on a sequence;
+  decided frame of all is named beside it (the original gives no verdict on whole sequences);
 - a score of 0.5 or more says viral. Without a single frame that can be scored the verdict is undetermined.
 """
 
