@@ -34,11 +34,20 @@ def with_table(text: str, section: str) -> str:
 
 def speed_section(results: Path) -> str:
     """Introduction and table, as Markdown."""
-    encoder, job, dna, cpu = (
+    encoder, job, two, dna, training, prediction, cpu = (
         json.loads((results / f"{name}.json").read_text())
-        for name in ("gpu_extract_h100", "end_to_end_h100", "gpu_dna_h100", "cpu_extract")
+        for name in (
+            "gpu_extract_h100",
+            "end_to_end_h100",
+            "ray_two_gpus_h100",
+            "gpu_dna_h100",
+            "train_h100",
+            "predict_h100",
+            "cpu_extract",
+        )
     )
-    rows = [*encoder_rows(encoder), *job_rows(job), *dna_rows(dna), *cpu_rows(cpu)]
+    rows = [*encoder_rows(encoder), *job_rows(job), *two_gpu_rows(two), *dna_rows(dna)]
+    rows += [*training_rows(training), *prediction_rows(prediction), *cpu_rows(cpu)]
     table = ["| what | speed | beside |", "|---|---|---|"]
     table += [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([*introduction(encoder["hardware"], job["machine"], cpu), "", *table]) + "\n"
@@ -101,6 +110,39 @@ def dna_rows(result: dict) -> list[tuple[str, str, str]]:
             f"{found['sequences_per_s']:,.0f} sequences/s",
             f"{found['times the loop as the product computes']:.0f} times one sequence a call, "
             f"{found['times the loop as published, float32']:.0f} times the same as published (fp32)",
+        )
+    ]
+
+
+def two_gpu_rows(result: dict) -> list[tuple[str, str, str]]:
+    run = result["runs"]["ray_2"]
+    return [
+        (
+            "the same on two GPUs (`--engine ray`)",
+            f"{result['sequences_per_file'] / run['seconds_a_file_after_the_first']:,.0f} sequences/s",
+            f"{result['times_the_rate_of_one_gpu']['than_local']:.2f} times one GPU; equal bytes",
+        )
+    ]
+
+
+def training_rows(result: dict) -> list[tuple[str, str, str]]:
+    ours, peer = (result[name]["rows_per_s"] for name in ("ours", "peer_waiting_for_each_loss"))
+    return [
+        (
+            "`nucpro train`, batches of 32",
+            f"{ours:,.0f} rows/s",
+            f"{ours / peer:.0f} times a loop over a DataLoader with 12 workers",
+        )
+    ]
+
+
+def prediction_rows(result: dict) -> list[tuple[str, str, str]]:
+    share = result["conclusions"]["share of the encoders' rate"]
+    return [
+        (
+            "`nucpro predict`",
+            f"{result['prediction']['frames_per_second']:,.0f} reading frames/s",
+            f"{share:.0%} of the rate of its two encoders alone",
         )
     ]
 
