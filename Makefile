@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 REAL_DATA ?=
 FUZZ_SECONDS ?= 600
 
-.PHONY: setup demo test faults fuzz mutants lint format clean
+.PHONY: setup demo docs test faults fuzz mutants lint format clean
 
 setup: $(READY)
 
@@ -17,6 +17,10 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/python demo/run.py
+
+# Warnings are errors; the pages are in build/site.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term $(if $(REAL_DATA),--real-data=$(REAL_DATA))
