@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -123,6 +125,18 @@ def test_extras_are_those_of_the_package(options: Options) -> None:
     assert "Extra all" not in extras
     assert extras["Extra export"].verdict is Verdict.FINE
     assert extras["Extra export"].text.startswith("pyarrow ")
+
+
+def test_a_source_tree_that_is_not_installed_has_no_known_extras(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    assert found(options)["Extras"].text.startswith(
+        "unknown: nucpro runs from a folder that is not installed"
+    )
 
 
 def test_doctor_and_version_are_asked_without_a_word_on_standard_error(

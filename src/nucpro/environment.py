@@ -22,10 +22,8 @@ from nucpro import __version__, lock
 from nucpro.encoders import device_problems
 from nucpro.errors import ModelError, NucproError
 from nucpro.layout import DataFolder, Side
-from nucpro.models.config import Esm2Config
+from nucpro.models.architectures import architecture_of
 from nucpro.models.device import choose_device, choose_precision
-from nucpro.models.kernels import Shape, obstacle
-from nucpro.models.mosaic_bert import MosaicBertConfig
 from nucpro.models.weights import ModelFiles, available, locate
 from nucpro.options import Options
 from nucpro.preflight import writing_problems
@@ -33,7 +31,7 @@ from nucpro.preflight import writing_problems
 __all__ = ["Finding", "Verdict", "examine", "versions"]
 
 _LABELS = {Side.PROTEIN: "Protein", Side.DNA: "DNA"}
-_GROUPS = {"all", "dev"}
+_GROUPS = {"all", "dev", "docs"}
 """Extras that gather others, or are for those who work on the package."""
 _FEW_CORES = 4
 _LITTLE_MEMORY = 8e9
@@ -168,15 +166,12 @@ def _kernels(options: Options, side: Side, files: ModelFiles) -> Iterator[Findin
         return
     device = choose_device(options.device)
     try:
-        config: Shape = (
-            MosaicBertConfig.from_dict(files.config)
-            if side is Side.DNA
-            else Esm2Config.from_dict(files.config, options.token_dropout)
-        )
+        architecture = architecture_of(files, side)
+        config = architecture.read_config(files.config, options.token_dropout)
     except NucproError as error:
         yield Finding(label, Verdict.PROBLEM, str(error))
         return
-    reason = obstacle(config, device, choose_precision(options.precision, device))
+    reason = architecture.kernel_obstacle(config, device, choose_precision(options.precision, device))
     if reason is None:
         yield Finding(label, Verdict.FINE, "run; they are built at the first start, which takes some seconds")
     else:
@@ -210,6 +205,10 @@ def _data(data_dir: Path | None) -> Iterator[Finding]:
 
 def _extras() -> Iterator[Finding]:
     """Extras of the package, by what its own metadata says that they need."""
+    if _version("nucpro") is None:
+        text = "unknown: nucpro runs from a folder that is not installed (pip install .)"
+        yield Finding("Extras", Verdict.NOTE, text)
+        return
     needed: dict[str, list[str]] = {}
     for line in metadata.requires("nucpro") or []:
         match = re.match(r"([A-Za-z0-9._-]+).*; extra == ['\"](\w+)['\"]", line)
