@@ -21,7 +21,7 @@ import torch
 
 from nucpro.errors import ExtractionError, UsageError
 from nucpro.models.packing import PooledSpan, mean_pool
-from nucpro.models.tokens import EncodedSequences
+from nucpro.models.tokens import EncodedSequences, Tokenizer
 
 __all__ = [
     "MAX_RESIDUES",
@@ -30,7 +30,6 @@ __all__ = [
     "FloatMatrix",
     "Pending",
     "Prepared",
-    "Tokenizer",
     "Vectors",
     "default_tokens_per_batch",
     "embed",
@@ -51,14 +50,6 @@ _GIB = 2**30
 _BATCHES_AHEAD = 2
 """Batches that a GPU has waiting beside the one it computes: it never idles, and the driver's own queue never
 fills. A full one would hold up every other thread that asks the driver for anything, as for finished vectors."""
-
-
-class Tokenizer(Protocol):
-    """What turns sequences into token ids."""
-
-    def encode(self, names: Sequence[str], sequences: Sequence[bytes], limit: int) -> EncodedSequences:
-        """Token ids of all sequences, cut after ``limit`` letters each."""
-        ...
 
 
 class Encoder(Protocol):

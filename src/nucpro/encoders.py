@@ -1,8 +1,8 @@
 """From options to vectors on disk: which model, what identifies it, and the unit of work, one FASTA file.
 
-Two models, one machinery: what differs between the protein and the DNA side is in the two functions that
-identify a model and in the two that load one. Identification reads the checkpoint's config and hashes
-its weights; loading comes after pre-flight.
+One machinery for all models: what differs between them is in their modules, which
+:mod:`nucpro.models.architectures` lists; what differs between the protein and the DNA side are width, letters and
+limit. Identification reads the checkpoint's config and hashes its weights; loading comes after pre-flight.
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from nucpro.embedding import Embedder, Encoder, FloatMatrix, Tokenizer, Vectors, prepare
+from nucpro.embedding import Embedder, FloatMatrix, Vectors, prepare
 from nucpro.errors import DimensionError, ExtractionError, UsageError
 from nucpro.fasta import ALPHABETS, LIMITS, Records, read, require_usable
 from nucpro.layout import DNA_WIDTH, PROTEIN_WIDTH, Side
-from nucpro.models.config import Esm2Config
+from nucpro.models.architectures import architecture_of
 from nucpro.models.device import PRECISIONS, choose_device, choose_precision
-from nucpro.models.esm2 import Esm2, load_esm2, load_tokenizer
+from nucpro.models.encoder import Architecture
+from nucpro.models.esm2 import ESM2, Esm2
 from nucpro.models.identity import WeightsIdentity, describe_model, describe_options
-from nucpro.models.mosaic_bert import MosaicBertConfig, load_dna_tokenizer, load_mosaic_bert
-from nucpro.models.packing import ALL_TOKENS, RESIDUES_ONLY
-from nucpro.models.tokens import ResidueTokenizer
+from nucpro.models.tokens import ResidueTokenizer, Tokenizer
 from nucpro.models.weights import ModelFiles, locate
 from nucpro.options import DEFAULT_MODELS, Options
 from nucpro.recipe import Recipe
@@ -201,37 +200,21 @@ def identify(options: Options, side: Side, files: ModelFiles | None = None) -> I
     """
     name, revision = options.model_of(side)
     files = files or locate(name, revision=revision)
-    found = _identify_dna(files, options) if side is Side.DNA else _identify_protein(files, options)
+    architecture = architecture_of(files, side)
+    config = architecture.read_config(files.config, options.token_dropout)
     # Other protein models may have other widths; the DNA columns of merged files are always 768.
-    if found.recipe.width != _WIDTHS[side] and (side is Side.DNA or name == DEFAULT_MODELS[side]):
-        raise DimensionError(f"{name}: hidden size in config.json", _WIDTHS[side], found.recipe.width)
-    return found
+    if config.width != _WIDTHS[side] and (side is Side.DNA or name == DEFAULT_MODELS[side]):
+        raise DimensionError(f"{name}: hidden size in config.json", _WIDTHS[side], config.width)
+    tokenizer = architecture.load_tokenizer(files)
+    made_by = describe_model(WeightsIdentity.of_files(files), config, tokenizer)
+    return Identified(files, tokenizer, _recipe(architecture, made_by, options.precision_name))
 
 
-def _identify_protein(files: ModelFiles, options: Options) -> Identified:
-    config = Esm2Config.from_dict(files.config, options.token_dropout)
-    tokenizer = load_tokenizer(files)
-    weights = WeightsIdentity.of_files(files)
-    return Identified(files, tokenizer, _protein_recipe(weights, config, tokenizer, options.precision_name))
-
-
-def _identify_dna(files: ModelFiles, options: Options) -> Identified:
-    config, tokenizer = MosaicBertConfig.from_dict(files.config), load_dna_tokenizer(files)
-    made_by = {
-        **describe_model(WeightsIdentity.of_files(files), config, tokenizer),
-        **describe_options(options.precision_name, ALL_TOKENS, LIMITS[Side.DNA]),
-    }
-    return Identified(files, tokenizer, Recipe(Side.DNA, made_by, config.width))
-
-
-def _protein_recipe(
-    weights: WeightsIdentity, config: Esm2Config, tokenizer: ResidueTokenizer, precision: str
-) -> Recipe:
-    made_by = {
-        **describe_model(weights, config, tokenizer),
-        **describe_options(precision, RESIDUES_ONLY, LIMITS[Side.PROTEIN]),
-    }
-    return Recipe(Side.PROTEIN, made_by, config.width)
+def _recipe(architecture: Architecture, model: dict[str, Any], precision: str) -> Recipe:
+    """Recipe of vectors that a model, described by plain values, makes in a precision."""
+    side = architecture.side
+    choices = describe_options(precision, architecture.encoder.pooled_span, LIMITS[side])
+    return Recipe(side, {**model, **choices}, model["width"])
 
 
 def device_problems(device: str) -> list[str]:
@@ -262,12 +245,9 @@ def load(identified: Identified, options: Options) -> FastaEncoder:
         device,
         made_by["precision"],
     )
-    model: Encoder
-    if identified.side is Side.DNA:
-        model = load_mosaic_bert(identified.files, device=device, dtype=dtype)
-    else:
-        logger.info("Token dropout rescaling is %s", "on" if made_by["token_dropout"] else "off")
-        model = load_esm2(identified.files, device=device, dtype=dtype, token_dropout=options.token_dropout)
+    architecture = architecture_of(identified.files, identified.side)
+    config = architecture.read_config(identified.files.config, options.token_dropout)
+    model = architecture.load(identified.files, device=device, dtype=dtype, config=config)
     # What is recorded in every file is the digest from before; it must be that of what was loaded.
     identified.files.require_unchanged()
     return FastaEncoder(Embedder(model, options.tokens_per_batch), identified.tokenizer, identified.recipe)
@@ -294,5 +274,5 @@ def of_huggingface(model: Any, tokenizer: Any) -> FastaEncoder:
         vocabulary = tokenizer.get_vocab()
         tokens = ResidueTokenizer(sorted(vocabulary, key=vocabulary.__getitem__), type(tokenizer).__name__)
     names = {dtype: name for name, dtype in PRECISIONS.items()}
-    recipe = _protein_recipe(WeightsIdentity.of_object(model), encoder.config, tokens, names[encoder.dtype])
-    return FastaEncoder(Embedder(encoder), tokens, recipe)
+    made_by = describe_model(WeightsIdentity.of_object(model), encoder.config, tokens)
+    return FastaEncoder(Embedder(encoder), tokens, _recipe(ESM2, made_by, names[encoder.dtype]))

@@ -54,6 +54,8 @@ def test_what_a_text_names_exists(root: Path, name: str) -> None:
 
 def test_contributors_read_the_name_of_every_part_of_an_encoder(root: Path) -> None:
     text = (root / "CONTRIBUTING.md").read_text()
-    embedding = (root / "src" / "nucpro" / "embedding.py").read_text()
-    for protocol in re.findall(r"`embedding\.(\w+)`", text):
-        assert f"class {protocol}(Protocol)" in embedding
+    parts = re.findall(r"`(encoder|tokens)\.(\w+)`", text)
+    assert len(parts) >= 5
+    for module, part in parts:
+        source = (root / "src" / "nucpro" / "models" / f"{module}.py").read_text()
+        assert re.search(rf"^class {part}\b", source, re.MULTILINE)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 from nucpro.errors import ModelError, UsageError
 from nucpro.models.config_fields import MOST_LAYERS, positive, refuse_other_values, size
 
-__all__ = ["AUTO", "TOKEN_DROPOUT_CHOICES", "Esm2Config"]
+__all__ = ["AUTO", "MODEL_TYPES", "TOKEN_DROPOUT_CHOICES", "Esm2Config"]
 
 AUTO = "auto"
 """The choice that follows the checkpoint."""
@@ -25,6 +25,8 @@ _TYPE_DEFAULTS: dict[str, dict[str, Any]] = {
     "esm": {"token_dropout": False, "position_embedding_type": "absolute"},
     "fast_esm": {"token_dropout": True, "position_embedding_type": "rotary"},
 }
+MODEL_TYPES = tuple(_TYPE_DEFAULTS)
+"""Values of ``model_type`` that stand for an ESM-2."""
 _REQUIRED: dict[str, Any] = {
     "position_embedding_type": "rotary",
     "hidden_act": "gelu",
@@ -151,9 +153,9 @@ class Esm2Config:
 
 def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     model_type = config.get("model_type")
-    if model_type not in _TYPE_DEFAULTS:
+    if model_type not in MODEL_TYPES:
         raise ModelError(
-            f"config.json: model_type is {model_type!r}; allowed are {' and '.join(_TYPE_DEFAULTS)}: "
+            f"config.json: model_type is {model_type!r}; allowed are {' and '.join(MODEL_TYPES)}: "
             "this is not an ESM-2 checkpoint"
         )
     given = {name: value for name, value in config.items() if value is not None}

@@ -11,7 +11,7 @@ r half of it, d model width, x and f other columns.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Self, cast
 
 import torch
@@ -19,14 +19,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from nucpro.errors import ModelError
-from nucpro.models.config import AUTO, Esm2Config
+from nucpro.layout import Side
+from nucpro.models.config import AUTO, MODEL_TYPES, Esm2Config
+from nucpro.models.encoder import Architecture, Forward, PackedEncoder
 from nucpro.models.kernels import obstacle
-from nucpro.models.loading import Checkpoint, build, empty_embedding
-from nucpro.models.packing import RESIDUES_ONLY, PooledSpan, Run, equal_runs
+from nucpro.models.loading import Checkpoint, build
+from nucpro.models.packing import RESIDUES_ONLY, Run, equal_runs
 from nucpro.models.tokens import ResidueTokenizer
 from nucpro.models.weights import ModelFiles
 
-__all__ = ["Esm2", "load_esm2", "load_tokenizer"]
+__all__ = ["ESM2", "Esm2", "load_esm2", "load_tokenizer"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ _FREQUENCIES = "rotary_embeddings.inv_freq"
 _LARGEST_ROUNDING = 1e-3
 
 
-class Esm2(nn.Module):
+class Esm2(PackedEncoder):
     """ESM-2 without its heads.
 
     Made by :func:`load_esm2` or :meth:`from_huggingface`; the constructor alone leaves weights undefined.
@@ -58,62 +60,22 @@ class Esm2(nn.Module):
     ----------
     config : Esm2Config
         Shape and options.
-
-    Attributes
-    ----------
-    fused : callable or None
-        The forward by kernels, chosen when weights are loaded; None where kernels cannot run.
     """
 
+    title = "ESM-2"
+    pooled_span = RESIDUES_ONLY
+    config: Esm2Config
+
     def __init__(self, config: Esm2Config) -> None:
-        super().__init__()
-        self.config = config
-        self.token_embeddings = empty_embedding(config.vocabulary_size, config.width)
+        super().__init__(config)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
         self.final_norm = nn.LayerNorm(config.width, eps=config.norm_epsilon)
         # Set when weights are loaded; float32 whatever the precision of the weights.
         self.register_buffer("inverse_frequencies", None, persistent=False)
         self.inverse_frequencies: torch.Tensor
-        self.fused: Callable[[torch.Tensor, Sequence[int]], torch.Tensor] | None = None
 
-    @property
-    def width(self) -> int:
-        """Columns of a hidden state."""
-        return self.config.width
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.token_embeddings.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Element type of weights and hidden states."""
-        return self.token_embeddings.weight.dtype
-
-    @property
-    def pooled_span(self) -> PooledSpan:
-        """Residues only: neither ``<cls>`` nor ``<eos>``."""
-        return RESIDUES_ONLY
-
-    def forward(self, tokens_t: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
-        """Encode packed sequences.
-
-        Parameters
-        ----------
-        tokens_t : torch.Tensor
-            Integer ids ``[T]``; each sequence with its ``<cls>`` and ``<eos>``, one after the other.
-        lengths : sequence of int
-            Tokens of each sequence, summing to T. Neighbours of equal length are attended to together, so
-            sorted lengths are fastest; the result does not depend on the order beyond rounding.
-
-        Returns
-        -------
-        torch.Tensor
-            Hidden states after the final layer norm, ``[T, width]``.
-        """
-        if self.fused is not None:
-            return self.fused(tokens_t, lengths)
+    def encode(self, tokens_t: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+        """Hidden states after the final layer norm, ``[T, width]``, without kernels."""
         runs = equal_runs(lengths)
         cosines, sines = rotary_tables(max(lengths), self.inverse_frequencies)
         hidden_td = self.token_embeddings(tokens_t)
@@ -166,12 +128,12 @@ class Esm2(nn.Module):
         model.inverse_frequencies = _rotary_frequencies(config, checkpoint).to(device)
         if config.token_dropout:
             model.token_embeddings.weight.mul_(_UNMASKED_SHARE)
-        model.fused = _fused_forward(model)
+        model.use_kernels(obstacle(config, device, dtype), lambda: _fused_forward(model))
         return model
 
 
 def load_esm2(
-    files: ModelFiles, *, device: torch.device, dtype: torch.dtype, token_dropout: str = AUTO
+    files: ModelFiles, *, device: torch.device, dtype: torch.dtype, config: Esm2Config | None = None
 ) -> Esm2:
     """Load an ESM-2 checkpoint.
 
@@ -183,8 +145,8 @@ def load_esm2(
         Where to compute.
     dtype : torch.dtype
         Element type of weights and activations.
-    token_dropout : {'auto', 'on', 'off'}
-        See :meth:`Esm2Config.from_dict`.
+    config : Esm2Config, optional
+        Shape and options, where they are known already.
 
     Returns
     -------
@@ -196,7 +158,8 @@ def load_esm2(
     ModelError
         If configuration or weights are damaged, incomplete, not explained in full, or not those of an ESM-2.
     """
-    config = Esm2Config.from_dict(files.config, token_dropout)
+    config = config or Esm2Config.from_dict(files.config)
+    logger.info("Token dropout rescaling is %s", "on" if config.token_dropout else "off")
     return Esm2._filled(config, Checkpoint(files.id, files.tensors(), _PREFIX), device, dtype)
 
 
@@ -226,6 +189,17 @@ def load_tokenizer(files: ModelFiles) -> ResidueTokenizer:
             f"{rows}; they must belong together: fetch the model again (nucpro fetch-models)"
         )
     return tokenizer
+
+
+ESM2 = Architecture(
+    side=Side.PROTEIN,
+    model_types=MODEL_TYPES,
+    encoder=Esm2,
+    read_config=Esm2Config.from_dict,
+    load_tokenizer=load_tokenizer,
+    load=load_esm2,
+)
+"""What others need to know of it."""
 
 
 class EncoderLayer(nn.Module):
@@ -313,17 +287,11 @@ def attend(
     return context_td
 
 
-def _fused_forward(model: Esm2) -> Callable[[torch.Tensor, Sequence[int]], torch.Tensor] | None:
-    """Forward by kernels where they can run; else None, with the reason in the log."""
-    reason = obstacle(model.config, model.device, model.dtype)
-    if reason is not None:
-        logger.info("ESM-2 on %s runs without kernels: %s", model.device, reason)
-        return None
+def _fused_forward(model: Esm2) -> Forward:
     # Triton, which these import, comes with CUDA builds of torch only.
     from nucpro.models.fused import FusedEsm2  # noqa: PLC0415
     from nucpro.models.kernels.product import Blocks  # noqa: PLC0415
 
-    logger.info("ESM-2 on %s runs with kernels", model.device)
     return FusedEsm2(model, Blocks.of_device(model.device))
 
 

@@ -9,25 +9,17 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import PurePath
-from typing import Any, Protocol
+from typing import Any, cast
 
 import torch
 from torch import nn
 
-from nucpro.models.config import Esm2Config
-from nucpro.models.mosaic_bert import MosaicBertConfig
+from nucpro.models.encoder import Config
 from nucpro.models.packing import PooledSpan
+from nucpro.models.tokens import Tokenizer
 from nucpro.models.weights import ModelFiles
 
-__all__ = ["Vocabulary", "WeightsIdentity", "describe_model", "describe_options"]
-
-
-class Vocabulary(Protocol):
-    """A tokenizer, as far as it decides which vectors are made."""
-
-    def digest(self) -> str:
-        """sha256 (hex) of everything that decides its ids."""
-        ...
+__all__ = ["WeightsIdentity", "describe_model", "describe_options"]
 
 
 @dataclass(frozen=True)
@@ -87,7 +79,7 @@ class WeightsIdentity:
 
 
 def describe_model(
-    weights: WeightsIdentity, config: Esm2Config | MosaicBertConfig, tokenizer: Vocabulary
+    weights: WeightsIdentity, config: Config, tokenizer: Tokenizer
 ) -> dict[str, str | int | float | None]:
     """Plain values that say which model makes the vectors.
 
@@ -95,9 +87,9 @@ def describe_model(
     ----------
     weights : WeightsIdentity
         Its weights.
-    config : Esm2Config or MosaicBertConfig
+    config : Config
         Its shape, and the options that it carries (token dropout).
-    tokenizer : Vocabulary
+    tokenizer : Tokenizer
         Its tokenizer.
 
     Returns
@@ -105,7 +97,7 @@ def describe_model(
     dict
         ``id``, ``revision``, ``weights_sha256``, the architecture's name and numbers, a digest of the vocabulary.
     """
-    numbers: dict[str, Any] = asdict(config)
+    numbers: dict[str, Any] = asdict(cast(Any, config))
     return {
         **asdict(weights),
         "architecture": config.architecture,

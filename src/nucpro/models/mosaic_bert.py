@@ -10,8 +10,7 @@ queries, c columns of the bias, h heads, k head width, d model width, x and f ot
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, cast
 
@@ -20,16 +19,24 @@ import torch.nn.functional as F
 from torch import nn
 
 from nucpro.errors import ModelError
+from nucpro.layout import Side
 from nucpro.models.config_fields import MOST_LAYERS, positive, refuse_other_values, size
 from nucpro.models.dna_tokens import DnaTokenizer
+from nucpro.models.encoder import Architecture, Forward, PackedEncoder
 from nucpro.models.kernels import obstacle
 from nucpro.models.loading import Checkpoint, build, empty_embedding
-from nucpro.models.packing import ALL_TOKENS, PooledSpan, Run, equal_runs
+from nucpro.models.packing import ALL_TOKENS, Run, equal_runs
 from nucpro.models.weights import ModelFiles
 
-__all__ = ["MosaicBert", "MosaicBertConfig", "alibi_slopes", "load_dna_tokenizer", "load_mosaic_bert"]
-
-logger = logging.getLogger(__name__)
+__all__ = [
+    "MOSAIC_BERT",
+    "MosaicBert",
+    "MosaicBertConfig",
+    "alibi_slopes",
+    "kernel_obstacle",
+    "load_dna_tokenizer",
+    "load_mosaic_bert",
+]
 
 _MODEL_TYPE = "bert"
 _REQUIRED = {"hidden_act": "gelu", "is_decoder": False, "add_cross_attention": False}
@@ -120,7 +127,7 @@ class MosaicBertConfig:
         )
 
 
-class MosaicBert(nn.Module):
+class MosaicBert(PackedEncoder):
     """MosaicBERT without its heads.
 
     Made by :func:`load_mosaic_bert`; the constructor alone leaves weights undefined.
@@ -129,63 +136,24 @@ class MosaicBert(nn.Module):
     ----------
     config : MosaicBertConfig
         Shape.
-
-    Attributes
-    ----------
-    fused : callable or None
-        The forward by kernels, chosen when weights are loaded; None where kernels cannot run.
     """
 
+    title = "DNABERT-S"
+    pooled_span = ALL_TOKENS
+    """All tokens, ``[CLS]`` and ``[SEP]`` included: what existing DNABERT-S files hold."""
+    config: MosaicBertConfig
+
     def __init__(self, config: MosaicBertConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.token_embeddings = empty_embedding(config.vocabulary_size, config.width)
+        super().__init__(config)
         self.token_type_embeddings = empty_embedding(config.token_types, config.width)
         self.embedding_norm = nn.LayerNorm(config.width, eps=config.norm_epsilon)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
         # Set when weights are loaded; float32 whatever the precision of the weights.
         self.register_buffer("slopes", None, persistent=False)
         self.slopes: torch.Tensor
-        self.fused: Callable[[torch.Tensor, Sequence[int]], torch.Tensor] | None = None
 
-    @property
-    def width(self) -> int:
-        """Columns of a hidden state."""
-        return self.config.width
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.token_embeddings.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Element type of weights and hidden states."""
-        return self.token_embeddings.weight.dtype
-
-    @property
-    def pooled_span(self) -> PooledSpan:
-        """All tokens, ``[CLS]`` and ``[SEP]`` included: what existing DNABERT-S files hold."""
-        return ALL_TOKENS
-
-    def forward(self, tokens_t: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
-        """Encode packed sequences.
-
-        Parameters
-        ----------
-        tokens_t : torch.Tensor
-            Integer ids ``[T]``; each sequence with its ``[CLS]`` and ``[SEP]``, one after the other.
-        lengths : sequence of int
-            Tokens of each sequence, summing to T. Neighbours of equal length are attended to together, so
-            sorted lengths are fastest; the result does not depend on the order beyond rounding.
-
-        Returns
-        -------
-        torch.Tensor
-            Hidden states after the last layer, ``[T, width]``.
-        """
-        if self.fused is not None:
-            return self.fused(tokens_t, lengths)
+    def encode(self, tokens_t: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+        """Hidden states after the last layer, ``[T, width]``, without kernels."""
         runs = equal_runs(lengths)
         bias_hrc = alibi_bias(self.slopes, max(lengths))
         hidden_td = self.embed(tokens_t)
@@ -199,7 +167,9 @@ class MosaicBert(nn.Module):
         return cast(torch.Tensor, self.embedding_norm(embedded_td))
 
 
-def load_mosaic_bert(files: ModelFiles, *, device: torch.device, dtype: torch.dtype) -> MosaicBert:
+def load_mosaic_bert(
+    files: ModelFiles, *, device: torch.device, dtype: torch.dtype, config: MosaicBertConfig | None = None
+) -> MosaicBert:
     """Load a DNABERT-S or DNABERT-2 checkpoint.
 
     Parameters
@@ -210,6 +180,8 @@ def load_mosaic_bert(files: ModelFiles, *, device: torch.device, dtype: torch.dt
         Where to compute.
     dtype : torch.dtype
         Element type of weights and activations.
+    config : MosaicBertConfig, optional
+        Shape, where it is known already.
 
     Returns
     -------
@@ -222,12 +194,12 @@ def load_mosaic_bert(files: ModelFiles, *, device: torch.device, dtype: torch.dt
         If configuration or weights are damaged, incomplete, not explained in full, or not those of a
         MosaicBERT.
     """
-    config = MosaicBertConfig.from_dict(files.config)
+    config = config or MosaicBertConfig.from_dict(files.config)
     checkpoint = Checkpoint(files.id, files.tensors(), _PREFIX)
     parts = _parts_of_parameters(config)
     model = build(lambda: MosaicBert(config), checkpoint, parts, _is_left_over, device=device, dtype=dtype)
     model.slopes = torch.tensor(alibi_slopes(config.heads), dtype=torch.float32, device=device)
-    model.fused = _fused_forward(model)
+    model.use_kernels(kernel_obstacle(config, device, dtype), lambda: _fused_forward(model))
     return model
 
 
@@ -258,6 +230,31 @@ def load_dna_tokenizer(files: ModelFiles) -> DnaTokenizer:
             f"{rows}; they must belong together: fetch the model again (nucpro fetch-models)"
         )
     return tokenizer
+
+
+def kernel_obstacle(config: MosaicBertConfig, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why kernels cannot run a MosaicBERT, None where they can; see :func:`nucpro.models.kernels.obstacle`."""
+    width = config.width // config.heads
+    if width < _NARROWEST_HEAD or width.bit_count() != 1:
+        return f"heads have {width} columns, not a power of two of at least {_NARROWEST_HEAD}"
+    return obstacle(config, device, dtype)
+
+
+def _read_config(config: Mapping[str, Any], _token_dropout: str) -> MosaicBertConfig:
+    """Configuration; no MosaicBERT was trained with dropped tokens."""
+    return MosaicBertConfig.from_dict(config)
+
+
+MOSAIC_BERT = Architecture(
+    side=Side.DNA,
+    model_types=(_MODEL_TYPE,),
+    encoder=MosaicBert,
+    read_config=_read_config,
+    load_tokenizer=load_dna_tokenizer,
+    load=load_mosaic_bert,
+    kernel_obstacle=kernel_obstacle,
+)
+"""What others need to know of it."""
 
 
 class EncoderLayer(nn.Module):
@@ -377,25 +374,11 @@ def attend(mixed_tx: torch.Tensor, runs: Sequence[Run], bias_hrc: torch.Tensor) 
     return context_td
 
 
-def _fused_forward(model: MosaicBert) -> Callable[[torch.Tensor, Sequence[int]], torch.Tensor] | None:
-    """Forward by kernels where they can run; else None, with the reason in the log."""
-    reason = kernel_obstacle(model.config, model.device, model.dtype)
-    if reason is not None:
-        logger.info("DNABERT-S on %s runs without kernels: %s", model.device, reason)
-        return None
+def _fused_forward(model: MosaicBert) -> Forward:
     # Triton, which this imports, comes with CUDA builds of torch only.
     from nucpro.models.mosaic_bert_fused import FusedMosaicBert  # noqa: PLC0415
 
-    logger.info("DNABERT-S on %s runs with kernels", model.device)
     return FusedMosaicBert(model)
-
-
-def kernel_obstacle(config: MosaicBertConfig, device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why kernels cannot run a MosaicBERT, None where they can; see :func:`nucpro.models.kernels.obstacle`."""
-    width = config.width // config.heads
-    if width < _NARROWEST_HEAD or width.bit_count() != 1:
-        return f"heads have {width} columns, not a power of two of at least {_NARROWEST_HEAD}"
-    return obstacle(config, device, dtype)
 
 
 def _parts_of_parameters(config: MosaicBertConfig) -> dict[str, list[str]]:

@@ -10,13 +10,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from nucpro.errors import FastaError, ModelError
 
-__all__ = ["ESM_VOCABULARY", "RESIDUE_LETTERS", "EncodedSequences", "ResidueTokenizer"]
+__all__ = ["ESM_VOCABULARY", "RESIDUE_LETTERS", "EncodedSequences", "ResidueTokenizer", "Tokenizer"]
 
 ESM_VOCABULARY = (
     *("<cls>", "<pad>", "<eos>", "<unk>"),
@@ -52,6 +53,18 @@ class EncodedSequences:
     lengths: npt.NDArray[np.int64]
     truncated: int
     unknown: int = 0
+
+
+class Tokenizer(Protocol):
+    """What turns sequences into the token ids of a model."""
+
+    def encode(self, names: Sequence[str], sequences: Sequence[bytes], limit: int) -> EncodedSequences:
+        """Token ids of all sequences, cut after ``limit`` letters each; names are for error messages."""
+        ...
+
+    def digest(self) -> str:
+        """sha256 (hex) of everything that decides its ids."""
+        ...
 
 
 class ResidueTokenizer:

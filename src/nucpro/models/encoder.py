@@ -1,0 +1,171 @@
+"""What every encoder is made of: the module that holds its weights, and the entry that tells others how to use it.
+
+The module of an encoder (:mod:`nucpro.models.esm2`, :mod:`nucpro.models.mosaic_bert`) fills both in;
+:mod:`nucpro.models.architectures` lists the entries, and :mod:`nucpro.encoders` asks there.
+
+Shape suffixes: t tokens of the whole batch.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import nn
+
+from nucpro.layout import Side
+from nucpro.models.kernels import Shape, obstacle
+from nucpro.models.loading import empty_embedding
+from nucpro.models.packing import PooledSpan
+from nucpro.models.tokens import Tokenizer
+from nucpro.models.weights import ModelFiles
+
+__all__ = ["Architecture", "Config", "Forward", "Loader", "PackedEncoder"]
+
+logger = logging.getLogger(__name__)
+
+Forward = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
+"""From packed token ids ``[T]`` and the tokens of each sequence to hidden states ``[T, width]``."""
+
+
+class Config(Shape, Protocol):
+    """Checked configuration of an encoder: a frozen dataclass whose fields are plain numbers.
+
+    All of them go into the ``meta`` of files.
+    """
+
+    architecture: ClassVar[str]
+    """Name of the architecture in ``meta``."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Rows of the token embedding."""
+        ...
+
+
+class PackedEncoder(nn.Module, ABC):
+    """An encoder of packed token ids without its heads.
+
+    Made by the loader of its module; the constructor alone leaves weights undefined.
+
+    Parameters
+    ----------
+    config : Config
+        Shape and options.
+
+    Attributes
+    ----------
+    title : str
+        What the log calls it.
+    pooled_span : PooledSpan
+        Tokens of a sequence that its vector is the mean of.
+    fused : callable or None
+        The forward by kernels, chosen when weights are loaded; None where kernels cannot run.
+    """
+
+    title: ClassVar[str]
+    pooled_span: ClassVar[PooledSpan]
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embeddings = empty_embedding(config.vocabulary_size, config.width)
+        self.fused: Forward | None = None
+
+    @property
+    def width(self) -> int:
+        """Columns of a hidden state."""
+        return self.config.width
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.token_embeddings.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Element type of weights and hidden states."""
+        return self.token_embeddings.weight.dtype
+
+    def forward(self, tokens_t: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+        """Encode packed sequences.
+
+        Parameters
+        ----------
+        tokens_t : torch.Tensor
+            Integer ids ``[T]``; each sequence with its special tokens, one after the other.
+        lengths : sequence of int
+            Tokens of each sequence, summing to T. Neighbours of equal length are attended to together, so
+            sorted lengths are fastest; the result does not depend on the order beyond rounding.
+
+        Returns
+        -------
+        torch.Tensor
+            Hidden states of the last layer, ``[T, width]``.
+        """
+        return (self.fused or self.encode)(tokens_t, lengths)
+
+    @abstractmethod
+    def encode(self, tokens_t: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+        """Encode packed sequences without kernels; see :meth:`forward`."""
+
+    def use_kernels(self, reason_not: str | None, make: Callable[[], Forward]) -> None:
+        """Choose the forward by kernels unless something stands against it, and say so in the log.
+
+        Parameters
+        ----------
+        reason_not : str or None
+            Why kernels cannot run this encoder.
+        make : callable
+            Makes the forward by kernels of this encoder.
+        """
+        if reason_not is not None:
+            logger.info("%s on %s runs without kernels: %s", self.title, self.device, reason_not)
+            return
+        logger.info("%s on %s runs with kernels", self.title, self.device)
+        self.fused = make()
+
+
+class Loader(Protocol):
+    """What loads the weights of an encoder."""
+
+    def __call__(
+        self, files: ModelFiles, *, device: torch.device, dtype: torch.dtype, config: Any
+    ) -> PackedEncoder:
+        """Load the encoder that a checked configuration describes."""
+        ...
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One kind of encoder, as far as whoever identifies, checks and loads models must know it.
+
+    Parameters
+    ----------
+    side : Side
+        What it reads.
+    model_types : tuple of str
+        Values of ``model_type`` in ``config.json`` that stand for it on this side.
+    encoder : type of PackedEncoder
+        Its module.
+    read_config : callable
+        From the content of ``config.json`` and the choice of token dropout to its :class:`Config`.
+    load_tokenizer : callable
+        From its files to its tokens.
+    load : Loader
+        From its files and configuration to the encoder with its weights.
+    kernel_obstacle : callable
+        From configuration, device and element type to the reason why kernels cannot run it, None where they can.
+    """
+
+    side: Side
+    model_types: tuple[str, ...]
+    encoder: type[PackedEncoder]
+    read_config: Callable[[Mapping[str, Any], str], Config]
+    load_tokenizer: Callable[[ModelFiles], Tokenizer]
+    load: Loader
+    kernel_obstacle: Callable[[Any, torch.device, torch.dtype], str | None] = obstacle

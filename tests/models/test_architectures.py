@@ -1,0 +1,126 @@
+"""A kind of encoder that the package does not know works once its entry is in the table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from nucpro import encoders
+from nucpro.errors import ModelError
+from nucpro.layout import Side
+from nucpro.models import architectures
+from nucpro.models.config_fields import size
+from nucpro.models.encoder import Architecture, PackedEncoder
+from nucpro.models.loading import Checkpoint, build
+from nucpro.models.packing import ALL_TOKENS
+from nucpro.models.tokens import ESM_VOCABULARY, ResidueTokenizer
+from nucpro.models.weights import ModelFiles, locate
+from nucpro.options import Options
+from nucpro.store import read_vectors
+
+WIDTH = 8
+
+
+@dataclass(frozen=True)
+class CompositionConfig:
+    architecture: ClassVar[str] = "composition"
+
+    vocabulary_size: int
+    width: int
+    feed_forward_width: int = 0
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any], _token_dropout: str) -> CompositionConfig:
+        return cls(size(config, "vocab_size"), size(config, "hidden_size"))
+
+
+class Composition(PackedEncoder):
+    """No layers: a vector is the mean of the vectors of a protein's tokens."""
+
+    title = "Composition"
+    pooled_span = ALL_TOKENS
+
+    def encode(self, tokens_t: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+        assert sum(lengths) == len(tokens_t)
+        return self.token_embeddings(tokens_t)
+
+
+def load_composition(
+    files: ModelFiles, *, device: torch.device, dtype: torch.dtype, config: CompositionConfig
+) -> Composition:
+    parts = {"token_embeddings.weight": ["letters"]}
+    checkpoint = Checkpoint(files.id, files.tensors(), "")
+    return build(lambda: Composition(config), checkpoint, parts, lambda _: False, device=device, dtype=dtype)
+
+
+COMPOSITION = Architecture(
+    side=Side.PROTEIN,
+    model_types=("composition",),
+    encoder=Composition,
+    read_config=CompositionConfig.read,
+    load_tokenizer=lambda files: ResidueTokenizer(),
+    load=load_composition,
+)
+
+
+@pytest.fixture
+def letters() -> torch.Tensor:
+    return torch.randn(len(ESM_VOCABULARY), WIDTH, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture
+def options(letters: torch.Tensor, tmp_path: Path) -> Options:
+    """Options that name a checkpoint of the kind."""
+    config = {"model_type": "composition", "vocab_size": len(letters), "hidden_size": WIDTH}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file({"letters": letters}, str(tmp_path / "model.safetensors"))
+    return Options(protein_model=str(tmp_path), device="cpu")
+
+
+def test_an_encoder_in_the_table_makes_files_like_any_other(
+    options: Options, letters: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(architectures, "ARCHITECTURES", (*architectures.ARCHITECTURES, COMPOSITION))
+    fasta, output = tmp_path / "some.fa", tmp_path / "some_ESM.pt"
+    proteins = {"long": "MKVLAAGICWWDE", "short": "GA", "other": "MTTQ"}
+    fasta.write_text("".join(f">{name}\n{protein}\n" for name, protein in proteins.items()))
+
+    encoder = encoders.load(encoders.identify(options, Side.PROTEIN), options)
+    encoder.extract(fasta, output)
+
+    rows = {token: row.numpy() for token, row in zip(ESM_VOCABULARY, letters, strict=True)}
+    expected = [
+        np.mean([rows[t] for t in ("<cls>", *protein, "<eos>")], axis=0) for protein in proteins.values()
+    ]
+    vectors = read_vectors(output, Side.PROTEIN)
+    np.testing.assert_allclose(vectors.vectors, expected, atol=1e-6)
+    assert list(vectors.ids) == list(proteins)
+    made_by = encoder.recipe.made_by
+    assert (made_by["architecture"], made_by["width"], made_by["pooling"]) == (
+        "composition",
+        WIDTH,
+        "mean of all tokens",
+    )
+
+
+def test_a_kind_that_is_not_in_the_table_is_refused_with_what_is(options: Options, tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        encoders.identify(options, Side.PROTEIN)
+    assert str(caught.value) == (
+        f"{tmp_path.name}: model_type is 'composition' in config.json; allowed for the protein model: "
+        "esm or fast_esm (ESM-2); name a model of one of these, or add its architecture (CONTRIBUTING.md says how)"
+    )
+
+
+def test_an_encoder_of_one_side_is_none_of_the_other(options: Options) -> None:
+    files = locate(options.protein_model)
+    with pytest.raises(ModelError, match=r"allowed for the dna model: bert \(DNABERT-S\)"):
+        architectures.architecture_of(replace(files, config={"model_type": "esm"}), Side.DNA)
