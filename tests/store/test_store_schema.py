@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from store_builders import ids_of, matrix
 
+from nucpro import store
 from nucpro.errors import StoreError
 from nucpro.store.archive import REMEDY
 from nucpro.store.emitter import dump
@@ -317,3 +319,15 @@ def test_a_value_of_another_type_is_not_written() -> None:
     with pytest.raises(TypeError) as caught:
         dump({"a": [b"x"]})
     assert str(caught.value) == "a bytes cannot be written, only plain values and tensors"
+
+
+def test_a_few_rows_of_a_merged_file(tmp_path: Path) -> None:
+    vectors, asked = matrix(50, 7), []
+    store.write_merged(tmp_path / "a.pt", ids_of(50), vectors, None, 1)
+    read = store.read_merged_rows(tmp_path / "a.pt", lambda count: asked.append(count) or [49, 0, 7])
+    assert asked == [50]
+    assert read.ids == [ids_of(50)[row] for row in (49, 0, 7)]
+    assert (read.vectors.dtype, read.vectors.shape) == (np.float32, (3, 7))
+    assert read.vectors.tobytes() == vectors[[49, 0, 7]].tobytes()
+    assert read.label == 1
+    assert store.read_merged_rows(tmp_path / "a.pt", lambda count: []).vectors.shape == (0, 7)
