@@ -114,6 +114,17 @@ def test_data_folders(options: Options, tmp_path: Path) -> None:
     assert "Data folder" not in found(options)
 
 
+def test_places_of_mounts_may_hold_spaces_and_any_letters() -> None:
+    table = "disk / ext4 rw 0 0\nserver:/é /mnt/données\\040été\\134x nfs4 rw,vers=4.2 0 0\n".encode()
+    assert environment._mounts(table) == [
+        (Path("/"), "ext4"),
+        (Path("/mnt/données été\\x"), "nfs4"),
+    ]
+    assert environment._mounts(b"none /mnt/\xff tmpfs rw 0 0\n") == [
+        (Path(os.fsdecode(b"/mnt/\xff")), "tmpfs")
+    ]
+
+
 def test_the_file_system_of_a_folder_is_that_of_its_nearest_mount(tmp_path: Path) -> None:
     assert environment._file_system(Path("/proc/self")) == "proc"
     assert environment._file_system(tmp_path) not in ("", "proc")

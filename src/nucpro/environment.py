@@ -252,16 +252,23 @@ def _free_memory() -> int | None:
 def _file_system(folder: Path) -> str:
     """Type of the file system that a folder lies on; empty where the system does not tell."""
     try:
-        mounts = [line.split() for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
+        places = _mounts(Path("/proc/mounts").read_bytes())
     except OSError:
         return ""
     real = folder.resolve()
-    # The system writes spaces of paths as octal escapes; of two mounts at one place the later one counts.
-    places = [(Path(mount[1].encode().decode("unicode_escape")), mount[2]) for mount in mounts]
+    # Of two mounts at one place the later one counts.
     above = [
         (len(place.parts), number, kind) for number, (place, kind) in enumerate(places) if _is_in(real, place)
     ]
     return max(above)[2] if above else ""
+
+
+def _mounts(table: bytes) -> list[tuple[Path, str]]:
+    """Places of a table of mounts, with the types of what is mounted there."""
+    fields = [line.split() for line in table.splitlines()]
+    # Spaces of paths are octal escapes; other bytes are as they are, in any encoding.
+    places = [re.sub(rb"\\([0-3][0-7]{2})", lambda code: bytes([int(code[1], 8)]), one[1]) for one in fields]
+    return [(Path(os.fsdecode(place)), one[2].decode()) for place, one in zip(places, fields, strict=True)]
 
 
 def _is_in(path: Path, place: Path) -> bool:
