@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pty
+import signal
 import subprocess
 import sys
 import termios
@@ -85,6 +86,18 @@ def test_unknown_options_are_refused() -> None:
 def test_help_is_quick_because_it_needs_no_torch() -> None:
     code = "import sys; from nucpro.cli import main; main([]); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
+    fasta = tmp_path / "many.fa"
+    fasta.write_text(">a\nACGT\n")
+    reader, writer = os.pipe()
+    os.close(reader)
+    # Unbuffered, so that the first line of the answer finds nobody.
+    command = [sys.executable, "-u", "-m", "nucpro", "inspect", str(fasta)]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 def test_the_library_logs_and_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import select
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -60,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 done, 1 data or validation error, 2 usage, 3 pre-flight, 130 and 143 interrupted.
+        0 done, 1 data or validation error, 2 usage, 3 pre-flight, 130 and 143 interrupted, 141 where the reader of
+        the answer left.
     """
     parser = _parser()
     arguments = vars(parser.parse_args(argv))
@@ -73,8 +76,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             command(arguments)
         except (NucproError, KeyboardInterrupt, Terminated, Exception) as error:  # noqa: BLE001
+            if isinstance(error, BrokenPipeError) and _nobody_reads():
+                return 128 + signal.SIGPIPE
             return exit_code_of(error)
     return 0
+
+
+def _nobody_reads() -> bool:
+    """Whether the reader of the answer has read enough, as ``head`` does: no error, and nothing to tell anybody."""
+    stream = select.poll()
+    stream.register(sys.stdout.fileno(), select.POLLOUT)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in stream.poll(0))
 
 
 def leave(code: int) -> None:
