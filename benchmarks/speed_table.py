@@ -1,9 +1,9 @@
-"""The README's speed table, made from the committed results.
+"""The speed tables of README.md and docs/speed.md, made from the committed results.
 
     python benchmarks/speed_table.py
 
-Reads ``benchmarks/results/*.json`` and rewrites what stands between the speed markers of README.md. Run it after a
-new result is committed; a test compares the two.
+Reads ``benchmarks/results/*.json`` and rewrites what stands between the markers of both pages. Run it after a
+new result is committed; a test compares pages and results.
 """
 
 from __future__ import annotations
@@ -14,22 +14,28 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
-OPENING, CLOSING = "<!-- speed -->", "<!-- /speed -->"
+SPEED_PAGE = ROOT / "docs" / "speed.md"
 
 
 def main() -> None:
-    README.write_text(with_table(README.read_text(), speed_section(RESULTS)))
+    for page in (README, SPEED_PAGE):
+        page.write_text(with_tables(page, RESULTS))
 
 
-def with_table(text: str, section: str) -> str:
-    """The README with another text between its markers."""
-    before, opening, rest = text.partition(OPENING)
-    _, closing, after = rest.partition(CLOSING)
+def with_tables(page: Path, results: Path) -> str:
+    """The text of a page with the tables that the results make."""
+    text = with_table(page.read_text(), "speed", speed_section(results))
+    return text if page == README else with_table(text, "eight bits", eight_bit_section(results))
+
+
+def with_table(text: str, name: str, section: str) -> str:
+    """A page's text with another section between the markers of that name."""
+    first, last = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, opening, rest = text.partition(first)
+    _, closing, after = rest.partition(last)
     if not (opening and closing):
-        raise SystemExit(
-            f"{README}: needs {OPENING} and after it {CLOSING}; put them where the table belongs"
-        )
-    return f"{before}{OPENING}\n{section}{CLOSING}{after}"
+        raise SystemExit(f"a page needs {first} and after it {last}; put them where the table belongs")
+    return f"{before}{first}\n{section}{last}{after}"
 
 
 def speed_section(results: Path) -> str:
@@ -162,6 +168,25 @@ def cpu_rows(result: dict) -> list[tuple[str, str, str]]:
             )
         )
     return rows
+
+
+def eight_bit_section(results: Path) -> str:
+    """Half precision and the nearest of each kind of eight-bit products, on published weights, as Markdown."""
+    found = json.loads((results / "eight_bit_h100.json").read_text())["published 8M weights"]
+    kinds = {"fp16": "torch.float16", "bf16": "torch.bfloat16"}
+    for kind in ("fp8", "int8"):
+        of_kind = [name for name in found if name.startswith(kind)]
+        nearest = max(of_kind, key=lambda name: found[name]["nearest_neighbour_agreement"])
+        which = nearest.removeprefix(f"{kind}: ")
+        kinds |= {f"{kind}, all products": f"{kind}: all", f"{kind}, what keeps most: {which}": nearest}
+    table = ["| products in | nearest neighbours kept | mean cosine | worst cosine |", "|---|---|---|---|"]
+    table += [
+        f"| {words} | {found[name]['nearest_neighbour_agreement']:.1%} | {found[name]['cosine_mean']:.5f} "
+        f"| {found[name]['cosine_worst']:.4f} |"
+        for words, name in kinds.items()
+        if name in found
+    ]
+    return "\n".join(["", *table]) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The README's speed table says what the committed results say."""
+"""The speed tables of the README and the documentation say what the committed results say."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.speed_table import CLOSING, OPENING, README, RESULTS, speed_section, with_table
+from benchmarks.speed_table import README, RESULTS, SPEED_PAGE, speed_section, with_table, with_tables
 
 
-def test_the_readmes_table_is_what_the_results_make() -> None:
-    text = README.read_text()
-    assert with_table(text, speed_section(RESULTS)) == text, "run python benchmarks/speed_table.py"
+@pytest.mark.parametrize("page", [README, SPEED_PAGE], ids=lambda page: page.name)
+def test_the_tables_of_a_page_are_what_the_results_make(page: Path) -> None:
+    assert with_tables(page, RESULTS) == page.read_text(), "run python benchmarks/speed_table.py"
 
 
 def test_another_result_makes_another_table(tmp_path: Path) -> None:
@@ -29,11 +29,11 @@ def test_another_result_makes_another_table(tmp_path: Path) -> None:
 
 
 def test_only_what_stands_between_the_markers_is_replaced() -> None:
-    text = f"before\n{OPENING}\nold\n{CLOSING}\nafter\n"
-    assert with_table(text, "table\n") == f"before\n{OPENING}\ntable\n{CLOSING}\nafter\n"
+    text = "before\n<!-- speed -->\nold\n<!-- /speed -->\nafter\n"
+    assert with_table(text, "speed", "table\n") == text.replace("old", "table")
 
 
-@pytest.mark.parametrize("text", ["nothing", f"{OPENING} alone", f"{CLOSING} {OPENING}"])
-def test_a_readme_without_markers_is_refused(text: str) -> None:
+@pytest.mark.parametrize("text", ["nothing", "<!-- speed --> alone", "<!-- /speed --> <!-- speed -->"])
+def test_a_page_without_markers_is_refused(text: str) -> None:
     with pytest.raises(SystemExit, match="needs <!-- speed --> and after it <!-- /speed -->; put them where"):
-        with_table(text, "table\n")
+        with_table(text, "speed", "table\n")

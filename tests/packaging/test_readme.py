@@ -1,17 +1,11 @@
-"""What a newcomer reads and types first: the README, its code and the demo."""
+"""What a newcomer reads and types first: the README and the demo; tests/docs types the README's code."""
 
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
-
-from folders import arguments, copied
-from nucpro.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,21 +13,6 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_the_readme_shows_the_two_commands_first() -> None:
     first_screen = "\n".join((ROOT / "README.md").read_text().splitlines()[:20])
     assert first_screen.index("make demo") < first_screen.index("make test")
-
-
-def test_the_readmes_code_runs(
-    pristine: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copied(pristine, tmp_path / "data")
-    assert main(["extract", *arguments(tmp_path / "data", model)]) == 0
-    monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert blocks
-    for block in blocks:
-        names: dict[str, object] = {}
-        exec(compile(block, "README.md", "exec"), names)
-        assert names["label"] == 1
-        assert len(names["ids"]) == len(names["rows"]) == 4
 
 
 def test_the_readme_names_every_module() -> None:

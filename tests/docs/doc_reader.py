@@ -1,0 +1,111 @@
+"""Somebody who types what the documentation says, on a machine without a GPU and with small files."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from doc_blocks import ROOT, Block, Command, commands_of
+
+from nucpro.cli import main
+
+SMALL = ["--sequences-per-file", "20"]
+MODELS = ["--protein-model", "models", "--dna-model", "dna_models"]
+CPU = ["--device", "cpu"]
+HERE = {
+    "dataset": ["--workers", "1"],
+    "split": SMALL,
+    "embed-dna": [*SMALL, *CPU, "--dna-model", "dna_models"],
+    "extract": [*SMALL, *CPU, *MODELS, "--no-report"],
+    "validate": SMALL,
+    "status": SMALL,
+    "report": [*SMALL, "--points", "100"],
+    "export": SMALL,
+    "embed": [*CPU, *MODELS],
+    "train": [*CPU, "--epochs", "2", "--bootstrap", "20", "--no-curves"],
+    "predict": [*CPU, *MODELS],
+    "doctor": [*CPU, *MODELS],
+}
+"""What each command needs besides the text of the page: this machine has no GPU, no network and little data."""
+SCRIPTS = {
+    "scripts/extract_training_data.py": "extract",
+    "features_extract.py": "extract",
+    "train.py": "train",
+}
+
+
+class Reader:
+    """Types the blocks of one page, one after the other, in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.names: dict[str, object] = {"__name__": "page"}
+
+    def follow(self, block: Block) -> None:
+        """Do what a block says; raise where it fails, or shows something else than the page."""
+        with contextlib.chdir(self.folder):
+            if block.language == "python":
+                exec(compile("\n" * block.line + block.text, str(block.page), "exec"), self.names)
+            else:
+                for command in commands_of(block):
+                    self._type(block, command)
+
+    def nucpro(self, arguments: Sequence[str]) -> str:
+        """Run a command of nucpro; returns what it shows."""
+        with contextlib.chdir(self.folder):
+            return _shown_by(lambda: main([*arguments, *HERE.get(arguments[0], [])]))
+
+    def _type(self, block: Block, command: Command) -> None:
+        try:
+            shown = self._run(command.text)
+        except AssertionError as error:
+            raise AssertionError(f"{block.place}: $ {command.text}\n{error}") from error
+        for line in command.shown:
+            assert line in ("", "...") or _pattern(line) in _pattern(shown), (
+                f"{block.place}: {command.text!r} shows no line like {line!r}, but\n{shown}"
+            )
+
+    def _run(self, text: str) -> str:
+        words = shlex.split(text, comments=True)
+        if words[0] == "nucpro" and not set(words) & {"|", "&&", ">", ";"}:
+            return self.nucpro(words[1:])
+        if words[0] == "python" and words[1] in SCRIPTS:
+            return _shown_by(lambda: _run_script(words[1], [*words[2:], *HERE[SCRIPTS[words[1]]]]))
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", text],
+            env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+
+def _shown_by(call: Callable[[], object]) -> str:
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
+        try:
+            code = call()
+        except SystemExit as ended:  # of argparse
+            code = ended.code
+    assert code == 0, f"ended with {code}:\n{shown.getvalue()}"
+    return shown.getvalue()
+
+
+def _run_script(name: str, arguments: list[str]) -> int:
+    found: int = runpy.run_path(str(ROOT / name))["main"](arguments)
+    return found
+
+
+def _pattern(text: str) -> str:
+    """Text without its numbers: sizes of the demo and times are not those of the page."""
+    return re.sub(r"\d[\d.,]*", "0", text)

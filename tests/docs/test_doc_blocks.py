@@ -1,0 +1,95 @@
+"""Everything that README.md and docs/ tell people to type runs, and shows what they say."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from doc_blocks import PAGES, ROOT, SHOWN_ONLY, Block, blocks_of, commands_of, runnable
+from doc_reader import Reader
+
+from nucpro.fasta import read
+
+NOT_RUN = {
+    "README.md": 2,
+    "docs/cluster.md": 4,
+    "docs/dataset.md": 1,
+    "docs/export.md": 1,
+    "docs/index.md": 1,
+}
+"""How many blocks of a page are marked as not run. One more here is a block that nobody checks."""
+
+PAGES_THAT_GO_ON = [page for page in PAGES if runnable(page) and page.stem != "quick-start"]
+
+CHECKS = {
+    "README.md": "assert label == 1 and len(ids) == 20 and rows.shape == (20, 2048)",
+    "docs/export.md": """
+assert len(rows) == 280 and rows[0]["vector"].shape == (2048,)
+assert frame.height == 180 and frame["vector"].to_numpy().shape == (180, 2048)
+assert dict(table)["viral"] == 180
+assert vectors.shape == (20, 2048) and len(ids) == 20 and classifier.coef_.shape == (1, 2048)
+""",
+}
+"""What must hold after the last block of a page."""
+
+
+def test_the_quick_start_leads_from_genomes_to_scores(finished: Path) -> None:
+    scores = (finished / "contigs_prediction" / "sequences.tsv").read_text().splitlines()
+    assert [line.split("\t")[0] for line in scores[1:]] == read(finished / "contigs.fasta").ids
+
+
+@pytest.mark.parametrize("page", PAGES_THAT_GO_ON, ids=lambda page: page.stem)
+def test_the_blocks_of_a_page_run(
+    page: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    reader = Reader(Path(shutil.copytree(finished, tmp_path / "work")))
+    for block in runnable(page):
+        reader.follow(block)
+    exec(CHECKS.get(page.relative_to(ROOT).as_posix(), ""), reader.names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_is_of_a_language_that_runs_or_is_marked(page: Path) -> None:
+    allowed = {"python", "console", *SHOWN_ONLY}
+    odd = [b.place for b in blocks_of(page) if b.not_run is None and b.language not in allowed]
+    assert not odd, f"fence them as python or console, or mark them as not run: {odd}"
+
+
+def test_the_blocks_that_are_not_run_are_those_that_are_known() -> None:
+    marked = [b for page in PAGES for b in blocks_of(page) if b.not_run]
+    assert Counter(b.page.relative_to(ROOT).as_posix() for b in marked) == NOT_RUN
+
+
+def test_a_mark_without_a_block_below_it_is_noticed() -> None:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert text.count("<!-- not run") == sum(b.not_run is not None for b in blocks_of(page)), page
+
+
+def test_commands_go_on_after_a_backslash_and_end_at_the_next_dollar(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- not run: why -->\n```console\n$ a \\\n    b\nshown\n$ c\n```\n\n    indented\n")
+    first, second = blocks_of(page)
+    assert (first.not_run, first.language, first.line) == ("why", "console", 2)
+    assert [(c.text, c.shown) for c in commands_of(first)] == [("a b", ("shown",)), ("c", ())]
+    assert (second.language, second.not_run) == ("", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("$ nucpro status nowhere\n", r"page.md:1: \$ nucpro status nowhere"),
+        ("$ nucpro validate data\nValidation failed\n", "shows no line like 'Validation failed'"),
+        ("$ false | cat\n", r"\$ false"),
+    ],
+)
+def test_a_command_that_fails_or_shows_something_else_is_noticed(
+    finished: Path, text: str, message: str
+) -> None:
+    block = Block(ROOT / "page.md", 1, "console", text, None)
+    with pytest.raises(AssertionError, match=message):
+        Reader(finished).follow(block)
