@@ -160,3 +160,14 @@ def test_a_stream_takes_fastq_where_it_may(tmp_path: Path) -> None:
     path.write_bytes(b"nothing of the kind")
     with pytest.raises(FastaError, match=r"cannot be read as FASTA or FASTQ: .*must start with '>' or '@'"):
         list(stream(path, fastq=True))
+
+
+def test_what_is_no_file_is_said_in_words(tmp_path: Path) -> None:
+    with pytest.raises(
+        FastaError, match=r"no\.fa: cannot be read: No such file or directory; name a FASTA file"
+    ):
+        read(tmp_path / "no.fa")
+    with pytest.raises(
+        FastaError, match=r"cannot be read: Is a directory; name a FASTA or FASTQ file that is there"
+    ):
+        list(stream(tmp_path, fastq=True))

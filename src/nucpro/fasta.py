@@ -8,6 +8,7 @@ needletail's; what counts as a usable record is decided here.
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import hashlib
 import io
@@ -65,6 +66,7 @@ _PACKED: dict[bytes, Callable[..., Any]] = {
     b"\xfd7zXZ\0": lzma.open,
 }
 """What the parser unpacks, by the first bytes of such files."""
+_NOT_READABLE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES)
 _ZSTANDARD = b"\x28\xb5\x2f\xfd"
 _SHOWN = 5
 _SHOWN_LETTERS = 100
@@ -134,6 +136,10 @@ def _parse(path: Path, kinds: str = "FASTA") -> Iterator[needletail.Record]:
         _require_bounded(path)
         yield from needletail.parse_fastx_file(str(path))
     except (needletail.NeedletailError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in _NOT_READABLE:
+            raise FastaError(
+                f"{path}: cannot be read: {error.strerror}; name a {kinds} file that is there and may be read"
+            ) from error
         if path.is_file() and path.stat().st_size == 0:
             raise FastaError(f"{path}: the file is empty; remove it or make it again") from error
         starts = "'>'" if kinds == "FASTA" else "'>' or '@'"
