@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from nucpro.summary import Statistics, discovery_lines, outside_lines, state_lin
 from nucpro.validation import FileVerdict, ValidationTask, expected_width, validate_file
 
 __all__ = ["embed_dna", "export_folder", "make_dna_first", "report", "run", "status", "validate_folder"]
+
+logger = logging.getLogger(__name__)
 
 Show = Callable[[Progress], Any]
 
@@ -129,6 +132,8 @@ def report(options: Options, points: int = POINTS) -> Path:
             # Nothing to show of files; the runs and what is wrong are still worth a page.
             job.take(())
             problems = error.problems if isinstance(error, PreflightError) else (str(error),)
+            for problem in problems:
+                logger.warning("Warning: the page shows no files: %s", problem)
             return job.report(problems, points=points)
         recipe = job.checkpoint.recipe_of(job.side)
         inputs = job.inputs()

@@ -135,8 +135,10 @@ def test_damage_shows_and_the_rest_is_still_drawn(
     assert "(16 sequences of 4 files" in capsys.readouterr().out
 
 
-def test_an_empty_folder_still_has_a_page(tmp_path: Path) -> None:
+def test_an_empty_folder_still_has_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path)]) == 0
+    shown = "Warning: the page shows no files: no *identified_nucleotide.fa with records was found"
+    assert shown in capsys.readouterr().err
     text = report_of(tmp_path)
     assert "no *identified_nucleotide.fa with records was found below the data folder" in text
     assert "No run is recorded here." in text
