@@ -6,7 +6,6 @@ model's card. Rows of one group (a genome, a file, a family) lie on one side onl
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucpro.classifier.options import SplitBy, TrainingOptions
+from nucpro.dataset.frame_ids import place_of
 from nucpro.errors import DataError, ValidationError
 from nucpro.layout import CLASS_NAMES
 
@@ -26,7 +26,6 @@ PARTS = ("train", "validation", "test")
 
 Codes = NDArray[np.int64]
 
-_ID = re.compile(r"(?P<record>.+)_chunk_[0-9]+[FR][123]")
 _DRAWS = 64
 """Random orders that are tried for one whose parts have the sizes that were asked for."""
 _CLOSE_ENOUGH = 0.001
@@ -84,14 +83,14 @@ def genomes_of(ids: Sequence[str]) -> Grouping:
     ValidationError
         Ids of another form; they are listed.
     """
-    matches = [_ID.fullmatch(name) for name in ids]
-    odd = [name for name, match in zip(ids, matches, strict=True) if match is None]
+    records = [place_of(name).record for name in ids]
+    odd = [name for name, record in zip(ids, records, strict=True) if record is None]
     if odd:
         raise ValidationError(
             f"{len(odd)} ids are not RECORD_chunk_NF1 (first {', '.join(odd[:_SHOWN])}), so nothing says which genome "
             "they are of; make the data with nucpro dataset, or split by file (--split-by file)"
         )
-    return Grouping.of([match["record"] for match in matches if match is not None])
+    return Grouping.of([record for record in records if record is not None])
 
 
 def read_families(path: Path) -> dict[str, str]:

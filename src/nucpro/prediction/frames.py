@@ -14,10 +14,11 @@ import numpy.typing as npt
 
 from nucpro.dataset.chunks import Chunks
 from nucpro.dataset.codes import STANDARD, UNKNOWN, genetic_code
-from nucpro.dataset.frames import FRAME_NAMES, OpenFrames, frame_bases, open_frames
+from nucpro.dataset.frame_ids import frame_id
+from nucpro.dataset.frames import OpenFrames, frame_bases, open_frames
 from nucpro.prediction.contigs import Unit
 
-__all__ = ["UnitFrames", "frames_of"]
+__all__ = ["IntVector", "UnitFrames", "frames_of"]
 
 _MOST_UNKNOWN = 0.5
 """Share of X above which a translation says nothing: a run of N translates to a frame without a stop."""
@@ -101,12 +102,6 @@ def _places(unit: Unit) -> Chunks:
 
 
 def _ids(unit: Unit, chunks: IntVector, frames: IntVector) -> list[str]:
-    names = [
-        f"{piece.record}_chunk_{number + 1}"
-        for piece in unit.pieces
-        for number in piece.chunks.numbers.tolist()
-    ]
-    return [
-        f"{names[chunk]}{FRAME_NAMES[frame]}"
-        for chunk, frame in zip(chunks.tolist(), frames.tolist(), strict=True)
-    ]
+    places = [(piece.record, number) for piece in unit.pieces for number in piece.chunks.numbers.tolist()]
+    named = ((*places[chunk], frame) for chunk, frame in zip(chunks.tolist(), frames.tolist(), strict=True))
+    return [frame_id(record, number, frame) for record, number, frame in named]
