@@ -67,6 +67,8 @@ def test_a_killed_driver_takes_its_cluster_along_and_the_next_run_resumes(
     addresses = listening(processes_of(data))
     assert addresses, "Ray listens somewhere"
     assert addresses <= NOT_BEYOND
+    settings = [(process / "environ").read_bytes() for process in processes_of(data)]
+    assert any(b"\0RAY_AUTH_MODE=token\0" in setting for setting in settings), "other users need the token"
     run.kill()
     run.communicate()
     # Processes end when the system tells them that the driver is gone; each look gives them time for it.

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray import _raylet
 from ray._private import ray_constants
 
 from nucpro.errors import PreflightError
@@ -230,13 +231,18 @@ def _own_settings() -> Iterator[None]:
 
     Without a secret, every user of this machine could run code in the cluster.
     """
+    raylet: Any = _raylet
     settings = {
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray 2.52 to 2.59 ask nobody for the token unless they are told to.
+        "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": _secret(),
         "RAY_enable_metrics_collection": "0",
     }
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
+    # Ray read its settings when it was imported.
+    raylet.Config.initialize("")
     try:
         yield
     finally:
