@@ -25,7 +25,7 @@ from nucpro.classifier.options import Placement, SplitBy, TrainingOptions
 from nucpro.classifier.sources import survey
 from nucpro.classifier.splits import group, split
 from nucpro.cli import main
-from nucpro.errors import PreflightError, StoreError, UsageError, ValidationError
+from nucpro.errors import DataError, PreflightError, StoreError, UsageError, ValidationError
 from nucpro.layout import DNA_WIDTH, DataFolder, Side
 from nucpro.store import read_merged, write_merged
 from nucpro.training import train
@@ -418,3 +418,17 @@ def test_a_state_that_is_damaged(merged: Path) -> None:
         Exception, match=r"\.training\.safetensors: cannot be read .*; begin anew with --restart"
     ):
         train(options(merged))
+
+
+def test_a_state_with_one_wrong_bit_is_not_gone_on_from(merged: Path) -> None:
+    train(options(merged))
+    state = merged / "model" / ".training.safetensors"
+    before = state.read_bytes()
+    train(options(merged, restart=True))
+    assert state.read_bytes() == before
+    for where in (before.index(b"best_epoch") + len('best_epoch\\": '), len(before) - 1):
+        changed = bytearray(before)
+        changed[where] ^= 1
+        state.write_bytes(changed)
+        with pytest.raises(DataError, match=r"its SHA-256 is another: .*; begin anew with --restart"):
+            train(options(merged))

@@ -66,8 +66,8 @@ def write_state(folder: Path, state: TrainingState) -> None:
     # Weights and best weights may be one tensor, which the format does not allow.
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     header = {"key": state.key, "history": state.history, "best_epoch": state.best_epoch}
-    plain = json.dumps(header)
-    metadata = {"training": plain, "sha256": hashlib.sha256(plain.encode()).hexdigest()}
+    # One key only: safetensors writes several in an order that differs from process to process.
+    metadata = {"training": json.dumps({**header, "sha256": _digest(header, tensors)})}
     write_bytes(folder / STATE_NAME, safetensors.torch.save(tensors, metadata))
 
 
@@ -86,6 +86,8 @@ def read_state(folder: Path) -> TrainingState | None:
         with safetensors.safe_open(path, framework="pt") as file:
             header = json.loads(file.metadata()["training"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        if header.pop("sha256") != _digest(header, tensors):
+            raise ValueError("its SHA-256 is another: it was changed since it was written")
         parts = {
             kind: {
                 name.removeprefix(f"{kind}."): t for name, t in tensors.items() if name.startswith(f"{kind}.")
@@ -97,3 +99,12 @@ def read_state(folder: Path) -> TrainingState | None:
         )
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); {_REMEDY}") from error
+
+
+def _digest(header: Mapping[str, Any], tensors: Tensors) -> str:
+    """SHA-256 over everything that training goes on from."""
+    content = hashlib.sha256(json.dumps(header).encode())
+    for name in sorted(tensors):
+        content.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        content.update(tensors[name].numpy().tobytes())
+    return content.hexdigest()
