@@ -111,6 +111,18 @@ def test_a_failure_and_warnings_of_the_run_are_problems(tmp_path: Path, begin: B
     assert view.problems == ("output_1.fa: record x gave NaN", "second line", "3 sequences were cut")
 
 
+def test_a_list_of_problems_in_the_log_is_shown_with_its_first(tmp_path: Path, begin: Begin) -> None:
+    folder = DataFolder(tmp_path)
+    folder.log.write_text(
+        f"{datetime.now():%Y-%m-%d %H:%M:%S},999 ERROR 2 problems found; nothing was changed:\n"
+        "  - data: in use by process 7 on host a\n  - too little disk\n"
+    )
+    with lock.hold(folder.lock):
+        begin(tmp_path)
+        view = Monitor(folder).look(time.time())
+    assert view.problems == ("2 problems found; nothing was changed: data: in use by process 7 on host a",)
+
+
 def test_a_run_that_went_quiet_is_a_problem(tmp_path: Path, begin: Begin) -> None:
     folder = DataFolder(tmp_path)
     with lock.hold(folder.lock):

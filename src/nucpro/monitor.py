@@ -163,10 +163,13 @@ class Monitor:
 
     def _logged(self, since: float) -> Iterator[str]:
         """Warnings and errors at the end of the log that are not older than the run."""
-        for line in _tail(self._folder).splitlines():
+        lines = _tail(self._folder).splitlines()
+        for line, following in zip(lines, [*lines[1:], ""], strict=True):
             match = _LOG_LINE.fullmatch(line)
             if match and _moment(match[1]) >= int(since):
-                yield match[2]
+                # The first line of a list says only that one follows.
+                first = f" {following.strip().removeprefix('- ')}" if match[2].endswith(":") else ""
+                yield match[2] + first
 
 
 def _is_of(run: Run, at_work: str) -> bool:
