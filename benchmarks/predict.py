@@ -192,10 +192,10 @@ def measure_host(bench: Bench, loaded: dict[Side, FastaEncoder], unit: Unit, fol
     work = Work(OutputFolder(folder))
     folder.mkdir()
     work.start({})
-    scored = ScoredUnit(unit, frames, [0.123456] * len(frames), 0)
+    scored = ScoredUnit.of(frames, [0.123456] * len(frames), 0)
     runs: dict[str, Callable[[], object]] = {
         "reading frames": lambda: frames_of(unit),
-        "keeping the scores": lambda: work.commit(scored),
+        "keeping the scores": lambda: work.commit(unit, scored),
         **{f"tokens of {side}": lambda e=encoder: prepared(e, frames) for side, encoder in loaded.items()},
     }
     times = {name: median_seconds(run, bench.size.rounds) for name, run in runs.items()}

@@ -65,10 +65,10 @@ def simulate(files: int, encoders: int) -> dict[str, object]:
     session = Session(options)
     session.start()
     try:
-        pool = EncoderPool[int](session, Nothing)
+        pool = EncoderPool[int, None](session, Nothing, Nothing.extract)
         looks = [(time.perf_counter(), time.process_time(), resident())]
         done = 0
-        for done, _ in enumerate(pool.run(range(files), paths), 1):
+        for done, _ in enumerate(pool.run(range(files), files, paths), 1):
             if done == 1:  # encoders are there
                 looks = [(time.perf_counter(), time.process_time(), resident())]
             elif done % (files // TENTHS) == 0:

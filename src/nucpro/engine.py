@@ -17,28 +17,33 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 from nucpro.checkpoint import Stamp
 from nucpro.layout import Side
 from nucpro.options import Options
 from nucpro.plan import PlanItem
-from nucpro.totals import Totals
+from nucpro.totals import Counting, Totals
 from nucpro.workers import Workers
 
 # Imports torch, which worker processes that import this module with the main program never need.
 if TYPE_CHECKING:
     from nucpro.encoders import FastaEncoder, Identified
 
-__all__ = ["FILES_UNDER_WAY", "Engine", "Finished", "LocalEngine", "in_order"]
+__all__ = ["FILES_UNDER_WAY", "Engine", "Finished", "Loader", "LocalEngine", "in_order"]
 
 FILES_UNDER_WAY = 3
 """Files that an encoder is given at a time: one is read, one computed, one written."""
 
 Item = TypeVar("Item")
+Model = TypeVar("Model", bound=Counting)
 Result = TypeVar("Result")
+
+Loader: TypeAlias = "Callable[[Identified, Options], FastaEncoder]"
+"""Loads a model that was identified, in the process that calls it."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,38 @@ class Engine(AbstractContextManager["Engine"], ABC):
         """
 
     @abstractmethod
+    def each(
+        self,
+        load: Callable[[Loader], Model],
+        work: Callable[[Model, Item], Result],
+        items: Iterable[Item],
+        count: int,
+    ) -> Iterator[tuple[Item, float, Result]]:
+        """Do a piece of work for every item, a few at a time, and yield each when it is done.
+
+        Parameters
+        ----------
+        load : callable
+            Loads what the work is done with, its encoders by the loader that it is given; picklable.
+        work : callable
+            Does the work of an item with what was loaded; called in threads; picklable.
+        items : iterable
+            Taken one by one, when there is room for it; picklable, and named by their text in messages.
+        count : int
+            How many they are.
+
+        Yields
+        ------
+        (item, float, object)
+            The item, the seconds since the one before was done, and the result.
+
+        Raises
+        ------
+        NucproError
+            The first fault, at once.
+        """
+
+    @abstractmethod
     def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Result of a call that needs the device; function and arguments must be picklable."""
 
@@ -120,6 +157,7 @@ class LocalEngine(Engine):
         self._options = options
         self._workers = Workers()
         self._encoder: FastaEncoder | None = None
+        self._loaded: Counting | None = None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -136,8 +174,8 @@ class LocalEngine(Engine):
 
     @property
     def totals(self) -> Totals:
-        """What went through the encoder so far."""
-        return Totals() if self._encoder is None else self._encoder.totals
+        """What went through the encoders so far."""
+        return Totals() if self._loaded is None else self._loaded.totals
 
     @property
     def lost(self) -> int:
@@ -154,7 +192,7 @@ class LocalEngine(Engine):
         """Load the model now, and return it."""
         from nucpro import encoders  # noqa: PLC0415
 
-        self._encoder = encoders.load(identified, self._options)
+        self._encoder = self._loaded = encoders.load(identified, self._options)
         return self._encoder
 
     def extract(self, items: Sequence[PlanItem], side: Side) -> Iterator[Finished]:
@@ -165,14 +203,27 @@ class LocalEngine(Engine):
                 raise RuntimeError("load comes before extract")
             self._encoder.extract(item.pair.fasta(side), item.pair.vectors(side))
 
-        return (Finished(item, seconds) for item, seconds in in_order(items, unit))
+        return (Finished(item, seconds) for item, seconds, _ in in_order(items, unit))
+
+    def each(
+        self,
+        load: Callable[[Loader], Model],
+        work: Callable[[Model, Item], Result],
+        items: Iterable[Item],
+        count: int,
+    ) -> Iterator[tuple[Item, float, Result]]:
+        """Do the work of every item in threads, and yield each in the order of ``items``."""
+        from nucpro import encoders  # noqa: PLC0415
+
+        self._loaded = loaded = load(encoders.load)
+        return in_order(items, partial(work, loaded))
 
     def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Call right here."""
         return function(*arguments)
 
 
-def in_order(items: Iterable[Item], unit: Callable[[Item], object]) -> Iterator[tuple[Item, float]]:
+def in_order(items: Iterable[Item], unit: Callable[[Item], Result]) -> Iterator[tuple[Item, float, Result]]:
     """Run a unit of work for every item, a few at a time, and yield each item when its unit is done.
 
     Parameters
@@ -184,8 +235,8 @@ def in_order(items: Iterable[Item], unit: Callable[[Item], object]) -> Iterator[
 
     Yields
     ------
-    (item, float)
-        The item, in the order of ``items``, and the seconds since the one before was done.
+    (item, float, object)
+        The item, in the order of ``items``, the seconds since the one before was done, and what its unit gave.
 
     Raises
     ------
@@ -193,17 +244,17 @@ def in_order(items: Iterable[Item], unit: Callable[[Item], object]) -> Iterator[
         The first error of a unit, at once; units that had not started are dropped.
     """
     upcoming = iter(items)
-    under_way: deque[tuple[Item, Future[object]]] = deque()
+    under_way: deque[tuple[Item, Future[Result]]] = deque()
     clock = time.perf_counter()
     threads = ThreadPoolExecutor(FILES_UNDER_WAY, "nucpro-file")
     try:
         under_way.extend((item, threads.submit(unit, item)) for item in islice(upcoming, FILES_UNDER_WAY))
         while under_way:
             item, future = under_way.popleft()
-            future.result()
+            result = future.result()
             under_way.extend((ahead, threads.submit(unit, ahead)) for ahead in islice(upcoming, 1))
             now = time.perf_counter()
-            yield item, now - clock
+            yield item, now - clock, result
             clock = now
     finally:
         # After an error nobody wants to wait for files that are still computed.

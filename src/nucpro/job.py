@@ -365,7 +365,7 @@ class Job(ABC):
         items = self.plan.to_extract
         if unit is None:
             return self.engine.extract(items, self.side)
-        return (Finished(item, seconds) for item, seconds in in_order(items, unit))
+        return (Finished(item, seconds) for item, seconds, _ in in_order(items, unit))
 
     def _unsplit(self) -> list[Source]:
         chosen = {pair.source for pair in self.pairs}

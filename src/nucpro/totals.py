@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-__all__ = ["Totals"]
+__all__ = ["Counting", "Totals"]
 
 
 class Totals(NamedTuple):
@@ -21,3 +21,12 @@ class Totals(NamedTuple):
     splits: int = 0
     tokens: int = 0
     unknown: int = 0
+
+
+class Counting(Protocol):
+    """Something loaded that counts what goes through it."""
+
+    @property
+    def totals(self) -> Totals:
+        """Counts since it was loaded."""
+        ...

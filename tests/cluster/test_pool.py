@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ import pytest
 from trial_encoder import DyingEncoder, TrialEncoder, die, double, fail
 
 from nucpro.background import Background
+from nucpro.checkpoint import Stamp
 from nucpro.cluster.calls import ClusterWorkers
 from nucpro.cluster.pool import EncoderPool
 from nucpro.cluster.session import Session
+from nucpro.cluster.worker import EncoderWorker, extract_file
 from nucpro.errors import ExtractionError, NucproError, PreflightError, WorkerError
 from nucpro.options import Options
 
@@ -40,6 +42,16 @@ def paths(file: Path) -> tuple[Path, Path]:
     return file, file.with_suffix(".pt")
 
 
+def pool_of(encoder: type[Any]) -> EncoderPool[Path, Stamp | None]:
+    return EncoderPool(session(), encoder, extract_file)
+
+
+def run(
+    pool: EncoderPool[Path, Stamp | None], files: Sequence[Path]
+) -> Iterator[tuple[Path, float, Stamp | None]]:
+    return pool.run(files, len(files), paths)
+
+
 def made(files: Sequence[Path]) -> int:
     return sum(file.with_suffix(".pt").exists() for file in files)
 
@@ -49,9 +61,9 @@ def test_every_file_is_made_once_and_reported_with_its_stamp(
 ) -> None:
     add_node(), add_node()
     files = make(tmp_path, ["copy"] * 40)
-    pool = EncoderPool[Path](session(), TrialEncoder)
+    pool = pool_of(TrialEncoder)
     with caplog.at_level(logging.INFO, "nucpro"):
-        done = list(pool.run(files, paths))
+        done = list(run(pool, files))
     assert sorted(file for file, _, _ in done) == sorted(files)
     assert all(stamp.size == file.with_suffix(".pt").stat().st_size for file, _, stamp in done if stamp)
     assert all(stamp for _, _, stamp in done)
@@ -68,15 +80,13 @@ def test_a_file_that_kills_its_process_is_named_after_three_attempts(
 ) -> None:
     add_node()
     files = make(tmp_path, ["copy", "die", "copy", "copy", "copy"])
-    pool = EncoderPool[Path](session(), TrialEncoder)
-    with pytest.raises(
-        WorkerError, match=r"output_2\.fa: 3 encoders were lost over this file, the last two with"
-    ):
-        list(pool.run(files, paths))
+    pool = pool_of(TrialEncoder)
+    with pytest.raises(WorkerError, match=r"output_2\.fa: 3 encoders were lost over it, the last two with"):
+        list(run(pool, files))
     assert pool.lost == 3
-    lost = [message for message in caplog.messages if "was lost; files to try again" in message]
+    lost = [message for message in caplog.messages if "was lost; pieces of work to try again" in message]
     assert len(lost) == 3
-    assert all("files to try again: 1." in message for message in lost[1:])
+    assert all("pieces of work to try again: 1." in message for message in lost[1:])
 
 
 def test_neighbours_of_a_deadly_file_are_made_before_it_is_given_up(
@@ -85,7 +95,7 @@ def test_neighbours_of_a_deadly_file_are_made_before_it_is_given_up(
     add_node()
     files = make(tmp_path, ["die", "copy", "copy"])
     with pytest.raises(WorkerError, match="output_1"):
-        list(EncoderPool[Path](session(), TrialEncoder).run(files, paths))
+        list(run(pool_of(TrialEncoder), files))
     assert made(files) == 2
 
 
@@ -93,7 +103,7 @@ def test_an_error_stops_at_once_and_brings_type_and_traceback(add_node: AddNode,
     add_node()
     files = make(tmp_path, ["copy", "fail 7", *["copy"] * 60])
     with pytest.raises(ExtractionError, match=r"output_2\.fa: record 7$") as caught:
-        list(EncoderPool[Path](session(), TrialEncoder).run(files, paths))
+        list(run(pool_of(TrialEncoder), files))
     assert type(caught.value) is ExtractionError
     assert "trial_encoder.py" in str(caught.value.__cause__)
     assert made(files) < 61
@@ -104,14 +114,14 @@ def test_encoders_that_never_load_end_the_run_in_words(add_node: AddNode, tmp_pa
     with pytest.raises(
         WorkerError, match=r"3 encoders in a row were lost while they loaded.*fewer --workers"
     ):
-        list(EncoderPool[Path](session(), DyingEncoder).run(make(tmp_path, ["copy"]), paths))
+        list(run(pool_of(DyingEncoder), make(tmp_path, ["copy"])))
 
 
 def test_a_node_is_lost_and_another_joins(head: Any, add_node: AddNode, tmp_path: Path) -> None:
     first = add_node()
     files = make(tmp_path, ["copy"] * 10)
-    pool = EncoderPool[Path](session(), TrialEncoder)
-    work = pool.run(files, paths)
+    pool = pool_of(TrialEncoder)
+    work = run(pool, files)
     next(work)
     head.remove_node(first)
     add_node()
@@ -126,8 +136,8 @@ def test_a_node_that_joins_gets_an_encoder(add_node: AddNode, tmp_path: Path) ->
     for pipe in pipes:
         os.mkfifo(pipe)
     files = make(tmp_path, ["copy", *(f"wait {pipe}" for pipe in pipes)])
-    pool = EncoderPool[Path](session(), TrialEncoder)
-    work = pool.run(files, paths)
+    pool = pool_of(TrialEncoder)
+    work = run(pool, files)
     next(work)
     add_node()
     # One encoder has three files at a time: the fourth pipe is opened by one on the other node, or never.
@@ -182,13 +192,11 @@ def test_parts_of_gpus_and_cores_decide_how_many_encoders_there_are(head: Any) -
 
 
 def test_a_wrong_version_on_a_node_is_refused() -> None:
-    from nucpro.cluster.worker import EncoderWorker
-
     logger = logging.getLogger("nucpro")
     before = logger.handlers[:], logger.level, logger.propagate
     try:
         with pytest.raises(NucproError, match=r"has nucpro .*, the driver 0\.0\.0; install the same version"):
-            EncoderWorker().load(TrialEncoder, "0.0.0")
+            EncoderWorker().load(TrialEncoder, extract_file, "0.0.0")
     finally:
         logger.handlers[:], logger.level, logger.propagate = before
 

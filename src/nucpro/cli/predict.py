@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from nucpro.cli.arguments import add_device
+from nucpro.cli.arguments import add_device, add_encoders, add_engine
 from nucpro.cli.console import say
 
 __all__ = ["add_to"]
@@ -54,8 +54,10 @@ def add_to(subparsers: Any) -> None:
         "--length", type=int, metavar="N", help="bases of a full chunk (default: as in the training data)"
     )
     _add_outputs(parser)
-    _add_encoders(parser)
+    _add_models(parser)
     add_device(parser)
+    add_engine(parser)
+    add_encoders(parser)
     parser.add_argument(
         "--chunks-per-unit",
         type=int,
@@ -87,7 +89,7 @@ def _add_outputs(parser: Any) -> None:
     )
 
 
-def _add_encoders(parser: Any) -> None:
+def _add_models(parser: Any) -> None:
     for side, revision in (("protein", "--revision"), ("dna", "--dna-revision")):
         parser.add_argument(
             f"--{side}-model",

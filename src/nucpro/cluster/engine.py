@@ -7,18 +7,18 @@ an extra: the modules of this room that import it are imported here, when the en
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from nucpro.engine import Engine, Finished
+from nucpro.engine import Engine, Finished, Loader
 from nucpro.errors import NucproError, UsageError
 from nucpro.layout import Side
 from nucpro.options import Options
 from nucpro.plan import PlanItem
-from nucpro.totals import Totals
+from nucpro.totals import Counting, Totals
 from nucpro.workers import Workers
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ClusterEngine"]
 
+Item = TypeVar("Item")
+Model = TypeVar("Model", bound=Counting)
 Result = TypeVar("Result")
 
 
@@ -56,7 +58,7 @@ class ClusterEngine(Engine):
         self._session = Session(options)
         self._workers = ClusterWorkers(self._session)
         self._load: Callable[[], FastaEncoder] | None = None
-        self._pool: EncoderPool[PlanItem] | None = None
+        self._pool: EncoderPool[Any, Any] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -102,12 +104,30 @@ class ClusterEngine(Engine):
         if self._load is None:
             raise RuntimeError("load comes before extract")
         from nucpro.cluster.pool import EncoderPool  # noqa: PLC0415
+        from nucpro.cluster.worker import extract_file  # noqa: PLC0415
 
-        self._pool = EncoderPool(self._session, self._load)
+        self._pool = EncoderPool(self._session, self._load, extract_file)
         # The longest first, so that no worker is left with one alone at the end.
         longest_first = sorted(items, key=lambda item: -item.facts.letters_read)
-        made = self._pool.run(longest_first, lambda item: (item.pair.fasta(side), item.pair.vectors(side)))
+        made = self._pool.run(
+            longest_first, len(items), lambda item: (item.pair.fasta(side), item.pair.vectors(side))
+        )
         yield from (Finished(*done) for done in made)
+
+    def each(
+        self,
+        load: Callable[[Loader], Model],
+        work: Callable[[Model, Item], Result],
+        items: Iterable[Item],
+        count: int,
+    ) -> Iterator[tuple[Item, float, Result]]:
+        """Do the work of every item on the nodes, and yield each when it is done, in any order."""
+        from nucpro.cluster.pool import EncoderPool  # noqa: PLC0415
+        from nucpro.cluster.worker import load_same  # noqa: PLC0415
+
+        pool = EncoderPool[Item, Result](self._session, partial(load, load_same), work)
+        self._pool = pool
+        return pool.run(items, count, lambda item: (item,))
 
     def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Call on a node that has the devices of an encoder free."""

@@ -1,8 +1,8 @@
-"""Encoders on the nodes of a Ray cluster, and who encodes which file.
+"""Encoders on the nodes of a Ray cluster, and who does which piece of work: a file, or a unit of chunks.
 
-Files are handed out as encoders get room for them, a few to each. An encoder that is lost is replaced, and
-its files are tried again, each alone on an encoder, so that a file that kills its process is told from those
-that were with it. Nodes that join are used. However many files there are, a few for each encoder are known here.
+Work is handed out as encoders get room for it, a few pieces to each. An encoder that is lost is replaced, and
+its work is tried again, each piece alone on an encoder, so that one that kills its process is told from those
+that were with it. Nodes that join are used. However much work there is, a few pieces for each encoder are known here.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -21,13 +20,12 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from nucpro import __version__
-from nucpro.checkpoint import Stamp
 from nucpro.cluster.calls import ATTEMPTS, error_of
 from nucpro.cluster.session import Session
-from nucpro.cluster.worker import EncoderWorker, Extracts, Report
+from nucpro.cluster.worker import EncoderWorker, Report
 from nucpro.engine import FILES_UNDER_WAY
 from nucpro.errors import WorkerError
-from nucpro.totals import Totals
+from nucpro.totals import Counting, Totals
 
 __all__ = ["EncoderPool"]
 
@@ -38,15 +36,15 @@ _PATIENCE = 600.0
 """Seconds to wait for an encoder while there is none: nodes may be on their way, and a model may load slowly."""
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(eq=False)
-class _File(Generic[Item]):
-    """A file that was handed out, and how often its encoder was lost."""
+class _Piece(Generic[Item]):
+    """A piece of work that was handed out, and how often its encoder was lost."""
 
     item: Item
-    fasta: Path
-    output: Path
+    arguments: tuple[object, ...]
     losses: int = 0
 
 
@@ -58,10 +56,10 @@ class _Encoder(Generic[Item]):
     actor: Any
     place: str = ""
     alone: bool = False
-    under_way: dict[_File[Item], None] = field(default_factory=dict)
+    under_way: dict[_Piece[Item], None] = field(default_factory=dict)
 
 
-class EncoderPool(Generic[Item]):
+class EncoderPool(Generic[Item, Result]):
     """Encoders of one run.
 
     Parameters
@@ -69,7 +67,9 @@ class EncoderPool(Generic[Item]):
     session : Session
         The cluster.
     load : callable
-        Loads the model in an encoder's process; picklable.
+        Loads what the work is done with in an encoder's process; picklable.
+    work : callable
+        Does a piece of work with what was loaded, its first argument; called in threads; picklable.
 
     Attributes
     ----------
@@ -77,13 +77,14 @@ class EncoderPool(Generic[Item]):
         Encoders that were lost.
     """
 
-    def __init__(self, session: Session, load: Callable[[], Extracts]) -> None:
+    def __init__(self, session: Session, load: Callable[[], Counting], work: Callable[..., Result]) -> None:
         self.lost = 0
         self._session = session
         self._load = load
+        self._work = work
         self._encoders: dict[_Encoder[Item], None] = {}
-        self._suspects: deque[_File[Item]] = deque()
-        self._events: SimpleQueue[tuple[_Encoder[Item], _File[Item] | None, Future[Report]]] = SimpleQueue()
+        self._suspects: deque[_Piece[Item]] = deque()
+        self._events: SimpleQueue[tuple[_Encoder[Item], _Piece[Item] | None, Future[Any]]] = SimpleQueue()
         self._totals: dict[int, Totals] = {}
         self._started = 0
         self._lost_while_loading = 0
@@ -95,44 +96,46 @@ class EncoderPool(Generic[Item]):
         return Totals(*map(sum, zip(Totals(), *self._totals.values(), strict=True)))
 
     def run(
-        self, items: Sequence[Item], paths: Callable[[Item], tuple[Path, Path]]
-    ) -> Iterator[tuple[Item, float, Stamp | None]]:
-        """Make the files of all items.
+        self, items: Iterable[Item], count: int, arguments: Callable[[Item], tuple[object, ...]]
+    ) -> Iterator[tuple[Item, float, Result]]:
+        """Do the work of all items.
 
         Parameters
         ----------
-        items : sequence
-            The work, in the order in which it is handed out.
-        paths : callable
-            FASTA file and file of vectors of an item.
+        items : iterable
+            In the order in which they are handed out; taken one by one, when there is room for it.
+        count : int
+            How many they are.
+        arguments : callable
+            Arguments of the work on an item; the first one, as text, names it in messages.
 
         Yields
         ------
-        (item, float, Stamp or None)
-            Each item when its file is there, the seconds since the one before, and the stamp of the file.
+        (item, float, object)
+            Each item when its work is done, the seconds since the one before, and the result.
 
         Raises
         ------
         NucproError
-            The first error of a file, as it was raised, at once.
+            The first error of a piece of work, as it was raised, at once.
         WorkerError
-            A file that kills every encoder that takes it, or no encoder that lives.
+            Work that kills every encoder that takes it, or no encoder that lives.
         """
-        files = (_File(item, *paths(item)) for item in items)
-        left, clock, patient_until = len(items), time.perf_counter(), time.monotonic() + _PATIENCE
+        pieces = (_Piece(item, arguments(item)) for item in items)
+        left, clock, patient_until = count, time.perf_counter(), time.monotonic() + _PATIENCE
         try:
             while left:
                 self._grow(left)
-                self._hand_out(files)
+                self._hand_out(pieces)
                 found = self._next_answer()
                 if found or any(encoder.place for encoder in self._encoders):
                     patient_until = time.monotonic() + _PATIENCE
                 elif time.monotonic() > patient_until:
                     raise WorkerError(self._in_vain())
-                for file, report in found:
+                for piece, result in found:
                     left -= 1
                     now = time.perf_counter()
-                    yield file.item, now - clock, report.stamp
+                    yield piece.item, now - clock, result
                     clock = now
         finally:
             self._end()
@@ -152,12 +155,12 @@ class EncoderPool(Generic[Item]):
             )
             encoder = _Encoder[Item](self._started, actor_class.remote())
             self._encoders[encoder] = None
-            self._watch(encoder, None, encoder.actor.load.remote(self._load, __version__))
+            self._watch(encoder, None, encoder.actor.load.remote(self._load, self._work, __version__))
 
-    def _watch(self, encoder: _Encoder[Item], file: _File[Item] | None, answer: Any) -> None:
-        answer.future().add_done_callback(lambda done: self._events.put((encoder, file, done)))
+    def _watch(self, encoder: _Encoder[Item], piece: _Piece[Item] | None, answer: Any) -> None:
+        answer.future().add_done_callback(lambda done: self._events.put((encoder, piece, done)))
 
-    def _hand_out(self, files: Iterator[_File[Item]]) -> None:
+    def _hand_out(self, pieces: Iterator[_Piece[Item]]) -> None:
         for encoder in self._encoders:
             if not encoder.place or (encoder.alone and encoder.under_way):
                 continue
@@ -168,17 +171,17 @@ class EncoderPool(Generic[Item]):
                     encoder.alone = True
                     self._give(encoder, self._suspects.popleft())
                 continue
-            while len(encoder.under_way) < FILES_UNDER_WAY and (file := next(files, None)):
-                self._give(encoder, file)
+            while len(encoder.under_way) < FILES_UNDER_WAY and (piece := next(pieces, None)):
+                self._give(encoder, piece)
 
-    def _give(self, encoder: _Encoder[Item], file: _File[Item]) -> None:
-        encoder.under_way[file] = None
-        self._watch(encoder, file, encoder.actor.extract.remote(file.fasta, file.output))
+    def _give(self, encoder: _Encoder[Item], piece: _Piece[Item]) -> None:
+        encoder.under_way[piece] = None
+        self._watch(encoder, piece, encoder.actor.work.remote(*piece.arguments))
 
-    def _next_answer(self) -> list[tuple[_File[Item], Report]]:
-        """Wait for an answer of an encoder; the file where one is finished."""
+    def _next_answer(self) -> list[tuple[_Piece[Item], Result]]:
+        """Wait for an answer of an encoder; the piece of work where one is done, with its result."""
         try:
-            encoder, file, answer = self._events.get(timeout=_SECONDS_BETWEEN_LOOKS)
+            encoder, piece, answer = self._events.get(timeout=_SECONDS_BETWEEN_LOOKS)
         except Empty:
             return []
         if encoder not in self._encoders:
@@ -191,25 +194,25 @@ class EncoderPool(Generic[Item]):
             raise error_of(error)
         report = answer.result()
         self._take_note(encoder, report)
-        if file is None:
+        if piece is None:
             self._lost_while_loading = 0
             return []
-        del encoder.under_way[file]
-        return [(file, report)]
+        del encoder.under_way[piece]
+        return [(piece, report.result)]
 
-    def _take_note(self, encoder: _Encoder[Item], report: Report) -> None:
+    def _take_note(self, encoder: _Encoder[Item], report: Report[Any]) -> None:
         encoder.place = report.place
         self._totals[encoder.number] = report.totals
         for level, line in report.lines:
             logger.log(level, "Encoder %d (%s): %s", encoder.number, encoder.place, line)
 
     def _lose(self, encoder: _Encoder[Item], error: RayError) -> None:
-        """Give up an encoder, and put its files aside to be tried again.
+        """Give up an encoder, and put its work aside to be tried again.
 
         Raises
         ------
         WorkerError
-            A file was lost with its encoder too often, or encoders are lost before they have loaded.
+            A piece of work was lost with its encoder too often, or encoders are lost before they have loaded.
         """
         del self._encoders[encoder]
         ray.kill(encoder.actor)
@@ -217,7 +220,7 @@ class EncoderPool(Generic[Item]):
         self._next_look = 0.0
         reason = " ".join(str(error).split()) or type(error).__name__
         logger.warning(
-            "Encoder %d (%s) was lost; files to try again: %d. %s",
+            "Encoder %d (%s) was lost; pieces of work to try again: %d. %s",
             encoder.number,
             encoder.place or "loading",
             len(encoder.under_way),
@@ -229,14 +232,14 @@ class EncoderPool(Generic[Item]):
                 f"{ATTEMPTS} encoders in a row were lost while they loaded the model, probably for lack of memory; "
                 f"give each more room (--gpus-per-worker, --cpus-per-worker, fewer --workers). The last: {reason}"
             )
-        for file in encoder.under_way:
-            file.losses += 1
-            if file.losses >= ATTEMPTS:
+        for piece in encoder.under_way:
+            piece.losses += 1
+            if piece.losses >= ATTEMPTS:
                 raise WorkerError(
-                    f"{file.fasta}: {ATTEMPTS} encoders were lost over this file, the last two with nothing else at "
+                    f"{piece.arguments[0]}: {ATTEMPTS} encoders were lost over it, the last two with nothing else at "
                     f"hand; look at its sequences, or give encoders more memory. The last: {reason}"
                 )
-            self._suspects.append(file)
+            self._suspects.append(piece)
 
     def _in_vain(self) -> str:
         demand = ", ".join(

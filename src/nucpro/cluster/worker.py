@@ -1,7 +1,8 @@
-"""What runs in an encoder's process on a node: the model, loaded once, and one file after the other.
+"""What runs in an encoder's process on a node: what it works with, loaded once, and one piece of work after the other.
 
-The driver sends paths; FASTA files are read and vectors written here. What the driver must know goes back
-with each answer: the stamp of the file, counts, and the lines that were logged.
+The driver says what is loaded and what is done with it. To make vectors it sends paths; FASTA files are read
+and vectors written here. What the driver must know goes back with each answer: the result, counts, and the
+lines that were logged.
 """
 
 from __future__ import annotations
@@ -13,29 +14,26 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from nucpro import __version__
 from nucpro.checkpoint import Stamp
 from nucpro.errors import ModelError, WorkerError
-from nucpro.totals import Totals
+from nucpro.totals import Counting, Totals
 
 if TYPE_CHECKING:
     from nucpro.encoders import FastaEncoder, Identified
     from nucpro.options import Options
 
-__all__ = ["EncoderWorker", "Extracts", "Report", "load_same"]
+__all__ = ["EncoderWorker", "Extracts", "Report", "extract_file", "load_same"]
 
 _LOGGED = "nucpro"
 
+Result = TypeVar("Result")
 
-class Extracts(Protocol):
-    """What a worker needs of an encoder."""
 
-    @property
-    def totals(self) -> Totals:
-        """Counts since it was loaded."""
-        ...
+class Extracts(Counting, Protocol):
+    """What makes files of vectors."""
 
     def extract(self, fasta: Path, output: Path, /) -> object:
         """Make the file of vectors of a FASTA file."""
@@ -43,7 +41,7 @@ class Extracts(Protocol):
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Generic[Result]):
     """Answer of a worker.
 
     Parameters
@@ -54,14 +52,14 @@ class Report:
         Level and text of what was logged since the last answer.
     totals : Totals
         Counts since the model was loaded.
-    stamp : Stamp or None
-        Stamp of the file that was written.
+    result : object
+        What the work gave; None after loading.
     """
 
     place: str
     lines: tuple[tuple[int, str], ...]
     totals: Totals
-    stamp: Stamp | None = None
+    result: Result
 
 
 class _Lines(logging.Handler):
@@ -83,7 +81,8 @@ class EncoderWorker:
     """A process with an encoder; Ray makes it an actor whose calls run in a few threads."""
 
     def __init__(self) -> None:
-        self._encoder: Extracts
+        self._loaded: Counting
+        self._work: Callable[..., Any]
         self._lines = _Lines()
         logger = logging.getLogger(_LOGGED)
         logger.addHandler(self._lines)
@@ -91,8 +90,17 @@ class EncoderWorker:
         # Ray shows what reaches the root logger in files of its own.
         logger.propagate = False
 
-    def load(self, load: Callable[[], Extracts], version: str) -> Report:
-        """Load the model.
+    def load(self, load: Callable[[], Counting], work: Callable[..., Any], version: str) -> Report[None]:
+        """Load what the work is done with.
+
+        Parameters
+        ----------
+        load : callable
+            Loads it.
+        work : callable
+            Does a piece of work with what was loaded, its first argument.
+        version : str
+            Of the driver.
 
         Raises
         ------
@@ -106,23 +114,34 @@ class EncoderWorker:
                 f"host {socket.gethostname()} has nucpro {__version__}, the driver {version}; "
                 "install the same version on all nodes"
             )
-        self._encoder = load()
-        return self._report()
+        self._loaded, self._work = load(), work
+        return self._report(None)
 
-    def extract(self, fasta: Path, output: Path) -> Report:
-        """Make the file of vectors of a FASTA file.
+    def work(self, *arguments: Any) -> Report[Any]:
+        """Do a piece of work.
 
         Raises
         ------
-        FastaError, ExtractionError, StoreError
-            See :meth:`nucpro.encoders.FastaEncoder.extract`.
+        Exception
+            What the work raises.
         """
-        self._encoder.extract(fasta, output)
-        return self._report(Stamp.of(output))
+        return self._report(self._work(self._loaded, *arguments))
 
-    def _report(self, stamp: Stamp | None = None) -> Report:
+    def _report(self, result: Result) -> Report[Result]:
         place = f"{socket.gethostname()}, process {os.getpid()}"
-        return Report(place, self._lines.fetch(), self._encoder.totals, stamp)
+        return Report(place, self._lines.fetch(), self._loaded.totals, result)
+
+
+def extract_file(encoder: Extracts, fasta: Path, output: Path) -> Stamp | None:
+    """Make the file of vectors of a FASTA file, and give its stamp.
+
+    Raises
+    ------
+    FastaError, ExtractionError, StoreError
+        See :meth:`nucpro.encoders.FastaEncoder.extract`.
+    """
+    encoder.extract(fasta, output)
+    return Stamp.of(output)
 
 
 def load_same(identified: Identified, options: Options) -> FastaEncoder:
@@ -149,4 +168,5 @@ def load_same(identified: Identified, options: Options) -> FastaEncoder:
             f"host {host}: {files.folder} holds weights {files.digest()[:12]}…, the driver has {expected[:12]}…; "
             "give all nodes the same files"
         )
-    return encoders.load(identified, options)
+    # Times and inode numbers of files are those of this node too, or a copy of its own would count as replaced.
+    return encoders.load(replace(identified, files=files), options)

@@ -10,6 +10,7 @@ import logging
 from dataclasses import dataclass
 
 from nucpro.checkpoint import Stamp
+from nucpro.engine import Engine
 from nucpro.errors import FastaError, PreflightError
 from nucpro.prediction.contigs import InputFacts, inspect
 from nucpro.prediction.models import Models, find_models
@@ -50,8 +51,15 @@ class Checked:
     stamp: Stamp | None
 
 
-def check(options: PredictionOptions) -> Checked:
+def check(options: PredictionOptions, engine: Engine) -> Checked:
     """Read input and models, and try whether the output can be written.
+
+    Parameters
+    ----------
+    options : PredictionOptions
+        What was asked for.
+    engine : Engine
+        Where it will be done.
 
     Raises
     ------
@@ -60,6 +68,7 @@ def check(options: PredictionOptions) -> Checked:
     """
     stamp = Stamp.of(options.input)
     models, problems = find_models(options)
+    problems += engine.problems()
     length = options.length or (models.card.chunk_length if models else None)
     if models and length is None:
         problems.append(f"{options.model}: does not say the length of its chunks; give it with --length")

@@ -91,6 +91,9 @@ class Unit:
         """Number of chunks."""
         return sum(len(piece.chunks) for piece in self.pieces)
 
+    def __str__(self) -> str:
+        return f"unit {self.number} (records {self.pieces[0].record} to {self.pieces[-1].record})"
+
 
 def inspect(path: Path, length: int) -> InputFacts:
     """Read the input once and gather what pre-flight needs to know.

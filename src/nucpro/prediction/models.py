@@ -15,11 +15,13 @@ from typing import Any
 
 from nucpro import encoders
 from nucpro.classifier.model import CARD_NAME, Classifier, ModelCard, load
-from nucpro.encoders import FastaEncoder, Identified
+from nucpro.encoders import Identified
+from nucpro.engine import Loader
 from nucpro.errors import DimensionError, ModelError, UsageError
 from nucpro.layout import Side
 from nucpro.options import DEFAULT_MODELS, Options
 from nucpro.prediction.options import PredictionOptions
+from nucpro.prediction.scoring import Scorer
 
 __all__ = ["Models", "find_models"]
 
@@ -52,15 +54,23 @@ class Models:
     identified: Mapping[Side, Identified]
     options: Options
 
-    def load_encoders(self) -> dict[Side, FastaEncoder]:
-        """Load the encoders.
+    def load_scorer(self, path: Path, loader: Loader) -> Scorer:
+        """Load the encoders, and put the classifier beside them.
+
+        Parameters
+        ----------
+        path : Path
+            The input, for messages.
+        loader : callable
+            Loads an encoder.
 
         Raises
         ------
         ModelError
             Weights are damaged, or were replaced since they were identified.
         """
-        return {side: encoders.load(found, self.options) for side, found in self.identified.items()}
+        loaded = {side: loader(found, self.options) for side, found in self.identified.items()}
+        return Scorer(path, loaded, self.classifier)
 
 
 def find_models(options: PredictionOptions) -> tuple[Models | None, list[str]]:
@@ -77,12 +87,12 @@ def find_models(options: PredictionOptions) -> tuple[Models | None, list[str]]:
         classifier, card = load(options.model)
     except ModelError as error:
         return None, [str(error)]
-    problems = encoders.device_problems(options.device)
     sides = [Side(side) for side in card.sides]
     unnamed = [side for side in sides if not _is_named(side, card, options)]
     if unnamed:
-        return None, problems + [_unnamed(side, card, options) for side in unnamed]
+        return None, [_unnamed(side, card, options) for side in unnamed]
     encoding = _encoding_options(card, options)
+    problems: list[str] = []
     identified: dict[Side, Identified] = {}
     for side in sides:
         try:
@@ -126,7 +136,7 @@ def _encoding_options(card: ModelCard, options: PredictionOptions) -> Options:
     for side in Side:
         if _asked_for(side, options) is None and revisions[side] is None:
             revisions[side] = made_by[side].get("revision")
-    return Options(
+    encoding = Options(
         protein_model=names[Side.PROTEIN],
         revision=revisions[Side.PROTEIN],
         dna_model=names[Side.DNA],
@@ -136,6 +146,7 @@ def _encoding_options(card: ModelCard, options: PredictionOptions) -> Options:
         token_dropout={True: "on", False: "off"}.get(made_by[Side.PROTEIN].get("token_dropout"), "auto"),  # type: ignore[arg-type]
         tokens_per_batch=options.tokens_per_batch,
     )
+    return encoding.anywhere() if options.machines.uses_cluster else encoding
 
 
 def _precision(made_by: Mapping[Side, Mapping[str, Any]], options: PredictionOptions) -> str:

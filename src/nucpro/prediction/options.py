@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from nucpro.errors import UsageError
+from nucpro.options import Options
 
 __all__ = ["DEFAULT_PLOTS", "PredictionOptions"]
 
@@ -50,6 +51,8 @@ class PredictionOptions:
         Draw so many of the longest sequences.
     replace : bool
         Throw away what another prediction left in the output folder.
+    engine, address, workers, gpus_per_worker, cpus_per_worker
+        As in :class:`nucpro.options.Options`; each worker of a cluster has both encoders.
 
     Raises
     ------
@@ -73,6 +76,11 @@ class PredictionOptions:
     original_names: bool = False
     plots: int = 0
     replace: bool = False
+    engine: str = "local"
+    address: str | None = None
+    workers: int | None = None
+    gpus_per_worker: float = 1.0
+    cpus_per_worker: float = 1.0
 
     def __post_init__(self) -> None:
         lowest = {"length": 3, "chunks_per_unit": 1, "plots": 0}
@@ -80,6 +88,14 @@ class PredictionOptions:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"--{name.replace('_', '-')} is {value}; allowed: {least} or more")
+        # Those that are about devices are checked where they are used in all commands.
+        _ = self.machines
+
+    @property
+    def machines(self) -> Options:
+        """Options of the engine."""
+        names = ("device", "engine", "address", "workers", "gpus_per_worker", "cpus_per_worker")
+        return Options(**{name: getattr(self, name) for name in names})
 
     @property
     def folder(self) -> Path:

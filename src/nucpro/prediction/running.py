@@ -7,18 +7,19 @@ was stopped at any moment and is started again goes on with the unit it was at, 
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nucpro.checkpoint import Stamp
 from nucpro.dataset.manifest import digest_of
-from nucpro.engine import in_order
+from nucpro.engine import Engine
 from nucpro.errors import DataError, PreflightError
 from nucpro.fasta import stream
+from nucpro.job import engine_of
 from nucpro.lock import hold
 from nucpro.prediction.checking import Checked, check
 from nucpro.prediction.contigs import Unit, units_of
@@ -27,7 +28,7 @@ from nucpro.prediction.options import PredictionOptions
 from nucpro.prediction.paths import OutputFolder
 from nucpro.prediction.plot import write_plots
 from nucpro.prediction.record import difference, make_record
-from nucpro.prediction.scoring import Scorer
+from nucpro.prediction.scoring import ScoredUnit, Scorer
 from nucpro.prediction.tables import write_tables
 from nucpro.prediction.work import Work, read_record, remove_folder, write_record
 from nucpro.store import remove_temporaries
@@ -68,7 +69,7 @@ class PredictionReport:
     scored_chunks, scored_frames : int
         Those that this run scored; the others were scored by an earlier one.
     seconds : float
-        Time that scoring took, models loaded.
+        Time that scoring took, models loaded; on a cluster with loading them.
     splits : int
         Batches that were split after running out of memory.
     files : tuple of Path
@@ -115,14 +116,18 @@ def predict(
     DataError, StoreError
         The input changed meanwhile, or a file cannot be read or written.
     """
-    checked = check(options)
     folder = OutputFolder(options.folder)
-    with _held(folder):
-        run = _Run(checked, folder)
-        if not run.is_done():
-            run.score(progress)
-            run.write_tables()
-        return run.report(run.write_exports())
+    with engine_of(options.machines) as engine:
+        checked = check(options, engine)
+        with _held(folder):
+            return _predict(_Run(checked, folder, engine), progress)
+
+
+def _predict(run: _Run, progress: Callable[[PredictionProgress], object]) -> PredictionReport:
+    if not run.is_done():
+        run.score(progress)
+        run.write_tables()
+    return run.report(run.write_exports())
 
 
 @contextmanager
@@ -142,8 +147,9 @@ def _held(folder: OutputFolder) -> Iterator[None]:
 class _Run:
     """One prediction that was checked, in a folder that is held."""
 
-    def __init__(self, checked: Checked, folder: OutputFolder) -> None:
+    def __init__(self, checked: Checked, folder: OutputFolder, engine: Engine) -> None:
         self._checked = checked
+        self._engine = engine
         self._options = checked.options
         self._folder = folder
         self._work = Work(folder)
@@ -238,44 +244,36 @@ class _Run:
             logger.info("Going on: %d of %d units are done", len(done), self._units)
         progress(PredictionProgress(finished, total))
         if len(done) < self._units:
-            models = self._checked.models
-            scorer = Scorer(self._options.input, models.load_encoders(), models.classifier)
-            for unit, frames, seconds in self._score_units(scorer, done):
+            for number, (unit, seconds, scored) in enumerate(self._score_units(done), len(done) + 1):
+                self._keep(unit, seconds, scored)
                 finished += unit.chunks
                 line = "[%d/%d] Scored %d frames of %d chunks, %.1fs"
-                logger.info(line, unit.number, self._units, frames, unit.chunks, seconds)
+                logger.info(line, number, self._units, len(scored), unit.chunks, seconds)
                 progress(PredictionProgress(finished, total))
-            self._scored.splits = sum(encoder.totals.splits for encoder in scorer.encoders.values())
+            self._scored.splits = self._engine.totals.splits
 
     def _chunks_of(self, number: int) -> int:
         before = (number - 1) * self._chunks_per_unit
         return min(self._chunks_per_unit, self._checked.facts.chunks - before)
 
-    def _score_units(self, scorer: Scorer, done: set[int]) -> Iterator[tuple[Unit, int, float]]:
-        """Score units in threads, and yield each when it is kept, with its frames and seconds."""
-        frames: dict[int, int] = {}
-        keeping, ended = threading.Lock(), threading.Event()
+    def _score_units(self, done: set[int]) -> Iterator[tuple[Unit, float, ScoredUnit]]:
+        """Score units where the engine does it; nothing is written there."""
+        load = partial(self._checked.models.load_scorer, self._options.input)
+        return self._engine.each(load, Scorer.score, self._units_left(done), self._units - len(done))
 
-        def work(unit: Unit) -> None:
-            scored = scorer.score(unit)
-            with keeping:
-                if not ended.is_set():
-                    self._require_unchanged_input()
-                    self._work.commit(scored)
-                    frames[unit.number] = len(scored.frames)
-
+    def _units_left(self, done: set[int]) -> Iterator[Unit]:
         records = stream(self._options.input, fastq=True)
         units = units_of(records, self._checked.length, self._chunks_per_unit)
-        try:
-            for unit, seconds in in_order((unit for unit in units if unit.number not in done), work):
-                self._scored.chunks += unit.chunks
-                self._scored.frames += frames[unit.number]
-                self._scored.seconds += seconds
-                yield unit, frames.pop(unit.number), seconds
-        finally:
-            # Threads that still compute after an error must not write into a folder that is no longer held.
-            with keeping:
-                ended.set()
+        yield from (unit for unit in units if unit.number not in done)
+        # A shorter input would leave an engine waiting for units that never come.
+        self._require_unchanged_input()
+
+    def _keep(self, unit: Unit, seconds: float, scored: ScoredUnit) -> None:
+        self._require_unchanged_input()
+        self._work.commit(unit, scored)
+        self._scored.chunks += unit.chunks
+        self._scored.frames += len(scored)
+        self._scored.seconds += seconds
 
     def _require_unchanged_input(self) -> None:
         if Stamp.of(self._options.input) != self._checked.stamp:

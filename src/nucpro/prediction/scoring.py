@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,9 @@ from nucpro.errors import ExtractionError
 from nucpro.fasta import Records
 from nucpro.layout import CLASS_NAMES, VIRAL, Side
 from nucpro.prediction.contigs import Unit
-from nucpro.prediction.frames import UnitFrames, frames_of
+from nucpro.prediction.frames import IntVector, UnitFrames, frames_of
 from nucpro.prediction.verdict import DIGITS
+from nucpro.totals import Totals
 
 __all__ = ["ScoredUnit", "Scorer"]
 
@@ -32,24 +34,37 @@ _VIRAL_COLUMN = CLASS_NAMES.index(VIRAL)
 
 @dataclass(frozen=True)
 class ScoredUnit:
-    """A unit with the scores of its frames.
+    """Scores of the frames of a unit; without letters, so that it is small where it comes from another machine.
 
     Parameters
     ----------
-    unit : Unit
-        The unit.
-    frames : UnitFrames
-        Its frames.
+    chunks, frames : ndarray of int64, shape (frames,)
+        Chunk of each frame and number of the frame, see :class:`nucpro.prediction.frames.UnitFrames`.
+    residues : list of int
+        Length of each translation.
     scores : list of float
         Probability of a virus, one a frame, rounded to six places.
+    unknown : int
+        Frames that are left out because most of their residues are X.
     cut : int
         Frames whose nucleotides or translation were longer than an encoder reads, and were cut there.
     """
 
-    unit: Unit
-    frames: UnitFrames
+    chunks: IntVector
+    frames: IntVector
+    residues: list[int]
     scores: list[float]
+    unknown: int
     cut: int
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @classmethod
+    def of(cls, frames: UnitFrames, scores: list[float], cut: int) -> Self:
+        """Take what is kept of frames."""
+        residues = [len(protein) for protein in frames.proteins]
+        return cls(frames.chunks, frames.frames, residues, scores, frames.unknown, cut)
 
 
 class Scorer:
@@ -71,6 +86,11 @@ class Scorer:
         self._device = next(iter(encoders.values())).embedder.encoder.device
         self._classifier = classifier.to(self._device)
 
+    @property
+    def totals(self) -> Totals:
+        """What went through the encoders, added up."""
+        return Totals(*map(sum, zip(*(encoder.totals for encoder in self.encoders.values()), strict=True)))
+
     def score(self, unit: Unit) -> ScoredUnit:
         """Score all frames of a unit; safe to call from several threads.
 
@@ -81,7 +101,7 @@ class Scorer:
         """
         frames = frames_of(unit)
         if not len(frames):
-            return ScoredUnit(unit, frames, [], 0)
+            return ScoredUnit.of(frames, [], 0)
         letters = {Side.DNA: frames.nucleotides, Side.PROTEIN: frames.proteins}
         vectors = {
             side: encoder.embed(Records(self._path, frames.ids, letters[side]))
@@ -89,7 +109,7 @@ class Scorer:
         }
         rows = np.concatenate([side.matrix for side in vectors.values()], axis=1)
         scores = self._classify(rows, frames.ids)
-        return ScoredUnit(unit, frames, scores, sum(side.truncated for side in vectors.values()))
+        return ScoredUnit.of(frames, scores, sum(side.truncated for side in vectors.values()))
 
     def _classify(self, rows: npt.NDArray[np.float32], ids: list[str]) -> list[float]:
         probabilities = self._classifier.probabilities(torch.from_numpy(rows).to(self._device))

@@ -1,6 +1,6 @@
 """What an unfinished prediction has done: one file a unit, in a folder inside the output folder.
 
-Scored units come in from threads, whole or not at all; when all are there, their chunks go to
+Scored units come in, and are kept whole or not at all; when all are there, their chunks go to
 :mod:`nucpro.prediction.tables` in the order of the input, and the folder is removed. The folder says what makes its
 units, so that a run goes on with units of its own only.
 """
@@ -17,6 +17,7 @@ from typing import Any
 
 from nucpro.dataset.frames import FRAME_NAMES
 from nucpro.errors import DataError, StoreError
+from nucpro.prediction.contigs import Unit
 from nucpro.prediction.paths import OutputFolder, unit_number
 from nucpro.prediction.scoring import ScoredUnit
 from nucpro.prediction.verdict import ChunkScore, FrameScore
@@ -96,8 +97,8 @@ class Work:
         numbers = (unit_number(entry.name) for entry in work.iterdir())
         return {number for number in numbers if number is not None}
 
-    def commit(self, scored: ScoredUnit) -> None:
-        """Keep a scored unit.
+    def commit(self, unit: Unit, scored: ScoredUnit) -> None:
+        """Keep the scores of a unit.
 
         Raises
         ------
@@ -105,20 +106,18 @@ class Work:
             It cannot be written.
         """
         content = {
-            "pieces": [
-                [piece.record, piece.length, piece.chunks.numbers.tolist()] for piece in scored.unit.pieces
-            ],
-            "starts": [start for piece in scored.unit.pieces for start in piece.chunks.starts.tolist()],
-            "ends": [end for piece in scored.unit.pieces for end in piece.chunks.ends.tolist()],
-            "chunks": scored.frames.chunks.tolist(),
-            "frames": scored.frames.frames.tolist(),
-            "residues": [len(protein) for protein in scored.frames.proteins],
+            "pieces": [[piece.record, piece.length, piece.chunks.numbers.tolist()] for piece in unit.pieces],
+            "starts": [start for piece in unit.pieces for start in piece.chunks.starts.tolist()],
+            "ends": [end for piece in unit.pieces for end in piece.chunks.ends.tolist()],
+            "chunks": scored.chunks.tolist(),
+            "frames": scored.frames.tolist(),
+            "residues": scored.residues,
             "scores": scored.scores,
-            "unknown_frames": scored.frames.unknown,
+            "unknown_frames": scored.unknown,
             "cut_frames": scored.cut,
         }
         text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-        write_text(self._folder.unit(scored.unit.number), text + "\n")
+        write_text(self._folder.unit(unit.number), text + "\n")
 
     def units(self, count: int) -> Iterator[StoredUnit]:
         """Yield the units 1 to ``count``.
