@@ -17,7 +17,7 @@ from nucpro.errors import DataError, FastaError, PreflightError, StoreError
 from nucpro.fasta import read
 from nucpro.layout import DNA_WIDTH, DataFolder, Side
 from nucpro.store import write_vectors
-from nucpro.text import is_plain, printable
+from nucpro.text import first_few, is_plain, printable
 from pairs import NAMES, make_pair, numbered
 
 CLEAR = "\x1b[2J\x1b[1;1H"
@@ -140,3 +140,11 @@ def test_a_run_over_hostile_names_shows_none_of_them_raw(
     assert all(is_plain(line) for line in (shown.out + shown.err).split("\n"))
     assert "surplus (first ['[red]a'])" in shown.err
     assert r"holds control characters: 'a\x1b[2J\x1b[1;1H'" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("names", "line"),
+    [([], ""), (["a"], "a"), (["a", "b"], "a, b"), (["a", "b", "c"], "a, b and 1 more")],
+)
+def test_many_names_are_counted_not_listed(names: list[str], line: str) -> None:
+    assert first_few(names, 2) == line

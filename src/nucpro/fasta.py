@@ -26,7 +26,7 @@ import needletail
 
 from nucpro.errors import FastaError
 from nucpro.layout import MAX_BASES, MAX_RESIDUES, Side
-from nucpro.text import is_plain
+from nucpro.text import first_few, is_plain
 
 __all__ = [
     "ALPHABETS",
@@ -290,13 +290,19 @@ def _problems(records: Records, alphabet: str) -> Iterator[str]:
     path = records.path
     empty = [name for name, sequence in zip(records.ids, records.sequences, strict=True) if not sequence]
     if empty:
-        yield f"{path}: {len(empty)} records without a sequence: {_some(empty)}; remove them from both sides"
+        yield (
+            f"{path}: {len(empty)} records without a sequence: {first_few(empty, _SHOWN)}; "
+            "remove them from both sides"
+        )
     if len(set(records.ids)) != len(records):
         twice = [name for name, times in Counter(records.ids).items() if times > 1]
-        yield f"{path}: {len(twice)} ids appear more than once: {_some(twice)}; ids must be unique in a file"
+        yield (
+            f"{path}: {len(twice)} ids appear more than once: {first_few(twice, _SHOWN)}; "
+            "ids must be unique in a file"
+        )
     wrong = list(_wrong_letters(records, alphabet))
     if wrong:
-        yield f"{path}: letters outside {alphabet}: {_some(wrong)}; correct or remove these records"
+        yield f"{path}: letters outside {alphabet}: {first_few(wrong, _SHOWN)}; correct or remove these records"
 
 
 def _wrong_letters(records: Records, alphabet: str) -> Iterator[str]:
@@ -309,11 +315,6 @@ def _wrong_letters(records: Records, alphabet: str) -> Iterator[str]:
         if foreign:
             letter = chr(foreign[0])
             yield f"{name} has {letter!r} at position {sequence.index(foreign[0]) + 1}"
-
-
-def _some(items: list[str]) -> str:
-    shown = ", ".join(items[:_SHOWN])
-    return shown if len(items) <= _SHOWN else f"{shown} and {len(items) - _SHOWN} more"
 
 
 def difference(left: Iterable[str], right: Iterable[str]) -> tuple[list[str], list[str]]:

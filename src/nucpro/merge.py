@@ -18,6 +18,7 @@ from nucpro.fasta import difference, ids_digest, read
 from nucpro.layout import CLASS_NAMES, DNA_WIDTH, Side
 from nucpro.recipe import input_digest, merged_meta
 from nucpro.store import Written, make_folder, read_vectors, write_merged
+from nucpro.text import first_few
 
 __all__ = ["join_rows", "merge", "verify_dna"]
 
@@ -136,7 +137,4 @@ def _row_order(dna_ids: Sequence[str], protein_ids: Sequence[str]) -> list[int] 
 
 
 def _listed(ids: list[str]) -> str:
-    if not ids:
-        return "no ids"
-    more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
-    return f"{len(ids)} ids ({', '.join(ids[:_SHOWN])}{more})"
+    return f"{len(ids)} ids ({first_few(ids, _SHOWN)})" if ids else "no ids"

@@ -14,6 +14,7 @@ from nucpro.errors import FastaError, StoreError
 from nucpro.fasta import FastaFacts, difference, read
 from nucpro.layout import TEMPORARY_MARK, FilePair, Source
 from nucpro.store import check_directory
+from nucpro.text import first_few
 
 __all__ = ["dna_problems", "side_problems", "space_problems", "unsplit_problems", "writing_problems"]
 
@@ -97,10 +98,7 @@ def _different_ids(nucleotide: Path, protein: Path) -> str:
 
 
 def _some(ids: list[str]) -> str:
-    if not ids:
-        return "none"
-    more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
-    return ", ".join(ids[:_SHOWN]) + more
+    return first_few(ids, _SHOWN) or "none"
 
 
 def writing_problems(folders: Iterable[Path]) -> list[str]:

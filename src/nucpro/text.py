@@ -1,4 +1,4 @@
-"""Text from outside, as it may be shown: names of records and files must not steer a terminal.
+"""Text from outside, as it may be shown: names of records and files must not steer a terminal, or fill it.
 
 Ids and file names come from :mod:`nucpro.fasta`, :mod:`nucpro.layout`, :mod:`nucpro.store` and
 :mod:`nucpro.dataset`, which refuse those that are not :func:`is_plain`. Messages go through
@@ -9,8 +9,9 @@ Ids and file names come from :mod:`nucpro.fasta`, :mod:`nucpro.layout`, :mod:`nu
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-__all__ = ["is_plain", "printable"]
+__all__ = ["first_few", "is_plain", "printable"]
 
 # Controls (escape sequences begin with one), line and paragraph separators, marks that turn the direction of
 # writing, and halves of characters, which stand for bytes of file names that are not UTF-8.
@@ -30,6 +31,18 @@ def printable(text: str) -> str:
     Text that went through already stays as it is.
     """
     return "\n".join(_HIDDEN.sub(_escaped, line) for line in text.split("\n"))
+
+
+def first_few(names: Sequence[str], most: int) -> str:
+    """Names in one line: the first, and how many more there are.
+
+    Examples
+    --------
+    >>> first_few(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _escaped(match: re.Match[str]) -> str:

@@ -31,6 +31,7 @@ from nucpro.errors import DataError, PreflightError, UsageError
 from nucpro.layout import DataFolder, Source
 from nucpro.lock import hold
 from nucpro.store import remove_temporaries
+from nucpro.text import first_few
 from nucpro.workers import Workers
 
 __all__ = ["DatasetProgress", "build", "recorded_lengths"]
@@ -164,9 +165,8 @@ def _problems(genomes: Genomes, data_dir: Path, options: DatasetOptions) -> Iter
             "such as viral.1.1 and viral.1, which nucpro download fetches"
         )
     for (length, code), names in _made_otherwise(genomes, options).items():
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         yield (
-            f"{data_dir}: made with length {length} and the {code} genetic code: {', '.join(names[:_SHOWN])}{more}; "
+            f"{data_dir}: made with length {length} and the {code} genetic code: {first_few(names, _SHOWN)}; "
             f"this run asks for {options.length} and {options.genetic_code}, and one data folder holds one kind: "
             "use another folder, or make all again with --replace"
         )

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from nucpro.errors import ModelError
+from nucpro.text import first_few
 
 __all__ = ["Checkpoint", "build", "empty_embedding"]
 
@@ -89,14 +90,14 @@ class Checkpoint:
         missing = sorted(expected - is_left_over.keys())
         if missing:
             raise ModelError(
-                f"{self.source}: {_listed(missing)} missing from the weights, which hold {len(is_left_over)} "
+                f"{self.source}: {first_few(missing, _SHOWN)} missing from the weights, which hold {len(is_left_over)} "
                 "tensors; config.json and weights must belong together: "
                 "fetch the model again (nucpro fetch-models)"
             )
         surplus = sorted(name for name, known in is_left_over.items() if not known and name not in expected)
         if surplus:
             raise ModelError(
-                f"{self.source}: {_listed(surplus)} in the weights have no place in the model that "
+                f"{self.source}: {first_few(surplus, _SHOWN)} in the weights have no place in the model that "
                 "config.json describes; leaving them out could change the vectors: the checkpoint is refused"
             )
 
@@ -240,8 +241,3 @@ def empty_embedding(rows: int, width: int) -> nn.Embedding:
 
 def _shown(tensor: torch.Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"

@@ -19,6 +19,7 @@ import numpy as np
 
 from nucpro.dataset.chunks import Chunks, chunks_of
 from nucpro.fasta import NUCLEOTIDES, stream
+from nucpro.text import first_few
 
 __all__ = ["InputFacts", "Piece", "Unit", "inspect", "units_of"]
 
@@ -142,10 +143,9 @@ def _duplicate_problem(path: Path, hashes: array[int]) -> Iterator[str]:
     times_seen = Counter(name for name, _ in stream(path, fastq=True) if hash(name) in suspects)
     names = [name for name, seen in times_seen.items() if seen > 1]
     if names:
-        shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if names[_SHOWN:] else "")
         yield (
-            f"{path}: {len(names)} ids appear more than once: {shown}; scores are told apart by id, so give "
-            "every record its own (mates of a read pair: append /1 and /2)"
+            f"{path}: {len(names)} ids appear more than once: {first_few(names, _SHOWN)}; "
+            "scores are told apart by id, so give every record its own (mates of a read pair: append /1 and /2)"
         )
 
 

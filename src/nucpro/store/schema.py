@@ -18,7 +18,7 @@ import numpy as np
 from nucpro.errors import StoreError
 from nucpro.store.archive import REMEDY
 from nucpro.store.pickles import Storage, Tensor
-from nucpro.text import is_plain
+from nucpro.text import first_few, is_plain
 
 __all__ = ["Content", "Kind", "Meta", "Place", "Row", "canonical_meta", "check_ids", "content_of", "value_of"]
 
@@ -263,5 +263,4 @@ def _a(value: object) -> str:
 
 def _listed(names: Sequence[object]) -> str:
     """List the first few of many names."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(repr(str(name)[:100]) for name in names[:_SHOWN]) + more
+    return first_few([repr(str(name)[:100]) for name in names], _SHOWN)
