@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, Self
 from nucpro.errors import StoreError
 from nucpro.layout import DataFolder, Side
 from nucpro.recipe import Recipe
-from nucpro.store import cannot_write, write_text
+from nucpro.store import cannot_write, parsed, write_text
 
 __all__ = ["Checkpoint", "Stamp"]
 
@@ -226,7 +226,7 @@ def _document(path: Path) -> dict[str, Any]:
         raw = path.read_bytes()
     except FileNotFoundError:
         return {}
-    if not (content := _parsed(raw)):
+    if not (content := parsed(raw)):
         logger.warning("%s is not a readable checkpoint; all files are checked by their contents", path)
     elif content.get("format") != _FORMAT or "sha256" not in content:
         # Written by something else: its list is no proof, so only the time of the first start is taken over.
@@ -248,15 +248,7 @@ def _sealed(document: str) -> str:
 
 def _checked_line(line: bytes) -> dict[str, Any]:
     crc, body = line[:_CRC_LENGTH], line[_CRC_LENGTH + 1 :]
-    return _parsed(body) if crc == b"%08x" % zlib.crc32(body) else {}
-
-
-def _parsed(raw: bytes) -> dict[str, Any]:
-    try:
-        content = json.loads(raw)
-    except (ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return parsed(body) if crc == b"%08x" % zlib.crc32(body) else {}
 
 
 def _now() -> str:

@@ -6,7 +6,6 @@ checkpoint answers for files that have not changed since they were verified; all
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,7 +18,7 @@ from nucpro.errors import NucproError
 from nucpro.fasta import FastaFacts, ids_digest
 from nucpro.layout import DNA_WIDTH, FilePair, Side
 from nucpro.recipe import Recipe, merged_difference, merged_meta
-from nucpro.store import read_merged, read_meta, read_vectors
+from nucpro.store import file_digest, read_merged, read_meta, read_vectors
 from nucpro.workers import Workers
 
 __all__ = ["Plan", "PlanItem", "State", "make_plan", "merged_fact", "vectors_fact"]
@@ -277,7 +276,7 @@ def _examine_merged(question: _Question, protein_done: bool, reasons: list[str])
         return None
     try:
         fact = merged_fact(pair)
-        sources = _digest(pair.dna_vectors), _digest(pair.protein_vectors)
+        sources = file_digest(pair.dna_vectors), file_digest(pair.protein_vectors)
         expected = merged_meta(*sources, pair.label, DNA_WIDTH + question.recipe.width)
         difference = merged_difference(read_meta(pair.merged).meta, expected)
         if difference is None and read_merged(pair.merged).label == pair.label:
@@ -286,8 +285,3 @@ def _examine_merged(question: _Question, protein_done: bool, reasons: list[str])
         difference = f"cannot be used ({error})"
     reasons.append(f"{pair.merged.name} {difference or 'has the wrong label'}: merged anew ({pair.merged})")
     return None
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,19 +6,18 @@ work starts (:func:`save`) and reused by later runs (:func:`load`).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import random
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from nucpro.errors import DataError, PreflightError
 from nucpro.layout import HOST_CATEGORIES, SEED, VIRAL, DataFolder, FilePair, natural_key
-from nucpro.store import write_text
+from nucpro.store import seal_of, write_document
+from nucpro.store.documents import SEAL
 
 __all__ = ["HostSelection", "Recorded", "Selection", "draw_hosts", "load", "save", "select"]
 
@@ -195,14 +194,7 @@ def save(folder: DataFolder, selection: Selection, sequences_per_file: int) -> N
         "viral": [pair.key for pair in selection.viral],
         "hosts": [pair.key for pair in selection.hosts],
     }
-    sealed = {**content, "sha256": _digest(content)}
-    write_text(folder.selection, json.dumps(sealed, indent=1, ensure_ascii=False) + "\n")
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    """SHA-256 of everything that a record says, beside that digest itself."""
-    said = {key: value for key, value in content.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    write_document(folder.selection, {**content, SEAL: seal_of(content)})
 
 
 def load(folder: DataFolder) -> Recorded | None:
@@ -218,7 +210,7 @@ def load(folder: DataFolder) -> Recorded | None:
         return None
     try:
         content = json.loads(path.read_bytes())
-        if content["sha256"] != _digest(content):
+        if content[SEAL] != seal_of(content):
             raise ValueError("its digest does not fit what it says")
         hosts = tuple(str(key) for key in content["hosts"])
         return Recorded(int(content["sequences_per_file"]), hosts, str(content["reason"]))

@@ -5,7 +5,6 @@ The data folder's merged files come in; a model folder goes out, or three of the
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,7 +30,7 @@ from nucpro.errors import PreflightError, ValidationError
 from nucpro.layout import CLASS_NAMES, DNA_WIDTH, Side
 from nucpro.lock import hold
 from nucpro.models.device import choose_device
-from nucpro.store import remove_temporaries, write_text
+from nucpro.store import remove_temporaries, write_document, write_text
 
 __all__ = ["Trained", "train"]
 
@@ -104,7 +103,7 @@ def train(options: TrainingOptions) -> Trained:
             scored[name] = _Training(material, replace(options, sides=sides), folders[name]).run()
         comparison = compare(scored, material.test_groups, options.bootstrap, options.seed)
         if options.compare:
-            write_text(top / _COMPARISON, _as_json(comparison))
+            write_document(top / _COMPARISON, _plain(comparison))
     return Trained(folders, comparison)
 
 
@@ -298,14 +297,13 @@ def _split_lines(parts: Split) -> Iterator[str]:
         yield f"{name.capitalize() + ':':12}{rows} rows{what}"
 
 
-def _as_json(comparison: Comparison) -> str:
+def _plain(comparison: Comparison) -> dict[str, Any]:
     """Metrics and differences with their intervals, in plain values."""
-    content = {
-        "models": {name: _plain(found) for name, found in comparison.models.items()},
-        "differences": {f"{a} - {b}": _plain(found) for (a, b), found in comparison.differences.items()},
+    return {
+        "models": {name: _values(found) for name, found in comparison.models.items()},
+        "differences": {f"{a} - {b}": _values(found) for (a, b), found in comparison.differences.items()},
     }
-    return json.dumps(content, indent=1) + "\n"
 
 
-def _plain(found: Measured) -> dict[str, Any]:
+def _values(found: Measured) -> dict[str, Any]:
     return {name: {"value": found.values[name], "interval": list(found.intervals[name])} for name in METRICS}

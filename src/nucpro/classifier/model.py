@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from nucpro.errors import DimensionError, ModelError
 from nucpro.layout import CLASS_NAMES, DNA_WIDTH, PROTEIN_WIDTH, Side
-from nucpro.store import write_bytes, write_text
+from nucpro.store import write_bytes, write_document
 
 __all__ = ["CARD_NAME", "HIDDEN_WIDTH", "WEIGHTS_NAME", "Classifier", "ModelCard", "load", "save"]
 
@@ -167,7 +167,7 @@ def save(folder: Path, classifier: Classifier, card: ModelCard) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()}
     written = write_bytes(folder / WEIGHTS_NAME, safetensors.torch.save(tensors))
     content = {"format": _FORMAT, **asdict(card), "weights_sha256": written.digest}
-    write_text(folder / CARD_NAME, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_document(folder / CARD_NAME, content)
 
 
 def load(folder: Path) -> tuple[Classifier, ModelCard]:

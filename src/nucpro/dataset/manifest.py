@@ -8,7 +8,6 @@ equal bytes.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -18,11 +17,11 @@ from nucpro.dataset.options import DatasetOptions
 from nucpro.dataset.reports import Counts
 from nucpro.errors import DataError
 from nucpro.layout import Source
-from nucpro.store import write_text
+from nucpro.store import file_digest, seal_of, write_document
+from nucpro.store.documents import SEAL
 
 __all__ = ["Manifest", "digest_of", "read_manifest", "write_manifest"]
 
-_SEAL = "sha256"
 RULES = 1
 """Raised when the same genomes and options begin to give other files."""
 
@@ -82,8 +81,7 @@ def digest_of(path: Path) -> str:
         The file cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_digest(path)
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read: {error.strerror}; check that it exists and who may read it"
@@ -93,13 +91,7 @@ def digest_of(path: Path) -> str:
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write a manifest whole or not at all."""
     plain = asdict(manifest)
-    write_text(path, json.dumps({**plain, _SEAL: _digest(plain)}, indent=1, sort_keys=True) + "\n")
-
-
-def _digest(plain: Mapping[str, object]) -> str:
-    """SHA-256 of everything that a manifest says, beside that digest itself."""
-    said = {name: value for name, value in plain.items() if name != _SEAL}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    write_document(path, {**plain, SEAL: seal_of(plain)}, sort_keys=True)
 
 
 def read_manifest(path: Path) -> Manifest | None:
@@ -118,7 +110,7 @@ def read_manifest(path: Path) -> Manifest | None:
         raise DataError(f"{path}: cannot be read: {error}; {_REMEDY}") from error
     if not _is_manifest(plain):
         raise DataError(f"{path}: does not hold what a record of a data set must hold; {_REMEDY}")
-    return Manifest(**{name: value for name, value in plain.items() if name != _SEAL})
+    return Manifest(**{name: value for name, value in plain.items() if name != SEAL})
 
 
 _REMEDY = "remove it, and have its FASTA files made again with --replace"
@@ -134,10 +126,10 @@ _TYPES = {
 
 
 def _is_manifest(plain: object) -> bool:
-    if not isinstance(plain, Mapping) or set(plain) - {_SEAL} != {name.name for name in fields(Manifest)}:
+    if not isinstance(plain, Mapping) or set(plain) - {SEAL} != {name.name for name in fields(Manifest)}:
         return False
     # Manifests without a digest were written before there was one.
-    if plain.get(_SEAL, _digest(plain)) != _digest(plain):
+    if plain.get(SEAL, seal_of(plain)) != seal_of(plain):
         return False
     if not all(isinstance(plain[name], types) for name, types in _TYPES.items()):
         return False

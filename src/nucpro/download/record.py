@@ -15,7 +15,7 @@ from nucpro.download.catalogue import RemoteFile
 from nucpro.download.options import DownloadOptions
 from nucpro.download.transfer import md5_of
 from nucpro.errors import DataError
-from nucpro.store import write_text
+from nucpro.store import write_document
 
 __all__ = ["DownloadRecord", "read_record"]
 
@@ -67,7 +67,7 @@ class DownloadRecord:
 
     def write(self, data_dir: Path) -> None:
         """Write the record whole or not at all."""
-        write_text(data_dir / _NAME, json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
+        write_document(data_dir / _NAME, asdict(self), sort_keys=True)
 
 
 def read_record(data_dir: Path) -> DownloadRecord | None:

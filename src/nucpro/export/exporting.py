@@ -7,7 +7,6 @@ was made from still have the SHA-256 that was recorded.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,7 +20,7 @@ from nucpro.export.manifest import Ledger, Shard
 from nucpro.export.rows import rows_of
 from nucpro.layout import ExportFolder, FilePair
 from nucpro.preflight import space_problems, writing_problems
-from nucpro.store import make_folder, remove_temporaries, write_bytes
+from nucpro.store import file_digest, make_folder, remove_temporaries, write_bytes
 from nucpro.workers import Workers
 
 __all__ = ["Exported", "export"]
@@ -162,7 +161,7 @@ def _kept(task: _Task) -> str | None:
     """Name of a shard that lies there as it was written, from the merged file that lies there now; else None."""
     if task.known is not None:
         with suppress(FileNotFoundError):
-            if (_digest(task.path), _digest(task.pair.merged)) == (
+            if (file_digest(task.path), file_digest(task.pair.merged)) == (
                 task.known.sha256,
                 task.known.source_sha256,
             ):
@@ -191,8 +190,3 @@ def _require_width(shard: Shard, ledger: Ledger) -> None:
     if shard.width != first.width:
         what = f"{shard.source}: width of its vectors, where {first.source} has the other; run nucpro extract again"
         raise DimensionError(what, first.width, shard.width)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,7 +17,7 @@ from typing import Any
 
 from nucpro.errors import PreflightError
 from nucpro.layout import CLASS_NAMES, ExportFolder
-from nucpro.store import cannot_write, write_bytes
+from nucpro.store import cannot_write, document, parsed, write_bytes
 
 __all__ = ["Ledger", "Shard"]
 
@@ -129,7 +129,7 @@ class Ledger:
     def finish(self, names: Sequence[str]) -> None:
         """Write checksums and manifest of the shards of an export, in their order."""
         shards = [self.shards[name] for name in names]
-        manifest = (json.dumps(self._content(shards), indent=1, ensure_ascii=False) + "\n").encode()
+        manifest = document(self._content(shards))
         sums = [(shard.sha256, shard.shard) for shard in shards]
         sums.append((hashlib.sha256(manifest).hexdigest(), self._folder.manifest.name))
         write_bytes(self._folder.checksums, "".join(_sum_line(*item) for item in sums).encode())
@@ -157,11 +157,11 @@ class Ledger:
 
     def _found(self) -> Iterator[tuple[str, Shard | None]]:
         """Formats and shards that manifest and journal tell of; what is damaged is unknown."""
-        content = _parsed(_bytes_of(self._folder.manifest))
+        content = parsed(_bytes_of(self._folder.manifest))
         if isinstance(content.get("shards"), list):
             yield from ((str(content.get("to")), _shard(entry)) for entry in content["shards"])
         for line in _bytes_of(self._folder.journal).splitlines():
-            entry = _parsed(line)
+            entry = parsed(line)
             if "to" in entry:
                 yield str(entry["to"]), _shard(entry.get("shard"))
 
@@ -182,14 +182,6 @@ def _bytes_of(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
-
-
-def _parsed(raw: bytes) -> dict[str, Any]:
-    try:
-        content = json.loads(raw)
-    except (ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _shard(entry: object) -> Shard | None:

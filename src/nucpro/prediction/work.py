@@ -21,7 +21,7 @@ from nucpro.prediction.contigs import Unit
 from nucpro.prediction.paths import OutputFolder, unit_number
 from nucpro.prediction.scoring import ScoredUnit
 from nucpro.prediction.verdict import ChunkScore, FrameScore
-from nucpro.store import remove_temporaries, write_text
+from nucpro.store import remove_temporaries, write_document, write_text
 
 __all__ = ["StoredPiece", "StoredUnit", "Work", "read_record", "remove_folder", "write_record"]
 
@@ -186,7 +186,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
     """Write what says what made the files beside it, whole or not at all."""
-    write_text(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    write_document(path, record)
 
 
 def remove_folder(path: Path) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "AtomicFile",
     "Written",
     "cannot_write",
+    "file_digest",
     "make_folder",
     "remove_temporaries",
     "replace_file",
@@ -185,6 +186,18 @@ def write_bytes(path: Path, data: bytes | memoryview) -> Written:
 def write_text(path: Path, text: str) -> Written:
     """Write a whole text file at once, in UTF-8, line feeds as they are; see :func:`replace_file`."""
     return write_bytes(path, text.encode())
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of the bytes of a file that lies there.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove_temporaries(folder: Path) -> list[str]:
