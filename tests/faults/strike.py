@@ -27,6 +27,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,9 +113,16 @@ def forbid(folder: Path) -> None:
 
 
 def freeze(folder: Path) -> None:
-    """Make the folder read-only for everything that is opened from now on."""
+    """Make the folder read-only for everything that is opened from now on, and for whoever has a file open there.
+
+    The kernel refuses while a file is being written, so this waits until that is done.
+    """
     subprocess.run(["mount", "--bind", str(folder), str(folder)], check=True)
-    subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True)
+    for _ in range(100):
+        if subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=False).returncode == 0:
+            return
+        time.sleep(0.01)
+    raise SystemExit(f"{folder} cannot be made read-only")
 
 
 def send(sign: signal.Signals) -> None:
