@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
 from nucpro import lock
 from nucpro.history import DONE, FAILED, INTERRUPTED, FileDone, History, Run
@@ -164,7 +165,7 @@ class Monitor:
     def _logged(self, since: float) -> Iterator[str]:
         """Warnings and errors at the end of the log that are not older than the run."""
         lines = _tail(self._folder).splitlines()
-        for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        for line, following in pairwise([*lines, ""]):
             match = _LOG_LINE.fullmatch(line)
             if match and _moment(match[1]) >= int(since):
                 # The first line of a list says only that one follows.
