@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trial_encoder import DyingEncoder, TrialEncoder, die, double, fail
+from trial_encoder import DyingEncoder, TrialEncoder, Unreadable, die, double, fail
 
 from nucpro.background import Background
 from nucpro.checkpoint import Stamp
@@ -162,6 +162,10 @@ def test_calls_give_results_errors_and_the_news_of_killed_processes(add_node: Ad
         WorkerError, match=r"die\(4\): its process was killed or its node lost, 3 times or for good"
     ):
         cluster.submit(die, 4).result()
+    with pytest.raises(
+        WorkerError, match=r"cannot read what it was sent; install the same .*: System error: unsup"
+    ):
+        cluster.submit(double, Unreadable()).result()
     seen: list[int] = []
     background = Background(cluster)
     background.add(double, (21,), seen.append)

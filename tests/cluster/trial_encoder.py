@@ -43,6 +43,13 @@ class DyingEncoder:
     def extract(self, fasta: Path, output: Path) -> None: ...
 
 
+class Unreadable:
+    """Can be sent, and is understood by nobody."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return double, (None,)
+
+
 def die(number: int) -> int:
     os.kill(os.getpid(), signal.SIGKILL)
     return number

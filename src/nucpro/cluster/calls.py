@@ -77,6 +77,11 @@ def error_of(error: BaseException) -> BaseException:
     """Error as the function raised it, with the traceback of its process as the cause."""
     if not isinstance(error, RayTaskError) or not isinstance(error.cause, BaseException):
         return error
+    if isinstance(error.cause, RayError):
+        return WorkerError(
+            "a worker cannot read what it was sent; install the same versions of nucpro and Ray on all nodes. "
+            f"Ray says: {_first_line(error.cause)}"
+        )
     # Ray's error is of both classes at once, and its text is the traceback.
     error.cause.__cause__ = WorkerError(f"traceback of the worker:\n{error}")
     return error.cause
