@@ -44,6 +44,8 @@ def test_units_hold_every_chunk_of_every_record_once(
     ]
     assert found == expected
     assert [unit.number for unit in units] == list(range(1, len(units) + 1))
+    ends = (units[-1].pieces[0].record, units[-1].pieces[-1].record)
+    assert str(units[-1]) == f"unit {len(units)} (records {ends[0]} to {ends[1]})"
     assert all(unit.chunks == per_unit for unit in units[:-1])
     # Records without bases are in the units too: they must not vanish from the tables.
     assert list(dict.fromkeys(p.record for u in units for p in u.pieces)) == [name for name, _ in records]
