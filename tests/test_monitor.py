@@ -103,6 +103,7 @@ def test_a_failure_and_warnings_of_the_run_are_problems(tmp_path: Path, begin: B
         "1999-01-01 00:00:00,000 WARNING of an older run\n"
         f"{now:%Y-%m-%d %H:%M:%S},999 WARNING 3 sequences were cut\n"
         f"{now:%Y-%m-%d %H:%M:%S},999 INFO [1/3] Extracted\n"
+        "2999-01-01 00:00:00,000 WARNING of a training that came later\n"
     )
     run = begin(tmp_path)
     run.close(FAILED, "output_1.fa: record x gave NaN\nsecond line")

@@ -6,6 +6,7 @@ of the command line. It lists no folder and opens no file of vectors, so it cost
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -141,7 +142,7 @@ class Monitor:
         rates = _rates(recent)
         quiet = max(0.0, now - run.last)
         is_extracting = not is_over and run.ended is None and before + len(run.files) < total
-        problems = [*_endings(run, is_over), *self._logged(run.started)]
+        problems = [*_endings(run, is_over), *self._logged(run.started, run.ended)]
         if is_extracting and rates and quiet > max(_QUIET_SECONDS, _QUIET_FILES / rates.files):
             problems.append(f"no file was finished for {quiet:.0f} s; look at {self._folder.log}")
         return View(
@@ -162,12 +163,12 @@ class Monitor:
             problems=tuple(problems[-_SHOWN_PROBLEMS:]),
         )
 
-    def _logged(self, since: float) -> Iterator[str]:
-        """Warnings and errors at the end of the log that are not older than the run."""
+    def _logged(self, since: float, until: float | None) -> Iterator[str]:
+        """Warnings and errors at the end of the log that are of the time of the run: training writes there too."""
         lines = _tail(self._folder).splitlines()
         for line, following in pairwise([*lines, ""]):
             match = _LOG_LINE.fullmatch(line)
-            if match and _moment(match[1]) >= int(since):
+            if match and int(since) <= _moment(match[1]) <= (until or math.inf):
                 # The first line of a list says only that one follows.
                 first = f" {following.strip().removeprefix('- ')}" if match[2].endswith(":") else ""
                 yield match[2] + first
