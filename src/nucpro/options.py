@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from nucpro.errors import UsageError
 from nucpro.layout import SEQUENCES_PER_FILE, Side
 from nucpro.selection import HostSelection
 
-__all__ = ["DEFAULT_MODELS", "ENGINES", "PRECISIONS", "TOKEN_DROPOUT", "Options"]
+__all__ = ["DEFAULT_MODELS", "ENGINES", "PRECISIONS", "TOKEN_DROPOUT", "Options", "ParsedOptions", "require"]
 
 DEFAULT_MODELS = {Side.PROTEIN: "Synthyra/FastESM2_650", Side.DNA: "zhihan1996/DNABERT-S"}
 """Hub ids of the models, by side."""
@@ -23,8 +23,26 @@ TOKEN_DROPOUT = ("auto", "on", "off")
 """Rescaling of token embeddings by 0.88; ``auto`` follows the checkpoint's config."""
 
 
+class ParsedOptions:
+    """Options of a command: a dataclass that can be made of parsed arguments."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Build from parsed arguments; keys that are no options are refused.
+
+        Raises
+        ------
+        UsageError
+            An unknown key or a value that is not allowed.
+        """
+        unknown = values.keys() - {field.name for field in fields(cast(Any, cls))}
+        if unknown:
+            raise UsageError(f"unknown options: {', '.join(sorted(unknown))}")
+        return cls(**values)
+
+
 @dataclass(frozen=True)
-class Options:
+class Options(ParsedOptions):
     """Options of ``nucpro extract`` and ``scripts/extract_training_data.py``.
 
     Parameters
@@ -104,19 +122,17 @@ class Options:
     cpus_per_worker: float = 1.0
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.precision in PRECISIONS, "--precision", self.precision, f"one of {', '.join(PRECISIONS)}"
         )
-        _require(
-            self.token_dropout in TOKEN_DROPOUT, "--token-dropout", self.token_dropout, "auto, on or off"
-        )
-        _require(self.sequences_per_file > 0, "--sequences-per-file", self.sequences_per_file, "1 or more")
-        _require(self.audit >= 0, "--audit", self.audit, "0 or more")
+        require(self.token_dropout in TOKEN_DROPOUT, "--token-dropout", self.token_dropout, "auto, on or off")
+        require(self.sequences_per_file > 0, "--sequences-per-file", self.sequences_per_file, "1 or more")
+        require(self.audit >= 0, "--audit", self.audit, "0 or more")
         budget = self.tokens_per_batch
-        _require(budget is None or budget > 0, "--tokens-per-batch", budget, "1 or more")
+        require(budget is None or budget > 0, "--tokens-per-batch", budget, "1 or more")
         kind, _, number = self.device.partition(":")
         known = self.device in ("cpu", "cuda") or (kind == "cuda" and number.isdecimal())
-        _require(known, "--device", self.device, "cuda, cuda:N or cpu")
+        require(known, "--device", self.device, "cuda, cuda:N or cpu")
         self._check_engine()
 
     @property
@@ -147,37 +163,30 @@ class Options:
         return replace(self, data_dir=self.data_dir.absolute(), protein_model=protein, dna_model=dna)
 
     def _check_engine(self) -> None:
-        _require(self.engine in ENGINES, "--engine", self.engine, "local or ray")
-        _require(self.workers is None or self.workers > 0, "--workers", self.workers, "1 or more")
+        require(self.engine in ENGINES, "--engine", self.engine, "local or ray")
+        require(self.workers is None or self.workers > 0, "--workers", self.workers, "1 or more")
         for name, share in (("gpus", self.gpus_per_worker), ("cpus", self.cpus_per_worker)):
             # Ray counts whole devices, or parts of one.
             fine = 0 < share < 1 or (share >= 1 and share == int(share))
             allowed = "a number above 0: a part of 1, or a whole number"
-            _require(fine, f"--{name}-per-worker", share, allowed)
+            require(fine, f"--{name}-per-worker", share, allowed)
         if self.uses_cluster:
             host, _, port = (self.address or "auto:0").rpartition(":")
             plain = self.address == "auto" or (port.isdecimal() and bool(host) and "/" not in host)
-            _require(plain, "--address", self.address, "auto, or HOST:PORT of the cluster's head")
-            _require(self.device in ("cpu", "cuda"), "--device", self.device, "cuda or cpu with --engine ray")
+            require(plain, "--address", self.address, "auto, or HOST:PORT of the cluster's head")
+            require(self.device in ("cpu", "cuda"), "--device", self.device, "cuda or cpu with --engine ray")
         else:
-            _require(self.address is None, "--address", self.address, "only with --engine ray")
-            _require(self.workers is None, "--workers", self.workers, "only with --engine ray")
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
-        """Build from parsed arguments; keys that are no options are refused.
-
-        Raises
-        ------
-        UsageError
-            An unknown key or a value that is not allowed.
-        """
-        unknown = values.keys() - {field.name for field in fields(cls)}
-        if unknown:
-            raise UsageError(f"unknown options: {', '.join(sorted(unknown))}")
-        return cls(**values)
+            require(self.address is None, "--address", self.address, "only with --engine ray")
+            require(self.workers is None, "--workers", self.workers, "only with --engine ray")
 
 
-def _require(fine: bool, name: str, value: object, allowed: str) -> None:
+def require(fine: bool, name: str, value: object, allowed: str) -> None:
+    """Refuse the value of an option that is not fine.
+
+    Raises
+    ------
+    UsageError
+        It names the option, the value and what is allowed.
+    """
     if not fine:
         raise UsageError(f"{name} is {value}; allowed: {allowed}")

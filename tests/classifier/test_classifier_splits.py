@@ -163,14 +163,14 @@ def test_groups_are_numbered_by_sorted_names() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"validation": 0.0}, "--validation is 0.0; allowed is more than 0 and less than 1"),
-        ({"test": 0.6, "validation": 0.4}, "together is 1.0; allowed is less than 1"),
-        ({"batch_size": 1}, "--batch-size is 1; allowed is 2 or more: batch norm needs two rows"),
-        ({"learning_rate": float("nan")}, "--learning-rate is nan; allowed is more than 0"),
-        ({"decay_every": 0}, "--decay-every is 0; allowed is 1 or more"),
+        ({"validation": 0.0}, "--validation is 0.0; allowed: more than 0 and less than 1"),
+        ({"test": 0.6, "validation": 0.4}, "together is 1.0; allowed: less than 1"),
+        ({"batch_size": 1}, "--batch-size is 1; allowed: 2 or more: batch norm needs two rows"),
+        ({"learning_rate": float("nan")}, "--learning-rate is nan; allowed: more than 0"),
+        ({"decay_every": 0}, "--decay-every is 0; allowed: 1 or more"),
         ({"seed": -1}, "--seed is -1"),
-        ({"split_by": SplitBy.FAMILY}, "--families is None; allowed is a TSV, with --split-by family only"),
-        ({"families": Path("x.tsv")}, "--families is x.tsv; allowed is a TSV, with --split-by family only"),
+        ({"split_by": SplitBy.FAMILY}, "--families is None; allowed: a TSV, with --split-by family only"),
+        ({"families": Path("x.tsv")}, "--families is x.tsv; allowed: a TSV, with --split-by family only"),
     ],
 )
 def test_options_that_are_not_allowed(options: dict[str, object], message: str) -> None:

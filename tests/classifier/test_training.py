@@ -245,7 +245,7 @@ def test_the_originals_script_is_the_command(merged: Path, capsys: pytest.Captur
 def test_the_command_says_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(capsys, str(tmp_path / "absent"))[0] == 3
     assert main(["train", str(tmp_path), "--device", "cpu", "--batch-size", "1"]) == 2
-    assert "--batch-size is 1; allowed is 2 or more" in capsys.readouterr().err
+    assert "--batch-size is 1; allowed: 2 or more" in capsys.readouterr().err
     if not torch.cuda.is_available():
         assert main(["train", str(tmp_path)]) == 2
         assert "finds no CUDA device here" in capsys.readouterr().err

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from nucpro.errors import UsageError
 from nucpro.layout import SEED, Side
+from nucpro.options import ParsedOptions, require
 
 __all__ = ["Placement", "SplitBy", "TrainingOptions"]
 
@@ -31,7 +31,7 @@ class Placement(StrEnum):
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
+class TrainingOptions(ParsedOptions):
     """Options of ``nucpro train``; the defaults are the recipe of VirNucPro's ``train.py``.
 
     Parameters
@@ -106,20 +106,18 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         for name in ("validation", "test"):
             value = getattr(self, name)
-            _require(0 < value < 1, f"--{name}", value, "more than 0 and less than 1")
+            require(0 < value < 1, f"--{name}", value, "more than 0 and less than 1")
         kept = self.validation + self.test
-        _require(kept < 1, "--validation and --test together", kept, "less than 1: the rest is trained on")
-        _require(
-            self.batch_size >= 2, "--batch-size", self.batch_size, "2 or more: batch norm needs two rows"
-        )
+        require(kept < 1, "--validation and --test together", kept, "less than 1: the rest is trained on")
+        require(self.batch_size >= 2, "--batch-size", self.batch_size, "2 or more: batch norm needs two rows")
         rate = self.base_rate
-        _require(0 < rate < float("inf"), "--learning-rate", rate, "more than 0")
+        require(0 < rate < float("inf"), "--learning-rate", rate, "more than 0")
         for name in ("epochs", "patience", "decay_every", "bootstrap"):
             value = getattr(self, name)
-            _require(value >= 1, f"--{name.replace('_', '-')}", value, "1 or more")
-        _require(0 <= self.seed < 1 << 32, "--seed", self.seed, "0 or more, below 2**32")
+            require(value >= 1, f"--{name.replace('_', '-')}", value, "1 or more")
+        require(0 <= self.seed < 1 << 32, "--seed", self.seed, "0 or more, below 2**32")
         by_family = self.split_by is SplitBy.FAMILY
-        _require(
+        require(
             by_family == (self.families is not None),
             "--families",
             self.families,
@@ -139,8 +137,3 @@ class TrainingOptions:
     def model_folder(self) -> Path:
         """Where the model goes."""
         return self.output or self.data_dir / "model"
-
-
-def _require(holds: bool, option: str, value: object, allowed: str) -> None:
-    if not holds:
-        raise UsageError(f"{option} is {value}; allowed is {allowed}")

@@ -133,7 +133,7 @@ def run(arguments: dict[str, Any]) -> None:
     from nucpro.training import train  # noqa: PLC0415 - imports torch
 
     arguments["sides"] = _SIDES[arguments["sides"]]
-    for line in _lines(train(TrainingOptions(**arguments))):
+    for line in _lines(train(TrainingOptions.of(arguments))):
         say(line)
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
 
-from nucpro.errors import UsageError
-from nucpro.options import Options
+from nucpro.options import Options, ParsedOptions, require
 
 __all__ = ["DEFAULT_PLOTS", "PredictionOptions"]
 
@@ -20,7 +17,7 @@ _FORMATS = (".fasta", ".fa", ".fna", ".ffn", ".fas", ".fastq", ".fq")
 
 
 @dataclass(frozen=True)
-class PredictionOptions:
+class PredictionOptions(ParsedOptions):
     """Options of ``nucpro predict``.
 
     Parameters
@@ -86,8 +83,8 @@ class PredictionOptions:
         lowest = {"length": 3, "chunks_per_unit": 1, "plots": 0}
         for name, least in lowest.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"--{name.replace('_', '-')} is {value}; allowed: {least} or more")
+            fine = value is None or value >= least
+            require(fine, f"--{name.replace('_', '-')}", value, f"{least} or more")
         # Those that are about devices are checked where they are used in all commands.
         _ = self.machines
 
@@ -105,17 +102,3 @@ class PredictionOptions:
         name = self.input.name.removesuffix(_COMPRESSED)
         suffix = next((suffix for suffix in _FORMATS if name.endswith(suffix)), "")
         return self.input.with_name(f"{name.removesuffix(suffix) or name}_prediction")
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
-        """Build from parsed arguments; keys that are no options are refused.
-
-        Raises
-        ------
-        UsageError
-            An unknown key or a value that is not allowed.
-        """
-        unknown = values.keys() - {field.name for field in fields(cls)}
-        if unknown:
-            raise UsageError(f"unknown options: {', '.join(sorted(unknown))}")
-        return cls(**values)
