@@ -90,11 +90,13 @@ class ProteinJob(Job):
         """
         width = self.plan.recipe.width
         with self.history.stage("validate"):
+            outside = self._outside_problems(width)
+            # The last look at the inputs of the run: whoever changes them later changes a validated folder.
             known = {item.pair: self._known_verdict(item.pair) for item in self.plan.items}
             tasks = [ValidationTask(pair, width) for pair, verdict in known.items() if verdict is None]
             fresh = [self._remember_verdict(found) for found in self.workers.map(_validated, tasks)]
             verdicts = [*filter(None, known.values()), *fresh]
-            problems = self._problems_of(verdicts, width)
+            problems = self._problems_of(verdicts) + outside
         if self.options.report and (self._changed_something or problems or not self.folder.report.is_dir()):
             self._report_at_end(problems)
         self._conclude(verdicts, problems)
@@ -108,11 +110,11 @@ class ProteinJob(Job):
         ValidationError
             All faults: of single files, between files, and of files outside the selection.
         """
-        self._conclude(verdicts, self._problems_of(verdicts, width))
+        self._conclude(verdicts, self._problems_of(verdicts) + self._outside_problems(width))
 
-    def _problems_of(self, verdicts: Sequence[FileVerdict], width: int) -> list[str]:
+    def _problems_of(self, verdicts: Sequence[FileVerdict]) -> list[str]:
         problems = sorted(problem for verdict in verdicts for problem in verdict.problems)
-        return problems + mixed_models(verdicts, self.side) + self._outside_problems(width)
+        return problems + mixed_models(verdicts, self.side)
 
     def _conclude(self, verdicts: Sequence[FileVerdict], problems: Sequence[str]) -> None:
         if problems:
