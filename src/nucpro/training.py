@@ -134,20 +134,24 @@ def _prepare(found: Survey, options: TrainingOptions, device: torch.device) -> _
     if parts.leak:
         logger.warning("Warning: %s", parts.leak)
     test_rows = parts.rows[PARTS.index("test")]
-    test_groups = (groups if genomes is None else genomes).codes[test_rows]
-    _warn_of_few(test_groups, features.labels.numpy()[test_rows])
+    # What is drawn for intervals: whole families where the split kept them whole.
+    drawn = groups if genomes is None or options.split_by is SplitBy.FAMILY else genomes
+    test_groups = drawn.codes[test_rows]
+    kind = "families" if options.split_by is SplitBy.FAMILY else "genomes"
+    _warn_of_few(test_groups, features.labels.numpy()[test_rows], kind)
     return _Material(found, features, parts, test_groups, genomes, device)
 
 
-def _warn_of_few(test_groups: NDArray[np.int64], labels: NDArray[np.int64]) -> None:
-    """Say when the test part has too few genomes for its numbers, and their intervals, to mean much."""
+def _warn_of_few(test_groups: NDArray[np.int64], labels: NDArray[np.int64], kind: str) -> None:
+    """Say when the test part has too few genomes (or families) for its numbers, and their intervals, to mean much."""
     host, viral = (len(np.unique(test_groups[labels == label])) for label in (0, 1))
     if min(host, viral) < _FEW_GENOMES:
         logger.warning(
-            "Warning: the test part has %d host and %d viral genomes; with fewer than %d of a class its numbers say "
+            "Warning: the test part has %d host and %d viral %s; with fewer than %d of a class its numbers say "
             "little of other genomes, and the intervals are too narrow",
             host,
             viral,
+            kind,
             _FEW_GENOMES,
         )
 
