@@ -72,7 +72,7 @@ def test_a_killed_driver_takes_its_cluster_along_and_the_next_run_resumes(
     run.kill()
     run.communicate()
     # Processes end when the system tells them that the driver is gone; each look gives them time for it.
-    looks = (list(processes_of(data)) for _ in range(5000))
+    looks = (list(processes_of(data)) for _ in range(50_000))
     assert next((found for found in looks if not found), None) == []
     done = contents(data)
     assert main(["extract", *arguments(data, model)]) == 0
