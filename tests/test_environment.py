@@ -130,6 +130,7 @@ def test_the_file_system_of_a_folder_is_that_of_its_nearest_mount(tmp_path: Path
     assert environment._file_system(tmp_path) not in ("", "proc")
 
 
+@pytest.mark.skipif(environment._version("nucpro") is None, reason="nucpro is not installed here")
 def test_extras_are_those_of_the_package(options: Options) -> None:
     extras = {name: finding for name, finding in found(options).items() if name.startswith("Extra ")}
     assert {"Extra ray", "Extra report", "Extra train", "Extra export"} <= set(extras)

@@ -174,7 +174,9 @@ def test_asking_whether_a_model_can_be_had_downloads_nothing(hub):
     assert hub.served == []
     with pytest.raises(ModelError, match="the repository has no such revision"):
         available(MODEL, revision="v9", endpoint=hub.address)
-    with pytest.raises(ModelError, match="there is no such folder; give a folder with config.json and weights"):
+    with pytest.raises(
+        ModelError, match="there is no such folder; give a folder with config.json and weights"
+    ):
         available("./folder", endpoint=hub.address)
 
 
