@@ -18,8 +18,8 @@ from pathlib import Path
 import gb_io
 import pytest
 from annotated_genomes import DEMO, Gene, Genome, gene, outputs, write_fasta, write_genbank, write_pair
-from frame_reference import kept
 
+from frame_reference import kept
 from nucpro.dataset import Counts, DatasetOptions, GenomePair, SourceReport, build, recorded_lengths
 from nucpro.errors import (
     DataError,

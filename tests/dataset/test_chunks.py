@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from frame_reference import cut
 from hypothesis import given
 from hypothesis import strategies as st
 
+from frame_reference import cut
 from nucpro.dataset.chunks import chunk_blocks, chunks_of
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
-from frame_reference import STANDARD_CODE, VERTEBRATE_MITOCHONDRIAL_CODE
 
+from frame_reference import STANDARD_CODE, VERTEBRATE_MITOCHONDRIAL_CODE
 from nucpro.dataset.codes import genetic_code, is_known
 from nucpro.errors import UsageError
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from frame_reference import STANDARD_CODE, VERTEBRATE_MITOCHONDRIAL_CODE, cut, frames
 from hypothesis import given
 from hypothesis import strategies as st
 
+from frame_reference import STANDARD_CODE, VERTEBRATE_MITOCHONDRIAL_CODE, cut, frames
 from nucpro.dataset.chunks import chunks_of
 from nucpro.dataset.codes import genetic_code
 from nucpro.dataset.frames import FRAME_NAMES, frame_bases, open_frames, reverse_complement

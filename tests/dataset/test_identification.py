@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from frame_reference import STANDARD_CODE, VERTEBRATE_MITOCHONDRIAL_CODE, cut, frames, kept
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from frame_reference import STANDARD_CODE, VERTEBRATE_MITOCHONDRIAL_CODE, cut, frames, kept
 from nucpro.dataset.identification import Identified, frame_records, identify
 from nucpro.errors import FastaError
 

@@ -175,7 +175,7 @@ def test_asking_whether_a_model_can_be_had_downloads_nothing(hub):
     with pytest.raises(ModelError, match="the repository has no such revision"):
         available(MODEL, revision="v9", endpoint=hub.address)
     with pytest.raises(
-        ModelError, match="there is no such folder; give a folder with config.json and weights"
+        ModelError, match=r"there is no such folder; give a folder with config\.json and weights"
     ):
         available("./folder", endpoint=hub.address)
 
