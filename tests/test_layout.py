@@ -12,6 +12,7 @@ from nucpro.errors import PreflightError
 from nucpro.layout import (
     CATEGORIES,
     DataFolder,
+    ExportFolder,
     Source,
     SourceFinder,
     category_of,
@@ -185,3 +186,18 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(PreflightError) as caught:
         finder.failed(PermissionError(13, "Permission denied", "deep/er"))
     assert caught.value.problems == ("deep/er: cannot be read (Permission denied); check owner and rights",)
+
+
+def test_names_in_a_folder_of_exported_rows(tmp_path: Path) -> None:
+    folder = ExportFolder(tmp_path / "my export")
+    assert folder.manifest == tmp_path / "my export" / "manifest.json"
+    assert folder.checksums == tmp_path / "my export" / "SHA256SUMS"
+    assert folder.journal == tmp_path / "my export" / ".export_journal.jsonl"
+    assert folder.lock == tmp_path / "my export" / ".export.lock"
+    source = DataFolder(tmp_path).source_of(tmp_path / "sub.fa" / "viral.1.1.identified_nucleotide.fa")
+    shard = folder.shard_of(source.pair(3), ".parquet")
+    assert shard == "sub.fa/viral.1.1_merged/output_3_merged.parquet"
+    assert (
+        folder.path_of(shard)
+        == tmp_path / "my export" / "sub.fa" / "viral.1.1_merged" / "output_3_merged.parquet"
+    )
