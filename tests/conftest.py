@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+
+os.environ["OMP_NUM_THREADS"] = (
+    "1"  # before torch: runs in this process and started ones then give equal bytes
+)
 
 import dna_stand_ins
 import stand_ins
@@ -37,6 +42,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "points(fast, whole): number of points of a run that a fault strikes at (tests/faults)"
     )
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name compressed content by its argument: its bytes hold the time, and workers must find equal names."""
+    return argname if isinstance(val, bytes) and not val.isascii() else None
 
 
 @pytest.fixture(scope="session")

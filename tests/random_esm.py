@@ -14,7 +14,6 @@ from transformers.utils.logging import disable_progress_bar
 from nucpro.models.tokens import ESM_VOCABULARY, ResidueTokenizer
 
 disable_progress_bar()
-torch.set_num_threads(1)
 
 LETTERS = b"ACDEFGHIKLMNPQRSTVWYXBUZO"
 

@@ -14,8 +14,6 @@ import dna_stand_ins
 from nucpro.fasta import read
 from nucpro.models.dna_tokens import DnaTokenizer
 
-torch.set_num_threads(1)
-
 GENOMES = Path(__file__).resolve().parent.parent / "demo" / "genomes"
 VOCABULARY_SIZE = 96
 SHAPE = {"width": 48, "layers": 2, "heads": 12, "feed_forward_width": 80, "vocabulary_size": VOCABULARY_SIZE}

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _pytest.runner import runtestprotocol
 
 ray = pytest.importorskip("ray")
 
@@ -46,18 +45,3 @@ def add_node(head: Any) -> Iterator[Callable[[], Any]]:
     yield add
     for node in list(head.worker_nodes):
         head.remove_node(node)
-
-
-def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-    """Give each test of this folder a second try: Ray's own time limits pass on a machine that is too busy."""
-    if Path(__file__).parent not in item.path.parents:
-        return None
-    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    reports = runtestprotocol(item, log=False, nextitem=item)
-    if any(report.failed for report in reports):
-        item._initrequest()  # type: ignore[attr-defined]  # fixtures of the first try are gone
-        reports = runtestprotocol(item, log=False, nextitem=nextitem)
-    for report in reports:
-        item.ihook.pytest_runtest_logreport(report=report)
-    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-    return True
