@@ -73,7 +73,7 @@ class Workers:
             return self._pool.submit(function, *arguments)
 
     def map(self, function: Callable[[Argument], Result], arguments: Iterable[Argument]) -> Iterator[Result]:
-        """Results in the order in which they are ready, with a bounded number of calls under way.
+        """Results as they are ready (the earlier call first), with a bounded number of calls under way.
 
         The first error ends the iteration; what had not started is dropped. Few calls are made right
         here when no worker runs yet: starting one takes longer.
@@ -82,15 +82,13 @@ class Workers:
         if not self.is_running and len(arguments) <= _NOT_WORTH_A_POOL:
             yield from map(function, arguments)
             return
-        pending: set[Future[Result]] = set()
+        pending: list[Future[Result]] = []
         for argument in arguments:
-            pending.add(self.submit(function, argument))
+            pending.append(self.submit(function, argument))
             if len(pending) >= self.count * _QUEUED_PER_WORKER:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                yield from map(result_of, done)
+                yield from _taken(pending)
         while pending:
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            yield from map(result_of, done)
+            yield from _taken(pending)
 
     def close(self, *, abandon: bool = False) -> None:
         """End the workers: after their work is done, or at once when the run failed.
@@ -104,6 +102,14 @@ class Workers:
             for process in list((pool._processes or {}).values()):
                 process.kill()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _taken(pending: list[Future[Result]]) -> list[Result]:
+    """Wait for the next results and take their calls out of those under way."""
+    done, _ = wait(pending, return_when=FIRST_COMPLETED)
+    ready = [future for future in pending if future in done]
+    pending[:] = [future for future in pending if future not in done]
+    return [result_of(future) for future in ready]
 
 
 def result_of(future: Future[Result]) -> Result:
