@@ -271,7 +271,7 @@ def test_the_record_lists_the_choice_before_the_first_byte(server: ReleaseServer
     assert record["files"][0]["md5"] == md5((GENOMES / VIRAL).read_bytes())
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"release": 1}', '{"files": [{"name": 1}]}'])
+@pytest.mark.parametrize("content", ["{", "[]", '{"release": 1}', '{"files": [{"name": 1}]}', "[" * 100_000])
 def test_a_damaged_record_is_refused(server: ReleaseServer, tmp_path: Path, content: str) -> None:
     (tmp_path / ".download.json").write_text(content)
     with pytest.raises(

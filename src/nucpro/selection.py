@@ -6,7 +6,6 @@ work starts (:func:`save`) and reused by later runs (:func:`load`).
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from nucpro.errors import DataError, PreflightError
 from nucpro.layout import HOST_CATEGORIES, SEED, VIRAL, DataFolder, FilePair, natural_key
-from nucpro.store import seal_of, write_document
+from nucpro.store import decoded, seal_of, write_document
 from nucpro.store.documents import SEAL
 
 __all__ = ["HostSelection", "Recorded", "Selection", "draw_hosts", "load", "save", "select"]
@@ -209,12 +208,12 @@ def load(folder: DataFolder) -> Recorded | None:
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_bytes())
+        content = decoded(path.read_bytes())
         if content[SEAL] != seal_of(content):
             raise ValueError("its digest does not fit what it says")
         hosts = tuple(str(key) for key in content["hosts"])
         return Recorded(int(content["sequences_per_file"]), hosts, str(content["reason"]))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path}: the recorded selection is damaged ({error}); restore it from a backup, "
             "or remove it so that the files that have outputs are selected again"

@@ -375,7 +375,7 @@ def test_files_that_nothing_is_recorded_about_are_refused_and_replaced_on_reques
     assert digests(demo, "viral.1.1") == GOLDEN["300"]["viral.1.1"]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"length": 300}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"length": 300}', "[" * 100_000])
 def test_a_damaged_manifest_is_refused(demo: Path, content: str) -> None:
     build(demo, ONE)
     (demo / "viral.1.1.identified.json").write_text(content)

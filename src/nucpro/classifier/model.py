@@ -7,7 +7,6 @@ Trained weights come from :mod:`nucpro.classifier.fitting` and go, with everythi
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch.nn import functional as F
 
 from nucpro.errors import DimensionError, ModelError
 from nucpro.layout import CLASS_NAMES, DNA_WIDTH, PROTEIN_WIDTH, Side
-from nucpro.store import write_bytes, write_document
+from nucpro.store import decoded, write_bytes, write_document
 
 __all__ = ["CARD_NAME", "HIDDEN_WIDTH", "WEIGHTS_NAME", "Classifier", "ModelCard", "load", "save"]
 
@@ -228,8 +227,8 @@ def _refuse_pickles(path: Path) -> None:
 
 def _read_card(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        content = decoded(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read ({error}); {_TRAIN_AGAIN}") from error
     if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
         raise ModelError(f"{path}: is no card of format {_FORMAT} of a model of nucpro; {_TRAIN_AGAIN}")

@@ -8,7 +8,6 @@ equal bytes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,7 +16,7 @@ from nucpro.dataset.options import DatasetOptions
 from nucpro.dataset.reports import Counts
 from nucpro.errors import DataError
 from nucpro.layout import Source
-from nucpro.store import file_digest, seal_of, write_document
+from nucpro.store import decoded, file_digest, seal_of, write_document
 from nucpro.store.documents import SEAL
 
 __all__ = ["Manifest", "digest_of", "read_manifest", "write_manifest"]
@@ -103,7 +102,7 @@ def read_manifest(path: Path) -> Manifest | None:
         The file is no manifest.
     """
     try:
-        plain = json.loads(path.read_bytes())
+        plain = decoded(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -6,7 +6,6 @@ run trusts these facts and reads only files that changed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from nucpro.download.catalogue import RemoteFile
 from nucpro.download.options import DownloadOptions
 from nucpro.download.transfer import md5_of
 from nucpro.errors import DataError
-from nucpro.store import write_document
+from nucpro.store import decoded, write_document
 
 __all__ = ["DownloadRecord", "read_record"]
 
@@ -80,7 +79,7 @@ def read_record(data_dir: Path) -> DownloadRecord | None:
     """
     path = data_dir / _NAME
     try:
-        plain = json.loads(path.read_bytes())
+        plain = decoded(path.read_bytes())
         plain["files"] = [RemoteFile(**file) for file in plain["files"]]
         return DownloadRecord(**plain)
     except FileNotFoundError:

@@ -21,7 +21,7 @@ from nucpro.prediction.contigs import Unit
 from nucpro.prediction.paths import OutputFolder, unit_number
 from nucpro.prediction.scoring import ScoredUnit
 from nucpro.prediction.verdict import ChunkScore, FrameScore
-from nucpro.store import remove_temporaries, write_document, write_text
+from nucpro.store import decoded, remove_temporaries, write_document, write_text
 
 __all__ = ["StoredPiece", "StoredUnit", "Work", "read_record", "remove_folder", "write_record"]
 
@@ -130,7 +130,7 @@ class Work:
         for number in range(1, count + 1):
             path = self._folder.unit(number)
             try:
-                yield _stored(json.loads(path.read_bytes()))
+                yield _stored(decoded(path.read_bytes()))
             except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
                 raise DataError(
                     f"{path}: is missing or damaged ({error}); remove it, then run again: only this unit is "
@@ -176,7 +176,7 @@ def read_record(path: Path) -> dict[str, Any]:
         It cannot be read, or is damaged.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = decoded(path.read_bytes())
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     if not isinstance(content, dict):

@@ -17,7 +17,7 @@ from nucpro.store.atomic import (
     write_bytes,
     write_text,
 )
-from nucpro.store.documents import document, parsed, seal_of, write_document
+from nucpro.store.documents import decoded, document, parsed, seal_of, write_document
 from nucpro.store.files import (
     MergedFile,
     MergedRows,
@@ -41,6 +41,7 @@ __all__ = [
     "Written",
     "cannot_write",
     "check_directory",
+    "decoded",
     "document",
     "file_digest",
     "make_folder",

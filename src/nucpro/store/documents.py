@@ -14,7 +14,7 @@ from typing import Any
 
 from nucpro.store.atomic import Written, write_bytes
 
-__all__ = ["SEAL", "document", "parsed", "seal_of", "write_document"]
+__all__ = ["SEAL", "decoded", "document", "parsed", "seal_of", "write_document"]
 
 SEAL = "sha256"
 """Name of the digest in a document that holds one."""
@@ -38,11 +38,25 @@ def write_document(path: Path, content: Mapping[str, Any], *, sort_keys: bool = 
     return write_bytes(path, document(content, sort_keys=sort_keys))
 
 
+def decoded(raw: bytes) -> Any:
+    """Value that a document holds.
+
+    Raises
+    ------
+    ValueError
+        It is no JSON, or nested too deeply to be read.
+    """
+    try:
+        return json.loads(raw)
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
+
+
 def parsed(raw: bytes) -> dict[str, Any]:
     """Content of a document; nothing where it is damaged or no object."""
     try:
-        content = json.loads(raw)
-    except (ValueError, RecursionError):
+        content = decoded(raw)
+    except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
 
