@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nucpro.classifier.comparison import Comparison, Measured, compare
+from nucpro.classifier.comparison import Comparison, Measured, Resampled, compare, resample
 from nucpro.classifier.curves import draw_curves, require_matplotlib
 from nucpro.classifier.features import Features, place, read_features
 from nucpro.classifier.feeds import feed_of, viral_margins
@@ -97,11 +97,11 @@ def train(options: TrainingOptions) -> Trained:
     folders = {name: top / name if options.compare else top for name in chosen}
     with _working_folders([top, *folders.values()]):
         material = _prepare(found, options, device)
-        scored = {}
+        measured = {}
         for name, sides in chosen.items():
             logger.info("Training on %s columns", " and ".join(sides))
-            scored[name] = _Training(material, replace(options, sides=sides), folders[name]).run()
-        comparison = compare(scored, material.test_groups, options.bootstrap, options.seed)
+            measured[name] = _Training(material, replace(options, sides=sides), folders[name]).run()
+        comparison = compare(measured)
         if options.compare:
             write_document(top / _COMPARISON, _plain(comparison))
     return Trained(folders, comparison)
@@ -184,23 +184,23 @@ class _Training:
         key = fit_key(features.digest, material.split, options, columns)
         self._fitter = Fitter(self._feed, features.labels.numpy(), material.split, options, folder, key)
 
-    def run(self) -> Scored:
-        """Train, measure and save; give the test part with its probabilities."""
+    def run(self) -> Resampled:
+        """Train, measure and save; give what was measured on the test part."""
         measured = None
         try:
             fitted = self._fitter.fit(self._classifier, self._material.device, self._tell)
             logger.info("Training ended: %s; best epoch: %d", fitted.ended, fitted.best_epoch)
-            measured = self._measure(fitted)
+            test = self._score_test_part(fitted)
+            options = self._options
+            measured = resample(test, self._material.test_groups, options.bootstrap, options.seed)
         finally:
             state = self._fitter.fitted_so_far
             if measured is None and state is not None:
-                self._save(
-                    fitted_of(self._classifier, state, f"stopped after epoch {len(state.history)}"), None
-                )
-        self._save(fitted, measured)
+                self._save(fitted_of(self._classifier, state, f"stopped after epoch {len(state.history)}"))
+        self._save(fitted, test, measured.measured)
         return measured
 
-    def _measure(self, fitted: Fitted) -> Scored:
+    def _score_test_part(self, fitted: Fitted) -> Scored:
         labels = self._material.features.labels.numpy()[self._test_rows]
         margins = viral_margins(fitted.classifier, self._feed, torch.from_numpy(self._test_rows))
         return Scored(labels, margins.numpy())
@@ -218,17 +218,12 @@ class _Training:
             ", best so far" if epoch.is_best else "",
         )
 
-    def _save(self, fitted: Fitted, test: Scored | None) -> None:
+    def _save(self, fitted: Fitted, test: Scored | None = None, measured: Measured | None = None) -> None:
         """Write the model folder; the model itself last but for nothing that it needs."""
         write_text(self._folder / _HISTORY, _table(fitted.history))
         if self._options.curves:
             draw_curves(self._folder / _CURVES, fitted.history, fitted.best_epoch, test)
-        measured = None
-        if test is not None:
-            groups, options = self._material.test_groups, self._options
-            measured = compare({"model": test}, groups, options.bootstrap, options.seed).models["model"]
-        card = _card(self._material, self._options, fitted, measured)
-        save(self._folder, fitted.classifier, card)
+        save(self._folder, fitted.classifier, _card(self._material, self._options, fitted, measured))
 
 
 def _columns(sides: Sequence[Side], found: Survey) -> slice:

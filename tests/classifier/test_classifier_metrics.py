@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from nucpro.classifier.comparison import compare
+from nucpro.classifier.comparison import compare, resample
 from nucpro.classifier.metrics import METRICS, Scored, curves_of
 
 
@@ -90,10 +90,10 @@ def test_genomes_are_drawn_whole() -> None:
     genomes = np.repeat([0, 1, 2, 3], 10)
     labels = np.repeat([1, 1, 0, 0], 10)
     scores = np.repeat([0.9, -0.1, -0.1, 0.9], 10)
-    found = compare({"model": Scored(labels, scores)}, genomes, 400, 0).models["model"]
+    found = resample(Scored(labels, scores), genomes, 400, 0).measured
     assert found.values["accuracy"] == 0.5
     assert found.intervals["accuracy"] == (0.0, 1.0)
-    rows = compare({"model": Scored(labels, scores)}, np.arange(40), 400, 0).models["model"]
+    rows = resample(Scored(labels, scores), np.arange(40), 400, 0).measured
     low, high = rows.intervals["accuracy"]
     assert 0.3 < low < 0.5 < high < 0.7
 
@@ -101,11 +101,13 @@ def test_genomes_are_drawn_whole() -> None:
 def test_models_are_compared_on_the_same_draws() -> None:
     first = drawn(300, 5)
     worse = Scored(first.labels, np.random.default_rng(0).permutation(first.margins))
-    found = compare({"a": first, "b": first, "c": worse}, np.arange(300) // 3, 200, 1)
+    a, b, c = (resample(rows, np.arange(300) // 3, 200, 1) for rows in (first, first, worse))
+    found = compare({"a": a, "b": b, "c": c})
     same, better = found.differences["a", "b"], found.differences["a", "c"]
     assert list(found.differences) == [("a", "b"), ("a", "c"), ("b", "c")]
     assert same.values["auroc"] == 0
     assert same.intervals["auroc"] == (0, 0)
     assert better.intervals["auroc"][0] > 0
-    again = compare({"a": first, "c": worse}, np.arange(300) // 3, 200, 1)
+    alone = (resample(rows, np.arange(300) // 3, 200, 1) for rows in (first, worse))
+    again = compare(dict(zip("ac", alone, strict=True)))
     assert again.differences["a", "c"] == better

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nucpro.classifier.metrics import METRICS, Scored
 
-__all__ = ["Comparison", "Measured", "compare"]
+__all__ = ["Comparison", "Measured", "Resampled", "compare", "resample"]
 
 _LEVEL = 0.95
 
@@ -54,40 +54,64 @@ class Comparison:
     differences: Mapping[tuple[str, str], Measured]
 
 
-def compare(scored: Mapping[str, Scored], genomes: NDArray[np.int64], draws: int, seed: int) -> Comparison:
-    """Measure models on the same rows, with intervals.
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """One model on the test part, and on every draw of its genomes.
 
     Parameters
     ----------
-    scored : dict of str to Scored
-        Models by name, all for the same rows.
+    values : dict of str to float
+        Metrics by name, on all rows.
+    draws : ndarray of float64, shape [R, M]
+        The same metrics of each draw, in the order of :data:`nucpro.classifier.metrics.METRICS`.
+    """
+
+    values: Mapping[str, float]
+    draws: NDArray[np.float64]
+
+    @property
+    def measured(self) -> Measured:
+        """Metrics with their intervals."""
+        return Measured(self.values, _intervals(self.draws))
+
+
+def resample(rows: Scored, genomes: NDArray[np.int64], draws: int, seed: int) -> Resampled:
+    """Measure a model, and measure it again on genomes that are drawn anew.
+
+    Parameters
+    ----------
+    rows : Scored
+        The test part with its probabilities.
     genomes : ndarray of int64, shape [N]
         Number of each row's genome.
     draws : int
         Resamplings.
     seed : int
-        Of the draws.
+        Of the draws: models of the same rows are measured on the same ones.
     """
-    labels = next(iter(scored.values())).labels
     generator = np.random.default_rng([seed, draws])
-    drawn: dict[str, list[list[float]]] = {name: [] for name in scored}
-    for _ in range(draws):
-        weights = _draw(genomes, labels, generator)
-        for name, rows in scored.items():
-            drawn[name].append(list(rows.metrics(weights).values()))
-    tables = {name: np.array(values) for name, values in drawn.items()}
-    whole = {name: rows.metrics() for name, rows in scored.items()}
-    models = {name: Measured(whole[name], _intervals(tables[name])) for name in scored}
-    names = list(scored)
+    drawn = [list(rows.metrics(_draw(genomes, rows.labels, generator)).values()) for _ in range(draws)]
+    return Resampled(rows.metrics(), np.array(drawn))
+
+
+def compare(models: Mapping[str, Resampled]) -> Comparison:
+    """Put models side by side that were measured on the same draws.
+
+    Parameters
+    ----------
+    models : dict of str to Resampled
+        By name; all of the same rows, draws and seed.
+    """
+    names = list(models)
     pairs = [(first, second) for i, first in enumerate(names) for second in names[i + 1 :]]
     differences = {
         (first, second): Measured(
-            {metric: whole[first][metric] - whole[second][metric] for metric in METRICS},
-            _intervals(tables[first] - tables[second]),
+            {metric: models[first].values[metric] - models[second].values[metric] for metric in METRICS},
+            _intervals(models[first].draws - models[second].draws),
         )
         for first, second in pairs
     }
-    return Comparison(models, differences)
+    return Comparison({name: found.measured for name, found in models.items()}, differences)
 
 
 def _draw(
