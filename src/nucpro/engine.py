@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from nucpro.checkpoint import Stamp
 from nucpro.layout import Side
@@ -163,9 +163,6 @@ class LocalEngine(Engine):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._workers.close(abandon=error is not None)
-
-    def __enter__(self) -> Self:
-        return self
 
     @property
     def workers(self) -> Workers:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nucpro.engine import Engine, Finished, Loader
 from nucpro.errors import NucproError, UsageError
@@ -59,9 +59,6 @@ class ClusterEngine(Engine):
         self._workers = ClusterWorkers(self._session)
         self._load: Callable[[], FastaEncoder] | None = None
         self._pool: EncoderPool[Any, Any] | None = None
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
