@@ -24,7 +24,7 @@ from nucpro.models.packing import PooledSpan
 from nucpro.models.tokens import Tokenizer
 from nucpro.models.weights import ModelFiles
 
-__all__ = ["Architecture", "Config", "Forward", "Loader", "PackedEncoder"]
+__all__ = ["Architecture", "Config", "Forward", "Loader", "PackedEncoder", "plus_linear"]
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +128,11 @@ class PackedEncoder(nn.Module, ABC):
             return
         logger.info("%s on %s runs with kernels", self.title, self.device)
         self.fused = make()
+
+
+def plus_linear(hidden_td: torch.Tensor, inputs_tx: torch.Tensor, linear: nn.Linear) -> torch.Tensor:
+    """``hidden + linear(inputs)``, ``[T, D]``, with one pass over memory less: the product adds to the sum."""
+    return (hidden_td + linear.bias).addmm_(inputs_tx, linear.weight.t())
 
 
 class Loader(Protocol):

@@ -21,7 +21,7 @@ from torch import nn
 from nucpro.errors import ModelError
 from nucpro.layout import Side
 from nucpro.models.config import AUTO, MODEL_TYPES, Esm2Config
-from nucpro.models.encoder import Architecture, Forward, PackedEncoder
+from nucpro.models.encoder import Architecture, Forward, PackedEncoder, plus_linear
 from nucpro.models.kernels import obstacle
 from nucpro.models.loading import Checkpoint, build
 from nucpro.models.packing import RESIDUES_ONLY, Run, equal_runs
@@ -227,9 +227,10 @@ class EncoderLayer(nn.Module):
     ) -> torch.Tensor:
         """Hidden states ``[T, D]`` after the layer."""
         mixed_tx = self.query_key_value(self.attention_norm(hidden_td))
-        hidden_td = hidden_td + self.attention_out(attend(mixed_tx, runs, self.heads, cosines_lr, sines_lr))
+        context_td = attend(mixed_tx, runs, self.heads, cosines_lr, sines_lr)
+        hidden_td = plus_linear(hidden_td, context_td, self.attention_out)
         inner_tf = F.gelu(self.feed_forward_in(self.feed_forward_norm(hidden_td)))
-        return cast(torch.Tensor, hidden_td + self.feed_forward_out(inner_tf))
+        return plus_linear(hidden_td, inner_tf, self.feed_forward_out)
 
 
 def rotary_tables(length: int, inverse_frequencies_r: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -243,10 +244,14 @@ def rotary_tables(length: int, inverse_frequencies_r: torch.Tensor) -> tuple[tor
 
 
 def rotate(vectors: torch.Tensor, cosines_lr: torch.Tensor, sines_lr: torch.Tensor) -> torch.Tensor:
-    """Turn queries or keys ``[..., L, K]`` by their positions, in float32; the element type is kept."""
-    first, second = vectors.float().chunk(2, dim=-1)
-    turned = (first * cosines_lr - second * sines_lr, second * cosines_lr + first * sines_lr)
-    return torch.cat(turned, dim=-1).to(vectors.dtype)
+    """Turn queries and keys ``[..., L, K]`` by their positions, in float32; the element type is kept."""
+    turned = vectors.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    first, second = turned.chunk(2, dim=-1)
+    swapped = torch.cat((second, first), dim=-1)
+    # In place on whole rows: on a CPU, rotation is limited by how often it goes through memory.
+    turned.mul_(torch.cat((cosines_lr, cosines_lr), dim=-1))
+    turned.addcmul_(swapped, torch.cat((-sines_lr, sines_lr), dim=-1))
+    return turned.to(vectors.dtype)
 
 
 def attend(
@@ -277,12 +282,10 @@ def attend(
     context_td = mixed_tx.new_empty(mixed_tx.shape[0], mixed_tx.shape[1] // 3)
     for run in runs:
         cosines, sines = cosines_lr[: run.length], sines_lr[: run.length]
-        split = run.block(mixed_tx).view(run.count, run.length, 3, heads, -1)
-        query_nhlk, key_nhlk, value_nhlk = split.permute(2, 0, 3, 1, 4)
+        split = run.block(mixed_tx).view(run.count, run.length, 3, heads, -1).permute(2, 0, 3, 1, 4)
+        query_nhlk, key_nhlk = rotate(split[:2], cosines, sines)
         # Scores are scaled by K ** -0.5, which is the same as ESM-2's scaled queries: rotation is linear.
-        block_nhlk = F.scaled_dot_product_attention(
-            rotate(query_nhlk, cosines, sines), rotate(key_nhlk, cosines, sines), value_nhlk
-        )
+        block_nhlk = F.scaled_dot_product_attention(query_nhlk, key_nhlk, split[2])
         run.block(context_td).copy_(block_nhlk.transpose(1, 2).flatten(2))
     return context_td
 

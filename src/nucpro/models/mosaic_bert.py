@@ -22,7 +22,7 @@ from nucpro.errors import ModelError
 from nucpro.layout import Side
 from nucpro.models.config_fields import MOST_LAYERS, positive, refuse_other_values, size
 from nucpro.models.dna_tokens import DnaTokenizer
-from nucpro.models.encoder import Architecture, Forward, PackedEncoder
+from nucpro.models.encoder import Architecture, Forward, PackedEncoder, plus_linear
 from nucpro.models.kernels import obstacle
 from nucpro.models.loading import Checkpoint, build, empty_embedding
 from nucpro.models.packing import ALL_TOKENS, Run, equal_runs
@@ -279,10 +279,12 @@ class EncoderLayer(nn.Module):
     def forward(self, hidden_td: torch.Tensor, runs: Sequence[Run], bias_hrc: torch.Tensor) -> torch.Tensor:
         """Hidden states ``[T, D]`` after the layer."""
         context_td = attend(self.query_key_value(hidden_td), runs, bias_hrc)
-        hidden_td = self.attention_norm(hidden_td + self.attention_out(context_td))
+        hidden_td = self.attention_norm(plus_linear(hidden_td, context_td, self.attention_out))
         gate_tf, value_tf = self.feed_forward_in(hidden_td).chunk(2, dim=-1)
-        inner_td = self.feed_forward_out(F.gelu(gate_tf) * value_tf)
-        return cast(torch.Tensor, self.feed_forward_norm(hidden_td + inner_td))
+        inner_tf = F.gelu(gate_tf) * value_tf
+        return cast(
+            torch.Tensor, self.feed_forward_norm(plus_linear(hidden_td, inner_tf, self.feed_forward_out))
+        )
 
 
 def alibi_slopes(heads: int) -> list[float]:
