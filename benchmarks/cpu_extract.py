@@ -31,7 +31,7 @@ from nucpro.embedding import Embedder, Prepared
 from nucpro.models.esm2 import Esm2
 from store import machine
 
-FULL = Size(320, 6, 20, 8_200, 0, 3, (1_024, 2_048, 4_096, 8_192))
+FULL = Size(320, 6, 20, 8_200, 0, 7, (1_024, 2_048, 4_096, 8_192))
 PADDING = 1
 PLAIN_ROWS = 8
 OURS, PLAIN = "nucpro", f"transformers, unsorted batches of {PLAIN_ROWS}"

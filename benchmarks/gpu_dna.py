@@ -35,7 +35,6 @@ from transformers import PreTrainedTokenizerFast
 from nucpro.embedding import Embedder, Pending, Prepared, default_tokens_per_batch, prepare
 from nucpro.models.dna_tokens import DnaTokenizer
 from nucpro.models.mosaic_bert import MosaicBert, alibi_bias, load_dna_tokenizer, load_mosaic_bert
-from nucpro.models.packing import mean_pool
 from nucpro.models.weights import ModelFiles, locate
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -221,7 +220,7 @@ def own_loop(bench: Bench, encoder: MosaicBert) -> Run:
             encoded = bench.tokenizer.encode(["record"], [sequence], LIMIT)
             lengths = encoded.lengths.tolist()
             hidden = encoder(torch.from_numpy(encoded.tokens).to(bench.device), lengths)
-            mean_pool(hidden, lengths, encoder.pooled_span).cpu()
+            encoder.pool(hidden, lengths).cpu()
 
     return run
 
@@ -260,7 +259,7 @@ def measure_tokens(bench: Bench) -> dict[str, float]:
 def encoder_run(encoder: MosaicBert, batches: Batches) -> Run:
     def run() -> None:
         for tokens, lengths in batches:
-            mean_pool(encoder(tokens, lengths), lengths, encoder.pooled_span)
+            encoder.pool(encoder(tokens, lengths), lengths)
 
     return run
 

@@ -27,7 +27,6 @@ from transformers import EsmConfig, EsmModel
 
 from nucpro.embedding import Embedder, Prepared, default_tokens_per_batch, prepare
 from nucpro.models.esm2 import Esm2
-from nucpro.models.packing import mean_pool
 from nucpro.models.tokens import ResidueTokenizer
 
 LETTERS = b"ACDEFGHIKLMNPQRSTVWY"
@@ -123,7 +122,7 @@ def medians(runs: dict[str, Run], rounds: int, device: torch.device) -> dict[str
 def encoder_run(encoder: Esm2, batches: list[tuple[torch.Tensor, list[int]]]) -> Run:
     def run() -> None:
         for tokens, lengths in batches:
-            mean_pool(encoder(tokens, lengths), lengths, encoder.pooled_span)
+            encoder.pool(encoder(tokens, lengths), lengths)
 
     return run
 
@@ -249,9 +248,7 @@ def measure_parts(encoder: Esm2, size: Size, device: torch.device) -> dict[str, 
         runs: dict[str, Run] = {
             "forward": lambda tokens=tokens, lengths=lengths: encoder(tokens, lengths),
             "forward and pooling": encoder_run(encoder, batch),
-            "pooling alone": lambda hidden=hidden, lengths=lengths: mean_pool(
-                hidden, lengths, encoder.pooled_span
-            ),
+            "pooling alone": lambda hidden=hidden, lengths=lengths: encoder.pool(hidden, lengths),
         }
         times = medians(runs, size.rounds, device)
         encoder.fused = None
@@ -289,7 +286,7 @@ def measure_end_to_end(encoder: Esm2, size: Size, device: torch.device) -> dict[
 def pooled(encoder: Esm2, batches: list[tuple[torch.Tensor, list[int]]]) -> tuple[torch.Tensor, torch.Tensor]:
     hidden = torch.cat([encoder(*batch).float() for batch in batches])
     lengths = [length for _, batch in batches for length in batch]
-    return hidden, mean_pool(hidden, lengths, encoder.pooled_span)
+    return hidden, encoder.pool(hidden, lengths)
 
 
 def agreement(encoder: Esm2, exact: Esm2, batches: list[tuple[torch.Tensor, list[int]]]) -> dict[str, float]:

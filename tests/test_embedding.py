@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import logging
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ import random_esm
 from nucpro.embedding import Embedder, default_tokens_per_batch, embed, prepare
 from nucpro.errors import ExtractionError
 from nucpro.models.esm2 import Esm2, load_esm2
-from nucpro.models.packing import PooledSpan
+from nucpro.models.packing import PooledSpan, mean_pool
 from nucpro.models.tokens import ESM_VOCABULARY, ResidueTokenizer
 from nucpro.models.weights import locate
 
@@ -54,7 +55,7 @@ class Limited:
 
     def __init__(self, encoder, most, fail):
         self.encoder, self.most, self.fail = encoder, most, fail
-        self.width, self.device, self.pooled_span = encoder.width, encoder.device, encoder.pooled_span
+        self.width, self.device, self.pool = encoder.width, encoder.device, encoder.pool
 
     def __call__(self, tokens, lengths):
         if len(tokens) > self.most:
@@ -131,7 +132,7 @@ def test_long_sequences_are_cut_and_counted(encoder):
 def test_the_encoder_says_which_tokens_are_pooled(encoder):
     sequences = random_esm.proteins([10])
     whole = Limited(encoder, 10**9, None)
-    whole.pooled_span = PooledSpan("all tokens", 0, 0)
+    whole.pool = partial(mean_pool, span=PooledSpan("all tokens", 0, 0))
     with torch.inference_mode():
         hidden = encoder(*random_esm.packed(sequences))
     np.testing.assert_allclose(vectors(whole, sequences).matrix[0], hidden.mean(0).numpy(), rtol=0, atol=1e-6)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 
 from nucpro.errors import ExtractionError, UsageError
-from nucpro.models.packing import PooledSpan, mean_pool
+from nucpro.models.packing import to_device
 from nucpro.models.tokens import EncodedSequences, Tokenizer
 
 __all__ = [
@@ -65,9 +65,8 @@ class Encoder(Protocol):
         """Where it computes."""
         ...
 
-    @property
-    def pooled_span(self) -> PooledSpan:
-        """Tokens of a sequence that its vector is the mean of."""
+    def pool(self, hidden: torch.Tensor, lengths: Sequence[int], /) -> torch.Tensor:
+        """Vectors of sequences, float32 ``[N, width]``, from hidden states ``[T, width]``."""
         ...
 
     def __call__(self, tokens: torch.Tensor, lengths: Sequence[int], /) -> torch.Tensor:
@@ -283,8 +282,8 @@ class Embedder:
             return self._submit(prepared, self.encoder.device)
 
     def _submit(self, prepared: Prepared, device: torch.device) -> Pending:
-        order = _to_device(torch.from_numpy(prepared.order), device)
-        tokens = _to_device(prepared.token_ids, device)
+        order = to_device(torch.from_numpy(prepared.order), device)
+        tokens = to_device(prepared.token_ids, device)
         starts = np.concatenate(([0], np.cumsum(prepared.lengths)))
         matrix = torch.empty(len(prepared.names), self.encoder.width, dtype=torch.float32, device=device)
         waiting = prepared.batches[::-1]
@@ -305,7 +304,7 @@ class Embedder:
         """Vectors of one batch, None where it does not fit into memory and can be halved."""
         lengths = prepared.lengths[batch].tolist()
         try:
-            return mean_pool(self.encoder(tokens, lengths), lengths, self.encoder.pooled_span)
+            return self.encoder.pool(self.encoder(tokens, lengths), lengths)
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 message = f"the encoder failed on {_batch_in_words(prepared, batch)}: {error}"
@@ -466,13 +465,6 @@ def _reordered(encoded: EncodedSequences, order: IntVector) -> npt.NDArray[np.in
 def _current(device: torch.device) -> AbstractContextManager[object]:
     """Make a CUDA device the current one, whose stream and memory all calls use."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-
-
-def _to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy on the compute stream; from pinned memory, so that the host does not wait for it."""
-    if device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

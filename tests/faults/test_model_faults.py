@@ -54,9 +54,8 @@ class Faulty:
     def device(self) -> torch.device:
         return self.encoder.device
 
-    @property
-    def pooled_span(self) -> object:
-        return self.encoder.pooled_span
+    def pool(self, hidden: torch.Tensor, lengths: Sequence[int], /) -> torch.Tensor:
+        return self.encoder.pool(hidden, lengths)
 
     def __call__(self, tokens: torch.Tensor, lengths: Sequence[int], /) -> torch.Tensor:
         self.calls += 1

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 import random_esm
 from nucpro.models.esm2 import Esm2, rotary_tables, rotate
 from nucpro.models.fused import FusedEsm2
+from nucpro.models.kernels import pool
 from nucpro.models.kernels.attention import attend, attention_tiles
 from nucpro.models.kernels.norm import layer_norm
 from nucpro.models.kernels.product import Blocks, Rotary, linear_gelu, linear_rotated
-from nucpro.models.packing import RESIDUES_ONLY, mean_pool
+from nucpro.models.packing import ALL_TOKENS, RESIDUES_ONLY, mean_pool
 
 BLOCKS = Blocks(rows=32, columns=128, depth=32, programs=2)
 HALF = torch.float16
@@ -141,6 +142,27 @@ def test_norm_equals_torch_for_rows_of_any_size(width, offset):
     shifted = hidden.double() + shift.double()
     expected = F.layer_norm(shifted, (width,), weight.double(), bias.double(), 1e-5)
     assert relative_error(layer_norm(hidden, weight, bias, shift, 1e-5), expected) <= 4e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, HALF])
+@pytest.mark.parametrize("width", [8, 256, 320])
+@pytest.mark.parametrize("span", [ALL_TOKENS, RESIDUES_ONLY], ids=["all tokens", "residues"])
+def test_means_equal_torch(span, width, dtype):
+    lengths = (3, 16, 17, 18, 100)
+    hidden = (drawn(sum(lengths), width) + 5).to(dtype)
+    means = pool.mean_pool(hidden, lengths, span)
+    assert means.dtype == torch.float32
+    assert relative_error(means, mean_pool(hidden, lengths, span)) <= 1e-6
+
+
+@puts_in_nan
+def test_means_do_not_see_neighbours():
+    hidden = drawn(20, 8)
+    clean = pool.mean_pool(hidden, (5, 10, 5), RESIDUES_ONLY)
+    hidden[5:15] = math.nan
+    spoiled = pool.mean_pool(hidden, (5, 10, 5), RESIDUES_ONLY)
+    assert spoiled[1].isnan().all()
+    assert torch.equal(spoiled[::2], clean[::2])
 
 
 @torch.inference_mode()

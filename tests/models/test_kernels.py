@@ -17,7 +17,6 @@ from nucpro.models.config import Esm2Config
 from nucpro.models.esm2 import Esm2
 from nucpro.models.kernels import obstacle
 from nucpro.models.kernels.attention import attention_tiles
-from nucpro.models.packing import RESIDUES_ONLY, mean_pool
 
 CUDA = torch.device("cuda:0")
 HERE = Path(__file__).parent
@@ -122,7 +121,7 @@ def test_vectors_on_cuda_equal_those_of_the_cpu(changes, dtype, least):
     plain = Esm2.from_huggingface(esm)
     tokens, lengths = random_esm.packed(random_esm.proteins((1_000, 300, 166, 100, 99, 62, 30, 1)))
     with torch.inference_mode():
-        vectors = mean_pool(encoder(tokens.to(CUDA), lengths), lengths, RESIDUES_ONLY)
-        exact = mean_pool(plain(tokens, lengths), lengths, RESIDUES_ONLY)
+        vectors = encoder.pool(encoder(tokens.to(CUDA), lengths), lengths)
+        exact = plain.pool(plain(tokens, lengths), lengths)
     cosines = torch.cosine_similarity(vectors.cpu(), exact)
     assert cosines.min() >= least, f"cosine {cosines.min():.6f} at worst, {cosines.mean():.6f} in the mean"

@@ -20,16 +20,20 @@ from torch import nn
 from nucpro.layout import Side
 from nucpro.models.kernels import Shape, obstacle
 from nucpro.models.loading import empty_embedding
-from nucpro.models.packing import PooledSpan
+from nucpro.models.packing import PooledSpan, mean_pool
 from nucpro.models.tokens import Tokenizer
 from nucpro.models.weights import ModelFiles
 
-__all__ = ["Architecture", "Config", "Forward", "Loader", "PackedEncoder", "plus_linear"]
+__all__ = ["Architecture", "Config", "Forward", "Loader", "PackedEncoder", "Pooling", "plus_linear"]
 
 logger = logging.getLogger(__name__)
 
 Forward = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
 """From packed token ids ``[T]`` and the tokens of each sequence to hidden states ``[T, width]``."""
+
+
+Pooling = Callable[[torch.Tensor, Sequence[int], PooledSpan], torch.Tensor]
+"""From hidden states ``[T, width]`` to the mean of each sequence, float32 ``[N, width]``."""
 
 
 class Config(Shape, Protocol):
@@ -75,6 +79,7 @@ class PackedEncoder(nn.Module, ABC):
         self.config = config
         self.token_embeddings = empty_embedding(config.vocabulary_size, config.width)
         self.fused: Forward | None = None
+        self._mean_pool: Pooling = mean_pool
 
     @property
     def width(self) -> int:
@@ -109,6 +114,10 @@ class PackedEncoder(nn.Module, ABC):
         """
         return (self.fused or self.encode)(tokens_t, lengths)
 
+    def pool(self, hidden_td: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+        """Mean hidden state of each sequence over :attr:`pooled_span`, float32 ``[N, width]``."""
+        return self._mean_pool(hidden_td, lengths, self.pooled_span)
+
     @abstractmethod
     def encode(self, tokens_t: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
         """Encode packed sequences without kernels; see :meth:`forward`."""
@@ -128,6 +137,10 @@ class PackedEncoder(nn.Module, ABC):
             return
         logger.info("%s on %s runs with kernels", self.title, self.device)
         self.fused = make()
+        # Triton, which it imports, comes with CUDA builds of torch only.
+        from nucpro.models.kernels import pool  # noqa: PLC0415
+
+        self._mean_pool = pool.mean_pool
 
 
 def plus_linear(hidden_td: torch.Tensor, inputs_tx: torch.Tensor, linear: nn.Linear) -> torch.Tensor:

@@ -23,6 +23,7 @@ from nucpro.models.esm2 import EncoderLayer, Esm2, rotary_tables
 from nucpro.models.kernels.attention import attend, attention_tiles
 from nucpro.models.kernels.norm import layer_norm
 from nucpro.models.kernels.product import Blocks, Rotary, linear_gelu, linear_rotated
+from nucpro.models.packing import to_device
 
 __all__ = ["FusedEsm2"]
 
@@ -55,7 +56,7 @@ class FusedEsm2:
 
     def __call__(self, tokens_t: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
         """Encode packed sequences; see :meth:`nucpro.models.esm2.Esm2.forward`."""
-        tiles_s = self._to_device(attention_tiles(lengths))
+        tiles_s = to_device(attention_tiles(lengths), self._embedding.device)
         rotary = self._rotary(lengths)
         hidden_td = F.embedding(tokens_t, self._embedding)
         for layer in self._layers:
@@ -69,18 +70,13 @@ class FusedEsm2:
         return self._final_norm(hidden_td)
 
     def _rotary(self, lengths: Sequence[int]) -> Rotary:
-        lengths_n = self._to_device(torch.tensor(lengths, dtype=torch.int32))
+        lengths_n = to_device(torch.tensor(lengths, dtype=torch.int32), self._embedding.device)
         starts_n = lengths_n.cumsum(0, dtype=torch.int32) - lengths_n
         tokens = sum(lengths)
         first_t = torch.repeat_interleave(starts_n, lengths_n, output_size=tokens)
         positions_t = torch.arange(tokens, dtype=torch.int32, device=first_t.device) - first_t
         tables = rotary_tables(max(lengths), self._frequencies_r)
         return Rotary(*tables, positions_t, self._heads.width)
-
-    def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Copy from pinned memory: from any other, the host would wait for all work on the device."""
-        device = self._embedding.device
-        return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from nucpro.models.kernels.attention import attend, attention_tiles
 from nucpro.models.kernels.gate import gated_gelu
 from nucpro.models.kernels.norm import layer_norm
 from nucpro.models.mosaic_bert import EncoderLayer, MosaicBert
+from nucpro.models.packing import to_device
 
 __all__ = ["FusedMosaicBert"]
 
@@ -40,10 +41,7 @@ class FusedMosaicBert:
     def __call__(self, tokens_t: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
         """Encode packed sequences; see :meth:`nucpro.models.mosaic_bert.MosaicBert.forward`."""
         heads, slopes_h = self._model.config.heads, self._model.slopes
-        tiles_s = attention_tiles(lengths)
-        if self._model.device.type == "cuda":
-            # From pinned memory: from any other, the host would wait for all work on the device.
-            tiles_s = tiles_s.pin_memory().to(self._model.device, non_blocking=True)
+        tiles_s = to_device(attention_tiles(lengths), self._model.device)
         hidden_td = self._model.embed(tokens_t)
         for layer in self._layers:
             context_td = attend(layer.mix(hidden_td), tiles_s, heads, slopes_h)

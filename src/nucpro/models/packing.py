@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["ALL_TOKENS", "RESIDUES_ONLY", "PooledSpan", "Run", "equal_runs", "mean_pool"]
+__all__ = ["ALL_TOKENS", "RESIDUES_ONLY", "PooledSpan", "Run", "equal_runs", "mean_pool", "to_device"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,13 @@ def equal_runs(lengths: Sequence[int]) -> list[Run]:
         runs.append(Run(start, sum(1 for _ in group), length))
         start = runs[-1].stop
     return runs
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy to a device from pinned memory: from any other, the host would wait for all work on a GPU."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def mean_pool(hidden_td: torch.Tensor, lengths: Sequence[int], span: PooledSpan) -> torch.Tensor:
