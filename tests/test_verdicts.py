@@ -44,21 +44,21 @@ def rewrite_merged(pair: FilePair, *, ids: list[str], vectors: np.ndarray, label
 
 
 def test_a_good_pair_has_no_problems(pair: FilePair) -> None:
-    assert verdict(pair) == FileVerdict(pair, 3, "w", ())
-    assert dna_verdict(pair) == FileVerdict(pair, 3, "w", ())
+    assert verdict(pair) == FileVerdict(pair, 3, {Side.DNA: "w", Side.PROTEIN: "w"}, ())
+    assert dna_verdict(pair) == FileVerdict(pair, 3, {Side.DNA: "w"}, ())
 
 
 def test_a_pair_of_one_record_is_good(tmp_path: Path) -> None:
     assert verdict(make_pair(tmp_path, names=["only"])) == FileVerdict(
-        make_pair(tmp_path, names=["only"]), 1, "w", ()
+        make_pair(tmp_path, names=["only"]), 1, {Side.DNA: "w", Side.PROTEIN: "w"}, ()
     )
 
 
 def test_files_that_do_not_say_how_they_were_made_are_good(pair: FilePair) -> None:
     write_vectors(pair.dna_vectors, list(NAMES), numbered(3, DNA_WIDTH), None, Side.DNA)
     write_vectors(pair.protein_vectors, list(NAMES[::-1]), numbered(3, WIDTH, -3.0), None, Side.PROTEIN)
-    assert verdict(pair) == FileVerdict(pair, 3, None, ())
-    assert dna_verdict(pair) == FileVerdict(pair, 3, None, ())
+    assert verdict(pair) == FileVerdict(pair, 3, {}, ())
+    assert dna_verdict(pair) == FileVerdict(pair, 3, {}, ())
 
 
 @pytest.mark.parametrize(
@@ -68,12 +68,12 @@ def test_a_missing_file_is_the_one_problem(pair: FilePair, name: str) -> None:
     path: Path = getattr(pair, name)
     path.unlink()
     found = verdict(pair)
-    assert (found.pair, found.records, found.model, len(found.problems)) == (pair, 0, None, 1)
+    assert (found.pair, found.records, found.models, len(found.problems)) == (pair, 0, {}, 1)
     assert str(path) in found.problems[0]
     found = dna_verdict(pair)
     assert len(found.problems) == (name in {"nucleotide_fasta", "dna_vectors"})
     if found.problems:
-        assert (found.pair, found.records, found.model) == (pair, 0, None)
+        assert (found.pair, found.records, found.models) == (pair, 0, {})
         assert str(path) in found.problems[0]
 
 
@@ -178,7 +178,9 @@ def test_one_bit_in_the_merged_columns(pair: FilePair, column: int, name: str) -
     rows.view(np.uint32)[1:, column] ^= 1
     rewrite_merged(pair, ids=list(NAMES), vectors=rows)
     source = pair.dna_vectors if name == "dna" else pair.protein_vectors
-    assert verdict(pair).problems == (f"{pair.merged}: 2 rows differ from {source.name}, first b_frame2",)
+    assert verdict(pair).problems == (
+        f"{pair.merged}: 2 rows differ from {source.name}, first b_frame2; run again, which merges it anew",
+    )
 
 
 def test_the_sign_of_a_zero_counts(tmp_path: Path) -> None:
@@ -195,8 +197,8 @@ def test_faults_of_both_sides_are_told_at_once(pair: FilePair) -> None:
     rows = read_merged(pair.merged).vectors + np.float32(1)
     rewrite_merged(pair, ids=list(NAMES), vectors=rows)
     assert [problem.split("differ from ")[1] for problem in verdict(pair).problems] == [
-        "output_1_DNABERT_S.pt, first a_frame1",
-        "output_1_ESM.pt, first a_frame1",
+        "output_1_DNABERT_S.pt, first a_frame1; run again, which merges it anew",
+        "output_1_ESM.pt, first a_frame1; run again, which merges it anew",
     ]
 
 
@@ -210,8 +212,9 @@ def test_sides_of_which_one_lacks_the_ids_of_the_other(pair: FilePair) -> None:
     )
 
 
-def judged(pair: FilePair, model: str | None) -> FileVerdict:
-    return FileVerdict(pair, 1, model, ())
+def judged(pair: FilePair, dna: str | None, protein: str | None = "w") -> FileVerdict:
+    found = {Side.DNA: dna, Side.PROTEIN: protein}
+    return FileVerdict(pair, 1, {side: digest for side, digest in found.items() if digest}, ())
 
 
 def test_files_of_two_models(pair: FilePair) -> None:
@@ -220,9 +223,13 @@ def test_files_of_two_models(pair: FilePair) -> None:
     verdicts = [judged(one, None), judged(two, old), judged(three, new), judged(one, old)]
     assert mixed_models(verdicts, Side.DNA) == [
         f"{three.dna_vectors}: made with weights fedcba987654…, "
-        f"but {two.dna_vectors} with 0123456789ab…; extract all again"
+        f"but {two.dna_vectors} with 0123456789ab…; "
+        "run nucpro embed-dna again with the model that all shall have, then extract"
     ]
-    assert str(three.protein_vectors) in mixed_models(verdicts, Side.PROTEIN)[0]
+    assert mixed_models(verdicts, Side.PROTEIN) == []
+    (problem,) = mixed_models([judged(one, old), judged(two, old, "x")], Side.PROTEIN)
+    assert str(two.protein_vectors) in problem
+    assert problem.endswith("extract all again")
     assert mixed_models([judged(one, old), judged(two, None), judged(three, old)], Side.DNA) == []
     assert mixed_models([], Side.DNA) == []
 
@@ -298,7 +305,7 @@ def test_a_faulty_dna_side_does_not_hide_the_protein_side(pair: FilePair) -> Non
     rewrite_merged(pair, ids=list(NAMES), vectors=rows)
     assert [problem.split(": ")[1] for problem in verdict(pair).problems] == [
         "1 ids of output_1_merged.pt are missing, first a_frame1",
-        "1 rows differ from output_1_ESM.pt, first a_frame1",
+        "1 rows differ from output_1_ESM.pt, first a_frame1; run again, which merges it anew",
     ]
 
 

@@ -18,7 +18,7 @@ from nucpro.errors import NucproError
 from nucpro.fasta import FastaFacts, ids_digest
 from nucpro.layout import DNA_WIDTH, FilePair, Side
 from nucpro.recipe import Recipe, merged_difference, merged_meta
-from nucpro.store import file_digest, read_merged, read_meta, read_vectors
+from nucpro.store import file_digest, read_merged, read_meta, read_vectors, rows_unlike
 from nucpro.workers import Workers
 
 __all__ = ["Plan", "PlanItem", "State", "make_plan", "merged_fact", "vectors_fact"]
@@ -279,9 +279,22 @@ def _examine_merged(question: _Question, protein_done: bool, reasons: list[str])
         sources = file_digest(pair.dna_vectors), file_digest(pair.protein_vectors)
         expected = merged_meta(*sources, pair.label, DNA_WIDTH + question.recipe.width)
         difference = merged_difference(read_meta(pair.merged).meta, expected)
-        if difference is None and read_merged(pair.merged).label == pair.label:
+        difference = difference or _content_difference(pair)
+        if difference is None:
             return fact
     except (NucproError, OSError) as error:
         difference = f"cannot be used ({error})"
-    reasons.append(f"{pair.merged.name} {difference or 'has the wrong label'}: merged anew ({pair.merged})")
+    reasons.append(f"{pair.merged.name} {difference}: merged anew ({pair.merged})")
+    return None
+
+
+def _content_difference(pair: FilePair) -> str | None:
+    """What is not of its sources in a merged file that says that it is."""
+    merged = read_merged(pair.merged)
+    if merged.label != pair.label:
+        return "has the wrong label"
+    dna, protein = read_vectors(pair.dna_vectors, Side.DNA), read_vectors(pair.protein_vectors, Side.PROTEIN)
+    sides = (dna, merged.vectors[:, :DNA_WIDTH]), (protein, merged.vectors[:, DNA_WIDTH:])
+    if any(any(rows_unlike(merged.ids, columns, source)) for source, columns in sides):
+        return "has other rows than its sources"
     return None

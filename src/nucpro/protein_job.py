@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nucpro import history
 from nucpro.checkpoint import Stamp
-from nucpro.errors import NucproError, ValidationError
+from nucpro.errors import DataError, NucproError, ValidationError
 from nucpro.fasta import FastaFacts
 from nucpro.job import Job, stage
 from nucpro.layout import CLASS_NAMES, DNA_WIDTH, FilePair, Side
@@ -114,7 +114,7 @@ class ProteinJob(Job):
 
     def _problems_of(self, verdicts: Sequence[FileVerdict]) -> list[str]:
         problems = sorted(problem for verdict in verdicts for problem in verdict.problems)
-        return problems + mixed_models(verdicts, self.side)
+        return problems + mixed_models(verdicts, Side.PROTEIN) + mixed_models(verdicts, Side.DNA)
 
     def _conclude(self, verdicts: Sequence[FileVerdict], problems: Sequence[str]) -> None:
         if problems:
@@ -229,7 +229,9 @@ class ProteinJob(Job):
             self._submit_merge(item.pair, self._join, first=True)
 
     def _submit_dna_check(self, pair: FilePair) -> None:
-        facts, _ = self._inspect([pair], Side.DNA)
+        facts, problems = self._inspect([pair], Side.DNA)
+        if problems:
+            raise DataError("\n".join(problems))
         fasta = facts[pair.nucleotide_fasta]
         fact = self.checkpoint.fact("dna", pair.dna_vectors)
         if fact is None or fact.get("input") != fasta.digest:
@@ -258,15 +260,16 @@ class ProteinJob(Job):
     ) -> FileVerdict:
         verdict, stamp, sources = found
         if not verdict.problems:
-            fact = {"of": sources, "records": verdict.records, "model": verdict.model}
+            fact = {"of": sources, "records": verdict.records, "models": dict(verdict.models)}
             self.checkpoint.add("valid", verdict.pair.merged, fact, stamp)
         return verdict
 
     def _known_verdict(self, pair: FilePair) -> FileVerdict | None:
         fact = self.checkpoint.fact("valid", pair.merged)
-        if fact is None or fact.get("of") != _stamps(pair):
+        if fact is None or fact.get("of") != _stamps(pair) or "models" not in fact:
             return None
-        return FileVerdict(pair, fact["records"], fact["model"], ())
+        models = {Side(side): digest for side, digest in fact["models"].items()}
+        return FileVerdict(pair, fact["records"], models, ())
 
     def _outside_problems(self, width: int) -> list[str]:
         problems = []

@@ -6,18 +6,17 @@ file against its two sources, bit by bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nucpro.errors import DimensionError, NucproError, StoreError
 from nucpro.fasta import Records, difference, read
 from nucpro.layout import DNA_WIDTH, PROTEIN_WIDTH, DataFolder, FilePair, Side, Source
 from nucpro.recipe import input_digest, weights_digest
-from nucpro.store import MergedFile, VectorFile, read_merged, read_meta, read_vectors
+from nucpro.store import MergedFile, VectorFile, read_merged, read_meta, read_vectors, rows_unlike
 
 __all__ = [
     "FileVerdict",
@@ -29,6 +28,12 @@ __all__ = [
     "validate_vectors",
     "width_outside",
 ]
+
+
+_ONE_MODEL = {
+    Side.PROTEIN: "extract all again",
+    Side.DNA: "run nucpro embed-dna again with the model that all shall have, then extract",
+}
 
 
 @dataclass(frozen=True)
@@ -57,15 +62,15 @@ class FileVerdict:
         The pair.
     records : int
         Rows of its merged file.
-    model : str or None
-        Digest of the weights that made its vectors, where the file says so.
+    models : dict of Side to str
+        Digest of the weights that made its vectors, for the sides whose files say so.
     problems : tuple of str
         Empty for a good pair; else one message a fault, each naming its file.
     """
 
     pair: FilePair
     records: int
-    model: str | None
+    models: Mapping[Side, str]
     problems: tuple[str, ...]
 
 
@@ -80,7 +85,7 @@ def validate_file(task: ValidationTask) -> FileVerdict:
         )
         merged = read_merged(pair.merged)
     except (NucproError, FileNotFoundError) as error:
-        return FileVerdict(pair, 0, None, (str(error),))
+        return FileVerdict(pair, 0, {}, (str(error),))
     problems = [
         *_vector_problems(pair.protein_vectors, protein, task.width),
         *_id_problems(pair.protein_vectors, protein.ids, fasta.ids),
@@ -93,7 +98,8 @@ def validate_file(task: ValidationTask) -> FileVerdict:
     ]
     if not problems:
         problems += _column_problems(pair, merged, dna, protein)
-    return FileVerdict(pair, len(merged.ids), weights_digest(protein.meta), tuple(problems))
+    models = _models_of({Side.PROTEIN: protein, Side.DNA: dna})
+    return FileVerdict(pair, len(merged.ids), models, tuple(problems))
 
 
 def validate_vectors(task: ValidationTask) -> FileVerdict:
@@ -103,13 +109,18 @@ def validate_vectors(task: ValidationTask) -> FileVerdict:
     try:
         fasta, dna = read(pair.nucleotide_fasta), read_vectors(path, Side.DNA)
     except (NucproError, FileNotFoundError) as error:
-        return FileVerdict(pair, 0, None, (str(error),))
+        return FileVerdict(pair, 0, {}, (str(error),))
     problems = [
         *_vector_problems(path, dna, task.width),
         *_id_problems(path, dna.ids, fasta.ids),
         *_input_problems(path, dna, fasta),
     ]
-    return FileVerdict(pair, len(dna.ids), weights_digest(dna.meta), tuple(problems))
+    return FileVerdict(pair, len(dna.ids), _models_of({Side.DNA: dna}), tuple(problems))
+
+
+def _models_of(files: Mapping[Side, VectorFile]) -> dict[Side, str]:
+    made = {side: weights_digest(found.meta) for side, found in files.items()}
+    return {side: digest for side, digest in made.items() if digest}
 
 
 def _vector_problems(path: Path, found: VectorFile, width: int) -> Iterator[str]:
@@ -148,32 +159,26 @@ def _column_problems(
     pair: FilePair, merged: MergedFile, dna: VectorFile, protein: VectorFile
 ) -> Iterator[str]:
     """Compare the merged columns with both sources, bit by bit."""
-    sides = (
-        (pair.dna_vectors, dna, merged.vectors[:, :DNA_WIDTH]),
-        (pair.protein_vectors, protein, merged.vectors[:, DNA_WIDTH:]),
-    )
-    for path, source, columns in sides:
-        row_of = {name: row for row, name in enumerate(source.ids)}
-        absent = [name for name in merged.ids if name not in row_of]
+    first_columns, others = merged.vectors[:, :DNA_WIDTH], merged.vectors[:, DNA_WIDTH:]
+    for path, source, columns in (
+        (pair.dna_vectors, dna, first_columns),
+        (pair.protein_vectors, protein, others),
+    ):
+        absent, wrong = rows_unlike(merged.ids, columns, source)
         if absent:
             yield f"{path}: {len(absent)} ids of {pair.merged.name} are missing, first {absent[0]}"
-            continue
-        expected = source.vectors[[row_of[name] for name in merged.ids]]
-        wrong = np.flatnonzero((_bits(columns) != _bits(expected)).any(axis=1))
-        if wrong.size:
-            yield f"{pair.merged}: {wrong.size} rows differ from {path.name}, first {merged.ids[wrong[0]]}"
-
-
-def _bits(matrix: NDArray[np.float32]) -> NDArray[np.uint32]:
-    return np.ascontiguousarray(matrix).view(np.uint32)
+        elif wrong:
+            found = f"{len(wrong)} rows differ from {path.name}, first {wrong[0]}"
+            yield f"{pair.merged}: {found}; run again, which merges it anew"
 
 
 def mixed_models(verdicts: Iterable[FileVerdict], side: Side) -> list[str]:
-    """Files whose vectors come from other weights than those of the first file."""
-    made = [(verdict.model, verdict.pair.vectors(side)) for verdict in verdicts if verdict.model]
+    """Files of one side whose vectors come from other weights than those of the first file."""
+    made = [
+        (verdict.models[side], verdict.pair.vectors(side)) for verdict in verdicts if side in verdict.models
+    ]
     return [
-        f"{path}: made with weights {model[:12]}…, "
-        f"but {made[0][1]} with {made[0][0][:12]}…; extract all again"
+        f"{path}: made with weights {model[:12]}…, but {made[0][1]} with {made[0][0][:12]}…; {_ONE_MODEL[side]}"
         for model, path in made
         if model != made[0][0]
     ]

@@ -28,6 +28,7 @@ from nucpro.store.files import (
     read_merged_rows,
     read_meta,
     read_vectors,
+    rows_unlike,
     write_merged,
     write_vectors,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "read_vectors",
     "remove_temporaries",
     "replace_file",
+    "rows_unlike",
     "seal_of",
     "sync_folder",
     "write_bytes",

@@ -194,8 +194,10 @@ def file_digest(path: Path) -> str:
     Raises
     ------
     OSError
-        The file cannot be read.
+        The file cannot be read, or is no regular file: a pipe would be waited for.
     """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -215,6 +215,38 @@ def read_meta(path: Path) -> Summary:
     return Summary(content.kind, len(content.ids), content.width, content.meta)
 
 
+def rows_unlike(ids: list[str], columns: Matrix, source: VectorFile) -> tuple[list[str], list[str]]:
+    """Compare columns of merged rows, bit by bit, with the vectors of the same ids.
+
+    Parameters
+    ----------
+    ids : list of str
+        Of the rows.
+    columns : ndarray of float32, shape [N, W]
+        The rows, as far as they come from the source.
+    source : VectorFile
+        Where they come from.
+
+    Returns
+    -------
+    list of str
+        Ids that the source lacks; where there are any, nothing is compared.
+    list of str
+        Ids whose rows differ.
+    """
+    row_of = {name: row for row, name in enumerate(source.ids)}
+    absent = [name for name in ids if name not in row_of]
+    if absent:
+        return absent, []
+    expected = source.vectors[[row_of[name] for name in ids]]
+    wrong = (_bits(columns) != _bits(expected)).any(axis=1)
+    return [], [name for name, differs in zip(ids, wrong, strict=True) if differs]
+
+
+def _bits(matrix: Matrix) -> NDArray[np.uint32]:
+    return np.ascontiguousarray(matrix).view(np.uint32)
+
+
 def check_directory(path: Path) -> None:
     """Check that a file is a complete archive of ``torch.save``, by its directory alone.
 
