@@ -155,3 +155,12 @@ def test_a_disk_that_refuses_costs_lines_and_never_the_run(
     assert history.read(DataFolder(data)) == []
     assert main(["extract", *arguments(other, model)]) == 0
     assert contents(data) == contents(other)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_under_the_record_does_not_keep_the_run_from_ending(data: Path, model: Path) -> None:
+    folder = DataFolder(data)
+    folder.history.symlink_to("/dev/full")
+    assert main(["extract", *arguments(data, model)]) == 0
+    assert folder.checkpoint.exists()
+    assert not folder.journal.exists()

@@ -14,7 +14,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -162,7 +162,9 @@ class Recorder:
             self._note("ended", how=how, message=message[:_LONGEST_MESSAGE])
         self._is_open = False
         if self._file is not None:
-            self._file.close()
+            # Closing writes once more what could not be written before.
+            with suppress(OSError):
+                self._file.close()
             self._file = None
 
     def _note(self, event: str, **values: Any) -> None:
