@@ -23,13 +23,9 @@ def entry() -> None:
     try:
         from nucpro.cli.main import leave, main  # noqa: PLC0415
 
-        code = main()
-        # The work is done, or has been answered for: a late signal must not change what is told about it.
-        for late in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(late, signal.SIG_IGN)
+        leave(main())
     except KeyboardInterrupt:
         _end(signal.SIGINT, None)
-    leave(code)
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

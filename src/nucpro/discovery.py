@@ -15,7 +15,7 @@ from pathlib import Path
 from nucpro.checkpoint import Checkpoint, Stamp
 from nucpro.errors import FastaError
 from nucpro.fasta import ALPHABETS, LIMITS, FastaFacts, count, inspect
-from nucpro.layout import FilePair, Side, Source, split_number
+from nucpro.layout import CATEGORIES, FilePair, Side, Source, split_number
 from nucpro.workers import Workers
 
 __all__ = ["Census", "SourceState", "census", "inspect_all", "numbers_in"]
@@ -66,7 +66,17 @@ class Census:
 
     def full(self, sequences_per_file: int) -> list[FilePair]:
         """Pairs of a known category that hold exactly as many records as a full file."""
-        return [p for p, n in self.records.items() if n == sequences_per_file and p.category is not None]
+        return [pair for pair in self._of_size(sequences_per_file) if pair.category is not None]
+
+    def left_out(self, sequences_per_file: int) -> list[str]:
+        """What to say of full files that are not used because they belong to no category."""
+        pairs = [pair for pair in self._of_size(sequences_per_file) if pair.category is None]
+        if not pairs:
+            return []
+        return [
+            f"{len(pairs)} full files lie under no category (first: {pairs[0].key}): a path below the data folder "
+            f"must start with {', '.join(CATEGORIES[:-1])} or {CATEGORIES[-1]}"
+        ]
 
     def sizes_hint(self, sequences_per_file: int) -> list[str]:
         """What to try where no file has the wanted size: the size that most files have."""
@@ -77,6 +87,9 @@ class Census:
         if common == sequences_per_file:
             return []
         return [f"{files} split files hold {common} records; to use them: --sequences-per-file {common}"]
+
+    def _of_size(self, records: int) -> list[FilePair]:
+        return [pair for pair, count in self.records.items() if count == records]
 
 
 def numbers_in(folder: Path) -> tuple[int, ...] | None:
@@ -147,6 +160,9 @@ def inspect_all(
             problems.append(result)
         else:
             facts[path] = result
+            # Problems name the path, which may be another one when they are told again.
+            if result.problems:
+                continue
             checkpoint.add("fasta", path, {**asdict(result), "side": side}, stamp)
     return facts, sorted(problems)
 

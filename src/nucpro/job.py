@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import wraps
 from pathlib import Path
 from types import TracebackType
@@ -137,8 +137,10 @@ class Job(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.history.close(_ending(error), str(error or ""))
-        self._stack.__exit__(kind, error, trace)
+        try:
+            self.history.close(_ending(error), str(error or ""))
+        finally:
+            self._stack.__exit__(kind, error, trace)
 
     @stage("discover")
     def discover(self, sources: Iterable[Source] | None = None) -> Selection:
@@ -157,14 +159,16 @@ class Job(ABC):
         found = self.folder.walk_sources() if sources is None else list(sources)
         size = self.options.sequences_per_file
         self.census = census(found, self.checkpoint, self.workers, size)
+        left_out = self.census.left_out(size)
         try:
             full = self.census.full(size)
-            self.selection = select(full, _has_output, load(self.folder), self.options.host_selection)
+            selection = select(full, _has_output, load(self.folder), self.options.host_selection)
         except PreflightError as error:
-            hint = self.census.sizes_hint(size)
-            raise PreflightError([*self.census.problems, *error.problems, *hint]) from error
+            hints = [*left_out, *self.census.sizes_hint(size)]
+            raise PreflightError([*self.census.problems, *error.problems, *hints]) from error
         if self.options.strict_sampling:
-            self._refusals = [f"refused by --strict-sampling: {text}" for text in self.selection.warnings]
+            self._refusals = [f"refused by --strict-sampling: {text}" for text in selection.warnings]
+        self.selection = replace(selection, warnings=(*selection.warnings, *left_out))
         return self.selection
 
     def take(self, pairs: Sequence[FilePair]) -> Selection:

@@ -220,6 +220,7 @@ def status(options: Options) -> list[str]:
         lines = [f"Run: {lock.state(job.folder.lock)}"]
         if recipe is None:
             lines.append("No run is recorded here yet; nucpro extract --dry-run shows what a run would do")
+            lines += [f"Warning: {warning}" for warning in selection.warnings]
         else:
             plan = job.compare(recipe)
             lines += [*discovery_lines(selection, plan), *state_lines(plan)]

@@ -95,6 +95,9 @@ def leave(code: int) -> None:
     After an error or an interrupt, threads may still be at work on the device; nothing they do matters any
     more (files appear whole or not at all), so the process ends without waiting for them.
     """
+    # The work is done, or has been answered for: a late signal must not change what is told about it.
+    for late in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(late, signal.SIG_IGN)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
