@@ -72,7 +72,8 @@ class DnaJob(Job):
         both = [pair for pair in split if pair.protein_fasta.parent.is_dir()]
         present = [pair for pair in both if pair.protein_fasta.is_file()]
         protein, unreadable = self._inspect(present, Side.PROTEIN)
-        only_dna = [pair for pair in split if pair not in set(both)]
+        have_both = set(both)
+        only_dna = [pair for pair in split if pair not in have_both]
         problems = [problem for pair in only_dna for problem in facts[pair.nucleotide_fasta].problems]
         return [*unreadable, *problems, *side_problems(both, facts, protein)]
 
