@@ -17,10 +17,12 @@ from nucpro.options import Options
 from nucpro.plan import Plan
 from nucpro.store import read_vectors
 
-__all__ = ["WORST_COSINE", "audit"]
+__all__ = ["LARGEST_ERROR", "WORST_COSINE", "audit"]
 
 WORST_COSINE = 0.999
 """Lowest cosine to float32 that half precision may give for a single sequence."""
+LARGEST_ERROR = 0.05
+"""Largest length of the difference, in lengths of the float32 vector; that cosine alone allows 0.045."""
 
 
 def audit(plan: Plan, model: Identified, options: Options) -> list[str]:
@@ -43,10 +45,11 @@ def audit(plan: Plan, model: Identified, options: Options) -> list[str]:
     Raises
     ------
     ValidationError
-        A cosine below :data:`WORST_COSINE`.
+        A cosine below :data:`WORST_COSINE`, or a difference above :data:`LARGEST_ERROR`.
     """
     encoder = load(model, replace(options, precision="fp32"))
-    cosines, largest = [], 0.0
+    cosines: list[np.float32] = []
+    largest = 0.0
     for path, vectors, rows in _sample(plan, options.audit):
         records = read(path)
         chosen = Records(path, [records.ids[row] for row in rows], [records.sequences[row] for row in rows])
@@ -57,6 +60,12 @@ def audit(plan: Plan, model: Identified, options: Options) -> list[str]:
         if min(cosines) < WORST_COSINE:
             raise ValidationError(
                 f"{vectors}: cosine {min(cosines):.5f} to float32, below {WORST_COSINE}; remove the file and run again"
+            )
+        error = float((_lengths(stored - expected) / _lengths(expected)).max())
+        if error > LARGEST_ERROR:
+            raise ValidationError(
+                f"{vectors}: a vector differs from float32 by {error:.3f} of its length, more than {LARGEST_ERROR}; "
+                "remove the file and run again"
             )
     return [
         f"Audit: {len(cosines)} sequences recomputed in float32: cosine mean {np.mean(cosines):.6f}, "
@@ -85,5 +94,8 @@ def _rows_of(path: Path, ids: list[str]) -> NDArray[np.float32]:
 
 
 def _cosines(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
-    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-    return np.asarray((left * right).sum(axis=1) / norms)
+    return np.asarray((left * right).sum(axis=1) / (_lengths(left) * _lengths(right)))
+
+
+def _lengths(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(np.linalg.norm(matrix, axis=1))
