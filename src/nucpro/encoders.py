@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from nucpro.embedding import Embedder, FloatMatrix, Vectors, prepare
-from nucpro.errors import DimensionError, ExtractionError, UsageError
+from nucpro.errors import DimensionError, ExtractionError, FastaError, UsageError
 from nucpro.fasta import ALPHABETS, LIMITS, Records, read, require_usable
 from nucpro.layout import DNA_WIDTH, PROTEIN_WIDTH, Side
 from nucpro.models.architectures import architecture_of
@@ -126,6 +126,12 @@ class FastaEncoder:
             A value that is not finite, or a record that does not fit into memory.
         """
         require_usable(records, ALPHABETS[self.side])
+        try:
+            return self._vectors(records)
+        except (FastaError, ExtractionError) as error:
+            raise type(error)(f"{records.path}: {error}") from error
+
+    def _vectors(self, records: Records) -> Vectors:
         prepared = prepare(
             records.ids,
             records.sequences,
@@ -243,7 +249,7 @@ def load(identified: Identified, options: Options) -> FastaEncoder:
         made_by["revision"] or "unknown",
         made_by["weights_sha256"][:12],
         device,
-        made_by["precision"],
+        str(dtype).removeprefix("torch."),
     )
     architecture = architecture_of(identified.files, identified.side)
     config = architecture.read_config(identified.files.config, options.token_dropout)

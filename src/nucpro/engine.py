@@ -57,7 +57,7 @@ class Finished:
     seconds : float
         Time since the item before was finished.
     stamp : Stamp or None
-        Stamp of the vectors as their writer saw them, where that was another machine.
+        Stamp of the vectors as their writer saw them.
     """
 
     item: PlanItem
@@ -195,12 +195,15 @@ class LocalEngine(Engine):
     def extract(self, items: Sequence[PlanItem], side: Side) -> Iterator[Finished]:
         """Make the vectors of items in their order, a few at a time, in threads."""
 
-        def unit(item: PlanItem) -> None:
+        def unit(item: PlanItem) -> Stamp | None:
             if self._encoder is None:
                 raise RuntimeError("load comes before extract")
-            self._encoder.extract(item.pair.fasta(side), item.pair.vectors(side))
+            vectors = item.pair.vectors(side)
+            self._encoder.extract(item.pair.fasta(side), vectors)
+            # Right here: whoever replaces the file later is noticed.
+            return Stamp.of(vectors)
 
-        return (Finished(item, seconds) for item, seconds, _ in in_order(items, unit))
+        return (Finished(*done) for done in in_order(items, unit))
 
     def each(
         self,

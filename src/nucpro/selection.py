@@ -155,8 +155,9 @@ def _as_recorded(hosts: list[FilePair], recorded: Recorded) -> list[FilePair]:
     if gone:
         raise PreflightError(
             [
-                f"{key}: chosen by an earlier run, but no longer there with {recorded.sequences_per_file} records; "
-                "bring it back, or choose anew with --host-selection existing or seeded"
+                f"{key}: chosen by an earlier run (of files of {recorded.sequences_per_file} records), but not among "
+                "the full files of this one; bring it back, give that --sequences-per-file, or choose anew with "
+                "--host-selection existing or seeded"
                 for key in gone
             ]
         )
