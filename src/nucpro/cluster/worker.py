@@ -12,6 +12,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -73,8 +74,12 @@ class _Lines(logging.Handler):
         self._kept.append((record.levelno, self.format(record)))
 
     def fetch(self) -> tuple[tuple[int, str], ...]:
-        """Take all lines."""
-        return tuple(self._kept.popleft() for _ in range(len(self._kept)))
+        """Take all lines; called in several threads."""
+        lines: list[tuple[int, str]] = []
+        with suppress(IndexError):
+            while True:
+                lines.append(self._kept.popleft())
+        return tuple(lines)
 
 
 class EncoderWorker:
