@@ -166,6 +166,24 @@ def test_dna_vectors_of_older_bases_are_never_merged_or_passed(
     assert main(["extract", *arguments(bare, model)]) == 0
 
 
+def test_dna_vectors_of_two_models_are_not_passed(
+    bare: Path, model: Path, dna_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert embed_dna(bare, dna_model) == 0
+    path = bare / made(bare)[-1]
+    content = torch.load(path, weights_only=True)
+    content["meta"]["made_by"]["weights_sha256"] = "0" * 64
+    torch.save(content, path)
+    capsys.readouterr()
+    assert main(["extract", *arguments(bare, model)]) == 1
+    assert f"{path}: made with weights 000000000000…" in capsys.readouterr().err
+    # What was judged well on its own is still judged beside the others.
+    assert main(["extract", *arguments(bare, model)]) == 1
+    assert "run nucpro embed-dna again" in capsys.readouterr().err
+    assert embed_dna(bare, dna_model) == 0
+    assert main(["extract", *arguments(bare, model)]) == 0
+
+
 def test_unusable_records_stop_a_split_before_anything_is_left(
     tmp_path: Path, frames: dict[str, list[Frame]], dna_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

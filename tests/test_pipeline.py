@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -10,9 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from folders import WIDTH, Frame, add_source, arguments, contents, copied, leftovers, pairs_of
+from folders import PER_FILE, WIDTH, Frame, add_source, arguments, contents, copied, leftovers, pairs_of
 from nucpro.cli import main
+from nucpro.errors import DataError
 from nucpro.fasta import read
+from nucpro.options import Options
+from nucpro.protein_job import ProteinJob
 
 PASSED = "Validation passed: 6 files, 24 sequences, all dimensions correct"
 
@@ -120,6 +125,40 @@ def test_a_changed_dna_file_is_merged_again(
     assert torch.load(pair.merged, weights_only=True)["data"][0, 0] == 5.0
 
 
+def test_a_merged_file_with_other_rows_than_its_sources_is_merged_again(
+    finished: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = copied(finished, tmp_path / "data")
+    merged = pairs_of(data)[0].merged
+    content = torch.load(merged, weights_only=True)
+    content["data"] = content["data"].flip(0)
+    torch.save(content, merged)
+    assert main(["extract", *arguments(data, model)]) == 0
+    assert f"{merged.name} has other rows than its sources" in capsys.readouterr().out
+    assert contents(data) == contents(finished)
+
+
+def test_a_pipe_in_place_of_a_dna_file_is_not_waited_for(finished: Path, model: Path, tmp_path: Path) -> None:
+    data = copied(finished, tmp_path / "data")
+    path = pairs_of(data)[0].dna_vectors
+    path.unlink()
+    os.mkfifo(path)
+    assert main(["extract", *arguments(data, model, "--dry-run")]) == 3
+
+
+def test_a_nucleotide_fasta_that_vanishes_under_a_run_is_named(data: Path, model: Path) -> None:
+    options = Options(data, protein_model=str(model), device="cpu", sequences_per_file=PER_FILE, report=False)
+    with ProteinJob(options) as job:
+        job.discover()
+        job.check()
+        job.prepare()
+        job.load_model()
+        gone = job.pairs[1].nucleotide_fasta
+        gone.rename(gone.with_suffix(".gone"))
+        with pytest.raises(DataError, match=re.escape(f"{gone}: ")):
+            list(job.extract())
+
+
 def test_an_old_file_of_the_right_width_is_redone_unless_trusted(
     data: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,10 +194,35 @@ def test_a_dry_run_shows_the_plan_and_changes_nothing(
     assert before == {path: path.stat().st_mtime_ns for path in data.rglob("*") if path.is_file()}
 
 
+def test_files_of_no_category_are_told_once_and_not_used(
+    data: Path, frames: dict[str, list[Frame]], model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = add_source(data, "sub dir/plant.1.1", frames["bacteria.1.1"][:9])
+    warning = f"Warning: 2 full files lie under no category (first: {source.pair(1).key}): a path below"
+    for command in (["extract", *arguments(data, model, "--strict-sampling")], ["status", str(data)]):
+        assert main([*command, "--sequences-per-file", "4"]) == 0
+        output = capsys.readouterr().out
+        assert output.count("no category") == output.count(warning) == 1
+        assert "Host files:  3 (" in output
+    assert not source.pair(1).protein_vectors.exists()
+
+
 def test_an_audit_recomputes_in_float32(data: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["extract", *arguments(data, model, "--audit", "7")]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Audit"))
     assert "7 sequences recomputed in float32: cosine mean 1.000000, worst 1.000000" in line
+
+
+def test_an_audit_sees_vectors_of_another_length(
+    finished: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = copied(finished, tmp_path / "data")
+    path = pairs_of(data)[0].protein_vectors
+    content = torch.load(path, weights_only=True)
+    content["data"] = [vector * 0.5 for vector in content["data"]]
+    torch.save(content, path)
+    assert main(["extract", *arguments(data, model, "--audit", "1000")]) == 1
+    assert f"{path}: a vector differs from float32 by 0.500 of its length" in capsys.readouterr().err
 
 
 def test_long_proteins_are_cut_counted_and_reported(
