@@ -19,9 +19,12 @@ from nucpro.cli import main
 from nucpro.cli.console import FileBar
 from nucpro.errors import DimensionError, PreflightError, UsageError
 from nucpro.job import Progress
+from nucpro.layout import Side
 from nucpro.options import Options
+from nucpro.store import read_vectors
 from nucpro.summary import human_time
 
+ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = [
     "doctor",
     "download",
@@ -100,6 +103,30 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
+# The collection of garbage is the longest step on the way out: there the signal arrives.
+LATE_SIGNAL = """
+import os, runpy, sys, types
+import nucpro.cli
+number, start = int(sys.argv[1]), sys.argv[2]
+sys.modules["nucpro.cli.main"].gc = types.SimpleNamespace(collect=lambda: os.kill(os.getpid(), number))
+del sys.argv[:2]
+runpy.run_path(start, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("start", ["src/nucpro/__main__.py", "scripts/extract_training_data.py"])
+def test_a_signal_on_the_way_out_changes_nothing(start: str, sign: signal.Signals, tmp_path: Path) -> None:
+    options = ["extract"] if start.startswith("src") else []
+    options += ["--data-dir", str(tmp_path / "nowhere")]
+    command = [sys.executable, "-c", LATE_SIGNAL, str(int(sign)), str(ROOT / start), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    assert "no such folder" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Interrupted" not in done.stderr
+
+
 def test_the_library_logs_and_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from nucpro.pipeline import run
 
@@ -119,6 +146,7 @@ def test_the_bar_draws_nothing_without_a_terminal(capsys: pytest.CaptureFixture[
 BAR = """
 from nucpro.cli.console import FileBar
 from nucpro.job import Progress
+from nucpro.layout import Side
 with FileBar() as bar:
     bar.show(Progress(3, 10, None))
     bar.show(Progress(4, 10, 61.0))
@@ -161,6 +189,42 @@ def test_a_mistake_in_the_input_of_embed_is_found_before_the_model(
     assert main([*command, "--device", "cpu"]) == 1
     assert "a has '*' at position 3" in capsys.readouterr().err
     assert not (tmp_path / "o.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("x.fa", "exists and holds no vectors"),
+        ("notes.txt", "exists and holds no vectors"),
+        ("", "--output is the folder"),
+        ("folder", "--output is the folder"),
+        ("absent/o.pt", "which is no folder; make it first"),
+    ],
+)
+def test_an_output_of_embed_that_cannot_be_written_is_refused_before_the_model(
+    output: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.fa").write_text(">a\nMKV\n")
+    (tmp_path / "notes.txt").write_text("mine\n")
+    (tmp_path / "folder").mkdir()
+    assert main(["embed", "x.fa", "-o", output, "--protein-model", "./none", "--device", "cpu"]) == 2
+    assert message in capsys.readouterr().err
+    assert (tmp_path / "x.fa").read_text() == ">a\nMKV\n"
+    assert (tmp_path / "notes.txt").read_text() == "mine\n"
+
+
+def test_embed_writes_over_vectors(tmp_path: Path, model: Path) -> None:
+    fasta, output = tmp_path / "x.fa", tmp_path / "o.pt"
+    for name in ("first", "second"):
+        fasta.write_text(f">{name}\nMKV\n")
+        command = ["embed", str(fasta), "-o", str(output), "--protein-model", str(model), "--device", "cpu"]
+        assert main(command) == 0
+        assert read_vectors(output, Side.PROTEIN).ids == [name]
 
 
 def test_dataset_and_split_from_genomes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

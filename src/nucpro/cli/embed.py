@@ -7,9 +7,11 @@ from typing import Any
 
 from nucpro.cli.arguments import add_device, add_dna_model, add_protein_model
 from nucpro.cli.console import say
+from nucpro.errors import StoreError, UsageError
 from nucpro.fasta import ALPHABETS, LIMITS, read, require_usable
 from nucpro.layout import Side
 from nucpro.options import Options
+from nucpro.store import read_meta
 
 __all__ = ["add_to"]
 
@@ -37,7 +39,8 @@ def _run(arguments: dict[str, Any]) -> None:
     fasta, output = arguments.pop("fasta"), arguments.pop("output")
     side = Side.DNA if arguments.pop("dna") else Side.PROTEIN
     options = Options.of(arguments)
-    # Checked first: a mistake in the input should not cost the time of loading a model.
+    # Checked first: a mistake should not cost the time of loading a model.
+    _require_free(output)
     require_usable(read(fasta), ALPHABETS[side])
     encoder = encoders.load(encoders.identify(options, side), options)
     vectors = encoder.extract(fasta, output)
@@ -48,3 +51,19 @@ def _run(arguments: dict[str, Any]) -> None:
         )
     if encoder.counts.unknown:
         say(f"Warning: {encoder.counts.unknown} of {encoder.counts.tokens} tokens are unknown to the model")
+
+
+def _require_free(output: Path) -> None:
+    """Refuse a name that cannot be written, or that belongs to a file of another kind, as the input itself."""
+    if not output.name or output.is_dir():
+        raise UsageError(f"--output is the folder {str(output)!r}; name a file in it")
+    if not output.parent.is_dir():
+        raise UsageError(f"--output is in {output.parent}, which is no folder; make it first")
+    if not output.exists():
+        return
+    try:
+        read_meta(output)
+    except StoreError as error:
+        raise UsageError(
+            f"--output is {output}, which exists and holds no vectors; name another file, or remove it"
+        ) from error
