@@ -221,15 +221,63 @@ def test_a_second_run_has_nothing_to_do(
     }
 
 
-def test_a_changed_table_is_made_again(fasta: Path, classifier: Path, models: tuple[Path, Path]) -> None:
+def test_a_missing_table_is_made_again(fasta: Path, classifier: Path, models: tuple[Path, Path]) -> None:
+    assert main(arguments(fasta, classifier, models)) == 0
+    folder = fasta.with_name("contigs_prediction")
+    expected = contents(folder)
+    (folder / "frames.tsv").unlink()
+    assert main(arguments(fasta, classifier, models)) == 0
+    assert contents(folder) == expected
+
+
+def test_an_edited_table_is_thrown_away_on_request_only(
+    fasta: Path, classifier: Path, models: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(arguments(fasta, classifier, models)) == 0
     folder = fasta.with_name("contigs_prediction")
     expected = contents(folder)
     with (folder / "chunks.tsv").open("a") as file:
         file.write("more\n")
+    # What is missing is no reason to throw away what somebody changed.
     (folder / "frames.tsv").unlink()
-    assert main(arguments(fasta, classifier, models)) == 0
+    edited = contents(folder)
+    assert main(arguments(fasta, classifier, models)) == 3
+    assert f"{folder}: holds other tables than were written there (chunks.tsv)" in capsys.readouterr().err
+    assert contents(folder) == edited
+    assert main(arguments(fasta, classifier, models, "--replace")) == 0
     assert contents(folder) == expected
+
+
+@pytest.mark.parametrize("more", [(), ("--replace",)])
+def test_pictures_of_somebody_else_stay(
+    more: tuple[str, ...], fasta: Path, classifier: Path, models: tuple[Path, Path]
+) -> None:
+    assert main(arguments(fasta, classifier, models, "--plot", "2")) == 0
+    folder = fasta.with_name("contigs_prediction")
+    own = {name: f"{name} is mine".encode() for name in ("plots/notes.txt", "plots/sequence_logo.png")}
+    for name, content in own.items():
+        (folder / name).write_bytes(content)
+    # Without --replace it is a missing table that makes the run begin anew.
+    again = [*more, "--length", "500"] if more else []
+    (folder / "frames.tsv").unlink()
+    assert main(arguments(fasta, classifier, models, *again)) == 0
+    there = contents(folder)
+    assert {name: content for name, content in there.items() if name.startswith("plots/")} == own
+
+
+def test_a_folder_of_pictures_alone_goes_with_them(
+    fasta: Path, classifier: Path, models: tuple[Path, Path]
+) -> None:
+    assert main(arguments(fasta, classifier, models, "--plot", "1")) == 0
+    assert main(arguments(fasta, classifier, models, "--length", "500", "--replace")) == 0
+    assert not (fasta.with_name("contigs_prediction") / "plots").exists()
+
+
+def test_an_option_is_called_by_its_name(
+    fasta: Path, classifier: Path, models: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(fasta, classifier, models, "--plot", "-1")) == 2
+    assert "--plot is -1; allowed: 0 or more" in capsys.readouterr().err
 
 
 def test_what_has_no_frame_is_undetermined_and_counted(

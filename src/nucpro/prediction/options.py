@@ -80,11 +80,13 @@ class PredictionOptions(ParsedOptions):
     cpus_per_worker: float = 1.0
 
     def __post_init__(self) -> None:
-        lowest = {"length": 3, "chunks_per_unit": 1, "plots": 0}
-        for name, least in lowest.items():
-            value = getattr(self, name)
-            fine = value is None or value >= least
-            require(fine, f"--{name.replace('_', '-')}", value, f"{least} or more")
+        lowest = (
+            ("--length", self.length, 3),
+            ("--chunks-per-unit", self.chunks_per_unit, 1),
+            ("--plot", self.plots, 0),
+        )
+        for option, value, least in lowest:
+            require(value is None or value >= least, option, value, f"{least} or more")
         # Those that are about devices are checked where they are used in all commands.
         _ = self.machines
 

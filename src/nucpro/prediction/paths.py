@@ -22,6 +22,7 @@ from pathlib import Path
 __all__ = ["OutputFolder", "unit_number"]
 
 _UNIT = re.compile(r"unit_([1-9][0-9]*)\.json")
+_PICTURE = re.compile(r"sequence_[1-9][0-9]*\.png")
 
 
 def unit_number(name: str) -> int | None:
@@ -111,6 +112,9 @@ class OutputFolder:
         return self.work / f"unit_{number}.json"
 
     def results(self) -> Iterator[Path]:
-        """Files of a result that are there, whatever made them; the pictures' folder among them."""
+        """Files of a result that are there, whatever made them."""
         files = (self.record, *self.tables, self.document, self.original_frames, self.original_chunks)
-        return (path for path in (*files, self.plots) if path.exists())
+        pictures = (
+            path for path in sorted(self.plots.glob("sequence_*.png")) if _PICTURE.fullmatch(path.name)
+        )
+        return (path for path in (*files, *pictures) if path.exists())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from nucpro.prediction.plot import write_plots
 from nucpro.prediction.record import difference, make_record
 from nucpro.prediction.scoring import ScoredUnit, Scorer
 from nucpro.prediction.tables import write_tables
-from nucpro.prediction.work import Work, read_record, remove_folder, write_record
+from nucpro.prediction.work import Work, read_record, write_record
 from nucpro.store import remove_temporaries
 
 __all__ = ["PredictionProgress", "PredictionReport", "predict"]
@@ -170,8 +170,10 @@ class _Run:
             self._replace("holds files of a prediction's names that nothing is recorded about")
         elif there is not None and (other := difference(there, self._record)):
             self._replace(f"holds a prediction that {other}")
-        elif there is not None and not self._tables_are(there):
-            logger.info("%s: its tables were changed or removed since; predicting again", self._folder.root)
+        elif there is not None and (changed := self._changed_tables(there)):
+            self._replace(f"holds other tables than were written there ({', '.join(changed)})")
+        elif there is not None and not all(path.exists() for path in self._folder.tables):
+            logger.info("%s: some of its tables were removed since; predicting again", self._folder.root)
             self._clear()
         elif there is not None:
             self._work.remove()
@@ -210,17 +212,18 @@ class _Run:
     def _clear(self) -> None:
         # The record goes first: tables without one are never taken for finished ones.
         for path in list(self._folder.results()):
-            if path.is_dir():
-                remove_folder(path)
-            else:
-                path.unlink()
+            path.unlink()
+        with suppress(OSError):
+            # Pictures of somebody else stay, and their folder with them.
+            self._folder.plots.rmdir()
         self._work.remove()
 
-    def _tables_are(self, record: Mapping[str, Any]) -> bool:
-        """Whether the tables are those that a record was written for."""
+    def _changed_tables(self, record: Mapping[str, Any]) -> list[str]:
+        """Names of the tables that are there but are not those that a record was written for."""
         outputs = record.get("outputs")
-        found = {path.name: digest_of(path) for path in self._folder.tables if path.exists()}
-        return found == outputs
+        expected = outputs if isinstance(outputs, dict) else {}
+        there = (path for path in self._folder.tables if path.exists())
+        return [path.name for path in there if digest_of(path) != expected.get(path.name)]
 
     def _default_chunks(self) -> int:
         return _CHUNKS_PER_UNIT[self._options.device.partition(":")[0]]
