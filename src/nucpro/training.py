@@ -22,7 +22,7 @@ from nucpro.classifier.features import Features, place, read_features
 from nucpro.classifier.feeds import feed_of, viral_margins
 from nucpro.classifier.fitting import Epoch, Fitted, Fitter, fit_key, fitted_of
 from nucpro.classifier.metrics import METRICS, Scored
-from nucpro.classifier.model import Classifier, ModelCard, save
+from nucpro.classifier.model import CARD_NAME, Classifier, ModelCard, save
 from nucpro.classifier.options import SplitBy, TrainingOptions
 from nucpro.classifier.sources import Survey, survey
 from nucpro.classifier.splits import PARTS, Grouping, Split, genomes_of, group, split
@@ -41,6 +41,9 @@ _CURVES = "curves.png"
 _HISTORY = "epochs.tsv"
 _COMPARISON = "comparison.json"
 _FEW_GENOMES = 10
+_PLURALS = {
+    SplitBy.GENOME: "genomes", SplitBy.FAMILY: "families", SplitBy.FILE: "files", SplitBy.ROW: "rows"
+}  # fmt: skip
 _COMPARED = {"both": (Side.DNA, Side.PROTEIN), "dna": (Side.DNA,), "protein": (Side.PROTEIN,)}
 
 
@@ -54,10 +57,13 @@ class Trained:
         Model folders: one called ``model``, or those that were compared.
     comparison : Comparison
         Metrics of the test part with their intervals, and differences where several models were compared.
+    drawn : str
+        What was drawn for intervals: genomes, families, files or rows.
     """
 
     folders: Mapping[str, Path]
     comparison: Comparison
+    drawn: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +74,7 @@ class _Material:
     features: Features
     split: Split
     test_groups: NDArray[np.int64]
+    drawn: str
     genomes: Grouping | None
     device: torch.device
 
@@ -104,7 +111,7 @@ def train(options: TrainingOptions) -> Trained:
         comparison = compare(measured)
         if options.compare:
             write_document(top / _COMPARISON, _plain(comparison))
-    return Trained(folders, comparison)
+    return Trained(folders, comparison, material.drawn)
 
 
 @contextmanager
@@ -135,11 +142,12 @@ def _prepare(found: Survey, options: TrainingOptions, device: torch.device) -> _
         logger.warning("Warning: %s", parts.leak)
     test_rows = parts.rows[PARTS.index("test")]
     # What is drawn for intervals: whole families where the split kept them whole.
-    drawn = groups if genomes is None or options.split_by is SplitBy.FAMILY else genomes
+    drawn, kind = groups, _PLURALS[options.split_by]
+    if genomes is not None and options.split_by is not SplitBy.FAMILY:
+        drawn, kind = genomes, "genomes"
     test_groups = drawn.codes[test_rows]
-    kind = "families" if options.split_by is SplitBy.FAMILY else "genomes"
     _warn_of_few(test_groups, features.labels.numpy()[test_rows], kind)
-    return _Material(found, features, parts, test_groups, genomes, device)
+    return _Material(found, features, parts, test_groups, kind, genomes, device)
 
 
 def _warn_of_few(test_groups: NDArray[np.int64], labels: NDArray[np.int64], kind: str) -> None:
@@ -186,19 +194,26 @@ class _Training:
 
     def run(self) -> Resampled:
         """Train, measure and save; give what was measured on the test part."""
-        measured = None
         try:
             fitted = self._fitter.fit(self._classifier, self._material.device, self._tell)
             logger.info("Training ended: %s; best epoch: %d", fitted.ended, fitted.best_epoch)
             test = self._score_test_part(fitted)
             options = self._options
             measured = resample(test, self._material.test_groups, options.bootstrap, options.seed)
-        finally:
-            state = self._fitter.fitted_so_far
-            if measured is None and state is not None:
-                self._save(fitted_of(self._classifier, state, f"stopped after epoch {len(state.history)}"))
+        except BaseException:
+            self._save_so_far()
+            raise
         self._save(fitted, test, measured.measured)
         return measured
+
+    def _save_so_far(self) -> None:
+        """Save the best weights of a training that is interrupted."""
+        state = self._fitter.fitted_so_far
+        # A training that had ended before this run has its model, with what was measured of it.
+        if state is None or (self._fitter.had_ended and (self._folder / CARD_NAME).exists()):
+            return
+        ended = self._fitter.ended or f"stopped after epoch {len(state.history)}"
+        self._save(fitted_of(self._classifier, state, ended))
 
     def _score_test_part(self, fitted: Fitted) -> Scored:
         labels = self._material.features.labels.numpy()[self._test_rows]

@@ -129,6 +129,12 @@ def test_a_table_of_families_that_is_none(tmp_path: Path, text: str, message: st
         read_families(tmp_path / "absent.tsv")
 
 
+def test_a_table_of_families_from_a_spreadsheet(tmp_path: Path) -> None:
+    path = tmp_path / "families.tsv"
+    path.write_text("NC_1.1\tone\n", encoding="utf-8-sig")
+    assert read_families(path) == {"NC_1.1": "one"}
+
+
 def test_too_few_genomes() -> None:
     ids, labels = both_classes([50, 50], [5, 5, 5])
     genomes = genomes_of(ids)

@@ -19,6 +19,7 @@ from merged_folders import PROTEIN_WIDTH, RECIPES, WIDTH, join, write_side
 
 import train as train_script
 from folders import Frame
+from nucpro import training
 from nucpro.classifier.features import place, read_features
 from nucpro.classifier.model import load
 from nucpro.classifier.options import Placement, SplitBy, TrainingOptions
@@ -49,6 +50,10 @@ def rewritten(path: Path, **changes: object) -> None:
     file = read_merged(path)
     values = {"ids": file.ids, "vectors": file.vectors, "meta": file.meta, "label": file.label} | changes
     write_merged(path, **values)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".training.lock"}
 
 
 def model_bytes(folder: Path) -> dict[str, bytes]:
@@ -138,6 +143,39 @@ def test_an_interrupted_training_keeps_its_best_weights_and_goes_on(
         logger.setLevel(logging.NOTSET)
     _, card = load(tmp_path / "stopped")
     assert card.training["ended"] == "stopped after epoch 2"
+    assert card.metrics["test"] is None
+    train(options(merged, output=tmp_path / "stopped"))
+    assert model_bytes(tmp_path / "stopped") == model_bytes(tmp_path / "whole")
+
+
+def test_a_repeat_that_is_interrupted_leaves_the_model_as_it_was(
+    merged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    train(options(merged, curves=True))
+    before = contents(merged / "model")
+    # This is called for the test part alone: no epoch is left to be run.
+    monkeypatch.setattr(training, "viral_margins", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(options(merged, curves=True))
+    assert contents(merged / "model") == before
+
+
+def test_a_training_that_is_interrupted_while_it_is_measured_keeps_its_weights(
+    merged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    train(options(merged, output=tmp_path / "whole"))
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "viral_margins", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(options(merged, output=tmp_path / "stopped"))
+    _, card = load(tmp_path / "stopped")
+    assert card.training["ended"] == "all 3 epochs were run"
     assert card.metrics["test"] is None
     train(options(merged, output=tmp_path / "stopped"))
     assert model_bytes(tmp_path / "stopped") == model_bytes(tmp_path / "whole")
@@ -240,6 +278,60 @@ def test_the_originals_script_is_the_command(merged: Path, capsys: pytest.Captur
     arguments = ["--device", "cpu", "--epochs", "1", "--bootstrap", "5", "--no-curves"]
     assert train_script.main(["--data-dir", str(merged), *arguments]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"Model: {merged / 'model'}"
+
+
+def drawn_of(shown: str) -> list[str]:
+    return re.findall(r"95% intervals, from drawing (\w+) with replacement", shown)
+
+
+@pytest.mark.parametrize("by", ["genome", "family", "file", "row"])
+def test_the_command_says_what_intervals_are_drawn_from(
+    by: str, merged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = []
+    if by == "family":
+        names = {
+            name.partition("_chunk_")[0]
+            for path in merged.rglob("*_merged.pt")
+            for name in read_merged(path).ids
+        }
+        table = tmp_path / "families.tsv"
+        table.write_text("".join(f"{name}\tfamily of {name}\n" for name in names))
+        more = ["--families", str(table)]
+    code, out, _ = run_command(capsys, str(merged), "--split-by", by, *more)
+    assert code == 0
+    assert drawn_of(out) == ["families" if by == "family" else "genomes"]
+
+
+@pytest.mark.parametrize(("by", "word"), [("file", "files"), ("row", "rows")])
+def test_without_genomes_intervals_are_drawn_from_what_was_split(
+    by: str, word: str, merged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, path in enumerate(sorted(merged.rglob("*_merged.pt"))):
+        rewritten(path, ids=[f"row{number}x{row}" for row in range(len(read_merged(path).ids))])
+    for path in [*merged.rglob("*_DNABERT_S.pt"), *merged.rglob("*_ESM.pt")]:
+        path.unlink()
+    code, out, err = run_command(capsys, str(merged), "--split-by", by)
+    assert code == 0
+    assert drawn_of(out) == [word]
+    assert by == "row" or re.search(r"the test part has \d+ host and \d+ viral files;", err)
+
+
+def test_a_training_that_diverges_says_what_to_do(merged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # The loss grows by many powers of ten an epoch, so that a few pass the range of float32.
+    command = ["train", str(merged), "--device", "cpu", "--learning-rate", "1000", "--no-curves"]
+    assert main(command) == 1
+    err = capsys.readouterr().err
+    assert err.rstrip().endswith("use a smaller --learning-rate")
+    assert "Traceback" not in err
+
+
+def test_columns_are_compared_or_chosen(merged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        run_command(capsys, str(merged), "--compare", "--columns", "dna")
+    assert refused.value.code == 2
+    assert "argument --columns: not allowed with argument --compare" in capsys.readouterr().err
+    assert not (merged / "model").exists()
 
 
 def test_the_command_says_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

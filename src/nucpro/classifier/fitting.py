@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from nucpro.classifier.feeds import Feed, viral_margins
 from nucpro.classifier.metrics import Scored
@@ -143,6 +144,8 @@ class Fitter:
         self._folder = folder
         self._key = key
         self._state: TrainingState | None = None
+        self.had_ended = False
+        """Whether training was over when it was taken up again."""
 
     @property
     def fitted_so_far(self) -> TrainingState | None:
@@ -171,7 +174,7 @@ class Fitter:
         steps = steps_for(classifier, self._options, device)
         self._resume(classifier, steps)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            while (ended := self._ended()) is None:
+            while (ended := self.ended) is None:
                 self._run_epoch(classifier, steps, told)
         assert self._state is not None
         return fitted_of(classifier, self._state, ended)
@@ -188,9 +191,11 @@ class Fitter:
         classifier.load_state_dict(dict(state.weights))
         steps.restore_momentum(state.momentum)
         self._state = state
+        self.had_ended = self.ended is not None
         logger.info("Going on after epoch %d", len(state.history))
 
-    def _ended(self) -> str | None:
+    @property
+    def ended(self) -> str | None:
         """Why training is over; None while it is not."""
         if self._state is None:
             return None
@@ -209,10 +214,9 @@ class Fitter:
         losses = [steps.run(block) for block in self._feed.blocks(order)]
         visited = sum(end - start for start, end in batch_ends(len(order), self._options.batch_size))
         train_loss = float(torch.cat(losses).sum()) / visited
-        validation = Scored(
-            self._validation_labels, viral_margins(classifier, self._feed, self._validation).numpy()
-        ).metrics()
-        _require_finite(number + 1, train_loss, validation["loss"])
+        margins = viral_margins(classifier, self._feed, self._validation).numpy()
+        _require_finite(number + 1, train_loss, margins)
+        validation = Scored(self._validation_labels, margins).metrics()
         is_best = before is None or validation["loss"] < before.history[before.best_epoch - 1]["loss"]
         epoch = Epoch(number + 1, train_loss, validation, is_best)
         self._keep(epoch, classifier, steps)
@@ -244,9 +248,10 @@ def fitted_of(classifier: Classifier, state: TrainingState, ended: str) -> Fitte
     return Fitted(classifier.eval(), state.history, state.best_epoch, ended)
 
 
-def _require_finite(epoch: int, train_loss: float, validation_loss: float) -> None:
-    if not (np.isfinite(train_loss) and np.isfinite(validation_loss)):
+def _require_finite(epoch: int, train_loss: float, margins: NDArray[np.float32]) -> None:
+    bad = int((~np.isfinite(margins)).sum())
+    if bad or not np.isfinite(train_loss):
         raise NucproError(
-            f"epoch {epoch}: the loss is {train_loss} in training and {validation_loss} in validation, expected finite "
-            "numbers; use a smaller --learning-rate"
+            f"epoch {epoch}: the training loss is {train_loss}, and {bad} of {len(margins)} scores of the validation "
+            "part are NaN or infinite; use a smaller --learning-rate"
         )

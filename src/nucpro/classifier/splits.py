@@ -103,7 +103,7 @@ def read_families(path: Path) -> dict[str, str]:
     """
     families: dict[str, str] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); name a TSV of record and family") from error
     for number, line in enumerate(lines, 1):

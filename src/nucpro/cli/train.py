@@ -78,12 +78,13 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
             metavar="X",
             help=f"part of the rows for {part} (default: %(default)s)",
         )
-    parser.add_argument(
+    columns = parser.add_mutually_exclusive_group()
+    columns.add_argument(
         "--compare",
         action="store_true",
         help="train on DNA, on protein and on both columns, and compare them",
     )
-    parser.add_argument(
+    columns.add_argument(
         "--columns",
         dest="sides",
         choices=list(_SIDES),
@@ -143,7 +144,7 @@ def _lines(trained: Trained) -> Iterator[str]:
     for (first, second), found in trained.comparison.differences.items():
         low, high = found.intervals["auroc"]
         yield f"AUROC, {first} less {second}: {found.values['auroc']:+.4f} ({low:+.4f} to {high:+.4f})"
-    yield "In brackets: 95% intervals, from drawing genomes with replacement"
+    yield f"In brackets: 95% intervals, from drawing {trained.drawn} with replacement"
     for folder in trained.folders.values():
         yield f"Model: {folder}"
 
