@@ -71,7 +71,7 @@ class Answer(BaseHTTPRequestHandler):
             return self.send(
                 json.dumps([self.tree_entry(*item) for item in files.items()]).encode(), "x", commit
             )
-        siblings = [{"rfilename": name} for name in files]
+        siblings = [self.sibling(*item) for item in files.items()]
         info = {
             "id": model,
             "modelId": model,
@@ -91,6 +91,14 @@ class Answer(BaseHTTPRequestHandler):
         if self.command == "GET":
             hub.served.append(name)
         return self.send(content, hashlib.sha256(content).hexdigest(), commit, hub.cut_after.get(name))
+
+    @staticmethod
+    def sibling(name, content):
+        entry = {"rfilename": name, "size": len(content)}
+        if name != WEIGHTS:
+            return entry
+        digest = hashlib.sha256(content).hexdigest()
+        return entry | {"lfs": {"sha256": digest, "size": len(content), "pointerSize": 134}}
 
     @staticmethod
     def tree_entry(name, content):
@@ -298,3 +306,50 @@ def test_fetch_explains_an_unreachable_hub(hub, tmp_path):
     hub.refusal = (503, "Maintenance")
     with pytest.raises(ModelError, match="the hub cannot be reached"):
         fetch(MODEL, tmp_path, endpoint=hub.address)
+
+
+def test_fetch_keeps_what_a_folder_says_where_the_hub_cannot_be_reached(hub, tmp_path):
+    folder = tmp_path / "model"
+    fetch(MODEL, folder, endpoint=hub.address)
+    hub.refusal = (503, "Maintenance")
+    with pytest.raises(ModelError, match="the hub cannot be reached"):
+        fetch(MODEL, folder, endpoint=hub.address)
+    assert (locate(str(folder)).id, locate(str(folder)).revision) == (MODEL, MAIN)
+
+
+def test_a_folder_says_nothing_while_another_commit_comes_in(hub, tmp_path):
+    folder = tmp_path / "model"
+    fetch(MODEL, folder, endpoint=hub.address)
+    hub.files[OLDER] = {"config.json": b"{}", WEIGHTS: b"other" * 50_000}
+    hub.cut_after = {WEIGHTS: 50_000}
+    with pytest.raises(ModelError, match="the download broke off"):
+        fetch(MODEL, folder, revision="v1", endpoint=hub.address)
+    assert not (folder / "nucpro_source.json").exists()
+
+
+def test_files_of_another_commit_are_not_taken_for_those_of_this_one(hub, tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    fetch(MODEL, folder, endpoint=hub.address)
+    hub.files[OLDER] = hub.files[MAIN] | {WEIGHTS: hub.files[MAIN][WEIGHTS][::-1]}
+    # As huggingface_hub does when the hub fails after it has named the commit: what lies there is given back.
+    monkeypatch.setattr("nucpro.models.hub.snapshot_download", lambda *_, local_dir, **__: local_dir)
+    with pytest.raises(ModelError, match=f"{WEIGHTS}: is not the file of model"):
+        fetch(MODEL, folder, revision="v1", endpoint=hub.address)
+    assert not (folder / "nucpro_source.json").exists()
+
+
+def test_fetch_into_a_file_is_refused_before_the_hub_is_asked(hub, tmp_path):
+    file = tmp_path / "model"
+    file.write_text("mine")
+    hub.refusal = (503, "Maintenance")
+    with pytest.raises(ModelError) as refused:
+        fetch(MODEL, file, endpoint=hub.address)
+    assert str(refused.value) == f"{file}: is no folder; name one to put the model into"
+    assert file.read_text() == "mine"
+
+
+def test_fetch_into_a_folder_that_cannot_be_made_is_explained(hub, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ModelError, match=r"file/model: cannot be written \(Not a directory\); name another"):
+        fetch(MODEL, tmp_path / "file" / "model", endpoint=hub.address)
+    assert hub.served == []

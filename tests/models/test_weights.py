@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import subprocess
 
 import pytest
@@ -45,6 +46,17 @@ def test_the_digest_of_shards_can_be_made_with_sha256sum(folder):
     files = locate(str(folder))
     assert [file.name for file in files.weights] == shards
     assert files.digest() == hashlib.sha256(printed).hexdigest()
+
+
+def test_a_copy_on_another_machine_does_not_count_as_replaced(folder):
+    files = locate(str(folder))
+    assert files.digest()
+    sent = pickle.dumps(files)
+    (folder / "copy").write_bytes(b"weights")
+    (folder / "copy").replace(folder / "model.safetensors")
+    pickle.loads(sent).require_unchanged()
+    with pytest.raises(ModelError, match="replaced while the run began"):
+        files.require_unchanged()
 
 
 @pytest.mark.parametrize("model", ["./missing", "/no/such/folder", "~/no/such/folder", "a/b/c", "..\\folder"])

@@ -6,9 +6,10 @@ talking to the hub is huggingface_hub's, which resumes what was cut off and move
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.hf_api import RepoSibling
 from tqdm.auto import tqdm
 
 from nucpro.errors import ModelError
 
-__all__ = ["Repository", "Snapshot", "commit_of", "download_into", "snapshot"]
+__all__ = ["Repository", "Snapshot", "commit_of", "download_into", "pin", "require_complete", "snapshot"]
 
 logger = logging.getLogger(__name__)
 
@@ -148,39 +150,78 @@ def commit_of(repository: Repository) -> str:
         raise _unreachable(repository, error) from error
 
 
-def download_into(repository: Repository, folder: Path, *, choose: ChooseFiles) -> tuple[str, list[str]]:
-    """Put files of a repository into a folder.
-
-    Parameters
-    ----------
-    repository : Repository
-        What to get.
-    folder : Path
-        Where to; made if it is not there.
-    choose : callable
-        Picks the files to get.
+def pin(repository: Repository) -> tuple[Repository, list[str]]:
+    """Ask the hub what a repository holds now; nothing is downloaded.
 
     Returns
     -------
-    str
-        The commit hash that they belong to.
+    Repository
+        The same with its commit hash as the revision, so that all files are of one even when the branch moves
+        meanwhile.
     list of str
-        Their names.
+        Names of all its files.
 
     Raises
     ------
     ModelError
-        If the repository or revision does not exist or cannot be downloaded.
+        If the repository or revision does not exist, or the hub cannot be reached.
     """
     try:
         names, commit = _listing(repository)
     except _CONNECTION_ERRORS as error:
         raise _unreachable(repository, error) from error
-    # The commit, so that all files are of one even when the branch moves meanwhile.
-    pinned = Repository(repository.id, commit, repository.endpoint, repository.show_progress)
-    chosen = choose(names)
-    _download(pinned, chosen, local_dir=folder)
-    return commit, chosen
+    return replace(repository, revision=commit), names
+
+
+def download_into(repository: Repository, folder: Path, names: list[str]) -> None:
+    """Put files of a repository into a folder.
+
+    Parameters
+    ----------
+    repository : Repository
+        What to get, as :func:`pin` gave it.
+    folder : Path
+        Where to; made if it is not there.
+    names : list of str
+        The files to get.
+
+    Raises
+    ------
+    ModelError
+        If they cannot be downloaded.
+    """
+    _download(repository, names, local_dir=folder)
+
+
+def require_complete(repository: Repository, folder: Path, names: Sequence[str]) -> None:
+    """Check that files in a folder are those of a repository, by size and, for weights, by digest.
+
+    huggingface_hub takes what lies in the folder already where the hub fails in the middle, whatever its commit.
+
+    Raises
+    ------
+    ModelError
+        A file is another one, or the hub cannot be reached.
+    """
+    try:
+        info = HfApi(endpoint=repository.endpoint).model_info(
+            repository.id, revision=repository.revision, files_metadata=True
+        )
+    except _CONNECTION_ERRORS as error:
+        raise _unreachable(repository, error) from error
+    for file in info.siblings or ():
+        path = folder / file.rfilename
+        if file.rfilename in names and not _is_file_of(path, file):
+            raise ModelError(f"{path}: is not the file of {repository}; the download broke off: try again")
+
+
+def _is_file_of(path: Path, file: RepoSibling) -> bool:
+    if not path.is_file() or file.size not in (None, path.stat().st_size):
+        return False
+    if file.lfs is None:
+        return True
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() == file.lfs.sha256
 
 
 def _listing(repository: Repository, timeout: float | None = None) -> tuple[list[str], str]:

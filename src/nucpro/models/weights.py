@@ -12,7 +12,7 @@ import json
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,6 +110,10 @@ class ModelFiles:
                 raise ModelError(
                     f"{file}: replaced while the run began; run again when the model's files are complete"
                 )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What was noted of the files here says nothing of those of another machine.
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
     def _facts(self) -> dict[Path, tuple[int, ...]]:
@@ -239,20 +243,35 @@ def fetch(
     Raises
     ------
     ModelError
-        If the model cannot be downloaded, or lacks files.
+        If the model cannot be downloaded, or lacks files, or the folder cannot be written.
     """
+    if folder.exists() and not folder.is_dir():
+        raise ModelError(f"{folder}: is no folder; name one to put the model into")
     repository = hub.Repository(model, revision or "main", endpoint, show_progress)
-    record = folder / _SOURCE_RECORD
-    # While files of another commit may be coming in, the folder says nothing about where they are from.
-    record.unlink(missing_ok=True)
-    commit, names = hub.download_into(repository, folder, choose=_wanted_files)
-    strangers = [file.name for file in _local(folder, None).weights if file.name not in names]
+    pinned, names = hub.pin(repository)
+    chosen = _wanted_files(names)
+    record = _without_record(folder)
+    hub.download_into(pinned, folder, chosen)
+    hub.require_complete(pinned, folder, chosen)
+    strangers = [file.name for file in _local(folder, None).weights if file.name not in chosen]
     if strangers:
         raise ModelError(
             f"{folder}: holds {', '.join(strangers)}, which is not part of {repository}; give an empty folder"
         )
-    record.write_text(json.dumps({"id": model, "revision": commit}, indent=2) + "\n", encoding="utf-8")
+    source = {"id": model, "revision": pinned.revision}
+    record.write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
     return _local(folder, None)
+
+
+def _without_record(folder: Path) -> Path:
+    """Make a folder say nothing about where its files are from, as files of another commit may come in."""
+    record = folder / _SOURCE_RECORD
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        record.unlink(missing_ok=True)
+    except OSError as error:
+        raise ModelError(f"{folder}: cannot be written ({error.strerror}); name another folder") from error
+    return record
 
 
 def _local(folder: Path, revision: str | None) -> ModelFiles:
