@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
 
+from nucpro import engine
 from nucpro.background import Background
 from nucpro.errors import FastaError, WorkerError
 from nucpro.workers import Workers
@@ -49,6 +51,18 @@ def test_a_killed_worker_is_told_in_words() -> None:
         background.add(die, (1,), print)
         with pytest.raises(WorkerError, match=r"a worker process was killed.*finished is kept"):
             background.drain()
+
+
+def test_a_fault_beside_is_told_while_a_unit_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_SECONDS_BETWEEN_LOOKS", 1e-3)
+    told = threading.Event()
+
+    def meanwhile() -> None:
+        told.set()
+        raise FastaError("beside")
+
+    with pytest.raises(FastaError, match="beside"):
+        list(engine.in_order(range(5), lambda _: told.wait(), meanwhile))
 
 
 def test_background_results_arrive_and_first_goes_first() -> None:

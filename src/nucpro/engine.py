@@ -14,7 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -37,6 +37,7 @@ __all__ = ["FILES_UNDER_WAY", "Engine", "Finished", "Loader", "LocalEngine", "in
 
 FILES_UNDER_WAY = 3
 """Files that an encoder is given at a time: one is read, one computed, one written."""
+_SECONDS_BETWEEN_LOOKS = 1.0
 
 Item = TypeVar("Item")
 Model = TypeVar("Model", bound=Counting)
@@ -98,8 +99,19 @@ class Engine(AbstractContextManager["Engine"], ABC):
         """
 
     @abstractmethod
-    def extract(self, items: Sequence[PlanItem], side: Side) -> Iterator[Finished]:
+    def extract(
+        self, items: Sequence[PlanItem], side: Side, meanwhile: Callable[[], object]
+    ) -> Iterator[Finished]:
         """Make the vectors of items, and yield each when they are on disk.
+
+        Parameters
+        ----------
+        items : sequence of PlanItem
+            The files.
+        side : Side
+            Whose vectors.
+        meanwhile : callable
+            Is called every few seconds; what it raises ends the work.
 
         Raises
         ------
@@ -192,7 +204,9 @@ class LocalEngine(Engine):
         self._encoder = self._loaded = encoders.load(identified, self._options)
         return self._encoder
 
-    def extract(self, items: Sequence[PlanItem], side: Side) -> Iterator[Finished]:
+    def extract(
+        self, items: Sequence[PlanItem], side: Side, meanwhile: Callable[[], object]
+    ) -> Iterator[Finished]:
         """Make the vectors of items in their order, a few at a time, in threads."""
 
         def unit(item: PlanItem) -> Stamp | None:
@@ -203,7 +217,7 @@ class LocalEngine(Engine):
             # Right here: whoever replaces the file later is noticed.
             return Stamp.of(vectors)
 
-        return (Finished(*done) for done in in_order(items, unit))
+        return (Finished(*done) for done in in_order(items, unit, meanwhile))
 
     def each(
         self,
@@ -223,7 +237,9 @@ class LocalEngine(Engine):
         return function(*arguments)
 
 
-def in_order(items: Iterable[Item], unit: Callable[[Item], Result]) -> Iterator[tuple[Item, float, Result]]:
+def in_order(
+    items: Iterable[Item], unit: Callable[[Item], Result], meanwhile: Callable[[], object] = lambda: None
+) -> Iterator[tuple[Item, float, Result]]:
     """Run a unit of work for every item, a few at a time, and yield each item when its unit is done.
 
     Parameters
@@ -232,6 +248,8 @@ def in_order(items: Iterable[Item], unit: Callable[[Item], Result]) -> Iterator[
         The work, in order; taken one by one, when there is room for it.
     unit : callable
         Does the work of one item; called in threads.
+    meanwhile : callable, optional
+        Is called about every second while a unit is waited for.
 
     Yields
     ------
@@ -241,7 +259,7 @@ def in_order(items: Iterable[Item], unit: Callable[[Item], Result]) -> Iterator[
     Raises
     ------
     Exception
-        The first error of a unit, at once; units that had not started are dropped.
+        The first error of a unit or of ``meanwhile``, at once; units that had not started are dropped.
     """
     upcoming = iter(items)
     under_way: deque[tuple[Item, Future[Result]]] = deque()
@@ -251,6 +269,8 @@ def in_order(items: Iterable[Item], unit: Callable[[Item], Result]) -> Iterator[
         under_way.extend((item, threads.submit(unit, item)) for item in islice(upcoming, FILES_UNDER_WAY))
         while under_way:
             item, future = under_way.popleft()
+            while not wait([future], _SECONDS_BETWEEN_LOOKS).done:
+                meanwhile()
             result = future.result()
             under_way.extend((ahead, threads.submit(unit, ahead)) for ahead in islice(upcoming, 1))
             now = time.perf_counter()

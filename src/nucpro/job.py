@@ -368,8 +368,9 @@ class Job(ABC):
     def _vectors_made(self, unit: Callable[[PlanItem], object] | None) -> Iterator[Finished]:
         items = self.plan.to_extract
         if unit is None:
-            return self.engine.extract(items, self.side)
-        return (Finished(item, seconds) for item, seconds, _ in in_order(items, unit))
+            return self.engine.extract(items, self.side, self._background.poll)
+        made = in_order(items, unit, self._background.poll)
+        return (Finished(item, seconds) for item, seconds, _ in made)
 
     def _unsplit(self) -> list[Source]:
         chosen = {pair.source for pair in self.pairs}

@@ -94,7 +94,9 @@ class ClusterEngine(Engine):
 
         self._load = partial(load_same, identified, self._options)
 
-    def extract(self, items: Sequence[PlanItem], side: Side) -> Iterator[Finished]:
+    def extract(
+        self, items: Sequence[PlanItem], side: Side, meanwhile: Callable[[], object]
+    ) -> Iterator[Finished]:
         """Make the vectors of items, those with most letters first, and yield each when it is there."""
         if not items:
             return
@@ -107,7 +109,10 @@ class ClusterEngine(Engine):
         # The longest first, so that no worker is left with one alone at the end.
         longest_first = sorted(items, key=lambda item: -item.facts.letters_read)
         made = self._pool.run(
-            longest_first, len(items), lambda item: (item.pair.fasta(side), item.pair.vectors(side))
+            longest_first,
+            len(items),
+            lambda item: (item.pair.fasta(side), item.pair.vectors(side)),
+            meanwhile,
         )
         yield from (Finished(*done) for done in made)
 

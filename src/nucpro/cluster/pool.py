@@ -96,7 +96,11 @@ class EncoderPool(Generic[Item, Result]):
         return Totals(*map(sum, zip(Totals(), *self._totals.values(), strict=True)))
 
     def run(
-        self, items: Iterable[Item], count: int, arguments: Callable[[Item], tuple[object, ...]]
+        self,
+        items: Iterable[Item],
+        count: int,
+        arguments: Callable[[Item], tuple[object, ...]],
+        meanwhile: Callable[[], object] = lambda: None,
     ) -> Iterator[tuple[Item, float, Result]]:
         """Do the work of all items.
 
@@ -108,6 +112,8 @@ class EncoderPool(Generic[Item, Result]):
             How many they are.
         arguments : callable
             Arguments of the work on an item; the first one, as text, names it in messages.
+        meanwhile : callable, optional
+            Is called between answers and every few seconds; what it raises ends the work.
 
         Yields
         ------
@@ -127,6 +133,7 @@ class EncoderPool(Generic[Item, Result]):
             while left:
                 self._grow(left)
                 self._hand_out(pieces)
+                meanwhile()
                 found = self._next_answer()
                 if found or any(encoder.place for encoder in self._encoders):
                     patient_until = time.monotonic() + _PATIENCE
