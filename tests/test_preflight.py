@@ -132,6 +132,14 @@ def test_no_cuda_is_told_and_nothing_else_is_used(data: Path, model: Path, capsy
     assert "ask for the device cpu" in said
 
 
+def test_two_sources_that_would_share_their_merged_files_are_named(data: Path, refused) -> None:
+    for side in ("nucleotide", "protein"):
+        name = f"viral.1.1.identified_{side}"
+        shutil.copytree(data / name, data / f"viral.1.1identified_{side}")
+        shutil.copy(data / f"{name}.fa", data / f"viral.1.1identified_{side}.fa")
+    assert "would overwrite those of viral.1.1.identified_nucleotide.fa; rename" in refused(data)
+
+
 def test_a_half_made_split_folder_is_named(data: Path, refused) -> None:
     for name in ("output_3.fa", "output_4.fa"):
         (data / VIRAL / name).unlink()

@@ -133,7 +133,7 @@ def census(
         [pair.nucleotide_fasta for pair in existing], Side.DNA, checkpoint, workers
     )
     records = {p: facts[p.nucleotide_fasta].records for p in existing if p.nucleotide_fasta in facts}
-    problems += unreadable
+    problems += unreadable + _shared_folders(sources)
     for state in states:
         if state.nucleotide_numbers is None:
             records.update(_planned(state, sequences_per_file))
@@ -209,6 +209,17 @@ def _planned(state: SourceState, sequences_per_file: int) -> Iterable[tuple[File
     for start in range(0, state.records, sequences_per_file):
         pair = state.source.pair(start // sequences_per_file + 1)
         yield pair, min(sequences_per_file, state.records - start)
+
+
+def _shared_folders(sources: Sequence[Source]) -> list[str]:
+    """Sources whose merged files would have the same names."""
+    owners: dict[Path, Source] = {}
+    return [
+        f"{source.nucleotide_fasta}: its merged files would overwrite those of {owner.nucleotide_fasta.name}; "
+        "rename or move one of them"
+        for source in sources
+        if (owner := owners.setdefault(source.merged_folder, source)) is not source
+    ]
 
 
 def _split_problems(state: SourceState, records: dict[FilePair, int]) -> list[str]:
