@@ -9,14 +9,16 @@ import signal
 import subprocess
 import sys
 import termios
+from contextlib import ExitStack
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
 
 import nucpro
 from nucpro.cli import main
-from nucpro.cli.console import FileBar
+from nucpro.cli.console import FileBar, Terminated, exit_code_of
 from nucpro.errors import DimensionError, PreflightError, UsageError
 from nucpro.job import Progress
 from nucpro.layout import Side
@@ -240,3 +242,20 @@ def test_dataset_and_split_from_genomes(tmp_path: Path, capsys: pytest.CaptureFi
     )
     assert main(["split", str(tmp_path)]) == 0
     assert "was split already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("interrupt", "code"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+def test_an_interrupt_is_told_though_cleaning_up_fails_after_it(
+    interrupt: type[BaseException], code: int
+) -> None:
+    def join() -> NoReturn:
+        raise RuntimeError("cannot join thread before it is started")
+
+    def interrupted() -> None:
+        with ExitStack() as stack:
+            stack.callback(join)
+            raise interrupt
+
+    with pytest.raises(RuntimeError) as caught:
+        interrupted()
+    assert exit_code_of(caught.value) == code

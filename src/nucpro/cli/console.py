@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 import signal
 import sys
@@ -188,8 +189,10 @@ def exit_code_of(error: BaseException) -> int:
 
 
 def _first_told(error: BaseException) -> BaseException:
-    """Find the error in words of our own, where closing files failed once more after it."""
-    before: BaseException | None = error
-    while isinstance(before, OSError):
-        before = before.__context__
-    return before if isinstance(before, NucproError) else error
+    """Find the interrupt, or the error in words of our own, where cleaning up failed once more after it."""
+    chain = [error]
+    while (before := chain[-1].__context__) is not None:
+        chain.append(before)
+    interrupts = (one for one in chain if isinstance(one, KeyboardInterrupt | Terminated))
+    told = next(itertools.dropwhile(lambda one: isinstance(one, OSError), chain), error)
+    return next(interrupts, told if isinstance(told, NucproError) else error)
