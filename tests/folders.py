@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import stand_ins
 from nucpro.fasta import read
@@ -84,6 +86,16 @@ def arguments(data: Path, model: Path, *more: str) -> list[str]:
         "--sequences-per-file": str(PER_FILE),
     }
     return [*(part for pair in options.items() for part in pair), "--no-report", *more]
+
+
+@contextmanager
+def edited(path: Path) -> Iterator[dict[str, Any]]:
+    """Content of a ``.pt`` file to be changed; written back at the end."""
+    import torch
+
+    content = torch.load(path, weights_only=True)
+    yield content
+    torch.save(content, path)
 
 
 def copied(source: Path, target: Path) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from folders import Frame, add_source, arguments, contents, leftovers, pairs_of
+from folders import Frame, add_source, arguments, contents, edited, leftovers, pairs_of
 from nucpro.cli import main
 from nucpro.fasta import read
 
@@ -171,9 +171,8 @@ def test_dna_vectors_of_two_models_are_not_passed(
 ) -> None:
     assert embed_dna(bare, dna_model) == 0
     path = bare / made(bare)[-1]
-    content = torch.load(path, weights_only=True)
-    content["meta"]["made_by"]["weights_sha256"] = "0" * 64
-    torch.save(content, path)
+    with edited(path) as content:
+        content["meta"]["made_by"]["weights_sha256"] = "0" * 64
     capsys.readouterr()
     assert main(["extract", *arguments(bare, model)]) == 1
     assert f"{path}: made with weights 000000000000…" in capsys.readouterr().err

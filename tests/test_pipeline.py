@@ -6,13 +6,26 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from folders import PER_FILE, WIDTH, Frame, add_source, arguments, contents, copied, leftovers, pairs_of
+from folders import (
+    PER_FILE,
+    WIDTH,
+    Frame,
+    add_source,
+    arguments,
+    contents,
+    copied,
+    edited,
+    leftovers,
+    pairs_of,
+)
 from nucpro.cli import main
 from nucpro.errors import DataError
 from nucpro.fasta import read
@@ -117,22 +130,33 @@ def test_a_changed_dna_file_is_merged_again(
 ) -> None:
     data = copied(finished, tmp_path / "data")
     pair = next(pair for pair in pairs_of(data) if pair.category == "bacteria")
-    dna = torch.load(pair.dna_vectors, weights_only=True)
-    dna["data"][0]["mean_representation"][0] = 5.0
-    torch.save(dna, pair.dna_vectors)
+    with edited(pair.dna_vectors) as dna:
+        dna["data"][0]["mean_representation"][0] = 5.0
     assert main(["extract", *arguments(data, model)]) == 0
     assert "was merged from other vectors" in capsys.readouterr().out
     assert torch.load(pair.merged, weights_only=True)["data"][0, 0] == 5.0
 
 
+def turned(content: dict[str, Any]) -> dict[str, Any]:
+    return {"data": content["data"].flip(0)}
+
+
+def shortened(content: dict[str, Any]) -> dict[str, Any]:
+    return {"data": content["data"][1:].clone(), "ids": content["ids"][1:]}
+
+
+@pytest.mark.parametrize("change", [turned, shortened])
 def test_a_merged_file_with_other_rows_than_its_sources_is_merged_again(
-    finished: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> None:
     data = copied(finished, tmp_path / "data")
     merged = pairs_of(data)[0].merged
-    content = torch.load(merged, weights_only=True)
-    content["data"] = content["data"].flip(0)
-    torch.save(content, merged)
+    with edited(merged) as content:
+        content.update(change(content))
     assert main(["extract", *arguments(data, model)]) == 0
     assert f"{merged.name} has other rows than its sources" in capsys.readouterr().out
     assert contents(data) == contents(finished)
@@ -218,9 +242,8 @@ def test_an_audit_sees_vectors_of_another_length(
 ) -> None:
     data = copied(finished, tmp_path / "data")
     path = pairs_of(data)[0].protein_vectors
-    content = torch.load(path, weights_only=True)
-    content["data"] = [vector * 0.5 for vector in content["data"]]
-    torch.save(content, path)
+    with edited(path) as content:
+        content["data"] = [vector * 0.5 for vector in content["data"]]
     assert main(["extract", *arguments(data, model, "--audit", "1000")]) == 1
     assert f"{path}: a vector differs from float32 by 0.500 of its length" in capsys.readouterr().err
 

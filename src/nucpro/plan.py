@@ -18,7 +18,7 @@ from nucpro.errors import NucproError
 from nucpro.fasta import FastaFacts, ids_digest
 from nucpro.layout import DNA_WIDTH, FilePair, Side
 from nucpro.recipe import Recipe, merged_difference, merged_meta
-from nucpro.store import file_digest, read_merged, read_meta, read_vectors, rows_unlike
+from nucpro.store import MergedFile, VectorFile, read_merged, read_meta, read_vectors, rows_unlike
 from nucpro.workers import Workers
 
 __all__ = ["Plan", "PlanItem", "State", "make_plan", "merged_fact", "vectors_fact"]
@@ -276,10 +276,11 @@ def _examine_merged(question: _Question, protein_done: bool, reasons: list[str])
         return None
     try:
         fact = merged_fact(pair)
-        sources = file_digest(pair.dna_vectors), file_digest(pair.protein_vectors)
-        expected = merged_meta(*sources, pair.label, DNA_WIDTH + question.recipe.width)
-        difference = merged_difference(read_meta(pair.merged).meta, expected)
-        difference = difference or _content_difference(pair)
+        dna, protein = (read_vectors(pair.vectors(side), side) for side in (Side.DNA, Side.PROTEIN))
+        merged = read_merged(pair.merged)
+        expected = merged_meta(dna.digest, protein.digest, pair.label, DNA_WIDTH + question.recipe.width)
+        difference = merged_difference(merged.meta, expected)
+        difference = difference or _content_difference(merged, dna, protein, pair.label)
         if difference is None:
             return fact
     except (NucproError, OSError) as error:
@@ -288,13 +289,11 @@ def _examine_merged(question: _Question, protein_done: bool, reasons: list[str])
     return None
 
 
-def _content_difference(pair: FilePair) -> str | None:
+def _content_difference(merged: MergedFile, dna: VectorFile, protein: VectorFile, label: int) -> str | None:
     """What is not of its sources in a merged file that says that it is."""
-    merged = read_merged(pair.merged)
-    if merged.label != pair.label:
+    if merged.label != label:
         return "has the wrong label"
-    dna, protein = read_vectors(pair.dna_vectors, Side.DNA), read_vectors(pair.protein_vectors, Side.PROTEIN)
-    sides = (dna, merged.vectors[:, :DNA_WIDTH]), (protein, merged.vectors[:, DNA_WIDTH:])
-    if any(any(rows_unlike(merged.ids, columns, source)) for source, columns in sides):
-        return "has other rows than its sources"
+    for side, source in ((Side.DNA, dna), (Side.PROTEIN, protein)):
+        if len(merged.ids) != len(source.ids) or any(rows_unlike(merged, source, side)):
+            return "has other rows than its sources"
     return None

@@ -159,12 +159,9 @@ def _column_problems(
     pair: FilePair, merged: MergedFile, dna: VectorFile, protein: VectorFile
 ) -> Iterator[str]:
     """Compare the merged columns with both sources, bit by bit."""
-    first_columns, others = merged.vectors[:, :DNA_WIDTH], merged.vectors[:, DNA_WIDTH:]
-    for path, source, columns in (
-        (pair.dna_vectors, dna, first_columns),
-        (pair.protein_vectors, protein, others),
-    ):
-        absent, wrong = rows_unlike(merged.ids, columns, source)
+    for side, source in ((Side.DNA, dna), (Side.PROTEIN, protein)):
+        path = pair.vectors(side)
+        absent, wrong = rows_unlike(merged, source, side)
         if absent:
             yield f"{path}: {len(absent)} ids of {pair.merged.name} are missing, first {absent[0]}"
         elif wrong:

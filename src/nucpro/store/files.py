@@ -14,7 +14,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from nucpro.layout import Side
+from nucpro.layout import DNA_WIDTH, Side
 from nucpro.store.archive import SIZE_LIMIT, Archive, archive_pieces, load_archive, look_at_archive
 from nucpro.store.atomic import Written, replace_file
 from nucpro.store.emitter import dump
@@ -215,17 +215,17 @@ def read_meta(path: Path) -> Summary:
     return Summary(content.kind, len(content.ids), content.width, content.meta)
 
 
-def rows_unlike(ids: list[str], columns: Matrix, source: VectorFile) -> tuple[list[str], list[str]]:
-    """Compare columns of merged rows, bit by bit, with the vectors of the same ids.
+def rows_unlike(merged: MergedFile, source: VectorFile, side: Side) -> tuple[list[str], list[str]]:
+    """Compare one side of merged rows, bit by bit, with the vectors of the same ids.
 
     Parameters
     ----------
-    ids : list of str
-        Of the rows.
-    columns : ndarray of float32, shape [N, W]
-        The rows, as far as they come from the source.
+    merged : MergedFile
+        The rows.
     source : VectorFile
-        Where they come from.
+        Where their columns of that side come from.
+    side : Side
+        DNA for the first columns, protein for the others.
 
     Returns
     -------
@@ -235,12 +235,13 @@ def rows_unlike(ids: list[str], columns: Matrix, source: VectorFile) -> tuple[li
         Ids whose rows differ.
     """
     row_of = {name: row for row, name in enumerate(source.ids)}
-    absent = [name for name in ids if name not in row_of]
+    absent = [name for name in merged.ids if name not in row_of]
     if absent:
         return absent, []
-    expected = source.vectors[[row_of[name] for name in ids]]
-    wrong = (_bits(columns) != _bits(expected)).any(axis=1)
-    return [], [name for name, differs in zip(ids, wrong, strict=True) if differs]
+    first, others = np.split(merged.vectors, [DNA_WIDTH], axis=1)
+    expected = source.vectors[[row_of[name] for name in merged.ids]]
+    wrong = (_bits(first if side is Side.DNA else others) != _bits(expected)).any(axis=1)
+    return [], [name for name, differs in zip(merged.ids, wrong, strict=True) if differs]
 
 
 def _bits(matrix: Matrix) -> NDArray[np.uint32]:
