@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from nucpro.errors import ModelError
 
-__all__ = ["Repository", "Snapshot", "commit_of", "download_into", "pin", "require_complete", "snapshot"]
+__all__ = ["Repository", "Snapshot", "commit_of", "download_into", "pin", "snapshot"]
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +174,9 @@ def pin(repository: Repository) -> tuple[Repository, list[str]]:
 
 
 def download_into(repository: Repository, folder: Path, names: list[str]) -> None:
-    """Put files of a repository into a folder.
+    """Put files of a repository into a folder, and make sure that they are those.
+
+    huggingface_hub takes what lies in the folder already where the hub fails in the middle, whatever its commit.
 
     Parameters
     ----------
@@ -188,21 +190,9 @@ def download_into(repository: Repository, folder: Path, names: list[str]) -> Non
     Raises
     ------
     ModelError
-        If they cannot be downloaded.
+        If they cannot be downloaded, or other files lie there after it.
     """
     _download(repository, names, local_dir=folder)
-
-
-def require_complete(repository: Repository, folder: Path, names: Sequence[str]) -> None:
-    """Check that files in a folder are those of a repository, by size and, for weights, by digest.
-
-    huggingface_hub takes what lies in the folder already where the hub fails in the middle, whatever its commit.
-
-    Raises
-    ------
-    ModelError
-        A file is another one, or the hub cannot be reached.
-    """
     try:
         info = HfApi(endpoint=repository.endpoint).model_info(
             repository.id, revision=repository.revision, files_metadata=True
@@ -216,6 +206,7 @@ def require_complete(repository: Repository, folder: Path, names: Sequence[str])
 
 
 def _is_file_of(path: Path, file: RepoSibling) -> bool:
+    """Whether a file is the one of a repository: by size and, for weights, by digest."""
     if not path.is_file() or file.size not in (None, path.stat().st_size):
         return False
     if file.lfs is None:

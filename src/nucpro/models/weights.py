@@ -252,7 +252,6 @@ def fetch(
     chosen = _wanted_files(names)
     record = _without_record(folder)
     hub.download_into(pinned, folder, chosen)
-    hub.require_complete(pinned, folder, chosen)
     strangers = [file.name for file in _local(folder, None).weights if file.name not in chosen]
     if strangers:
         raise ModelError(
