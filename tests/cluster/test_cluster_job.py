@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -172,14 +173,15 @@ def test_a_node_with_other_weights_is_refused(model: Path, tmp_path: Path) -> No
     here = Path(shutil.copytree(model, tmp_path / "model"))
     options = Options(protein_model=str(here), device="cpu")
     identified = identify(options, Side.PROTEIN)
-    assert load_same(identified, options).recipe == identified.recipe
+    sent = pickle.dumps(identified)
+    assert load_same(pickle.loads(sent), options).recipe == identified.recipe
     weights = load_file(here / "model.safetensors")
     weights["encoder.emb_layer_norm_after.bias"][:] = 0.5
     save_file(weights, here / "model.safetensors")
     with pytest.raises(
         ModelError, match=r"host .* holds weights .*…, the driver has .*…; give all nodes the same"
     ):
-        load_same(identified, options)
+        load_same(pickle.loads(sent), options)
     (here / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"model\.safetensors is not there; put the model on a file system"):
-        load_same(identified, options)
+        load_same(pickle.loads(sent), options)

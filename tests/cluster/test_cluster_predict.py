@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -192,18 +193,19 @@ def test_a_worker_with_other_weights_is_refused(
     here = Path(shutil.copytree(model, tmp_path / model.name))
     models, problems = find_models(replace(options, protein_model=str(here)))
     assert models is not None, problems
-    scorer = models.load_scorer(options.input, load_same)
+    sent = pickle.dumps(models)
+    scorer = pickle.loads(sent).load_scorer(options.input, load_same)
     assert [str(side) for side in scorer.encoders] == ["dna", "protein"]
     # A node's own copy of the same weights has other times.
     os.utime(here / "model.safetensors", ns=(0, 0))
-    models.load_scorer(options.input, load_same)
+    pickle.loads(sent).load_scorer(options.input, load_same)
     weights = load_file(here / "model.safetensors")
     weights["encoder.emb_layer_norm_after.bias"][:] = 0.5
     save_file(weights, here / "model.safetensors")
     with pytest.raises(
         ModelError, match=r"host .* holds weights .*…, the driver has .*…; give all nodes the same"
     ):
-        models.load_scorer(options.input, load_same)
+        pickle.loads(sent).load_scorer(options.input, load_same)
 
 
 def test_a_cluster_without_room_is_told_with_all_other_problems(

@@ -13,7 +13,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -160,8 +160,7 @@ def load_same(identified: Identified, options: Options) -> FastaEncoder:
     from nucpro import encoders  # noqa: PLC0415 - imports torch
 
     host, expected = socket.gethostname(), identified.recipe.made_by["weights_sha256"]
-    # A copy, without the digest that the driver computed.
-    files = replace(identified.files)
+    files = identified.files
     absent = [str(path) for path in files.weights if not path.is_file()]
     if absent:
         raise ModelError(
@@ -173,5 +172,4 @@ def load_same(identified: Identified, options: Options) -> FastaEncoder:
             f"host {host}: {files.folder} holds weights {files.digest()[:12]}…, the driver has {expected[:12]}…; "
             "give all nodes the same files"
         )
-    # Times and inode numbers of files are those of this node too, or a copy of its own would count as replaced.
-    return encoders.load(replace(identified, files=files), options)
+    return encoders.load(identified, options)
