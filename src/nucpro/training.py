@@ -42,8 +42,11 @@ _HISTORY = "epochs.tsv"
 _COMPARISON = "comparison.json"
 _FEW_GENOMES = 10
 _PLURALS = {
-    SplitBy.GENOME: "genomes", SplitBy.FAMILY: "families", SplitBy.FILE: "files", SplitBy.ROW: "rows"
-}  # fmt: skip
+    SplitBy.GENOME: "genomes",
+    SplitBy.FAMILY: "families",
+    SplitBy.FILE: "files",
+    SplitBy.ROW: "rows",
+}
 _COMPARED = {"both": (Side.DNA, Side.PROTEIN), "dna": (Side.DNA,), "protein": (Side.PROTEIN,)}
 
 
