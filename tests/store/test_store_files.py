@@ -54,6 +54,42 @@ def save_like_original(path: Path, kind: str, ids: list[str], vectors: np.ndarra
         torch.save({"ids": ids, "data": torch.stack(rows), "labels": [1]}, path, **how)
 
 
+@pytest.mark.parametrize("share", [False, True], ids=["a storage each", "one storage"])
+@pytest.mark.parametrize("shape", [(7,), (1, 7)], ids=["vector", "matrix of one row"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_dna_rows_of_other_programs_become_float32(
+    dtype: torch.dtype, shape: tuple[int, ...], share: bool, tmp_path: Path
+) -> None:
+    path, ids = tmp_path / "output_1_DNABERT_S.pt", ids_of(5)
+    rows = torch.from_numpy(matrix(5, 7)).to(dtype)
+    parts = [row if share else row.clone() for row in rows.reshape(5, *shape)]
+    data = [{"label": name, "mean_representation": part} for name, part in zip(ids, parts, strict=True)]
+    torch.save({"nucleotide": ids, "data": data}, path)
+    read = store.read_vectors(path, Side.DNA)
+    assert (read.ids, store.read_meta(path).width) == (ids, 7)
+    assert read.vectors.dtype == np.float32
+    assert read.vectors.tobytes() == rows.float().numpy().tobytes()
+
+
+@pytest.mark.parametrize("row", [matrix(1, 3)[0], [np.float32(1)]], ids=["array", "scalar"])
+def test_rows_that_need_numpy_to_be_read_are_refused(row: object, tmp_path: Path) -> None:
+    path = tmp_path / "output_1_DNABERT_S.pt"
+    torch.save({"nucleotide": ["a"], "data": [{"label": "a", "mean_representation": row}]}, path)
+    with pytest.raises(
+        StoreError, match=r"it wants numpy\..*, and only tensors and plain values may be built"
+    ):
+        store.read_vectors(path, Side.DNA)
+
+
+def test_dna_rows_may_be_lists_of_one_list_and_types_may_change(tmp_path: Path) -> None:
+    path, rows = tmp_path / "output_1_DNABERT_S.pt", matrix(3, 4)
+    first, second, third = map(torch.from_numpy, rows)
+    parts = [first[None].tolist(), second.double(), third[None]]
+    data = [{"label": name, "mean_representation": part} for name, part in zip("abc", parts, strict=True)]
+    torch.save({"nucleotide": list("abc"), "data": data}, path)
+    assert store.read_vectors(path, Side.DNA).vectors.tobytes() == rows.tobytes()
+
+
 @pytest.mark.parametrize("kind", WRITERS)
 class TestEveryKind:
     def test_reads_what_it_wrote(self, kind: str, tmp_path: Path) -> None:
@@ -330,6 +366,9 @@ class TestRefusedToRead:
                 "row 0 ('a') is a list of length 2, expected a float32 vector or a list of",
             ),
             (nucleotides("a", []), "row 0 ('a') is a list of length 0"),
+            (nucleotides("a", ROW.int()), "row 0 ('a') is a int32 tensor of shape (3,)"),
+            (nucleotides("a", torch.stack([ROW, ROW])), "row 0 ('a') is a float32 tensor of shape (2, 3)"),
+            (nucleotides("a", ROW.double() * 1e39), "row 0 ('a') holds inf at column"),
             (nucleotides("a", [1.0, 1e39]), "row 0 ('a') holds inf at column 1"),
             (nucleotides("a", [float("nan")]), "row 0 ('a') holds nan at column 0"),
         ],

@@ -132,7 +132,8 @@ class Summary:
 def read_vectors(path: Path, side: Side) -> VectorFile:
     """Read a ``_DNABERT_S.pt`` or an ``_ESM.pt`` file of any width.
 
-    Rows may be tensors, in one storage or in one each, or lists of floats, which are rounded to float32.
+    Rows may be tensors, in one storage or in one each, or lists of floats, which are rounded to float32. In a
+    ``_DNABERT_S.pt`` they may also be float16, bfloat16 or float64, and of shape ``[1, D]``: they are converted.
 
     Parameters
     ----------
@@ -323,15 +324,20 @@ class _Storages:
         self.read: dict[str, memoryview] = {}
 
     def array(self, tensor: Tensor) -> NDArray[np.generic]:
-        """Elements of a tensor, as a view of the bytes that were read."""
+        """Elements of a tensor, as a view of the bytes that were read; float32 for bfloat16, which NumPy lacks."""
         storage = tensor.storage
         if storage.key not in self.read:
             self.read[storage.key] = self.archive.read(f"data/{storage.key}")
-        dtype = np.dtype(storage.dtype).newbyteorder("<")
+        is_brain_float = storage.dtype == "bfloat16"
+        dtype = np.dtype("uint16" if is_brain_float else storage.dtype).newbyteorder("<")
         strides = tuple(stride * dtype.itemsize for stride in tensor.strides)
-        return np.ndarray(
+        elements: NDArray[np.generic] = np.ndarray(
             tensor.shape, dtype, self.read[storage.key], tensor.offset * dtype.itemsize, strides
         )
+        if is_brain_float:
+            # The upper half of a float32.
+            return (elements.astype(np.uint32) << 16).view(np.float32)
+        return elements
 
     def label(self, label: int | Tensor | None) -> int:
         """Label of a merged file; 0 where the kind has none."""
@@ -348,12 +354,12 @@ class _Storages:
         if claimed > _SHARING_LIMIT * self.archive.size:
             raise self.place.error(f"its vectors claim {claimed} bytes, the file has {self.archive.size}")
         whole = content.data if isinstance(content.data, Tensor) else _joined(content.data)
-        if whole is not None:
-            return np.require(self.array(whole), np.float32, ["C", "A"])
-        assert isinstance(content.data, list)
-        vectors = np.empty((len(content.ids), content.width), np.float32)
         # A float too large for float32 becomes infinity, which the check of finite values reports by its row.
         with np.errstate(over="ignore", invalid="ignore"):
+            if whole is not None:
+                return np.require(self.array(whole), np.float32, ["C", "A"])
+            assert isinstance(content.data, list)
+            vectors = np.empty((len(content.ids), content.width), np.float32)
             for index, row in enumerate(content.data):
                 vectors[index] = self.array(row) if isinstance(row, Tensor) else _joined_floats(row)
         return vectors

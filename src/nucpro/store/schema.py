@@ -8,7 +8,7 @@ left alone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -29,6 +29,9 @@ Row = Tensor | list[object]
 Meta = dict[str, object]
 """Plain values: str, int, float, bool, None, and lists and dicts of them with str keys."""
 
+_FLOATS = {"dna": ("float16", "bfloat16", "float32", "float64"), "protein": ("float32",)}
+"""Element types of rows. DNABERT-S files come from the scripts of many people and are used as they are; protein files
+of another type than ours are outdated, and are made again."""
 _ID_KEYS: dict[Kind, str] = {"dna": "nucleotide", "protein": "proteins", "merged": "ids"}
 _META_DEPTH = 32
 _META_VALUES = 100_000
@@ -95,7 +98,7 @@ def content_of(value: object, expected: Kind | None, place: Place) -> Content:
         data, width = _matrix(value.get("data"), len(ids), place)
         return Content(kind, ids, data, width, _label(value.get("labels"), place), meta)
     rows = _rows(kind, value.get("data"), ids, place)
-    return Content(kind, ids, rows, _common_width(rows, ids, place), None, meta)
+    return Content(kind, ids, rows, _common_width(kind, rows, ids, place), None, meta)
 
 
 def value_of(
@@ -202,14 +205,24 @@ def _dna_row(item: object, name: str, row: int, place: Place) -> Row:
     if label != name:
         found = repr(label[:100]) if isinstance(label, str) else _a(label)
         raise place.error(f"row {row} has the label {found}, expected its id {name!r}")
-    return cast(Row, item["mean_representation"])
+    return _single(item["mean_representation"])
 
 
-def _common_width(rows: list[Row], ids: list[str], place: Place) -> int:
+def _single(row: object) -> Row:
+    """Take the one row out of a matrix of shape [1, D], as a model gives it for a batch of one sequence."""
+    if isinstance(row, Tensor) and len(row.shape) == 2 and row.shape[0] == 1:
+        return Tensor(row.storage, row.offset, row.shape[1:], row.strides[1:])
+    if isinstance(row, list) and len(row) == 1 and isinstance(row[0], list):
+        return row[0]
+    return cast(Row, row)
+
+
+def _common_width(kind: Kind, rows: list[Row], ids: list[str], place: Place) -> int:
     """Give the number of values of every row."""
-    width = _width(rows[0])
+    floats = _FLOATS[kind]
+    width = _width(rows[0], floats)
     for number, row in enumerate(rows):
-        found = _width(row)
+        found = _width(row, floats)
         if found is None:
             expected = "a float32 vector or a list of floats"
             raise place.error(f"row {number} ({ids[number]!r}) is {_a(row)}, expected {expected}")
@@ -219,10 +232,10 @@ def _common_width(rows: list[Row], ids: list[str], place: Place) -> int:
     return cast(int, width)
 
 
-def _width(row: object) -> int | None:
-    """Count the values of a float32 vector or a list of floats; None for anything else, or nothing."""
+def _width(row: object, floats: Collection[str]) -> int | None:
+    """Count the values of a vector of one of these types or a list of floats; None for anything else, or nothing."""
     if isinstance(row, Tensor):
-        vector = len(row.shape) == 1 and row.storage.dtype == "float32"
+        vector = len(row.shape) == 1 and row.storage.dtype in floats
         return (row.shape[0] or None) if vector else None
     if not isinstance(row, list) or not all(type(part) in {np.ndarray, float} for part in row):
         return None
