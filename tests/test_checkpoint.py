@@ -86,6 +86,44 @@ def test_recording_costs_one_line_however_much_is_known(folder: DataFolder) -> N
     checkpoint.close()
 
 
+def test_files_are_listed_by_their_vectors_whatever_names_them(folder: DataFolder) -> None:
+    fasta = folder.root / "sub" / "viral.1.1.identified_protein" / "output_3.fa"
+    vectors = "sub/viral.1.1.identified_protein/output_3_ESM.pt"
+    foreign = [
+        "/x/viral.1.1.identified_protein/output_3.fa",
+        "../y.identified_protein/output_1.fa",
+        "output_1.fa",
+    ]
+    listed = [*foreign, "sub/viral.1.1.identified_protein/output_3.fa", vectors, "viral.1.1/output_3.fa", ""]
+    folder.checkpoint.write_text(sealed({"format": 1, "completed_files": listed}))
+    folder.journal.write_bytes(journal_line(b'{"completed":"p.identified_nucleotide/output_4.fa"}'))
+    with Checkpoint(folder) as checkpoint:
+        expected = [*foreign, vectors, "viral.1.1/output_3.fa", "", "p.identified_protein/output_4_ESM.pt"]
+        assert checkpoint.completed == expected
+        checkpoint.complete(fasta)
+        checkpoint.complete(fasta.with_name("output_3_ESM.pt"))
+        assert checkpoint.completed == expected
+        checkpoint.restart([fasta])
+        assert checkpoint.completed == [vectors]
+
+
+@pytest.mark.parametrize("what", ["directory", "pipe", "link to nowhere"])
+def test_something_else_of_the_name_of_the_checkpoint_is_kept(folder: DataFolder, what: str) -> None:
+    if what == "directory":
+        folder.checkpoint.mkdir()
+        (folder.checkpoint / "a").write_text("x")
+    elif what == "pipe":
+        os.mkfifo(folder.checkpoint)
+    else:
+        folder.checkpoint.symlink_to("nowhere")
+    (folder.root / ".extraction_checkpoint.kept-1.json").write_text("kept by an earlier run")
+    before = os.lstat(folder.checkpoint).st_ino
+    with Checkpoint(folder) as checkpoint:
+        checkpoint.complete(folder.root / "a.pt")
+    assert os.lstat(folder.root / ".extraction_checkpoint.kept-2.json").st_ino == before
+    assert Checkpoint(folder).completed == ["a.pt"]
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -267,7 +305,6 @@ def test_parts_of_another_form_count_as_nothing(folder: DataFolder, listed: obje
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("{", "is not a readable checkpoint"),
         (SEALED, None),
         (SEALED.replace('"a.pt"', '"b.pt"'), "is damaged"),
         (SEALED.rstrip("\n"), "is damaged"),

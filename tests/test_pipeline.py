@@ -26,9 +26,11 @@ from folders import (
     leftovers,
     pairs_of,
 )
+from nucpro.checkpoint import Checkpoint
 from nucpro.cli import main
 from nucpro.errors import DataError
 from nucpro.fasta import read
+from nucpro.layout import DataFolder
 from nucpro.options import Options
 from nucpro.protein_job import ProteinJob
 
@@ -263,10 +265,74 @@ def test_long_proteins_are_cut_counted_and_reported(
 
 def test_the_checkpoint_lists_files_relative_to_the_folder(finished: Path) -> None:
     content = json.loads((finished / ".extraction_checkpoint.json").read_text())
-    assert sorted(content["completed_files"])[0] == "bacteria.1.1.identified_protein/output_1.fa"
+    assert sorted(content["completed_files"])[0] == "bacteria.1.1.identified_protein/output_1_ESM.pt"
     assert len(content["completed_files"]) == 6
     assert content["started_at"] <= content["last_update"]
     assert not (finished / ".extraction_journal.jsonl").exists()
+
+
+def test_the_checkpoint_lists_each_file_as_soon_as_its_vectors_are_on_disk(data: Path, model: Path) -> None:
+    options = Options(data, protein_model=str(model), device="cpu", sequences_per_file=PER_FILE, report=False)
+    with ProteinJob(options) as job:
+        job.discover()
+        job.check()
+        job.prepare()
+        job.load_model()
+        listed = []
+        for item in job.extract(join=None):  # nothing is merged
+            listed.append(job.pairs[0].relative(item.pair.protein_vectors))
+            assert (data / listed[-1]).exists()
+            # As another process sees it, or the next run if this one were killed now.
+            assert Checkpoint(job.folder, read_only=True).completed == listed
+    assert len(listed) == 6
+    assert json.loads((data / ".extraction_checkpoint.json").read_text())["completed_files"] == listed
+
+
+def test_a_list_of_the_form_of_earlier_versions_is_read(
+    finished: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = copied(finished, tmp_path / "data")
+    path = data / ".extraction_checkpoint.json"
+    now = json.loads(path.read_text())["completed_files"]
+    with Checkpoint(DataFolder(data)) as checkpoint:
+        checkpoint.completed = [name.replace("_ESM.pt", ".fa") for name in now]
+        checkpoint.fold()
+    assert main(["extract", *arguments(data, model)]) == 0
+    assert "Done:        6 of 6 files" in capsys.readouterr().out
+    assert json.loads(path.read_text())["completed_files"] == now
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"completed_files": ["/old/output_1.fa", 3], "started_at": "2025-01-01", "last_update": null}',
+        b'{"completed_files": {"a": [[]]}, "format": "x", "facts": 7, "sha256": []}',
+        b"[1, 2]",
+        b"12",
+        b"\x80\x02}q\x00.",
+        b"completed: none\n",
+        b"",
+    ],
+)
+def test_a_checkpoint_of_another_program_stops_no_run_and_is_kept(
+    data: Path, model: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, kept = data / ".extraction_checkpoint.json", data / ".extraction_checkpoint.kept-1.json"
+    path.write_bytes(content)
+    assert main(["extract", *arguments(data, model, "--dry-run")]) == 0
+    assert path.read_bytes() == content
+    assert not kept.exists()
+    capsys.readouterr()
+    assert main(["extract", *arguments(data, model)]) == 0
+    output = capsys.readouterr()
+    assert output.out.splitlines()[-1] == PASSED
+    warning = f"{path} was not written by nucpro: all files are checked by their contents; a run keeps it as {kept.name}"
+    assert warning in output.err
+    assert output.err.count(path.name) == 1
+    assert kept.read_bytes() == content
+    assert len(json.loads(path.read_text())["completed_files"]) == 6
+    assert main(["extract", *arguments(data, model)]) == 0
+    assert path.name not in capsys.readouterr().err
 
 
 def test_vectors_are_those_of_an_embed_of_the_same_fasta(finished: Path, model: Path, tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ Two files in the data folder: a journal that gets one line a fact, and the check
 that the journal is folded into at the start, the end and an interrupt of a run. Both only make a
 restart fast. A fact counts while the file's size, modification time and inode are those it was
 recorded with; everything else is established from contents again. Both files carry checksums of their
-own: a damaged line of the journal counts as unknown, and so does a damaged checkpoint as a whole.
+own: a damaged line of the journal counts as unknown, and so does a damaged checkpoint as a whole. Other
+programs use the checkpoint's name too: what is not ours is kept aside before ours is written.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -83,6 +85,7 @@ class Checkpoint:
         self.completed: list[str] = []
         self.started_at = _now()
         self._journal: BinaryIO | None = None
+        self._is_foreign = False
         self._read()
 
     def __enter__(self) -> Self:
@@ -121,11 +124,9 @@ class Checkpoint:
         self._append({key: entry})
 
     def complete(self, path: Path) -> None:
-        """List a protein FASTA as completed."""
-        key = self._key(path)
-        if key not in self._completed_set:
-            self._completed_set.add(key)
-            self.completed.append(key)
+        """List a file of protein vectors as completed."""
+        key = self._listed(self._key(path))
+        if self._note_completed(key):
             self._append({"completed": key})
 
     def recipe_of(self, side: Side) -> Recipe | None:
@@ -146,8 +147,7 @@ class Checkpoint:
 
     def restart(self, completed: Iterable[Path]) -> None:
         """Set the list of completed files to what was found to be done."""
-        self.completed = [self._key(path) for path in completed]
-        self._completed_set = set(self.completed)
+        self._list(map(self._key, completed))
 
     def fold(self) -> None:
         """Write everything into the checkpoint, atomically, and begin an empty journal."""
@@ -158,6 +158,8 @@ class Checkpoint:
             "completed_files": self.completed,
             "facts": self._facts,
         }
+        if self._is_foreign:
+            self._keep_aside()
         write_text(self._folder.checkpoint, _sealed(_dumped(content) + "\n"))
         self.close()
         try:
@@ -173,6 +175,33 @@ class Checkpoint:
 
     def _key(self, path: Path) -> str:
         return path.relative_to(self._folder.root).as_posix()
+
+    def _list(self, keys: Iterable[str]) -> None:
+        self._completed_set = dict.fromkeys(map(self._listed, keys))
+        self.completed = list(self._completed_set)
+
+    def _listed(self, key: str) -> str:
+        """Key under which a file is listed: that of its vectors, also for a FASTA as earlier versions listed it."""
+        pair = self._folder.pair_of_key(key)
+        return key if pair is None else pair.relative(pair.protein_vectors)
+
+    def _note_completed(self, key: str) -> bool:
+        """List a key; False where it is listed already."""
+        if key in self._completed_set:
+            return False
+        self._completed_set[key] = None
+        self.completed.append(key)
+        return True
+
+    def _keep_aside(self) -> None:
+        path = self._folder.checkpoint
+        try:
+            path.rename(self._folder.free_checkpoint_copy())
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        self._is_foreign = False
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         if self._read_only:
@@ -194,15 +223,14 @@ class Checkpoint:
             line = line[self._journal.write(line) :]
 
     def _read(self) -> None:
-        content = _document(self._folder.checkpoint)
+        content, self._is_foreign = _document(self._folder)
         facts = content.get("facts", {})
         if isinstance(facts, dict):
             self._facts = {str(k): v for k, v in facts.items() if isinstance(v, dict)}
         listed = content.get("completed_files", [])
-        self.completed = [str(key) for key in listed] if isinstance(listed, list) else []
+        self._list(map(str, listed) if isinstance(listed, list) else ())
         started = content.get("started_at")
         self.started_at = started if isinstance(started, str) else self.started_at
-        self._completed_set = set(self.completed)
         self._replay()
 
     def _replay(self) -> None:
@@ -214,27 +242,35 @@ class Checkpoint:
             # The last line of a killed run may be cut; a damaged line only means that its file is checked again.
             entry = _checked_line(line)
             for key, value in entry.items():
-                if key == "completed" and isinstance(value, str) and value not in self._completed_set:
-                    self._completed_set.add(value)
-                    self.completed.append(value)
+                if key == "completed" and isinstance(value, str):
+                    self._note_completed(self._listed(value))
                 elif isinstance(value, dict):
                     self._facts[key] = value
 
 
-def _document(path: Path) -> dict[str, Any]:
+def _document(folder: DataFolder) -> tuple[dict[str, Any], bool]:
+    """Content of the checkpoint, as far as it is known to be right, and whether another program wrote it."""
+    path = folder.checkpoint
     try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        return {}
-    if not (content := parsed(raw)):
-        logger.warning("%s is not a readable checkpoint; all files are checked by their contents", path)
-    elif content.get("format") != _FORMAT or "sha256" not in content:
-        # Written by something else: its list is no proof, so only the time of the first start is taken over.
-        return {"started_at": content.get("started_at")}
-    elif hashlib.sha256(b"{" + raw[_SEAL_LENGTH:]).hexdigest() != content["sha256"]:
+        # Only a regular file is read: a pipe of that name would be waited for.
+        raw = path.read_bytes() if path.is_file() else b""
+    except OSError:
+        raw = b""
+    content = parsed(raw)
+    if content.get("format") != _FORMAT or "sha256" not in content:
+        is_foreign = os.path.lexists(path)
+        if is_foreign:
+            logger.warning(
+                "%s was not written by nucpro: all files are checked by their contents; a run keeps it as %s",
+                path,
+                folder.free_checkpoint_copy().name,
+            )
+        # Its list is no proof, so only the time of the first start is taken over.
+        return {"started_at": content.get("started_at")}, is_foreign
+    if hashlib.sha256(b"{" + raw[_SEAL_LENGTH:]).hexdigest() != content["sha256"]:
         logger.warning("%s is damaged; all files are checked by their contents", path)
-        return {}
-    return content
+        return {}, False
+    return content, False
 
 
 def _dumped(content: Mapping[str, Any]) -> str:

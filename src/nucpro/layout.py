@@ -22,6 +22,7 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from itertools import count
 from pathlib import Path, PurePosixPath
 
 from nucpro.errors import PreflightError
@@ -286,6 +287,12 @@ class DataFolder:
         """Folder that a checkpoint file lies in."""
         return cls(checkpoint.parent)
 
+    def free_checkpoint_copy(self) -> Path:
+        """Name, not taken yet, to keep a checkpoint of another program under."""
+        stem = self.checkpoint.name.removesuffix(".json")
+        names = (self.root / f"{stem}.kept-{number}.json" for number in count(1))
+        return next(path for path in names if not os.path.lexists(path))
+
     def source_of(self, nucleotide_fasta: Path) -> Source | None:
         """Source that an unsplit nucleotide FASTA stands for; None for a file of another name."""
         if not nucleotide_fasta.name.endswith(f"{_NUCLEOTIDE}.fa"):
@@ -304,8 +311,10 @@ class DataFolder:
         return None
 
     def pair_of_key(self, key: str) -> FilePair | None:
-        """Pair of a recorded key (:attr:`FilePair.key`); None for a key that names no split file."""
-        return self.pair_of(self.root.joinpath(*PurePosixPath(key).parts))
+        """Pair of a recorded key (:attr:`FilePair.key`); None for a key that names no split file of the folder."""
+        parts = PurePosixPath(key).parts
+        is_below = len(parts) > 1 and parts[0] != "/" and ".." not in parts
+        return self.pair_of(self.root.joinpath(*parts)) if is_below else None
 
     def pair_of_merged(self, path: Path) -> FilePair | None:
         """Pair that a merged file was made from, whether or not that is still there; None for any other path."""

@@ -13,7 +13,7 @@ from nucpro.fasta import FastaFacts
 from nucpro.job import Job, stage
 from nucpro.layout import CLASS_NAMES, DNA_WIDTH, FilePair, Side
 from nucpro.merge import merge, verify_dna
-from nucpro.plan import PlanItem, merged_fact
+from nucpro.plan import PlanItem, State, merged_fact
 from nucpro.preflight import dna_problems, side_problems
 from nucpro.report import POINTS, FileState, Output, Subject, missing_packages, write_report
 from nucpro.store import remove_temporaries
@@ -70,7 +70,7 @@ class ProteinJob(Job):
             The first fault of the encoder, of a merge or of a DNABERT-S file; what was finished stays.
         """
         self._join = join
-        self.checkpoint.restart(item.pair.protein_fasta for item in self.plan.items if item.is_done)
+        self._list_completed()
         if join is not None:
             for item in (*self.plan.to_merge_only, *self.plan.to_extract):
                 self._submit_dna_check(item.pair)
@@ -224,7 +224,15 @@ class ProteinJob(Job):
     def _folders_written(self) -> list[Path]:
         return sorted({path.parent for pair in self.pairs for path in (pair.protein_vectors, pair.merged)})
 
+    def _list_completed(self) -> None:
+        """Put the checkpoint's list right: files of this run are in it if they are done, others stay in it."""
+        mine = {item.pair.protein_vectors: item.vectors is State.DONE for item in self.plan.items}
+        listed = [self.folder.root / key for key in self.checkpoint.completed]
+        kept = [path for path in listed if (mine[path] if path in mine else path.exists())]
+        self.checkpoint.restart([*kept, *(path for path, is_done in mine.items() if is_done)])
+
     def _finished(self, item: PlanItem) -> None:
+        self.checkpoint.complete(item.pair.protein_vectors)
         if self._join is not None:
             self._submit_merge(item.pair, self._join, first=True)
 
@@ -249,7 +257,6 @@ class ProteinJob(Job):
 
     def _merged(self, pair: FilePair, fact: dict[str, object]) -> None:
         self.checkpoint.add("merged", pair.merged, fact)
-        self.checkpoint.complete(pair.protein_fasta)
         self.statistics.merged += 1
         # Read back from disk while the encoder is at work; what is wrong is judged at the end, with all others.
         task = ValidationTask(pair, self.plan.recipe.width)
