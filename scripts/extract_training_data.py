@@ -117,11 +117,12 @@ def extract_all(
     # Within the job there is no model here if nothing has to be extracted, or if workers of a cluster load it.
     encoder = None if model is None and job is not None else as_encoder(model, tokenizer)
 
-    def extract_one(item: PlanItem) -> None:
+    def extract_one(item: PlanItem) -> float:
         proteins, data = extract_fast_esm(item.pair.protein_fasta, item.pair.protein_vectors, encoder)
         if data[0].shape != (work.plan.recipe.width,):
             what = f"{item.pair.protein_fasta}, {proteins[0]}: shape of the vector"
             raise DimensionError(what, (work.plan.recipe.width,), tuple(data[0].shape))
+        return 0.0 if encoder is None else encoder.took(item.pair.protein_vectors)
 
     join = merge_data if job is not None else None
     with _job(Path(checkpoint_path).parent, job) as work:

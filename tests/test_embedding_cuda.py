@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -49,12 +51,27 @@ def test_equal_work_gives_equal_bytes(esm):
     assert first == second
 
 
+def test_a_file_begins_when_the_device_gets_to_it(esm):
+    """What the device still has to do for files before is no part of a file's time."""
+    embedder = Embedder(on_cuda(esm, torch.float16), 1_000)
+    prepared = prepare(NAMES, random_esm.proteins(LENGTHS), ResidueTokenizer(), tokens_per_batch=1_000)
+    embedder.submit(prepared).result()
+    before = time.perf_counter()
+    embedder.submit(prepared).result()
+    alone = time.perf_counter() - before
+    torch.cuda._sleep(2_000_000_000)  # cycles: about a second
+    before = time.perf_counter()
+    began = embedder.submit(prepared).result().began
+    assert began - before > 2 * alone
+    assert began <= time.perf_counter()
+
+
 def test_several_files_are_under_way_at_once(esm):
     embedder = Embedder(on_cuda(esm, torch.float16), 1_000)
     files = [random_esm.proteins(LENGTHS, seed) for seed in range(4)]
     tokenizer = ResidueTokenizer()
     pending = [embedder.submit(prepare(NAMES, file, tokenizer, tokens_per_batch=1_000)) for file in files]
-    together = [one.result() for one in pending]
+    together = [one.result().matrix for one in pending]
     assert all(one.done() for one in pending)
     for file, matrix in zip(files, together, strict=True):
         np.testing.assert_array_equal(matrix, embed(NAMES, file, embedder, tokenizer).matrix)

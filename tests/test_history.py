@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -15,6 +17,7 @@ from nucpro.errors import ExtractionError
 from nucpro.history import History, Recorder
 from nucpro.layout import DataFolder
 from nucpro.options import Options
+from nucpro.plan import PlanItem
 from nucpro.protein_job import ProteinJob
 
 
@@ -23,7 +26,7 @@ def recorded(folder: Path, *keys: str) -> Recorder:
     run = Recorder(DataFolder(folder), {"side": "protein"})
     run.open(files=9, done=1, letters=300)
     for key in keys:
-        run.file(key, 1.5, 10, 100, 120)
+        run.file(key, 2.5, 10, 100, 120, 1.5)
     return run
 
 
@@ -78,7 +81,7 @@ def test_a_failed_run_says_why(data: Path, model: Path) -> None:
     (run,) = history.read(DataFolder(data))
     assert (run.how, run.message) == (history.FAILED, "record x: broken")
 
-    def is_interrupted(_: object) -> None:
+    def is_interrupted(_: object) -> NoReturn:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -86,12 +89,48 @@ def test_a_failed_run_says_why(data: Path, model: Path) -> None:
     assert history.read(DataFolder(data))[-1].how == history.INTERRUPTED
 
 
-def extract(options: Options, unit: Callable[[object], None]) -> None:
+def test_the_time_of_a_file_is_its_own_in_the_log_and_in_the_history(
+    data: Path, model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where files are finished together, or in another order than they are told."""
+    all_at_work = threading.Barrier(3)
+
+    def overlap(item: PlanItem) -> float:
+        all_at_work.wait()
+        return 100.0 + item.pair.number
+
+    options = Options(data, protein_model=str(model), device="cpu", sequences_per_file=4, report=False)
+    with caplog.at_level(logging.INFO, "nucpro"):
+        extract(options, overlap)
+    (run,) = history.read(DataFolder(data))
+    assert sorted(file.seconds for file in run.files) == [101, 101, 101, 102, 102, 103]
+    shown = [line for line in caplog.messages if "] Extracted " in line]
+    assert sorted(line.split(", ")[-1] for line in shown) == [
+        "101.0s)",
+        "101.0s)",
+        "101.0s)",
+        "102.0s)",
+        "102.0s)",
+        "103.0s)",
+    ]
+    # The times between files add up to that of the whole.
+    assert sum(file.elapsed for file in run.files) < 100
+
+
+def test_lines_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    folder = DataFolder(tmp_path)
+    recorded(tmp_path, "a").close(history.DONE)
+    folder.history.write_text(folder.history.read_text().replace('"elapsed":1.5,', ""))
+    ((file,),) = [run.files for run in history.read(folder)]
+    assert (file.seconds, file.elapsed) == (2.5, 2.5)
+
+
+def extract(options: Options, unit: Callable[[PlanItem], float]) -> None:
     with ProteinJob(options) as job:
         job.discover()
         job.check()
         job.prepare()
-        list(job.extract(unit))
+        list(job.extract(unit, join=None))
 
 
 def test_a_torn_line_is_left_out_and_swallows_nothing(tmp_path: Path) -> None:
@@ -126,7 +165,7 @@ def test_only_what_is_new_is_read_again(tmp_path: Path) -> None:
     assert seen.refresh() == []
     run = recorded(tmp_path, "a")
     assert [file.file for file in seen.refresh()[0].files] == ["a"]
-    run.file("b", 1, 1, 1, 1)
+    run.file("b", 1, 1, 1, 1, 1)
     assert [file.file for file in seen.refresh()[0].files] == ["a", "b"]
     run.close(history.DONE)
     folder.history.unlink()

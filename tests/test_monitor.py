@@ -39,7 +39,7 @@ def begin() -> Iterator[Begin]:
         runs.append(run)
         run.open(files=10, done=2, letters=8000, stale=3)
         for key in keys:
-            run.file(key, seconds=2.0, records=10, letters=1000, tokens=1020)
+            run.file(key, 9.0, records=10, letters=1000, tokens=1020, elapsed=2.0)
         return run
 
     yield begun
@@ -64,7 +64,7 @@ def test_a_run_at_work_shows_what_is_done_how_fast_and_how_long_it_will_take(
         # 5 s later nothing else was finished: what was said to be left is late.
         assert monitor.look(time.time() + 5).seconds_left == pytest.approx(7, abs=1)
         for key in FIVE_FILES[2:]:
-            run.file(key, seconds=1.0, records=10, letters=1000, tokens=1020)
+            run.file(key, 9.0, records=10, letters=1000, tokens=1020, elapsed=1.0)
         later = monitor.look(time.time())
         assert (later.done, later.last_file) == (7, FIVE_FILES[4])
         assert later.problems == ()
@@ -75,7 +75,7 @@ def test_a_run_at_work_shows_what_is_done_how_fast_and_how_long_it_will_take(
 def test_the_rate_is_that_of_the_last_minute(tmp_path: Path, begin: Begin) -> None:
     run = begin(tmp_path)
     for seconds in (1000.0, 20.0, 20.0, 20.0):
-        run.file("a", seconds, records=100, letters=1, tokens=1)
+        run.file("a", 90.0, records=100, letters=1, tokens=1, elapsed=seconds)
     rates = Monitor(DataFolder(tmp_path)).look(time.time()).rates
     assert rates is not None
     assert rates.sequences == 5.0
@@ -152,7 +152,7 @@ def test_a_look_reads_only_what_is_new_whatever_the_number_of_files(tmp_path: Pa
         )
     monitor = Monitor(folder)
     assert monitor.look(time.time()).made == 100_000
-    run.file("one more", 3.0, 10_000, 10**6, 10**6)
+    run.file("one more", 3.0, 10_000, 10**6, 10**6, 3.0)
     before = _bytes_read()
     assert monitor.look(time.time()).made == 100_001
     assert _bytes_read() - before < 100_000
@@ -188,7 +188,7 @@ def test_the_view_follows_a_run_in_another_process_to_its_end(data: Path, model:
         seen = [watching.stdout.readline()]
         while not seen[-1].startswith("Last file:"):
             seen.append(watching.stdout.readline())
-        run.file(FIVE_FILES[1], 2.0, 10, 1000, 1020)
+        run.file(FIVE_FILES[1], 9.0, 10, 1000, 1020, 2.0)
         line = watching.stdout.readline()
         assert re.fullmatch(
             rf"\d\d:\d\d:\d\d 4/10 files, 5\.0 sequences/s, \d+\.\d s left, {FIVE_FILES[1]}\n", line

@@ -326,8 +326,8 @@ def test_a_checkpoint_of_another_program_stops_no_run_and_is_kept(
     assert main(["extract", *arguments(data, model)]) == 0
     output = capsys.readouterr()
     assert output.out.splitlines()[-1] == PASSED
-    warning = f"{path} was not written by nucpro: all files are checked by their contents; a run keeps it as {kept.name}"
-    assert warning in output.err
+    warning = f"{path} was not written by nucpro: all files are checked by their contents; a run keeps it as "
+    assert f"{warning}{kept.name}" in output.err
     assert output.err.count(path.name) == 1
     assert kept.read_bytes() == content
     assert len(json.loads(path.read_text())["completed_files"]) == 6

@@ -8,6 +8,7 @@ order and go to :mod:`nucpro.store`.
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -127,11 +128,14 @@ class Vectors:
         float32 ``[N, width]``, a row a record.
     truncated : int
         Records that were too long and lost their end.
+    began : float
+        When the device began with their first batch, by this process's :func:`time.perf_counter`.
     """
 
     names: tuple[str, ...]
     matrix: FloatMatrix
     truncated: int
+    began: float
 
 
 def default_tokens_per_batch(device: torch.device) -> int:
@@ -288,6 +292,7 @@ class Embedder:
         matrix = torch.empty(len(prepared.names), self.encoder.width, dtype=torch.float32, device=device)
         waiting = prepared.batches[::-1]
         queued: deque[torch.cuda.Event] = deque()
+        began = _moment(device)
         while waiting:
             batch = waiting.pop()
             part = tokens[starts[batch.start] : starts[batch.stop]]
@@ -298,7 +303,7 @@ class Embedder:
             else:
                 matrix.index_copy_(0, order[batch], means)
                 _wait_for_room(queued, device)
-        return Pending(prepared, matrix)
+        return Pending(prepared, matrix, began)
 
     def _mean_vectors(self, tokens: torch.Tensor, prepared: Prepared, batch: slice) -> torch.Tensor | None:
         """Vectors of one batch, None where it does not fit into memory and can be halved."""
@@ -342,15 +347,18 @@ class Pending:
         The sequences.
     matrix : torch.Tensor
         float32 ``[N, width]`` in input order, on the encoder's device.
+    began : float or torch.cuda.Event
+        When the device began with the first batch: by this process's clock, or in a stream.
     """
 
-    def __init__(self, prepared: Prepared, matrix: torch.Tensor) -> None:
+    def __init__(self, prepared: Prepared, matrix: torch.Tensor, began: float | torch.cuda.Event) -> None:
         self.prepared = prepared
+        self._began = began
         self._copied: Any = None
         if matrix.device.type == "cuda":
             pinned = torch.empty(matrix.shape, dtype=matrix.dtype, pin_memory=True)
             pinned.copy_(matrix, non_blocking=True)
-            self._copied = torch.cuda.current_stream(matrix.device).record_event()
+            self._copied = _moment(matrix.device)
             matrix = pinned
         self._matrix = matrix
 
@@ -358,13 +366,13 @@ class Pending:
         """Whether :meth:`result` would return at once."""
         return self._copied is None or bool(self._copied.query())
 
-    def result(self) -> FloatMatrix:
+    def result(self) -> Vectors:
         """Wait for the vectors.
 
         Returns
         -------
-        numpy.ndarray
-            float32 ``[N, width]`` in input order.
+        Vectors
+            In input order.
 
         Raises
         ------
@@ -374,6 +382,7 @@ class Pending:
         try:
             if self._copied is not None:
                 self._copied.synchronize()
+            began = self._began_by_clock()
         except RuntimeError as error:
             everything = slice(0, len(self.prepared.names))
             message = f"the device failed on {_batch_in_words(self.prepared, everything)}: {error}"
@@ -382,7 +391,14 @@ class Pending:
         finite = np.isfinite(matrix).all(axis=1)
         if not finite.all():
             raise self._not_finite(matrix, np.flatnonzero(~finite))
-        return matrix
+        return Vectors(self.prepared.names, matrix, self.prepared.truncated, began)
+
+    def _began_by_clock(self) -> float:
+        """When the first batch began, by this process's clock; asked for when the vectors have just arrived."""
+        if isinstance(self._began, float):
+            return self._began
+        milliseconds: float = self._began.elapsed_time(self._copied)
+        return time.perf_counter() - milliseconds / 1000
 
     def _not_finite(self, matrix: FloatMatrix, rows: IntVector) -> ExtractionError:
         prepared = self.prepared
@@ -436,7 +452,7 @@ def embed(
     prepared = prepare(
         names, sequences, tokenizer, max_residues=max_residues, tokens_per_batch=embedder.tokens_per_batch
     )
-    return Vectors(prepared.names, embedder.submit(prepared).result(), prepared.truncated)
+    return embedder.submit(prepared).result()
 
 
 def _furthest(ends: IntVector, start: int, budget: int) -> int:
@@ -465,6 +481,15 @@ def _reordered(encoded: EncodedSequences, order: IntVector) -> npt.NDArray[np.in
 def _current(device: torch.device) -> AbstractContextManager[object]:
     """Make a CUDA device the current one, whose stream and memory all calls use."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def _moment(device: torch.device) -> float | torch.cuda.Event:
+    """When a device gets to what is put on it next: now, or a mark behind what a GPU has waiting."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    mark = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    mark.record(torch.cuda.current_stream(device))
+    return mark
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

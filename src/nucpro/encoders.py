@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,6 +99,7 @@ class FastaEncoder:
         self.recipe = recipe
         self.side = Side(recipe.kind)
         self.counts = TokenCounts()
+        self._took: dict[Path, float] = {}
         self._limit = LIMITS[self.side]
         self._tokens_per_batch = embedder.tokens_per_batch
         self._device_lock = threading.Lock()
@@ -144,7 +146,7 @@ class FastaEncoder:
             pending = self.embedder.submit(prepared)
             self.counts.tokens += len(prepared.token_ids)
             self.counts.unknown += prepared.unknown
-        return Vectors(prepared.names, pending.result(), prepared.truncated)
+        return pending.result()
 
     def extract(self, fasta: Path, output: Path) -> Vectors:
         """Make the file of vectors of a FASTA file.
@@ -159,7 +161,15 @@ class FastaEncoder:
         _require_meaning(vectors.matrix, records, self._limit)
         meta = self.recipe.meta(records.digest(), len(records))
         write_vectors(output, records.ids, vectors.matrix, meta, self.side)
+        self._took[output] = time.perf_counter() - vectors.began
         return vectors
+
+    def took(self, output: Path) -> float:
+        """Seconds that a file just made by ``extract`` took, from its first batch on the device to the disk.
+
+        Told once, by this encoder or one made from it by ``limited``; 0 for a file that was not made.
+        """
+        return self._took.pop(output, 0.0)
 
 
 def _require_meaning(matrix: FloatMatrix, records: Records, limit: int) -> None:

@@ -55,13 +55,16 @@ class Finished:
     ----------
     item : PlanItem
         The item.
+    elapsed : float
+        Seconds since the item before was finished.
     seconds : float
-        Time since the item before was finished.
+        Seconds from the item's first batch on its device to its vectors on disk, whatever other items did meanwhile.
     stamp : Stamp or None
         Stamp of the vectors as their writer saw them.
     """
 
     item: PlanItem
+    elapsed: float
     seconds: float
     stamp: Stamp | None = None
 
@@ -209,15 +212,16 @@ class LocalEngine(Engine):
     ) -> Iterator[Finished]:
         """Make the vectors of items in their order, a few at a time, in threads."""
 
-        def unit(item: PlanItem) -> Stamp | None:
+        def unit(item: PlanItem) -> tuple[float, Stamp | None]:
             if self._encoder is None:
                 raise RuntimeError("load comes before extract")
             vectors = item.pair.vectors(side)
             self._encoder.extract(item.pair.fasta(side), vectors)
             # Right here: whoever replaces the file later is noticed.
-            return Stamp.of(vectors)
+            return self._encoder.took(vectors), Stamp.of(vectors)
 
-        return (Finished(*done) for done in in_order(items, unit, meanwhile))
+        made = in_order(items, unit, meanwhile)
+        return (Finished(item, elapsed, *result) for item, elapsed, result in made)
 
     def each(
         self,

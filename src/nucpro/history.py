@@ -47,12 +47,14 @@ class FileDone:
     file : str
         Key of its pair (:attr:`nucpro.layout.FilePair.key`).
     seconds : float
-        Time since the file before was finished.
+        From its first batch on the device to its vectors on disk; the times of files overlap.
     records, letters : int
         Records, and residues or bases that the model read.
     tokens : int
         Tokens that were computed since the file before was finished; the encoder is ahead of the disk, so
         they may belong to the next one.
+    elapsed : float
+        Seconds since the file before was finished: those of all files make up the time of the extraction.
     """
 
     time: float
@@ -61,6 +63,7 @@ class FileDone:
     records: int
     letters: int
     tokens: int
+    elapsed: float
 
 
 @dataclass
@@ -146,11 +149,10 @@ class Recorder:
             self._in_stage = False
             self._note("stage", name=name, seconds=round(time.perf_counter() - start, 3))
 
-    def file(self, key: str, seconds: float, records: int, letters: int, tokens: int) -> None:
+    def file(self, key: str, seconds: float, records: int, letters: int, tokens: int, elapsed: float) -> None:
         """Record a finished file; see :class:`FileDone`."""
-        self._note(
-            "file", file=key, seconds=round(seconds, 3), records=records, letters=letters, tokens=tokens
-        )
+        times = {"seconds": round(seconds, 3), "elapsed": round(elapsed, 3)}
+        self._note("file", file=key, **times, records=records, letters=letters, tokens=tokens)
 
     def validated(self, files: int, viral: int, host: int) -> None:
         """Record that validation passed: files, and records of each class."""
@@ -253,8 +255,12 @@ def this_software() -> dict[str, str]:
 
 def _apply(run: Run, event: str, when: float, entry: dict[str, Any]) -> None:
     if event == "file":
-        numbers = (int(entry[name]) for name in ("records", "letters", "tokens"))
-        run.files.append(FileDone(when, str(entry["file"]), float(entry["seconds"]), *numbers))
+        records, letters, tokens = (int(entry[name]) for name in ("records", "letters", "tokens"))
+        seconds = float(entry["seconds"])
+        # Earlier versions wrote the time since the file before as the file's own.
+        elapsed = float(entry.get("elapsed", seconds))
+        key = str(entry["file"])
+        run.files.append(FileDone(when, key, seconds, records, letters, tokens, elapsed))
     elif event == "stage":
         run.stages.append((str(entry["name"]), float(entry["seconds"])))
     elif event in ("planned", "validated"):

@@ -286,13 +286,14 @@ class Job(ABC):
         """
         return self.engine.load(self._model) if self.plan.to_extract else None
 
-    def extract(self, unit: Callable[[PlanItem], object] | None = None) -> Iterator[PlanItem]:
+    def extract(self, unit: Callable[[PlanItem], float] | None = None) -> Iterator[PlanItem]:
         """Make the missing and stale vectors, a few files at a time.
 
         Parameters
         ----------
         unit : callable, optional
-            Writes the vectors of one item, in threads of this process; by default the engine does that.
+            Writes the vectors of one item, in threads of this process, and gives the seconds from the first batch on
+            the device to the disk; by default the engine does that.
 
         Raises
         ------
@@ -345,7 +346,7 @@ class Job(ABC):
         tokens = self.engine.totals.tokens
         counts = (item.facts.records, item.facts.letters_read, tokens - self._tokens_noted)
         self._tokens_noted = tokens
-        self.history.file(item.pair.key, finished.seconds, *counts)
+        self.history.file(item.pair.key, finished.seconds, *counts, finished.elapsed)
         self._finished(item)
         progress = self.progress
         logger.info(
@@ -365,12 +366,12 @@ class Job(ABC):
                 "what was finished is kept, and what no longer fits is made anew"
             )
 
-    def _vectors_made(self, unit: Callable[[PlanItem], object] | None) -> Iterator[Finished]:
+    def _vectors_made(self, unit: Callable[[PlanItem], float] | None) -> Iterator[Finished]:
         items = self.plan.to_extract
         if unit is None:
             return self.engine.extract(items, self.side, self._background.poll)
         made = in_order(items, unit, self._background.poll)
-        return (Finished(item, seconds) for item, seconds, _ in made)
+        return (Finished(item, elapsed, seconds) for item, elapsed, seconds in made)
 
     def _unsplit(self) -> list[Source]:
         chosen = {pair.source for pair in self.pairs}

@@ -197,12 +197,12 @@ def _recent(files: list[FileDone]) -> list[FileDone]:
     seconds, first = 0.0, len(files)
     while first > 0 and len(files) - first < _RECENT_FILES and seconds < _RECENT_SECONDS:
         first -= 1
-        seconds += files[first].seconds
+        seconds += files[first].elapsed
     return files[first:]
 
 
 def _rates(files: list[FileDone]) -> Rates | None:
-    seconds = sum(file.seconds for file in files)
+    seconds = sum(file.elapsed for file in files)
     if seconds <= 0:
         return None
     return Rates(

@@ -52,14 +52,15 @@ class ProteinJob(Job):
             logger.info("%s", line)
 
     def extract(
-        self, unit: Callable[[PlanItem], object] | None = None, join: Join | None = merge
+        self, unit: Callable[[PlanItem], float] | None = None, join: Join | None = merge
     ) -> Iterator[PlanItem]:
         """Make the missing and stale protein files, and merge each beside the encoder as soon as it is there.
 
         Parameters
         ----------
         unit : callable, optional
-            Writes the protein file of one item, in threads of this process; by default the engine does that.
+            Writes the protein file of one item, in threads of this process, and gives the seconds from the first
+            batch on the device to the disk; by default the engine does that.
         join : callable
             Merges one pair in a worker process: DNA file, protein file, merged file, ``viral`` or ``host``;
             None to merge nothing.

@@ -31,6 +31,9 @@ class TrialEncoder:
         output.write_text(f"{word} {os.getpid()}")
         self.totals = Totals(tokens=self.totals.tokens + 1)
 
+    def took(self, output: Path) -> float:
+        return output.stat().st_size / 1000
+
 
 class DyingEncoder:
     """Never gets ready."""
@@ -41,6 +44,8 @@ class DyingEncoder:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def extract(self, fasta: Path, output: Path) -> None: ...
+
+    def took(self, output: Path) -> float: ...
 
 
 class Unreadable:

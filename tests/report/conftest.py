@@ -28,6 +28,6 @@ def written(tmp_path_factory: pytest.TempPathFactory, frames: dict[str, list[Fra
     run = Recorder(DataFolder(data), {"side": "protein", "options": {"device": "cpu"}})
     run.open(len(pairs), 0, 1000)
     for pair in pairs:
-        run.file(pair.key, 1.5, 10, 1000, 1020)
+        run.file(pair.key, 2.5, 10, 1000, 1020, 1.5)
     run.close(DONE)
     return subject_of(data, pairs)

@@ -32,7 +32,7 @@ def sample(written: Subject) -> Sample:
 
 
 def run_of(how: str | None, message: str = "", files: int = 3) -> Run:
-    done = [FileDone(1000.0 + 2 * k, f"f{k}", 2.0, 10, 1000, 1020) for k in range(1, files + 1)]
+    done = [FileDone(1000.0 + 2 * k, f"f{k}", 3.0, 10, 1000, 1020, 2.0) for k in range(1, files + 1)]
     return Run(
         1000.0,
         {"side": "protein"},

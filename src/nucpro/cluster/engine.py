@@ -114,7 +114,7 @@ class ClusterEngine(Engine):
             lambda item: (item.pair.fasta(side), item.pair.vectors(side)),
             meanwhile,
         )
-        yield from (Finished(*done) for done in made)
+        yield from (Finished(item, elapsed, *result) for item, elapsed, result in made)
 
     def each(
         self,

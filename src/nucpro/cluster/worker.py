@@ -40,6 +40,10 @@ class Extracts(Counting, Protocol):
         """Make the file of vectors of a FASTA file."""
         ...
 
+    def took(self, output: Path, /) -> float:
+        """Seconds that this took, from the first batch on the device to the disk."""
+        ...
+
 
 @dataclass(frozen=True)
 class Report(Generic[Result]):
@@ -137,8 +141,8 @@ class EncoderWorker:
         return Report(place, self._lines.fetch(), self._loaded.totals, result)
 
 
-def extract_file(encoder: Extracts, fasta: Path, output: Path) -> Stamp | None:
-    """Make the file of vectors of a FASTA file, and give its stamp.
+def extract_file(encoder: Extracts, fasta: Path, output: Path) -> tuple[float, Stamp | None]:
+    """Make the file of vectors of a FASTA file; gives the seconds from its first batch to the disk, and its stamp.
 
     Raises
     ------
@@ -146,7 +150,7 @@ def extract_file(encoder: Extracts, fasta: Path, output: Path) -> Stamp | None:
         See :meth:`nucpro.encoders.FastaEncoder.extract`.
     """
     encoder.extract(fasta, output)
-    return Stamp.of(output)
+    return encoder.took(output), Stamp.of(output)
 
 
 def load_same(identified: Identified, options: Options) -> FastaEncoder:

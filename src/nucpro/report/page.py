@@ -142,7 +142,7 @@ def _overview(subject: Subject, sample: Sample, geometry: Geometry | None) -> Ma
         meaning = f"of sampled sequences lie mostly among their own class (by chance: {geometry.chance:.0%})"
         tiles.append((f"{geometry.agreement:.1%}", meaning))
     if run is not None:
-        seconds = max(sum(file.seconds for file in run.files), 1e-9)
+        seconds = max(sum(file.elapsed for file in run.files), 1e-9)
         tiles.append(
             (
                 f"{sum(file.records for file in run.files) / seconds:,.0f}",

@@ -109,8 +109,8 @@ def _lengths(axes: Axes, counts: Mapping[int, Mapping[int, int]]) -> None:
 
 
 def _throughput(axes: Axes, run: Run) -> None:
-    ends = np.cumsum([file.seconds for file in run.files])
-    rates = [file.records / max(file.seconds, 1e-9) for file in run.files]
+    ends = np.cumsum([file.elapsed for file in run.files])
+    rates = [file.records / max(file.elapsed, 1e-9) for file in run.files]
     axes.plot(ends / 60, rates, color=_COLOURS["host"], marker="o" if len(rates) < 50 else None, markersize=3)
     axes.set(xlabel="time (min)", ylabel="sequences/s", ylim=(0, None))
 

@@ -129,15 +129,15 @@ def rates(run: Run | None) -> Markup:
     """Throughput over time and times of the stages, of the last run that extracted."""
     if run is None:
         return element("p", "No run that made protein files is recorded here.")
-    start = run.files[0].time - run.files[0].seconds
+    start = run.files[0].time - run.files[0].elapsed
     unit, divisor = _time_unit(run.files[-1].time - start)
     windows = [
         ((window[-1].time - start) / divisor, sum(file.records for file in window) / seconds)
         for window in _windows(run.files)
-        if (seconds := sum(file.seconds for file in window)) > 0
+        if (seconds := sum(file.elapsed for file in window)) > 0
     ]
     device = run.facts.get("options", {}).get("device", "unknown device")
-    seconds = sum(file.seconds for file in run.files)
+    seconds = sum(file.elapsed for file in run.files)
     records, tokens = (
         sum(file.records for file in run.files),
         sum(file.tokens for file in run.files),

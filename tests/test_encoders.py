@@ -1,0 +1,54 @@
+"""The unit of work of an encoder, one FASTA file: the time that it says a file took."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from folders import Frame, write_fasta
+from nucpro import encoders
+from nucpro.encoders import FastaEncoder
+from nucpro.layout import Side
+from nucpro.options import Options
+
+
+@pytest.fixture
+def encoder(model: Path) -> FastaEncoder:
+    options = Options(protein_model=str(model), device="cpu")
+    return encoders.load(encoders.identify(options, Side.PROTEIN), options)
+
+
+@pytest.fixture
+def fasta(tmp_path: Path, frames: dict[str, list[Frame]]) -> Path:
+    path = tmp_path / "output_1.fa"
+    write_fasta(path, [(frame.name, frame.residues) for frame in frames["viral.1.1"][:4]])
+    return path
+
+
+def test_waiting_for_the_device_is_no_part_of_a_files_time(
+    encoder: FastaEncoder, fasta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_read = threading.Event()
+    encode = encoder.tokenizer.encode
+    monkeypatch.setattr(encoder.tokenizer, "encode", lambda *given: (encode(*given), is_read.set())[0])
+    output = tmp_path / "output_1_ESM.pt"
+    work = threading.Thread(target=encoder.extract, args=(fasta, output))
+    with encoder._device_lock:  # as while another file is put on the device
+        work.start()
+        is_read.wait()
+        free = time.perf_counter()
+    work.join()
+    assert 0 < encoder.took(output) <= time.perf_counter() - free
+
+
+def test_a_time_is_told_once_whichever_encoder_of_the_model_is_asked(
+    encoder: FastaEncoder, fasta: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "output_1_ESM.pt"
+    encoder.limited(50, None).extract(fasta, output)
+    assert encoder.took(tmp_path / "other.pt") == 0
+    assert encoder.took(output) > 0
+    assert encoder.took(output) == 0
