@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from folders import arguments, copied
+from folders import arguments, copied, edited, pairs_of
 from nucpro import lock
 from nucpro.cli import main
 from nucpro.errors import PreflightError
@@ -51,6 +53,105 @@ def test_missing_dna_files_are_all_listed(data: Path, refused) -> None:
     said = refused(data)
     assert "2 DNABERT-S files are missing" in said
     assert all(str(path) in said for path in gone)
+
+
+def not_a_number(content: dict[str, Any]) -> None:
+    content["data"][1]["mean_representation"][3] = float("nan")
+
+
+def an_id_twice(content: dict[str, Any]) -> None:
+    content["nucleotide"][0] = content["data"][0]["label"] = content["nucleotide"][1]
+
+
+def whole_numbers(content: dict[str, Any]) -> None:
+    for row in content["data"]:
+        row["mean_representation"] = torch.ones(768, dtype=torch.int64)
+
+
+def another_width(content: dict[str, Any]) -> None:
+    for row in content["data"]:
+        row["mean_representation"] = row["mean_representation"][:700]
+
+
+def half_precision(content: dict[str, Any]) -> None:
+    for row in content["data"]:
+        row["mean_representation"] = torch.tensor(row["mean_representation"]).half()[None]
+
+
+BAD = {
+    "output_1_DNABERT_S.pt": (not_a_number, "holds nan at column 3"),
+    "output_2_DNABERT_S.pt": (an_id_twice, "1 of its ids are there more than once"),
+    "output_3_DNABERT_S.pt": (whole_numbers, "is a int64 tensor of shape (768,)"),
+}
+
+
+@pytest.fixture
+def with_bad_dna(data: Path) -> Path:
+    """A folder with four DNABERT-S files whose contents cannot be used, and one in half precision."""
+    for name, (spoil, _) in BAD.items():
+        with edited(data / VIRAL / name) as content:
+            spoil(content)
+    hosts = data / "bacteria.1.1.identified_nucleotide"
+    for number, change in ((1, another_width), (2, half_precision)):
+        with edited(hosts / f"output_{number}_DNABERT_S.pt") as content:
+            change(content)
+    return data
+
+
+def require_all_bad(said: str, data: Path) -> None:
+    for name, (_, what) in BAD.items():
+        (line,) = [line for line in said.splitlines() if f"{data / VIRAL / name}: " in line]
+        assert what in line
+        assert line.endswith("; make this file again with: nucpro embed-dna")
+    assert (
+        f"{data}/bacteria.1.1.identified_nucleotide/output_1_DNABERT_S.pt: width of the DNABERT-S vectors"
+        in said
+    )
+    assert said.count("DNABERT_S.pt: ") == 4
+
+
+def test_a_dry_run_lists_every_dna_file_that_cannot_be_used(
+    with_bad_dna: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (with_bad_dna / PROTEIN / "output_2.fa").unlink()  # another problem, told with them
+    before = state(with_bad_dna)
+    assert main(["extract", *arguments(with_bad_dna, model, "--dry-run")]) == 3
+    output = capsys.readouterr()
+    require_all_bad(output.err, with_bad_dna)
+    assert "5 problems found" in output.err
+    assert "Read the contents of 6 of 6 DNABERT-S files" in output.out
+    assert state(with_bad_dna) == before
+
+
+def test_a_run_lists_every_dna_file_that_cannot_be_used_at_the_first(
+    with_bad_dna: Path, model: Path, dna_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["extract", *arguments(with_bad_dna, model)]) == 1
+    require_all_bad(capsys.readouterr().err, with_bad_dna)
+    assert not any(
+        (with_bad_dna / "data_merge" / "viral.1.1_merged" / f"output_{k}_merged.pt").exists() for k in (1, 3)
+    )
+    # The remedy that every line names, then the same command again.
+    options = ["--sequences-per-file", "4", "--device", "cpu"]
+    assert main(["embed-dna", str(with_bad_dna), *options, "--dna-model", str(dna_model)]) == 0
+    assert main(["extract", *arguments(with_bad_dna, model)]) == 0
+
+
+def test_dna_files_that_are_known_are_not_read_again_by_a_dry_run(
+    data: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["extract", *arguments(data, model)]) == 0
+    pairs = pairs_of(data)
+    pairs[0].protein_vectors.unlink()
+    capsys.readouterr()
+    assert main(["extract", *arguments(data, model, "--dry-run")]) == 0
+    assert "Read the contents" not in capsys.readouterr().out
+    with edited(pairs[0].dna_vectors) as content:
+        not_a_number(content)
+    assert main(["extract", *arguments(data, model, "--dry-run")]) == 3
+    output = capsys.readouterr()
+    assert "Read the contents of 1 of 1 DNABERT-S files" in output.out
+    assert f"{pairs[0].dna_vectors}: row 1 (" in output.err
 
 
 def test_all_problems_are_told_at_once(data: Path, refused, tmp_path: Path) -> None:

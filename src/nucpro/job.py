@@ -110,6 +110,7 @@ class Job(ABC):
         self.census: Census
         self.selection: Selection
         self.plan: Plan
+        self._is_compared = False
         self._facts: dict[FilePair, FastaFacts] = {}
         self._refusals: list[str] = []
         self._tokens_noted = 0
@@ -207,6 +208,7 @@ class Job(ABC):
         pairs = [(pair, self._facts[pair]) for pair in self.pairs]
         trust = self._trusts_existing
         self.plan = make_plan(pairs, recipe, self.checkpoint, self.workers, trust_existing=trust)
+        self._is_compared = True
         return self.plan
 
     @stage("check before the start")
@@ -228,6 +230,7 @@ class Job(ABC):
             self.compare(self._model.recipe)
             problems += space_problems(self.plan.space)
             needs_device = bool(self.plan.to_extract or self.options.audit)
+        problems += self._content_problems()
         if needs_device:
             problems += self.engine.problems()
         if problems:
@@ -423,6 +426,10 @@ class Job(ABC):
     @abstractmethod
     def _input_problems(self, split: Sequence[FilePair], facts: dict[Path, FastaFacts]) -> list[str]:
         """What is wrong with pairs that are split, given the facts of the encoded side."""
+
+    def _content_problems(self) -> list[str]:
+        """What else is wrong, and is found only by reading files that are needed later; none by default."""
+        return []
 
     @abstractmethod
     def _folders_written(self) -> list[Path]:

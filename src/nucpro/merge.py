@@ -7,26 +7,72 @@ Runs in worker processes, without torch. Reads a ``_DNABERT_S.pt`` and an ``_ESM
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nucpro.checkpoint import Stamp
-from nucpro.errors import DimensionError, MergeError
-from nucpro.fasta import difference, ids_digest, read
-from nucpro.layout import CLASS_NAMES, DNA_WIDTH, Side
+from nucpro.errors import DimensionError, MergeError, NucproError
+from nucpro.fasta import FastaFacts, difference, ids_digest, read
+from nucpro.layout import CLASS_NAMES, DNA_WIDTH, FilePair, Side
 from nucpro.recipe import input_digest, merged_meta
 from nucpro.store import Written, make_folder, read_vectors, write_merged
 from nucpro.text import first_few
 
-__all__ = ["join_rows", "merge", "verify_dna"]
+__all__ = ["DnaFile", "DnaVerdict", "examine_dna", "join_rows", "merge", "verify_dna"]
 
 _SHOWN = 10
 
 
+@dataclass(frozen=True)
+class DnaFile:
+    """A DNABERT-S file whose contents are not known.
+
+    Parameters
+    ----------
+    pair : FilePair
+        Its pair.
+    fasta : FastaFacts
+        Of the nucleotide FASTA that it must belong to.
+    """
+
+    pair: FilePair
+    fasta: FastaFacts
+
+
+@dataclass(frozen=True)
+class DnaVerdict:
+    """What the contents of a DNABERT-S file are.
+
+    Parameters
+    ----------
+    file : DnaFile
+        The file.
+    stamp : Stamp or None
+        Stamp of the file that was read.
+    problem : str or None
+        Why it cannot be used; None for a good one.
+    """
+
+    file: DnaFile
+    stamp: Stamp | None = None
+    problem: str | None = None
+
+
+def examine_dna(file: DnaFile) -> DnaVerdict:
+    """Read a DNABERT-S file wholly; what is wrong with it is not raised, so that all bad ones can be listed."""
+    pair, fasta = file.pair, file.fasta
+    try:
+        stamp = verify_dna(pair.dna_vectors, pair.nucleotide_fasta, fasta.ids_digest, fasta.digest)
+    except (NucproError, OSError) as error:
+        return DnaVerdict(file, problem=str(error))
+    return DnaVerdict(file, stamp)
+
+
 def verify_dna(dna: Path, fasta: Path, fasta_ids_digest: str, fasta_digest: str) -> Stamp | None:
-    """Read a DNABERT-S file wholly, so that a bad one stops the run long before it is merged.
+    """Read a DNABERT-S file wholly, so that a bad one is known long before it is merged.
 
     Parameters
     ----------

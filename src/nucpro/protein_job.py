@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from nucpro import history
@@ -12,7 +12,8 @@ from nucpro.errors import DataError, NucproError, ValidationError
 from nucpro.fasta import FastaFacts
 from nucpro.job import Job, stage
 from nucpro.layout import CLASS_NAMES, DNA_WIDTH, FilePair, Side
-from nucpro.merge import merge, verify_dna
+from nucpro.merge import DnaFile, DnaVerdict, examine_dna, merge
+from nucpro.options import Options
 from nucpro.plan import PlanItem, State, merged_fact
 from nucpro.preflight import dna_problems, side_problems
 from nucpro.report import POINTS, FileState, Output, Subject, missing_packages, write_report
@@ -34,6 +35,9 @@ logger = logging.getLogger(__name__)
 DNA_COMMAND = "nucpro embed-dna"
 """What makes missing DNABERT-S files, for messages."""
 
+_STEPS = 10
+"""Lines that tell how far the reading of many files is."""
+
 Join = Callable[[Path, Path, Path, str], object]
 
 
@@ -44,6 +48,12 @@ class ProteinJob(Job):
 
     needs_dna = True
     """Whether missing DNABERT-S files are problems; they are not for somebody who only extracts."""
+
+    def __init__(self, options: Options, *, needs_model: bool = True) -> None:
+        super().__init__(options, needs_model=needs_model)
+        self._join: Join | None = None
+        self._unread_dna: dict[FilePair, DnaFile] = {}
+        self._ready_to_merge: set[FilePair] = set()
 
     def show(self) -> None:
         """Log what was found, the files outside the selection, and for a dry run also the plan."""
@@ -73,10 +83,9 @@ class ProteinJob(Job):
         self._join = join
         self._list_completed()
         if join is not None:
-            for item in (*self.plan.to_merge_only, *self.plan.to_extract):
-                self._submit_dna_check(item.pair)
+            self._submit_dna_checks([item.pair for item in (*self.plan.to_merge_only, *self.plan.to_extract)])
             for item in self.plan.to_merge_only:
-                self._submit_merge(item.pair, join)
+                self._merge_when_read(item.pair, first=False)
         yield from super().extract(unit)
 
     def validate(self) -> list[FileVerdict]:
@@ -235,26 +244,74 @@ class ProteinJob(Job):
     def _finished(self, item: PlanItem) -> None:
         self.checkpoint.complete(item.pair.protein_vectors)
         if self._join is not None:
-            self._submit_merge(item.pair, self._join, first=True)
+            self._merge_when_read(item.pair)
 
-    def _submit_dna_check(self, pair: FilePair) -> None:
-        facts, problems = self._inspect([pair], Side.DNA)
+    def _content_problems(self) -> list[str]:
+        """Bad contents of DNABERT-S files, which a dry run reads at once and a run beside the encoder."""
+        if not self.options.dry_run or self.options.with_dna or not self.needs_dna:
+            return []
+        done = {item.pair for item in self.plan.items if item.is_done} if self._is_compared else set()
+        # Those that are missing or no archives are problems already.
+        usable = [pair for pair in self.pairs if pair not in done and not dna_problems([pair], DNA_COMMAND)]
+        files = self._dna_to_read(usable)[0]
+        verdicts = []
+        for number, verdict in enumerate(self.workers.map(examine_dna, files), 1):
+            verdicts.append(verdict)
+            if number * _STEPS // len(files) > (number - 1) * _STEPS // len(files):
+                logger.info("Read the contents of %d of %d DNABERT-S files", number, len(files))
+        return _bad_dna(verdicts)
+
+    def _dna_to_read(self, pairs: Sequence[FilePair]) -> tuple[list[DnaFile], list[str]]:
+        """DNABERT-S files whose contents are not known, and what is wrong with the FASTA files of others."""
+        facts, problems = self._inspect(pairs, Side.DNA)
+        files = [
+            DnaFile(pair, facts[pair.nucleotide_fasta]) for pair in pairs if pair.nucleotide_fasta in facts
+        ]
+        return [file for file in files if not self._is_known_dna(file)], problems
+
+    def _is_known_dna(self, file: DnaFile) -> bool:
+        fact = self.checkpoint.fact("dna", file.pair.dna_vectors)
+        return fact is not None and fact.get("input") == file.fasta.digest
+
+    def _submit_dna_checks(self, pairs: Sequence[FilePair]) -> None:
+        files, problems = self._dna_to_read(pairs)
         if problems:
             raise DataError("\n".join(problems))
-        fasta = facts[pair.nucleotide_fasta]
-        fact = self.checkpoint.fact("dna", pair.dna_vectors)
-        if fact is None or fact.get("input") != fasta.digest:
-            arguments = (pair.dna_vectors, pair.nucleotide_fasta, fasta.ids_digest, fasta.digest)
-            self._background.add(verify_dna, arguments, lambda stamp: self._dna_is_good(pair, fasta, stamp))
+        self._unread_dna = {file.pair: file for file in files}
+        for file in files:
+            self._background.add(examine_dna, (file,), self._dna_was_read)
 
-    def _dna_is_good(self, pair: FilePair, fasta: FastaFacts, stamp: Stamp | None) -> None:
-        self.checkpoint.add("dna", pair.dna_vectors, {"input": fasta.digest}, stamp)
+    def _dna_was_read(self, verdict: DnaVerdict) -> None:
+        """Take note of a DNABERT-S file that was read.
 
-    def _submit_merge(self, pair: FilePair, join: Join, *, first: bool = False) -> None:
+        Raises
+        ------
+        DataError
+            It is bad: all others are read then, and all bad ones are listed, so that one run tells everything.
+        """
+        file = self._unread_dna.pop(verdict.file.pair)
+        if verdict.problem is not None:
+            others = self.workers.map(examine_dna, self._unread_dna.values())
+            raise DataError(
+                "\n  - ".join(["DNABERT-S files that cannot be used:", *_bad_dna([verdict, *others])])
+            )
+        self.checkpoint.add("dna", file.pair.dna_vectors, {"input": file.fasta.digest}, verdict.stamp)
+        if file.pair in self._ready_to_merge:
+            self._submit_merge(file.pair)
+
+    def _merge_when_read(self, pair: FilePair, *, first: bool = True) -> None:
+        """Merge a pair whose protein vectors are there, but not before its DNABERT-S file is known to be good."""
+        if pair in self._unread_dna:
+            self._ready_to_merge.add(pair)
+        else:
+            self._submit_merge(pair, first=first)
+
+    def _submit_merge(self, pair: FilePair, *, first: bool = True) -> None:
+        assert self._join is not None
         # Taken before the sources are read: if one changes meanwhile, the merged file is not taken for current.
         fact = merged_fact(pair)
         files = (pair.dna_vectors, pair.protein_vectors, pair.merged, CLASS_NAMES[pair.label])
-        self._background.add(join, files, lambda _: self._merged(pair, fact), first=first)
+        self._background.add(self._join, files, lambda _: self._merged(pair, fact), first=first)
 
     def _merged(self, pair: FilePair, fact: dict[str, object]) -> None:
         self.checkpoint.add("merged", pair.merged, fact)
@@ -289,6 +346,11 @@ class ProteinJob(Job):
                     f"{path}: outside the selection and {what}; a training script would read it: remove it"
                 )
         return problems
+
+
+def _bad_dna(verdicts: Iterable[DnaVerdict]) -> list[str]:
+    problems = sorted(verdict.problem for verdict in verdicts if verdict.problem is not None)
+    return [f"{problem}; make this file again with: {DNA_COMMAND}" for problem in problems]
 
 
 def _validated(task: ValidationTask) -> tuple[FileVerdict, Stamp | None, list[list[int] | None]]:
