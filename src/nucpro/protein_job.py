@@ -16,6 +16,7 @@ from nucpro.merge import DnaFile, DnaVerdict, examine_dna, merge
 from nucpro.options import Options
 from nucpro.plan import PlanItem, State, merged_fact
 from nucpro.preflight import dna_problems, side_problems
+from nucpro.repeats import repeated_ids
 from nucpro.report import POINTS, FileState, Output, Subject, missing_packages, write_report
 from nucpro.store import remove_temporaries
 from nucpro.summary import outside_lines, verdict_lines
@@ -337,15 +338,19 @@ class ProteinJob(Job):
         return FileVerdict(pair, fact["records"], models, ())
 
     def _outside_problems(self, width: int) -> list[str]:
-        problems = []
+        """What is wrong with files outside the selection: a training script reads all merged files that it finds."""
+        problems, merged = [], []
         for path, found in sorted(self.workers.map(width_outside, self.outside())):
-            expected = width + DNA_WIDTH * (self.folder.merge_root in path.parents)
+            is_merged = self.folder.merge_root in path.parents
+            expected = width + DNA_WIDTH * is_merged
             if found != expected:
                 what = f"is {found} wide, not {expected}" if found else "cannot be read"
                 problems.append(
                     f"{path}: outside the selection and {what}; a training script would read it: remove it"
                 )
-        return problems
+            elif is_merged:
+                merged.append(path)
+        return problems + repeated_ids(merged, [pair.merged for pair in self.pairs], self.workers)
 
 
 def _bad_dna(verdicts: Iterable[DnaVerdict]) -> list[str]:

@@ -37,6 +37,7 @@ __all__ = [
     "Summary",
     "VectorFile",
     "check_directory",
+    "read_ids",
     "read_merged",
     "read_merged_rows",
     "read_meta",
@@ -214,6 +215,18 @@ def read_meta(path: Path) -> Summary:
     with look_at_archive(path) as archive:
         content = _content(archive, None)
     return Summary(content.kind, len(content.ids), content.width, content.meta)
+
+
+def read_ids(path: Path) -> list[str]:
+    """Ids of a ``.pt`` file of any kind, in the order of its rows; checked as by :func:`read_meta`.
+
+    Raises
+    ------
+    StoreError
+        As in :func:`read_meta`.
+    """
+    with look_at_archive(path) as archive:
+        return _content(archive, None).ids
 
 
 def rows_unlike(merged: MergedFile, source: VectorFile, side: Side) -> tuple[list[str], list[str]]:
