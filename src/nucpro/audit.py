@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucpro.encoders import Identified, load
-from nucpro.errors import ValidationError
+from nucpro.errors import DataError, ValidationError
 from nucpro.fasta import Records, read
 from nucpro.layout import SEED, Side
 from nucpro.options import Options
 from nucpro.plan import Plan
 from nucpro.store import read_vectors
 
-__all__ = ["LARGEST_ERROR", "WORST_COSINE", "audit"]
+__all__ = ["LARGEST_ERROR", "WORST_COSINE", "audit", "cosines", "rows_of"]
 
 WORST_COSINE = 0.999
 """Lowest cosine to float32 that half precision may give for a single sequence."""
@@ -48,18 +48,18 @@ def audit(plan: Plan, model: Identified, options: Options) -> list[str]:
         A cosine below :data:`WORST_COSINE`, or a difference above :data:`LARGEST_ERROR`.
     """
     encoder = load(model, replace(options, precision="fp32"))
-    cosines: list[np.float32] = []
+    found: list[np.float32] = []
     largest = 0.0
     for path, vectors, rows in _sample(plan, options.audit):
         records = read(path)
         chosen = Records(path, [records.ids[row] for row in rows], [records.sequences[row] for row in rows])
-        stored = _rows_of(vectors, chosen.ids)
+        stored = rows_of(vectors, chosen.ids)
         expected = encoder.embed(chosen).matrix
-        cosines += list(_cosines(stored, expected))
+        found += list(cosines(stored, expected))
         largest = max(largest, float(np.abs(stored - expected).max()))
-        if min(cosines) < WORST_COSINE:
+        if min(found) < WORST_COSINE:
             raise ValidationError(
-                f"{vectors}: cosine {min(cosines):.5f} to float32, below {WORST_COSINE}; remove the file and run again"
+                f"{vectors}: cosine {min(found):.5f} to float32, below {WORST_COSINE}; remove the file and run again"
             )
         error = float((_lengths(stored - expected) / _lengths(expected)).max())
         if error > LARGEST_ERROR:
@@ -68,8 +68,8 @@ def audit(plan: Plan, model: Identified, options: Options) -> list[str]:
                 "remove the file and run again"
             )
     return [
-        f"Audit: {len(cosines)} sequences recomputed in float32: cosine mean {np.mean(cosines):.6f}, "
-        f"worst {min(cosines):.6f}; largest difference {largest:.2e}"
+        f"Audit: {len(found)} sequences recomputed in float32: cosine mean {np.mean(found):.6f}, "
+        f"worst {min(found):.6f}; largest difference {largest:.2e}"
     ]
 
 
@@ -87,13 +87,38 @@ def _sample(plan: Plan, count: int) -> list[tuple[Path, Path, list[int]]]:
     return chosen
 
 
-def _rows_of(path: Path, ids: list[str]) -> NDArray[np.float32]:
+def rows_of(path: Path, ids: list[str]) -> NDArray[np.float32]:
+    """Vectors of some records of a protein file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    ids : list of str
+        The records, in the order that is wanted.
+
+    Returns
+    -------
+    ndarray
+        float32 ``[N, D]``.
+
+    Raises
+    ------
+    StoreError
+        The file cannot be read.
+    DataError
+        It does not hold one of the records.
+    """
     vectors = read_vectors(path, Side.PROTEIN)
+    absent = set(ids).difference(vectors.ids)
+    if absent:
+        raise DataError(f"{path}: holds no vector of {min(absent)}, which its FASTA has; run again")
     row_of = {name: row for row, name in enumerate(vectors.ids)}
     return np.asarray(vectors.vectors[[row_of[name] for name in ids]])
 
 
-def _cosines(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
+def cosines(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Cosine of each row of two matrices ``[N, D]``."""
     return np.asarray((left * right).sum(axis=1) / (_lengths(left) * _lengths(right)))
 
 

@@ -11,7 +11,7 @@ from nucpro.errors import ValidationError
 from nucpro.fasta import FastaFacts
 from nucpro.job import Job, stage
 from nucpro.layout import FilePair, Side, natural_key
-from nucpro.plan import PlanItem
+from nucpro.plan import PlanItem, Unproven
 from nucpro.preflight import side_problems
 from nucpro.summary import dna_verdict_line
 from nucpro.validation import FileVerdict, ValidationTask, mixed_models, validate_vectors
@@ -64,9 +64,9 @@ class DnaJob(Job):
         return unchanged and fact is not None and fact.get("input") == self._facts[pair].digest
 
     @property
-    def _trusts_existing(self) -> bool:
+    def _unproven(self) -> Unproven:
         # Files of the original program do not say how they were made; they are good by ids, width, finiteness.
-        return not self.options.replace_existing
+        return Unproven.REDO if self.options.replace_existing else Unproven.TRUST
 
     def _input_problems(self, split: Sequence[FilePair], facts: dict[Path, FastaFacts]) -> list[str]:
         both = [pair for pair in split if pair.protein_fasta.parent.is_dir()]

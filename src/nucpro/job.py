@@ -28,7 +28,7 @@ from nucpro.fasta import FastaFacts
 from nucpro.history import DONE, FAILED, INTERRUPTED, Recorder, this_software
 from nucpro.layout import DataFolder, FilePair, Side, Source
 from nucpro.options import Options
-from nucpro.plan import Plan, PlanItem, State, make_plan, vectors_fact
+from nucpro.plan import Plan, PlanItem, State, Unproven, make_plan, vectors_fact
 from nucpro.preflight import space_problems, unsplit_problems, writing_problems
 from nucpro.recipe import Recipe
 from nucpro.selection import Selection, load, save, select
@@ -203,11 +203,14 @@ class Job(ABC):
         }
         return problems
 
-    def compare(self, recipe: Recipe) -> Plan:
-        """Compare what lies on disk with what a recipe would make; needs :meth:`inputs` first."""
+    def compare(self, recipe: Recipe, unproven: Unproven | None = None) -> Plan:
+        """Compare what lies on disk with what a recipe would make; needs :meth:`inputs` first.
+
+        What becomes of files that do not say how they were made is what the options say, where it is not given.
+        """
         pairs = [(pair, self._facts[pair]) for pair in self.pairs]
-        trust = self._trusts_existing
-        self.plan = make_plan(pairs, recipe, self.checkpoint, self.workers, trust_existing=trust)
+        unproven = unproven or self._unproven
+        self.plan = make_plan(pairs, recipe, self.checkpoint, self.workers, unproven=unproven)
         self._is_compared = True
         return self.plan
 
@@ -420,8 +423,8 @@ class Job(ABC):
 
     @property
     @abstractmethod
-    def _trusts_existing(self) -> bool:
-        """Whether files of the right width that do not say how they were made count as done."""
+    def _unproven(self) -> Unproven:
+        """What becomes of files of the right width that do not say how they were made."""
 
     @abstractmethod
     def _input_problems(self, split: Sequence[FilePair], facts: dict[Path, FastaFacts]) -> list[str]:

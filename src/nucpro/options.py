@@ -65,6 +65,8 @@ class Options(ParsedOptions):
         Refuse a selection with fewer host files than asked for.
     trust_existing : bool
         Keep files of the right width that do not say how they were made.
+    verify_existing : int
+        Records to recompute of each file that does not say how it was made, to keep it where they agree.
     token_dropout : str
         One of :data:`TOKEN_DROPOUT`.
     tokens_per_batch : int, optional
@@ -107,6 +109,7 @@ class Options(ParsedOptions):
     host_selection: HostSelection = HostSelection.AUTO
     strict_sampling: bool = False
     trust_existing: bool = False
+    verify_existing: int = 0
     token_dropout: str = "auto"  # noqa: S105 - not a secret
     tokens_per_batch: int | None = None
     audit: int = 0
@@ -128,6 +131,9 @@ class Options(ParsedOptions):
         require(self.token_dropout in TOKEN_DROPOUT, "--token-dropout", self.token_dropout, "auto, on or off")
         require(self.sequences_per_file > 0, "--sequences-per-file", self.sequences_per_file, "1 or more")
         require(self.audit >= 0, "--audit", self.audit, "0 or more")
+        require(self.verify_existing >= 0, "--verify-existing", self.verify_existing, "0 or more")
+        both = self.trust_existing and self.verify_existing
+        require(not both, "--verify-existing", self.verify_existing, "only without --trust-existing")
         budget = self.tokens_per_batch
         require(budget is None or budget > 0, "--tokens-per-batch", budget, "1 or more")
         kind, _, number = self.device.partition(":")

@@ -6,7 +6,7 @@ checkpoint answers for files that have not changed since they were verified; all
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -21,7 +21,16 @@ from nucpro.recipe import Recipe, merged_difference, merged_meta
 from nucpro.store import MergedFile, VectorFile, read_merged, read_meta, read_vectors, rows_unlike
 from nucpro.workers import Workers
 
-__all__ = ["Plan", "PlanItem", "State", "make_plan", "merged_fact", "vectors_fact"]
+__all__ = [
+    "Plan",
+    "PlanItem",
+    "State",
+    "Unproven",
+    "make_plan",
+    "merged_fact",
+    "vectors_fact",
+    "verified_fact",
+]
 
 
 _BYTES_OF_A_NAME = 100
@@ -34,6 +43,15 @@ class State(StrEnum):
     DONE = "done"
     MISSING = "missing"
     STALE = "stale"
+
+
+class Unproven(StrEnum):
+    """What becomes of complete files of the right width that do not say how they were made."""
+
+    REDO = "made anew"
+    REMEMBER = "kept if an earlier run trusted them"
+    TRUST = "trusted"
+    VERIFY = "verified first"
 
 
 @dataclass(frozen=True)
@@ -52,6 +70,10 @@ class PlanItem:
         Of the ``_merged.pt`` file; None where the run does not merge.
     reasons : tuple of str
         Why what is stale is stale: one line each, naming the file.
+    to_verify : bool
+        Whether recomputing records can prove the vectors, which are stale until then.
+    kept_as : str
+        ``trusted`` or ``verified`` for vectors that are done though they do not say how they were made.
     """
 
     pair: FilePair
@@ -59,6 +81,8 @@ class PlanItem:
     vectors: State
     merged: State | None
     reasons: tuple[str, ...] = ()
+    to_verify: bool = False
+    kept_as: str = ""
 
     @property
     def is_done(self) -> bool:
@@ -121,14 +145,17 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Question:
-    """What a worker is asked about one pair: everything it needs to read the outputs."""
+    """What a worker is asked about one pair: everything it needs to read the outputs.
+
+    ``known`` is the fact that is known of the vectors, where they are done.
+    """
 
     pair: FilePair
     facts: FastaFacts
     recipe: Recipe
-    trust_existing: bool
+    unproven: Unproven
     merging: bool
-    vectors_are_done: bool
+    known: dict[str, Any] | None
 
     @property
     def vectors(self) -> Path:
@@ -145,6 +172,7 @@ class _Answer:
     merged: dict[str, Any] | None
     stamps: tuple[Stamp | None, Stamp | None]
     reasons: tuple[str, ...]
+    to_verify: bool = False
 
 
 def make_plan(
@@ -153,7 +181,7 @@ def make_plan(
     checkpoint: Checkpoint,
     workers: Workers,
     *,
-    trust_existing: bool = False,
+    unproven: Unproven = Unproven.REDO,
 ) -> Plan:
     """Compare the outputs of all pairs with what this run would make.
 
@@ -167,17 +195,18 @@ def make_plan(
         Answers for unchanged files; gets what is verified here.
     workers : Workers
         Where files are read.
-    trust_existing : bool
-        Take files of the right width, ids and finiteness without ``meta`` for done.
+    unproven : Unproven
+        What becomes of files of the right width, ids and finiteness without ``meta``.
     """
     merging = recipe.kind == Side.PROTEIN
     items: dict[FilePair, PlanItem] = {}
     questions = []
     for pair, facts in pairs:
-        known = _known_vectors(pair, facts, recipe, checkpoint, trust_existing)
-        question = _Question(pair, facts, recipe, trust_existing, merging, known)
-        if known and (not merging or _known_merged(pair, checkpoint)):
-            items[pair] = PlanItem(pair, facts, State.DONE, State.DONE if merging else None)
+        known = _known_vectors(pair, facts, recipe, checkpoint, unproven)
+        question = _Question(pair, facts, recipe, unproven, merging, known)
+        if known is not None and (not merging or _known_merged(pair, checkpoint)):
+            merged = State.DONE if merging else None
+            items[pair] = PlanItem(pair, facts, State.DONE, merged, kept_as=_kept_as(known))
         elif not question.vectors.exists() and not (merging and pair.merged.exists()):
             items[pair] = PlanItem(pair, facts, State.MISSING, State.MISSING if merging else None)
         else:
@@ -189,12 +218,13 @@ def make_plan(
 
 
 def _known_vectors(
-    pair: FilePair, facts: FastaFacts, recipe: Recipe, checkpoint: Checkpoint, trust_existing: bool
-) -> bool:
+    pair: FilePair, facts: FastaFacts, recipe: Recipe, checkpoint: Checkpoint, unproven: Unproven
+) -> dict[str, Any] | None:
     fact = checkpoint.fact("vectors", pair.vectors(Side(recipe.kind)))
-    if fact is None or (fact.get("trusted") and not trust_existing):
-        return False
-    return fact.get("recipe") == recipe.key and fact.get("input") == facts.digest
+    if fact is None or (fact.get("trusted") and unproven not in (Unproven.TRUST, Unproven.REMEMBER)):
+        return None
+    is_current = fact.get("recipe") == recipe.key and fact.get("input") == facts.digest
+    return fact if is_current else None
 
 
 def _known_merged(pair: FilePair, checkpoint: Checkpoint) -> bool:
@@ -214,6 +244,18 @@ def vectors_fact(recipe: Recipe, facts: FastaFacts, *, trusted: bool = False) ->
     return {"recipe": recipe.key, "input": facts.digest, "trusted": trusted}
 
 
+def verified_fact(recipe: Recipe, facts: FastaFacts, records: int) -> dict[str, Any]:
+    """Fact to remember of vectors of unknown origin of which some records were recomputed and agree."""
+    model = {name: recipe.made_by.get(name) for name in ("id", "revision", "weights_sha256")}
+    return {**vectors_fact(recipe, facts), "verified": {"records": records, "model": model}}
+
+
+def _kept_as(fact: Mapping[str, Any]) -> str:
+    if fact.get("trusted"):
+        return "trusted"
+    return "verified" if fact.get("verified") else ""
+
+
 def _remember(answer: _Answer, checkpoint: Checkpoint) -> None:
     if answer.vectors is not None:
         checkpoint.add("vectors", answer.question.vectors, answer.vectors, answer.stamps[0])
@@ -223,9 +265,18 @@ def _remember(answer: _Answer, checkpoint: Checkpoint) -> None:
 
 def _item(answer: _Answer) -> PlanItem:
     question = answer.question
-    done = question.vectors_are_done or answer.vectors is not None
+    fact = question.known or answer.vectors
+    vectors = _state(fact is not None, question.vectors)
     merged = _state(answer.merged is not None, question.pair.merged) if question.merging else None
-    return PlanItem(question.pair, question.facts, _state(done, question.vectors), merged, answer.reasons)
+    return PlanItem(
+        question.pair,
+        question.facts,
+        vectors,
+        merged,
+        answer.reasons,
+        answer.to_verify,
+        _kept_as(fact or {}),
+    )
 
 
 def _state(done: bool, path: Path) -> State:
@@ -238,31 +289,44 @@ def _examine(question: _Question) -> _Answer:
     stamps = (Stamp.of(question.vectors), Stamp.of(question.pair.merged))
     reasons: list[str] = []
     vectors = merged = None
-    if not question.vectors_are_done and stamps[0] is not None:
-        vectors = _examine_vectors(question, reasons)
-    if question.merging and stamps[1] is not None:
-        merged = _examine_merged(question, question.vectors_are_done or vectors is not None, reasons)
-    return _Answer(question, vectors, merged, stamps, tuple(reasons))
+    to_verify = False
+    if question.known is None and stamps[0] is not None:
+        vectors, to_verify = _examine_vectors(question, reasons)
+    # What was merged from vectors that are still to be verified is looked at when they are.
+    if question.merging and stamps[1] is not None and not to_verify:
+        merged = _examine_merged(question, (question.known or vectors) is not None, reasons)
+    return _Answer(question, vectors, merged, stamps, tuple(reasons), to_verify)
 
 
-def _examine_vectors(question: _Question, reasons: list[str]) -> dict[str, Any] | None:
+def _examine_vectors(question: _Question, reasons: list[str]) -> tuple[dict[str, Any] | None, bool]:
+    """Fact of vectors that are done, and whether recomputing records could prove others."""
     path, facts, recipe = question.vectors, question.facts, question.recipe
     try:
         # The cheap look decides for files of another model, which are the normal start of a migration.
         look = read_meta(path)
         difference = _width_difference(look.width, recipe) or recipe.difference(look.meta, facts.digest)
-        trusted = question.trust_existing and look.meta is None and look.width == recipe.width
-        if difference and not trusted:
-            reasons.append(f"{path.name} {difference}: made anew ({path})")
-            return None
+        is_unproven = look.meta is None and look.width == recipe.width
+        if difference and not (is_unproven and question.unproven in (Unproven.TRUST, Unproven.VERIFY)):
+            reasons.append(f"{path.name} {difference}: made anew{_way_out(is_unproven, recipe)} ({path})")
+            return None, False
         ids = read_vectors(path, Side(recipe.kind)).ids
     except NucproError as error:
         reasons.append(f"{path.name} cannot be used: made anew ({error})")
-        return None
+        return None, False
     if ids_digest(ids) != facts.ids_digest:
         reasons.append(f"{path.name} holds other ids than its FASTA: made anew ({path})")
-        return None
-    return vectors_fact(recipe, facts, trusted=trusted)
+        return None, False
+    if is_unproven and question.unproven is Unproven.VERIFY:
+        reasons.append(f"{path.name} {difference}: kept only if recomputed records agree ({path})")
+        return None, True
+    return vectors_fact(recipe, facts, trusted=is_unproven), False
+
+
+def _way_out(is_unproven: bool, recipe: Recipe) -> str:
+    """How to keep a file that is right, as its owner may know; DNA files are kept where nothing else is asked for."""
+    if not is_unproven or recipe.kind != Side.PROTEIN:
+        return ""
+    return " unless --trust-existing keeps it or --verify-existing N proves it"
 
 
 def _width_difference(width: int, recipe: Recipe) -> str | None:

@@ -14,7 +14,7 @@ from nucpro.job import Job, stage
 from nucpro.layout import CLASS_NAMES, DNA_WIDTH, FilePair, Side
 from nucpro.merge import DnaFile, DnaVerdict, examine_dna, merge
 from nucpro.options import Options
-from nucpro.plan import PlanItem, State, merged_fact
+from nucpro.plan import PlanItem, State, Unproven, merged_fact, verified_fact
 from nucpro.preflight import dna_problems, side_problems
 from nucpro.repeats import repeated_ids
 from nucpro.report import POINTS, FileState, Output, Subject, missing_packages, write_report
@@ -61,6 +61,38 @@ class ProteinJob(Job):
         super().show()
         for line in [*outside_lines(self.outside()), *self._outside_problems(self.plan.recipe.width)]:
             logger.info("%s", line)
+
+    def prepare(self) -> None:
+        """Recompute records of files of unknown origin, where ``--verify-existing`` asks for it, then as every job.
+
+        Raises
+        ------
+        ModelError
+            The model that recomputes them cannot be loaded.
+        NucproError
+            See :meth:`nucpro.job.Job.prepare`.
+        """
+        to_verify = [item for item in self.plan.items if item.to_verify]
+        if to_verify:
+            with self.history.stage("verify existing files"):
+                self._verify_existing(to_verify)
+        super().prepare()
+
+    def _verify_existing(self, items: Sequence[PlanItem]) -> None:
+        """Keep those of these files whose recomputed records agree; the others are made again."""
+        from nucpro.existing import recompute  # noqa: PLC0415 - imports torch
+
+        recipe = self.plan.recipe
+        for item, found in zip(
+            items, self.engine.call(recompute, items, self._model, self.options), strict=True
+        ):
+            path = item.pair.protein_vectors
+            if found.problem is None:
+                self.checkpoint.add(
+                    "vectors", path, verified_fact(recipe, item.facts, found.records), found.stamp
+                )
+            logger.info("%s", found.line(path, str(recipe.made_by["id"])))
+        self.compare(recipe, Unproven.REDO)
 
     def extract(
         self, unit: Callable[[PlanItem], float] | None = None, join: Join | None = merge
@@ -220,8 +252,13 @@ class ProteinJob(Job):
         return Output.MADE if pair.merged.exists() else Output.MISSING
 
     @property
-    def _trusts_existing(self) -> bool:
-        return self.options.trust_existing
+    def _unproven(self) -> Unproven:
+        if not self._needs_model:
+            # Whoever only looks sees what the last run said.
+            return Unproven.REMEMBER
+        if self.options.verify_existing:
+            return Unproven.VERIFY
+        return Unproven.TRUST if self.options.trust_existing else Unproven.REDO
 
     def _input_problems(self, split: Sequence[FilePair], facts: dict[Path, FastaFacts]) -> list[str]:
         both = [pair for pair in split if pair.nucleotide_fasta.is_file()]

@@ -80,6 +80,10 @@ def discovery_lines(selection: Selection, plan: Plan) -> list[str]:
         f"Sequences:   {sequences}",
         f"Done:        {done} of {len(plan.items)} files",
     ]
+    kept = Counter(item.kept_as for item in plan.items if item.kept_as)
+    if kept:
+        how = ", ".join(f"{count} {kept_as}" for kept_as, count in sorted(kept.items()))
+        lines.append(f"Kept:        {kept.total()} files that do not say how they were made ({how})")
     lines += [f"Warning: {warning}" for warning in selection.warnings]
     too_long = sum(item.facts.over_limit for item in plan.items)
     if too_long:
@@ -96,7 +100,8 @@ def plan_lines(plan: Plan) -> list[str]:
             if state is None:
                 continue
             verb = {State.DONE: "keep", State.MISSING: "make", State.STALE: "replace"}[state]
-            lines.append(f"{verb:8}{path}")
+            is_to_verify = item.to_verify and path == item.pair.vectors(plan.side)
+            lines.append(f"{'verify' if is_to_verify else verb:8}{path}")
     write, replaced = (sum(sizes) for sizes in zip((0, 0), *plan.space.values(), strict=True))
     lines.append(
         f"Disk: {write / 1e9:.2f} GB to write, {replaced / 1e9:.2f} GB of existing files are replaced"

@@ -65,8 +65,8 @@ def test_every_file_is_made_once_and_reported_with_its_stamp(
     with caplog.at_level(logging.INFO, "nucpro"):
         done = list(run(pool, files))
     assert sorted(file for file, _, _ in done) == sorted(files)
-    assert all(stamp.size == file.with_suffix(".pt").stat().st_size for file, _, stamp in done if stamp)
-    assert all(stamp for _, _, stamp in done)
+    assert all(stamp.size == file.with_suffix(".pt").stat().st_size for file, _, (_, stamp) in done if stamp)
+    assert all(stamp and seconds == stamp.size / 1000 for _, _, (seconds, stamp) in done)
     assert pool.totals.tokens == 40
     assert pool.lost == 0
     # Lines of workers come here; the second encoder may be late for so little work.

@@ -51,6 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep protein files of the right width that say nothing of their origin",
     )
     parser.add_argument(
+        "--verify-existing",
+        type=int,
+        default=0,
+        metavar="N",
+        help="keep those of them of which N random records, recomputed in float32, agree with the model of the run",
+    )
+    parser.add_argument(
         "--with-dna", action="store_true", help="make missing DNABERT-S files first (see nucpro embed-dna)"
     )
     add_dna_model(parser, "--dna-revision")
