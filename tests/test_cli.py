@@ -173,8 +173,10 @@ def test_times_are_readable(seconds: float, text: str) -> None:
 def test_errors_survive_the_way_back_from_a_worker() -> None:
     import pickle
 
-    dimension = pickle.loads(pickle.dumps(DimensionError("x", 768, 3)))
-    assert (str(dimension), dimension.expected, dimension.actual) == ("x: expected 768, found 3", 768, 3)
+    dimension = pickle.loads(pickle.dumps(DimensionError(768, 3, "x", "f.pt")))
+    assert str(dimension) == "f.pt: x: expected 768, found 3"
+    parts = (dimension.expected_dim, dimension.actual_dim, dimension.tensor_name, dimension.location)
+    assert parts == (768, 3, "x", "f.pt")
     preflight = pickle.loads(pickle.dumps(PreflightError(["a", "b"])))
     assert preflight.problems == ("a", "b")
 

@@ -21,7 +21,7 @@ from nucpro.recipe import Recipe, merged_difference, merged_meta
 from nucpro.store import MergedFile, VectorFile, read_merged, read_meta, read_vectors, rows_unlike
 from nucpro.workers import Workers
 
-__all__ = ["Plan", "PlanItem", "State", "make_plan", "merged_fact", "vectors_fact"]
+__all__ = ["Plan", "PlanItem", "State", "current_vectors", "make_plan", "merged_fact", "vectors_fact"]
 
 
 _BYTES_OF_A_NAME = 100
@@ -246,23 +246,48 @@ def _examine(question: _Question) -> _Answer:
 
 
 def _examine_vectors(question: _Question, reasons: list[str]) -> dict[str, Any] | None:
-    path, facts, recipe = question.vectors, question.facts, question.recipe
+    facts, recipe = question.facts, question.recipe
+    found = current_vectors(question.vectors, recipe, facts, trust_existing=question.trust_existing)
+    if isinstance(found, str):
+        reasons.append(found)
+        return None
+    return vectors_fact(recipe, facts, trusted=found.meta is None)
+
+
+def current_vectors(
+    path: Path, recipe: Recipe, facts: FastaFacts, *, trust_existing: bool = False
+) -> VectorFile | str:
+    """Read a file of vectors if it is what a recipe would make of a FASTA now.
+
+    Parameters
+    ----------
+    path : Path
+        The vectors.
+    recipe : Recipe
+        How they would be made.
+    facts : FastaFacts
+        What the FASTA holds.
+    trust_existing : bool
+        Take a file of the right width and ids without ``meta``.
+
+    Returns
+    -------
+    VectorFile or str
+        The vectors, or why the file has to be made.
+    """
     try:
         # The cheap look decides for files of another model, which are the normal start of a migration.
         look = read_meta(path)
         difference = _width_difference(look.width, recipe) or recipe.difference(look.meta, facts.digest)
-        trusted = question.trust_existing and look.meta is None and look.width == recipe.width
+        trusted = trust_existing and look.meta is None and look.width == recipe.width
         if difference and not trusted:
-            reasons.append(f"{path.name} {difference}: made anew ({path})")
-            return None
-        ids = read_vectors(path, Side(recipe.kind)).ids
+            return f"{path.name} {difference}: made anew ({path})"
+        found = read_vectors(path, Side(recipe.kind))
     except NucproError as error:
-        reasons.append(f"{path.name} cannot be used: made anew ({error})")
-        return None
-    if ids_digest(ids) != facts.ids_digest:
-        reasons.append(f"{path.name} holds other ids than its FASTA: made anew ({path})")
-        return None
-    return vectors_fact(recipe, facts, trusted=trusted)
+        return f"{path.name} cannot be used: made anew ({error})"
+    if ids_digest(found.ids) != facts.ids_digest:
+        return f"{path.name} holds other ids than its FASTA: made anew ({path})"
+    return found
 
 
 def _width_difference(width: int, recipe: Recipe) -> str | None:
@@ -279,8 +304,8 @@ def _examine_merged(question: _Question, protein_done: bool, reasons: list[str])
         dna, protein = (read_vectors(pair.vectors(side), side) for side in (Side.DNA, Side.PROTEIN))
         merged = read_merged(pair.merged)
         expected = merged_meta(dna.digest, protein.digest, pair.label, DNA_WIDTH + question.recipe.width)
-        difference = merged_difference(merged.meta, expected)
-        difference = difference or _content_difference(merged, dna, protein, pair.label)
+        difference = _label_difference(merged, pair.label) or merged_difference(merged.meta, expected)
+        difference = difference or _content_difference(merged, dna, protein)
         if difference is None:
             return fact
     except (NucproError, OSError) as error:
@@ -289,10 +314,14 @@ def _examine_merged(question: _Question, protein_done: bool, reasons: list[str])
     return None
 
 
-def _content_difference(merged: MergedFile, dna: VectorFile, protein: VectorFile, label: int) -> str | None:
+def _label_difference(merged: MergedFile, label: int) -> str | None:
+    if merged.label is None:
+        return "has no label"
+    return None if merged.label == label else "has the wrong label"
+
+
+def _content_difference(merged: MergedFile, dna: VectorFile, protein: VectorFile) -> str | None:
     """What is not of its sources in a merged file that says that it is."""
-    if merged.label != label:
-        return "has the wrong label"
     for side, source in ((Side.DNA, dna), (Side.PROTEIN, protein)):
         if len(merged.ids) != len(source.ids) or any(rows_unlike(merged, source, side)):
             return "has other rows than its sources"
