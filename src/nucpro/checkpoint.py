@@ -144,9 +144,19 @@ class Checkpoint:
         self._facts[f"{_RECIPE}:{recipe.kind}"] = entry
         self._append({f"{_RECIPE}:{recipe.kind}": entry})
 
-    def restart(self, completed: Iterable[Path]) -> None:
-        """Set the list of completed files to what was found to be done."""
-        self.completed = [self._key(path) for path in completed]
+    def restart(self, completed: Iterable[Path], among: Iterable[Path] | None = None) -> None:
+        """Set the list of completed files to what was found to be done.
+
+        Parameters
+        ----------
+        completed : iterable of Path
+            The files that are done.
+        among : iterable of Path, optional
+            The files that were looked at: others stay in the list. By default all were.
+        """
+        seen = set(self.completed if among is None else map(self._key, among))
+        kept = [key for key in self.completed if key not in seen]
+        self.completed = list(dict.fromkeys([*kept, *map(self._key, completed)]))
         self._completed_set = set(self.completed)
 
     def fold(self) -> None:

@@ -13,7 +13,7 @@ from nucpro.fasta import FastaFacts
 from nucpro.job import Job, stage
 from nucpro.layout import CLASS_NAMES, DNA_WIDTH, FilePair, Side
 from nucpro.merge import merge, verify_dna
-from nucpro.plan import PlanItem, merged_fact
+from nucpro.plan import PlanItem, State, merged_fact
 from nucpro.preflight import dna_problems, side_problems
 from nucpro.report import POINTS, FileState, Output, Subject, missing_packages, write_report
 from nucpro.store import remove_temporaries
@@ -25,6 +25,7 @@ from nucpro.validation import (
     outside_outputs,
     validate_file,
     width_outside,
+    without_class,
 )
 
 __all__ = ["DNA_COMMAND", "ProteinJob"]
@@ -70,7 +71,10 @@ class ProteinJob(Job):
             The first fault of the encoder, of a merge or of a DNABERT-S file; what was finished stays.
         """
         self._join = join
-        self.checkpoint.restart(item.pair.protein_fasta for item in self.plan.items if item.is_done)
+        # Where nothing is merged, the vectors are all there is to be done.
+        done = (item for item in self.plan.items if item.is_done or (not join and item.vectors is State.DONE))
+        given = None if join else [pair.protein_fasta for pair in self.pairs]
+        self.checkpoint.restart((item.pair.protein_fasta for item in done), given)
         if join is not None:
             for item in (*self.plan.to_merge_only, *self.plan.to_extract):
                 self._submit_dna_check(item.pair)
@@ -225,7 +229,9 @@ class ProteinJob(Job):
         return sorted({path.parent for pair in self.pairs for path in (pair.protein_vectors, pair.merged)})
 
     def _finished(self, item: PlanItem) -> None:
-        if self._join is not None:
+        if self._join is None:
+            self.checkpoint.complete(item.pair.protein_fasta)
+        else:
             self._submit_merge(item.pair, self._join, first=True)
 
     def _submit_dna_check(self, pair: FilePair) -> None:
@@ -280,7 +286,8 @@ class ProteinJob(Job):
                 problems.append(
                     f"{path}: outside the selection and {what}; a training script would read it: remove it"
                 )
-        return problems
+        merged = [path for path in self.outside() if self.folder.merge_root in path.parents]
+        return problems + sorted(filter(None, self.workers.map(without_class, merged)))
 
 
 def _validated(task: ValidationTask) -> tuple[FileVerdict, Stamp | None, list[list[int] | None]]:
