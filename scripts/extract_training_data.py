@@ -105,12 +105,20 @@ def save_checkpoint(checkpoint_path: str | Path, completed_files: Sequence[str],
 
 
 def validate_prerequisites(
-    viral_files: Sequence[str], host_files: Sequence[str], *, device: str = "cuda"
+    viral_files: Sequence[str],
+    host_files: Sequence[str],
+    *,
+    device: str = "cuda",
+    job: ProteinJob | None = None,
 ) -> None:
     """Stop before any model is loaded if the device is not there, or a file lacks its ``_DNABERT_S.pt``.
 
-    All files that lack it are listed.
+    All files that lack it are listed. Within the job, on its device, and with everything else that can be checked
+    before the start.
     """
+    if job is not None:
+        job.check()
+        return
     from nucpro.encoders import device_problems  # noqa: PLC0415 - imports torch
 
     pairs = _pairs((*viral_files, *host_files))
@@ -231,8 +239,7 @@ def run(options: Options) -> None:
         make_dna_first(options)
     with ProteinJob(options) as job:
         viral_files, host_files = discover_training_data(job.options.data_dir, job=job)
-        # The DNABERT_S prerequisites, and everything else that can be checked; nothing is touched.
-        job.check()
+        validate_prerequisites(viral_files, host_files, job=job)  # nothing is touched
         job.show()
         if options.dry_run:
             return
