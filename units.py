@@ -6,8 +6,11 @@ encoders are imported when a function needs them, so that worker processes stay 
 
 from __future__ import annotations
 
+import logging
 import sys
 import weakref
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,31 +22,48 @@ except ModuleNotFoundError:  # a clone that is not installed
 
 from nucpro import fasta, merge, store
 from nucpro.errors import DimensionError, UsageError
-from nucpro.layout import CATEGORIES, CLASS_NAMES, MAX_RESIDUES, SEQUENCES_PER_FILE, VIRAL, Side
+from nucpro.fasta import ALPHABETS
+from nucpro.layout import CLASS_NAMES, MAX_RESIDUES, SEQUENCES_PER_FILE, Side
 from nucpro.layout import DNA_WIDTH as DNA_DIM
 from nucpro.layout import MERGED_WIDTH as MERGED_DIM
 from nucpro.layout import PROTEIN_WIDTH as PROTEIN_DIM
 from nucpro.options import Options
+from nucpro.plan import current_vectors
+from nucpro.recipe import Recipe
+from nucpro.store import VectorFile
 
 if TYPE_CHECKING:
     import torch
 
-    from nucpro.encoders import FastaEncoder
+    from nucpro.encoders import FastaEncoder, Identified
 
 __all__ = [
+    "CHECKPOINT_VERSION",
     "DNA_DIM",
     "MERGED_DIM",
     "PROTEIN_DIM",
+    "VALIDATE_DIMS",
     "DimensionError",
     "as_encoder",
+    "extract_DNABERT_S",
     "extract_fast_esm",
     "merge_data",
     "nucpro",
+    "recipe_of",
     "split_fasta_chunk",
     "split_fasta_file",
+    "validate_embeddings",
     "validate_merge_inputs",
     "validate_merged_output",
+    "validate_protein_embeddings",
 ]
+
+logger = logging.getLogger("nucpro.units")
+
+CHECKPOINT_VERSION = "2.0.0"
+"""What training scripts write into their own checkpoints: 2 for rows of 2048 columns, 1 for those of ESM-2 3B."""
+VALIDATE_DIMS = True
+"""Widths are always checked: there is no switch that turns it off."""
 
 _encoders: weakref.WeakKeyDictionary[Any, FastaEncoder] = weakref.WeakKeyDictionary()
 
@@ -55,8 +75,13 @@ def extract_fast_esm(
     tokenizer: Any = None,
     truncation_seq_length: int = MAX_RESIDUES,
     toks_per_batch: int | None = None,
+    *,
+    replace: bool = False,
 ) -> tuple[list[str], list[torch.Tensor]]:
     """Embed the proteins of a FASTA file, and write them to a file where one is named.
+
+    An ``out_file`` that says of itself that it was made of this FASTA, by this model and with this length, is read
+    and returned, and nothing is computed; any other is made anew, and the log says why.
 
     Parameters
     ----------
@@ -66,13 +91,15 @@ def extract_fast_esm(
         ``_ESM.pt`` file to write.
     model : optional
         What :func:`nucpro.encoders.load` returns, or an ESM-2 model object of transformers
-        (``AutoModel.from_pretrained(...)``); by default FastESM2_650 on the GPU.
+        (``AutoModel.from_pretrained(...)``); by default FastESM2_650 on the GPU, loaded when it is first needed.
     tokenizer : optional
         Tokenizer of such a model object; its vocabulary is used.
     truncation_seq_length : int
         Residues after which a sequence is cut.
     toks_per_batch : int, optional
         Token budget of a batch; by default that of the device.
+    replace : bool
+        Make ``out_file`` without a look at what is there.
 
     Returns
     -------
@@ -88,30 +115,110 @@ def extract_fast_esm(
     """
     import torch  # noqa: PLC0415
 
+    path, output = Path(fasta_file), None if out_file is None else Path(out_file)
+    if output is not None and output.exists() and not replace:
+        found = _current(path, output, recipe_of(model, tokenizer).cut_at(truncation_seq_length))
+        if found is not None:
+            # A copy: what was read belongs to the file's bytes, and callers may change what they get.
+            return list(found.ids), list(torch.from_numpy(found.vectors.copy()).unbind(0))
     encoder = as_encoder(model, tokenizer).limited(truncation_seq_length, toks_per_batch)
-    path = Path(fasta_file)
-    vectors = encoder.embed(fasta.read(path)) if out_file is None else encoder.extract(path, Path(out_file))
+    vectors = encoder.embed(fasta.read(path)) if output is None else encoder.extract(path, output)
     return list(vectors.names), list(torch.from_numpy(vectors.matrix).unbind(0))
 
 
-def as_encoder(model: Any = None, tokenizer: Any = None) -> FastaEncoder:
+def extract_DNABERT_S(  # noqa: N802 - the name that existing scripts use
+    input_file: str | Path,
+    out_file: str | Path,
+    model_loaded: bool = False,
+    tokenizer: Any = None,
+    model: Any = None,
+) -> None:
+    """Embed the nucleotides of a FASTA file; a file that is what this would make is left as it is.
+
+    Parameters
+    ----------
+    input_file, out_file : str or Path
+        Nucleotide FASTA, and the ``_DNABERT_S.pt`` file to write.
+    model_loaded : bool
+        Whether a model is given.
+    tokenizer
+        None: an encoder brings its own.
+    model : optional
+        What :func:`nucpro.encoders.load` returns for the DNA side; by default DNABERT-S on the GPU.
+
+    Raises
+    ------
+    FastaError, ModelError, ExtractionError, StoreError
+        See :meth:`nucpro.encoders.FastaEncoder.extract`.
+    UsageError
+        Another model object is given. DNABERT-S objects of transformers run code from the hub, which nucpro
+        never does.
+    """
+    if model_loaded != (model is not None):
+        raise UsageError(f"model_loaded is {model_loaded}, but model is {model!r}; give both or none")
+    if tokenizer is not None:
+        raise UsageError("extract_DNABERT_S takes no tokenizer: leave model_loaded, tokenizer and model out")
+    path, output = Path(input_file), Path(out_file)
+    if not output.exists() or _current(path, output, recipe_of(model, side=Side.DNA)) is None:
+        as_encoder(model, side=Side.DNA).extract(path, output)
+
+
+def _current(path: Path, output: Path, recipe: Recipe) -> VectorFile | None:
+    """Vectors that are there, if they are what would be made of a FASTA; the log says why they are not."""
+    found = current_vectors(output, recipe, fasta.inspect(path, ALPHABETS[Side(recipe.kind)]))
+    if isinstance(found, str):
+        logger.info("%s", found)
+        return None
+    return found
+
+
+def as_encoder(model: Any = None, tokenizer: Any = None, side: Side = Side.PROTEIN) -> FastaEncoder:
     """Turn what scripts pass as a model into an encoder of nucpro; a model object is taken over once.
 
     Raises
     ------
     ModelError
         The object is not an ESM-2.
+    UsageError
+        It does not read this side.
     """
     from nucpro import encoders  # noqa: PLC0415
 
-    if isinstance(model, encoders.FastaEncoder):
-        return model
     if model is None:
-        options = Options()
-        return encoders.load(encoders.identify(options, Side.PROTEIN), options)
+        return _default_encoder(Options(), side)
+    if isinstance(model, encoders.FastaEncoder):
+        if model.side is not side:
+            raise UsageError(f"the model reads the {model.side} side, but the {side} side is to be encoded")
+        return model
+    if side is Side.DNA:
+        raise UsageError(
+            f"a {type(model).__name__} cannot be used as DNABERT-S: such objects run code from the hub; "
+            "leave model_loaded, tokenizer and model out"
+        )
     if model not in _encoders:
         _encoders[model] = encoders.of_huggingface(model, tokenizer)
     return _encoders[model]
+
+
+def recipe_of(model: Any = None, tokenizer: Any = None, side: Side = Side.PROTEIN) -> Recipe:
+    """What identifies the vectors of what scripts pass as a model; the default model is not loaded for that."""
+    return (
+        _default_model(Options(), side).recipe if model is None else as_encoder(model, tokenizer, side).recipe
+    )
+
+
+@cache
+def _default_model(options: Options, side: Side) -> Identified:
+    from nucpro import encoders  # noqa: PLC0415
+
+    return encoders.identify(options, side)
+
+
+@cache
+def _default_encoder(options: Options, side: Side) -> FastaEncoder:
+    from nucpro import encoders  # noqa: PLC0415
+
+    return encoders.load(_default_model(options, side), options)
 
 
 def merge_data(
@@ -119,6 +226,8 @@ def merge_data(
     ESM_data: str | Path,  # noqa: N803
     merged_file: str | Path,
     data_type: str | None = None,
+    *,
+    protein_dim: int = PROTEIN_DIM,
 ) -> None:
     """Merge a ``_DNABERT_S.pt`` and an ``_ESM.pt`` file, row by row matched by id.
 
@@ -127,7 +236,9 @@ def merge_data(
     DNABERT_S_data, ESM_data, merged_file : str or Path
         Both sources and the file to write.
     data_type : {'viral', 'host'}, optional
-        The class; by default that of the category that the merged file's folder names.
+        The class; without it the file has no ``labels``, as files to predict have none, and is no training data.
+    protein_dim : int
+        Columns that the protein vectors must have.
 
     Raises
     ------
@@ -136,16 +247,41 @@ def merge_data(
     UsageError
         The class is unknown.
     """
-    class_name = data_type or _class_of(Path(merged_file))
-    if class_name not in CLASS_NAMES:
-        raise UsageError(f"data_type is {class_name!r}; allowed: {', '.join(CLASS_NAMES)}")
-    merge.merge(Path(DNABERT_S_data), Path(ESM_data), Path(merged_file), class_name)
+    if data_type not in {None, *CLASS_NAMES}:
+        raise UsageError(f"data_type is {data_type!r}; allowed: {', '.join(CLASS_NAMES)} or None")
+    merge.merge(Path(DNABERT_S_data), Path(ESM_data), Path(merged_file), data_type, protein_dim)
 
 
-def _class_of(merged_file: Path) -> str | None:
-    folder = merged_file.parent.name
-    category = next((name for name in CATEGORIES if folder.startswith(name)), None)
-    return None if category is None else CLASS_NAMES[category == VIRAL]
+def validate_protein_embeddings(proteins: Sequence[str], data: Sequence[Any]) -> None:
+    """Raise where a protein vector does not have 1280 values.
+
+    Raises
+    ------
+    DimensionError
+        Names the protein, what was expected and what was found.
+    UsageError
+        There is not one vector a name.
+    """
+    if len(proteins) != len(data):
+        raise UsageError(f"{len(proteins)} names for {len(data)} vectors; each vector needs one name")
+    for protein, tensor in zip(proteins, data, strict=True):
+        _require_width(tensor, PROTEIN_DIM, "width of the protein vector", protein)
+
+
+def validate_embeddings(
+    proteins: Sequence[str], data: Sequence[Any], expected_dim: int | None = None
+) -> list[str]:
+    """List protein vectors of another width than expected (1280 by default), or with NaN or infinite values."""
+    problems = []
+    for protein, tensor in zip(proteins, data, strict=True):
+        try:
+            _require_width(tensor, expected_dim or PROTEIN_DIM, "width of the protein vector", protein)
+        except DimensionError as error:
+            problems.append(str(error))
+        bad = int((~tensor.isfinite()).sum())
+        if bad:
+            problems.append(f"{protein}: {bad} of {tensor.numel()} values are NaN or infinite")
+    return problems
 
 
 def validate_merge_inputs(nucleotide_tensor: Any, protein_tensor: Any, seq_id: str) -> None:
@@ -156,12 +292,8 @@ def validate_merge_inputs(nucleotide_tensor: Any, protein_tensor: Any, seq_id: s
     DimensionError
         Names the sequence, what was expected and what was found.
     """
-    for what, tensor, width in (
-        ("DNA", nucleotide_tensor, DNA_DIM),
-        ("protein", protein_tensor, PROTEIN_DIM),
-    ):
-        if tuple(tensor.shape) != (width,):
-            raise DimensionError(f"{seq_id}: shape of the {what} vector", (width,), tuple(tensor.shape))
+    _require_width(nucleotide_tensor, DNA_DIM, "width of the DNA vector", seq_id)
+    _require_width(protein_tensor, PROTEIN_DIM, "width of the protein vector", seq_id)
 
 
 def validate_merged_output(merged_tensor: Any, seq_id: str = "merged rows") -> None:
@@ -173,7 +305,13 @@ def validate_merged_output(merged_tensor: Any, seq_id: str = "merged rows") -> N
         Names the rows, what was expected and what was found.
     """
     if merged_tensor.shape[-1] != MERGED_DIM:
-        raise DimensionError(f"{seq_id}: columns", MERGED_DIM, merged_tensor.shape[-1])
+        raise DimensionError(MERGED_DIM, merged_tensor.shape[-1], "columns", seq_id)
+
+
+def _require_width(tensor: Any, width: int, what: str, name: str) -> None:
+    shape = tuple(tensor.shape)
+    if shape != (width,):
+        raise DimensionError(width, shape[0] if len(shape) == 1 else shape, what, name)
 
 
 def split_fasta_file(

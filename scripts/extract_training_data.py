@@ -20,6 +20,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from nucpro.cli.arguments import log_file
 from nucpro.cli.console import FileBar, Terminated, console, exit_code_of
 from nucpro.cli.extract import add_arguments
 from nucpro.cli.main import leave
-from nucpro.errors import PreflightError
+from nucpro.errors import PreflightError, UsageError
 from nucpro.layout import CLASS_NAMES, DataFolder, FilePair, SourceFinder
 from nucpro.options import Options
 from nucpro.pipeline import make_dna_first, validate_folder
@@ -40,6 +41,8 @@ from nucpro.plan import PlanItem
 from nucpro.preflight import dna_problems
 from nucpro.protein_job import DNA_COMMAND, ProteinJob
 from nucpro.recipe import Recipe
+from nucpro.text import first_few
+from nucpro.validation import expected_width
 from units import (
     DNA_DIM,
     MERGED_DIM,
@@ -48,6 +51,7 @@ from units import (
     as_encoder,
     extract_fast_esm,
     merge_data,
+    recipe_of,
     validate_merge_inputs,
 )
 
@@ -64,14 +68,15 @@ def discover_training_data(
     Returns
     -------
     viral_files, host_files : list of str
-        Split nucleotide FASTA files; everything else that belongs to one is found from its path.
+        Split nucleotide FASTA files, which begin as ``data_dir`` does; everything else that belongs to one is
+        found from its path.
     """
     with _job(data_dir, job) as work:
         finder = SourceFinder(work.folder)
         for root, subfolders, files in os.walk(data_dir, followlinks=True, onerror=finder.failed):
             finder.visit(root, subfolders, files)
         selection = work.discover(finder.sources)
-        return _paths(selection.viral), _paths(selection.hosts)
+        return _names(data_dir, selection.viral), _names(data_dir, selection.hosts)
 
 
 def load_checkpoint(checkpoint_path: str | Path) -> dict[str, Any]:
@@ -83,19 +88,41 @@ def load_checkpoint(checkpoint_path: str | Path) -> dict[str, Any]:
 def save_checkpoint(checkpoint_path: str | Path, completed_files: Sequence[str], started_at: str) -> None:
     """Write the list of finished protein files, atomically; what else is known of the folder is kept.
 
-    The list speeds a restart up and is never believed alone: files are compared with what made them.
+    The list speeds a restart up and is never believed alone: files are compared with what made them. Its paths
+    may be absolute, or relative to the working directory or to the data folder; a protein FASTA and its ``_ESM.pt``
+    mean the same.
     """
     folder = DataFolder.of_checkpoint(Path(checkpoint_path))
+    pairs = {name: folder.pair_named(name) for name in completed_files}
+    if unknown := [str(name) for name, pair in pairs.items() if pair is None]:
+        raise UsageError(
+            f"{folder.root} has no such files: {first_few(unknown, 5)}; give paths of its split files"
+        )
     with Checkpoint(folder) as checkpoint:
         checkpoint.started_at = started_at
-        checkpoint.restart(folder.root / name for name in completed_files)
+        checkpoint.restart(pair.protein_fasta for pair in pairs.values() if pair is not None)
         checkpoint.fold()
 
 
-def validate_prerequisites(viral_files: Sequence[str], host_files: Sequence[str]) -> None:
-    """Stop before any model is loaded if a file lacks its ``_DNABERT_S.pt``; all that lack it are listed."""
-    pairs = [_pair(path) for path in (*viral_files, *host_files)]
-    problems = dna_problems(pairs, DNA_COMMAND)
+def validate_prerequisites(
+    viral_files: Sequence[str],
+    host_files: Sequence[str],
+    *,
+    device: str = "cuda",
+    job: ProteinJob | None = None,
+) -> None:
+    """Stop before any model is loaded if the device is not there, or a file lacks its ``_DNABERT_S.pt``.
+
+    All files that lack it are listed. Within the job, on its device, and with everything else that can be checked
+    before the start.
+    """
+    if job is not None:
+        job.check()
+        return
+    from nucpro.encoders import device_problems  # noqa: PLC0415 - imports torch
+
+    pairs = _pairs((*viral_files, *host_files))
+    problems = device_problems(device) + dna_problems(pairs, DNA_COMMAND)
     if problems:
         raise PreflightError(problems)
 
@@ -112,22 +139,32 @@ def extract_all(
     """Embed all protein files that are not done, viral ones first; returns how many were made.
 
     Each file goes through ``extract_fast_esm`` in a thread of its own, a few at a time, so that the GPU
-    never waits for a disk. Finished files are merged beside it when this is part of the whole job.
+    never waits for a disk, and is in the checkpoint as soon as it is on disk. Finished files are merged beside it
+    when this is part of the whole job.
     """
-    # Within the job there is no model here if nothing has to be extracted, or if workers of a cluster load it.
-    encoder = None if model is None and job is not None else as_encoder(model, tokenizer)
+    files = (*viral_protein_files, *host_protein_files)
+    if job is None and not files:
+        return 0
+    with _job(DataFolder.of_checkpoint(Path(checkpoint_path)).root, job) as work:
+        if job is None:
+            _compare(work, files, recipe_of(model, tokenizer))
+            needed = bool(work.plan.to_extract)
+        else:  # None too where workers of a cluster load the model
+            needed = model is not None
+        encoder = as_encoder(model, tokenizer) if needed else None
+        width = work.plan.recipe.width
 
-    def extract_one(item: PlanItem) -> float:
-        proteins, data = extract_fast_esm(item.pair.protein_fasta, item.pair.protein_vectors, encoder)
-        if data[0].shape != (work.plan.recipe.width,):
-            what = f"{item.pair.protein_fasta}, {proteins[0]}: shape of the vector"
-            raise DimensionError(what, (work.plan.recipe.width,), tuple(data[0].shape))
-        return 0.0 if encoder is None else encoder.took(item.pair.protein_vectors)
+        def extract_one(item: PlanItem) -> float:
+            source, target = item.pair.protein_fasta, item.pair.protein_vectors
+            # The plan has looked at what is there.
+            proteins, data = extract_fast_esm(source, target, encoder, replace=True)
+            if data[0].shape != (width,):
+                raise DimensionError(
+                    width, tuple(data[0].shape), "shape of the vector", f"{source}, {proteins[0]}"
+                )
+            return 0.0 if encoder is None else encoder.took(target)
 
-    join = merge_data if job is not None else None
-    with _job(Path(checkpoint_path).parent, job) as work:
-        if encoder is not None and job is None:
-            _compare(work, (*viral_protein_files, *host_protein_files), encoder.recipe)
+        join = None if job is None else partial(merge_data, protein_dim=width)
         with FileBar() as bar:  # a tqdm bar that counts files and estimates by residues
             bar.show(work.progress)
             for _ in work.extract(None if encoder is None else extract_one, join):
@@ -144,9 +181,11 @@ def merge_all(viral_files: Sequence[str], host_files: Sequence[str], *, job: Pro
     if job is not None:
         job.finish()
         return job.statistics.merged
-    pairs = [_pair(path) for path in (*viral_files, *host_files)]
+    pairs = _pairs((*viral_files, *host_files))
+    width = expected_width(pairs)
     for pair in pairs:
-        merge_data(pair.dna_vectors, pair.protein_vectors, pair.merged, CLASS_NAMES[pair.label])
+        label = CLASS_NAMES[pair.label]
+        merge_data(pair.dna_vectors, pair.protein_vectors, pair.merged, label, protein_dim=width)
     return len(pairs)
 
 
@@ -169,7 +208,7 @@ def look_at_merged(path: Path | None) -> None:
     content = torch.load(path, weights_only=True, mmap=True)
     rows, ids = content["data"], content["ids"]
     if len(rows) != len(ids):
-        raise DimensionError(f"{path}: rows", len(ids), len(rows))
+        raise DimensionError(len(ids), len(rows), "rows", str(path))
     if rows.shape[1] == MERGED_DIM:  # other models have other widths
         validate_merge_inputs(rows[0, :DNA_DIM], rows[0, DNA_DIM:], ids[0])
 
@@ -201,8 +240,7 @@ def run(options: Options) -> None:
         make_dna_first(options)
     with ProteinJob(options) as job:
         viral_files, host_files = discover_training_data(job.options.data_dir, job=job)
-        # The DNABERT_S prerequisites, and everything else that can be checked; nothing is touched.
-        job.check()
+        validate_prerequisites(viral_files, host_files, job=job)  # nothing is touched
         job.show()
         if options.dry_run:
             return
@@ -222,32 +260,45 @@ def run(options: Options) -> None:
 @contextmanager
 def _job(data_dir: str | Path, job: ProteinJob | None) -> Iterator[ProteinJob]:
     """Give the job that a step is part of, or one of its own for a step that is called alone."""
-    with nullcontext(job) if job is not None else ProteinJob(Options(Path(data_dir))) as present:
+    alone = ProteinJob(Options(Path(data_dir)), needs_model=False)
+    with alone if job is None else nullcontext(job) as present:
         yield present
 
 
+def _names(data_dir: str | Path, pairs: Sequence[FilePair]) -> list[str]:
+    # Path would drop the "./" that scripts look for at the beginning.
+    return [os.path.join(data_dir, pair.key) for pair in pairs]  # noqa: PTH118
+
+
 def _compare(job: ProteinJob, protein_files: Sequence[str], recipe: Recipe) -> None:
-    job.take([_pair(path) for path in protein_files])
+    job.take(_pairs(protein_files, job.folder))
     job.needs_dna = False
     problems = job.inputs()
     if problems:
         raise PreflightError(problems)
-    job.compare(recipe)
+    for item in job.compare(recipe).to_extract:
+        for reason in item.reasons:
+            logger.info("%s", reason)
 
 
-def _paths(pairs: Sequence[FilePair]) -> list[str]:
-    return [str(pair.nucleotide_fasta) for pair in pairs]
-
-
-def _pair(path: str | Path) -> FilePair:
-    """File pair of a split FASTA file of either side."""
-    path, default = Path(path), Path("./data/")
-    # Below the usual folder, sources may lie in sub-folders; elsewhere the split folder lies in the data folder.
-    folder = DataFolder(default if path.is_relative_to(default) else path.parent.parent)
-    pair = folder.pair_of(path)
-    if pair is None:
-        raise PreflightError([f"{path}: not a split FASTA file (output_K.fa in an identified_… folder)"])
-    return pair
+def _pairs(names: Sequence[str | Path], folder: DataFolder | None = None) -> list[FilePair]:
+    """File pairs of split FASTA files of either side, each once; all that are not there are listed."""
+    pairs, problems = [], []
+    for name in names:
+        here = folder or DataFolder.around(Path(name))
+        pair = here.pair_named(name)
+        if pair is None:
+            problems.append(
+                f"{name}: no split file of {here.root} (output_K.fa in an identified_… folder); "
+                "name files that discover_training_data found"
+            )
+        elif not (pair.nucleotide_fasta.exists() or pair.protein_fasta.exists()):
+            problems.append(f"{name}: no such file; name files that discover_training_data found")
+        else:
+            pairs.append(pair)
+    if problems:
+        raise PreflightError(problems)
+    return list(dict.fromkeys(pairs))
 
 
 if __name__ == "__main__":

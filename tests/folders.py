@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import stand_ins
 from nucpro.fasta import read
 from nucpro.layout import DataFolder, FilePair, Source
+from nucpro.options import Options
 from nucpro.splitting import split_source
 
 PER_FILE = 4
@@ -86,6 +90,16 @@ def arguments(data: Path, model: Path, *more: str) -> list[str]:
         "--sequences-per-file": str(PER_FILE),
     }
     return [*(part for pair in options.items() for part in pair), "--no-report", *more]
+
+
+def options_with(monkeypatch: pytest.MonkeyPatch, **values: Any) -> None:
+    """Change defaults of :class:`Options`, for functions that open a folder with the usual ones."""
+    defaults = list(Options.__init__.__defaults__ or ())
+    names = [name for name, p in inspect.signature(Options).parameters.items() if p.default is not p.empty]
+    for name, value in values.items():
+        monkeypatch.setattr(Options.__dataclass_fields__[name], "default", value)
+        defaults[names.index(name)] = value
+    monkeypatch.setattr(Options.__init__, "__defaults__", tuple(defaults))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import nucpro
 from nucpro import environment
 from nucpro.cli import main
 from nucpro.environment import Finding, Verdict, examine
@@ -38,6 +39,7 @@ def test_a_machine_that_can_run(
     arguments = ["--device", "cpu", "--protein-model", str(model), "--dna-model", str(dna_model)]
     assert main(["doctor", str(data), *arguments]) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["fine", "nucpro:", nucpro.__version__]
     assert any(line.startswith("fine     Python:") for line in lines)
     assert any(
         line.startswith(f"slow     Device:          cpu, {torch.get_num_threads()} threads") for line in lines

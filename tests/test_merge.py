@@ -124,7 +124,7 @@ def test_a_dna_side_of_another_width_is_not_merged(pair: FilePair) -> None:
     assert str(caught.value) == (
         f"{pair.dna_vectors}: width of the DNABERT-S vectors: expected 768, found 767"
     )
-    assert (caught.value.expected, caught.value.actual) == (768, 767)
+    assert (caught.value.expected_dim, caught.value.actual_dim) == (768, 767)
 
 
 @pytest.mark.parametrize("side", Side)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-import units
-from folders import PER_FILE, WIDTH, arguments, contents, copied, pairs_of
+from folders import PER_FILE, arguments, contents, copied, options_with
 from nucpro.cli import main as nucpro
-from nucpro.errors import MergeError, ModelError, PreflightError, UsageError
-from nucpro.fasta import read
+from nucpro.errors import PreflightError, UsageError
 from nucpro.options import Options
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,11 +38,7 @@ def encoder(model: Path):
 @pytest.fixture(autouse=True)
 def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps that are called alone take the usual number of sequences a file; the folders of tests are smaller."""
-    monkeypatch.setattr(Options.__dataclass_fields__["sequences_per_file"], "default", PER_FILE)
-    defaults = list(Options.__init__.__defaults__ or ())
-    names = [name for name, p in inspect.signature(Options).parameters.items() if p.default is not p.empty]
-    defaults[names.index("sequences_per_file")] = PER_FILE
-    monkeypatch.setattr(Options.__init__, "__defaults__", tuple(defaults))
+    options_with(monkeypatch, sequences_per_file=PER_FILE)
 
 
 def test_the_script_does_the_same_as_the_command(pristine: Path, model: Path, tmp_path: Path) -> None:
@@ -83,15 +76,18 @@ def test_the_eight_functions_one_after_the_other(data: Path, encoder) -> None:
     viral, hosts = script.discover_training_data(data)
     assert [Path(path).name for path in viral] == ["output_1.fa", "output_2.fa", "output_3.fa"]
     assert len(hosts) == 3
-    script.validate_prerequisites(viral, hosts)
+    script.validate_prerequisites(viral, hosts, device="cpu")
     proteins = [[path.replace("_nucleotide/", "_protein/") for path in files] for files in (viral, hosts)]
     assert script.extract_all(*proteins, encoder, None, checkpoint) == 6
+    keys = [Path(path).relative_to(data).as_posix() for path in (*proteins[0], *proteins[1])]
+    assert script.load_checkpoint(checkpoint)["completed_files"] == keys
     assert script.extract_all(*proteins, encoder, None, checkpoint) == 0
+    assert script.load_checkpoint(checkpoint)["completed_files"] == keys
     assert script.merge_all(viral, hosts) == 6
     script.validate_all(data)
-    script.save_checkpoint(checkpoint, ["a/output_1.fa"], "2026-01-01T00:00:00+00:00")
+    script.save_checkpoint(checkpoint, proteins[0][:1], "2026-01-01T00:00:00+00:00")
     loaded = script.load_checkpoint(checkpoint)
-    assert loaded == {"completed_files": ["a/output_1.fa"], "started_at": "2026-01-01T00:00:00+00:00"}
+    assert loaded == {"completed_files": keys[:1], "started_at": "2026-01-01T00:00:00+00:00"}
     assert json.loads(checkpoint.read_text())["last_update"] > "2026-01-01"
 
 
@@ -100,94 +96,183 @@ def test_missing_dna_files_stop_the_prerequisites(data: Path) -> None:
     gone = Path(viral[0]).with_name("output_1_DNABERT_S.pt")
     gone.unlink()
     with pytest.raises(PreflightError, match="1 DNABERT-S files are missing") as caught:
-        script.validate_prerequisites(viral, hosts)
+        script.validate_prerequisites(viral, hosts, device="cpu")
     assert str(gone) in str(caught.value)
 
 
-def test_a_hugging_face_model_and_its_tokenizer_can_be_passed(
-    data: Path, model: Path, encoder, tmp_path: Path
+def proteins_of(files: list[str]) -> list[str]:
+    return [path.replace("_nucleotide/", "_protein/") for path in files]
+
+
+def test_each_finished_file_is_in_the_checkpoint_at_once(
+    data: Path, encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from transformers import AutoModel, EsmTokenizer
-    from transformers.utils.logging import disable_progress_bar
-
-    from nucpro.models.tokens import ESM_VOCABULARY
-
-    disable_progress_bar()
-    pair = pairs_of(data)[0]
-    expected = encoder.embed(read(pair.protein_fasta)).matrix
-    vocabulary = tmp_path / "vocab.txt"
-    vocabulary.write_text("\n".join(ESM_VOCABULARY))
-    loaded = AutoModel.from_pretrained(model, add_pooling_layer=False)
-    output = tmp_path / "out_ESM.pt"
-    proteins, vectors = units.extract_fast_esm(
-        str(pair.protein_fasta), str(output), loaded, EsmTokenizer(str(vocabulary))
+    """Whatever ends the call: what was finished before is listed, and so are files of other calls."""
+    checkpoint = data / ".extraction_checkpoint.json"
+    viral, hosts = map(proteins_of, script.discover_training_data(data))
+    assert script.extract_all(viral[:1], [], encoder, None, checkpoint) == 1
+    broken = Path(viral[2]).read_text()
+    Path(viral[2]).write_text(broken[: broken.rindex(">")] + ">last\nMK1\n")
+    assert script.extract_all(hosts[:1], [], encoder, None, checkpoint) == 1
+    listed = [Path(path).relative_to(data).as_posix() for path in (viral[0], hosts[0])]
+    assert script.load_checkpoint(checkpoint)["completed_files"] == listed
+    seen: list[list[str]] = []
+    monkeypatch.setattr(
+        script.FileBar, "show", lambda *_: seen.append(script.load_checkpoint(checkpoint)["completed_files"])
     )
-    assert proteins == read(pair.protein_fasta).ids
-    assert all(vector.shape == (WIDTH,) and vector.dtype == torch.float32 for vector in vectors)
-    np.testing.assert_allclose(torch.stack(vectors).numpy(), expected, atol=1e-5)
-    stored = torch.load(output, weights_only=True)
-    assert torch.equal(torch.stack(stored["data"]), torch.stack(vectors))
+    assert script.extract_all([viral[1]], hosts, encoder, None, checkpoint) == 3
+    assert [len(files) for files in seen] == [2, 3, 4, 5]
 
 
-def test_a_model_of_another_kind_is_refused_by_name(data: Path) -> None:
-    from transformers import BertConfig, BertModel
+def test_the_lists_that_are_given_are_used(data: Path, encoder, tmp_path: Path) -> None:
+    checkpoint = data / ".extraction_checkpoint.json"
+    viral, hosts = script.discover_training_data(data)
+    assert script.extract_all(proteins_of(viral[1:2]), [], encoder, None, checkpoint) == 1
+    assert script.merge_all(viral[1:2], []) == 1
+    assert [path.name for path in data.rglob("*_merged.pt")] == ["output_2_merged.pt"]
+    nowhere = [
+        viral[0].replace("output_1", "output_8"),
+        str(tmp_path / "x_identified_protein" / "output_1.fa"),
+    ]
+    for call in (
+        lambda: script.extract_all(nowhere, hosts, encoder, None, checkpoint),
+        lambda: script.merge_all(viral, nowhere),
+        lambda: script.validate_prerequisites(nowhere, hosts, device="cpu"),
+    ):
+        with pytest.raises(PreflightError, match="2 problems found") as caught:
+            call()
+        assert all(f"{path}: no s" in str(caught.value) for path in nowhere)
 
-    config = BertConfig(
-        hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=40
+
+def test_nothing_to_extract_needs_no_model(data: Path) -> None:
+    assert script.extract_all([], [], None, None, data / ".extraction_checkpoint.json") == 0
+
+
+def test_what_is_done_needs_no_model_to_be_loaded(
+    data: Path, model: Path, encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = data / ".extraction_checkpoint.json"
+    viral, _ = map(proteins_of, script.discover_training_data(data))
+    assert script.extract_all(viral, [], encoder, None, checkpoint) == 3
+    # A device that no machine has: the default model can be identified, but not loaded.
+    options_with(monkeypatch, protein_model=str(model), device="cuda:99", precision="fp32")
+    assert script.extract_all(viral, [], None, None, checkpoint) == 0
+    Path(viral[0]).with_name("output_1_ESM.pt").unlink()
+    with pytest.raises(UsageError, match="cuda:99"):
+        script.extract_all(viral, [], None, None, checkpoint)
+
+
+@pytest.mark.parametrize("form", ["absolute", "dotted", "plain", "folder", "upwards", "linked"])
+@pytest.mark.parametrize("end", [".fa", "_ESM.pt"])
+def test_completed_files_may_be_named_from_anywhere(
+    data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, form: str, end: str
+) -> None:
+    monkeypatch.chdir(data.parent)
+    link = tmp_path / "linked"
+    link.symlink_to(data)
+    key = "viral.1.1.identified_protein/output_2"
+    name = {
+        "absolute": f"{data}/{key}",
+        "dotted": f"./data/{key}",
+        "plain": f"data/{key}",
+        "folder": key,
+        "upwards": f"data/../data/{key}",
+        "linked": f"{link}/{key}",
+    }[form]
+    for checkpoint in ("./data/.extraction_checkpoint.json", link / ".extraction_checkpoint.json"):
+        script.save_checkpoint(checkpoint, [name + end], "2026-01-01T00:00:00+00:00")
+        assert script.load_checkpoint(checkpoint)["completed_files"] == [f"{key}.fa"]
+        script.save_checkpoint(
+            checkpoint, script.load_checkpoint(checkpoint)["completed_files"], "2026-01-01"
+        )
+        assert script.load_checkpoint(checkpoint)["completed_files"] == [f"{key}.fa"]
+
+
+def test_what_is_no_file_of_the_folder_is_named(data: Path, tmp_path: Path) -> None:
+    checkpoint = data / ".extraction_checkpoint.json"
+    for name in (
+        "a/output_1.fa",
+        "/etc/passwd",
+        "../output_1.fa",
+        str(tmp_path),
+        "viral.1.1.identified_protein",
+    ):
+        with pytest.raises(UsageError, match="has no such files") as caught:
+            script.save_checkpoint(checkpoint, [name], "2026-01-01")
+        assert name in str(caught.value)
+    assert not checkpoint.exists()
+    for call in (script.load_checkpoint, lambda path: script.extract_all(["x"], [], None, None, path)):
+        with pytest.raises(UsageError, match=r"it must be called \.extraction_checkpoint\.json"):
+            call(data / "mine.json")
+
+
+@pytest.mark.parametrize("form", ["./data/", "./data", "data/", "data", "/", "../here/data"])
+def test_paths_begin_as_the_data_folder_was_named(
+    data: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    here = data.parent / "here"
+    here.mkdir()
+    data.rename(here / "data")
+    monkeypatch.chdir(here)
+    form = f"{here}/data/" if form == "/" else form
+    viral, hosts = script.discover_training_data(form)
+    start = form if form.endswith("/") else f"{form}/"
+    assert viral[0] == f"{start}viral.1.1.identified_nucleotide/output_1.fa"
+    assert all(path.startswith(start) and Path(path).exists() for path in (*viral, *hosts))
+
+
+def test_steps_alone_find_the_data_folder_of_sources_in_sub_folders(data: Path, encoder) -> None:
+    shutil.rmtree(data / "data_merge")  # of sources that lie elsewhere now
+    sub = data / "viral" / "refseq"
+    sub.mkdir(parents=True)
+    for path in data.glob("viral.1.1*"):
+        path.rename(sub / path.name)
+    checkpoint = data / ".extraction_checkpoint.json"
+    viral, hosts = script.discover_training_data(data)
+    assert script.extract_all(proteins_of(viral), proteins_of(hosts), encoder, None, checkpoint) == 6
+    assert script.merge_all(viral, hosts) == 6
+    assert len(list((data / "data_merge" / "viral" / "refseq" / "viral.1.1_merged").iterdir())) == 3
+    script.validate_all(data)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_prerequisites_are_those_of_a_gpu_where_nothing_else_is_said(data: Path) -> None:
+    viral, hosts = script.discover_training_data(data)
+    Path(viral[0]).with_name("output_1_DNABERT_S.pt").unlink()
+    with pytest.raises(PreflightError, match="2 problems found") as caught:
+        script.validate_prerequisites(viral, hosts)
+    assert "finds no CUDA device here" in str(caught.value)
+    assert "1 DNABERT-S files are missing" in str(caught.value)
+
+
+UNGUARDED = """
+import sys
+
+sys.path[:0] = {places!r}
+from extract_training_data import discover_training_data, main, validate_all
+
+print("once")
+assert main({arguments!r}) == 0
+"""
+
+
+@pytest.mark.parametrize("source", ["file", "standard input"])
+def test_the_functions_work_in_a_script_without_a_guard(data: Path, model: Path, source: str) -> None:
+    """Merging is done by worker processes, however small the folder."""
+    places = [str(ROOT), str(ROOT / "scripts")]
+    program = UNGUARDED.format(places=places, arguments=arguments(data, model))
+    script_file = data.parent / "mine.py"
+    script_file.write_text(program)
+    done = subprocess.run(
+        [sys.executable, str(script_file) if source == "file" else "-"],
+        input=program,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    with pytest.raises(ModelError, match="model_type is 'bert'"):
-        units.extract_fast_esm(pairs_of(data)[0].protein_fasta, model=BertModel(config))
-
-
-def test_sequences_are_cut_where_the_caller_says(data: Path, encoder) -> None:
-    path = pairs_of(data)[0].protein_fasta
-    short = units.extract_fast_esm(path, model=encoder, truncation_seq_length=10)[1]
-    whole = units.extract_fast_esm(path, model=encoder, toks_per_batch=50)[1]
-    assert not torch.allclose(torch.stack(short), torch.stack(whole))
-
-
-def test_merge_data_needs_a_class(data: Path, tmp_path: Path, encoder) -> None:
-    pair = pairs_of(data)[0]
-    encoder.extract(pair.protein_fasta, pair.protein_vectors)
-    merged = tmp_path / "viral.1.1_merged" / "m.pt"
-    units.merge_data(pair.dna_vectors, pair.protein_vectors, merged)
-    assert torch.load(merged, weights_only=True)["labels"] == [1]
-    units.merge_data(str(pair.dna_vectors), str(pair.protein_vectors), str(tmp_path / "h.pt"), "host")
-    assert torch.load(tmp_path / "h.pt", weights_only=True)["labels"] == [0]
-    with pytest.raises(UsageError, match="data_type is None; allowed: host, viral"):
-        units.merge_data(pair.dna_vectors, pair.protein_vectors, tmp_path / "m.pt")
-
-
-def test_dimension_checks_name_the_sequence() -> None:
-    dna, protein = torch.zeros(768), torch.zeros(1280)
-    units.validate_merge_inputs(dna, protein, "a")
-    units.validate_merged_output(torch.zeros(3, 2048))
-    with pytest.raises(units.DimensionError, match=r"b: shape of the protein .* \(1280,\), found \(2560,\)"):
-        units.validate_merge_inputs(dna, torch.zeros(2560), "b")
-    with pytest.raises(units.DimensionError, match=r"c: shape of the DNA vector"):
-        units.validate_merge_inputs(protein, protein, "c")
-    with pytest.raises(units.DimensionError, match="columns: expected 2048, found 3328"):
-        units.validate_merged_output(torch.zeros(3, 3328))
-    assert (units.DNA_DIM, units.PROTEIN_DIM, units.MERGED_DIM) == (768, 1280, 2048)
-
-
-def test_splitting_and_chunking_by_their_old_names(tmp_path: Path) -> None:
-    whole = tmp_path / "whole.fa"
-    whole.write_text("".join(f">r{n}\n{'ACGTA' * 60}A\n" for n in range(5)))
-    assert units.split_fasta_file(whole, tmp_path / "parts", 2) == 3
-    assert read(tmp_path / "parts" / "output_3.fa").ids == ["r4"]
-    units.split_fasta_chunk(whole, tmp_path / "chunks.fa", 300)
-    chunks = read(tmp_path / "chunks.fa")
-    assert chunks.ids[:2] == ["r0_chunk_1", "r0_chunk_2"]
-    assert [len(sequence) for sequence in chunks.sequences[:2]] == [300, 151]
-
-
-def test_ids_on_one_side_stop_merge_data(data: Path, tmp_path: Path, encoder) -> None:
-    first, second = pairs_of(data)[:2]
-    encoder.extract(first.protein_fasta, tmp_path / "p.pt")
-    with pytest.raises(MergeError, match="only on the DNA side"):
-        units.merge_data(second.dna_vectors, tmp_path / "p.pt", tmp_path / "m.pt", "viral")
-    assert not (tmp_path / "m.pt").exists()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("once") == 1
+    assert "Validation passed: 6 files" in done.stdout
 
 
 def test_the_recipe_shows_what_it_is_made_of() -> None:

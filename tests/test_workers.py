@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -51,6 +53,67 @@ def test_a_killed_worker_is_told_in_words() -> None:
         background.add(die, (1,), print)
         with pytest.raises(WorkerError, match=r"a worker process was killed.*finished is kept"):
             background.drain()
+
+
+UNGUARDED = """
+import sys
+from pathlib import Path
+from nucpro.dataset import DatasetOptions, build
+from nucpro.workers import Workers
+
+print("once")
+with Workers(2) as workers:
+    assert sorted(workers.map(abs, range(-20, 0))) == list(range(1, 21))
+build(Path(sys.argv[1]), DatasetOptions(length=300, workers=2))
+"""
+
+
+@pytest.mark.parametrize("source", ["file", "standard input", "option", "module"])
+def test_a_script_needs_no_guard(tmp_path: Path, source: str) -> None:
+    """Scripts are top-level code: a worker that imports them again would start their work again."""
+    script = tmp_path / "unguarded.py"
+    script.write_text(UNGUARDED)
+    data = tmp_path / "data"
+    data.mkdir()
+    for genome in (Path(__file__).resolve().parent.parent / "demo" / "genomes").glob("viral*"):
+        (data / genome.name).write_bytes(genome.read_bytes())
+    program = {
+        "file": [str(script)],
+        "standard input": ["-"],
+        "option": ["-c", UNGUARDED],
+        "module": ["-m", "unguarded"],
+    }[source]
+    done = subprocess.run(
+        [sys.executable, *program, str(data)],
+        cwd=tmp_path,
+        input=UNGUARDED,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "once\n"), done.stderr
+    assert (data / "viral.1.1.identified_protein.fa").exists()
+
+
+def test_other_processes_of_a_script_start_as_ever(tmp_path: Path) -> None:
+    """A program's own processes still find the functions that it defines, after workers were started."""
+    script = tmp_path / "guarded.py"
+    script.write_text("""
+import multiprocessing
+from nucpro.workers import Workers
+
+def shout():
+    print("found", flush=True)
+
+if __name__ == "__main__":
+    with Workers(1) as workers:
+        workers.submit(abs, -1).result()
+        process = multiprocessing.get_context("spawn").Process(target=shout)
+        process.start()
+        process.join()
+""")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.stdout == "found\n", done.stderr
 
 
 def test_a_fault_beside_is_told_while_a_unit_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,7 @@ class FastaEncoder:
         other = copy(self)
         other._limit = limit
         other._tokens_per_batch = tokens_per_batch or self._tokens_per_batch
-        other.recipe = replace(self.recipe, made_by={**self.recipe.made_by, "longest_input": limit})
+        other.recipe = self.recipe.cut_at(limit)
         return other
 
     def embed(self, records: Records) -> Vectors:
@@ -220,7 +220,7 @@ def identify(options: Options, side: Side, files: ModelFiles | None = None) -> I
     config = architecture.read_config(files.config, options.token_dropout)
     # Other protein models may have other widths; the DNA columns of merged files are always 768.
     if config.width != _WIDTHS[side] and (side is Side.DNA or name == DEFAULT_MODELS[side]):
-        raise DimensionError(f"{name}: hidden size in config.json", _WIDTHS[side], config.width)
+        raise DimensionError(_WIDTHS[side], config.width, "hidden size in config.json", name)
     tokenizer = architecture.load_tokenizer(files)
     made_by = describe_model(WeightsIdentity.of_files(files), config, tokenizer)
     return Identified(files, tokenizer, _recipe(architecture, made_by, options.precision_name))

@@ -1,7 +1,7 @@
 """What this machine offers a run, and what of it will be slow, and why.
 
 Looks at Python, torch, the device, the disk, the data folder and the models; changes nothing, downloads nothing, and
-loads no weights. What comes out goes to ``nucpro doctor`` and ``nucpro --version``.
+loads no weights. What comes out goes to ``nucpro doctor``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from nucpro.models.weights import ModelFiles, available, locate
 from nucpro.options import Options
 from nucpro.preflight import writing_problems
 
-__all__ = ["Finding", "Verdict", "examine", "versions"]
+__all__ = ["Finding", "Verdict", "examine"]
 
 _LABELS = {Side.PROTEIN: "Protein", Side.DNA: "DNA"}
 _GROUPS = {"all", "dev", "docs"}
@@ -70,12 +70,6 @@ class Finding:
     text: str
 
 
-def versions() -> list[str]:
-    """Lines that say which program, torch, CUDA and device this is."""
-    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "a build without CUDA"
-    return [f"nucpro {__version__}", f"torch {torch.__version__}, {build}", f"device: {_best_device()}"]
-
-
 def examine(options: Options, data_dir: Path | None) -> list[Finding]:
     """Look at everything that a run needs.
 
@@ -97,6 +91,7 @@ def examine(options: Options, data_dir: Path | None) -> list[Finding]:
 
 
 def _machine() -> Iterator[Finding]:
+    yield Finding("nucpro", Verdict.FINE, __version__)
     yield Finding("Python", Verdict.FINE, f"{platform.python_version()} on {platform.platform()}")
     cores = len(os.sched_getaffinity(0))
     if cores < _FEW_CORES:
@@ -229,15 +224,6 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _best_device() -> str:
-    if not torch.cuda.is_available():
-        return f"cpu, {torch.get_num_threads()} threads"
-    count = torch.cuda.device_count()
-    properties = torch.cuda.get_device_properties(0)
-    more = f", and {count - 1} more" if count > 1 else ""
-    return f"cuda:0, {properties.name}, {_size(properties.total_memory)}{more}"
 
 
 def _free_memory() -> int | None:

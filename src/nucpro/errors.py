@@ -100,23 +100,36 @@ class DimensionError(DataError):
 
     Parameters
     ----------
-    what : str
-        The thing that was measured, with the file and record where they are known.
-    expected, actual : int or tuple of int
+    expected_dim, actual_dim : int or tuple of int
         The width or shape that is allowed, and the one that was found.
+    tensor_name : str, optional
+        What was measured.
+    location : str, optional
+        The file, or the file and record, that it belongs to.
     """
 
-    def __init__(self, what: str, expected: int | tuple[int, ...], actual: int | tuple[int, ...]) -> None:
-        self.what = what
-        self.expected = expected
-        self.actual = actual
-        super().__init__(f"{what}: expected {expected}, found {actual}")
+    def __init__(
+        self,
+        expected_dim: int | tuple[int, ...],
+        actual_dim: int | tuple[int, ...],
+        tensor_name: str | None = None,
+        location: str | None = None,
+    ) -> None:
+        self.expected_dim = expected_dim
+        self.actual_dim = actual_dim
+        self.tensor_name = tensor_name
+        self.location = location
+        parts = [location, tensor_name, f"expected {expected_dim}, found {actual_dim}"]
+        super().__init__(": ".join(part for part in parts if part))
 
     def __reduce__(
         self,
-    ) -> tuple[type[DimensionError], tuple[str, int | tuple[int, ...], int | tuple[int, ...]]]:
+    ) -> tuple[
+        type[DimensionError],
+        tuple[int | tuple[int, ...], int | tuple[int, ...], str | None, str | None],
+    ]:
         """Rebuild from the parts when the error comes back from a worker process."""
-        return type(self), (self.what, self.expected, self.actual)
+        return type(self), (self.expected_dim, self.actual_dim, self.tensor_name, self.location)
 
 
 class MergeError(DataError):

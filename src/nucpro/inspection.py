@@ -82,7 +82,7 @@ def _vectors(path: Path) -> Facts:
     facts["dtype"] = str(file.vectors.dtype)
     if isinstance(file, MergedFile):
         facts["label"] = file.label
-        facts["class"] = CLASS_NAMES[file.label]
+        facts["class"] = None if file.label is None else CLASS_NAMES[file.label]
     facts["ids"] = _ids(file.ids)
     facts["values"] = _values(file.vectors, kind == "merged")
     facts["meta"] = file.meta

@@ -25,7 +25,7 @@ from functools import cached_property
 from itertools import count
 from pathlib import Path, PurePosixPath
 
-from nucpro.errors import PreflightError
+from nucpro.errors import PreflightError, UsageError
 from nucpro.text import is_plain
 
 __all__ = [
@@ -82,6 +82,7 @@ _NUCLEOTIDE = "identified_nucleotide"
 _PROTEIN = "identified_protein"
 _MERGE_ROOT = "data_merge"
 _SPLIT_NAME = re.compile(r"output_([1-9][0-9]*)\.fa")
+_VECTORS_END = re.compile(r"_(DNABERT_S|ESM)\.pt$")
 _DIGITS = re.compile(r"([0-9]+)")
 
 
@@ -238,6 +239,12 @@ class FilePair:
         """``_merged.pt``."""
         return self.source.merged_folder / f"output_{self.number}_merged.pt"
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Everything that belongs to the pair, whether or not it is there."""
+        both = (self.nucleotide_fasta, self.protein_fasta)
+        return (*both, self.dna_vectors, self.protein_vectors, self.merged)
+
     def relative(self, path: Path) -> str:
         """Path below the data folder, with ``/`` between components on every system."""
         return path.relative_to(self.source.data_dir).as_posix()
@@ -284,8 +291,34 @@ class DataFolder:
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Path) -> DataFolder:
-        """Folder that a checkpoint file lies in."""
-        return cls(checkpoint.parent)
+        """Folder that a checkpoint file lies in.
+
+        Raises
+        ------
+        UsageError
+            The file has another name: a folder has one checkpoint, and no other file is read or written.
+        """
+        folder = cls(checkpoint.parent)
+        if checkpoint.name != folder.checkpoint.name:
+            raise UsageError(
+                f"the checkpoint is {checkpoint}; it must be called {folder.checkpoint.name} and lie in the data "
+                f"folder, as {folder.checkpoint}"
+            )
+        return folder
+
+    @classmethod
+    def around(cls, path: Path) -> DataFolder:
+        """Folder that a split file belongs to.
+
+        The nearest folder above that holds merged files or the records of a run; where there is none, ``data`` in
+        the working directory if the file lies there, else the folder that the split folder lies in.
+        """
+        above = path.parent.parents
+        for folder in map(cls, above):
+            if any(known.exists() for known in (folder.merge_root, folder.checkpoint, folder.selection)):
+                return folder
+        usual = Path("data")
+        return cls(usual if usual in above else path.parent.parent)
 
     def free_checkpoint_copy(self) -> Path:
         """Name, not taken yet, to keep a checkpoint of another program under."""
@@ -309,6 +342,37 @@ class DataFolder:
                 source = self.source_of(folder.with_name(f"{stem}{_NUCLEOTIDE}.fa"))
                 return source.pair(number) if source else None
         return None
+
+    def pair_named(self, name: str | Path) -> FilePair | None:
+        """Pair that one of its files is named of, from anywhere: a FASTA or vectors of either side, or the merged file.
+
+        Parameters
+        ----------
+        name : str or Path
+            Absolute, or relative to the working directory or to this folder.
+        """
+        for path in self._meant_by(Path(name)):
+            if self.merge_root in path.parents:
+                pair = self.pair_of_merged(path)
+            else:
+                pair = self.pair_of(path.with_name(_VECTORS_END.sub(".fa", path.name)))
+            if pair is not None and path in pair.files:
+                return pair
+        return None
+
+    def _meant_by(self, name: Path) -> list[Path]:
+        """Paths below this folder that a name can mean, those that exist first."""
+        absolute = Path(os.path.normpath(name.absolute()))
+        real = name.parent.resolve() / name.name
+        roots = (Path(os.path.normpath(self.root.absolute())), self.root.resolve())
+        found = [
+            self.root / path.relative_to(root)
+            for path, root in zip((absolute, real), roots, strict=True)
+            if path.is_relative_to(root)
+        ]
+        if not name.is_absolute() and not os.path.normpath(name).startswith(os.pardir):
+            found.append(self.root / os.path.normpath(name))
+        return sorted(found, key=lambda path: not path.exists())
 
     def pair_of_key(self, key: str) -> FilePair | None:
         """Pair of a recorded key (:attr:`FilePair.key`); None for a key that names no split file of the folder."""

@@ -98,7 +98,7 @@ def verify_dna(dna: Path, fasta: Path, fasta_ids_digest: str, fasta_digest: str)
     stamp = Stamp.of(dna)
     vectors = read_vectors(dna, Side.DNA)
     if vectors.vectors.shape[1] != DNA_WIDTH:
-        raise DimensionError(f"{dna}: width of the DNABERT-S vectors", DNA_WIDTH, vectors.vectors.shape[1])
+        raise DimensionError(DNA_WIDTH, vectors.vectors.shape[1], "width of the DNABERT-S vectors", str(dna))
     if ids_digest(vectors.ids) != fasta_ids_digest:
         only_dna, only_fasta = difference(vectors.ids, read(fasta).ids)
         raise MergeError(
@@ -110,28 +110,34 @@ def verify_dna(dna: Path, fasta: Path, fasta_ids_digest: str, fasta_digest: str)
     return stamp
 
 
-def merge(dna: Path, protein: Path, merged: Path, class_name: str) -> Written:
+def merge(
+    dna: Path, protein: Path, merged: Path, class_name: str | None, width: int | None = None
+) -> Written:
     """Merge one file pair.
 
     Parameters
     ----------
     dna, protein, merged : Path
         Both sources and the file to write.
-    class_name : str
-        ``viral`` or ``host``.
+    class_name : str or None
+        ``viral`` or ``host``; None for rows without a class, which are no training data.
+    width : int, optional
+        Columns that the protein vectors must have; by default those that they have.
 
     Raises
     ------
     MergeError
         Ids on one side only: they are listed, and nothing is written.
     DimensionError
-        A DNA side of another width than it must have.
+        A side of another width than it must have.
     StoreError
         A side that cannot be read or holds an id twice, or a result that cannot be written.
     """
     left, right = read_vectors(dna, Side.DNA), read_vectors(protein, Side.PROTEIN)
     if left.vectors.shape[1] != DNA_WIDTH:
-        raise DimensionError(f"{dna}: width of the DNABERT-S vectors", DNA_WIDTH, left.vectors.shape[1])
+        raise DimensionError(DNA_WIDTH, left.vectors.shape[1], "width of the DNABERT-S vectors", str(dna))
+    if width is not None and right.vectors.shape[1] != width:
+        raise DimensionError(width, right.vectors.shape[1], "width of the protein vectors", str(protein))
     try:
         order = _row_order(left.ids, right.ids)
     except MergeError as error:
@@ -139,7 +145,7 @@ def merge(dna: Path, protein: Path, merged: Path, class_name: str) -> Written:
             f"{dna} and {protein} do not fit together, {merged} was not written: {error}"
         ) from error
     rows = join_rows(left.vectors, right.vectors, order)
-    label = CLASS_NAMES.index(class_name)
+    label = None if class_name is None else CLASS_NAMES.index(class_name)
     make_folder(merged.parent)
     meta = merged_meta(left.digest, right.digest, label, rows.shape[1])
     return write_merged(merged, left.ids, rows, meta, label)

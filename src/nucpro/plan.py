@@ -26,6 +26,7 @@ __all__ = [
     "PlanItem",
     "State",
     "Unproven",
+    "current_vectors",
     "make_plan",
     "merged_fact",
     "vectors_fact",
@@ -301,25 +302,52 @@ def _examine(question: _Question) -> _Answer:
 def _examine_vectors(question: _Question, reasons: list[str]) -> tuple[dict[str, Any] | None, bool]:
     """Fact of vectors that are done, and whether recomputing records could prove others."""
     path, facts, recipe = question.vectors, question.facts, question.recipe
+    found = current_vectors(path, recipe, facts, unproven=question.unproven)
+    if isinstance(found, str):
+        reasons.append(found)
+        return None, False
+    is_unproven = found.meta is None
+    if is_unproven and question.unproven is Unproven.VERIFY:
+        difference = recipe.difference(found.meta, facts.digest)
+        reasons.append(f"{path.name} {difference}: kept only if recomputed records agree ({path})")
+        return None, True
+    return vectors_fact(recipe, facts, trusted=is_unproven), False
+
+
+def current_vectors(
+    path: Path, recipe: Recipe, facts: FastaFacts, *, unproven: Unproven = Unproven.REDO
+) -> VectorFile | str:
+    """Read a file of vectors if it is what a recipe would make of a FASTA now.
+
+    Parameters
+    ----------
+    path : Path
+        The vectors.
+    recipe : Recipe
+        How they would be made.
+    facts : FastaFacts
+        What the FASTA holds.
+    unproven : Unproven
+        What becomes of a file of the right width and ids without ``meta``.
+
+    Returns
+    -------
+    VectorFile or str
+        The vectors, or why the file has to be made.
+    """
     try:
         # The cheap look decides for files of another model, which are the normal start of a migration.
         look = read_meta(path)
         difference = _width_difference(look.width, recipe) or recipe.difference(look.meta, facts.digest)
         is_unproven = look.meta is None and look.width == recipe.width
-        if difference and not (is_unproven and question.unproven in (Unproven.TRUST, Unproven.VERIFY)):
-            reasons.append(f"{path.name} {difference}: made anew{_way_out(is_unproven, recipe)} ({path})")
-            return None, False
-        ids = read_vectors(path, Side(recipe.kind)).ids
+        if difference and not (is_unproven and unproven in (Unproven.TRUST, Unproven.VERIFY)):
+            return f"{path.name} {difference}: made anew{_way_out(is_unproven, recipe)} ({path})"
+        found = read_vectors(path, Side(recipe.kind))
     except NucproError as error:
-        reasons.append(f"{path.name} cannot be used: made anew ({error})")
-        return None, False
-    if ids_digest(ids) != facts.ids_digest:
-        reasons.append(f"{path.name} holds other ids than its FASTA: made anew ({path})")
-        return None, False
-    if is_unproven and question.unproven is Unproven.VERIFY:
-        reasons.append(f"{path.name} {difference}: kept only if recomputed records agree ({path})")
-        return None, True
-    return vectors_fact(recipe, facts, trusted=is_unproven), False
+        return f"{path.name} cannot be used: made anew ({error})"
+    if ids_digest(found.ids) != facts.ids_digest:
+        return f"{path.name} holds other ids than its FASTA: made anew ({path})"
+    return found
 
 
 def _way_out(is_unproven: bool, recipe: Recipe) -> str:
@@ -343,8 +371,8 @@ def _examine_merged(question: _Question, protein_done: bool, reasons: list[str])
         dna, protein = (read_vectors(pair.vectors(side), side) for side in (Side.DNA, Side.PROTEIN))
         merged = read_merged(pair.merged)
         expected = merged_meta(dna.digest, protein.digest, pair.label, DNA_WIDTH + question.recipe.width)
-        difference = merged_difference(merged.meta, expected)
-        difference = difference or _content_difference(merged, dna, protein, pair.label)
+        difference = _label_difference(merged, pair.label) or merged_difference(merged.meta, expected)
+        difference = difference or _content_difference(merged, dna, protein)
         if difference is None:
             return fact
     except (NucproError, OSError) as error:
@@ -353,10 +381,14 @@ def _examine_merged(question: _Question, protein_done: bool, reasons: list[str])
     return None
 
 
-def _content_difference(merged: MergedFile, dna: VectorFile, protein: VectorFile, label: int) -> str | None:
+def _label_difference(merged: MergedFile, label: int) -> str | None:
+    if merged.label is None:
+        return "has no label"
+    return None if merged.label == label else "has the wrong label"
+
+
+def _content_difference(merged: MergedFile, dna: VectorFile, protein: VectorFile) -> str | None:
     """What is not of its sources in a merged file that says that it is."""
-    if merged.label != label:
-        return "has the wrong label"
     for side, source in ((Side.DNA, dna), (Side.PROTEIN, protein)):
         if len(merged.ids) != len(source.ids) or any(rows_unlike(merged, source, side)):
             return "has other rows than its sources"

@@ -27,6 +27,7 @@ from nucpro.validation import (
     outside_outputs,
     validate_file,
     width_outside,
+    without_class,
 )
 
 __all__ = ["DNA_COMMAND", "ProteinJob"]
@@ -387,7 +388,8 @@ class ProteinJob(Job):
                 )
             elif is_merged:
                 merged.append(path)
-        return problems + repeated_ids(merged, [pair.merged for pair in self.pairs], self.workers)
+        problems += repeated_ids(merged, [pair.merged for pair in self.pairs], self.workers)
+        return problems + sorted(filter(None, self.workers.map(without_class, merged)))
 
 
 def _bad_dna(verdicts: Iterable[DnaVerdict]) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 __all__ = ["Recipe", "input_digest", "merged_difference", "merged_meta", "weights_digest"]
@@ -55,6 +55,10 @@ class Recipe:
             "made_by": dict(self.made_by),
             "width": self.width,
         }
+
+    def cut_at(self, limit: int) -> Recipe:
+        """Recipe of the same vectors, of sequences that are cut after another number of residues or bases."""
+        return replace(self, made_by={**self.made_by, "longest_input": limit})
 
     def other_model(self, made_by: Mapping[str, Any]) -> str | None:
         """Why this recipe's vectors cannot stand for vectors that were made otherwise; None where they can.
@@ -105,8 +109,8 @@ def weights_digest(meta: Mapping[str, Any] | None) -> str | None:
     return digest if isinstance(digest, str) else None
 
 
-def merged_meta(dna_digest: str, protein_digest: str, label: int, width: int) -> dict[str, Any]:
-    """``meta`` of a merged file: SHA-256 of both source files, the class and the width."""
+def merged_meta(dna_digest: str, protein_digest: str, label: int | None, width: int) -> dict[str, Any]:
+    """``meta`` of a merged file: SHA-256 of both source files, the class (None for none) and the width."""
     return {
         "format": _FORMAT,
         "kind": "merged",

@@ -16,7 +16,16 @@ from nucpro.errors import DimensionError, NucproError, StoreError
 from nucpro.fasta import Records, difference, read
 from nucpro.layout import DNA_WIDTH, PROTEIN_WIDTH, DataFolder, FilePair, Side, Source
 from nucpro.recipe import input_digest, weights_digest
-from nucpro.store import MergedFile, VectorFile, read_merged, read_meta, read_vectors, rows_unlike
+from nucpro.store import (
+    MergedFile,
+    VectorFile,
+    label_of,
+    no_label,
+    read_merged,
+    read_meta,
+    read_vectors,
+    rows_unlike,
+)
 
 __all__ = [
     "FileVerdict",
@@ -27,6 +36,7 @@ __all__ = [
     "validate_file",
     "validate_vectors",
     "width_outside",
+    "without_class",
 ]
 
 
@@ -84,6 +94,7 @@ def validate_file(task: ValidationTask) -> FileVerdict:
             read_vectors(pair.dna_vectors, Side.DNA),
         )
         merged = read_merged(pair.merged)
+        label = label_of(merged, pair.merged)
     except (NucproError, FileNotFoundError) as error:
         return FileVerdict(pair, 0, {}, (str(error),))
     problems = [
@@ -94,7 +105,7 @@ def validate_file(task: ValidationTask) -> FileVerdict:
         *_input_problems(pair.protein_vectors, protein, fasta),
         *_id_problems(pair.dna_vectors, dna.ids, nucleotide.ids),
         *_input_problems(pair.dna_vectors, dna, nucleotide),
-        *_label_problems(pair, merged),
+        *_label_problems(pair, label),
     ]
     if not problems:
         problems += _column_problems(pair, merged, dna, protein)
@@ -126,7 +137,7 @@ def _models_of(files: Mapping[Side, VectorFile]) -> dict[Side, str]:
 def _vector_problems(path: Path, found: VectorFile, width: int) -> Iterator[str]:
     vectors = found.vectors
     if vectors.shape != (len(found.ids), width):
-        yield str(DimensionError(f"{path}: shape of the vectors", (len(found.ids), width), vectors.shape))
+        yield str(DimensionError((len(found.ids), width), vectors.shape, "shape of the vectors", str(path)))
         return
     zero = np.flatnonzero(~vectors.any(axis=1))
     if zero.size:
@@ -150,9 +161,9 @@ def _input_problems(path: Path, found: VectorFile, fasta: Records) -> Iterator[s
         yield f"{path}: made from another version of its FASTA; make it again"
 
 
-def _label_problems(pair: FilePair, merged: MergedFile) -> Iterator[str]:
-    if merged.label != pair.label:
-        yield f"{pair.merged}: label {merged.label}, but {pair.category} files have label {pair.label}"
+def _label_problems(pair: FilePair, label: int) -> Iterator[str]:
+    if label != pair.label:
+        yield f"{pair.merged}: label {label}, but {pair.category} files have label {pair.label}"
 
 
 def _column_problems(
@@ -200,6 +211,15 @@ def outside_outputs(folder: DataFolder, sources: Iterable[Source], selected: set
         found.update(source.protein_folder.glob("output_*_ESM.pt"))
     found.update(folder.merge_root.rglob("*_merged.pt"))
     return sorted(found - selected)
+
+
+def without_class(path: Path) -> str | None:
+    """What is wrong with a merged file that does not say its class; None where it does, or cannot be read."""
+    try:
+        look = read_meta(path)
+    except (StoreError, FileNotFoundError):
+        return None
+    return no_label(path) if look.kind == "merged" and not look.has_label else None
 
 
 def width_outside(path: Path) -> tuple[Path, int | None]:

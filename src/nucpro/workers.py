@@ -1,12 +1,14 @@
 """Worker processes for work that must not slow the encoder down: checking, merging, validating.
 
-Workers start fresh (never forked, so no CUDA state is copied), ignore the keyboard's interrupt, which
-only the run itself answers, and end as soon as the run is gone, however it ended.
+Workers start fresh (never forked, so no CUDA state is copied), import nothing of the program that starts
+them, ignore the keyboard's interrupt, which only the run itself answers, and end as soon as the run is gone,
+however it ended.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.spawn
 import os
 import signal
 import threading
@@ -15,8 +17,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.connection import wait as wait_for
+from multiprocessing.context import SpawnContext, SpawnProcess
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from nucpro.errors import WorkerError
 
@@ -66,9 +69,7 @@ class Workers:
     def submit(self, function: Callable[..., Result], *arguments: object) -> Future[Result]:
         """Run ``function(*arguments)`` in a worker; all must be picklable."""
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                self.count, mp_context=multiprocessing.get_context("spawn"), initializer=_become_worker
-            )
+            self._pool = ProcessPoolExecutor(self.count, mp_context=_Context(), initializer=_become_worker)
         with _told_apart():
             return self._pool.submit(function, *arguments)
 
@@ -102,6 +103,47 @@ class Workers:
             for process in list((pool._processes or {}).values()):
                 process.kill()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Process(SpawnProcess):
+    """A process that does not import the program that starts it.
+
+    Spawned processes import that program again, to find functions that it defines. Our calls are functions of
+    this package, and a script without ``if __name__ == "__main__"``, or one that is read from standard input,
+    would start its work anew in every worker, or could not be imported at all.
+    """
+
+    def start(self) -> None:
+        """Start it."""
+        with _program_left_out():
+            super().start()
+
+
+class _Context(SpawnContext):
+    Process = _Process
+
+
+_starting = threading.Lock()
+
+
+@contextmanager
+def _program_left_out() -> Iterator[None]:
+    """Take the program out of what this thread tells a new process; other threads start theirs as ever."""
+    thread = threading.get_ident()
+
+    def told(name: str) -> dict[str, Any]:
+        facts = tell(name)
+        if threading.get_ident() == thread:
+            facts = {key: value for key, value in facts.items() if not key.startswith("init_main_from_")}
+        return facts
+
+    with _starting:
+        tell = multiprocessing.spawn.get_preparation_data
+        multiprocessing.spawn.get_preparation_data = told
+        try:
+            yield
+        finally:
+            multiprocessing.spawn.get_preparation_data = tell
 
 
 def _taken(pending: list[Future[Result]]) -> list[Result]:

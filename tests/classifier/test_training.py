@@ -444,7 +444,7 @@ def cut_off(path: Path) -> None:
         (
             damage_label,
             PreflightError,
-            r"'labels' holds NoneType, expected \[1\] \(viral\) or \[0\] \(host\)",
+            "has no 'labels': it was merged without a class; run nucpro extract",
         ),
         (cut_off, PreflightError, "output_1_merged.pt: "),
         (lambda path: rewritten(path, label=0), ValidationError, "label 0, but viral files have label 1"),

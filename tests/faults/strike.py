@@ -149,8 +149,10 @@ def counters(folder: str, point: str, mine: tuple[str, ...]) -> list[Counter]:
 
 
 def main(folder: str, point: str, arguments: list[str]) -> None:
-    # Workers are told the arguments of the program; they find the point in this one.
+    # Workers are told the arguments of the program; they find the point in this one, and what strikes in the other.
     os.environ[POINT] = f"{folder}\n{point}"
+    places = [str(Path(__file__).parent / "workers"), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, places))
     sys.argv[1:] = arguments
     # A shell that starts the tests in its background has them ignore this.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -167,7 +169,3 @@ def main(folder: str, point: str, arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1], sys.argv[2], sys.argv[3:])
-elif __name__ == "__mp_main__":
-    # Worker processes import the program that was started under this name.
-    for counter in counters(*os.environ[POINT].split("\n"), ("worker",)):
-        counter.watch()

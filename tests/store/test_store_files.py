@@ -127,8 +127,8 @@ class TestEveryKind:
         ours, theirs = tmp_path / "ours.pt", tmp_path / "theirs.pt"
         WRITERS[kind](ours, ids_of(3), matrix(3, 4), META)
         save_like_original(theirs, kind, ids_of(3), matrix(3, 4))
-        assert store.read_meta(ours) == store.Summary(kind, 3, 4, META)
-        assert store.read_meta(theirs) == store.Summary(kind, 3, 4, None)
+        assert store.read_meta(ours) == store.Summary(kind, 3, 4, META, kind == "merged")
+        assert store.read_meta(theirs) == store.Summary(kind, 3, 4, None, kind == "merged")
         store.check_directory(ours)
         store.check_directory(theirs)
 
@@ -284,7 +284,9 @@ class TestRefusedToWrite:
             store.write_vectors(tmp_path / "a.pt", ["a"], matrix(1, 3), meta, Side.DNA)
 
     def test_another_label(self, tmp_path: Path) -> None:
-        with pytest.raises(StoreError, match=r"the label to write is 2, expected 1 \(viral\) or 0 \(host\)"):
+        with pytest.raises(
+            StoreError, match=r"the label to write is 2, expected 1 \(viral\), 0 \(host\) or None"
+        ):
             store.write_merged(tmp_path / "a.pt", ["a"], matrix(1, 3), None, 2)
 
 
@@ -358,7 +360,7 @@ class TestRefusedToRead:
             (proteins(["a"], ROW), "has the keys 'proteins', 'data', expected 'data' and 'nucleotide'"),
             (
                 {"nucleotide": ["a"], "data": [[1.0]]},
-                "row 0 ('a') is a list of length 1, expected a dict with 'label'",
+                "row 0 ('a') is a list of length 1, expected a dict with 'mean_representation'",
             ),
             (nucleotides("b", [1.0]), "row 0 has the label 'a', expected its id 'b'"),
             (
@@ -430,12 +432,27 @@ def test_the_example_in_the_documentation_runs(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("['NC_001416.1_0_300'] (1, 2048) 1 {'model': 'example'} ")
-    assert done.stdout.endswith("Summary(kind='merged', count=1, width=2048, meta={'model': 'example'})\n")
+    last = "Summary(kind='merged', count=1, width=2048, meta={'model': 'example'}, has_label=True)\n"
+    assert done.stdout.endswith(last)
 
 
 def test_the_public_functions() -> None:
     assert sorted(store.__all__) == store.__all__
     assert all(hasattr(store, name) for name in store.__all__)
+
+
+def test_rows_without_a_class_have_no_labels(tmp_path: Path) -> None:
+    """As scripts write them that merge what they will predict; ``labels`` that hold None are no such file."""
+    path = tmp_path / "a.pt"
+    store.write_merged(path, ["a"], matrix(1, 2), None, None)
+    assert torch.load(path, weights_only=True).keys() == {"ids", "data"}
+    assert not store.read_meta(path).has_label
+    for found in (store.read_merged(path), store.read_merged_rows(path, range)):
+        assert found.label is None
+        with pytest.raises(
+            StoreError, match="has no 'labels': it was merged without a class; run nucpro extract"
+        ):
+            store.label_of(found, path)
 
 
 def test_reads_a_few_rows_of_a_merged_file(tmp_path: Path) -> None:

@@ -112,12 +112,12 @@ REFUSED: list[tuple[object, Kind | None, str]] = [
     (
         {"nucleotide": ["a"], "data": [[1.0]]},
         "dna",
-        "row 0 ('a') is a list of length 1, expected a dict with 'label' and 'mean_representation'",
+        "row 0 ('a') is a list of length 1, expected a dict with 'mean_representation'",
     ),
     (
         {"nucleotide": ["a"], "data": [{"label": "a"}]},
         "dna",
-        "row 0 ('a') is a dict of length 1, expected a dict with 'label' and 'mean_representation'",
+        "row 0 ('a') is a dict of length 1, expected a dict with 'mean_representation'",
     ),
     (dna([1.0], "b"), "dna", "row 0 has the label 'b', expected its id 'a'"),
     (dna([1.0], "b" * 101), "dna", f"row 0 has the label '{'b' * 100}', expected its id 'a'"),

@@ -24,7 +24,7 @@ from nucpro.classifier.options import Placement
 from nucpro.classifier.sources import MergedSource, Survey
 from nucpro.errors import StoreError, UsageError, ValidationError
 from nucpro.layout import CLASS_NAMES, category_of
-from nucpro.store import MergedFile, read_merged
+from nucpro.store import MergedFile, label_of, read_merged
 
 __all__ = ["Features", "place", "read_features"]
 
@@ -166,19 +166,21 @@ class _Reader:
         merged = read_merged(source.path)
         if merged.vectors.shape != (source.rows, source.width):
             raise StoreError(f"{source.path}: changed while it was read; end what writes it, then run again")
-        _check_label(source, merged)
+        label = _checked_label(source, merged)
         self.matrix[self._starts[number] : self._starts[number + 1]].copy_(torch.from_numpy(merged.vectors))
-        return _Part(merged.ids, merged.label, merged.digest)
+        return _Part(merged.ids, label, merged.digest)
 
 
-def _check_label(source: MergedSource, merged: MergedFile) -> None:
+def _checked_label(source: MergedSource, merged: MergedFile) -> int:
+    label = label_of(merged, source.path)
     category = category_of(source.name)
     expected = int(category == CLASS_NAMES[1])
-    if merged.label != expected:
+    if label != expected:
         raise ValidationError(
-            f"{source.path}: label {merged.label}, but {category} files have label {expected}; run nucpro extract "
+            f"{source.path}: label {label}, but {category} files have label {expected}; run nucpro extract "
             "again, which replaces what is out of date"
         )
+    return label
 
 
 def _repeated(ids: list[str], survey: Survey) -> str:

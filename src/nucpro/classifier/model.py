@@ -78,7 +78,7 @@ class Classifier(nn.Module):
             Rows of another width.
         """
         if rows.shape[-1] != self.hidden.in_features:
-            raise DimensionError("columns of the classifier's input", self.hidden.in_features, rows.shape[-1])
+            raise DimensionError(self.hidden.in_features, rows.shape[-1], "columns of the classifier's input")
         inner = F.relu(self.norm(self.hidden(rows)))
         return cast(torch.Tensor, self.output(self.dropout(inner)))
 

@@ -17,7 +17,7 @@ from nucpro.dataset.manifest import digest_of, read_manifest
 from nucpro.dataset.paths import manifest_path
 from nucpro.errors import DataError, PreflightError, StoreError
 from nucpro.layout import DNA_WIDTH, DataFolder, FilePair, Side, category_of, natural_key
-from nucpro.store import read_meta
+from nucpro.store import no_label, read_meta
 from nucpro.workers import Workers
 
 __all__ = ["MergedSource", "Survey", "survey"]
@@ -124,6 +124,8 @@ def _look_at(where: tuple[DataFolder, Path]) -> MergedSource:
     problems = []
     if summary.kind != "merged":
         problems.append(f"{path}: holds {summary.kind} vectors, expected merged ones; {_MERGE_AGAIN}")
+    elif not summary.has_label:
+        problems.append(no_label(path))
     if summary.width <= DNA_WIDTH:
         problems.append(
             f"{path}: {summary.width} columns, expected more than the {DNA_WIDTH} of DNABERT-S; {_MERGE_AGAIN}"

@@ -1,48 +1,18 @@
-"""``nucpro doctor``: whether this machine can run a job, and what of it will be slow; also ``nucpro --version``."""
+"""``nucpro doctor``: whether this machine can run a job, and what of it will be slow."""
 
 from __future__ import annotations
 
-import argparse
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nucpro import __version__
 from nucpro.cli.arguments import add_device, add_dna_model, add_protein_model
 from nucpro.cli.console import say
 from nucpro.errors import PreflightError
 from nucpro.options import Options
 
-__all__ = ["ShowVersions", "add_to"]
-
-
-class ShowVersions(argparse.Action):
-    """The option ``--version``: torch is imported only when somebody asks for it."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
-        # Suppressed, so that it is no argument of the commands.
-        dest, text = argparse.SUPPRESS, "show versions and the device, and exit"
-        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=text)
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        """Show, and end the program."""
-        try:
-            from nucpro.environment import versions  # noqa: PLC0415 - imports torch
-
-            lines = versions()
-        except (ImportError, OSError) as error:
-            lines = [f"nucpro {__version__}", f"torch cannot be imported: {error}"]
-        for line in lines:
-            say(line)
-        parser.exit()
+__all__ = ["add_to"]
 
 
 def add_to(subparsers: Any) -> None:

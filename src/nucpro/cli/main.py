@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from nucpro import __version__
 from nucpro.cli import (
     dataset,
     doctor,
@@ -114,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="nucpro",
         description="Joined DNABERT-S and protein language model embeddings of viral and host sequences.",
     )
-    parser.add_argument("--version", action=doctor.ShowVersions)
+    parser.add_argument("--version", action="version", version=f"nucpro {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND")
     for command in _COMMANDS:
         command.add_to(subparsers)

@@ -188,5 +188,5 @@ def _make(task: _Task) -> Shard:
 def _require_width(shard: Shard, ledger: Ledger) -> None:
     first = next(iter(ledger.shards.values()), shard)
     if shard.width != first.width:
-        what = f"{shard.source}: width of its vectors, where {first.source} has the other; run nucpro extract again"
-        raise DimensionError(what, first.width, shard.width)
+        what = f"width of its vectors, where {first.source} has the other; run nucpro extract again"
+        raise DimensionError(first.width, shard.width, what, shard.source)

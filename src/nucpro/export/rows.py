@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nucpro.dataset.frame_ids import Place, place_of
 from nucpro.layout import FilePair
-from nucpro.store import read_merged
+from nucpro.store import label_of, read_merged
 
 __all__ = ["Rows", "rows_of"]
 
@@ -54,7 +54,7 @@ def rows_of(pair: FilePair) -> Rows:
     Raises
     ------
     StoreError
-        It is damaged, or no merged file.
+        It is damaged, no merged file, or was merged without a class.
     """
     merged = read_merged(pair.merged)
     return Rows(
@@ -62,7 +62,7 @@ def rows_of(pair: FilePair) -> Rows:
         digest=merged.digest,
         ids=merged.ids,
         places=[place_of(name) for name in merged.ids],
-        label=merged.label,
+        label=label_of(merged, pair.merged),
         category=pair.category or "",
         vectors=merged.vectors,
     )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from nucpro.errors import NucproError
 from nucpro.fasta import read
 from nucpro.layout import CATEGORIES, SEED, FilePair, Side
-from nucpro.store import read_merged_rows, read_meta
+from nucpro.store import label_of, read_merged_rows, read_meta
 from nucpro.workers import Workers
 
 __all__ = ["MOST_FILES", "Sample", "draw_rows", "read_sample", "shares"]
@@ -172,8 +172,9 @@ def _read(task: tuple[int, FilePair, int, bool]) -> _Part:
         merged = read_merged_rows(
             pair.merged, lambda count: sorted(generator.sample(range(count), min(rows, count)))
         )
-        if merged.label != pair.label:
-            raise NucproError(f"{pair.merged}: label {merged.label}, expected {pair.label}")
+        label = label_of(merged, pair.merged)
+        if label != pair.label:
+            raise NucproError(f"{pair.merged}: label {label}, expected {pair.label}")
         if not np.isfinite(merged.vectors).all():
             raise NucproError(f"{pair.merged}: holds NaN or infinite values; nucpro validate names them")
         part.ids, part.vectors = merged.ids, merged.vectors

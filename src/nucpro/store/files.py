@@ -14,6 +14,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from nucpro.errors import StoreError
 from nucpro.layout import DNA_WIDTH, Side
 from nucpro.store.archive import SIZE_LIMIT, Archive, archive_pieces, load_archive, look_at_archive
 from nucpro.store.atomic import Written, replace_file
@@ -38,6 +39,8 @@ __all__ = [
     "VectorFile",
     "check_directory",
     "read_ids",
+    "label_of",
+    "no_label",
     "read_merged",
     "read_merged_rows",
     "read_meta",
@@ -84,11 +87,11 @@ class MergedFile(VectorFile):
 
     Attributes
     ----------
-    label : int
-        1 for viral, 0 for host; one for the whole file.
+    label : int or None
+        1 for viral, 0 for host; one for the whole file. None where the file was merged without a class.
     """
 
-    label: int
+    label: int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,13 +104,13 @@ class MergedRows:
         Of these rows.
     vectors : ndarray of float32, shape [N, D]
         These rows.
-    label : int
-        1 for viral, 0 for host; one for the whole file.
+    label : int or None
+        1 for viral, 0 for host; one for the whole file. None where the file was merged without a class.
     """
 
     ids: list[str]
     vectors: Matrix
-    label: int
+    label: int | None
 
 
 @dataclass(frozen=True)
@@ -122,12 +125,15 @@ class Summary:
         Rows and columns of its matrix.
     meta : dict or None
         What made the file; None for a file of the original scripts.
+    has_label : bool
+        Whether it says the class of its rows, as only merged files do.
     """
 
     kind: Kind
     count: int
     width: int
     meta: Meta | None
+    has_label: bool
 
 
 def read_vectors(path: Path, side: Side) -> VectorFile:
@@ -162,6 +168,27 @@ def read_merged(path: Path) -> MergedFile:
     """
     file, label = _read(path, "merged")
     return MergedFile(file.ids, file.vectors, file.meta, file.digest, label)
+
+
+def label_of(merged: MergedFile | MergedRows, path: Path) -> int:
+    """Class of a merged file that must have one: 1 for viral, 0 for host.
+
+    Raises
+    ------
+    StoreError
+        It was merged without a class; the message says how to give it one.
+    """
+    if merged.label is None:
+        raise StoreError(no_label(path))
+    return merged.label
+
+
+def no_label(path: Path) -> str:
+    """Say that a merged file has no class, and how to give it one."""
+    return (
+        f"{path}: has no 'labels': it was merged without a class; run nucpro extract, which merges files of its "
+        "selection again, or merge it with data_type='viral' or 'host', or move it out of the data folder"
+    )
 
 
 def read_merged_rows(path: Path, choose: Callable[[int], Sequence[int]]) -> MergedRows:
@@ -214,7 +241,8 @@ def read_meta(path: Path) -> Summary:
     """
     with look_at_archive(path) as archive:
         content = _content(archive, None)
-    return Summary(content.kind, len(content.ids), content.width, content.meta)
+    has_label = content.label is not None
+    return Summary(content.kind, len(content.ids), content.width, content.meta, has_label)
 
 
 def read_ids(path: Path) -> list[str]:
@@ -299,21 +327,23 @@ def write_vectors(path: Path, ids: list[str], vectors: Matrix, meta: Meta | None
     return _write(_KINDS[side], path, ids, vectors, meta)
 
 
-def write_merged(path: Path, ids: list[str], vectors: Matrix, meta: Meta | None, label: int) -> Written:
+def write_merged(
+    path: Path, ids: list[str], vectors: Matrix, meta: Meta | None, label: int | None
+) -> Written:
     """Write a ``_merged.pt`` file; see :func:`write_vectors`.
 
     Parameters
     ----------
-    label : int
-        1 for viral, 0 for host.
+    label : int or None
+        1 for viral, 0 for host; None for rows without a class.
     """
-    if label not in {0, 1}:
-        problem = f"the label to write is {label!r}, expected 1 (viral) or 0 (host)"
+    if label not in {0, 1, None}:
+        problem = f"the label to write is {label!r}, expected 1 (viral), 0 (host) or None"
         raise Place(path, _NOT_WRITTEN).error(problem)
-    return _write("merged", path, ids, vectors, meta, int(label))
+    return _write("merged", path, ids, vectors, meta, None if label is None else int(label))
 
 
-def _read(path: Path, kind: Kind) -> tuple[VectorFile, int]:
+def _read(path: Path, kind: Kind) -> tuple[VectorFile, int | None]:
     archive, digest = load_archive(path)
     content = _content(archive, kind)
     storages = _Storages(archive)
@@ -352,10 +382,10 @@ class _Storages:
             return (elements.astype(np.uint32) << 16).view(np.float32)
         return elements
 
-    def label(self, label: int | Tensor | None) -> int:
-        """Label of a merged file; 0 where the kind has none."""
+    def label(self, label: int | Tensor | None) -> int | None:
+        """Label of a merged file; None where it, or the kind, has none."""
         if not isinstance(label, Tensor):
-            return label or 0
+            return label
         value = self.array(label).item()
         if value not in (0, 1):
             raise self.place.error(f"'labels' holds {value}, expected 1 (viral) or 0 (host)")

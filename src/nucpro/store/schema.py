@@ -57,7 +57,7 @@ class Content:
     """What a file holds, with its numbers still where they are.
 
     ``data`` is one tensor ``[N, D]`` in a merged file, else one row a record. ``label`` is None where the
-    kind has none, and a tensor of one element where the file holds it so.
+    kind or the file has none, and a tensor of one element where the file holds it so.
     """
 
     kind: Kind
@@ -96,7 +96,9 @@ def content_of(value: object, expected: Kind | None, place: Place) -> Content:
     meta = None if value.get("meta") is None else canonical_meta(value["meta"], place)
     if kind == "merged":
         data, width = _matrix(value.get("data"), len(ids), place)
-        return Content(kind, ids, data, width, _label(value.get("labels"), place), meta)
+        # Files that were merged to be predicted, not to be trained on, have no class.
+        label = _label(value["labels"], place) if "labels" in value else None
+        return Content(kind, ids, data, width, label, meta)
     rows = _rows(kind, value.get("data"), ids, place)
     return Content(kind, ids, rows, _common_width(kind, rows, ids, place), None, meta)
 
@@ -117,7 +119,8 @@ def value_of(
         pairs = zip(ids, rows, strict=True)
         value["data"] = [{"label": name, "mean_representation": row} for name, row in pairs]
     else:
-        value |= {"data": Tensor(storage, 0, (len(ids), width), (width, 1)), "labels": [label]}
+        value["data"] = Tensor(storage, 0, (len(ids), width), (width, 1))
+        value |= {} if label is None else {"labels": [label]}
     return value if meta is None else {**value, "meta": meta}
 
 
@@ -198,10 +201,11 @@ def _rows(kind: Kind, data: object, ids: list[str], place: Place) -> list[Row]:
 
 
 def _dna_row(item: object, name: str, row: int, place: Place) -> Row:
-    if not isinstance(item, dict) or not item.keys() >= {"label", "mean_representation"}:
-        expected = "a dict with 'label' and 'mean_representation'"
+    if not isinstance(item, dict) or "mean_representation" not in item:
+        expected = "a dict with 'mean_representation'"
         raise place.error(f"row {row} ({name!r}) is {_a(item)}, expected {expected}")
-    label = item["label"]
+    # It repeats the id; some scripts leave it out.
+    label = item.get("label", name)
     if label != name:
         found = repr(label[:100]) if isinstance(label, str) else _a(label)
         raise place.error(f"row {row} has the label {found}, expected its id {name!r}")
