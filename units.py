@@ -19,7 +19,16 @@ except ModuleNotFoundError:  # a clone that is not installed
 
 from nucpro import fasta, merge, store
 from nucpro.errors import DimensionError, UsageError
-from nucpro.layout import CATEGORIES, CLASS_NAMES, MAX_RESIDUES, SEQUENCES_PER_FILE, VIRAL, Side
+from nucpro.layout import (
+    CLASS_NAMES,
+    MAX_RESIDUES,
+    SEQUENCES_PER_FILE,
+    VIRAL,
+    Side,
+    below_merge_root,
+    category_of,
+    contradiction_in,
+)
 from nucpro.layout import DNA_WIDTH as DNA_DIM
 from nucpro.layout import MERGED_WIDTH as MERGED_DIM
 from nucpro.layout import PROTEIN_WIDTH as PROTEIN_DIM
@@ -127,7 +136,8 @@ def merge_data(
     DNABERT_S_data, ESM_data, merged_file : str or Path
         Both sources and the file to write.
     data_type : {'viral', 'host'}, optional
-        The class; by default that of the category that the merged file's folder names.
+        The class; by default that of the category that the merged file's path names: its folder ``X_merged``,
+        or a folder on the way from ``data_merge`` whose whole name is a category.
 
     Raises
     ------
@@ -138,13 +148,16 @@ def merge_data(
     """
     class_name = data_type or _class_of(Path(merged_file))
     if class_name not in CLASS_NAMES:
-        raise UsageError(f"data_type is {class_name!r}; allowed: {', '.join(CLASS_NAMES)}")
+        raise UsageError(f"{merged_file}: data_type is {class_name!r}; allowed: {', '.join(CLASS_NAMES)}")
     merge.merge(Path(DNABERT_S_data), Path(ESM_data), Path(merged_file), class_name)
 
 
 def _class_of(merged_file: Path) -> str | None:
-    folder = merged_file.parent.name
-    category = next((name for name in CATEGORIES if folder.startswith(name)), None)
+    relative = below_merge_root(merged_file)
+    doubt = contradiction_in(relative)
+    if doubt:
+        raise UsageError(f"{merged_file}: {doubt}, or give data_type")
+    category = category_of(relative)
     return None if category is None else CLASS_NAMES[category == VIRAL]
 
 

@@ -32,8 +32,8 @@ from nucpro.cli.arguments import log_file
 from nucpro.cli.console import FileBar, Terminated, console, exit_code_of
 from nucpro.cli.extract import add_arguments
 from nucpro.cli.main import leave
-from nucpro.errors import PreflightError
-from nucpro.layout import CLASS_NAMES, DataFolder, FilePair, SourceFinder
+from nucpro.errors import PreflightError, UsageError
+from nucpro.layout import CLASS_NAMES, DataFolder, FilePair, SourceFinder, walk_failed
 from nucpro.options import Options
 from nucpro.pipeline import make_dna_first, validate_folder
 from nucpro.plan import PlanItem
@@ -68,7 +68,7 @@ def discover_training_data(
     """
     with _job(data_dir, job) as work:
         finder = SourceFinder(work.folder)
-        for root, subfolders, files in os.walk(data_dir, followlinks=True, onerror=finder.failed):
+        for root, subfolders, files in os.walk(data_dir, followlinks=True, onerror=walk_failed):
             finder.visit(root, subfolders, files)
         selection = work.discover(finder.sources)
         return _paths(selection.viral), _paths(selection.hosts)
@@ -143,10 +143,13 @@ def merge_all(viral_files: Sequence[str], host_files: Sequence[str], *, job: Pro
     if job is not None:
         job.finish()
         return job.statistics.merged
-    pairs = [_pair(path) for path in (*viral_files, *host_files)]
-    for pair in pairs:
-        merge_data(pair.dna_vectors, pair.protein_vectors, pair.merged, CLASS_NAMES[pair.label])
-    return len(pairs)
+    for label, files in ((1, viral_files), (0, host_files)):
+        for pair in map(_pair, files):
+            if pair.label != label:
+                what = f"given as {CLASS_NAMES[label]}, but its path says {pair.category}"
+                raise UsageError(f"{pair.nucleotide_fasta}: {what}; give it with its own class")
+            merge_data(pair.dna_vectors, pair.protein_vectors, pair.merged, CLASS_NAMES[label])
+    return len(viral_files) + len(host_files)
 
 
 def validate_all(data_dir: str | Path = "./data/", *, job: ProteinJob | None = None) -> None:

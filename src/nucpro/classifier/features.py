@@ -177,7 +177,7 @@ def _check_label(source: MergedSource, merged: MergedFile) -> None:
     if merged.label != expected:
         raise ValidationError(
             f"{source.path}: label {merged.label}, but {category} files have label {expected}; run nucpro extract "
-            "again, which replaces what is out of date"
+            "again, which replaces what is out of date, or move the file away where it is of no selected file"
         )
 
 

@@ -28,7 +28,7 @@ from nucpro.dataset.paths import (
 )
 from nucpro.dataset.reports import DatasetReport, SourceReport
 from nucpro.errors import DataError, PreflightError, UsageError
-from nucpro.layout import DataFolder, Source
+from nucpro.layout import DataFolder, Source, contradiction_in
 from nucpro.lock import hold
 from nucpro.store import remove_temporaries
 from nucpro.text import first_few
@@ -164,6 +164,10 @@ def _problems(genomes: Genomes, data_dir: Path, options: DatasetOptions) -> Iter
             f"{data_dir}: no genomes found; it must hold pairs of X{FASTA_SUFFIX} and Y{GENBANK_SUFFIX}, "
             "such as viral.1.1 and viral.1, which nucpro download fetches"
         )
+    for pair in genomes.pairs:
+        doubt = contradiction_in(pair.relative)
+        if doubt:
+            yield f"{pair.fasta}: {doubt}"
     for (length, code), names in _made_otherwise(genomes, options).items():
         yield (
             f"{data_dir}: made with length {length} and the {code} genetic code: {first_few(names, _SHOWN)}; "
