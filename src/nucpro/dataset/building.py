@@ -8,6 +8,7 @@ run that was stopped goes on where it was.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -87,7 +88,8 @@ def build(
     PreflightError
         Another run holds the folder, there are no genomes, or files of other options are in it.
     DataError
-        Genomes cannot be read; the message names file and record. What was finished stays.
+        Genomes cannot be read; the message names file and record. What was finished stays. Also, after all other
+        pairs are done, where files are links to nothing, pipes or devices, or may not be read.
     StoreError
         A file cannot be written.
     """
@@ -100,12 +102,24 @@ def build(
         problems = list(_problems(genomes, data_dir, options))
         if problems:
             raise PreflightError(problems)
+        unusable = {pair: reasons for pair in genomes.pairs if (reasons := list(_unusable(pair)))}
+        pairs = [pair for pair in genomes.pairs if pair not in unusable]
+        reasons = [reason for some in unusable.values() for reason in some]
+        if not pairs:
+            raise PreflightError(reasons)
+        for reason in reasons:
+            logger.warning("%s", reason)
         for folder in genomes.folders:
             remove_temporaries(folder)
         for name in genomes.without_partner:
             logger.warning("%s: no GenBank file (%s) beside it; left out", name, GENBANK_SUFFIX)
-        reports = {report.name: report for report in _convert_all(genomes.pairs, options, progress, pool)}
-    sources = tuple(reports[pair.relative] for pair in genomes.pairs)
+        reports = {report.name: report for report in _convert_all(pairs, options, progress, pool)}
+    if unusable:
+        raise DataError(
+            f"{len(unusable)} of {len(genomes.pairs)} pairs of genome files could not be used; the others are done:\n"
+            + "\n".join(f"  - {reason}" for reason in reasons)
+        )
+    sources = tuple(reports[pair.relative] for pair in pairs)
     return DatasetReport(options.length, options.genetic_code, sources, genomes.without_partner)
 
 
@@ -177,6 +191,20 @@ def _problems(genomes: Genomes, data_dir: Path, options: DatasetOptions) -> Iter
     for pair in genomes.pairs:
         if not options.replace and not pair.manifest.exists():
             yield from _unrecorded(pair)
+
+
+def _unusable(pair: GenomePair) -> Iterator[str]:
+    """Files of a pair that cannot be opened as files: the pairs beside it can be converted all the same."""
+    for path in (pair.fasta, pair.genbank):
+        if path.is_symlink() and not path.exists():
+            yield (
+                f"{path}: is a link to {path.readlink()}, where nothing is; get the file (git annex get, datalad get, "
+                "dvc pull), or copy it with cp -L from where it is"
+            )
+        elif not path.is_file():
+            yield f"{path}: is a pipe or a device, expected a file; put the file itself there"
+        elif not os.access(path, os.R_OK):
+            yield f"{path}: may not be read; check owner and rights"
 
 
 def _made_otherwise(genomes: Genomes, options: DatasetOptions) -> dict[tuple[int, str], list[str]]:
