@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from nucpro.errors import WorkerError
+from nucpro.machine import cores
 
 __all__ = ["MOST_WORKERS", "Workers", "result_of"]
 
@@ -38,11 +39,11 @@ class Workers:
     Parameters
     ----------
     count : int, optional
-        Number of processes; by default the number of cores, at most :data:`MOST_WORKERS`.
+        Number of processes; by default the cores that this process may use, at most :data:`MOST_WORKERS`.
     """
 
     def __init__(self, count: int | None = None) -> None:
-        self._count = count or max(1, min(MOST_WORKERS, os.cpu_count() or 1))
+        self._count = count or min(MOST_WORKERS, cores())
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:
