@@ -27,6 +27,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 
+from nucpro.__main__ import open_streams
 from nucpro.checkpoint import Checkpoint
 from nucpro.cli.arguments import log_file
 from nucpro.cli.console import FileBar, Terminated, console, exit_code_of
@@ -184,6 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         0 done, 1 data or validation error, 2 usage, 3 pre-flight, 130 and 143 interrupted.
     """
+    open_streams()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from nucpro.errors import DataError, PreflightError
 from nucpro.layout import (
     CATEGORIES,
+    TEMPORARY_MARK,
     DataFolder,
     ExportFolder,
     Source,
@@ -18,8 +20,10 @@ from nucpro.layout import (
     category_of,
     contradiction_in,
     is_litter,
+    name_problem,
     natural_key,
     split_number,
+    temporary_start,
     walk_failed,
 )
 
@@ -319,3 +323,24 @@ def test_names_in_a_folder_of_exported_rows(tmp_path: Path) -> None:
         folder.path_of(shard)
         == tmp_path / "my export" / "sub.fa" / "viral.1.1_merged" / "output_3_merged.parquet"
     )
+
+
+@given(
+    st.text(st.characters(blacklist_characters="/\0", blacklist_categories=["Cs"]), min_size=1, max_size=300)
+)
+def test_names_of_unfinished_files_are_never_too_long(name: str) -> None:
+    start = temporary_start(name)
+    assert start.startswith(".")
+    assert start.endswith(TEMPORARY_MARK)
+    assert len(os.fsencode(start)) + 20 <= 255
+    assert start == f".{name}{TEMPORARY_MARK}" or len(os.fsencode(name)) > 220
+
+
+def test_long_names_of_unfinished_files_do_not_meet() -> None:
+    long = "x" * 220
+    assert temporary_start(f"{long}protein") != temporary_start(f"{long}nucleotide")
+
+
+def test_names_longer_than_file_systems_take_are_told() -> None:
+    assert name_problem(Path("d" * 300, "x" * 255)) is None
+    assert name_problem(Path("ü" * 128)) == "its name has 256 bytes, a file system takes 255"

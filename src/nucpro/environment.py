@@ -28,6 +28,7 @@ from nucpro.models.device import choose_device, choose_precision
 from nucpro.models.weights import ModelFiles, available, locate
 from nucpro.options import Options
 from nucpro.preflight import writing_problems
+from nucpro.workers import starting_problems
 
 __all__ = ["Finding", "Verdict", "examine", "versions"]
 
@@ -105,6 +106,8 @@ def _machine() -> Iterator[Finding]:
         yield Finding("CPU", Verdict.SLOW, f"{count} cores, {why}")
     else:
         yield Finding("CPU", Verdict.FINE, f"{count} cores")
+    for problem in starting_problems():
+        yield Finding("Workers", Verdict.PROBLEM, problem)
     memory = _free_memory()
     if memory is not None:
         little = memory < _LITTLE_MEMORY

@@ -17,6 +17,7 @@ The folder, for a RefSeq file called ``X`` (``viral.1.1.genomic``)::
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from dataclasses import dataclass, field
@@ -51,9 +52,11 @@ __all__ = [
     "category_of",
     "contradiction_in",
     "is_litter",
+    "name_problem",
     "natural_key",
     "prune",
     "split_number",
+    "temporary_start",
     "walk_failed",
 ]
 
@@ -82,6 +85,10 @@ CATEGORIES = (VIRAL, *HOST_CATEGORIES)
 
 TEMPORARY_MARK = ".nucpro-tmp-"
 """Part of the name of every unfinished file; whoever holds the lock may remove files that carry it."""
+
+_LONGEST_NAME = 255
+"""Bytes of a name that file systems take."""
+_LONGEST_TAG = 20
 
 _NUCLEOTIDE = "identified_nucleotide"
 _PROTEIN = "identified_protein"
@@ -113,6 +120,25 @@ class Side(StrEnum):
 
     DNA = "dna"
     PROTEIN = "protein"
+
+
+def temporary_start(name: str) -> str:
+    """Start of the names of unfinished files for a final name; what follows tells one of them from another.
+
+    A name that is near the limit of file systems is cut, with a digest in place of the rest.
+    """
+    room = _LONGEST_NAME - len(f".{TEMPORARY_MARK}") - _LONGEST_TAG
+    plain = os.fsencode(name)
+    if len(plain) > room:
+        digest = hashlib.sha256(plain).hexdigest()[:16]
+        name = f"{plain[: room - 17].decode(errors='ignore')}-{digest}"
+    return f".{name}{TEMPORARY_MARK}"
+
+
+def name_problem(path: Path) -> str | None:
+    """What to say of a path whose last part is longer than file systems take; None for every other path."""
+    size = len(os.fsencode(path.name))
+    return f"its name has {size} bytes, a file system takes {_LONGEST_NAME}" if size > _LONGEST_NAME else None
 
 
 def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:

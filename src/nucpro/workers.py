@@ -21,7 +21,7 @@ from typing import Self, TypeVar
 from nucpro.errors import WorkerError
 from nucpro.machine import cores
 
-__all__ = ["MOST_WORKERS", "Workers", "result_of"]
+__all__ = ["MOST_WORKERS", "Workers", "result_of", "starting_problems"]
 
 MOST_WORKERS = 4
 """Upper bound of worker processes: each holds one file pair in memory (about 0.3 GB), one keeps up with a GPU."""
@@ -65,11 +65,20 @@ class Workers:
         return self._pool is not None
 
     def submit(self, function: Callable[..., Result], *arguments: object) -> Future[Result]:
-        """Run ``function(*arguments)`` in a worker; all must be picklable."""
+        """Run ``function(*arguments)`` in a worker; all must be picklable.
+
+        Raises
+        ------
+        WorkerError
+            No worker can be started, or one was killed.
+        """
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                self.count, mp_context=multiprocessing.get_context("spawn"), initializer=_become_worker
-            )
+            try:
+                self._pool = ProcessPoolExecutor(
+                    self.count, mp_context=multiprocessing.get_context("spawn"), initializer=_become_worker
+                )
+            except (OSError, ImportError) as error:
+                raise WorkerError(_no_semaphores(error)) from error
         with _told_apart():
             return self._pool.submit(function, *arguments)
 
@@ -137,6 +146,24 @@ def _told_apart() -> Iterator[None]:
             "a worker process was killed, probably for lack of memory (each needs about 0.3 GB); free memory and "
             "run the same command again: everything that was finished is kept"
         ) from error
+
+
+def starting_problems() -> list[str]:
+    """Why no worker process can be started here, as pre-flight problems: tried with what a pool needs first."""
+    try:
+        # This kind gives its name back at once, and starts no process that keeps account of it.
+        multiprocessing.get_context("fork").Semaphore()
+    except (OSError, ImportError) as error:
+        return [_no_semaphores(error)]
+    return []
+
+
+def _no_semaphores(error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or str(error)
+    return (
+        f"shared memory (/dev/shm) cannot be used: {reason}; but worker processes need it for their semaphores; "
+        "mount it for writing (docker --shm-size=1g, singularity --bind /dev/shm), or free room there"
+    )
 
 
 def _become_worker() -> None:

@@ -679,3 +679,19 @@ def test_folders_that_cannot_be_read_are_not_left_out(demo: Path) -> None:
     (demo / "sub").mkdir(mode=0)
     with pytest.raises(PreflightError, match="sub: cannot be read"):
         build(demo, ONE)
+
+
+def test_long_names_are_written_or_refused_with_their_length(demo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "long"
+    folder.mkdir()
+    stem = f"viral.{'x' * 224}"
+    for suffix in (".genomic.fna.gz", ".genomic.gbff.gz"):
+        (folder / f"{stem}{suffix}").write_bytes(next(demo.glob(f"viral*{suffix}")).read_bytes())
+    (source,) = build(folder, ONE).sources
+    assert source.made
+    for suffix in (".genomic.fna.gz", ".genomic.gbff.gz"):
+        (folder / f"{stem}{suffix}").rename(folder / f"{stem}xxxxx{suffix}")
+    with pytest.raises(
+        PreflightError, match="its name has 260 bytes, a file system takes 255; shorten the names"
+    ):
+        build(folder, ONE)

@@ -110,6 +110,7 @@ READ = {
 }
 # Biopython reads fewer proteins of these, or none, without a word, or refuses them.
 REFUSED = {
+    "lower case": (b"     CDS             1..60", b"     cds             1..60"),
     "note20": (b'                     /note="x"', b'                    /note="x"'),
     "note5": (b'                     /note="x"', b'     /note="x"'),
     "pseudo10": (b"                     /pseudo", b"          /pseudo"),

@@ -29,11 +29,11 @@ from nucpro.dataset.paths import (
 )
 from nucpro.dataset.reports import DatasetReport, SourceReport
 from nucpro.errors import DataError, PreflightError, UsageError
-from nucpro.layout import DataFolder, Source, contradiction_in
+from nucpro.layout import DataFolder, Source, contradiction_in, name_problem
 from nucpro.lock import hold
 from nucpro.store import remove_temporaries
 from nucpro.text import first_few
-from nucpro.workers import Workers
+from nucpro.workers import Workers, starting_problems
 
 __all__ = ["DatasetProgress", "build", "recorded_lengths"]
 
@@ -99,7 +99,7 @@ def build(
         raise UsageError(f"{data_dir}: no such folder; name the folder with the genomes")
     with hold(DataFolder(data_dir).lock):
         genomes = find_genomes(data_dir)
-        problems = list(_problems(genomes, data_dir, options))
+        problems = list(_problems(genomes, data_dir, options, pool))
         if problems:
             raise PreflightError(problems)
         unusable = {pair: reasons for pair in genomes.pairs if (reasons := list(_unusable(pair)))}
@@ -172,12 +172,16 @@ def _results(
             ) from error
 
 
-def _problems(genomes: Genomes, data_dir: Path, options: DatasetOptions) -> Iterator[str]:
+def _problems(
+    genomes: Genomes, data_dir: Path, options: DatasetOptions, pool: Workers | None
+) -> Iterator[str]:
     if not genomes.pairs:
         yield (
             f"{data_dir}: no genomes found; it must hold pairs of X{FASTA_SUFFIX} and Y{GENBANK_SUFFIX}, "
             "such as viral.1.1 and viral.1, which nucpro download fetches"
         )
+    if pool is None and min(options.workers, len(genomes.pairs)) > 1:
+        yield from starting_problems()
     for pair in genomes.pairs:
         doubt = contradiction_in(pair.relative)
         if doubt:
@@ -189,7 +193,11 @@ def _problems(genomes: Genomes, data_dir: Path, options: DatasetOptions) -> Iter
             "use another folder, or make all again with --replace"
         )
     for pair in genomes.pairs:
-        if not options.replace and not pair.manifest.exists():
+        too_long = name_problem(pair.source.nucleotide_fasta)
+        if too_long:
+            name = pair.source.nucleotide_fasta.name
+            yield f"{pair.fasta}: would give {name}: {too_long}; shorten the names of the pair"
+        elif not options.replace and not pair.manifest.exists():
             yield from _unrecorded(pair)
 
 

@@ -225,6 +225,8 @@ class _Reader:
                 f"{_shown(line)} fits neither a feature (its kind in column 6, its location in column 22) "
                 "nor a qualifier (in column 22); correct its indentation"
             )
+        if words[0] != b"CDS" and words[0].upper() == b"CDS":
+            self._fail(f"{_shown(line)} is written {_shown(words[0])}; a coding sequence must be called CDS")
         first = self._number
         lines = self._continued(location)
         if words[0] == b"CDS":
