@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import shutil
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -106,3 +110,55 @@ def test_odd_surroundings_change_nothing(genomes: Path, variables: dict[str, str
     assert "192 of 1746 frames kept" in done.stdout
     look = shell(f"inspect {genomes}", "", **variables)
     assert (look.returncode, look.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["extract --device cpu --data-dir", "validate", "status", "inspect", "report", "embed -o x.pt", "split"],
+)
+def test_a_name_that_no_file_system_takes_is_told_in_one_line(tmp_path: Path, command: str) -> None:
+    done = shell(f"{command} {tmp_path}/{'x' * 300}", "")
+    assert done.returncode == 3
+    assert "File name too long; name another place with --output, or shorten the name" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def on_terminal(columns: int, command: str, **variables: str) -> tuple[int, str]:
+    """Exit code of a command and what it shows on a terminal of a width."""
+    here, there = pty.openpty()
+    fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nucpro", *command.split()],
+        stdin=there,
+        stdout=there,
+        stderr=there,
+        env={**os.environ, **variables},
+    )
+    os.close(there)
+    shown = b""
+    try:
+        while block := os.read(here, 1 << 16):
+            shown += block
+    except OSError:  # Linux says so when the last holder of the other end is gone
+        pass
+    os.close(here)
+    return process.wait(), shown.decode(errors="replace")
+
+
+TERMINALS = [
+    (0, {}),
+    (1, {}),
+    (20, {}),
+    (80, {"TERM": "dumb"}),
+    (80, {"COLUMNS": "0"}),
+    (80, {"TERM": "nonsense", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}),
+]
+
+
+@pytest.mark.parametrize(("columns", "variables"), TERMINALS)
+def test_odd_terminals_show_the_answer(genomes: Path, columns: int, variables: dict[str, str]) -> None:
+    code, shown = on_terminal(columns, f"dataset {genomes} --length 300 --workers 1", **variables)
+    assert (code, shown.count("192 of 1746 frames kept")) == (0, 1)
+    code, shown = on_terminal(columns, f"status {genomes} --watch 0.1", **variables)
+    assert code == 0
+    assert "Run" in shown

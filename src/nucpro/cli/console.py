@@ -138,7 +138,7 @@ def console(log_file: Path | None = None) -> Iterator[None]:
     _accept_all_letters()
     logger = logging.getLogger("nucpro")
     handlers: list[logging.Handler] = [_Lines()]
-    if log_file is not None and log_file.parent.is_dir():
+    if log_file is not None:
         handlers += _log_file(log_file)
     before = signal.signal(signal.SIGTERM, _terminate)
     level = logger.level
@@ -164,6 +164,8 @@ def _accept_all_letters() -> None:
 
 def _log_file(path: Path) -> list[logging.Handler]:
     try:
+        if not path.parent.is_dir():
+            return []
         handler = _LogFile(path, encoding="utf-8")
     except OSError:
         # A folder that cannot be written is one of the problems that pre-flight reports.
