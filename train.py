@@ -15,12 +15,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))  # a clone need not be installed
 
+from nucpro.__main__ import open_streams
 from nucpro.cli import main as nucpro_main
 from nucpro.cli.main import leave
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; see ``--help`` for the options, and ``nucpro train`` for the exit codes."""
+    open_streams()
     parser = argparse.ArgumentParser(description=__doc__, add_help=False)
     parser.add_argument("--data-dir", default="./data/")
     known, rest = parser.parse_known_args(argv)

@@ -28,13 +28,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 
+from nucpro.__main__ import open_streams
 from nucpro.checkpoint import Checkpoint
 from nucpro.cli.arguments import log_file
 from nucpro.cli.console import FileBar, Terminated, console, exit_code_of
 from nucpro.cli.extract import add_arguments
 from nucpro.cli.main import leave
 from nucpro.errors import PreflightError, UsageError
-from nucpro.layout import CLASS_NAMES, DataFolder, FilePair, SourceFinder
+from nucpro.layout import CLASS_NAMES, DataFolder, FilePair, SourceFinder, walk_failed
 from nucpro.options import Options
 from nucpro.pipeline import make_dna_first, validate_folder
 from nucpro.plan import PlanItem
@@ -73,7 +74,7 @@ def discover_training_data(
     """
     with _job(data_dir, job) as work:
         finder = SourceFinder(work.folder)
-        for root, subfolders, files in os.walk(data_dir, followlinks=True, onerror=finder.failed):
+        for root, subfolders, files in os.walk(data_dir, followlinks=True, onerror=walk_failed):
             finder.visit(root, subfolders, files)
         selection = work.discover(finder.sources)
         return _names(data_dir, selection.viral), _names(data_dir, selection.hosts)
@@ -181,12 +182,16 @@ def merge_all(viral_files: Sequence[str], host_files: Sequence[str], *, job: Pro
     if job is not None:
         job.finish()
         return job.statistics.merged
-    pairs = _pairs((*viral_files, *host_files))
-    width = expected_width(pairs)
-    for pair in pairs:
-        label = CLASS_NAMES[pair.label]
-        merge_data(pair.dna_vectors, pair.protein_vectors, pair.merged, label, protein_dim=width)
-    return len(pairs)
+    width = expected_width(_pairs((*viral_files, *host_files)))
+    for label, files in ((1, viral_files), (0, host_files)):
+        for pair in _pairs(files):
+            if pair.label != label:
+                what = f"given as {CLASS_NAMES[label]}, but its path says {pair.category}"
+                raise UsageError(f"{pair.nucleotide_fasta}: {what}; give it with its own class")
+            merge_data(
+                pair.dna_vectors, pair.protein_vectors, pair.merged, CLASS_NAMES[label], protein_dim=width
+            )
+    return len(viral_files) + len(host_files)
 
 
 def validate_all(data_dir: str | Path = "./data/", *, job: ProteinJob | None = None) -> None:
@@ -221,6 +226,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         0 done, 1 data or validation error, 2 usage, 3 pre-flight, 130 and 143 interrupted.
     """
+    open_streams()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -45,6 +45,8 @@ class ReleaseServer:
         }
         self.requests: list[tuple[str, str, str | None]] = []
         self.faults: dict[str, deque[str]] = {}
+        self.head_status: int | None = None
+        """Answer to every HEAD request in place of the size; 0 hangs up."""
         self.closing = threading.Event()
         self.publish(release)
         handler = type("Handler", (_Handler,), {"release_server": self})
@@ -95,8 +97,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self._note()
         content = self.release_server.files.get(self.path)
-        if content is None:
-            self.send_error(404)
+        status = self.release_server.head_status
+        if content is None or status is not None:
+            if status != 0:
+                self.send_error(404 if content is None else status or 404)
+            self.close_connection = True
             return
         self.send_response(200)
         self.send_header("Content-Length", str(len(content)))

@@ -429,3 +429,25 @@ def test_a_catalogue_keeps_genome_files_only() -> None:
 def test_lists_that_cannot_be_used_are_refused(text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         parse_catalogue(text, "list")
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 405, 429, 500, 501, 502, 503, 0])
+def test_a_server_that_refuses_to_tell_sizes_gives_its_files(
+    server: ReleaseServer, tmp_path: Path, status: int
+) -> None:
+    server.head_status = status
+    progress = Progress()
+    download(tmp_path, options(server, counts={}), progress)
+    assert held(tmp_path) == published(*NAMES)
+    assert set(progress.sizes.values()) == {None}
+    heads = [path for method, path, _ in server.requests if method == "HEAD"]
+    assert len(heads) == len(set(heads)) == len(NAMES)
+
+
+def test_a_file_that_the_server_does_not_have_is_told_before_anything_is_fetched(
+    server: ReleaseServer, tmp_path: Path
+) -> None:
+    server.head_status = 404
+    with pytest.raises(DataError, match="the server answers HTTP 404"):
+        download(tmp_path, options(server, counts={}))
+    assert held(tmp_path) == {}

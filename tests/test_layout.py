@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nucpro.errors import PreflightError
+from nucpro.errors import DataError, PreflightError
 from nucpro.layout import (
     CATEGORIES,
+    TEMPORARY_MARK,
     DataFolder,
     ExportFolder,
     Source,
-    SourceFinder,
+    below_merge_root,
     category_of,
+    contradiction_in,
+    is_litter,
+    name_problem,
     natural_key,
     split_number,
+    temporary_start,
+    walk_failed,
 )
 
 ODD = [
@@ -80,11 +87,127 @@ def test_a_pair_is_found_again_from_its_files_and_its_key(
         ("viral/deeper/viral.1.1.identified_nucleotide.fa", "viral"),
         ("archaea.1.1.identified_nucleotide.fa", "archaea"),
         ("my_viral.1.1.identified_nucleotide.fa", None),
+        ("viral.identified_nucleotide.fa", "viral"),
+        ("viral_and_hosts/plant.1.1.genomic.fna.gz", "plant"),
+        ("plant_viruses/viral.1.1.genomic.fna.gz", "viral"),
+        ("plant_viruses/x.identified_nucleotide.fa", None),
+        ("vertebrates/x.identified_nucleotide.fa", None),
+        ("viralis.1.1.identified_nucleotide.fa", None),
+        ("bacteriaphages.fa", None),
+        ("viral/NC_001416.identified_nucleotide.fa", "viral"),
+        ("vertebrate_other/2020/x.identified_nucleotide.fa", "vertebrate"),
+        ("plastid/x.identified_nucleotide.fa", None),
+        ("plastid/plant.1.1.genomic.fna.gz", "plant"),
+        ("viral.1.1.identified_nucleotide/output_3.fa", "viral"),
+        ("a/fungi.1.1.identified_protein/output_3_ESM.pt", "fungi"),
+        ("a/fungi.1.1.identified_nucleotide/output_3_DNABERT_S.pt", "fungi"),
+        ("a/fungi.1.1_merged/output_3_merged.pt", "fungi"),
+        ("viral/x_merged/output_3_merged.pt", "viral"),
+        ("viral_merged/plant.1.1.identified_nucleotide.fa", "plant"),
+        ("viral_merged/x.identified_nucleotide.fa", None),
+        ("output_1_merged.pt", None),
+        ("Viral.1.1.identified_nucleotide.fa", None),
+        ("", None),
     ],
 )
-def test_category_is_what_the_path_starts_with(path: str, category: str | None) -> None:
+def test_the_files_name_says_the_category_then_a_folder_by_its_whole_name(
+    path: str, category: str | None
+) -> None:
     assert category_of(path) == category
     assert category is None or category in CATEGORIES
+    assert contradiction_in(path) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("viral/plant.1.1.identified_nucleotide.fa", ("plant.1.1.identified_nucleotide.fa", "viral")),
+        ("bacteria/new/viral.1.1_merged/output_1_merged.pt", ("viral.1.1_merged", "bacteria")),
+        (
+            "vertebrate_other/invertebrate.1.1.genomic.fna.gz",
+            ("invertebrate.1.1.genomic.fna.gz", "vertebrate_other"),
+        ),
+        ("viral/fungi/x.identified_nucleotide.fa", ("fungi", "viral")),
+    ],
+)
+def test_a_path_that_names_two_categories_is_in_doubt(path: str, names: tuple[str, str]) -> None:
+    doubt = contradiction_in(path)
+    assert doubt is not None
+    assert doubt.startswith(f"{names[0]} stands for ")
+    assert f"the folder {names[1]} " in doubt
+
+
+def test_two_categories_stop_discovery_with_all_paths(tmp_path: Path) -> None:
+    for name in ("viral/plant.1.1", "viral/viral.1.1", "fungi/bacteria.1.1"):
+        written(tmp_path, *f"{name}.identified_nucleotide.fa".split("/"))
+    with pytest.raises(PreflightError) as caught:
+        DataFolder(tmp_path).walk_sources()
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == [
+        str(tmp_path / "fungi" / "bacteria.1.1.identified_nucleotide.fa"),
+        str(tmp_path / "viral" / "plant.1.1.identified_nucleotide.fa"),
+    ]
+
+
+def test_a_pair_of_no_category_has_no_label() -> None:
+    pair = Source(Path("d"), "x.identified_nucleotide.fa").pair(1)
+    with pytest.raises(
+        DataError, match=r"output_1.fa: nothing says its class: its name must begin with viral"
+    ):
+        _ = pair.label
+
+
+@pytest.mark.parametrize(
+    ("path", "below"),
+    [
+        (
+            "/data_merge/x/data_merge/a/viral.1_merged/output_1_merged.pt",
+            "a/viral.1_merged/output_1_merged.pt",
+        ),
+        ("/x/viral.1_merged/m.pt", "viral.1_merged/m.pt"),
+        ("m.pt", "m.pt"),
+        ("data_merge", "data_merge"),
+    ],
+)
+def test_what_lies_below_data_merge(path: str, below: str) -> None:
+    assert below_merge_root(Path(path)) == below
+
+
+LITTER = [
+    "._viral.1.1.identified_nucleotide.fa",
+    ".viral.1.1.identified_nucleotide.fa",
+    ".nfs000/viral.1.1.identified_nucleotide.fa",
+    ".snapshot/hourly.0/viral.1.1.identified_nucleotide.fa",
+    ".stversions/viral.1.1.identified_nucleotide.fa",
+    ".Trash-1000/files/viral.1.1.identified_nucleotide.fa",
+    ".ipynb_checkpoints/viral.1.1.identified_nucleotide.fa",
+    "__MACOSX/._viral.1.1.identified_nucleotide.fa",
+    "__MACOSX/viral.1.1.identified_nucleotide.fa",
+    "@eaDir/viral.1.1.identified_nucleotide.fa",
+    "#recycle/viral.1.1.identified_nucleotide.fa",
+    "lost+found/viral.1.1.identified_nucleotide.fa",
+    "~$viral.1.1.identified_nucleotide.fa",
+]
+
+
+@pytest.mark.parametrize("name", LITTER)
+def test_litter_is_no_source(tmp_path: Path, name: str) -> None:
+    written(tmp_path, *name.split("/"))
+    written(tmp_path, "viral.2.1.identified_nucleotide.fa")
+    assert [source.name for source in DataFolder(tmp_path).walk_sources()] == ["viral.2.1"]
+
+
+@pytest.mark.parametrize("name", ["a~", "#a#", ".DS_Store", "lost+found"])
+def test_litter_is_known_by_its_name(name: str) -> None:
+    assert is_litter(name)
+    assert not any(is_litter(name) for name in ("a", "a~b", "#a", "$a", "viral.1.1.genomic", "~a"))
+
+
+def test_litter_is_no_merged_file(tmp_path: Path) -> None:
+    folder = DataFolder(tmp_path)
+    good = written(tmp_path, "data_merge", "viral.1.1_merged", "output_1_merged.pt")
+    written(tmp_path, "data_merge", "viral.1.1_merged", "._output_1_merged.pt")
+    written(tmp_path, "data_merge", ".snapshot", "viral.1.1_merged", "output_1_merged.pt")
+    assert folder.merged_files() == [good]
 
 
 def test_natural_order_counts() -> None:
@@ -182,9 +305,8 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         PreflightError, match=r"no: cannot be read \(No such file or directory\); check owner"
     ):
         DataFolder(tmp_path / "no").walk_sources()
-    finder = SourceFinder(DataFolder(tmp_path))
     with pytest.raises(PreflightError) as caught:
-        finder.failed(PermissionError(13, "Permission denied", "deep/er"))
+        walk_failed(PermissionError(13, "Permission denied", "deep/er"))
     assert caught.value.problems == ("deep/er: cannot be read (Permission denied); check owner and rights",)
 
 
@@ -201,3 +323,24 @@ def test_names_in_a_folder_of_exported_rows(tmp_path: Path) -> None:
         folder.path_of(shard)
         == tmp_path / "my export" / "sub.fa" / "viral.1.1_merged" / "output_3_merged.parquet"
     )
+
+
+@given(
+    st.text(st.characters(blacklist_characters="/\0", blacklist_categories=["Cs"]), min_size=1, max_size=300)
+)
+def test_names_of_unfinished_files_are_never_too_long(name: str) -> None:
+    start = temporary_start(name)
+    assert start.startswith(".")
+    assert start.endswith(TEMPORARY_MARK)
+    assert len(os.fsencode(start)) + 20 <= 255
+    assert start == f".{name}{TEMPORARY_MARK}" or len(os.fsencode(name)) > 220
+
+
+def test_long_names_of_unfinished_files_do_not_meet() -> None:
+    long = "x" * 220
+    assert temporary_start(f"{long}protein") != temporary_start(f"{long}nucleotide")
+
+
+def test_names_longer_than_file_systems_take_are_told() -> None:
+    assert name_problem(Path("d" * 300, "x" * 255)) is None
+    assert name_problem(Path("ü" * 128)) == "its name has 256 bytes, a file system takes 255"

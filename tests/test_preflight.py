@@ -266,14 +266,21 @@ def test_another_size_of_split_files_is_suggested(data: Path, refused) -> None:
     assert "to use them: --sequences-per-file 4" in said
 
 
-def test_files_below_a_folder_that_names_no_category_are_told(data: Path, refused, tmp_path: Path) -> None:
-    above = tmp_path / "above"
-    shutil.move(data, above / "refseq")
-    said = refused(above)
+def test_files_below_a_folder_that_names_no_category_are_told(data: Path, refused) -> None:
+    # The name of the file decides, so only files of another name belong to no category.
+    for path in sorted(data.glob("*.identified_*")):
+        path.rename(path.with_name(f"refseq_{path.name}"))
+    said = refused(data)
     assert "no full viral split file was found" in said
-    first = "refseq/bacteria.1.1.identified_nucleotide/output_1.fa"
-    assert f"6 full files lie under no category (first: {first}): a path below the data folder must" in said
-    assert "start with viral, vertebrate, protozoa, plant, invertebrate, fungi, bacteria or archaea" in said
+    first = "refseq_bacteria.1.1.identified_nucleotide/output_1.fa"
+    assert (
+        f"6 full files belong to no category and are not used (first: {first}): nothing says its class"
+        in said
+    )
+    assert (
+        "its name must begin with viral, vertebrate, protozoa, plant, invertebrate, fungi, bacteria or archaea"
+        in said
+    )
 
 
 def test_strict_sampling_refuses_fewer_hosts_than_viral_files(data: Path, refused) -> None:

@@ -14,7 +14,7 @@ import pytest
 from nucpro import engine
 from nucpro.background import Background
 from nucpro.errors import FastaError, WorkerError
-from nucpro.workers import Workers
+from nucpro.workers import Workers, starting_problems
 
 
 def double(number: int) -> int:
@@ -157,3 +157,28 @@ def test_a_folder_that_cannot_be_read_is_not_left_out(
     monkeypatch.setattr(os, "scandir", refusing)
     with pytest.raises(PreflightError, match=r"secret: cannot be read \(Permission denied\)"):
         DataFolder(tmp_path).walk_sources()
+
+
+READ_ONLY = "mount -t tmpfs -o ro none /dev/shm && exec "
+MOUNTS = subprocess.run(
+    ["unshare", "-m", "sh", "-c", f"{READ_ONLY} true"], check=False, capture_output=True
+).returncode
+
+
+@pytest.mark.skipif(MOUNTS != 0, reason="needs the right to mount")
+def test_shared_memory_that_cannot_be_written_is_named() -> None:
+    code = "from nucpro.workers import *; print(starting_problems()[0]); Workers(2).submit(print)"
+    command = f"{READ_ONLY} {sys.executable} -c '{code}'"
+    done = subprocess.run(["unshare", "-m", "sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith(
+        "shared memory (/dev/shm) cannot be used: Read-only file system; but worker processes need it"
+    )
+    assert "nucpro.errors.WorkerError: shared memory (/dev/shm) cannot be used" in done.stderr
+    doctor = f"{READ_ONLY} {sys.executable} -m nucpro doctor --device cpu"
+    said = subprocess.run(["unshare", "-m", "sh", "-c", doctor], capture_output=True, text=True, check=False)
+    assert "Workers" in said.stdout
+    assert "shared memory (/dev/shm) cannot be used" in said.stdout
+
+
+def test_shared_memory_here_can_be_used() -> None:
+    assert starting_problems() == []

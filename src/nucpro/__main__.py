@@ -12,13 +12,17 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-__all__ = ["entry"]
+__all__ = ["entry", "open_streams"]
 
 _INTERRUPTED = "Interrupted. Run the same command again to continue.\n"
 
 
 def entry() -> None:
     """Run one command as the program that was started."""
+    open_streams()
+    # tqdm takes any of its settings from the environment, and one that it cannot read would end its import.
+    for name in [name for name in os.environ if name.startswith("TQDM_")]:
+        del os.environ[name]
     signal.signal(signal.SIGTERM, _end)
     try:
         from nucpro.cli.main import leave, main  # noqa: PLC0415
@@ -26,6 +30,22 @@ def entry() -> None:
         leave(main())
     except KeyboardInterrupt:
         _end(signal.SIGINT, None)
+
+
+def open_streams() -> None:
+    """Open what is closed of standard input, output and error (``2>&-``, some schedulers) to nowhere.
+
+    Otherwise the next files that are opened would get these numbers, and what libraries write to standard error
+    would end up in a file of results.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free is given out, which is this one.
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", errors="replace", closefd=False))  # noqa: SIM115
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

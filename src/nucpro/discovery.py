@@ -15,7 +15,7 @@ from pathlib import Path
 from nucpro.checkpoint import Checkpoint, Stamp
 from nucpro.errors import FastaError
 from nucpro.fasta import ALPHABETS, LIMITS, FastaFacts, count, inspect
-from nucpro.layout import CATEGORIES, FilePair, Side, Source, split_number
+from nucpro.layout import NO_CATEGORY, FilePair, Side, Source, split_number
 from nucpro.workers import Workers
 
 __all__ = ["Census", "SourceState", "census", "inspect_all", "numbers_in"]
@@ -74,8 +74,7 @@ class Census:
         if not pairs:
             return []
         return [
-            f"{len(pairs)} full files lie under no category (first: {pairs[0].key}): a path below the data folder "
-            f"must start with {', '.join(CATEGORIES[:-1])} or {CATEGORIES[-1]}"
+            f"{len(pairs)} full files belong to no category and are not used (first: {pairs[0].key}): {NO_CATEGORY}"
         ]
 
     def sizes_hint(self, sequences_per_file: int) -> list[str]:

@@ -22,11 +22,13 @@ from nucpro import __version__, lock
 from nucpro.encoders import device_problems
 from nucpro.errors import ModelError, NucproError
 from nucpro.layout import DataFolder, Side
+from nucpro.machine import cores, memory_limit
 from nucpro.models.architectures import architecture_of
 from nucpro.models.device import choose_device, choose_precision
 from nucpro.models.weights import ModelFiles, available, locate
 from nucpro.options import Options
 from nucpro.preflight import writing_problems
+from nucpro.workers import starting_problems
 
 __all__ = ["Finding", "Verdict", "examine"]
 
@@ -93,12 +95,14 @@ def examine(options: Options, data_dir: Path | None) -> list[Finding]:
 def _machine() -> Iterator[Finding]:
     yield Finding("nucpro", Verdict.FINE, __version__)
     yield Finding("Python", Verdict.FINE, f"{platform.python_version()} on {platform.platform()}")
-    cores = len(os.sched_getaffinity(0))
-    if cores < _FEW_CORES:
+    count = cores()
+    if count < _FEW_CORES:
         why = f"fewer than {_FEW_CORES}: reading, merging and validating take turns with the encoder"
-        yield Finding("CPU", Verdict.SLOW, f"{cores} cores, {why}")
+        yield Finding("CPU", Verdict.SLOW, f"{count} cores, {why}")
     else:
-        yield Finding("CPU", Verdict.FINE, f"{cores} cores")
+        yield Finding("CPU", Verdict.FINE, f"{count} cores")
+    for problem in starting_problems():
+        yield Finding("Workers", Verdict.PROBLEM, problem)
     memory = _free_memory()
     if memory is not None:
         little = memory < _LITTLE_MEMORY
@@ -232,7 +236,8 @@ def _free_memory() -> int | None:
     except OSError:
         return None
     found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    return found[0] if found else None
+    limit = memory_limit()
+    return min([*found[:1], *([] if limit is None else [limit])], default=None)
 
 
 def _file_system(folder: Path) -> str:

@@ -35,7 +35,7 @@ from nucpro.selection import Selection, load, save, select
 from nucpro.splitting import remove_unfinished, split_source
 from nucpro.store import make_folder, remove_temporaries
 from nucpro.summary import Statistics, discovery_lines, plan_lines, statistics_lines
-from nucpro.workers import Workers
+from nucpro.workers import Workers, starting_problems
 
 # The room below imports torch, which takes seconds and hundreds of megabytes. Worker processes import this
 # module with the main program, and never need it: so it is imported where it is used.
@@ -223,7 +223,7 @@ class Job(ABC):
         PreflightError
             All problems at once.
         """
-        problems = self.inputs() + writing_problems(self._folders_written())
+        problems = self.inputs() + writing_problems(self._folders_written()) + starting_problems()
         needs_device = True
         try:
             self._model = self._identified(online=not problems)

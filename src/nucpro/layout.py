@@ -17,6 +17,7 @@ The folder, for a RefSeq file called ``X`` (``viral.1.1.genomic``)::
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from functools import cached_property
 from itertools import count
 from pathlib import Path, PurePosixPath
 
-from nucpro.errors import PreflightError, UsageError
+from nucpro.errors import DataError, PreflightError, UsageError
 from nucpro.text import is_plain
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "MAX_BASES",
     "MAX_RESIDUES",
     "MERGED_WIDTH",
+    "NO_CATEGORY",
     "PROTEIN_WIDTH",
     "SEED",
     "SEQUENCES_PER_FILE",
@@ -47,9 +49,16 @@ __all__ = [
     "Side",
     "Source",
     "SourceFinder",
+    "below_merge_root",
     "category_of",
+    "contradiction_in",
+    "is_litter",
+    "name_problem",
     "natural_key",
+    "prune",
     "split_number",
+    "temporary_start",
+    "walk_failed",
 ]
 
 DNA_WIDTH = 768
@@ -78,9 +87,31 @@ CATEGORIES = (VIRAL, *HOST_CATEGORIES)
 TEMPORARY_MARK = ".nucpro-tmp-"
 """Part of the name of every unfinished file; whoever holds the lock may remove files that carry it."""
 
+_LONGEST_NAME = 255
+"""Bytes of a name that file systems take."""
+_LONGEST_TAG = 20
+
 _NUCLEOTIDE = "identified_nucleotide"
 _PROTEIN = "identified_protein"
 _MERGE_ROOT = "data_merge"
+_DIVISIONS = {"vertebrate_mammalian": "vertebrate", "vertebrate_other": "vertebrate"}
+_FOLDERS = {name: name for name in CATEGORIES} | _DIVISIONS
+"""Names of folders that say a category: of RefSeq's other divisions (plasmid, plastid, complete …) none does."""
+_CATEGORY_NAME = re.compile(rf"({'|'.join(CATEGORIES)})(?=[._]|\Z)")
+_OF_SPLIT = re.compile(r"output_[1-9][0-9]*(?:_DNABERT_S|_ESM|_merged)?\.(?:fa|pt)")
+_LITTER = frozenset(
+    {
+        "__MACOSX",
+        "@eaDir",
+        "@Recycle",
+        "#recycle",
+        "#snapshot",
+        "~snapshot",
+        "$RECYCLE.BIN",
+        "System Volume Information",
+        "lost+found",
+    }
+)
 _SPLIT_NAME = re.compile(r"output_([1-9][0-9]*)\.fa")
 _VECTORS_END = re.compile(r"_(DNABERT_S|ESM)\.pt$")
 _DIGITS = re.compile(r"([0-9]+)")
@@ -93,15 +124,98 @@ class Side(StrEnum):
     PROTEIN = "protein"
 
 
+def temporary_start(name: str) -> str:
+    """Start of the names of unfinished files for a final name; what follows tells one of them from another.
+
+    A name that is near the limit of file systems is cut, with a digest in place of the rest.
+    """
+    room = _LONGEST_NAME - len(f".{TEMPORARY_MARK}") - _LONGEST_TAG
+    plain = os.fsencode(name)
+    if len(plain) > room:
+        digest = hashlib.sha256(plain).hexdigest()[:16]
+        name = f"{plain[: room - 17].decode(errors='ignore')}-{digest}"
+    return f".{name}{TEMPORARY_MARK}"
+
+
+def name_problem(path: Path) -> str | None:
+    """What to say of a path whose last part is longer than file systems take; None for every other path."""
+    size = len(os.fsencode(path.name))
+    return f"its name has {size} bytes, a file system takes {_LONGEST_NAME}" if size > _LONGEST_NAME else None
+
+
 def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
     """Sort key that puts ``output_2`` before ``output_10``."""
     parts = _DIGITS.split(name)
     return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts if part)
 
 
+NO_CATEGORY = (
+    f"nothing says its class: its name must begin with {', '.join(CATEGORIES[:-1])} or {CATEGORIES[-1]}, up to '.' "
+    "or '_', or it must lie in a folder that is called so; rename or move it"
+)
+"""What to say of a file for which :func:`category_of` is None."""
+
+
 def category_of(relative_path: str) -> str | None:
-    """Category that a path below the data folder starts with, None where it starts with none."""
-    return next((category for category in CATEGORIES if relative_path.startswith(category)), None)
+    """Category of a file by its path below the data folder; None where the path names none.
+
+    The file's name decides: ``viral.1.1.identified_nucleotide.fa`` is viral, ``vertebrate_other.2.1…`` is
+    vertebrate. Where it names no category, the nearest folder counts whose whole name is a category or a
+    division of RefSeq. Of a split, a vectors or a merged file the folder it lies in stands for the file.
+
+    Parameters
+    ----------
+    relative_path : str
+        Path below the data folder or below ``data_merge``, with ``/`` between components.
+    """
+    return next((category for _, category in _named_categories(relative_path)), None)
+
+
+def contradiction_in(relative_path: str) -> str | None:
+    """What to say where a path names more than one category; None for every other path."""
+    found = _named_categories(relative_path)
+    for name, category in found[1:]:
+        if category != found[0][1]:
+            return (
+                f"{found[0][0]} stands for {found[0][1]}, but the folder {name} that it lies in for {category}, "
+                "so its class is in doubt; move it, or rename the folder"
+            )
+    return None
+
+
+def _named_categories(relative_path: str) -> list[tuple[str, str]]:
+    """Components of a path that name a category, with that category: the file first, then the nearest folder."""
+    *folders, name = PurePosixPath(relative_path).parts or ("",)
+    if folders and (_OF_SPLIT.fullmatch(name) or _is_merged(folders[-1], name)):
+        name = folders.pop()
+    match = _CATEGORY_NAME.match(name)
+    found = [(name, match[1])] if match else []
+    return found + [(part, _FOLDERS[part]) for part in reversed(folders) if part in _FOLDERS]
+
+
+def _is_merged(folder: str, name: str) -> bool:
+    return folder.endswith("_merged") and name.endswith(".pt")
+
+
+def below_merge_root(merged_file: Path) -> str:
+    """Path of a merged file below its ``data_merge``; without such a folder, below the folder above its own."""
+    parts = merged_file.parts
+    places = [place for place, name in enumerate(parts[:-1]) if name == _MERGE_ROOT]
+    below = parts[places[-1] + 1 :] if places else parts[-2:]
+    return PurePosixPath(*below).as_posix()
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder is what systems, editors and sync programs leave behind: never input.
+
+    Hidden names (``._X`` of macOS, ``.nfs…``, ``.snapshot``), backups and locks of editors, and the folders that
+    file servers and archives add.
+    """
+    return name.startswith((".", "~$")) or name.endswith("~") or name in _LITTER or _is_autosave(name)
+
+
+def _is_autosave(name: str) -> bool:
+    return name.startswith("#") and name.endswith("#")
 
 
 def split_number(name: str) -> int | None:
@@ -198,7 +312,15 @@ class FilePair:
 
     @property
     def label(self) -> int:
-        """1 for viral, 0 for a host."""
+        """1 for viral, 0 for a host.
+
+        Raises
+        ------
+        DataError
+            The path names no category, so nothing says the class.
+        """
+        if self.category is None:
+            raise DataError(f"{self.nucleotide_fasta}: {NO_CATEGORY}")
         return int(self.category == VIRAL)
 
     @cached_property
@@ -396,9 +518,18 @@ class DataFolder:
         Symbolic links to folders are followed, each folder once.
         """
         finder = SourceFinder(self)
-        for folder, subfolders, files in os.walk(self.root, followlinks=True, onerror=finder.failed):
+        for folder, subfolders, files in os.walk(self.root, followlinks=True, onerror=walk_failed):
             finder.visit(folder, subfolders, files)
         return finder.sources
+
+    def merged_files(self) -> list[Path]:
+        """All merged files below ``data_merge``, whether or not their pair is still there, naturally sorted."""
+        found: list[Path] = []
+        seen: set[tuple[int, int]] = set()
+        for folder, subfolders, files in os.walk(self.merge_root):
+            if prune(folder, subfolders, files, seen):
+                found += [Path(folder, name) for name in files if name.endswith("_merged.pt")]
+        return sorted(found, key=lambda path: natural_key(path.as_posix()))
 
 
 @dataclass(frozen=True)
@@ -441,6 +572,42 @@ class ExportFolder:
         return self.root.joinpath(*PurePosixPath(shard).parts)
 
 
+def walk_failed(error: OSError) -> None:
+    """Take what ``os.walk`` could not read: what lies there would silently be left out.
+
+    Raises
+    ------
+    PreflightError
+        Names the folder.
+    """
+    raise PreflightError(
+        [f"{error.filename}: cannot be read ({error.strerror}); check owner and rights"]
+    ) from error
+
+
+def prune(folder: str, subfolders: list[str], files: list[str], seen: set[tuple[int, int]]) -> bool:
+    """Take litter out of one step of ``os.walk``, and sort what is left.
+
+    Parameters
+    ----------
+    folder, subfolders, files
+        What ``os.walk`` gave.
+    seen : set of (int, int)
+        Device and inode of the folders that were entered so far; this one is added.
+
+    Returns
+    -------
+    bool
+        False where a link led here again; nothing is left of the step then.
+    """
+    facts = Path(folder).stat()
+    is_new = (facts.st_dev, facts.st_ino) not in seen
+    seen.add((facts.st_dev, facts.st_ino))
+    for names in (subfolders, files):
+        names[:] = sorted(name for name in names if is_new and not is_litter(name))
+    return is_new
+
+
 class SourceFinder:
     """Finds sources while somebody walks a data folder from its top (``os.walk`` with ``followlinks``).
 
@@ -457,26 +624,25 @@ class SourceFinder:
 
     @property
     def sources(self) -> list[Source]:
-        """Everything found so far, naturally sorted by relative path."""
-        return sorted(self._found, key=lambda source: natural_key(source.relative))
-
-    def failed(self, error: OSError) -> None:
-        """Take what ``os.walk`` could not read: what lies there would silently be left out.
+        """Everything found so far, naturally sorted by relative path.
 
         Raises
         ------
         PreflightError
-            Names the folder.
+            Paths that name two categories, all at once.
         """
-        raise PreflightError(
-            [f"{error.filename}: cannot be read ({error.strerror}); check owner and rights"]
-        ) from error
+        found = sorted(self._found, key=lambda source: natural_key(source.relative))
+        doubts = [(source, contradiction_in(source.relative)) for source in found]
+        problems = [f"{source.nucleotide_fasta}: {doubt}" for source, doubt in doubts if doubt]
+        if problems:
+            raise PreflightError(problems)
+        return found
 
     def visit(self, folder: str, subfolders: list[str], files: list[str]) -> None:
-        """Take what ``os.walk`` found in one folder, and remove from ``subfolders`` what must not be entered.
+        """Take what ``os.walk`` found in one folder, and remove from it what must not be entered.
 
-        Split folders hold no sources, ``data_merge`` is never input, and a folder that a link leads to
-        again is not entered twice.
+        Split folders hold no sources, ``data_merge`` is never input, litter neither, and a folder that a link
+        leads to again is not entered twice.
 
         Raises
         ------
@@ -484,12 +650,9 @@ class SourceFinder:
             The path of a source cannot be shown in messages or written into records as it is.
         """
         here = Path(folder)
-        facts = here.stat()
-        if (facts.st_dev, facts.st_ino) in self._seen:
-            subfolders.clear()
+        if not prune(folder, subfolders, files, self._seen):
             return
-        self._seen.add((facts.st_dev, facts.st_ino))
-        subfolders[:] = [name for name in sorted(subfolders) if not self._is_output(here, name, files)]
+        subfolders[:] = [name for name in subfolders if not self._is_output(here, name, files)]
         sources = (self._folder.source_of(here / name) for name in files)
         found = [source for source in sources if source is not None]
         odd = [str(source.nucleotide_fasta) for source in found if not is_plain(source.relative)]

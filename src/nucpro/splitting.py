@@ -17,7 +17,7 @@ from pathlib import Path
 from nucpro.discovery import numbers_in
 from nucpro.errors import DataError
 from nucpro.fasta import ALPHABETS, difference, read, require_usable, split
-from nucpro.layout import TEMPORARY_MARK, Side, Source
+from nucpro.layout import Side, Source, temporary_start
 from nucpro.store import cannot_write, sync_folder
 
 __all__ = ["remove_unfinished", "split_source"]
@@ -62,7 +62,7 @@ def split_source(source: Source, sequences_per_file: int) -> list[Path]:
 def remove_unfinished(source: Source) -> None:
     """Remove the temporary folders that dead runs left; only for whoever holds the data folder's lock."""
     for folder in (source.protein_folder, source.nucleotide_folder):
-        for entry in folder.parent.glob(f".{escape(folder.name)}{TEMPORARY_MARK}*"):
+        for entry in folder.parent.glob(f"{escape(temporary_start(folder.name))}*"):
             shutil.rmtree(entry, ignore_errors=True)
 
 
@@ -72,7 +72,7 @@ def _side(fasta: Path, folder: Path, sequences_per_file: int, made: list[Path]) 
     if folder.exists():
         yield folder
         return
-    temporary = folder.with_name(f".{folder.name}{TEMPORARY_MARK}{os.getpid()}")
+    temporary = folder.with_name(f"{temporary_start(folder.name)}{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         _write_parts(fasta, temporary, sequences_per_file, folder)

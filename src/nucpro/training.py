@@ -237,11 +237,11 @@ class _Training:
         )
 
     def _save(self, fitted: Fitted, test: Scored | None = None, measured: Measured | None = None) -> None:
-        """Write the model folder; the model itself last but for nothing that it needs."""
+        """Write the model folder: the model before its picture, which may fail."""
         write_text(self._folder / _HISTORY, _table(fitted.history))
+        save(self._folder, fitted.classifier, _card(self._material, self._options, fitted, measured))
         if self._options.curves:
             draw_curves(self._folder / _CURVES, fitted.history, fitted.best_epoch, test)
-        save(self._folder, fitted.classifier, _card(self._material, self._options, fitted, measured))
 
 
 def _columns(sides: Sequence[Side], found: Survey) -> slice:

@@ -209,7 +209,7 @@ def outside_outputs(folder: DataFolder, sources: Iterable[Source], selected: set
     found: set[Path] = set()
     for source in sources:
         found.update(source.protein_folder.glob("output_*_ESM.pt"))
-    found.update(folder.merge_root.rglob("*_merged.pt"))
+    found.update(folder.merged_files())
     return sorted(found - selected)
 
 

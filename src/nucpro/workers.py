@@ -22,8 +22,9 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from nucpro.errors import WorkerError
+from nucpro.machine import cores
 
-__all__ = ["MOST_WORKERS", "Workers", "result_of"]
+__all__ = ["MOST_WORKERS", "Workers", "result_of", "starting_problems"]
 
 MOST_WORKERS = 4
 """Upper bound of worker processes: each holds one file pair in memory (about 0.3 GB), one keeps up with a GPU."""
@@ -41,11 +42,11 @@ class Workers:
     Parameters
     ----------
     count : int, optional
-        Number of processes; by default the number of cores, at most :data:`MOST_WORKERS`.
+        Number of processes; by default the cores that this process may use, at most :data:`MOST_WORKERS`.
     """
 
     def __init__(self, count: int | None = None) -> None:
-        self._count = count or max(1, min(MOST_WORKERS, os.cpu_count() or 1))
+        self._count = count or min(MOST_WORKERS, cores())
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:
@@ -67,9 +68,20 @@ class Workers:
         return self._pool is not None
 
     def submit(self, function: Callable[..., Result], *arguments: object) -> Future[Result]:
-        """Run ``function(*arguments)`` in a worker; all must be picklable."""
+        """Run ``function(*arguments)`` in a worker; all must be picklable.
+
+        Raises
+        ------
+        WorkerError
+            No worker can be started, or one was killed.
+        """
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(self.count, mp_context=_Context(), initializer=_become_worker)
+            try:
+                self._pool = ProcessPoolExecutor(
+                    self.count, mp_context=_Context(), initializer=_become_worker
+                )
+            except (OSError, ImportError) as error:
+                raise WorkerError(_no_semaphores(error)) from error
         with _told_apart():
             return self._pool.submit(function, *arguments)
 
@@ -178,6 +190,24 @@ def _told_apart() -> Iterator[None]:
             "a worker process was killed, probably for lack of memory (each needs about 0.3 GB); free memory and "
             "run the same command again: everything that was finished is kept"
         ) from error
+
+
+def starting_problems() -> list[str]:
+    """Why no worker process can be started here, as pre-flight problems: tried with what a pool needs first."""
+    try:
+        # This kind gives its name back at once, and starts no process that keeps account of it.
+        multiprocessing.get_context("fork").Semaphore()
+    except (OSError, ImportError) as error:
+        return [_no_semaphores(error)]
+    return []
+
+
+def _no_semaphores(error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or str(error)
+    return (
+        f"shared memory (/dev/shm) cannot be used: {reason}; but worker processes need it for their semaphores; "
+        "mount it for writing (docker --shm-size=1g, singularity --bind /dev/shm), or free room there"
+    )
 
 
 def _become_worker() -> None:

@@ -190,3 +190,53 @@ def test_the_recipe_is_the_originals_and_larger_batches_scale_it() -> None:
     )
     assert TrainingOptions(batch_size=1024).base_rate == pytest.approx(2e-4 * 32)
     assert TrainingOptions(batch_size=1024, learning_rate=0.1).base_rate == 0.1
+
+
+TABLE = "NC_1.1\tone\nNC_2.1\ttwo\n"
+TABLES = {
+    "byte order mark": b"\xef\xbb\xbf" + TABLE.encode(),
+    "UTF-16": TABLE.encode("utf-16"),
+    "Windows line ends": TABLE.replace("\n", "\r\n").encode(),
+    "old Macintosh line ends": TABLE.replace("\n", "\r").encode(),
+    "quoted cells": b'"NC_1.1"\t"one"\n"NC_2.1"\t"two"\n',
+    "blanks": b"  NC_1.1 \t one\t\n\n\nNC_2.1\ttwo   \n\n",
+    "further columns": b"NC_1.1\tone\t1\t\t\nNC_2.1\ttwo\tx\n",
+    "comments": b"# made by hand\nNC_1.1\tone\n#NC_3.1\tthree\nNC_2.1\ttwo",
+    "equal lines": (TABLE * 2).encode(),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_of_families_as_programs_save_them(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "families.tsv"
+    path.write_bytes(TABLES[name])
+    assert read_families(path) == {"NC_1.1": "one", "NC_2.1": "two"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"NC_1.1,one\n", "line 1: 'NC_1.1,one', expected a record, a tab and its family"),
+        (b"NC_1.1;one\n", "expected a record, a tab"),
+        (b"NC_1.1    one\n", "expected a record, a tab"),
+        (b'NC_1.1\t""\n', "expected a record, a tab"),
+        (b"NC_1.1\tone\nNC_1.1\ttwo\n", "line 2: NC_1.1 is of one and of two; keep one line"),
+        (b"PK\x03\x04xl/workbook", "is a spreadsheet or a ZIP archive; save it as text with tabs"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1", "is a spreadsheet"),
+        (b"\x1f\x8b\x08", "is packed with gzip"),
+        (b"NC_1.1\tone\nNC_2.1\tM\xfcller\n", "line 2: is not UTF-8; save it as UTF-8"),
+        (b"NC_1.1\to\0ne\n", "holds binary data"),
+        (b"\xff\xfeN", "is not UTF-8"),
+    ],
+)
+def test_tables_of_families_that_cannot_be_read(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "families.tsv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_families(path)
+
+
+def test_odd_separators_of_lines_in_a_name_are_no_line_ends(tmp_path: Path) -> None:
+    path = tmp_path / "families.tsv"
+    path.write_text("NC_1.1\tone\x0cmore\x85\n")
+    assert read_families(path) == {"NC_1.1": "one\x0cmore"}

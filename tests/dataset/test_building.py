@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import multiprocessing
@@ -11,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -486,7 +487,9 @@ def test_a_worker_process_that_dies_ends_the_run(tmp_path: Path) -> None:
 
 def test_an_error_in_a_worker_process_ends_the_run(demo: Path) -> None:
     (demo / "fungi.1.genomic.gbff.gz").write_bytes((demo / "fungi.1.genomic.gbff.gz").read_bytes()[:-100])
-    with pytest.raises(DataError, match=r"fungi\.1\.genomic\.gbff\.gz: cannot be read after record"):
+    with pytest.raises(
+        DataError, match=r"fungi\.1\.genomic\.gbff\.gz: the gzip data is cut short or damaged"
+    ):
         build(demo, DatasetOptions(workers=2))
 
 
@@ -573,3 +576,122 @@ def test_counts_that_do_not_add_up_are_an_error() -> None:
         Counts(records=5, annotated_records=3, empty_records=1).require_balance("viral")
     with pytest.raises(ValidationError, match="viral: 6 frames went in, 5 are accounted for"):
         Counts(frames=6, kept_frames=5, chunks=1).require_balance("viral")
+
+
+STRANGERS = [
+    ("gi|9626243|ref|NC_1.1|", "NC_1.1"),
+    ("NC_1.1", "NC_1.2"),
+    ("lcl|NC_1.1", "NC_1.1"),
+    ("NC_1", "NC_1.1"),
+    ("chr1", "NC_1.1"),
+]
+
+
+@pytest.mark.parametrize(("in_fasta", "in_genbank"), STRANGERS)
+def test_a_pair_without_a_common_record_is_refused(tmp_path: Path, in_fasta: str, in_genbank: str) -> None:
+    write_fasta(tmp_path / "viral.1.1.genomic.fna.gz", [(in_fasta, "ACGT" * 90)])
+    write_genbank(tmp_path / "viral.1.genomic.gbff.gz", [Genome(in_genbank, "ACGT" * 90, [gene("MA")])])
+    with pytest.raises(DataError) as caught:
+        build(tmp_path, ONE)
+    assert "none of its 1 records is in viral.1.genomic.gbff.gz" in str(caught.value)
+    assert f"the first is {in_fasta}, there it is {in_genbank}; the ids must be equal" in str(caught.value)
+    assert not (tmp_path / "viral.1.1.identified.json").exists()
+
+
+@pytest.mark.parametrize("content", [b"", gzip.compress(b""), gzip.compress(b"\n\n")])
+def test_an_empty_genbank_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    write_fasta(tmp_path / "viral.1.1.genomic.fna.gz", [("NC_1.1", "ACGT" * 90)])
+    (tmp_path / "viral.1.genomic.gbff.gz").write_bytes(content)
+    with pytest.raises(
+        DataError, match=r"viral\.1\.genomic\.gbff\.gz: is empty; nothing comes of genomes without"
+    ):
+        build(tmp_path, ONE)
+
+
+def unusable_link(path: Path) -> None:
+    path.symlink_to("../.git/annex/objects/XX/yy/SHA256E-s1--0.gz")
+
+
+@pytest.mark.parametrize("name", ["fungi.1.1.genomic.fna.gz", "fungi.1.genomic.gbff.gz"])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            unusable_link,
+            r"is a link to \.\./\.git/annex/.*, where nothing is; get the file \(git annex get.*cp -L",
+        ),
+        (os.mkfifo, "is a pipe or a device, expected a file"),
+    ],
+)
+def test_what_cannot_be_opened_is_named_and_the_other_pairs_are_done(
+    demo: Path, caplog: pytest.LogCaptureFixture, name: str, make: Callable[[Path], None], message: str
+) -> None:
+    (demo / name).unlink()
+    make(demo / name)
+    with pytest.raises(
+        DataError, match=rf"1 of 2 pairs .* could not be used; the others are done:\n  - .*{name}: {message}"
+    ):
+        build(demo, ONE)
+    assert name in caplog.text
+    assert (demo / "viral.1.1.identified_nucleotide.fa").is_file()
+    assert not (demo / "fungi.1.1.identified_nucleotide.fa").exists()
+    for path in demo.glob("viral*.gz"):
+        path.unlink()
+    with pytest.raises(PreflightError, match=message):
+        build(demo, ONE)
+
+
+def test_links_to_files_are_good_genomes(demo: Path, tmp_path: Path) -> None:
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for path in demo.iterdir():
+        (linked / path.name).symlink_to(path)
+    assert [source.made for source in build(linked, ONE).sources] == [True, True]
+
+
+def test_litter_beside_genomes_is_no_genome(demo: Path) -> None:
+    for path in list(demo.iterdir()):
+        (demo / f"._{path.name}").write_bytes(b"\0\5\26\7Mac OS X")
+        for folder in (".snapshot", "__MACOSX", "@eaDir"):
+            (demo / folder).mkdir(exist_ok=True)
+            (demo / folder / path.name).write_bytes(b"junk")
+    assert [source.name for source in build(demo, ONE).sources] == [
+        "fungi.1.1.genomic.fna.gz",
+        "viral.1.1.genomic.fna.gz",
+    ]
+
+
+def test_the_class_of_genomes_is_that_of_their_names(demo: Path) -> None:
+    shutil.move(demo, demo.parent / "moved")
+    (demo / "viral_and_hosts").mkdir(parents=True)
+    for path in (demo.parent / "moved").iterdir():
+        shutil.move(path, demo / "viral_and_hosts")
+    assert [source.category for source in build(demo, ONE).sources] == ["fungi", "viral"]
+    (demo / "viral_and_hosts").rename(demo / "viral")
+    with pytest.raises(
+        PreflightError, match=r"fungi\.1\.1.* stands for fungi, but the folder viral .* for viral"
+    ):
+        build(demo, ONE)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_folders_that_cannot_be_read_are_not_left_out(demo: Path) -> None:
+    (demo / "sub").mkdir(mode=0)
+    with pytest.raises(PreflightError, match="sub: cannot be read"):
+        build(demo, ONE)
+
+
+def test_long_names_are_written_or_refused_with_their_length(demo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "long"
+    folder.mkdir()
+    stem = f"viral.{'x' * 224}"
+    for suffix in (".genomic.fna.gz", ".genomic.gbff.gz"):
+        (folder / f"{stem}{suffix}").write_bytes(next(demo.glob(f"viral*{suffix}")).read_bytes())
+    (source,) = build(folder, ONE).sources
+    assert source.made
+    for suffix in (".genomic.fna.gz", ".genomic.gbff.gz"):
+        (folder / f"{stem}{suffix}").rename(folder / f"{stem}xxxxx{suffix}")
+    with pytest.raises(
+        PreflightError, match="its name has 260 bytes, a file system takes 255; shorten the names"
+    ):
+        build(folder, ONE)

@@ -125,10 +125,26 @@ def test_joins_across_the_origin_are_counted(tmp_path: Path, location: gb_io.Loc
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"junk", r"cannot be read after record 0: parser failed: .*fetch it again"),
-        (RECORD + RECORD[:300], "cannot be read after record 1: parser failed"),
-        (RECORD.replace(b"60 bp", b"61 bp"), "cannot be read after record 0: .*LOCUS promised 61"),
-        (RECORD + RECORD.replace(b"quoted", b"\xff\xfe"), "cannot be read after record 1: parser failed"),
+        (b"junk", r"holds no record \(no line starts with LOCUS\)"),
+        (b"", "is empty; nothing comes of genomes without annotation"),
+        (b"\n \n", "is empty"),
+        (
+            RECORD + RECORD[:300],
+            r"record 2 \(NC_1.3\), line 19: .*MAAAA.* fits neither|record 2 .*the file ends before",
+        ),
+        (
+            RECORD.replace(b"60 bp", b"61 bp"),
+            r"record 1 \(NC_1.3\), line 12: 60 bases, but LOCUS \(line 1\) promises 61",
+        ),
+        (
+            RECORD.replace(b"MAAAAK", b"MA\xff\xfeK"),
+            "the translation of the CDS in line 6 holds .*, which is no residue",
+        ),
+        (RECORD + b">a\nACGT\n", "record 2, line 13: expected LOCUS or the end of the file, found '>a'"),
+        (
+            RECORD.replace(b"//\n", b"") * 2,
+            r"record 1 \(NC_1.3\), line 12: a record begins before // ended this one",
+        ),
     ],
 )
 def test_files_in_another_format_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
@@ -147,7 +163,7 @@ def test_a_record_without_any_name_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (RECORD, "Not a gzipped file"),
+        (gzip.compress(RECORD) + b"junk", "Not a gzipped file"),
         (gzip.compress(RECORD * 500)[:-9], "ended before the end-of-stream marker"),
         (gzip.compress(RECORD)[:40] + b"\0" * 20 + gzip.compress(RECORD)[60:], "invalid|incorrect|CRC"),
     ],
@@ -156,7 +172,8 @@ def test_damaged_files_are_refused(tmp_path: Path, content: bytes, message: str)
     path = tmp_path / "a.genomic.gbff.gz"
     path.write_bytes(content)
     with pytest.raises(
-        DataError, match=rf"a\.genomic\.gbff\.gz: cannot be read after record \d+: .*({message})"
+        DataError,
+        match=rf"a\.genomic\.gbff\.gz: the gzip data is cut short or damaged behind record \d+ .*({message}).*fetch",
     ):
         list(read_annotations(path))
 

@@ -409,11 +409,11 @@ def test_shards_keep_sub_folders_apart(tmp_path: Path, frames: dict[str, list[Fr
     data = tmp_path / "data"
     for folder in ("viral_a", "viral b"):
         (data / folder).mkdir(parents=True)
-        add_dna(add_source(data, f"{folder}/same", frames["viral.1.1"][:4]), [1])
+        add_dna(add_source(data, f"{folder}/viral.1.1", frames["viral.1.1"][:4]), [1])
     assert main(["extract", *arguments(data, model)]) == 0
     assert run(data, "npz") == 0
     shards = [path.relative_to(data / "export" / "npz") for path in (data / "export" / "npz").rglob("*.npz")]
     assert sorted(map(str, shards)) == [
-        "viral b/same_merged/output_1_merged.npz",
-        "viral_a/same_merged/output_1_merged.npz",
+        "viral b/viral.1.1_merged/output_1_merged.npz",
+        "viral_a/viral.1.1_merged/output_1_merged.npz",
     ]

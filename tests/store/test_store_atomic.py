@@ -191,7 +191,9 @@ def test_a_file_that_is_a_folder(tmp_path: Path) -> None:
 
 def test_a_name_that_is_too_long(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="File name too long; use a shorter name"):
-        store.write_text(tmp_path / ("a" * 250), "x")
+        store.write_text(tmp_path / ("a" * 256), "x")
+    store.write_text(tmp_path / ("a" * 255), "x")
+    assert [len(path.name) for path in tmp_path.iterdir()] == [255]
 
 
 FORBIDDEN = """

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nucpro.classifier.metrics import Scored, curves_of
 from nucpro.errors import UsageError
-from nucpro.store import write_bytes
+from nucpro.figures import can_draw, draw
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["draw_curves", "require_matplotlib"]
 
@@ -23,7 +24,7 @@ def require_matplotlib() -> None:
     UsageError
         matplotlib is not installed.
     """
-    if importlib.util.find_spec("matplotlib") is None:
+    if not can_draw():
         raise UsageError("curves need matplotlib: pip install 'nucpro[train]', or train with --no-curves")
 
 
@@ -31,9 +32,10 @@ def draw_curves(
     path: Path, history: Sequence[Mapping[str, Any]], best_epoch: int, test: Scored | None
 ) -> None:
     """Write one PNG with four panels; those of the test part are empty where it was not measured."""
-    from matplotlib.figure import Figure  # noqa: PLC0415 - of the extra train
+    draw(path, (9, 7), 120, lambda figure: _fill(figure, history, best_epoch, test))
 
-    figure = Figure(figsize=(9, 7), layout="constrained")
+
+def _fill(figure: Figure, history: Sequence[Mapping[str, Any]], best_epoch: int, test: Scored | None) -> None:
     panels = figure.subplots(2, 2).flat
     losses, *others = panels
     epochs = [entry["epoch"] for entry in history]
@@ -52,6 +54,3 @@ def draw_curves(
         if points:
             panel.plot(points[across], points[up], marker="." if across == "bin_score" else None)
         panel.set(xlabel=f"{across_title}, test", ylabel=up_title, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    write_bytes(path, picture.getvalue())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from nucpro.classifier.options import Placement
 from nucpro.classifier.sources import MergedSource, Survey
 from nucpro.errors import StoreError, UsageError, ValidationError
 from nucpro.layout import CLASS_NAMES, category_of
+from nucpro.machine import cores, memory_limit
 from nucpro.store import MergedFile, label_of, read_merged
 
 __all__ = ["Features", "place", "read_features"]
@@ -34,7 +34,6 @@ _MOST_READERS = 8
 """Threads that read; each holds one file (82 MB) in memory. Checksums and copies run beside each other."""
 _DEVICE_SHARE = 0.8
 _MEMORY_SHARE = 0.7
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _FLOAT = 4
 
 
@@ -126,7 +125,7 @@ def read_features(survey: Survey, where: Placement, device: torch.device, scratc
         A label that is not that of the file's category, an id that is there twice, or one class only.
     """
     reader = _Reader(survey.files, _room_for((survey.rows, survey.files[0].width), where, device, scratch))
-    with ThreadPoolExecutor(min(_MOST_READERS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(_MOST_READERS, cores())) as pool:
         parts = list(pool.map(reader.read, range(len(survey.files))))
     ids = [name for part in parts for name in part.ids]
     if len(set(ids)) != len(ids):
@@ -177,8 +176,8 @@ def _checked_label(source: MergedSource, merged: MergedFile) -> int:
     expected = int(category == CLASS_NAMES[1])
     if label != expected:
         raise ValidationError(
-            f"{source.path}: label {label}, but {category} files have label {expected}; run nucpro extract "
-            "again, which replaces what is out of date"
+            f"{source.path}: label {merged.label}, but {category} files have label {expected}; run nucpro extract "
+            "again, which replaces what is out of date, or move the file away where it is of no selected file"
         )
     return label
 
@@ -221,5 +220,5 @@ def _memory_room() -> int:
     """Bytes that are free or can be freed, within the limit of a container."""
     lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
     room = next(int(words[1]) * 1024 for words in lines if words[0] == "MemAvailable:")
-    limit = _CGROUP_LIMIT.read_text().strip() if _CGROUP_LIMIT.exists() else "max"
-    return room if limit == "max" else min(room, int(limit))
+    limit = memory_limit()
+    return room if limit is None else min(room, limit)

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nucpro.errors import DimensionError, ModelError
-from nucpro.layout import CLASS_NAMES, DNA_WIDTH, PROTEIN_WIDTH, Side
+from nucpro.layout import CLASS_NAMES, DNA_WIDTH, PROTEIN_WIDTH, Side, is_litter
 from nucpro.store import decoded, write_bytes, write_document
 
 __all__ = ["CARD_NAME", "HIDDEN_WIDTH", "WEIGHTS_NAME", "Classifier", "ModelCard", "load", "save"]
@@ -212,7 +212,9 @@ def _refuse_pickles(path: Path) -> None:
     """Refuse what VirNucPro's training script saves, without looking into it: that would run what is in it."""
     found = [path] if path.is_file() else []
     if path.is_dir() and not (path / CARD_NAME).exists():
-        found = sorted(entry for entry in path.iterdir() if entry.suffix in _PICKLES)
+        found = sorted(
+            entry for entry in path.iterdir() if entry.suffix in _PICKLES and not is_litter(entry.name)
+        )
     if not found:
         return
     if found[0].suffix in _PICKLES:

@@ -16,7 +16,16 @@ from typing import Any
 from nucpro.dataset.manifest import digest_of, read_manifest
 from nucpro.dataset.paths import manifest_path
 from nucpro.errors import DataError, PreflightError, StoreError
-from nucpro.layout import DNA_WIDTH, DataFolder, FilePair, Side, category_of, natural_key
+from nucpro.layout import (
+    DNA_WIDTH,
+    NO_CATEGORY,
+    DataFolder,
+    FilePair,
+    Side,
+    category_of,
+    contradiction_in,
+    natural_key,
+)
 from nucpro.store import no_label, read_meta
 from nucpro.workers import Workers
 
@@ -98,7 +107,7 @@ def survey(data_dir: Path) -> Survey:
     folder = DataFolder(data_dir)
     if not data_dir.is_dir():
         raise PreflightError([f"{data_dir}: no such folder; name the data folder that holds data_merge"])
-    paths = sorted(folder.merge_root.rglob("*_merged.pt"), key=lambda path: natural_key(str(path)))
+    paths = folder.merged_files()
     if not paths:
         raise PreflightError([f"{folder.merge_root}: no merged files; make them with nucpro extract"])
     with Workers() as workers:
@@ -131,9 +140,10 @@ def _look_at(where: tuple[DataFolder, Path]) -> MergedSource:
             f"{path}: {summary.width} columns, expected more than the {DNA_WIDTH} of DNABERT-S; {_MERGE_AGAIN}"
         )
     if category_of(name) is None:
-        problems.append(
-            f"{path}: its path below data_merge starts with no category, so nothing says its class; move it away"
-        )
+        problems.append(f"{path}: {NO_CATEGORY}")
+    doubt = contradiction_in(name)
+    if doubt:
+        problems.append(f"{path}: {doubt}")
     pair = folder.pair_of_merged(path)
     sources = (summary.meta or {}).get("sources")
     if pair is None or not isinstance(sources, dict):

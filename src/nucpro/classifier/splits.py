@@ -30,6 +30,11 @@ _DRAWS = 64
 """Random orders that are tried for one whose parts have the sizes that were asked for."""
 _CLOSE_ENOUGH = 0.001
 _SHOWN = 5
+_NO_TEXT = {
+    b"PK\x03\x04": "a spreadsheet or a ZIP archive",
+    b"\x1f\x8b": "packed with gzip",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,28 +101,55 @@ def genomes_of(ids: Sequence[str]) -> Grouping:
 def read_families(path: Path) -> dict[str, str]:
     """Read a TSV of record and family, one a line; further columns and lines that start with ``#`` do not count.
 
+    As spreadsheets save it: with a byte order mark, in UTF-8 or UTF-16, any line ends, cells in double quotes.
+
     Raises
     ------
     DataError
         The file cannot be read, or a line is not of that form, or names a record twice.
     """
     families: dict[str, str] = {}
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); name a TSV of record and family") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_lines_of(path), 1):
         if not line.strip() or line.startswith("#"):
             continue
-        words = line.split("\t")
-        if len(words) < 2 or not words[0].strip() or not words[1].strip():
+        words = [_unquoted(word) for word in line.split("\t")]
+        if len(words) < 2 or not words[0] or not words[1]:
             raise DataError(f"{path}, line {number}: {line[:100]!r}, expected a record, a tab and its family")
-        record, family = words[0].strip(), words[1].strip()
+        record, family = words[:2]
         if families.setdefault(record, family) != family:
             raise DataError(
                 f"{path}, line {number}: {record} is of {families[record]} and of {family}; keep one line"
             )
     return families
+
+
+def _lines_of(path: Path) -> list[str]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); name a TSV of record and family"
+        ) from error
+    for start, what in _NO_TEXT.items():
+        if content.startswith(start):
+            raise DataError(f"{path}: is {what}; save it as text with tabs between columns, in UTF-8")
+    try:
+        text = content.decode("utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}, line {line}: is not UTF-8; save it as UTF-8, with tabs between columns"
+        ) from error
+    if "\0" in text:
+        raise DataError(f"{path}: holds binary data; name a TSV of record and family")
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def _unquoted(cell: str) -> str:
+    cell = cell.strip()
+    if len(cell) > 1 and cell.startswith('"') and cell.endswith('"'):
+        return cell[1:-1].replace('""', '"').strip()
+    return cell
 
 
 def group(

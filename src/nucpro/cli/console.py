@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,12 +17,12 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from nucpro.errors import NucproError
+from nucpro.errors import NucproError, PreflightError, StoreError
 from nucpro.job import Progress
 from nucpro.summary import human_time
 from nucpro.text import printable
 
-__all__ = ["FileBar", "Terminated", "console", "exit_code_of", "say"]
+__all__ = ["Bar", "FileBar", "Terminated", "console", "exit_code_of", "say"]
 
 _INTERRUPTED = "Interrupted. Everything that was finished is kept; run the same command again to continue."
 
@@ -28,6 +30,12 @@ _NO_MEMORY = (
     "Out of memory: this machine has too little free for the work (a file pair needs about 0.3 GB, the model its "
     "weights); free memory and run the same command again: everything that was finished is kept"
 )
+_CHECK = "check that it is there, who may use it, and the disk it lies on; then run again"
+_OF_SYSTEM = {
+    errno.ENAMETOOLONG: "name another place with --output, or shorten the name",
+    errno.EMFILE: "raise the limit of open files (ulimit -n), then run again",
+    errno.ELOOP: "a link leads back to itself: correct or remove it",
+}
 _NOTHING = logging.CRITICAL + 1
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} files [{elapsed}, {time_left} left]"
@@ -37,7 +45,21 @@ class Terminated(BaseException):
     """SIGTERM arrived; like KeyboardInterrupt no ``Exception``, so that nothing catches it by accident."""
 
 
-class FileBar(tqdm):  # type: ignore[type-arg]
+class Bar(tqdm):  # type: ignore[type-arg]
+    """Progress on a terminal; nothing where standard error is none, or where there is none at all.
+
+    Parameters
+    ----------
+    **options
+        Those of tqdm.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        disable = None if sys.stderr is not None else True
+        super().__init__(**options, disable=disable, dynamic_ncols=True, delay=1e-9)
+
+
+class FileBar(Bar):
     """Progress over files; the time left is computed from residues or bases, since files differ in length.
 
     Nothing is drawn before the first :meth:`show`, and without a terminal nothing at all: the log line of
@@ -46,9 +68,7 @@ class FileBar(tqdm):  # type: ignore[type-arg]
 
     def __init__(self) -> None:
         self._seconds_left: float | None = None
-        super().__init__(
-            desc="Embedding", unit="file", bar_format=_BAR, disable=None, dynamic_ncols=True, delay=1e-9
-        )
+        super().__init__(desc="Embedding", unit="file", bar_format=_BAR)
 
     @property
     def format_dict(self) -> dict[str, Any]:
@@ -82,6 +102,8 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        if stream is None:
+            return
         try:
             for line in self.format(record).split("\n"):
                 tqdm.write(line, file=stream)
@@ -116,7 +138,7 @@ def console(log_file: Path | None = None) -> Iterator[None]:
     _accept_all_letters()
     logger = logging.getLogger("nucpro")
     handlers: list[logging.Handler] = [_Lines()]
-    if log_file is not None and log_file.parent.is_dir():
+    if log_file is not None:
         handlers += _log_file(log_file)
     before = signal.signal(signal.SIGTERM, _terminate)
     level = logger.level
@@ -142,6 +164,8 @@ def _accept_all_letters() -> None:
 
 def _log_file(path: Path) -> list[logging.Handler]:
     try:
+        if not path.parent.is_dir():
+            return []
         handler = _LogFile(path, encoding="utf-8")
     except OSError:
         # A folder that cannot be written is one of the problems that pre-flight reports.
@@ -151,8 +175,24 @@ def _log_file(path: Path) -> list[logging.Handler]:
 
 
 def say(line: str) -> None:
-    """Print one line of a command's answer."""
-    print(printable(line))
+    """Print one line of a command's answer.
+
+    Raises
+    ------
+    BrokenPipeError
+        Nobody reads it any more.
+    StoreError
+        It cannot be written where standard output goes.
+    """
+    try:
+        print(printable(line), flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StoreError(
+            f"standard output: cannot be written ({error.strerror}), so the answer is not complete; free space where "
+            "it goes, then run again: what was made is kept"
+        ) from error
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
@@ -181,6 +221,15 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, NucproError):
         logger.error("%s", error, exc_info=error if error.shows_traceback else None)
         return error.exit_code
+    if isinstance(error, OSError) and error.filename is not None:
+        # What the system says of a path that was given, or of what lies below it, is no fault of the program.
+        logger.error(
+            "%s: %s; %s",
+            os.fsdecode(error.filename),
+            error.strerror,
+            _OF_SYSTEM.get(error.errno or 0, _CHECK),
+        )
+        return PreflightError.exit_code if error.errno == errno.ENAMETOOLONG else 1
     if isinstance(error, MemoryError):
         logger.error("%s", _NO_MEMORY)
         return 1

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tqdm import tqdm
-
 from nucpro.cli.arguments import add_data_dir, add_engine
-from nucpro.cli.console import say
+from nucpro.cli.console import Bar, say
 from nucpro.dataset import DatasetOptions, DatasetReport, GenomePair, SourceReport, build
 from nucpro.job import engine_of
 from nucpro.options import Options
@@ -16,13 +14,11 @@ from nucpro.options import Options
 __all__ = ["add_to"]
 
 
-class _Bar(tqdm):  # type: ignore[type-arg]
+class _Bar(Bar):
     """Progress over the bytes of genome files."""
 
     def __init__(self) -> None:
-        super().__init__(
-            desc="Genomes", unit="B", unit_scale=True, disable=None, dynamic_ncols=True, delay=1e-9
-        )
+        super().__init__(desc="Genomes", unit="B", unit_scale=True)
 
     def started(self, pairs: Sequence[GenomePair], sizes: Sequence[int]) -> None:
         self.reset(sum(sizes))

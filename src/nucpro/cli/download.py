@@ -7,28 +7,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from nucpro.cli.arguments import add_data_dir
-from nucpro.cli.console import say
+from nucpro.cli.console import Bar, say
 from nucpro.download import DEFAULT_COUNTS, DownloadOptions, RemoteFile, download
 
 __all__ = ["add_to"]
 
 
-class _Bar(tqdm):  # type: ignore[type-arg]
+class _Bar(Bar):
     """Progress over the bytes of all files that are fetched."""
 
     def __init__(self) -> None:
-        super().__init__(
-            desc="Download", unit="B", unit_scale=True, disable=None, dynamic_ncols=True, delay=1e-9
-        )
+        super().__init__(desc="Download", unit="B", unit_scale=True)
 
     def chosen(self, release: int, files: Sequence[RemoteFile], sizes: Mapping[str, int | None]) -> None:
         self.write(f"RefSeq release {release}: {len(files)} files chosen, {len(sizes)} to fetch")
         for file in files:
             self.write(f"  {file.group}/{file.name}")
-        self.reset(sum(size or 0 for size in sizes.values()))
+        known = [size for size in sizes.values() if size is not None]
+        self.reset(sum(known) if len(known) == len(sizes) else None)
 
     def received(self, file: RemoteFile, count: int) -> None:
         self.update(count)

@@ -5,21 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from nucpro.cli.arguments import add_device, add_encoders, add_engine
-from nucpro.cli.console import say
+from nucpro.cli.console import Bar, say
 
 __all__ = ["add_to"]
 
 
-class _Bar(tqdm):  # type: ignore[type-arg]
+class _Bar(Bar):
     """Progress over chunks."""
 
     def __init__(self) -> None:
-        super().__init__(
-            desc="Scoring", unit="chunk", unit_scale=True, disable=None, dynamic_ncols=True, delay=1e-9
-        )
+        super().__init__(desc="Scoring", unit="chunk", unit_scale=True)
 
     def show(self, progress: Any) -> None:
         """Move to where the run is."""

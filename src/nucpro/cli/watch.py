@@ -24,6 +24,7 @@ __all__ = ["watch"]
 
 _LETTERS = {"dna": "bases", "protein": "residues"}
 _BAR_WIDTH = 60
+_NARROWEST = 20
 _SHOWN_STAGES = 12
 
 
@@ -39,7 +40,8 @@ def watch(folder: DataFolder, interval: float) -> None:
     """
     monitor = Monitor(folder)
     try:
-        with _screen() if sys.stdout.isatty() else _lines() as show:
+        console = Console()
+        with _screen(console) if _is_screen(console) else _lines() as show:
             while not _shown(monitor, show).is_over:
                 time.sleep(interval)
     except KeyboardInterrupt:
@@ -53,9 +55,14 @@ def _shown(monitor: Monitor, show: Callable[[View], None]) -> View:
     return view
 
 
+def _is_screen(console: Console) -> bool:
+    """Whether a picture can be drawn, and drawn over: a terminal that is wide enough and can move its cursor."""
+    return sys.stdout.isatty() and not console.is_dumb_terminal and console.width >= _NARROWEST
+
+
 @contextmanager
-def _screen() -> Iterator[Callable[[View], None]]:
-    with Live(console=Console(), auto_refresh=False, transient=False) as live:
+def _screen(console: Console) -> Iterator[Callable[[View], None]]:
+    with Live(console=console, auto_refresh=False, transient=False) as live:
         yield lambda view: live.update(_picture(view), refresh=True)
 
 

@@ -27,6 +27,7 @@ from ray import _raylet
 from ray._private import ray_constants
 
 from nucpro.errors import PreflightError
+from nucpro.machine import cores
 from nucpro.options import Options
 from nucpro.workers import MOST_WORKERS
 
@@ -154,13 +155,13 @@ class Session:
     def _start_here(self) -> None:
         self._stack.enter_context(_own_settings())
         folder = self._stack.enter_context(_private_folder())
-        cores = len(os.sched_getaffinity(0))
+        count = cores()
         gpus = _gpus_here() if self._options.device == "cuda" else 0
         with _loopback_only():
             ray.init(
                 address="local",
                 include_dashboard=False,
-                num_cpus=self._cpus_to_declare(cores, gpus),
+                num_cpus=self._cpus_to_declare(count, gpus),
                 num_gpus=gpus,
                 object_store_memory=_OBJECT_STORE,
                 _temp_dir=str(folder),
@@ -170,12 +171,12 @@ class Session:
         addresses = {node["NodeManagerAddress"] for node in _nodes()}
         if addresses != {_LOOPBACK}:
             logger.warning("Ray listens on %s, not on the loopback interface alone", ", ".join(addresses))
-        logger.info("Started Ray %s on this machine: %d cores, %d GPUs", ray.__version__, cores, gpus)
+        logger.info("Started Ray %s on this machine: %d cores, %d GPUs", ray.__version__, count, gpus)
 
-    def _cpus_to_declare(self, cores: int, gpus: int) -> int:
+    def _cpus_to_declare(self, count: int, gpus: int) -> int:
         """Cores to tell Ray, so that encoders that were asked for never wait, and calls have one besides."""
         encoders = self._options.workers or (int(gpus / self._options.gpus_per_worker) if gpus else 0)
-        return max(cores, math.ceil(encoders * self._options.cpus_per_worker) + 1)
+        return max(count, math.ceil(encoders * self._options.cpus_per_worker) + 1)
 
     def _refusal(self, error: Exception) -> str:
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -8,6 +8,7 @@ run that was stopped goes on where it was.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -28,11 +29,11 @@ from nucpro.dataset.paths import (
 )
 from nucpro.dataset.reports import DatasetReport, SourceReport
 from nucpro.errors import DataError, PreflightError, UsageError
-from nucpro.layout import DataFolder, Source
+from nucpro.layout import DataFolder, Source, contradiction_in, name_problem
 from nucpro.lock import hold
 from nucpro.store import remove_temporaries
 from nucpro.text import first_few
-from nucpro.workers import Workers
+from nucpro.workers import Workers, starting_problems
 
 __all__ = ["DatasetProgress", "build", "recorded_lengths"]
 
@@ -87,7 +88,8 @@ def build(
     PreflightError
         Another run holds the folder, there are no genomes, or files of other options are in it.
     DataError
-        Genomes cannot be read; the message names file and record. What was finished stays.
+        Genomes cannot be read; the message names file and record. What was finished stays. Also, after all other
+        pairs are done, where files are links to nothing, pipes or devices, or may not be read.
     StoreError
         A file cannot be written.
     """
@@ -97,15 +99,27 @@ def build(
         raise UsageError(f"{data_dir}: no such folder; name the folder with the genomes")
     with hold(DataFolder(data_dir).lock):
         genomes = find_genomes(data_dir)
-        problems = list(_problems(genomes, data_dir, options))
+        problems = list(_problems(genomes, data_dir, options, pool))
         if problems:
             raise PreflightError(problems)
+        unusable = {pair: reasons for pair in genomes.pairs if (reasons := list(_unusable(pair)))}
+        pairs = [pair for pair in genomes.pairs if pair not in unusable]
+        reasons = [reason for some in unusable.values() for reason in some]
+        if not pairs:
+            raise PreflightError(reasons)
+        for reason in reasons:
+            logger.warning("%s", reason)
         for folder in genomes.folders:
             remove_temporaries(folder)
         for name in genomes.without_partner:
             logger.warning("%s: no GenBank file (%s) beside it; left out", name, GENBANK_SUFFIX)
-        reports = {report.name: report for report in _convert_all(genomes.pairs, options, progress, pool)}
-    sources = tuple(reports[pair.relative] for pair in genomes.pairs)
+        reports = {report.name: report for report in _convert_all(pairs, options, progress, pool)}
+    if unusable:
+        raise DataError(
+            f"{len(unusable)} of {len(genomes.pairs)} pairs of genome files could not be used; the others are done:\n"
+            + "\n".join(f"  - {reason}" for reason in reasons)
+        )
+    sources = tuple(reports[pair.relative] for pair in pairs)
     return DatasetReport(options.length, options.genetic_code, sources, genomes.without_partner)
 
 
@@ -158,12 +172,20 @@ def _results(
             ) from error
 
 
-def _problems(genomes: Genomes, data_dir: Path, options: DatasetOptions) -> Iterator[str]:
+def _problems(
+    genomes: Genomes, data_dir: Path, options: DatasetOptions, pool: Workers | None
+) -> Iterator[str]:
     if not genomes.pairs:
         yield (
             f"{data_dir}: no genomes found; it must hold pairs of X{FASTA_SUFFIX} and Y{GENBANK_SUFFIX}, "
             "such as viral.1.1 and viral.1, which nucpro download fetches"
         )
+    if pool is None and min(options.workers, len(genomes.pairs)) > 1:
+        yield from starting_problems()
+    for pair in genomes.pairs:
+        doubt = contradiction_in(pair.relative)
+        if doubt:
+            yield f"{pair.fasta}: {doubt}"
     for (length, code), names in _made_otherwise(genomes, options).items():
         yield (
             f"{data_dir}: made with length {length} and the {code} genetic code: {first_few(names, _SHOWN)}; "
@@ -171,8 +193,26 @@ def _problems(genomes: Genomes, data_dir: Path, options: DatasetOptions) -> Iter
             "use another folder, or make all again with --replace"
         )
     for pair in genomes.pairs:
-        if not options.replace and not pair.manifest.exists():
+        too_long = name_problem(pair.source.nucleotide_fasta)
+        if too_long:
+            name = pair.source.nucleotide_fasta.name
+            yield f"{pair.fasta}: would give {name}: {too_long}; shorten the names of the pair"
+        elif not options.replace and not pair.manifest.exists():
             yield from _unrecorded(pair)
+
+
+def _unusable(pair: GenomePair) -> Iterator[str]:
+    """Files of a pair that cannot be opened as files: the pairs beside it can be converted all the same."""
+    for path in (pair.fasta, pair.genbank):
+        if path.is_symlink() and not path.exists():
+            yield (
+                f"{path}: is a link to {path.readlink()}, where nothing is; get the file (git annex get, datalad get, "
+                "dvc pull), or copy it with cp -L from where it is"
+            )
+        elif not path.is_file():
+            yield f"{path}: is a pipe or a device, expected a file; put the file itself there"
+        elif not os.access(path, os.R_OK):
+            yield f"{path}: may not be read; check owner and rights"
 
 
 def _made_otherwise(genomes: Genomes, options: DatasetOptions) -> dict[tuple[int, str], list[str]]:

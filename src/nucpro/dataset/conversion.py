@@ -111,6 +111,7 @@ def _write_source(
         for name, bases, found in _annotated_records(pair.fasta, proteins, report):
             outputs.write(_frames_of(name, bases, found, options, report))
         report.counts.require_balance(report.name)
+        _require_common_record(pair, proteins, report)
         # Between the old manifest and the new files there are no files, rather than some of another length.
         _remove_outputs(pair)
         kind = (options.length, options.genetic_code)
@@ -120,6 +121,21 @@ def _write_source(
     if outputs.empty:
         # A FASTA file without a record is an error to those who read it; a source without one is not.
         _remove_outputs(pair)
+
+
+def _require_common_record(pair: GenomePair, proteins: ProteinStore, report: SourceReport) -> None:
+    """Refuse two files that have nothing to do with each other, of which nothing could come."""
+    counts = report.counts
+    strangers = counts.records_not_in_genbank + counts.records_of_other_version
+    if not strangers or strangers < counts.records - counts.empty_records:
+        return
+    examples = report.examples
+    (first, *_) = examples.get("records_not_in_genbank") or examples["records_of_other_version"]
+    raise DataError(
+        f"{pair.fasta}: none of its {counts.records} records is in {pair.genbank_name}: the first is {first}, there "
+        f"it is {proteins.first}; the ids must be equal, version included (as in NC_001416.1): take both files from "
+        "the same release, or correct the headers"
+    )
 
 
 class _Outputs:

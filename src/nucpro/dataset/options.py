@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import get_args
 
 from nucpro.dataset.identification import CodeChoice
 from nucpro.errors import UsageError
+from nucpro.machine import cores
 
 __all__ = ["DatasetOptions"]
 
 _SHORTEST = 3
-
-
-def _cores() -> int:
-    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -30,7 +26,7 @@ class DatasetOptions:
         ``standard`` translates every frame by the standard code, as VirNucPro did; ``auto`` by the code that
         each CDS names (``/transl_table``).
     workers : int
-        Processes; each works on one pair of files at a time. By default one for each core.
+        Processes; each works on one pair of files at a time. By default one for each core that this process may use.
     replace : bool
         Make files again that were made with other options, or that nothing is recorded about.
 
@@ -42,7 +38,7 @@ class DatasetOptions:
 
     length: int = 300
     genetic_code: CodeChoice = "standard"
-    workers: int = field(default_factory=_cores)
+    workers: int = field(default_factory=cores)
     replace: bool = False
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from nucpro.layout import DataFolder, Source, natural_key
+from nucpro.layout import DataFolder, Source, natural_key, prune, walk_failed
 
 __all__ = ["FASTA_SUFFIX", "GENBANK_SUFFIX", "GenomePair", "Genomes", "find_genomes", "manifest_path"]
 
@@ -130,15 +130,12 @@ def _source(data_dir: Path, stem: str) -> Source:
 def _walk(data_dir: Path) -> Iterator[tuple[Path, frozenset[str]]]:
     merge_root = DataFolder(data_dir).merge_root
     seen: set[tuple[int, int]] = set()
-    for name, subfolders, files in os.walk(data_dir, followlinks=True):
+    for name, subfolders, files in os.walk(data_dir, followlinks=True, onerror=walk_failed):
         folder = Path(name)
-        facts = folder.stat()
-        if (facts.st_dev, facts.st_ino) in seen or folder == merge_root:
+        if folder == merge_root:
             subfolders.clear()
-            continue
-        seen.add((facts.st_dev, facts.st_ino))
-        subfolders.sort()
-        yield folder, frozenset(files)
+        elif prune(name, subfolders, files, seen):
+            yield folder, frozenset(files)
 
 
 def _partner(fasta_name: str, names: Iterable[str]) -> str | None:

@@ -67,6 +67,11 @@ class ProteinStore:
         self._accessions.add(_unversioned(annotation.record))
         return is_new
 
+    @property
+    def first(self) -> str:
+        """Name of the first record; empty where there is none."""
+        return next(iter(self._places), "")
+
     def get(self, record: str) -> Proteins | Absence:
         """Proteins of a record, or why there are none. Call it after the last :meth:`add`."""
         place = self._places.get(record)

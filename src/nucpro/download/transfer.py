@@ -36,11 +36,16 @@ _LONGEST_WAIT_S = 60.0
 _LARGEST_TEXT = 1 << 27
 # Answers that may be different a moment later; all other errors are final.
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+_ABSENT = frozenset({404, 410})
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
 
 
 class StoppedError(Exception):
     """Another file failed, so this one was given up."""
+
+
+class _RefusedError(DataError):
+    """The server has, or may have, what was asked for, and does not give it."""
 
 
 class _NoSuchRangeError(Exception):
@@ -85,12 +90,18 @@ class Connection:
     def size(self, url: str) -> int | None:
         """Ask for the size of a file in bytes; None where the server does not tell.
 
+        Servers and proxies may refuse the question (HEAD) and give the file all the same.
+
         Raises
         ------
         DataError
             The server does not have it.
         """
-        return self._persist(url, lambda: self._size(url))
+        try:
+            return self._size(url)
+        except (_BrokenError, _RefusedError) as error:
+            logger.info("%s: its size is not known (%s)", url, error)
+            return None
 
     def fetch(self, url: str, path: Path, md5: str, advance: Advance) -> None:
         """Fetch a file, going on with what an earlier attempt or run left.
@@ -213,7 +224,8 @@ def _explained(url: str, error: urllib.error.HTTPError) -> Exception:
         return _NoSuchRangeError(url)
     if error.code in _PASSING:
         return _BrokenError(f"HTTP {error.code} {error.reason}")
-    return DataError(
+    kind = DataError if error.code in _ABSENT else _RefusedError
+    return kind(
         f"{url}: the server answers HTTP {error.code} {error.reason}; check the address of the server"
     )
 

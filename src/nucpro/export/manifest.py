@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nucpro.errors import PreflightError
-from nucpro.layout import CLASS_NAMES, ExportFolder
+from nucpro.layout import CLASS_NAMES, ExportFolder, is_litter
 from nucpro.store import cannot_write, document, parsed, write_bytes
 
 __all__ = ["Ledger", "Shard"]
@@ -81,7 +81,9 @@ class Ledger:
         if not folder.root.is_dir():
             return
         found = list(self._found())
-        if not found and any(path.name != folder.lock.name for path in folder.root.iterdir()):
+        own = {folder.lock.name, folder.journal.name}
+        present = {path.name for path in folder.root.iterdir()} - {folder.lock.name}
+        if not found and any(name in own or not is_litter(name) for name in present):
             raise PreflightError(
                 [f"{folder.root}: holds files that are no export; name a new or an empty folder with -o"]
             )

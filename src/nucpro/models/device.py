@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 
 from nucpro.errors import UsageError
+from nucpro.machine import cores
 
 __all__ = ["PRECISIONS", "choose_device", "choose_precision"]
 
@@ -16,7 +17,7 @@ PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat
 
 
 def choose_device(name: str) -> torch.device:
-    """Device of a name.
+    """Device of a name; from here on torch uses no more threads than this process may use cores.
 
     Parameters
     ----------
@@ -33,6 +34,8 @@ def choose_device(name: str) -> torch.device:
     UsageError
         If the name means nothing, or this machine has no such device.
     """
+    # torch counts the cores that the process is bound to, but knows nothing of a control group's share.
+    torch.set_num_threads(min(torch.get_num_threads(), cores()))
     kind, _, index = name.partition(":")
     if name == "cpu":
         return torch.device("cpu")

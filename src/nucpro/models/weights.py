@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nucpro.errors import ModelError
+from nucpro.layout import is_litter
 from nucpro.models import hub
 from nucpro.models.config_fields import read_json
 
@@ -290,7 +291,7 @@ def _local(folder: Path, revision: str | None) -> ModelFiles:
 
 
 def _read_folder(folder: Path, name: str, commit: str | None) -> ModelFiles:
-    present = sorted(path.name for path in folder.iterdir())
+    present = sorted(path.name for path in folder.iterdir() if not is_litter(path.name))
     if _CONFIG not in present:
         raise _missing(folder, _CONFIG, present)
     config = read_json(folder / _CONFIG)

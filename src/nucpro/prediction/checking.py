@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from nucpro.checkpoint import Stamp
 from nucpro.engine import Engine
 from nucpro.errors import FastaError, PreflightError
+from nucpro.layout import name_problem
 from nucpro.prediction.contigs import InputFacts, inspect
 from nucpro.prediction.models import Models, find_models
 from nucpro.prediction.options import PredictionOptions
@@ -85,6 +86,9 @@ def check(options: PredictionOptions, engine: Engine) -> Checked:
 
 
 def _output_problems(options: PredictionOptions) -> list[str]:
+    too_long = name_problem(options.folder)
+    if too_long:
+        return [f"{options.folder}: {too_long}; name a folder with --output"]
     if options.folder.exists() and not options.folder.is_dir():
         return [f"{options.folder}: is a file; name a folder with --output"]
     return writing_problems([options.folder])

@@ -7,14 +7,17 @@ Equal scores give equal bytes with the same matplotlib.
 from __future__ import annotations
 
 import heapq
-from importlib.util import find_spec
-from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from nucpro.figures import can_draw, draw
 from nucpro.prediction.paths import OutputFolder
 from nucpro.prediction.tables import SequenceRow, read_tables
 from nucpro.prediction.verdict import ChunkScore
-from nucpro.store import remove_temporaries, write_bytes
+from nucpro.store import remove_temporaries
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["plotting_problems", "write_plots"]
 
@@ -25,7 +28,7 @@ _LONGEST_TITLE = 60
 
 def plotting_problems(plots: int) -> list[str]:
     """Why pictures cannot be drawn, as pre-flight problems."""
-    if not plots or find_spec("matplotlib"):
+    if not plots or can_draw():
         return []
     return [
         "--plot needs matplotlib, which is not installed: pip install 'nucpro[train]', or leave --plot out"
@@ -62,15 +65,12 @@ def write_plots(folder: OutputFolder, count: int) -> list[Path]:
     for row in read_tables(folder):
         if row.number in chosen:
             path = folder.plot(row.number)
-            write_bytes(path, _png(row))
-            written.append(path)
+            if draw(path, (10, 3), 100, lambda figure, row=row: _fill(figure, row)):  # type: ignore[misc]
+                written.append(path)
     return written
 
 
-def _png(row: SequenceRow) -> bytes:
-    from matplotlib.figure import Figure  # noqa: PLC0415 - an optional dependency
-
-    figure = Figure(figsize=(10, 3), dpi=100, layout="constrained")
+def _fill(figure: Figure, row: SequenceRow) -> None:
     axes = figure.add_subplot()
     starts, ends, scores = zip(*_windows(row.chunks), strict=True)
     axes.hlines(scores, starts, ends, colors=[_COLOURS[score >= 0.5] for score in scores], linewidth=2.5)
@@ -81,10 +81,6 @@ def _png(row: SequenceRow) -> bytes:
     merged = -(-len(row.chunks) // _MOST_POINTS)
     axes.set_ylabel("viral score" if merged == 1 else f"viral score (means of {merged} chunks)")
     axes.set_title(_title(row), loc="left", fontsize=10, parse_math=False)
-    picture = BytesIO()
-    # The name and version of the program that drew it would make equal pictures differ.
-    figure.savefig(picture, format="png", metadata={"Software": None})
-    return picture.getvalue()
 
 
 def _windows(chunks: tuple[ChunkScore, ...]) -> list[tuple[int, int, float]]:

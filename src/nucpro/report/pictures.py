@@ -5,22 +5,23 @@ The same numbers as on the page, drawn by matplotlib without a display; files ap
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nucpro.figures import draw
 from nucpro.history import Run
 from nucpro.layout import CLASS_NAMES, VIRAL
 from nucpro.report.geometry import Geometry
 from nucpro.report.sample import Sample
 from nucpro.report.subject import Subject
-from nucpro.store import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["write_pictures"]
 
@@ -53,25 +54,18 @@ def write_pictures(
         "classes.png": None if not subject.files else lambda axes: _classes(axes, subject),
     }
     written = []
-    for name, draw in pictures.items():
-        if draw is None:
+    for name, fill in pictures.items():
+        if fill is None:
             (folder / name).unlink(missing_ok=True)
-        else:
-            write_bytes(folder / name, _drawn(draw))
+        elif draw(folder / name, (5.5, 4.2), _DOTS_PER_INCH, partial(_fill, fill)):
             written.append(folder / name)
     return tuple(written)
 
 
-def _drawn(draw: Callable[[Axes], None]) -> bytes:
-    from matplotlib.figure import Figure  # noqa: PLC0415 - an extra; unlike pyplot it needs no display
-
-    figure = Figure(figsize=(5.5, 4.2), layout="constrained")
+def _fill(fill: Callable[[Axes], None], figure: Figure) -> None:
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
-    draw(axes)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": "nucpro"})
-    return content.getvalue()
+    fill(axes)
 
 
 def _map(axes: Axes, sample: Sample, geometry: Geometry) -> None:

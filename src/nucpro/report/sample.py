@@ -80,7 +80,7 @@ class Sample:
     @property
     def categories(self) -> NDArray[np.int64]:
         """Row of :data:`nucpro.layout.CATEGORIES` of each row; shape [N]."""
-        order = [CATEGORIES.index(pair.category or CATEGORIES[0]) for pair in self.pairs]
+        order = [CATEGORIES.index(str(pair.category)) for pair in self.pairs]
         return np.array(order, np.int64)[self.files]
 
 

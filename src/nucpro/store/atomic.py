@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from nucpro.errors import StoreError
-from nucpro.layout import TEMPORARY_MARK
+from nucpro.layout import TEMPORARY_MARK, temporary_start
 
 __all__ = [
     "AtomicFile",
@@ -156,7 +156,7 @@ def replace_file(path: Path, expected: int | None = None) -> Iterator[AtomicFile
     StoreError
         The folder cannot be written, the disk is full, or the rename failed. The system's error is its cause.
     """
-    temporary = path.with_name(f".{path.name}{TEMPORARY_MARK}{secrets.token_hex(8)}")
+    temporary = path.with_name(f"{temporary_start(path.name)}{secrets.token_hex(8)}")
     try:
         file = temporary.open("xb")
     except OSError as error:

@@ -1,0 +1,103 @@
+"""Cores and memory that a process may use, from files as the kernel shows them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nucpro.dataset import DatasetOptions
+from nucpro.machine import cores, memory_limit
+from nucpro.workers import MOST_WORKERS, Workers
+
+HERE = len(os.sched_getaffinity(0))
+
+
+def machine(root: Path, own: str, files: dict[str, str]) -> tuple[Path, Path]:
+    """A process and its control groups, as folders."""
+    (root / "proc").mkdir()
+    (root / "proc" / "cgroup").write_text(own)
+    for name, text in files.items():
+        path = root / "groups" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root / "proc", root / "groups"
+
+
+MACHINES = [
+    ("0::/\n", {"cpu.max": "100000 100000\n"}, 1),
+    ("0::/\n", {"cpu.max": "150000 100000\n"}, 1),
+    ("0::/\n", {"cpu.max": "10000 100000\n"}, 1),
+    ("0::/\n", {"cpu.max": "max 100000\n"}, HERE),
+    ("0::/\n", {}, HERE),
+    ("0::/a/b\n", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "100000 100000\n"}, 1),
+    ("0::/a/b\n", {"a/b/cpu.max": "100000 100000\n", "a/cpu.max": "max 100000\n"}, 1),
+    ("0::/docker/0123\n", {"cpu.max": "100000 100000\n"}, 1),
+    ("0::/../../a\n", {"cpu.max": "100000 100000\n"}, 1),
+    (
+        "4:cpu,cpuacct:/slurm/job_1\n3:memory:/\n",
+        {
+            "cpu,cpuacct/slurm/job_1/cpu.cfs_quota_us": "100000",
+            "cpu,cpuacct/slurm/job_1/cpu.cfs_period_us": "100000",
+        },
+        1,
+    ),
+    ("4:cpu:/\n", {"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, 1),
+    ("4:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, HERE),
+    ("4:cpu:/\n", {"cpu/cpu.cfs_quota_us": "100000"}, HERE),
+    ("junk", {"cpu.max": "100000 100000\n"}, HERE),
+    ("0::/\n", {"cpu.max": "junk"}, HERE),
+    ("0::/\n", {"cpu.max": "0 0"}, HERE),
+    ("0::/\n", {"cpu.max": "99900000 100000\n"}, HERE),
+]
+
+
+@pytest.mark.parametrize(("own", "files", "expected"), MACHINES)
+def test_a_share_of_control_groups_counts(
+    tmp_path: Path, own: str, files: dict[str, str], expected: int
+) -> None:
+    assert cores(*machine(tmp_path, own, files)) == expected
+
+
+def test_without_proc_the_bound_cores_count(tmp_path: Path) -> None:
+    assert cores(tmp_path / "no", tmp_path / "no") == HERE
+    assert memory_limit(tmp_path / "no", tmp_path / "no") is None
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        ("0::/a\n", {"a/memory.max": "max", "memory.max": "4096\n"}, 4096),
+        ("0::/a\n", {"a/memory.max": "1024", "memory.max": "4096\n"}, 1024),
+        ("5:memory:/a\n", {"memory/a/memory.limit_in_bytes": "2048"}, 2048),
+        ("0::/\n", {}, None),
+    ],
+)
+def test_the_narrowest_limit_of_memory_counts(
+    tmp_path: Path, own: str, files: dict[str, str], expected: int | None
+) -> None:
+    assert memory_limit(*machine(tmp_path, own, files)) == expected
+
+
+BOUND = """
+import os, torch
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from nucpro.dataset import DatasetOptions
+from nucpro.models.device import choose_device
+from nucpro.workers import Workers
+choose_device("cpu")
+print(Workers().count, DatasetOptions().workers, torch.get_num_threads())
+"""
+
+
+def test_one_bound_core_means_one_worker_and_one_thread() -> None:
+    done = subprocess.run([sys.executable, "-c", BOUND], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "1", "1"]
+
+
+def test_workers_are_as_many_as_the_cores() -> None:
+    assert DatasetOptions().workers == cores()
+    assert Workers().count == min(MOST_WORKERS, cores())

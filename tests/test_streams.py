@@ -1,0 +1,164 @@
+"""Standard streams as schedulers, daemons and full disks leave them: closed, or refusing."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import shutil
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+
+GENOMES = Path(__file__).parent.parent / "demo" / "genomes"
+CLOSED = ["2>&-", ">&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-"]
+
+
+@pytest.fixture
+def genomes(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for path in GENOMES.glob("viral*.gz"):
+        shutil.copy(path, folder)
+    return folder
+
+
+def shell(command: str, redirection: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", "-c", f"exec {sys.executable} -m nucpro {command} {redirection}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **variables},
+    )
+
+
+@pytest.mark.parametrize("redirection", CLOSED)
+def test_closed_streams_stop_nothing_and_no_file_gets_their_place(genomes: Path, redirection: str) -> None:
+    made = shell(f"dataset {genomes} --length 300 --workers 2", redirection)
+    assert made.returncode == 0
+    assert "Traceback" not in made.stdout + made.stderr
+    assert (genomes / "viral.1.1.identified_protein.fa").read_bytes().startswith(b">")
+    assert (genomes / ".extraction.lock").read_bytes() == b""
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(("command", "code"), [("--help", 0), ("nonsense", 2), ("status /nowhere", 3)])
+def test_exit_codes_do_not_depend_on_streams(redirection: str, command: str, code: int) -> None:
+    done = shell(command, redirection)
+    assert done.returncode == code
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_an_answer_that_cannot_be_written_is_no_success(genomes: Path) -> None:
+    done = shell(f"dataset {genomes} --length 300 --workers 1", ">/dev/full")
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "standard output: cannot be written (No space left on device), so the answer is"
+    )
+    assert (genomes / "viral.1.1.identified_protein.fa").exists()
+
+
+def test_messages_that_cannot_be_written_stop_nothing(genomes: Path) -> None:
+    assert shell(f"dataset {genomes} --length 300 --workers 1", "2>/dev/full").returncode == 0
+
+
+SURROUNDINGS = [
+    {
+        "LANG": "C",
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "HOME": "/nowhere",
+        "TERM": "dumb",
+        "COLUMNS": "0",
+        "LINES": "0",
+    },
+    {
+        "LANG": "xx_YY.nonsense",
+        "LC_ALL": "xx_YY.nonsense",
+        "HOME": "",
+        "TERM": "",
+        "COLUMNS": "junk",
+        "TZ": "a/b",
+    },
+    {
+        "PYTHONIOENCODING": "ascii",
+        "NO_COLOR": "1",
+        "FORCE_COLOR": "1",
+        "COLUMNS": "-5",
+        "PYTHONWARNINGS": "error",
+    },
+    {
+        "OMP_NUM_THREADS": "0",
+        "CUDA_VISIBLE_DEVICES": "none,junk",
+        "TMPDIR": "/nowhere",
+        "HF_HOME": "/proc/nowhere",
+    },
+    {"MPLCONFIGDIR": "/nowhere", "MPLBACKEND": "module://nowhere", "XDG_CACHE_HOME": "/proc/nowhere"},
+    {"TQDM_DISABLE": "junk", "TQDM_NCOLS": "junk", "TQDM_MININTERVAL": "junk", "http_proxy": "junk"},
+]
+
+
+@pytest.mark.parametrize("variables", SURROUNDINGS, ids=str)
+def test_odd_surroundings_change_nothing(genomes: Path, variables: dict[str, str]) -> None:
+    done = shell(f"dataset {genomes} --length 300 --workers 2", "", **variables)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "192 of 1746 frames kept" in done.stdout
+    look = shell(f"inspect {genomes}", "", **variables)
+    assert (look.returncode, look.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["extract --device cpu --data-dir", "validate", "status", "inspect", "report", "embed -o x.pt", "split"],
+)
+def test_a_name_that_no_file_system_takes_is_told_in_one_line(tmp_path: Path, command: str) -> None:
+    done = shell(f"{command} {tmp_path}/{'x' * 300}", "")
+    assert done.returncode == 3
+    assert "File name too long; name another place with --output, or shorten the name" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def on_terminal(columns: int, command: str, **variables: str) -> tuple[int, str]:
+    """Exit code of a command and what it shows on a terminal of a width."""
+    here, there = pty.openpty()
+    fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nucpro", *command.split()],
+        stdin=there,
+        stdout=there,
+        stderr=there,
+        env={**os.environ, **variables},
+    )
+    os.close(there)
+    shown = b""
+    try:
+        while block := os.read(here, 1 << 16):
+            shown += block
+    except OSError:  # Linux says so when the last holder of the other end is gone
+        pass
+    os.close(here)
+    return process.wait(), shown.decode(errors="replace")
+
+
+TERMINALS = [
+    (0, {}),
+    (1, {}),
+    (20, {}),
+    (80, {"TERM": "dumb"}),
+    (80, {"COLUMNS": "0"}),
+    (80, {"TERM": "nonsense", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}),
+]
+
+
+@pytest.mark.parametrize(("columns", "variables"), TERMINALS)
+def test_odd_terminals_show_the_answer(genomes: Path, columns: int, variables: dict[str, str]) -> None:
+    code, shown = on_terminal(columns, f"dataset {genomes} --length 300 --workers 1", **variables)
+    assert (code, shown.count("192 of 1746 frames kept")) == (0, 1)
+    code, shown = on_terminal(columns, f"status {genomes} --watch 0.1", **variables)
+    assert code == 0
+    assert "Run" in shown
