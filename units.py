@@ -20,22 +20,23 @@ except ModuleNotFoundError:  # a clone that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
     import nucpro
 
-from nucpro import fasta, merge, store
+from nucpro import formats as store
 from nucpro.errors import DimensionError, UsageError
-from nucpro.fasta import ALPHABETS
-from nucpro.layout import CLASS_NAMES, MAX_RESIDUES, SEQUENCES_PER_FILE, Side
-from nucpro.layout import DNA_WIDTH as DNA_DIM
-from nucpro.layout import MERGED_WIDTH as MERGED_DIM
-from nucpro.layout import PROTEIN_WIDTH as PROTEIN_DIM
+from nucpro.extraction import merging as merge
+from nucpro.extraction.plan import current_vectors
+from nucpro.folder.paths import CLASS_NAMES, SEQUENCES_PER_FILE
+from nucpro.formats import VectorFile, fasta
+from nucpro.formats.sequences import ALPHABETS, MAX_RESIDUES, Side
+from nucpro.formats.sequences import DNA_WIDTH as DNA_DIM
+from nucpro.formats.sequences import MERGED_WIDTH as MERGED_DIM
+from nucpro.formats.sequences import PROTEIN_WIDTH as PROTEIN_DIM
 from nucpro.options import Options
-from nucpro.plan import current_vectors
-from nucpro.recipe import Recipe
-from nucpro.store import VectorFile
+from nucpro.state.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
 
-    from nucpro.encoders import FastaEncoder, Identified
+    from nucpro.embedding.encoder import FastaEncoder, Identified
 
 __all__ = [
     "CHECKPOINT_VERSION",
@@ -90,7 +91,7 @@ def extract_fast_esm(
     out_file : str or Path, optional
         ``_ESM.pt`` file to write.
     model : optional
-        What :func:`nucpro.encoders.load` returns, or an ESM-2 model object of transformers
+        What :func:`nucpro.embedding.encoder.load` returns, or an ESM-2 model object of transformers
         (``AutoModel.from_pretrained(...)``); by default FastESM2_650 on the GPU, loaded when it is first needed.
     tokenizer : optional
         Tokenizer of such a model object; its vocabulary is used.
@@ -111,7 +112,7 @@ def extract_fast_esm(
     Raises
     ------
     FastaError, ModelError, ExtractionError, StoreError
-        See :meth:`nucpro.encoders.FastaEncoder.extract`.
+        See :meth:`nucpro.embedding.encoder.FastaEncoder.extract`.
     """
     import torch  # noqa: PLC0415
 
@@ -144,12 +145,12 @@ def extract_DNABERT_S(  # noqa: N802 - the name that existing scripts use
     tokenizer
         None: an encoder brings its own.
     model : optional
-        What :func:`nucpro.encoders.load` returns for the DNA side; by default DNABERT-S on the GPU.
+        What :func:`nucpro.embedding.encoder.load` returns for the DNA side; by default DNABERT-S on the GPU.
 
     Raises
     ------
     FastaError, ModelError, ExtractionError, StoreError
-        See :meth:`nucpro.encoders.FastaEncoder.extract`.
+        See :meth:`nucpro.embedding.encoder.FastaEncoder.extract`.
     UsageError
         Another model object is given. DNABERT-S objects of transformers run code from the hub, which nucpro
         never does.
@@ -182,7 +183,7 @@ def as_encoder(model: Any = None, tokenizer: Any = None, side: Side = Side.PROTE
     UsageError
         It does not read this side.
     """
-    from nucpro import encoders  # noqa: PLC0415
+    from nucpro.embedding import encoder as encoders  # noqa: PLC0415
 
     if model is None:
         return _default_encoder(Options(), side)
@@ -209,14 +210,14 @@ def recipe_of(model: Any = None, tokenizer: Any = None, side: Side = Side.PROTEI
 
 @cache
 def _default_model(options: Options, side: Side) -> Identified:
-    from nucpro import encoders  # noqa: PLC0415
+    from nucpro.embedding import encoder as encoders  # noqa: PLC0415
 
     return encoders.identify(options, side)
 
 
 @cache
 def _default_encoder(options: Options, side: Side) -> FastaEncoder:
-    from nucpro import encoders  # noqa: PLC0415
+    from nucpro.embedding import encoder as encoders  # noqa: PLC0415
 
     return encoders.load(_default_model(options, side), options)
 
@@ -243,7 +244,7 @@ def merge_data(
     Raises
     ------
     MergeError, DimensionError, StoreError
-        See :func:`nucpro.merge.merge`.
+        See :func:`nucpro.extraction.merging.merge`.
     UsageError
         The class is unknown.
     """
@@ -324,7 +325,7 @@ def split_fasta_file(
 
 def split_fasta_chunk(input_file: str | Path, output_file: str | Path, chunk_size: int) -> None:
     """Cut sequences into chunks of at most ``chunk_size`` letters, called ``ID_chunk_1``, ``ID_chunk_2``, …."""
-    from nucpro.dataset.chunks import chunks_of  # noqa: PLC0415
+    from nucpro.genomes.frames import chunks_of  # noqa: PLC0415
 
     records = fasta.read(Path(input_file))
     with store.replace_file(Path(output_file)) as output:

@@ -27,7 +27,7 @@ import transformers
 from gpu_extract import TINY, Run, Size, prepared, random_model, show
 from transformers import EsmModel
 
-from nucpro.embedding import Embedder, Prepared
+from nucpro.embedding.batches import Embedder, Prepared
 from nucpro.models.esm2 import Esm2
 from store import machine
 

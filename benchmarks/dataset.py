@@ -30,10 +30,10 @@ import gb_io
 import needletail
 import numpy as np
 
-from nucpro.dataset import DatasetOptions, build
-from nucpro.dataset.conversion import Conversion, convert
-from nucpro.dataset.genbank import read_annotations
-from nucpro.dataset.paths import find_genomes
+from nucpro.genomes import DatasetOptions, build
+from nucpro.genomes.conversion import Conversion, convert
+from nucpro.genomes.genbank import read_annotations
+from nucpro.genomes.paths import find_genomes
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "dataset.json"

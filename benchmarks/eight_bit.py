@@ -25,7 +25,7 @@ import torch.nn.functional as F
 import transformers
 from torch import nn
 
-from nucpro.embedding import Embedder, embed
+from nucpro.embedding.batches import Embedder, embed
 from nucpro.models.esm2 import Esm2, load_esm2
 from nucpro.models.tokens import ResidueTokenizer
 from nucpro.models.weights import locate

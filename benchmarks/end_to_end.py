@@ -179,8 +179,8 @@ def busy_share(data: Path, model: Path, size: int) -> dict[str, float]:
     """Share of the time between the first and the last kernel in which the GPU computes."""
     from torch.profiler import ProfilerActivity, profile
 
+    from nucpro.extraction.protein_job import ProteinJob
     from nucpro.options import Options
-    from nucpro.protein_job import ProteinJob
 
     with ProteinJob(Options(data, protein_model=str(model), sequences_per_file=size)) as job:
         job.discover()

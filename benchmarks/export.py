@@ -25,10 +25,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src")]
 
+from nucpro.execution.workers import Workers
 from nucpro.export import FORMATS, export
-from nucpro.layout import DataFolder, FilePair
-from nucpro.store import write_merged
-from nucpro.workers import Workers
+from nucpro.folder.paths import DataFolder, FilePair
+from nucpro.formats import write_merged
 
 ROWS, WIDTH = 10_000, 2048
 

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 import transformers
 from transformers import EsmConfig, EsmModel
 
-from nucpro.embedding import Embedder, Prepared, default_tokens_per_batch, prepare
+from nucpro.embedding.batches import Embedder, Prepared, default_tokens_per_batch, prepare
 from nucpro.models.esm2 import Esm2
 from nucpro.models.tokens import ResidueTokenizer
 

@@ -36,17 +36,16 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "demo")]
 
 import dna_stand_ins
 import stand_ins
-from nucpro import encoders
 from nucpro.classifier.model import Classifier, ModelCard, save
-from nucpro.embedding import Prepared, prepare
-from nucpro.encoders import FastaEncoder
-from nucpro.fasta import LIMITS, stream
-from nucpro.layout import DNA_WIDTH, Side
+from nucpro.embedding import encoder as encoders
+from nucpro.embedding.batches import Prepared, prepare
+from nucpro.embedding.encoder import FastaEncoder
+from nucpro.formats.fasta import stream
+from nucpro.formats.sequences import DNA_WIDTH, LIMITS, Side
 from nucpro.options import Options
-from nucpro.prediction.contigs import Unit, units_of
-from nucpro.prediction.frames import UnitFrames, frames_of
-from nucpro.prediction.paths import OutputFolder
-from nucpro.prediction.scoring import ScoredUnit
+from nucpro.prediction.contigs import Unit, UnitFrames, frames_of, units_of
+from nucpro.prediction.options import OutputFolder
+from nucpro.prediction.verdict import ScoredUnit
 from nucpro.prediction.work import Work
 
 LENGTH = 300

@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "demo")]
 
 import stand_ins
+from nucpro.extraction.protein_job import ProteinJob
 from nucpro.options import Options
-from nucpro.protein_job import ProteinJob
 
 
 def main() -> None:

@@ -24,10 +24,10 @@ sys.path.insert(0, str(ROOT / "src"))
 
 import ray
 
-from nucpro.cluster.pool import EncoderPool
-from nucpro.cluster.session import Session
+from nucpro.execution.ray.pool import EncoderPool
+from nucpro.execution.ray.session import Session
 from nucpro.options import Options
-from nucpro.totals import Totals
+from nucpro.state.history import Totals
 
 TENTHS = 10
 

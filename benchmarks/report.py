@@ -27,10 +27,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 from browser import chromium, open_page
-from nucpro.layout import DataFolder, FilePair, Side
+from nucpro.execution.workers import Workers
+from nucpro.folder.paths import DataFolder, FilePair
+from nucpro.formats import write_merged, write_vectors
+from nucpro.formats.sequences import Side
 from nucpro.report import FileState, Output, Subject, write_report
-from nucpro.store import write_merged, write_vectors
-from nucpro.workers import Workers
 
 WIDTH, DNA, PROTEIN = 2048, 768, 1280
 CATEGORIES = ("viral", "bacteria", "fungi", "plant", "invertebrate", "vertebrate")

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nucpro import store
-from nucpro.layout import Side
+from nucpro import formats as store
+from nucpro.formats.sequences import Side
 
 RESULTS = Path(__file__).parent / "results" / "store.json"
 

@@ -31,15 +31,13 @@ from torch.utils.data import DataLoader, Dataset
 
 import nucpro
 from nucpro.classifier.features import read_features
-from nucpro.classifier.feeds import Feed, ResidentFeed, StreamedFeed, viral_margins
-from nucpro.classifier.fitting import steps_for
+from nucpro.classifier.fitting import Feed, ResidentFeed, Steps, StreamedFeed, steps_for, viral_margins
 from nucpro.classifier.metrics import Scored
 from nucpro.classifier.model import Classifier
 from nucpro.classifier.options import Placement, TrainingOptions
 from nucpro.classifier.sources import survey
-from nucpro.classifier.steps import Steps
-from nucpro.layout import DataFolder
-from nucpro.store import write_merged
+from nucpro.folder.paths import DataFolder
+from nucpro.formats import write_merged
 
 RATE, MOMENTUM = 2e-4, 0.9
 

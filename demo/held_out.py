@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from nucpro.fasta import read, stream
-from nucpro.layout import FilePair
+from nucpro.folder.paths import FilePair
+from nucpro.formats.fasta import read, stream
 
 
 def write_held_out(genomes: Path, pairs: Iterable[FilePair], contigs: Path) -> list[str]:

@@ -14,8 +14,8 @@ from pathlib import Path
 import dna_stand_ins
 import stand_ins
 from held_out import write_held_out
-from nucpro.fasta import read
-from nucpro.layout import DataFolder, FilePair
+from nucpro.folder.paths import DataFolder, FilePair
+from nucpro.formats.fasta import read
 from training import train_demo
 
 HERE = Path(__file__).resolve().parent

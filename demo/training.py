@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from nucpro.layout import DataFolder
+from nucpro.folder.paths import DataFolder
 
 
 def train_demo(data: Path, nucpro: Callable[..., None]) -> Path:

@@ -29,21 +29,20 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 
 from nucpro.__main__ import open_streams
-from nucpro.checkpoint import Checkpoint
 from nucpro.cli.arguments import log_file
 from nucpro.cli.console import FileBar, Terminated, console, exit_code_of
 from nucpro.cli.extract import add_arguments
 from nucpro.cli.main import leave
-from nucpro.errors import PreflightError, UsageError
-from nucpro.layout import CLASS_NAMES, DataFolder, FilePair, SourceFinder, walk_failed
+from nucpro.errors import PreflightError, UsageError, first_few
+from nucpro.extraction.pipeline import make_dna_first, validate_folder
+from nucpro.extraction.plan import PlanItem
+from nucpro.extraction.preflight import dna_problems
+from nucpro.extraction.protein_job import DNA_COMMAND, ProteinJob
+from nucpro.extraction.validation import expected_width
+from nucpro.folder.paths import CLASS_NAMES, DataFolder, FilePair, SourceFinder, walk_failed
 from nucpro.options import Options
-from nucpro.pipeline import make_dna_first, validate_folder
-from nucpro.plan import PlanItem
-from nucpro.preflight import dna_problems
-from nucpro.protein_job import DNA_COMMAND, ProteinJob
-from nucpro.recipe import Recipe
-from nucpro.text import first_few
-from nucpro.validation import expected_width
+from nucpro.state.checkpoint import Checkpoint
+from nucpro.state.recipe import Recipe
 from units import (
     DNA_DIM,
     MERGED_DIM,
@@ -120,7 +119,7 @@ def validate_prerequisites(
     if job is not None:
         job.check()
         return
-    from nucpro.encoders import device_problems  # noqa: PLC0415 - imports torch
+    from nucpro.embedding.encoder import device_problems  # noqa: PLC0415 - imports torch
 
     pairs = _pairs((*viral_files, *host_files))
     problems = device_problems(device) + dna_problems(pairs, DNA_COMMAND)

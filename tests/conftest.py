@@ -15,8 +15,8 @@ os.environ["OMP_NUM_THREADS"] = (
 import dna_stand_ins
 import stand_ins
 from folders import Frame, add_dna, add_source, copied, read_frames
-from nucpro.dataset import DatasetOptions, build
-from nucpro.layout import DataFolder
+from nucpro.folder.paths import DataFolder
+from nucpro.genomes import DatasetOptions, build
 
 ROOT = Path(__file__).resolve().parent.parent
 GENOMES = ROOT / "demo" / "genomes"

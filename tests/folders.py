@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 import stand_ins
-from nucpro.fasta import read
-from nucpro.layout import DataFolder, FilePair, Source
+from nucpro.folder.paths import DataFolder, FilePair, Source
+from nucpro.folder.splitting import split_source
+from nucpro.formats.fasta import read
 from nucpro.options import Options
-from nucpro.splitting import split_source
 
 PER_FILE = 4
 WIDTH = 16

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nucpro.fasta import read
-from nucpro.layout import DNA_WIDTH, DataFolder, FilePair, Side
-from nucpro.merge import merge
-from nucpro.store import write_vectors
+from nucpro.extraction.merging import merge
+from nucpro.folder.paths import DataFolder, FilePair
+from nucpro.formats import write_vectors
+from nucpro.formats.fasta import read
+from nucpro.formats.sequences import DNA_WIDTH, Side
 
 WIDTH = 6
 """Width of the protein vectors."""

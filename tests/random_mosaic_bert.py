@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import dna_stand_ins
-from nucpro.fasta import read
+from nucpro.formats.fasta import read
 from nucpro.models.dna_tokens import DnaTokenizer
 
 GENOMES = Path(__file__).resolve().parent.parent / "demo" / "genomes"

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from folders import Frame, add_source
-from nucpro import history
-from nucpro.fasta import read
-from nucpro.layout import DNA_WIDTH, DataFolder, FilePair, Side
+from nucpro.folder.paths import DataFolder, FilePair
+from nucpro.formats import read_merged, write_merged, write_vectors
+from nucpro.formats.fasta import read
+from nucpro.formats.sequences import DNA_WIDTH, Side
 from nucpro.report import FileState, Output, Subject
-from nucpro.store import read_merged, write_merged, write_vectors
+from nucpro.state import history
 
 PROTEIN = 32
 HOSTILE = (

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from nucpro.checkpoint import Checkpoint, Stamp
 from nucpro.errors import StoreError
-from nucpro.layout import DataFolder, Side
-from nucpro.recipe import Recipe
+from nucpro.folder.paths import DataFolder
+from nucpro.formats.sequences import Side
+from nucpro.state.checkpoint import Checkpoint
+from nucpro.state.recipe import Recipe
+from nucpro.state.records import Stamp
 
 
 @pytest.fixture

@@ -19,11 +19,11 @@ import nucpro
 from nucpro.cli import main
 from nucpro.cli.console import FileBar, Terminated, exit_code_of
 from nucpro.errors import DimensionError, PreflightError, UsageError
-from nucpro.job import Progress
-from nucpro.layout import Side
+from nucpro.extraction.job import Progress
+from nucpro.extraction.summary import human_time
+from nucpro.formats import read_vectors
+from nucpro.formats.sequences import Side
 from nucpro.options import Options
-from nucpro.store import read_vectors
-from nucpro.summary import human_time
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = [
@@ -127,7 +127,7 @@ def test_a_signal_on_the_way_out_changes_nothing(start: str, sign: signal.Signal
 
 
 def test_the_library_logs_and_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from nucpro.pipeline import run
+    from nucpro.extraction.pipeline import run
 
     with pytest.raises(PreflightError, match="no such folder"):
         run(Options(tmp_path / "nowhere"))
@@ -144,8 +144,8 @@ def test_the_bar_draws_nothing_without_a_terminal(capsys: pytest.CaptureFixture[
 
 BAR = """
 from nucpro.cli.console import FileBar
-from nucpro.job import Progress
-from nucpro.layout import Side
+from nucpro.extraction.job import Progress
+from nucpro.formats.sequences import Side
 with FileBar() as bar:
     bar.show(Progress(3, 10, None))
     bar.show(Progress(4, 10, 61.0))

@@ -9,7 +9,7 @@ import torch
 
 from folders import Frame, add_source, arguments, contents, edited, leftovers, pairs_of
 from nucpro.cli import main
-from nucpro.fasta import read
+from nucpro.formats.fasta import read
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nucpro.download import GROUPS, DownloadOptions, RemoteFile, download
-from nucpro.download.catalogue import choose, parse_catalogue
 from nucpro.errors import DataError, LockedError, PreflightError, StoreError, UsageError
-from nucpro.layout import DataFolder
-from nucpro.lock import hold
+from nucpro.folder.paths import DataFolder
+from nucpro.genomes import GROUPS, DownloadOptions, RemoteFile, download
+from nucpro.genomes.catalogue import choose, parse_catalogue
+from nucpro.state.lock import hold
 from release_server import BREAK, ELSEWHERE, ERROR, GARBAGE, GONE, LONG, SHORT, STALL, WHOLE, ReleaseServer
 
 GENOMES = Path(__file__).parent.parent / "demo" / "genomes"

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from transformers import EsmModel
 
 import random_esm
-from nucpro.embedding import Embedder, default_tokens_per_batch, embed, prepare
+from nucpro.embedding.batches import Embedder, default_tokens_per_batch, embed, prepare
 from nucpro.errors import ExtractionError
 from nucpro.models.esm2 import Esm2, load_esm2
-from nucpro.models.packing import PooledSpan, mean_pool
+from nucpro.models.tensors import PooledSpan, mean_pool
 from nucpro.models.tokens import ESM_VOCABULARY, ResidueTokenizer
 from nucpro.models.weights import locate
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import random_esm
-from nucpro.embedding import Embedder, embed, prepare
+from nucpro.embedding.batches import Embedder, embed, prepare
 from nucpro.models.esm2 import Esm2
 from nucpro.models.tokens import ResidueTokenizer
 

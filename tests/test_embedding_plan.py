@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nucpro.embedding import plan_batches, prepare
+from nucpro.embedding.batches import plan_batches, prepare
 from nucpro.errors import FastaError, UsageError
 from nucpro.models.tokens import ResidueTokenizer
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from folders import Frame, write_fasta
-from nucpro import encoders
-from nucpro.encoders import FastaEncoder
-from nucpro.layout import Side
+from nucpro.embedding import encoder as encoders
+from nucpro.embedding.encoder import FastaEncoder
+from nucpro.formats.sequences import Side
 from nucpro.options import Options
 
 

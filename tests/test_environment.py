@@ -14,11 +14,11 @@ import pytest
 import torch
 
 import nucpro
-from nucpro import environment
 from nucpro.cli import main
-from nucpro.environment import Finding, Verdict, examine
-from nucpro.lock import hold
+from nucpro.inspection import environment
+from nucpro.inspection.environment import Finding, Verdict, examine
 from nucpro.options import Options
+from nucpro.state.lock import hold
 
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 

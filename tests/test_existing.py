@@ -12,14 +12,15 @@ from transformers import AutoModel, EsmModel
 
 import random_esm
 from folders import PER_FILE, Frame, add_dna, add_source, arguments, pairs_of
-from nucpro import encoders
 from nucpro.cli import main
+from nucpro.embedding import encoder as encoders
 from nucpro.errors import UsageError
-from nucpro.existing import recompute
-from nucpro.fasta import read
-from nucpro.layout import FilePair, Side
+from nucpro.extraction.existing import recompute
+from nucpro.extraction.protein_job import ProteinJob
+from nucpro.folder.paths import FilePair
+from nucpro.formats.fasta import read
+from nucpro.formats.sequences import Side
 from nucpro.options import Options
-from nucpro.protein_job import ProteinJob
 
 Vectors = list[torch.Tensor]
 

@@ -9,7 +9,7 @@ import pytest
 
 from folders import Frame
 from nucpro.errors import FastaError
-from nucpro.fasta import (
+from nucpro.formats.fasta import (
     NUCLEOTIDES,
     RESIDUES,
     count,

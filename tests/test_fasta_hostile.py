@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from nucpro.errors import FastaError
-from nucpro.fasta import LONGEST_RECORD, NUCLEOTIDES, count, inspect, read, split
-from nucpro.text import is_plain
+from nucpro.errors import FastaError, is_plain
+from nucpro.formats.fasta import LONGEST_RECORD, NUCLEOTIDES, count, inspect, read, split
 
 PEAK = 64 << 20
 """Bytes that refusing a file may take above what the interpreter and its modules have."""
@@ -99,7 +98,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 from nucpro.errors import FastaError
-from nucpro.fasta import count, read, split
+from nucpro.formats.fasta import count, read, split
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + int(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

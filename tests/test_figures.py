@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from nucpro.figures import can_draw, draw
+from nucpro.formats.figures import can_draw, draw
 
 DRAW = """
 import logging, os, sys
 from pathlib import Path
 logging.basicConfig(format="%(message)s")
-from nucpro.figures import draw
+from nucpro.formats.figures import draw
 def fill(figure):
     figure.subplots().plot([0, 1], [1, 0], label="$x")
 print(draw(Path(sys.argv[1]), (2, 2), 50, fill), os.environ.get("MPLBACKEND"))

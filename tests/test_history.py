@@ -11,14 +11,14 @@ from typing import NoReturn
 import pytest
 
 from folders import arguments, contents, copied
-from nucpro import history
 from nucpro.cli import main
 from nucpro.errors import ExtractionError
-from nucpro.history import History, Recorder
-from nucpro.layout import DataFolder
+from nucpro.extraction.plan import PlanItem
+from nucpro.extraction.protein_job import ProteinJob
+from nucpro.folder.paths import DataFolder
 from nucpro.options import Options
-from nucpro.plan import PlanItem
-from nucpro.protein_job import ProteinJob
+from nucpro.state import history
+from nucpro.state.history import History, Recorder
 
 
 def recorded(folder: Path, *keys: str) -> Recorder:

@@ -13,8 +13,8 @@ import torch
 
 from folders import Frame, arguments, copied, pairs_of, write_fasta
 from nucpro.cli import main
-from nucpro.fasta import read
-from nucpro.inspection import inspect
+from nucpro.formats.fasta import read
+from nucpro.inspection.files import inspect
 
 GENOMES = Path(__file__).resolve().parent.parent / "demo" / "genomes"
 

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nucpro.errors import DataError, PreflightError
-from nucpro.layout import (
+from nucpro.folder.paths import (
     CATEGORIES,
-    TEMPORARY_MARK,
     DataFolder,
     ExportFolder,
     Source,
@@ -20,12 +19,11 @@ from nucpro.layout import (
     category_of,
     contradiction_in,
     is_litter,
-    name_problem,
     natural_key,
     split_number,
-    temporary_start,
     walk_failed,
 )
+from nucpro.formats.atomic import TEMPORARY_MARK, name_problem, temporary_start
 
 ODD = [
     "my.family.fa",

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from nucpro.dataset import DatasetOptions
+from nucpro.execution.workers import MOST_WORKERS, Workers
+from nucpro.genomes import DatasetOptions
 from nucpro.machine import cores, memory_limit
-from nucpro.workers import MOST_WORKERS, Workers
 
 HERE = len(os.sched_getaffinity(0))
 
@@ -85,9 +85,9 @@ def test_the_narrowest_limit_of_memory_counts(
 BOUND = """
 import os, torch
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-from nucpro.dataset import DatasetOptions
-from nucpro.models.device import choose_device
-from nucpro.workers import Workers
+from nucpro.genomes import DatasetOptions
+from nucpro.embedding.device import choose_device
+from nucpro.execution.workers import Workers
 choose_device("cpu")
 print(Workers().count, DatasetOptions().workers, torch.get_num_threads())
 """

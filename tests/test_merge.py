@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nucpro.checkpoint import Stamp
 from nucpro.errors import DimensionError, MergeError, StoreError
-from nucpro.fasta import NUCLEOTIDES, inspect
-from nucpro.layout import DNA_WIDTH, FilePair, Side
-from nucpro.merge import join_rows, merge, verify_dna
-from nucpro.store import read_merged, read_vectors, write_vectors
+from nucpro.extraction.merging import join_rows, merge, verify_dna
+from nucpro.folder.paths import FilePair
+from nucpro.formats import read_merged, read_vectors, write_vectors
+from nucpro.formats.fasta import NUCLEOTIDES, inspect
+from nucpro.formats.sequences import DNA_WIDTH, Side
+from nucpro.state.records import Stamp
 from pairs import NAMES, WIDTH, make_pair, numbered, write_side
 
 

@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 
 from folders import arguments
-from nucpro import lock
 from nucpro.cli import main
-from nucpro.history import FAILED, INTERRUPTED, Recorder
-from nucpro.layout import DataFolder
-from nucpro.monitor import Monitor
+from nucpro.folder.paths import DataFolder
+from nucpro.inspection.monitor import Monitor
+from nucpro.state import lock
+from nucpro.state.history import FAILED, INTERRUPTED, Recorder
 
 FIVE_FILES = [f"viral.1.1.identified_nucleotide/output_{number}.fa" for number in range(1, 6)]
 

@@ -15,10 +15,11 @@ import stand_ins
 from folders import Frame, add_dna, add_source, arguments, copied, pairs_of
 from nucpro.cli import main
 from nucpro.errors import MergeError
-from nucpro.fasta import read
-from nucpro.layout import DataFolder, Side
-from nucpro.merge import merge
-from nucpro.store import write_vectors
+from nucpro.extraction.merging import merge
+from nucpro.folder.paths import DataFolder
+from nucpro.formats import write_vectors
+from nucpro.formats.fasta import read
+from nucpro.formats.sequences import Side
 
 
 def test_rows_shifted_after_a_missing_id(tmp_path: Path) -> None:
@@ -62,8 +63,8 @@ def test_selection_depending_on_directory_order(
                 yield folder, subfolders, files
 
         monkeypatch.setattr(os, "walk", shuffled_walk)
+        from nucpro.extraction.protein_job import ProteinJob
         from nucpro.options import Options
-        from nucpro.protein_job import ProteinJob
 
         with ProteinJob(Options(data, sequences_per_file=4, dry_run=True), needs_model=False) as job:
             chosen.append([pair.key for pair in job.discover().pairs])

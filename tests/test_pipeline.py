@@ -26,13 +26,13 @@ from folders import (
     leftovers,
     pairs_of,
 )
-from nucpro.checkpoint import Checkpoint
 from nucpro.cli import main
 from nucpro.errors import DataError
-from nucpro.fasta import read
-from nucpro.layout import DataFolder
+from nucpro.extraction.protein_job import ProteinJob
+from nucpro.folder.paths import DataFolder
+from nucpro.formats.fasta import read
 from nucpro.options import Options
-from nucpro.protein_job import ProteinJob
+from nucpro.state.checkpoint import Checkpoint
 
 PASSED = "Validation passed: 6 files, 24 sequences, all dimensions correct"
 

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from folders import arguments, copied, edited, pairs_of
-from nucpro import lock
 from nucpro.cli import main
 from nucpro.errors import PreflightError
-from nucpro.preflight import space_problems
+from nucpro.extraction.preflight import space_problems
+from nucpro.state import lock
 
 VIRAL = "viral.1.1.identified_nucleotide"
 PROTEIN = "viral.1.1.identified_protein"
@@ -335,7 +335,7 @@ def test_a_folder_without_locks_is_told(tmp_path: Path) -> None:
 # the folder is small enough for a run without worker processes.
 UNPRIVILEGED = """
 import os, sys
-import nucpro.encoders
+import nucpro.embedding.encoder
 from nucpro.cli import main
 os.setgid(65534); os.setuid(65534)
 sys.exit(main(sys.argv[1:]))

@@ -11,9 +11,9 @@ import pytest
 
 from folders import arguments, copied, pairs_of
 from nucpro.cli import main
-from nucpro.repeats import repeated_ids
-from nucpro.store import read_ids, read_merged, write_merged
-from nucpro.workers import Workers
+from nucpro.execution.workers import Workers
+from nucpro.extraction.repeats import repeated_ids
+from nucpro.formats import read_ids, read_merged, write_merged
 
 
 @pytest.fixture

@@ -28,8 +28,8 @@ import train  # noqa: E402
 
 @pytest.fixture
 def encoder(model: Path):
-    from nucpro import encoders
-    from nucpro.layout import Side
+    from nucpro.embedding import encoder as encoders
+    from nucpro.formats.sequences import Side
 
     options = Options(protein_model=str(model), device="cpu")
     return encoders.load(encoders.identify(options, Side.PROTEIN), options)

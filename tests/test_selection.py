@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nucpro.errors import DataError, PreflightError
-from nucpro.layout import HOST_CATEGORIES, DataFolder, FilePair, Source
-from nucpro.selection import HostSelection, Recorded, Selection, draw_hosts, load, save, select
+from nucpro.folder.paths import HOST_CATEGORIES, DataFolder, FilePair, Source
+from nucpro.folder.selection import HostSelection, Recorded, Selection, draw_hosts, load, save, select
 
 
 def pairs(category: str, count: int, root: Path = Path("data")) -> list[FilePair]:

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from nucpro.cli import main
 from nucpro.cli.console import console, say
-from nucpro.errors import DataError, FastaError, PreflightError, StoreError
-from nucpro.fasta import read
-from nucpro.layout import DNA_WIDTH, DataFolder, Side
-from nucpro.store import write_vectors
-from nucpro.text import first_few, is_plain, printable
+from nucpro.errors import DataError, FastaError, PreflightError, StoreError, first_few, is_plain, printable
+from nucpro.folder.paths import DataFolder
+from nucpro.formats import write_vectors
+from nucpro.formats.fasta import read
+from nucpro.formats.sequences import DNA_WIDTH, Side
 from pairs import NAMES, make_pair, numbered
 
 CLEAR = "\x1b[2J\x1b[1;1H"

@@ -14,15 +14,16 @@ import torch
 import stand_ins
 import units
 from folders import PER_FILE, WIDTH, arguments, contents, edited, options_with, pairs_of
-from nucpro import encoders
 from nucpro.cli import main as nucpro
-from nucpro.encoders import FastaEncoder
+from nucpro.embedding import encoder as encoders
+from nucpro.embedding.encoder import FastaEncoder
 from nucpro.errors import MergeError, ModelError, UsageError
-from nucpro.fasta import read
-from nucpro.inspection import inspect as inspect_file
-from nucpro.layout import FilePair, Side
+from nucpro.folder.paths import FilePair
+from nucpro.formats import read_merged
+from nucpro.formats.fasta import read
+from nucpro.formats.sequences import Side
+from nucpro.inspection.files import inspect as inspect_file
 from nucpro.options import Options
-from nucpro.store import read_merged
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ import torch
 
 from folders import arguments, copied, pairs_of
 from nucpro.cli import main
-from nucpro.layout import FilePair, Side
-from nucpro.store import read_merged, read_vectors, write_merged, write_vectors
+from nucpro.folder.paths import FilePair
+from nucpro.formats import read_merged, read_vectors, write_merged, write_vectors
+from nucpro.formats.sequences import Side
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +155,7 @@ def test_status_tells_done_stale_missing_and_outside(
 
 
 def test_status_works_before_and_during_a_run(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from nucpro.lock import hold
+    from nucpro.state.lock import hold
 
     with hold(data / ".extraction.lock"):
         assert main(["status", str(data), "--sequences-per-file", "4"]) == 0

@@ -8,10 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nucpro.layout import DNA_WIDTH, PROTEIN_WIDTH, DataFolder, FilePair, Side
-from nucpro.merge import merge
-from nucpro.store import read_merged, write_merged, write_vectors
-from nucpro.validation import (
+from nucpro.extraction.merging import merge
+from nucpro.extraction.validation import (
     FileVerdict,
     ValidationTask,
     expected_width,
@@ -21,6 +19,9 @@ from nucpro.validation import (
     validate_vectors,
     width_outside,
 )
+from nucpro.folder.paths import DataFolder, FilePair
+from nucpro.formats import read_merged, write_merged, write_vectors
+from nucpro.formats.sequences import DNA_WIDTH, PROTEIN_WIDTH, Side
 from pairs import NAMES, WIDTH, make_pair, numbered, write_side
 
 MERGED = DNA_WIDTH + WIDTH

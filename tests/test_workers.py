@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from nucpro import engine
-from nucpro.background import Background
 from nucpro.errors import FastaError, WorkerError
-from nucpro.workers import Workers, starting_problems
+from nucpro.execution import engine
+from nucpro.execution.workers import Background, Workers, starting_problems
 
 
 def double(number: int) -> int:
@@ -58,8 +57,8 @@ def test_a_killed_worker_is_told_in_words() -> None:
 UNGUARDED = """
 import sys
 from pathlib import Path
-from nucpro.dataset import DatasetOptions, build
-from nucpro.workers import Workers
+from nucpro.genomes import DatasetOptions, build
+from nucpro.execution.workers import Workers
 
 print("once")
 with Workers(2) as workers:
@@ -100,7 +99,7 @@ def test_other_processes_of_a_script_start_as_ever(tmp_path: Path) -> None:
     script = tmp_path / "guarded.py"
     script.write_text("""
 import multiprocessing
-from nucpro.workers import Workers
+from nucpro.execution.workers import Workers
 
 def shout():
     print("found", flush=True)
@@ -144,7 +143,7 @@ def test_a_folder_that_cannot_be_read_is_not_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nucpro.errors import PreflightError
-    from nucpro.layout import DataFolder
+    from nucpro.folder.paths import DataFolder
 
     (tmp_path / "secret").mkdir()
     scandir = os.scandir
@@ -167,7 +166,7 @@ MOUNTS = subprocess.run(
 
 @pytest.mark.skipif(MOUNTS != 0, reason="needs the right to mount")
 def test_shared_memory_that_cannot_be_written_is_named() -> None:
-    code = "from nucpro.workers import *; print(starting_problems()[0]); Workers(2).submit(print)"
+    code = "from nucpro.execution.workers import *; print(starting_problems()[0]); Workers(2).submit(print)"
     command = f"{READ_ONLY} {sys.executable} -c '{code}'"
     done = subprocess.run(["unshare", "-m", "sh", "-c", command], capture_output=True, text=True, check=False)
     assert done.stdout.startswith(

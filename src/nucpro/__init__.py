@@ -1,5 +1,7 @@
 """nucpro: joined DNABERT-S and protein language model embeddings of viral and host sequences."""
 
+from __future__ import annotations
+
 __all__ = ["__version__"]
 
 __version__: str

@@ -1,27 +1,15 @@
-"""Every error that nucpro raises on purpose.
+"""Text from outside, as it may be shown: names of records and files must not steer a terminal, or fill it.
 
-    NucproError                 exit code 1
-    ├── UsageError              exit code 2: the call itself is wrong
-    ├── PreflightError          exit code 3: found before anything was touched; carries all problems
-    │   └── LockedError         another run holds the data folder
-    ├── DataError               a file holds something wrong
-    │   ├── FastaError          a FASTA file or one of its records
-    │   ├── StoreError          a .pt file is damaged, hostile or of another schema
-    │   ├── DimensionError      a vector or matrix of the wrong width
-    │   ├── MergeError          two sides of a file pair do not fit
-    │   └── ValidationError     outputs on disk that are not what they must be
-    ├── ModelError              a checkpoint that cannot be found, read or trusted
-    ├── ExtractionError         the encoder failed on a record
-    └── WorkerError             a worker process was killed
-
-A message says what failed and where, the actual value, what is allowed, and what to do next.
+Ids and file names come from :mod:`nucpro.formats.fasta`, :mod:`nucpro.folder.paths`, :mod:`nucpro.formats` and
+:mod:`nucpro.genomes`, which refuse those that are not :func:`is_plain`. Messages go through
+:func:`printable` at the two places where they leave: :class:`nucpro.errors.NucproError` and
+:mod:`nucpro.cli.console`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-
-from nucpro.text import printable
 
 __all__ = [
     "DataError",
@@ -37,7 +25,45 @@ __all__ = [
     "UsageError",
     "ValidationError",
     "WorkerError",
+    "first_few",
+    "is_plain",
+    "printable",
 ]
+
+# Controls (escape sequences begin with one), line and paragraph separators, marks that turn the direction of
+# writing, and halves of characters, which stand for bytes of file names that are not UTF-8.
+_HIDDEN = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]",
+)
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name can be shown in one line as it is: no controls, line ends or marks of direction."""
+    return _HIDDEN.search(name) is None
+
+
+def printable(text: str) -> str:
+    r"""Text with everything that is not plain written as an escape (``\x1b``); line feeds stay.
+
+    Text that went through already stays as it is.
+    """
+    return "\n".join(_HIDDEN.sub(_escaped, line) for line in text.split("\n"))
+
+
+def first_few(names: Sequence[str], most: int) -> str:
+    """Names in one line: the first, and how many more there are.
+
+    Examples
+    --------
+    >>> first_few(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode()
 
 
 class NucproError(Exception):

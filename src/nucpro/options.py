@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 from nucpro.errors import UsageError
-from nucpro.layout import SEQUENCES_PER_FILE, Side
-from nucpro.selection import HostSelection
+from nucpro.folder.paths import SEQUENCES_PER_FILE
+from nucpro.folder.selection import HostSelection
+from nucpro.formats.sequences import Side
 
 __all__ = ["DEFAULT_MODELS", "ENGINES", "PRECISIONS", "TOKEN_DROPOUT", "Options", "ParsedOptions", "require"]
 

@@ -9,9 +9,9 @@ import torch
 import triton
 import triton.language as tl
 
+from nucpro.classifier.fitting import Block, PlainSteps
 from nucpro.classifier.fused import FusedSteps
 from nucpro.classifier.model import Classifier
-from nucpro.classifier.steps import Block, PlainSteps
 
 
 def block(rows: int, width: int, columns: slice = slice(None)) -> Block:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from folders import Frame, add_source
-from nucpro.layout import DNA_WIDTH, FilePair, Side
-from nucpro.merge import merge
-from nucpro.recipe import Recipe
-from nucpro.store import write_vectors
+from nucpro.extraction.merging import merge
+from nucpro.folder.paths import FilePair
+from nucpro.formats import write_vectors
+from nucpro.formats.sequences import DNA_WIDTH, Side
+from nucpro.state.recipe import Recipe
 
 PROTEIN_WIDTH = 20
 PER_FILE = 40

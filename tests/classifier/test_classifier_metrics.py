@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from nucpro.classifier.comparison import compare, resample
-from nucpro.classifier.metrics import METRICS, Scored, curves_of
+from nucpro.classifier.metrics import METRICS, Scored, compare, curves_of, resample
 
 
 def drawn(rows: int, seed: int, steps: int = 1000) -> Scored:

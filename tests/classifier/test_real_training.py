@@ -10,8 +10,8 @@ import pytest
 from folders import Frame, add_source, read_frames
 from nucpro.classifier.model import load
 from nucpro.cli import main
-from nucpro.dataset import DatasetOptions, build
-from nucpro.layout import DataFolder
+from nucpro.folder.paths import DataFolder
+from nucpro.genomes import DatasetOptions, build
 
 KEPT = 6
 """Frames of each genome, so that embedding takes seconds on a CPU."""

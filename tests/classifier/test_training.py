@@ -19,17 +19,18 @@ from merged_folders import PROTEIN_WIDTH, RECIPES, WIDTH, join, write_side
 
 import train as train_script
 from folders import Frame
-from nucpro import training
+from nucpro.classifier import training
 from nucpro.classifier.features import place, read_features
 from nucpro.classifier.model import load
 from nucpro.classifier.options import Placement, SplitBy, TrainingOptions
 from nucpro.classifier.sources import survey
 from nucpro.classifier.splits import group, split
+from nucpro.classifier.training import train
 from nucpro.cli import main
 from nucpro.errors import DataError, PreflightError, StoreError, UsageError, ValidationError
-from nucpro.layout import DNA_WIDTH, DataFolder, Side
-from nucpro.store import read_merged, write_merged
-from nucpro.training import train
+from nucpro.folder.paths import DataFolder
+from nucpro.formats import read_merged, write_merged
+from nucpro.formats.sequences import DNA_WIDTH, Side
 
 CPU = torch.device("cpu")
 

@@ -12,11 +12,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nucpro.classifier.feeds import ResidentFeed, StreamedFeed, feed_of, viral_margins
-from nucpro.classifier.fitting import steps_for
+from nucpro.classifier.fitting import (
+    PlainSteps,
+    ResidentFeed,
+    StreamedFeed,
+    batch_ends,
+    feed_of,
+    steps_for,
+    viral_margins,
+)
 from nucpro.classifier.model import Classifier
 from nucpro.classifier.options import TrainingOptions
-from nucpro.classifier.steps import PlainSteps, batch_ends
 
 HERE = Path(__file__).parent
 CPU = torch.device("cpu")

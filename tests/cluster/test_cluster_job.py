@@ -20,11 +20,11 @@ from safetensors.numpy import load_file, save_file
 
 from folders import PER_FILE, arguments, contents, copied, leftovers, pairs_of
 from nucpro.cli import main
-from nucpro.encoders import identify
+from nucpro.embedding.encoder import identify
 from nucpro.errors import FastaError, ModelError
-from nucpro.layout import Side
+from nucpro.extraction.protein_job import ProteinJob
+from nucpro.formats.sequences import Side
 from nucpro.options import Options
-from nucpro.protein_job import ProteinJob
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
@@ -168,7 +168,7 @@ def test_dna_vectors_and_validation_on_a_cluster(
 
 
 def test_a_node_with_other_weights_is_refused(model: Path, tmp_path: Path) -> None:
-    from nucpro.cluster.worker import load_same
+    from nucpro.execution.ray.worker import load_same
 
     here = Path(shutil.copytree(model, tmp_path / "model"))
     options = Options(protein_model=str(here), device="cpu")

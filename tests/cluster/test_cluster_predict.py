@@ -33,8 +33,8 @@ from predictions import (
 
 from nucpro.classifier.model import ModelCard, load, save
 from nucpro.cli import main
-from nucpro.cluster.worker import load_same
 from nucpro.errors import DataError, ExtractionError, ModelError, UsageError
+from nucpro.execution.ray.worker import load_same
 from nucpro.prediction import PredictionOptions, PredictionProgress, predict
 from nucpro.prediction.models import find_models
 

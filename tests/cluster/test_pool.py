@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 from trial_encoder import DyingEncoder, TrialEncoder, Unreadable, die, double, fail
 
-from nucpro.background import Background
-from nucpro.checkpoint import Stamp
-from nucpro.cluster.calls import ClusterWorkers
-from nucpro.cluster.pool import EncoderPool
-from nucpro.cluster.session import Session
-from nucpro.cluster.worker import EncoderWorker, extract_file
 from nucpro.errors import ExtractionError, NucproError, PreflightError, WorkerError
+from nucpro.execution.ray.calls import ClusterWorkers
+from nucpro.execution.ray.pool import EncoderPool
+from nucpro.execution.ray.session import Session
+from nucpro.execution.ray.worker import EncoderWorker, extract_file
+from nucpro.execution.workers import Background
 from nucpro.options import Options
+from nucpro.state.records import Stamp
 
 AddNode = Callable[[], Any]
 
@@ -207,7 +207,7 @@ def test_a_wrong_version_on_a_node_is_refused() -> None:
 
 def test_an_unreachable_cluster_is_a_problem() -> None:
     program = (
-        "from nucpro.cluster.session import Session\nfrom nucpro.options import Options\n"
+        "from nucpro.execution.ray.session import Session\nfrom nucpro.options import Options\n"
         "Session(Options(engine='ray', address='127.0.0.1:1', device='cpu')).start()\n"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

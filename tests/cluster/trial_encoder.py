@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 from nucpro.errors import ExtractionError
-from nucpro.totals import Totals
+from nucpro.state.history import Totals
 
 logger = logging.getLogger("nucpro.trial")
 

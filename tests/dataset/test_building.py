@@ -21,7 +21,6 @@ import pytest
 from annotated_genomes import DEMO, Gene, Genome, gene, outputs, write_fasta, write_genbank, write_pair
 
 from frame_reference import kept
-from nucpro.dataset import Counts, DatasetOptions, GenomePair, SourceReport, build, recorded_lengths
 from nucpro.errors import (
     DataError,
     FastaError,
@@ -30,8 +29,10 @@ from nucpro.errors import (
     UsageError,
     ValidationError,
 )
-from nucpro.layout import TEMPORARY_MARK, DataFolder
-from nucpro.lock import hold
+from nucpro.folder.paths import DataFolder
+from nucpro.formats.atomic import TEMPORARY_MARK
+from nucpro.genomes import Counts, DatasetOptions, GenomePair, SourceReport, build, recorded_lengths
+from nucpro.state.lock import hold
 
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
 ONE = DatasetOptions(workers=1)
@@ -415,7 +416,7 @@ def test_a_manifest_that_was_changed_is_refused(demo: Path) -> None:
 
 KILLED_RUN = """
 import os, pathlib, signal, sys
-from nucpro.dataset import DatasetOptions, build
+from nucpro.genomes import DatasetOptions, build
 folder, wanted, left = sys.argv[1], sys.argv[2], int(sys.argv[3])
 def kill(event, arguments):
     global left
@@ -533,7 +534,7 @@ def test_two_runs_on_one_folder_are_refused(demo: Path) -> None:
 
 LIMITED_RUN = """
 import pathlib, resource, sys
-from nucpro.dataset import DatasetOptions, build
+from nucpro.genomes import DatasetOptions, build
 from nucpro.errors import StoreError
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 try:

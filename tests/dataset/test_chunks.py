@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frame_reference import cut
-from nucpro.dataset.chunks import chunk_blocks, chunks_of
+from nucpro.genomes.frames import chunk_blocks, chunks_of
 
 
 def spans(length: int, size: int) -> list[tuple[int, int]]:

@@ -7,8 +7,8 @@ from itertools import product
 import pytest
 
 from frame_reference import STANDARD_CODE, VERTEBRATE_MITOCHONDRIAL_CODE
-from nucpro.dataset.codes import genetic_code, is_known
 from nucpro.errors import UsageError
+from nucpro.genomes.frames import genetic_code, is_known
 
 CODONS = ["".join(codon) for codon in product("TCAG", repeat=3)]
 REVERSE_COMPLEMENT = {

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nucpro.dataset.frame_ids import Place, frame_id, place_of
+from nucpro.genomes.frames import Place, frame_id, place_of
 
 
 @pytest.mark.parametrize(

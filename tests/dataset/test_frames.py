@@ -7,9 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frame_reference import STANDARD_CODE, VERTEBRATE_MITOCHONDRIAL_CODE, cut, frames
-from nucpro.dataset.chunks import chunks_of
-from nucpro.dataset.codes import genetic_code
-from nucpro.dataset.frames import FRAME_NAMES, frame_bases, open_frames, reverse_complement
+from nucpro.genomes.frames import (
+    FRAME_NAMES,
+    chunks_of,
+    frame_bases,
+    genetic_code,
+    open_frames,
+    reverse_complement,
+)
 
 bases = st.text("ACGT", min_size=1, max_size=400)
 

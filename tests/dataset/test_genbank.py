@@ -14,9 +14,9 @@ from annotated_genomes import DEMO, Gene, Genome, gene, write_genbank
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nucpro.dataset.genbank import Annotation, read_annotations
-from nucpro.dataset.proteins import Absence, ProteinStore
 from nucpro.errors import DataError
+from nucpro.genomes.genbank import Annotation, read_annotations
+from nucpro.genomes.proteins import Absence, ProteinStore
 
 RECORD = b"""LOCUS       NC_1                60 bp    DNA     circular BCT 01-JAN-1970
 DEFINITION  made for a test.

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from nucpro.dataset.flatfile import LONGEST_LINE
-from nucpro.dataset.genbank import Annotation, read_annotations
-from nucpro.errors import DataError
-from nucpro.text import is_plain
+from nucpro.errors import DataError, is_plain
+from nucpro.genomes.flatfile import LONGEST_LINE
+from nucpro.genomes.genbank import Annotation, read_annotations
 
 PEAK = 64 << 20
 """Bytes that refusing a file may take above what the interpreter and its modules have."""
@@ -93,7 +92,7 @@ def test_lines_of_a_long_qualifier_are_read(tmp_path: Path) -> None:
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from nucpro.dataset.genbank import read_annotations
+from nucpro.genomes.genbank import read_annotations
 from nucpro.errors import DataError
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + int(sys.argv[1])

@@ -14,8 +14,8 @@ from Bio import SeqIO
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nucpro.dataset.genbank import read_annotations
 from nucpro.errors import DataError
+from nucpro.genomes.genbank import read_annotations
 
 RECORD = b"""LOCUS       NC_1                60 bp    DNA     linear   BCT 01-JAN-1970
 DEFINITION  made for a test.

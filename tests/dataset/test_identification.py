@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frame_reference import STANDARD_CODE, VERTEBRATE_MITOCHONDRIAL_CODE, cut, frames, kept
-from nucpro.dataset.identification import Identified, frame_records, identify
 from nucpro.errors import FastaError
+from nucpro.genomes.identification import Identified, frame_records, identify
 
 CODES = {1: STANDARD_CODE, 2: VERTEBRATE_MITOCHONDRIAL_CODE}
 

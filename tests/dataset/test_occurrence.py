@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nucpro.dataset.occurrence import occurring
+from nucpro.genomes.identification import occurring
 
 
 def rows(words: list[bytes]) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:

@@ -12,7 +12,7 @@ from doc_reader import Reader
 
 import dna_stand_ins
 import stand_ins
-from nucpro.fasta import stream
+from nucpro.formats.fasta import stream
 
 GENOMES = ROOT / "demo" / "genomes"
 

@@ -10,7 +10,7 @@ import pytest
 from doc_blocks import PAGES, ROOT, SHOWN_ONLY, Block, blocks_of, commands_of, runnable
 from doc_reader import Reader
 
-from nucpro.fasta import read
+from nucpro.formats.fasta import read
 from run import add_outdated_results, split_files
 
 NOT_RUN = {
@@ -28,7 +28,7 @@ CHECKS = {
     "README.md": "assert label == 1 and len(ids) == 20 and rows.shape == (20, 2048)",
     "docs/migration.md": """
 from pathlib import Path
-from nucpro import store
+from nucpro import formats as store
 files = list(Path("data/data_merge").rglob("*_merged.pt"))
 assert len(files) == 14 and {store.read_merged(path).vectors.shape[1] for path in files} == {2048}
 """,

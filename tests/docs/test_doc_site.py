@@ -76,8 +76,8 @@ def test_references_of_docstrings_are_links_or_names(site: Path) -> None:
     assert not re.findall(r":(?:func|class|meth|mod|attr|data):", text)
     assert re.search(r'<a href="#nucpro\.fasta\.stream">', text)
     for name in (
-        "nucpro.fasta.read",
-        "nucpro.store.read_merged",
+        "nucpro.formats.fasta.read",
+        "nucpro.formats.read_merged",
         "units.extract_fast_esm",
         "nucpro.errors.StoreError",
     ):

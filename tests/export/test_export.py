@@ -17,12 +17,12 @@ import pytest
 import torch
 
 from folders import Frame, add_dna, add_source, arguments, copied, pairs_of, write_fasta
-from nucpro import lock
 from nucpro.cli import main
-from nucpro.dataset.frame_ids import place_of
+from nucpro.execution.workers import Workers
 from nucpro.export import FORMATS, export
-from nucpro.layout import DataFolder
-from nucpro.workers import Workers
+from nucpro.folder.paths import DataFolder
+from nucpro.genomes.frames import place_of
+from nucpro.state import lock
 
 WIDTH = 768 + 16
 

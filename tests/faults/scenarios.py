@@ -13,8 +13,10 @@ from pathlib import Path
 from folders import leftovers
 from nucpro.cli import main
 from nucpro.errors import NucproError
-from nucpro.layout import TEMPORARY_MARK, DataFolder, Side
-from nucpro.store import read_merged, read_vectors
+from nucpro.folder.paths import DataFolder
+from nucpro.formats import read_merged, read_vectors
+from nucpro.formats.atomic import TEMPORARY_MARK
+from nucpro.formats.sequences import Side
 
 STRIKE = Path(__file__).parent / "strike.py"
 

@@ -16,14 +16,15 @@ import pytest
 from scenarios import Baseline, Scenario, copied, state
 
 from folders import WIDTH, leftovers, pairs_of
-from nucpro.checkpoint import Checkpoint
 from nucpro.cli import main
 from nucpro.errors import DataError, NucproError
-from nucpro.layout import CLASS_NAMES, DataFolder, FilePair, Side
-from nucpro.merge import merge
-from nucpro.selection import load
-from nucpro.store import VectorFile, read_merged, read_vectors
-from nucpro.validation import ValidationTask, validate_file
+from nucpro.extraction.merging import merge
+from nucpro.extraction.validation import ValidationTask, validate_file
+from nucpro.folder.paths import CLASS_NAMES, DataFolder, FilePair
+from nucpro.folder.selection import load
+from nucpro.formats import VectorFile, read_merged, read_vectors
+from nucpro.formats.sequences import Side
+from nucpro.state.checkpoint import Checkpoint
 
 Damage = tuple[str, bytes]
 Tell = Callable[[str, object], None]
@@ -314,9 +315,9 @@ def test_damage_of_a_data_set_is_found(
 
 def test_nothing_that_is_not_finite_is_read(finished: Path, tmp_path: Path) -> None:
     """Also where all checksums are right: a file that was written wrong."""
-    from nucpro.store.archive import archive_pieces
-    from nucpro.store.emitter import dump
-    from nucpro.store.schema import value_of
+    from nucpro.formats.archive import archive_pieces
+    from nucpro.formats.pickles import dump
+    from nucpro.formats.vectors import value_of
 
     data = copied(finished, tmp_path / "data")
     pair = pairs_of(data)[0]

@@ -14,12 +14,12 @@ from scenarios import Baseline, copied, state
 
 from folders import PER_FILE, arguments
 from nucpro.cli import main
-from nucpro.embedding import Encoder
+from nucpro.embedding.batches import Encoder
 from nucpro.errors import ExtractionError
-from nucpro.layout import Side
+from nucpro.extraction.protein_job import ProteinJob
+from nucpro.formats import read_vectors
+from nucpro.formats.sequences import Side
 from nucpro.options import Options
-from nucpro.protein_job import ProteinJob
-from nucpro.store import read_vectors
 
 BATCHES = 12
 """Of a whole run: two records each."""

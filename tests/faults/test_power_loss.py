@@ -16,7 +16,7 @@ from power import EXTREMES, Disk, Event, Loss, record, write_out
 from scenarios import Scenario, copied, state
 
 from folders import leftovers
-from nucpro.layout import DataFolder
+from nucpro.folder.paths import DataFolder
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 

@@ -17,8 +17,8 @@ from scenarios import Baseline, Scenario, copied, state
 import stand_ins
 from folders import arguments, leftovers
 from nucpro.cli import main
-from nucpro.fasta import read
-from nucpro.layout import DataFolder
+from nucpro.folder.paths import DataFolder
+from nucpro.formats.fasta import read
 
 
 @dataclass

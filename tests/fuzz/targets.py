@@ -23,15 +23,15 @@ import numpy as np
 from hypothesis import strategies as st
 
 from fuzz.mutations import mutated
-from nucpro import selection, store
-from nucpro.checkpoint import Checkpoint
-from nucpro.dataset.genbank import read_annotations
-from nucpro.errors import DataError, FastaError, ModelError, NucproError, StoreError
-from nucpro.fasta import NUCLEOTIDES, count, inspect, read
-from nucpro.layout import DataFolder, Side
-from nucpro.store.emitter import dump
-from nucpro.store.pickles import Storage, Tensor, load
-from nucpro.text import is_plain
+from nucpro import formats as store
+from nucpro.errors import DataError, FastaError, ModelError, NucproError, StoreError, is_plain
+from nucpro.folder import selection
+from nucpro.folder.paths import DataFolder
+from nucpro.formats.fasta import NUCLEOTIDES, count, inspect, read
+from nucpro.formats.pickles import Storage, Tensor, dump, load
+from nucpro.formats.sequences import Side
+from nucpro.genomes.genbank import read_annotations
+from nucpro.state.checkpoint import Checkpoint
 
 IDS = ["NC_1.1_0_300_frame1", "b", "ç"]
 META = {"a": [1.5, "b", None], "n": -70000, "deep": {"x": [[]]}}
@@ -136,7 +136,7 @@ def check_opcodes(data: bytes, folder: Path) -> None:
     """Any opcodes give a plain value or a tensor's description."""
     with suppress(StoreError):
         value = load(memoryview(b"\x80\x02" + data + b"."), {"0": 60}, "a.pt")
-        assert type(value).__module__ in {"builtins", "nucpro.store.pickles"}
+        assert type(value).__module__ in {"builtins", "nucpro.formats.pickles"}
 
 
 def _require_message(error: NucproError, path: Path) -> None:

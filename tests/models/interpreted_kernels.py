@@ -15,7 +15,7 @@ from nucpro.models.kernels import pool
 from nucpro.models.kernels.attention import attend, attention_tiles
 from nucpro.models.kernels.norm import layer_norm
 from nucpro.models.kernels.product import Blocks, Rotary, linear_gelu, linear_rotated
-from nucpro.models.packing import ALL_TOKENS, RESIDUES_ONLY, mean_pool
+from nucpro.models.tensors import ALL_TOKENS, RESIDUES_ONLY, mean_pool
 
 BLOCKS = Blocks(rows=32, columns=128, depth=32, programs=2)
 HALF = torch.float16

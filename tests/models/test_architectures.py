@@ -13,18 +13,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from nucpro import encoders
+from nucpro.embedding import encoder as encoders
 from nucpro.errors import ModelError
-from nucpro.layout import Side
+from nucpro.formats import read_vectors
+from nucpro.formats.sequences import Side
 from nucpro.models import architectures
-from nucpro.models.config_fields import size
+from nucpro.models.config import size
 from nucpro.models.encoder import Architecture, PackedEncoder
 from nucpro.models.loading import Checkpoint, build
-from nucpro.models.packing import ALL_TOKENS
+from nucpro.models.tensors import ALL_TOKENS
 from nucpro.models.tokens import ESM_VOCABULARY, ResidueTokenizer
 from nucpro.models.weights import ModelFiles, locate
 from nucpro.options import Options
-from nucpro.store import read_vectors
 
 WIDTH = 8
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from nucpro.embedding.device import choose_device, choose_precision
 from nucpro.errors import UsageError
-from nucpro.models.device import choose_device, choose_precision
 
 WITHOUT_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 WITH_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -10,8 +10,8 @@ import torch
 
 import random_esm
 from nucpro.models.config import Esm2Config
-from nucpro.models.identity import WeightsIdentity, describe_model, describe_options
-from nucpro.models.packing import RESIDUES_ONLY
+from nucpro.models.encoder import WeightsIdentity, describe_model, describe_options
+from nucpro.models.tensors import RESIDUES_ONLY
 from nucpro.models.tokens import ESM_VOCABULARY, ResidueTokenizer
 from nucpro.models.weights import locate
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import random_mosaic_bert as mosaic
-from nucpro.embedding import Embedder, embed, prepare
+from nucpro.embedding.batches import Embedder, embed, prepare
 from nucpro.errors import ModelError
 from nucpro.models.mosaic_bert import (
     MosaicBertConfig,
@@ -23,7 +23,7 @@ from nucpro.models.mosaic_bert import (
     load_dna_tokenizer,
     load_mosaic_bert,
 )
-from nucpro.models.packing import equal_runs, mean_pool
+from nucpro.models.tensors import equal_runs, mean_pool
 from nucpro.models.weights import locate
 
 CPU = torch.device("cpu")

@@ -17,11 +17,10 @@ import pytest
 import torch
 
 import random_esm
-from nucpro.errors import ModelError
+from nucpro.errors import ModelError, is_plain
 from nucpro.models.esm2 import load_esm2
 from nucpro.models.tensors import WeightTensors
 from nucpro.models.weights import locate
-from nucpro.text import is_plain
 from store.store_builders import (
     NO_HOOKS,
     PERSISTENT_ID,

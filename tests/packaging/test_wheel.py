@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from folders import arguments, copied, write_fasta
-from nucpro.fasta import read
+from nucpro.formats.fasta import read
 
 
 def shell(variables: Mapping[str, str], *command: str) -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from nucpro import encoders
 from nucpro.classifier.model import Classifier, ModelCard, save
-from nucpro.fasta import stream
-from nucpro.layout import DNA_WIDTH, Side
+from nucpro.embedding import encoder as encoders
+from nucpro.formats.fasta import stream
+from nucpro.formats.sequences import DNA_WIDTH, Side
 from nucpro.options import Options
 
 SEED = 11

@@ -14,7 +14,7 @@ from folders import pairs_of
 from frame_reference import cut
 from held_out import write_held_out
 from nucpro.errors import FastaError
-from nucpro.fasta import read, stream
+from nucpro.formats.fasta import read, stream
 from nucpro.prediction.contigs import inspect, units_of
 
 bases = st.text("ACGTN", max_size=60).map(str.encode)

@@ -25,16 +25,15 @@ from predictions import (
 
 import dna_stand_ins
 import stand_ins
-from nucpro import encoders
 from nucpro.classifier.model import CARD_NAME, ModelCard, load
 from nucpro.cli import main
-from nucpro.fasta import Records
-from nucpro.layout import Side
+from nucpro.embedding import encoder as encoders
+from nucpro.formats.fasta import Records
+from nucpro.formats.sequences import Side
 from nucpro.options import Options
 from nucpro.prediction import plot
-from nucpro.prediction.contigs import units_of
-from nucpro.prediction.frames import frames_of
-from nucpro.prediction.paths import OutputFolder
+from nucpro.prediction.contigs import frames_of, units_of
+from nucpro.prediction.options import OutputFolder
 from nucpro.prediction.plot import write_plots
 
 

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from predictions import GENOMES, read_contigs
 
 from frame_reference import cut, frames
-from nucpro.prediction.contigs import Unit, units_of
-from nucpro.prediction.frames import UnitFrames, frames_of
+from nucpro.prediction.contigs import Unit, UnitFrames, frames_of, units_of
 
 AMBIGUOUS = "ACGTURYSWKMBDHVN"
 

@@ -12,7 +12,7 @@ from predictions import Contig, arguments, contents, write_contigs
 
 from nucpro.cli import main
 from nucpro.errors import ExtractionError
-from nucpro.prediction import scoring
+from nucpro.prediction import verdict as scoring
 from nucpro.prediction.contigs import Unit
 
 STRIKE = Path(__file__).resolve().parents[1] / "faults" / "strike.py"
@@ -187,7 +187,7 @@ def test_an_input_that_changes_meanwhile_is_refused(
 def test_one_run_at_a_time(
     fasta: Path, classifier: Path, model: Path, dna_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from nucpro.lock import hold
+    from nucpro.state.lock import hold
 
     folder = fasta.with_name("contigs_prediction")
     folder.mkdir()

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from folders import Frame
-from nucpro.history import DONE, Recorder
-from nucpro.layout import DataFolder
+from nucpro.folder.paths import DataFolder
 from nucpro.report import Subject
+from nucpro.state.history import DONE, Recorder
 from report_folders import HOSTILE, add_files, subject_of
 
 

@@ -10,9 +10,9 @@ import pytest
 
 import browser
 from folders import Frame
-from nucpro.layout import DataFolder
+from nucpro.execution.workers import Workers
+from nucpro.folder.paths import DataFolder
 from nucpro.report import Subject, write_report
-from nucpro.workers import Workers
 from report_folders import HOSTILE, add_files, copy_rows, subject_of
 
 pytestmark = pytest.mark.skipif(

@@ -11,7 +11,7 @@ import pytest
 
 from folders import arguments, contents, copied
 from nucpro.cli import main
-from nucpro.layout import DataFolder
+from nucpro.folder.paths import DataFolder
 from nucpro.report import writing
 
 PASSED = "Validation passed: 6 files, 24 sequences, all dimensions correct"

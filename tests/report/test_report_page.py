@@ -12,16 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nucpro.errors import UsageError
-from nucpro.history import FAILED, INTERRUPTED, FileDone, Run
-from nucpro.layout import DataFolder
+from nucpro.execution.workers import Workers
+from nucpro.folder.paths import DataFolder
 from nucpro.report import Output, Subject, sections, write_report
-from nucpro.report.charts import ticks
+from nucpro.report.charts import Markup, element, table, ticks
 from nucpro.report.findings import map_data
 from nucpro.report.geometry import describe
-from nucpro.report.markup import Markup, element, table
 from nucpro.report.page import page
 from nucpro.report.sample import Sample, read_sample
-from nucpro.workers import Workers
+from nucpro.state.history import FAILED, INTERRUPTED, FileDone, Run
 from report_folders import HOSTILE
 
 

@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from folders import Frame
-from nucpro.fasta import read
-from nucpro.layout import DataFolder, FilePair, Side
+from nucpro.execution.workers import Workers
+from nucpro.folder.paths import DataFolder, FilePair
+from nucpro.formats import read_merged, write_merged
+from nucpro.formats.fasta import read
+from nucpro.formats.sequences import Side
 from nucpro.report import Subject
 from nucpro.report import sample as sampling
 from nucpro.report.sample import Sample, draw_rows, read_sample, shares
-from nucpro.store import read_merged, write_merged
-from nucpro.workers import Workers
 from report_folders import add_files
 
 

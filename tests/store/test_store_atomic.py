@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from nucpro import store
+from nucpro import formats as store
 from nucpro.errors import StoreError
-from nucpro.layout import TEMPORARY_MARK, Side
+from nucpro.formats.atomic import TEMPORARY_MARK
+from nucpro.formats.sequences import Side
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path: Path) -> None:
@@ -76,7 +77,7 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from nucpro import store
+from nucpro import formats as store
 with store.replace_file(Path(sys.argv[1])) as target:
     target.write(bytes(1 << 20))
     os.kill(os.getpid(), getattr(signal, sys.argv[2]))
@@ -105,8 +106,8 @@ LIMITED = """
 import resource, signal, sys
 from pathlib import Path
 import numpy as np
-from nucpro import store
-from nucpro.layout import Side
+from nucpro import formats as store
+from nucpro.formats.sequences import Side
 from nucpro.errors import StoreError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -199,7 +200,7 @@ def test_a_name_that_is_too_long(tmp_path: Path) -> None:
 FORBIDDEN = """
 import os, sys
 from pathlib import Path
-from nucpro import store
+from nucpro import formats as store
 from nucpro.errors import StoreError
 if os.geteuid() == 0:
     os.setuid(65534)

@@ -19,12 +19,11 @@ import pytest
 from store_builders import container, ids_of, matrix, put, tensor, zipped
 from store_builders import proteins as protein_pickle
 
-from nucpro import store
+from nucpro import formats as store
 from nucpro.errors import StoreError
-from nucpro.layout import Side
-from nucpro.store.archive import REMEDY, archive_pieces, load_archive, look_at_archive
-from nucpro.store.emitter import dump
-from nucpro.store.pickles import Storage, Tensor
+from nucpro.formats.archive import REMEDY, archive_pieces, load_archive, look_at_archive
+from nucpro.formats.pickles import Storage, Tensor, dump
+from nucpro.formats.sequences import Side
 
 STORAGE = Storage("0", "float32", 12)
 
@@ -267,8 +266,8 @@ FRESH = """
 import sys
 from pathlib import Path
 import numpy as np
-from nucpro import store
-from nucpro.layout import Side
+from nucpro import formats as store
+from nucpro.formats.sequences import Side
 vectors = np.arange(12, dtype=np.float32).reshape(3, 4)
 print(store.write_vectors(Path(sys.argv[1]), ["a", "b", "ç"], vectors, {"b": 1, "a": [1.5]}, Side.DNA).digest)
 assert "torch" not in sys.modules

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nucpro.store import document, file_digest, parsed, seal_of, write_document
-from nucpro.store.documents import SEAL
+from nucpro.formats import document, file_digest, parsed, seal_of, write_document
+from nucpro.formats.documents import SEAL
 
 CONTENT = {"viral": ["sub/viräl.1.1 · a"], "count": 2, "by": {"b": 1, "a": 2}}
 

@@ -17,9 +17,9 @@ from store_builders import container, ids_of, matrix, put, tensor
 from store_builders import proteins as file_pickle
 from torch.utils.serialization import config
 
-from nucpro import store
+from nucpro import formats as store
 from nucpro.errors import StoreError
-from nucpro.layout import Side
+from nucpro.formats.sequences import Side
 
 META = {
     "model": "fastesm",

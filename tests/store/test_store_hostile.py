@@ -31,10 +31,10 @@ from store_builders import (
     zipped,
 )
 
-from nucpro import store
+from nucpro import formats as store
 from nucpro.errors import StoreError
-from nucpro.layout import Side
-from nucpro.store.pickles import load
+from nucpro.formats.pickles import load
+from nucpro.formats.sequences import Side
 
 GOOD = proteins(tensor(0, (12,), (1,)))
 TOUCH = "touch pwned"
@@ -494,8 +494,8 @@ def test_archives(name: str, tmp_path: Path) -> None:
 BOMBED = """
 import resource, sys
 from pathlib import Path
-from nucpro import store
-from nucpro.layout import Side
+from nucpro import formats as store
+from nucpro.formats.sequences import Side
 from nucpro.errors import StoreError
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + int(sys.argv[1])

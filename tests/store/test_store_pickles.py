@@ -19,11 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_builders import container, ids_of, matrix, wanted
 
-from nucpro import store
+from nucpro import formats as store
 from nucpro.errors import StoreError
-from nucpro.layout import Side
-from nucpro.store.emitter import dump
-from nucpro.store.pickles import Storage, Tensor, load
+from nucpro.formats.pickles import Storage, Tensor, dump, load
+from nucpro.formats.sequences import Side
 
 T = TypeVar("T")
 TEXT = st.text(max_size=6)
@@ -149,7 +148,10 @@ PIECES = (
 def test_any_opcodes_give_a_plain_value_or_an_error(pieces: list[bytes]) -> None:
     data = b"\x80\x02" + b"".join(pieces) + b"."
     value, problem = attempt(lambda: load(memoryview(data), {"0": 48}, "a.pt"))
-    assert problem.startswith("a.pt: byte ") or type(value).__module__ in {"builtins", "nucpro.store.pickles"}
+    assert problem.startswith("a.pt: byte ") or type(value).__module__ in {
+        "builtins",
+        "nucpro.formats.pickles",
+    }
 
 
 def small_file(kind: str) -> bytes:

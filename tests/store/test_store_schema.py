@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from store_builders import ids_of, matrix
 
-from nucpro import store
+from nucpro import formats as store
 from nucpro.errors import StoreError
-from nucpro.store.archive import REMEDY
-from nucpro.store.emitter import dump
-from nucpro.store.pickles import Storage, Tensor, load
-from nucpro.store.schema import Content, Kind, Place, canonical_meta, check_ids, content_of, value_of
+from nucpro.formats.archive import REMEDY
+from nucpro.formats.pickles import Storage, Tensor, dump, load
+from nucpro.formats.vectors import Content, Kind, Place, canonical_meta, check_ids, content_of, value_of
 
 PLACE = Place(Path("a.pt"))
 STORAGE = Storage("0", "float32", 12)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nucpro.classifier.metrics import Scored, curves_of
 from nucpro.errors import UsageError
-from nucpro.figures import can_draw, draw
+from nucpro.formats.figures import can_draw, draw
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,6 +1,6 @@
 """All features of a data folder as one matrix, read once: on the device, in memory, or on disk.
 
-Merged files come from :mod:`nucpro.store` by several threads and go, each row at its place, into one float32
+Merged files come from :mod:`nucpro.formats` by several threads and go, each row at its place, into one float32
 tensor that :mod:`nucpro.classifier.fitting` takes batches from; ids go to :mod:`nucpro.classifier.splits`.
 """
 
@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from nucpro.classifier.options import Placement
 from nucpro.classifier.sources import MergedSource, Survey
 from nucpro.errors import StoreError, UsageError, ValidationError
-from nucpro.layout import CLASS_NAMES, category_of
+from nucpro.folder.paths import CLASS_NAMES, category_of
+from nucpro.formats import MergedFile, label_of, read_merged
 from nucpro.machine import cores, memory_limit
-from nucpro.store import MergedFile, label_of, read_merged
 
 __all__ = ["Features", "place", "read_features"]
 

@@ -1,7 +1,7 @@
-"""Training one classifier: epochs, the choice of the best one, going on after a stop.
+"""The optimisation steps of an epoch in plain torch: on any device, for any size of batch.
 
-Features and their split come in, a classifier with the weights of its best epoch goes out. After every epoch the
-state is on disk; whatever ends training, the best weights are what is returned.
+Batches are rows of the matrix of :mod:`nucpro.classifier.features`, in an order that
+:mod:`nucpro.classifier.fitting` draws. :mod:`nucpro.classifier.fused` does the same work by kernels.
 """
 
 from __future__ import annotations
@@ -9,26 +9,284 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 
-from nucpro.classifier.feeds import Feed, viral_margins
 from nucpro.classifier.metrics import Scored
-from nucpro.classifier.model import Classifier
+from nucpro.classifier.model import Classifier, TrainingState, read_state, write_state
 from nucpro.classifier.options import TrainingOptions
 from nucpro.classifier.splits import Split
-from nucpro.classifier.state import TrainingState, read_state, write_state
-from nucpro.classifier.steps import MOST_FUSED_ROWS, PlainSteps, Steps, batch_ends
 from nucpro.errors import NucproError, UsageError
 from nucpro.models.kernels import triton_obstacle
 
-__all__ = ["Epoch", "Fitted", "Fitter", "fit_key", "steps_for"]
+__all__ = [
+    "MOST_FUSED_ROWS",
+    "Block",
+    "Epoch",
+    "Feed",
+    "Fitted",
+    "Fitter",
+    "Momentum",
+    "PlainSteps",
+    "ResidentFeed",
+    "Steps",
+    "StreamedFeed",
+    "batch_ends",
+    "feed_of",
+    "fit_key",
+    "steps_for",
+    "viral_margins",
+]
+
+MOST_FUSED_ROWS = 128
+"""Largest batch of :mod:`nucpro.classifier.fused`: all rows of some hidden columns must fit into one program."""
+Momentum = Mapping[str, torch.Tensor]
+"""Running sum of gradients of each parameter, by its name."""
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Rows that are visited one after the other: a whole epoch, or what fits on a device of it.
+
+    Parameters
+    ----------
+    matrix : torch.Tensor
+        float32 ``[M, D]``, on the device of the classifier.
+    labels : torch.Tensor
+        int64 ``[M]``, there too.
+    order : torch.Tensor
+        int64 ``[K]``, there too: row numbers, in the order in which they are visited.
+    """
+
+    matrix: torch.Tensor
+    labels: torch.Tensor
+    order: torch.Tensor
+
+
+class Steps(Protocol):
+    """Something that changes a classifier, batch by batch."""
+
+    def begin_epoch(self, learning_rate: float, seed: int) -> None:
+        """Set the learning rate, and the seed of dropout."""
+        ...
+
+    def run(self, block: Block) -> torch.Tensor:
+        """Visit the rows of a block; give the sum of their losses as one float64 element, on the device."""
+        ...
+
+    def momentum(self) -> Momentum:
+        """Give what must be kept beside the weights to go on later."""
+        ...
+
+    def restore_momentum(self, momentum: Momentum) -> None:
+        """Go on from what :meth:`momentum` gave."""
+        ...
+
+
+def batch_ends(rows: int, size: int) -> Iterator[tuple[int, int]]:
+    """First row and end of each batch; a last one of a single row is left out, since batch norm needs two."""
+    for start in range(0, rows - 1, size):
+        yield start, min(start + size, rows)
+
+
+class PlainSteps:
+    """Stochastic gradient descent by autograd and ``torch.optim.SGD``.
+
+    Parameters
+    ----------
+    classifier : Classifier
+        Changed in place.
+    batch_size : int
+        Rows of a step.
+    momentum : float
+        Of the optimiser.
+    """
+
+    def __init__(self, classifier: Classifier, batch_size: int, momentum: float) -> None:
+        self._classifier = classifier
+        self._batch_size = batch_size
+        self._names = dict(classifier.named_parameters())
+        self._optimizer = torch.optim.SGD(classifier.parameters(), lr=0.0, momentum=momentum)
+
+    def begin_epoch(self, learning_rate: float, seed: int) -> None:
+        """Set the learning rate, and seed torch's generators, which dropout draws from."""
+        for settings in self._optimizer.param_groups:
+            settings["lr"] = learning_rate
+        torch.manual_seed(seed)
+        self._classifier.train()
+
+    def run(self, block: Block) -> torch.Tensor:
+        """Visit the rows of a block."""
+        total = torch.zeros(1, dtype=torch.float64, device=block.matrix.device)
+        for start, end in batch_ends(len(block.order), self._batch_size):
+            rows = block.order[start:end]
+            self._optimizer.zero_grad(set_to_none=True)
+            scores = self._classifier(block.matrix.index_select(0, rows))
+            loss = F.cross_entropy(scores, block.labels.index_select(0, rows))
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimizer.step()
+            total += loss.detach() * (end - start)
+        return total
+
+    def momentum(self) -> Momentum:
+        """Running sums; zeros before the first step."""
+        states = self._optimizer.state
+        found = {name: states[parameter].get("momentum_buffer") for name, parameter in self._names.items()}
+        return {
+            name: torch.zeros_like(self._names[name]) if buffer is None else buffer
+            for name, buffer in found.items()
+        }
+
+    def restore_momentum(self, momentum: Momentum) -> None:
+        """Take over running sums."""
+        for name, parameter in self._names.items():
+            self._optimizer.state[parameter]["momentum_buffer"] = momentum[name].to(
+                parameter.device, copy=True
+            )
+
+
+_BLOCK_ROWS = 16_384
+"""Rows of a streamed block: 134 MB at 2,048 columns, some milliseconds of work for a GPU."""
+_EVALUATED_ROWS = 8192
+"""Rows that are scored at a time."""
+
+
+class Feed(Protocol):
+    """Rows by their numbers."""
+
+    def blocks(self, order: torch.Tensor) -> Iterator[Block]:
+        """Yield the rows of `order` (int64, on the CPU), in that order; a block may be overwritten by the next one."""
+        ...
+
+
+def feed_of(matrix: torch.Tensor, labels: torch.Tensor, device: torch.device, batch_size: int) -> Feed:
+    """Give the feed for where a matrix lies.
+
+    Parameters
+    ----------
+    matrix : torch.Tensor
+        float32 ``[N, D]``; its rows may be a part of wider ones.
+    labels : torch.Tensor
+        int64 ``[N]``, on the CPU.
+    device : torch.device
+        Of the classifier.
+    batch_size : int
+        Streamed blocks hold whole batches, so that streaming changes no batch.
+    """
+    if matrix.device == device:
+        return ResidentFeed(matrix, labels.to(device))
+    return StreamedFeed(matrix, labels, device, max(1, _BLOCK_ROWS // batch_size) * batch_size)
+
+
+class ResidentFeed:
+    """All rows lie on the device: one block is a whole epoch.
+
+    Parameters
+    ----------
+    matrix, labels : torch.Tensor
+        float32 ``[N, D]`` and int64 ``[N]``, on one device.
+    """
+
+    def __init__(self, matrix: torch.Tensor, labels: torch.Tensor) -> None:
+        self._matrix = matrix
+        self._labels = labels
+        # One buffer for all epochs, since captured graphs keep its address.
+        self._order = torch.empty(len(labels), dtype=torch.int64, device=matrix.device)
+
+    def blocks(self, order: torch.Tensor) -> Iterator[Block]:
+        """Yield all rows as one block."""
+        here = self._order[: len(order)]
+        here.copy_(order)
+        yield Block(self._matrix, self._labels, here)
+
+
+class StreamedFeed:
+    """Rows lie in host memory or on disk: a thread gathers the next block while the device visits the last one.
+
+    Parameters
+    ----------
+    matrix, labels : torch.Tensor
+        float32 ``[N, D]`` and int64 ``[N]``, on the CPU.
+    device : torch.device
+        Where they are needed.
+    rows : int
+        Rows of a block.
+    """
+
+    def __init__(self, matrix: torch.Tensor, labels: torch.Tensor, device: torch.device, rows: int) -> None:
+        self._matrix = matrix
+        self._labels = labels
+        pin = device.type == "cuda"
+        self._staged = [torch.empty(rows, matrix.shape[1], pin_memory=pin) for _ in range(2)]
+        self._copied: list[torch.cuda.Event | None] = [None, None]
+        self._rows = torch.empty(rows, matrix.shape[1], device=device)
+        self._row_labels = torch.empty(rows, dtype=torch.int64, device=device)
+        self._order = torch.arange(rows, device=device)
+
+    def blocks(self, order: torch.Tensor) -> Iterator[Block]:
+        """Yield blocks of at most the number of rows that this feed was made for."""
+        pieces = torch.split(order, len(self._rows))
+        with ThreadPoolExecutor(1) as gatherer:
+            pending = gatherer.submit(self._gather, pieces[0], 0)
+            for number, piece in enumerate(pieces):
+                pending.result()
+                self._bring(piece, number % 2)
+                if number + 1 < len(pieces):
+                    pending = gatherer.submit(self._gather, pieces[number + 1], (number + 1) % 2)
+                count = len(piece)
+                yield Block(self._rows, self._row_labels, self._order[:count])
+
+    def _gather(self, piece: torch.Tensor, slot: int) -> None:
+        copied = self._copied[slot]
+        if copied is not None:
+            copied.synchronize()  # the device may still read what lay in this slot before
+        torch.index_select(self._matrix, 0, piece, out=self._staged[slot][: len(piece)])
+
+    def _bring(self, piece: torch.Tensor, slot: int) -> None:
+        count = len(piece)
+        self._rows[:count].copy_(self._staged[slot][:count], non_blocking=True)
+        self._row_labels[:count].copy_(self._labels.index_select(0, piece))
+        if self._rows.device.type == "cuda":
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record()
+            self._copied[slot] = event
+
+
+@torch.inference_mode()
+def viral_margins(classifier: Classifier, feed: Feed, rows: torch.Tensor) -> torch.Tensor:
+    """Viral score less host score, before softmax, for rows in their order.
+
+    Parameters
+    ----------
+    classifier : Classifier
+        Put into evaluation mode.
+    feed : Feed
+        Where the rows come from.
+    rows : torch.Tensor
+        int64 ``[K]``, on the CPU.
+
+    Returns
+    -------
+    torch.Tensor
+        float64 ``[K]``, on the CPU.
+    """
+    classifier.eval()
+    parts = [
+        classifier(block.matrix.index_select(0, some))
+        for block in feed.blocks(rows)
+        for some in torch.split(block.order, _EVALUATED_ROWS)
+    ]
+    scores = torch.cat(parts).double()
+    return (scores[:, 1] - scores[:, 0]).cpu()
+
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """Optimisation steps by four kernels each, many of them recorded as one CUDA graph.
 
-Takes the place of :class:`nucpro.classifier.steps.PlainSteps` on GPUs for small batches, where starting some forty
+Takes the place of :class:`nucpro.classifier.fitting.PlainSteps` on GPUs for small batches, where starting some forty
 kernels of torch takes many times longer than their work. The weights are those of the classifier itself.
 """
 
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 
+from nucpro.classifier.fitting import Block, Momentum, batch_ends
 from nucpro.classifier.kernels import (
     HIDDEN_BLOCK,
     MOST_SUMS,
@@ -21,7 +22,6 @@ from nucpro.classifier.kernels import (
     output_layer,
 )
 from nucpro.classifier.model import Classifier
-from nucpro.classifier.steps import Block, Momentum, batch_ends
 
 __all__ = ["FusedSteps"]
 
@@ -45,7 +45,7 @@ class FusedSteps:
     classifier : Classifier
         On a CUDA device (or on the CPU, in Triton's interpreter); changed in place, also its running statistics.
     batch_size : int
-        Rows of a step, at most :data:`nucpro.classifier.steps.MOST_FUSED_ROWS`.
+        Rows of a step, at most :data:`nucpro.classifier.fitting.MOST_FUSED_ROWS`.
     momentum : float
         Of the descent.
     """

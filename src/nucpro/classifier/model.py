@@ -7,22 +7,35 @@ Trained weights come from :mod:`nucpro.classifier.fitting` and go, with everythi
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nucpro.errors import DimensionError, ModelError
-from nucpro.layout import CLASS_NAMES, DNA_WIDTH, PROTEIN_WIDTH, Side, is_litter
-from nucpro.store import decoded, write_bytes, write_document
+from nucpro.errors import DataError, DimensionError, ModelError
+from nucpro.folder.paths import CLASS_NAMES, is_litter
+from nucpro.formats import decoded, write_bytes, write_document
+from nucpro.formats.sequences import DNA_WIDTH, PROTEIN_WIDTH, Side
 
-__all__ = ["CARD_NAME", "HIDDEN_WIDTH", "WEIGHTS_NAME", "Classifier", "ModelCard", "load", "save"]
+__all__ = [
+    "CARD_NAME",
+    "HIDDEN_WIDTH",
+    "STATE_NAME",
+    "WEIGHTS_NAME",
+    "Classifier",
+    "ModelCard",
+    "TrainingState",
+    "load",
+    "read_state",
+    "save",
+    "write_state",
+]
 
 HIDDEN_WIDTH = 512
 """Columns between the two layers of VirNucPro's classifier."""
@@ -114,7 +127,7 @@ class ModelCard:
     widths : dict of str to int
         Columns of each side in the merged files that it was trained on, also of a side that is not used.
     encoders : dict of str to (dict or None)
-        By side, the ``made_by`` of the vectors (:class:`nucpro.recipe.Recipe`): ``id``, ``revision``,
+        By side, the ``made_by`` of the vectors (:class:`nucpro.state.recipe.Recipe`): ``id``, ``revision``,
         ``weights_sha256``, architecture and options; None where no file says what made it.
     class_names : tuple of str
         Name of each output column.
@@ -285,3 +298,90 @@ def _fill(classifier: Classifier, raw: bytes, path: Path) -> None:
     if wrong:
         raise ModelError(f"{path}: {wrong[0]} holds values that are not finite; {_TRAIN_AGAIN}")
     classifier.load_state_dict(tensors)
+
+
+STATE_NAME = ".training.safetensors"
+"""Name of the file in the model's folder."""
+
+Tensors = Mapping[str, torch.Tensor]
+
+_KINDS = ("weights", "best", "momentum")
+_REMEDY = "begin anew with --restart"
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingState:
+    """A training after some epochs.
+
+    Parameters
+    ----------
+    key : str
+        Digest of everything that decides the result: data, columns, split and options.
+    weights, best, momentum : dict of str to torch.Tensor
+        Present weights, those of the best epoch, and running sums of gradients.
+    history : list of dict
+        Metrics of each epoch that was finished.
+    best_epoch : int
+        Number of the best epoch, counted from 1.
+    """
+
+    key: str
+    weights: Tensors
+    best: Tensors
+    momentum: Tensors
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int = 0
+
+
+def write_state(folder: Path, state: TrainingState) -> None:
+    """Write a state whole or not at all."""
+    tensors = {
+        f"{kind}.{name}": tensor.detach().cpu().contiguous()
+        for kind in _KINDS
+        for name, tensor in getattr(state, kind).items()
+    }
+    # Weights and best weights may be one tensor, which the format does not allow.
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    header = {"key": state.key, "history": state.history, "best_epoch": state.best_epoch}
+    # One key only: safetensors writes several in an order that differs from process to process.
+    metadata = {"training": json.dumps({**header, "sha256": _digest(header, tensors)})}
+    write_bytes(folder / STATE_NAME, safetensors.torch.save(tensors, metadata))
+
+
+def read_state(folder: Path) -> TrainingState | None:
+    """Read the state of a folder; None where there is none.
+
+    Raises
+    ------
+    DataError
+        The file is damaged, or not one of this program.
+    """
+    path = folder / STATE_NAME
+    if not path.exists():
+        return None
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = json.loads(file.metadata()["training"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        if header.pop("sha256") != _digest(header, tensors):
+            raise ValueError("its SHA-256 is another: it was changed since it was written")
+        parts = {
+            kind: {
+                name.removeprefix(f"{kind}."): t for name, t in tensors.items() if name.startswith(f"{kind}.")
+            }
+            for kind in _KINDS
+        }
+        return TrainingState(
+            header["key"], **parts, history=header["history"], best_epoch=header["best_epoch"]
+        )
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); {_REMEDY}") from error
+
+
+def _digest(header: Mapping[str, Any], tensors: Tensors) -> str:
+    """SHA-256 over everything that training goes on from."""
+    content = hashlib.sha256(json.dumps(header).encode())
+    for name in sorted(tensors):
+        content.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        content.update(tensors[name].numpy().tobytes())
+    return content.hexdigest()

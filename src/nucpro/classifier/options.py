@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from nucpro.layout import SEED, Side
+from nucpro.folder.paths import SEED
+from nucpro.formats.sequences import Side
 from nucpro.options import ParsedOptions, require
 
 __all__ = ["Placement", "SplitBy", "TrainingOptions"]

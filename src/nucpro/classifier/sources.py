@@ -13,21 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nucpro.dataset.manifest import digest_of, read_manifest
-from nucpro.dataset.paths import manifest_path
 from nucpro.errors import DataError, PreflightError, StoreError
-from nucpro.layout import (
-    DNA_WIDTH,
-    NO_CATEGORY,
-    DataFolder,
-    FilePair,
-    Side,
-    category_of,
-    contradiction_in,
-    natural_key,
-)
-from nucpro.store import no_label, read_meta
-from nucpro.workers import Workers
+from nucpro.execution.workers import Workers
+from nucpro.folder.paths import NO_CATEGORY, DataFolder, FilePair, category_of, contradiction_in, natural_key
+from nucpro.formats import no_label, read_meta
+from nucpro.formats.sequences import DNA_WIDTH, Side
+from nucpro.genomes.paths import manifest_path
+from nucpro.genomes.reports import digest_of, read_manifest
 
 __all__ = ["MergedSource", "Survey", "survey"]
 

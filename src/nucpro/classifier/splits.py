@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucpro.classifier.options import SplitBy, TrainingOptions
-from nucpro.dataset.frame_ids import place_of
 from nucpro.errors import DataError, ValidationError
-from nucpro.layout import CLASS_NAMES
+from nucpro.folder.paths import CLASS_NAMES
+from nucpro.genomes.frames import place_of
 
 __all__ = ["PARTS", "Grouping", "Split", "genomes_of", "group", "read_families", "split"]
 

@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from nucpro.layout import DataFolder, Side
+from nucpro.folder.paths import DataFolder
+from nucpro.folder.selection import HostSelection
+from nucpro.formats.sequences import Side
 from nucpro.options import DEFAULT_MODELS, ENGINES, PRECISIONS, TOKEN_DROPOUT, Options
-from nucpro.selection import HostSelection
 
 __all__ = [
     "add_data_dir",

@@ -17,10 +17,9 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from nucpro.errors import NucproError, PreflightError, StoreError
-from nucpro.job import Progress
-from nucpro.summary import human_time
-from nucpro.text import printable
+from nucpro.errors import NucproError, PreflightError, StoreError, printable
+from nucpro.extraction.job import Progress
+from nucpro.extraction.summary import human_time
 
 __all__ = ["Bar", "FileBar", "Terminated", "console", "exit_code_of", "say"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from nucpro.cli.arguments import add_data_dir, add_engine
 from nucpro.cli.console import Bar, say
-from nucpro.dataset import DatasetOptions, DatasetReport, GenomePair, SourceReport, build
-from nucpro.job import engine_of
+from nucpro.extraction.job import engine_of
+from nucpro.genomes import DatasetOptions, DatasetReport, GenomePair, SourceReport, build
 from nucpro.options import Options
 
 __all__ = ["add_to"]

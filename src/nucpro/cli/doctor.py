@@ -34,7 +34,7 @@ def add_to(subparsers: Any) -> None:
 def _run(arguments: dict[str, Any]) -> None:
     data_dir, as_json = arguments.pop("data_dir"), arguments.pop("json")
     options = Options.of(arguments)
-    from nucpro.environment import Verdict, examine  # noqa: PLC0415 - imports torch
+    from nucpro.inspection.environment import Verdict, examine  # noqa: PLC0415 - imports torch
 
     findings = examine(options, data_dir)
     if as_json:

@@ -9,7 +9,7 @@ from typing import Any
 
 from nucpro.cli.arguments import add_data_dir
 from nucpro.cli.console import Bar, say
-from nucpro.download import DEFAULT_COUNTS, DownloadOptions, RemoteFile, download
+from nucpro.genomes import DEFAULT_COUNTS, DownloadOptions, RemoteFile, download
 
 __all__ = ["add_to"]
 

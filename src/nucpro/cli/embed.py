@@ -8,10 +8,10 @@ from typing import Any
 from nucpro.cli.arguments import add_device, add_dna_model, add_protein_model
 from nucpro.cli.console import say
 from nucpro.errors import StoreError, UsageError
-from nucpro.fasta import ALPHABETS, LIMITS, read, require_usable
-from nucpro.layout import Side
+from nucpro.formats import read_meta
+from nucpro.formats.fasta import read, require_usable
+from nucpro.formats.sequences import ALPHABETS, LIMITS, Side
 from nucpro.options import Options
-from nucpro.store import read_meta
 
 __all__ = ["add_to"]
 
@@ -34,7 +34,7 @@ def add_to(subparsers: Any) -> None:
 
 
 def _run(arguments: dict[str, Any]) -> None:
-    from nucpro import encoders  # noqa: PLC0415 - imports torch
+    from nucpro.embedding import encoder as encoders  # noqa: PLC0415 - imports torch
 
     fasta, output = arguments.pop("fasta"), arguments.pop("output")
     side = Side.DNA if arguments.pop("dna") else Side.PROTEIN

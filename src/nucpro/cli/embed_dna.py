@@ -15,8 +15,8 @@ from nucpro.cli.arguments import (
     log_file,
 )
 from nucpro.cli.console import FileBar
+from nucpro.extraction.pipeline import embed_dna
 from nucpro.options import Options
-from nucpro.pipeline import embed_dna
 
 __all__ = ["add_to"]
 

@@ -8,8 +8,8 @@ from typing import Any
 from nucpro.cli.arguments import add_data_dir, add_selection
 from nucpro.cli.console import say
 from nucpro.export import FORMATS
+from nucpro.extraction.pipeline import export_folder
 from nucpro.options import Options
-from nucpro.pipeline import export_folder
 
 __all__ = ["add_to"]
 

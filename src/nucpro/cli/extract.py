@@ -17,8 +17,8 @@ from nucpro.cli.arguments import (
     log_file,
 )
 from nucpro.cli.console import FileBar
+from nucpro.extraction.pipeline import run
 from nucpro.options import Options
-from nucpro.pipeline import run
 
 __all__ = ["add_arguments", "add_to"]
 

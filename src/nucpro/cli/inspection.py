@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nucpro.cli.console import say
-from nucpro.inspection import inspect
+from nucpro.inspection.files import inspect
 
 __all__ = ["add_to", "lines_of"]
 

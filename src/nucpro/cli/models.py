@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nucpro.cli.console import say
-from nucpro.layout import Side
+from nucpro.formats.sequences import Side
 from nucpro.options import DEFAULT_MODELS
 
 __all__ = ["add_to"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from nucpro.cli.arguments import add_data_dir, add_selection
+from nucpro.extraction.pipeline import report
 from nucpro.options import Options
-from nucpro.pipeline import report
 from nucpro.report import MOST_POINTS, POINTS
 
 __all__ = ["add_to"]

@@ -8,9 +8,9 @@ from typing import Any
 from nucpro.cli.arguments import add_data_dir
 from nucpro.cli.console import say
 from nucpro.errors import PreflightError
-from nucpro.layout import SEQUENCES_PER_FILE, DataFolder
-from nucpro.lock import hold
-from nucpro.splitting import remove_unfinished, split_source
+from nucpro.folder.paths import SEQUENCES_PER_FILE, DataFolder
+from nucpro.folder.splitting import remove_unfinished, split_source
+from nucpro.state.lock import hold
 
 __all__ = ["add_to"]
 

@@ -8,9 +8,9 @@ from nucpro.cli.arguments import add_data_dir, add_selection
 from nucpro.cli.console import say
 from nucpro.cli.watch import watch
 from nucpro.errors import PreflightError, UsageError
-from nucpro.layout import DataFolder
+from nucpro.extraction.pipeline import status
+from nucpro.folder.paths import DataFolder
 from nucpro.options import Options
-from nucpro.pipeline import status
 
 __all__ = ["add_to"]
 

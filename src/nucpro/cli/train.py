@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from nucpro.classifier.options import Placement, SplitBy, TrainingOptions
 from nucpro.cli.arguments import add_data_dir, log_file
 from nucpro.cli.console import say
-from nucpro.layout import Side
+from nucpro.formats.sequences import Side
 
 if TYPE_CHECKING:
-    from nucpro.classifier.comparison import Comparison
-    from nucpro.training import Trained
+    from nucpro.classifier.metrics import Comparison
+    from nucpro.classifier.training import Trained
 
 __all__ = ["add_options", "add_to", "run"]
 
@@ -131,7 +131,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: dict[str, Any]) -> None:
     """Train, and show what came out."""
-    from nucpro.training import train  # noqa: PLC0415 - imports torch
+    from nucpro.classifier.training import train  # noqa: PLC0415 - imports torch
 
     arguments["sides"] = _SIDES[arguments["sides"]]
     for line in _lines(train(TrainingOptions.of(arguments))):

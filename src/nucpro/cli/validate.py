@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from nucpro.cli.arguments import add_data_dir, add_engine, add_selection
+from nucpro.extraction.pipeline import validate_folder
 from nucpro.options import Options
-from nucpro.pipeline import validate_folder
 
 __all__ = ["add_to"]
 

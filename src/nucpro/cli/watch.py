@@ -15,10 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from nucpro.cli.console import say
-from nucpro.layout import DataFolder
-from nucpro.monitor import Monitor, Rates, View
-from nucpro.summary import human_time
-from nucpro.text import printable
+from nucpro.errors import printable
+from nucpro.extraction.summary import human_time
+from nucpro.folder.paths import DataFolder
+from nucpro.inspection.monitor import Monitor, Rates, View
 
 __all__ = ["watch"]
 

@@ -1,6 +1,6 @@
 """From the merged files of a data folder to a folder of shards: one file a time and worker, whole or not at all.
 
-Pairs come from the selection of :mod:`nucpro.job`, bytes from :mod:`nucpro.export.formats`; what is known goes to
+Pairs come from the selection of :mod:`nucpro.extraction.job`, bytes from :mod:`nucpro.export.formats`; what is known goes to
 :mod:`nucpro.export.manifest`. A run that was killed is simply run again: a shard stays if it and the merged file it
 was made from still have the SHA-256 that was recorded.
 """
@@ -13,15 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nucpro import lock
 from nucpro.errors import DimensionError, PreflightError
-from nucpro.export.formats import FORMATS, require_installed
+from nucpro.execution.workers import Workers
+from nucpro.export.formats import FORMATS, require_installed, rows_of
 from nucpro.export.manifest import Ledger, Shard
-from nucpro.export.rows import rows_of
-from nucpro.layout import ExportFolder, FilePair
-from nucpro.preflight import space_problems, writing_problems
-from nucpro.store import file_digest, make_folder, remove_temporaries, write_bytes
-from nucpro.workers import Workers
+from nucpro.extraction.preflight import space_problems, writing_problems
+from nucpro.folder.paths import ExportFolder, FilePair
+from nucpro.formats import file_digest, make_folder, remove_temporaries, write_bytes
+from nucpro.state import lock
 
 __all__ = ["Exported", "export"]
 

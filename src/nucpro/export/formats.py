@@ -1,8 +1,6 @@
-"""The bytes of a shard in each format. Equal rows give equal bytes, with the same versions of the libraries.
+"""The rows of one merged file, with what their ids tell.
 
-Rows come from :mod:`nucpro.export.rows`; the bytes go to :mod:`nucpro.export.exporting`, which writes them.
-What lacks in an id (see :class:`nucpro.dataset.frame_ids.Place`) is null in Parquet and safetensors' JSON, and an empty
-string or 0 in arrays, where chunks count from 1.
+Vectors come from :mod:`nucpro.formats`, categories from the layout; rows go to :mod:`nucpro.export.formats`.
 """
 
 from __future__ import annotations
@@ -19,9 +17,63 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from nucpro.errors import DataError, UsageError
-from nucpro.export.rows import Rows
+from nucpro.folder.paths import FilePair
+from nucpro.formats import label_of, read_merged
+from nucpro.genomes.frames import Place, place_of
 
-__all__ = ["FORMATS", "Format", "require_installed"]
+__all__ = ["FORMATS", "Format", "Rows", "require_installed", "rows_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """One merged file as rows.
+
+    Parameters
+    ----------
+    source : str
+        Path of the merged file below the data folder.
+    digest : str
+        SHA-256 of its bytes, in hexadecimal.
+    ids : list of str
+        One a row.
+    places : list of Place
+        What the ids tell.
+    label : int
+        1 for viral, 0 for host.
+    category : str
+        Category of the file, such as ``viral`` or ``bacteria``.
+    vectors : ndarray of float32, shape [N, D]
+        DNA columns first, then protein.
+    """
+
+    source: str
+    digest: str
+    ids: list[str]
+    places: list[Place]
+    label: int
+    category: str
+    vectors: NDArray[np.float32]
+
+
+def rows_of(pair: FilePair) -> Rows:
+    """Read the merged file of a pair.
+
+    Raises
+    ------
+    StoreError
+        It is damaged, no merged file, or was merged without a class.
+    """
+    merged = read_merged(pair.merged)
+    return Rows(
+        source=pair.relative(pair.merged),
+        digest=merged.digest,
+        ids=merged.ids,
+        places=[place_of(name) for name in merged.ids],
+        label=label_of(merged, pair.merged),
+        category=pair.category or "",
+        vectors=merged.vectors,
+    )
+
 
 _GROUP_ROWS = 1000
 """Rows of a Parquet row group: 8 MB of vectors, which readers take at a time."""

@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nucpro.errors import PreflightError
-from nucpro.layout import CLASS_NAMES, ExportFolder, is_litter
-from nucpro.store import cannot_write, document, parsed, write_bytes
+from nucpro.folder.paths import CLASS_NAMES, ExportFolder, is_litter
+from nucpro.formats import cannot_write, document, parsed, write_bytes
 
 __all__ = ["Ledger", "Shard"]
 

@@ -1,13 +1,13 @@
 """All kinds of encoders that can be used, and which of them a checkpoint holds.
 
-``config.json`` comes from :mod:`nucpro.models.weights`; the entry goes to :mod:`nucpro.encoders`. To add an encoder,
+``config.json`` comes from :mod:`nucpro.models.weights`; the entry goes to :mod:`nucpro.embedding.encoder`. To add an encoder,
 write its module and name its entry here.
 """
 
 from __future__ import annotations
 
 from nucpro.errors import ModelError
-from nucpro.layout import Side
+from nucpro.formats.sequences import Side
 from nucpro.models.encoder import Architecture
 from nucpro.models.esm2 import ESM2
 from nucpro.models.mosaic_bert import MOSAIC_BERT

@@ -1,6 +1,6 @@
 """Nucleotides to token ids with the byte-pair encoding of a DNABERT-S checkpoint.
 
-Sequences come from :mod:`nucpro.fasta` as bytes; ids go to :mod:`nucpro.embedding`. The merges come from the
+Sequences come from :mod:`nucpro.formats.fasta` as bytes; ids go to :mod:`nucpro.embedding.batches`. The merges come from the
 checkpoint's ``tokenizer.json`` and are applied by the tokenizers library, on all cores and without holding
 Python's lock.
 """
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from nucpro.errors import FastaError, ModelError
-from nucpro.models.config_fields import read_json
+from nucpro.models.config import read_json
 from nucpro.models.tokens import EncodedSequences
 
 __all__ = ["BASE_LETTERS", "DnaTokenizer"]

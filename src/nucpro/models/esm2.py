@@ -1,7 +1,7 @@
 """ESM-2 as a packed encoder: token ids of many sequences in, one hidden state a token out, no padding.
 
 Weights come from :mod:`nucpro.models.weights` (or from a Hugging Face model object); hidden states go to
-:mod:`nucpro.embedding`. The architecture is that of Lin et al., Science 379:1123 (2023), as transformers'
+:mod:`nucpro.embedding.batches`. The architecture is that of Lin et al., Science 379:1123 (2023), as transformers'
 ``EsmModel`` computes it: pre-norm layers, rotary positions, erf GELU, a final layer norm.
 
 Shape suffixes: t tokens of the whole batch, n sequences of a run, l tokens of each, h heads, k head width,
@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from nucpro.errors import ModelError
-from nucpro.layout import Side
+from nucpro.formats.sequences import Side
 from nucpro.models.config import AUTO, MODEL_TYPES, Esm2Config
 from nucpro.models.encoder import Architecture, Forward, PackedEncoder, plus_linear
 from nucpro.models.kernels import obstacle
 from nucpro.models.loading import Checkpoint, build
-from nucpro.models.packing import RESIDUES_ONLY, Run, equal_runs
+from nucpro.models.tensors import RESIDUES_ONLY, Run, equal_runs
 from nucpro.models.tokens import ResidueTokenizer
 from nucpro.models.weights import ModelFiles
 

@@ -23,7 +23,7 @@ from nucpro.models.esm2 import EncoderLayer, Esm2, rotary_tables
 from nucpro.models.kernels.attention import attend, attention_tiles
 from nucpro.models.kernels.norm import layer_norm
 from nucpro.models.kernels.product import Blocks, Rotary, linear_gelu, linear_rotated
-from nucpro.models.packing import to_device
+from nucpro.models.tensors import to_device
 
 __all__ = ["FusedEsm2"]
 

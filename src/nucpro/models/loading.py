@@ -14,8 +14,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from nucpro.errors import ModelError
-from nucpro.text import first_few
+from nucpro.errors import ModelError, first_few
 
 __all__ = ["Checkpoint", "build", "empty_embedding"]
 

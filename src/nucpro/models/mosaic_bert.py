@@ -1,6 +1,6 @@
 """DNABERT-S (a MosaicBERT) as a packed encoder: token ids of many sequences in, one hidden state a token out.
 
-Weights come from :mod:`nucpro.models.weights`; hidden states go to :mod:`nucpro.embedding`. The architecture is
+Weights come from :mod:`nucpro.models.weights`; hidden states go to :mod:`nucpro.embedding.batches`. The architecture is
 BERT with a norm after each part, attention with linear biases (ALiBi) instead of position embeddings, and a
 gated feed-forward part (Portes et al., MosaicBERT, arXiv:2312.17482; Zhou et al., DNABERT-S, arXiv:2402.08777).
 
@@ -19,13 +19,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from nucpro.errors import ModelError
-from nucpro.layout import Side
-from nucpro.models.config_fields import MOST_LAYERS, positive, refuse_other_values, size
+from nucpro.formats.sequences import Side
+from nucpro.models.config import MOST_LAYERS, positive, refuse_other_values, size
 from nucpro.models.dna_tokens import DnaTokenizer
 from nucpro.models.encoder import Architecture, Forward, PackedEncoder, plus_linear
 from nucpro.models.kernels import obstacle
 from nucpro.models.loading import Checkpoint, build, empty_embedding
-from nucpro.models.packing import ALL_TOKENS, Run, equal_runs
+from nucpro.models.tensors import ALL_TOKENS, Run, equal_runs
 from nucpro.models.weights import ModelFiles
 
 __all__ = [

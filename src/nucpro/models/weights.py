@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nucpro.errors import ModelError
-from nucpro.layout import is_litter
+from nucpro.folder.paths import is_litter
 from nucpro.models import hub
-from nucpro.models.config_fields import read_json
+from nucpro.models.config import read_json
 
 if TYPE_CHECKING:
     from nucpro.models.tensors import WeightTensors

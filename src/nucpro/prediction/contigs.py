@@ -1,7 +1,7 @@
 """Sequences of unknown origin, read one by one and cut into units of work.
 
 A FASTA or FASTQ file comes in twice: :func:`inspect` reads it before anything else happens, and says what is
-wrong with it; :func:`units_of` cuts its records into units, which go to :mod:`nucpro.prediction.frames`. A unit
+wrong with it; :func:`units_of` cuts its records into units, which go to :mod:`nucpro.prediction.contigs`. A unit
 is a fixed number of neighbouring chunks, of as many records as it takes, so that many short contigs and one
 long chromosome keep a device equally busy. At most one record and the units under way are in memory.
 """
@@ -16,12 +16,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from nucpro.dataset.chunks import Chunks, chunks_of
-from nucpro.fasta import NUCLEOTIDES, stream
-from nucpro.text import first_few
+from nucpro.errors import first_few
+from nucpro.formats.fasta import NUCLEOTIDES, stream
+from nucpro.genomes.frames import (
+    STANDARD,
+    UNKNOWN,
+    Chunks,
+    OpenFrames,
+    chunks_of,
+    frame_bases,
+    frame_id,
+    genetic_code,
+    open_frames,
+)
 
-__all__ = ["InputFacts", "Piece", "Unit", "inspect", "units_of"]
+__all__ = ["InputFacts", "IntVector", "Piece", "Unit", "UnitFrames", "frames_of", "inspect", "units_of"]
 
 _ALLOWED = NUCLEOTIDES.encode()
 _SHOWN = 5
@@ -157,7 +168,7 @@ def units_of(records: Iterable[tuple[str, bytes]], length: int, chunks_per_unit:
     records : iterable of (str, bytes)
         Ids and upper-case letters.
     length : int
-        Bases of a full chunk; see :func:`nucpro.dataset.chunks.chunks_of`.
+        Bases of a full chunk; see :func:`nucpro.genomes.frames.chunks_of`.
     chunks_per_unit : int
         Chunks of a unit; the last one may have fewer.
 
@@ -186,3 +197,90 @@ def units_of(records: Iterable[tuple[str, bytes]], length: int, chunks_per_unit:
 def _piece(name: str, sequence: bytes, chunks: Chunks) -> Piece:
     span = sequence[chunks.starts[0] : chunks.ends[-1]] if len(chunks) else b""
     return Piece(name, len(sequence), chunks, span)
+
+
+_MOST_UNKNOWN = 0.5
+"""Share of X above which a translation says nothing: a run of N translates to a frame without a stop."""
+
+IntVector = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class UnitFrames:
+    """Frames of one unit, by chunk and then F1, F2, F3, R1, R2, R3.
+
+    Parameters
+    ----------
+    chunks : ndarray of int64, shape (frames,)
+        Chunk of each frame, counted from 0 within the unit.
+    frames : ndarray of int64, shape (frames,)
+        Number of each frame, 0 to 5.
+    ids : list of str
+        ``RECORD_chunk_NFK``, as in the training data.
+    nucleotides, proteins : list of bytes
+        See :func:`nucpro.genomes.frames.frame_bases`; a protein is the whole translation.
+    unknown : int
+        Frames without a stop that are left out because most of their residues are X.
+    """
+
+    chunks: IntVector
+    frames: IntVector
+    ids: list[str]
+    nucleotides: list[bytes]
+    proteins: list[bytes]
+    unknown: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def frames_of(unit: Unit) -> UnitFrames:
+    """Find the frames of a unit that are scored.
+
+    Parameters
+    ----------
+    unit : Unit
+        Its letters may hold ambiguous bases: a codon with one is translated to X. U counts as T.
+    """
+    # All records of a unit are translated together: a call for each of many short ones would take far longer.
+    bases = b"".join(piece.bases for piece in unit.pieces).replace(b"U", b"T")
+    places = _places(unit)
+    known: list[tuple[int, bytes]] = []
+    unknown = 0
+    for group in open_frames(bases, 0, places, genetic_code(STANDARD)) if len(places) else ():
+        says_something = _says_something(group)
+        unknown += len(group.keys) - int(says_something.sum())
+        proteins = map(bytes, group.residues[says_something])
+        known += zip(group.keys[says_something].tolist(), proteins, strict=True)
+    known.sort()
+    keys = np.array([key for key, _ in known], dtype=np.int64)
+    chunks, frames = np.divmod(keys, 6)
+    nucleotides = [
+        frame_bases(bases[places.starts[key // 6] : places.ends[key // 6]], key % 6, len(protein))
+        for key, protein in known
+    ]
+    ids = _ids(unit, chunks, frames)
+    return UnitFrames(chunks, frames, ids, nucleotides, [protein for _, protein in known], unknown)
+
+
+def _says_something(group: OpenFrames) -> npt.NDArray[np.bool_]:
+    share: npt.NDArray[np.float64] = (group.residues == UNKNOWN).mean(axis=1)
+    return share <= _MOST_UNKNOWN
+
+
+def _places(unit: Unit) -> Chunks:
+    """Chunks of a unit by their positions in the joined letters of its pieces, numbered from 0."""
+    starts, ends, offset = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
+    for piece in unit.pieces:
+        if len(piece.chunks):
+            shift = offset - piece.chunks.starts[0]
+            starts.append(piece.chunks.starts + shift)
+            ends.append(piece.chunks.ends + shift)
+            offset += len(piece.bases)
+    return Chunks(np.arange(unit.chunks), np.concatenate(starts), np.concatenate(ends))
+
+
+def _ids(unit: Unit, chunks: IntVector, frames: IntVector) -> list[str]:
+    places = [(piece.record, number) for piece in unit.pieces for number in piece.chunks.numbers.tolist()]
+    named = ((*places[chunk], frame) for chunk, frame in zip(chunks.tolist(), frames.tolist(), strict=True))
+    return [frame_id(record, number, frame) for record, number, frame in named]

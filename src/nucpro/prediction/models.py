@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nucpro import encoders
 from nucpro.classifier.model import CARD_NAME, Classifier, ModelCard, load
-from nucpro.encoders import Identified
-from nucpro.engine import Loader
+from nucpro.embedding import encoder as encoders
+from nucpro.embedding.encoder import Identified
 from nucpro.errors import DimensionError, ModelError, UsageError
-from nucpro.layout import Side
+from nucpro.execution.engine import Loader
+from nucpro.formats.sequences import Side
 from nucpro.options import DEFAULT_MODELS, Options
 from nucpro.prediction.options import PredictionOptions
-from nucpro.prediction.scoring import Scorer
+from nucpro.prediction.verdict import Scorer
 
 __all__ = ["Models", "find_models"]
 

@@ -10,11 +10,11 @@ import heapq
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nucpro.figures import can_draw, draw
-from nucpro.prediction.paths import OutputFolder
+from nucpro.formats import remove_temporaries
+from nucpro.formats.figures import can_draw, draw
+from nucpro.prediction.options import OutputFolder
 from nucpro.prediction.tables import SequenceRow, read_tables
 from nucpro.prediction.verdict import ChunkScore
-from nucpro.store import remove_temporaries
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,6 +1,6 @@
 """The order of a prediction: check everything, score what is not scored, write the tables, then what is made of them.
 
-A sequence file and a trained classifier come in; the folder of :mod:`nucpro.prediction.paths` goes out. A run that
+A sequence file and a trained classifier come in; the folder of :mod:`nucpro.prediction.options` goes out. A run that
 was stopped at any moment and is started again goes on with the unit it was at, and ends with the same bytes.
 """
 
@@ -14,26 +14,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nucpro.checkpoint import Stamp
-from nucpro.dataset.manifest import digest_of
-from nucpro.engine import Engine
-from nucpro.errors import DataError, PreflightError
-from nucpro.fasta import stream
-from nucpro.job import engine_of
-from nucpro.lock import hold
-from nucpro.prediction.checking import Checked, check
-from nucpro.prediction.contigs import Unit, units_of
-from nucpro.prediction.exports import write_document, write_original
-from nucpro.prediction.options import PredictionOptions
-from nucpro.prediction.paths import OutputFolder
-from nucpro.prediction.plot import write_plots
-from nucpro.prediction.record import difference, make_record
-from nucpro.prediction.scoring import ScoredUnit, Scorer
-from nucpro.prediction.tables import write_tables
-from nucpro.prediction.work import Work, read_record, write_record
-from nucpro.store import remove_temporaries
+from nucpro.errors import DataError, FastaError, PreflightError
+from nucpro.execution.engine import Engine
+from nucpro.extraction.job import engine_of
+from nucpro.extraction.preflight import writing_problems
+from nucpro.formats import remove_temporaries
+from nucpro.formats.atomic import name_problem
+from nucpro.formats.fasta import stream
+from nucpro.genomes.reports import digest_of
+from nucpro.prediction.contigs import InputFacts, Unit, inspect, units_of
+from nucpro.prediction.models import Models, find_models
+from nucpro.prediction.options import OutputFolder, PredictionOptions
+from nucpro.prediction.plot import plotting_problems, write_plots
+from nucpro.prediction.tables import write_document, write_original, write_tables
+from nucpro.prediction.verdict import ScoredUnit, Scorer
+from nucpro.prediction.work import Work, difference, make_record, read_record, write_record
+from nucpro.state.lock import hold
+from nucpro.state.records import Stamp
 
-__all__ = ["PredictionProgress", "PredictionReport", "predict"]
+__all__ = ["Checked", "PredictionProgress", "PredictionReport", "check", "predict"]
 
 logger = logging.getLogger(__name__)
 
@@ -324,3 +323,84 @@ class _Run:
 
 def _read_if_there(path: Path) -> dict[str, Any] | None:
     return read_record(path) if path.exists() else None
+
+
+_ANY_LENGTH = 300
+"""Length of chunks that the input is read with where no other is known: its problems do not depend on it."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A prediction that nothing speaks against.
+
+    Parameters
+    ----------
+    options : PredictionOptions
+        What was asked for.
+    models : Models
+        The classifier and its encoders, which are not loaded yet.
+    facts : InputFacts
+        What is in the input.
+    length : int
+        Bases of a full chunk.
+    stamp : Stamp or None
+        What tells whether the input was changed since.
+    """
+
+    options: PredictionOptions
+    models: Models
+    facts: InputFacts
+    length: int
+    stamp: Stamp | None
+
+
+def check(options: PredictionOptions, engine: Engine) -> Checked:
+    """Read input and models, and try whether the output can be written.
+
+    Parameters
+    ----------
+    options : PredictionOptions
+        What was asked for.
+    engine : Engine
+        Where it will be done.
+
+    Raises
+    ------
+    PreflightError
+        Names every problem.
+    """
+    stamp = Stamp.of(options.input)
+    models, problems = find_models(options)
+    problems += engine.problems()
+    length = options.length or (models.card.chunk_length if models else None)
+    if models and length is None:
+        problems.append(f"{options.model}: does not say the length of its chunks; give it with --length")
+    problems += _output_problems(options) + plotting_problems(options.plots)
+    try:
+        facts = inspect(options.input, length or _ANY_LENGTH)
+    except FastaError as error:
+        raise PreflightError([*problems, str(error)]) from error
+    problems += facts.problems
+    if problems or models is None or length is None:
+        raise PreflightError(problems)
+    _warn_of_other_length(length, models)
+    return Checked(options, models, facts, length, stamp)
+
+
+def _output_problems(options: PredictionOptions) -> list[str]:
+    too_long = name_problem(options.folder)
+    if too_long:
+        return [f"{options.folder}: {too_long}; name a folder with --output"]
+    if options.folder.exists() and not options.folder.is_dir():
+        return [f"{options.folder}: is a file; name a folder with --output"]
+    return writing_problems([options.folder])
+
+
+def _warn_of_other_length(length: int, models: Models) -> None:
+    trained = models.card.chunk_length
+    if trained is not None and length != trained:
+        logger.warning(
+            "Chunks of %d bases are scored by a classifier of chunks of %d: models of other lengths are other models",
+            length,
+            trained,
+        )

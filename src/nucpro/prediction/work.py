@@ -7,6 +7,7 @@ units, so that a run goes on with units of its own only.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -15,15 +16,24 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from nucpro.dataset.frames import FRAME_NAMES
 from nucpro.errors import DataError, StoreError
-from nucpro.prediction.contigs import Unit
-from nucpro.prediction.paths import OutputFolder, unit_number
-from nucpro.prediction.scoring import ScoredUnit
-from nucpro.prediction.verdict import ChunkScore, FrameScore
-from nucpro.store import decoded, remove_temporaries, write_document, write_text
+from nucpro.formats import decoded, remove_temporaries, write_document, write_text
+from nucpro.genomes.frames import FRAME_NAMES
+from nucpro.prediction.contigs import InputFacts, Unit
+from nucpro.prediction.models import Models
+from nucpro.prediction.options import OutputFolder, unit_number
+from nucpro.prediction.verdict import ChunkScore, FrameScore, ScoredUnit
 
-__all__ = ["StoredPiece", "StoredUnit", "Work", "read_record", "remove_folder", "write_record"]
+__all__ = [
+    "StoredPiece",
+    "StoredUnit",
+    "Work",
+    "difference",
+    "make_record",
+    "read_record",
+    "remove_folder",
+    "write_record",
+]
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,7 @@ class StoredUnit:
     pieces : tuple of StoredPiece
         In the order of the input.
     unknown_frames, cut_frames : int
-        See :class:`nucpro.prediction.frames.UnitFrames` and :class:`nucpro.prediction.scoring.ScoredUnit`.
+        See :class:`nucpro.prediction.contigs.UnitFrames` and :class:`nucpro.prediction.verdict.ScoredUnit`.
     """
 
     pieces: tuple[StoredPiece, ...]
@@ -205,3 +215,69 @@ def remove_folder(path: Path) -> None:
         raise StoreError(
             f"{path}: cannot be removed: {error.strerror}; remove it yourself, then run again"
         ) from error
+
+
+_FORMAT = 1
+_RULES = 1
+"""Raised when the same input and models begin to give other tables."""
+
+
+def make_record(path: Path, facts: InputFacts, models: Models, length: int) -> dict[str, Any]:
+    """Describe a prediction in plain values.
+
+    Parameters
+    ----------
+    path : Path
+        The input; its name is kept for people, its content decides.
+    facts : InputFacts
+        What is in it.
+    models : Models
+        Classifier and encoders.
+    length : int
+        Bases of a full chunk.
+    """
+    return {
+        "format": _FORMAT,
+        "rules": _RULES,
+        "input": {
+            "file": path.name,
+            "sha256": facts.digest,
+            "records": facts.records,
+            "bases": facts.bases,
+            "chunks": facts.chunks,
+        },
+        "classifier": {
+            "sha256": hashlib.sha256(models.card_file.read_bytes()).hexdigest(),
+            "sides": list(models.card.sides),
+        },
+        "encoders": {
+            str(side): {"key": found.recipe.key, "made_by": dict(found.recipe.made_by)}
+            for side, found in models.identified.items()
+        },
+        "length": length,
+    }
+
+
+def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """Why what lies in a folder is not what a run would make now; None where it is.
+
+    The answer is the end of a sentence whose subject is the prediction that is there.
+    """
+    if (found.get("format"), found.get("rules")) != (wanted["format"], wanted["rules"]):
+        return "was made by another version of nucpro"
+    if _part(found, "input", "sha256") != wanted["input"]["sha256"]:
+        return f"is of another input ({_part(found, 'input', 'file')})"
+    if _part(found, "classifier", "sha256") != wanted["classifier"]["sha256"]:
+        return "was made by another classifier"
+    for side, encoder in wanted["encoders"].items():
+        if _part(found, "encoders", side, "key") != encoder["key"]:
+            return f"was made with another {side} model, or another precision of it"
+    if found.get("length") != wanted["length"]:
+        return f"has chunks of {found.get('length')} bases, not {wanted['length']}"
+    return None
+
+
+def _part(content: object, *names: str) -> object:
+    for name in names:
+        content = content.get(name) if isinstance(content, Mapping) else None
+    return content

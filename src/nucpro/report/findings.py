@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nucpro.layout import CATEGORIES, CLASS_NAMES
+from nucpro.folder.paths import CATEGORIES, CLASS_NAMES
+from nucpro.report.charts import Markup, element, join, table
 from nucpro.report.geometry import NEAR_DUPLICATE, NEIGHBOURS, OUTLYING, Geometry, Layout
-from nucpro.report.markup import Markup, element, join, table
 from nucpro.report.sample import Sample
 
 __all__ = ["findings", "map_data", "map_section"]

@@ -7,7 +7,6 @@ in that space. Neighbours are searched in the first principal components, which 
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import logging
 from collections.abc import Callable, Sequence
@@ -18,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucpro.layout import DNA_WIDTH, SEED
+from nucpro.folder.paths import SEED
+from nucpro.formats.sequences import DNA_WIDTH
 
 __all__ = ["NEIGHBOURS", "Geometry", "Layout", "describe", "other_layout", "standardised"]
 

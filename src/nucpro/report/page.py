@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from importlib.resources import files
 
 from nucpro import __version__
-from nucpro.history import FAILED, INTERRUPTED
 from nucpro.report import findings, sections
+from nucpro.report.charts import Markup, element, items, join
 from nucpro.report.geometry import Geometry
-from nucpro.report.markup import Markup, element, items, join
 from nucpro.report.sample import Sample
 from nucpro.report.subject import Output, Subject
+from nucpro.state.history import FAILED, INTERRUPTED
 
 __all__ = ["page"]
 

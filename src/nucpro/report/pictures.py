@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nucpro.figures import draw
-from nucpro.history import Run
-from nucpro.layout import CLASS_NAMES, VIRAL
+from nucpro.folder.paths import CLASS_NAMES, VIRAL
+from nucpro.formats.figures import draw
 from nucpro.report.geometry import Geometry
 from nucpro.report.sample import Sample
 from nucpro.report.subject import Subject
+from nucpro.state.history import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

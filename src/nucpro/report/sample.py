@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucpro.errors import NucproError
-from nucpro.fasta import read
-from nucpro.layout import CATEGORIES, SEED, FilePair, Side
-from nucpro.store import label_of, read_merged_rows, read_meta
-from nucpro.workers import Workers
+from nucpro.execution.workers import Workers
+from nucpro.folder.paths import CATEGORIES, SEED, FilePair
+from nucpro.formats import label_of, read_merged_rows, read_meta
+from nucpro.formats.fasta import read
+from nucpro.formats.sequences import Side
 
 __all__ = ["MOST_FILES", "Sample", "draw_rows", "read_sample", "shares"]
 
@@ -79,7 +80,7 @@ class Sample:
 
     @property
     def categories(self) -> NDArray[np.int64]:
-        """Row of :data:`nucpro.layout.CATEGORIES` of each row; shape [N]."""
+        """Row of :data:`nucpro.folder.paths.CATEGORIES` of each row; shape [N]."""
         order = [CATEGORIES.index(str(pair.category)) for pair in self.pairs]
         return np.array(order, np.int64)[self.files]
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from nucpro.history import DONE, FileDone, Run
-from nucpro.layout import CLASS_NAMES, SEED, VIRAL, Side
-from nucpro.report.charts import Series, bars, histogram, line
-from nucpro.report.markup import Markup, element, items, join, table
+from nucpro.extraction.summary import human_time
+from nucpro.folder.paths import CLASS_NAMES, SEED, VIRAL
+from nucpro.formats.sequences import Side
+from nucpro.report.charts import Markup, Series, bars, element, histogram, items, join, line, table
 from nucpro.report.sample import Sample
 from nucpro.report.subject import FileState, Output, Subject
-from nucpro.summary import human_time
+from nucpro.state.history import DONE, FileDone, Run
 
 __all__ = ["lengths", "provenance", "rates", "runs", "selection", "validation"]
 

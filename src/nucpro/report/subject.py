@@ -1,6 +1,6 @@
 """What a report is about: a data folder as a job found it, in plain records.
 
-A job fills these in (:meth:`nucpro.protein_job.ProteinJob.report`); the sections of the page and the
+A job fills these in (:meth:`nucpro.extraction.protein_job.ProteinJob.report`); the sections of the page and the
 pictures read them.
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from nucpro.history import Run
-from nucpro.layout import CATEGORIES, DataFolder, FilePair
+from nucpro.folder.paths import CATEGORIES, DataFolder, FilePair
+from nucpro.state.history import Run
 
 __all__ = ["CategoryCount", "FileState", "Output", "Subject"]
 
@@ -75,7 +75,7 @@ class Subject:
     files : sequence of FileState
         The selected files, in the order of work; empty where none could be selected.
     reason : str
-        Why these hosts; see :class:`nucpro.selection.Selection`.
+        Why these hosts; see :class:`nucpro.folder.selection.Selection`.
     notes : sequence of str
         Warnings of the selection, and what is stale.
     problems : sequence of str

@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 
 from nucpro.errors import UsageError
+from nucpro.execution.workers import Workers
+from nucpro.formats import make_folder, write_text
 from nucpro.report.geometry import describe
 from nucpro.report.page import page
 from nucpro.report.pictures import write_pictures
 from nucpro.report.sample import read_sample
 from nucpro.report.subject import Subject
-from nucpro.store import make_folder, write_text
-from nucpro.workers import Workers
 
 __all__ = ["MOST_POINTS", "POINTS", "missing_packages", "write_report"]
 

@@ -7,7 +7,6 @@ gives equal bytes. The submodules import Triton, which comes with CUDA builds of
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import shutil
 import sysconfig

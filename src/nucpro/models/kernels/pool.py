@@ -1,6 +1,6 @@
 """Means of packed hidden states: one launch for sequences of any lengths, at the speed of memory.
 
-Hidden states come from the forward by kernels, means go to :mod:`nucpro.embedding`.
+Hidden states come from the forward by kernels, means go to :mod:`nucpro.embedding.batches`.
 
 Shape suffixes: t tokens of the whole batch, n sequences, d model width.
 """
@@ -17,7 +17,7 @@ import torch
 import triton
 import triton.language as tl
 
-from nucpro.models.packing import PooledSpan, to_device
+from nucpro.models.tensors import PooledSpan, to_device
 
 __all__ = ["mean_pool"]
 
@@ -26,7 +26,7 @@ _COLUMNS = 256
 
 
 def mean_pool(hidden_td: torch.Tensor, lengths: Sequence[int], span: PooledSpan) -> torch.Tensor:
-    """Mean hidden state of each sequence; see :func:`nucpro.models.packing.mean_pool`, its plain twin."""
+    """Mean hidden state of each sequence; see :func:`nucpro.models.tensors.mean_pool`, its plain twin."""
     lengths_n = torch.tensor(lengths, dtype=torch.int32)
     starts_n = lengths_n.cumsum(0, dtype=torch.int32) - lengths_n
     kept_n = torch.stack([starts_n + span.skip_start, lengths_n - span.skip_start - span.skip_end], dim=1)

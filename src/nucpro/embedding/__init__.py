@@ -1,0 +1,1 @@
+"""Records to vectors: batches of tokens, an encoder on its device, FASTA files to files of vectors."""

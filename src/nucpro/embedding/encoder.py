@@ -1,0 +1,293 @@
+"""From options to vectors on disk: which model, what identifies it, and the unit of work, one FASTA file.
+
+One machinery for all models: what differs between them is in their modules, which
+:mod:`nucpro.models.architectures` lists; what differs between the protein and the DNA side are width, letters and
+limit. Identification reads the checkpoint's config and hashes its weights; loading comes after pre-flight.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nucpro.embedding.batches import Embedder, FloatMatrix, Vectors, prepare
+from nucpro.embedding.device import PRECISIONS, choose_device, choose_precision
+from nucpro.errors import DimensionError, ExtractionError, FastaError, UsageError
+from nucpro.formats import write_vectors
+from nucpro.formats.fasta import Records, read, require_usable
+from nucpro.formats.sequences import ALPHABETS, DNA_WIDTH, LIMITS, PROTEIN_WIDTH, Side
+from nucpro.models.architectures import architecture_of
+from nucpro.models.encoder import Architecture, WeightsIdentity, describe_model, describe_options
+from nucpro.models.esm2 import ESM2, Esm2
+from nucpro.models.tokens import ResidueTokenizer, Tokenizer
+from nucpro.models.weights import ModelFiles, locate
+from nucpro.options import DEFAULT_MODELS, Options
+from nucpro.state.history import Totals
+from nucpro.state.recipe import Recipe
+
+__all__ = ["FastaEncoder", "Identified", "device_problems", "identify", "load", "of_huggingface"]
+
+logger = logging.getLogger(__name__)
+
+_WIDTHS = {Side.PROTEIN: PROTEIN_WIDTH, Side.DNA: DNA_WIDTH}
+_ALIKE = 1e-5
+"""Largest difference of vectors, in parts of their largest value, that says nothing but rounding."""
+
+
+@dataclass(frozen=True)
+class Identified:
+    """A model that was found, but not loaded.
+
+    Parameters
+    ----------
+    files : ModelFiles
+        The checkpoint on disk.
+    tokenizer : Tokenizer
+        Its tokens.
+    recipe : Recipe
+        What identifies vectors that are made with it under the options of the run.
+    """
+
+    files: ModelFiles
+    tokenizer: Tokenizer
+    recipe: Recipe
+
+    @property
+    def side(self) -> Side:
+        """What the model reads."""
+        return Side(self.recipe.kind)
+
+
+@dataclass
+class TokenCounts:
+    """What went through an encoder, and through all encoders made from it by ``limited``.
+
+    Parameters
+    ----------
+    tokens, unknown : int
+        All tokens, special ones included, and those that the model does not know.
+    """
+
+    tokens: int = 0
+    unknown: int = 0
+
+
+class FastaEncoder:
+    """A loaded model with everything that turns a FASTA file into a file of vectors.
+
+    Parameters
+    ----------
+    embedder : Embedder
+        The model on its device.
+    tokenizer : Tokenizer
+        Letters to token ids.
+    recipe : Recipe
+        What goes into the ``meta`` of files; its kind is the side that the model reads.
+    """
+
+    def __init__(self, embedder: Embedder, tokenizer: Tokenizer, recipe: Recipe) -> None:
+        self.embedder = embedder
+        self.tokenizer = tokenizer
+        self.recipe = recipe
+        self.side = Side(recipe.kind)
+        self.counts = TokenCounts()
+        self._took: dict[Path, float] = {}
+        self._limit = LIMITS[self.side]
+        self._tokens_per_batch = embedder.tokens_per_batch
+        self._device_lock = threading.Lock()
+
+    @property
+    def totals(self) -> Totals:
+        """What went through it so far, and through encoders made from it."""
+        return Totals(self.embedder.splits, self.counts.tokens, self.counts.unknown)
+
+    def limited(self, limit: int, tokens_per_batch: int | None) -> FastaEncoder:
+        """Make an encoder with the same model that cuts sequences elsewhere, or packs other batches."""
+        other = copy(self)
+        other._limit = limit
+        other._tokens_per_batch = tokens_per_batch or self._tokens_per_batch
+        other.recipe = self.recipe.cut_at(limit)
+        return other
+
+    def embed(self, records: Records) -> Vectors:
+        """Vectors of records, in their order; safe to call from several threads.
+
+        Raises
+        ------
+        FastaError
+            Records that cannot be used.
+        ExtractionError
+            A value that is not finite, or a record that does not fit into memory.
+        """
+        require_usable(records, ALPHABETS[self.side])
+        try:
+            return self._vectors(records)
+        except (FastaError, ExtractionError) as error:
+            raise type(error)(f"{records.path}: {error}") from error
+
+    def _vectors(self, records: Records) -> Vectors:
+        prepared = prepare(
+            records.ids,
+            records.sequences,
+            self.tokenizer,
+            max_residues=self._limit,
+            tokens_per_batch=self._tokens_per_batch,
+        )
+        # One file at a time is put on the device; waiting for its result needs no lock.
+        with self._device_lock:
+            pending = self.embedder.submit(prepared)
+            self.counts.tokens += len(prepared.token_ids)
+            self.counts.unknown += prepared.unknown
+        return pending.result()
+
+    def extract(self, fasta: Path, output: Path) -> Vectors:
+        """Make the file of vectors of a FASTA file.
+
+        Raises
+        ------
+        FastaError, ExtractionError, StoreError
+            The file cannot be read, computed or written, or its vectors say nothing; nothing is left behind.
+        """
+        records = read(fasta)
+        vectors = self.embed(records)
+        _require_meaning(vectors.matrix, records, self._limit)
+        meta = self.recipe.meta(records.digest(), len(records))
+        write_vectors(output, records.ids, vectors.matrix, meta, self.side)
+        self._took[output] = time.perf_counter() - vectors.began
+        return vectors
+
+    def took(self, output: Path) -> float:
+        """Seconds that a file just made by ``extract`` took, from its first batch on the device to the disk.
+
+        Told once, by this encoder or one made from it by ``limited``; 0 for a file that was not made.
+        """
+        return self._took.pop(output, 0.0)
+
+
+def _require_meaning(matrix: FloatMatrix, records: Records, limit: int) -> None:
+    """Refuse vectors that tell no record from another, as a broken model or device gives them.
+
+    Raises
+    ------
+    ExtractionError
+        A vector is all zero, or different records have the same vector.
+    """
+    zero = np.flatnonzero(~matrix.any(axis=1))
+    if zero.size:
+        raise ExtractionError(
+            f"{records.path}: the vector of record {records.ids[zero[0]]!r} is all zero ({zero.size} of {len(records)} "
+            "are); check model and device, then run again"
+        )
+    # Means of one constant over sequences of different lengths differ in their last bits.
+    alike = np.abs(matrix - matrix[0]).max() <= _ALIKE * np.abs(matrix[0]).max()
+    if alike and len({sequence[:limit] for sequence in records.sequences}) > 1:
+        raise ExtractionError(
+            f"{records.path}: all {len(records)} records, from {records.ids[0]!r} on, have the same vector of width "
+            f"{matrix.shape[1]}; check model and device, then run again"
+        )
+
+
+def identify(options: Options, side: Side, files: ModelFiles | None = None) -> Identified:
+    """Find the model of a side, and describe it without loading it.
+
+    Parameters
+    ----------
+    options : Options
+        Model, revision, precision and token dropout.
+    side : Side
+        What the model reads.
+    files : ModelFiles, optional
+        The model, where it was found already.
+
+    Raises
+    ------
+    ModelError
+        The model cannot be found, or its config is not one of this side.
+    DimensionError
+        A model of another width than it must have.
+    """
+    name, revision = options.model_of(side)
+    files = files or locate(name, revision=revision)
+    architecture = architecture_of(files, side)
+    config = architecture.read_config(files.config, options.token_dropout)
+    # Other protein models may have other widths; the DNA columns of merged files are always 768.
+    if config.width != _WIDTHS[side] and (side is Side.DNA or name == DEFAULT_MODELS[side]):
+        raise DimensionError(_WIDTHS[side], config.width, "hidden size in config.json", name)
+    tokenizer = architecture.load_tokenizer(files)
+    made_by = describe_model(WeightsIdentity.of_files(files), config, tokenizer)
+    return Identified(files, tokenizer, _recipe(architecture, made_by, options.precision_name))
+
+
+def _recipe(architecture: Architecture, model: dict[str, Any], precision: str) -> Recipe:
+    """Recipe of vectors that a model, described by plain values, makes in a precision."""
+    side = architecture.side
+    choices = describe_options(precision, architecture.encoder.pooled_span, LIMITS[side])
+    return Recipe(side, {**model, **choices}, model["width"])
+
+
+def device_problems(device: str) -> list[str]:
+    """Why a device cannot be used, as pre-flight problems."""
+    try:
+        choose_device(device)
+    except UsageError as error:
+        return [str(error)]
+    return []
+
+
+def load(identified: Identified, options: Options) -> FastaEncoder:
+    """Load a model that was identified.
+
+    Raises
+    ------
+    ModelError
+        The weights are damaged, not those that the config describes, or were replaced since they were identified.
+    """
+    device = choose_device(options.device)
+    made_by = identified.recipe.made_by
+    dtype = choose_precision(options.precision, device)
+    logger.info(
+        "Loading %s (revision %s, weights %s…) on %s in %s",
+        made_by["id"],
+        made_by["revision"] or "unknown",
+        made_by["weights_sha256"][:12],
+        device,
+        str(dtype).removeprefix("torch."),
+    )
+    architecture = architecture_of(identified.files, identified.side)
+    config = architecture.read_config(identified.files.config, options.token_dropout)
+    model = architecture.load(identified.files, device=device, dtype=dtype, config=config)
+    # What is recorded in every file is the digest from before; it must be that of what was loaded.
+    identified.files.require_unchanged()
+    return FastaEncoder(Embedder(model, options.tokens_per_batch), identified.tokenizer, identified.recipe)
+
+
+def of_huggingface(model: Any, tokenizer: Any) -> FastaEncoder:
+    """Take over an ESM-2 model object of transformers, on its device and in its precision.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        What ``AutoModel.from_pretrained(...)`` returns.
+    tokenizer
+        Its tokenizer, of which only the vocabulary is used; None for that of all published ESM-2 models.
+
+    Raises
+    ------
+    ModelError
+        The object is not an ESM-2, or the vocabulary is not one of proteins.
+    """
+    encoder = Esm2.from_huggingface(model)
+    tokens = ResidueTokenizer()
+    if tokenizer is not None:
+        vocabulary = tokenizer.get_vocab()
+        tokens = ResidueTokenizer(sorted(vocabulary, key=vocabulary.__getitem__), type(tokenizer).__name__)
+    names = {dtype: name for name, dtype in PRECISIONS.items()}
+    made_by = describe_model(WeightsIdentity.of_object(model), encoder.config, tokens)
+    return FastaEncoder(Embedder(encoder), tokens, _recipe(ESM2, made_by, names[encoder.dtype]))

@@ -1,0 +1,1 @@
+"""Where work is done: worker processes of this machine, one device, or the workers of a Ray cluster."""

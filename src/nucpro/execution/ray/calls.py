@@ -1,0 +1,111 @@
+"""Calls without a model on a Ray cluster: the same calls that local processes make, as tasks.
+
+Results and errors come back as they come from local processes. Ray makes a call again, elsewhere, when its
+process was killed or its node lost; calls leave whole files or none, so that does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from nucpro.errors import WorkerError
+from nucpro.execution.ray.session import Session
+from nucpro.execution.workers import Workers
+
+__all__ = ["ATTEMPTS", "ClusterWorkers", "error_of"]
+
+ATTEMPTS = 3
+"""How often something is tried whose process is killed."""
+
+Result = TypeVar("Result")
+
+
+class ClusterWorkers(Workers):
+    """Makes calls on all nodes of a cluster; few calls are made right here while there is none yet.
+
+    Parameters
+    ----------
+    session : Session
+        The cluster, which is started by the first call.
+    """
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = session
+
+    @property
+    def count(self) -> int:
+        """Calls that can be made at a time."""
+        self._session.start()
+        return self._session.calls
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the cluster is there."""
+        return self._session.is_running
+
+    def submit(self, function: Callable[..., Result], *arguments: object) -> Future[Result]:
+        """Call ``function(*arguments)`` on some node; all must be picklable, paths the same on all nodes."""
+        return self._submit({"num_cpus": 1.0}, function, arguments)
+
+    def submit_to_device(self, function: Callable[..., Result], *arguments: object) -> Future[Result]:
+        """Call on a node that has free what an encoder takes."""
+        return self._submit(self._session.demand, function, arguments)
+
+    def close(self, *, abandon: bool = False) -> None:
+        """Nothing to end here: calls end with the session."""
+
+    def _submit(
+        self, demand: dict[str, float], function: Callable[..., Result], arguments: tuple[object, ...]
+    ) -> Future[Result]:
+        self._session.start()
+        task = ray.remote(_call).options(
+            max_retries=ATTEMPTS - 1, scheduling_strategy="SPREAD", name=function.__name__, **demand
+        )
+        result: Future[Result] = Future()
+        answer = task.remote(function, *arguments).future()
+        answer.add_done_callback(lambda done: _settle(result, done, function.__name__, arguments))
+        return result
+
+
+def error_of(error: BaseException) -> BaseException:
+    """Error as the function raised it, with the traceback of its process as the cause."""
+    if not isinstance(error, RayTaskError) or not isinstance(error.cause, BaseException):
+        return error
+    if isinstance(error.cause, RayError):
+        return WorkerError(
+            "a worker cannot read what it was sent; install the same versions of nucpro and Ray on all nodes. "
+            f"Ray says: {_first_line(error.cause)}"
+        )
+    # Ray's error is of both classes at once, and its text is the traceback.
+    error.cause.__cause__ = WorkerError(f"traceback of the worker:\n{error}")
+    return error.cause
+
+
+def _call(function: Callable[..., Result], *arguments: Any) -> Result:
+    return function(*arguments)
+
+
+def _settle(result: Future[Any], done: Future[Any], name: str, arguments: tuple[object, ...]) -> None:
+    error = done.exception()
+    if error is None:
+        result.set_result(done.result())
+    elif isinstance(error, RayError) and not isinstance(error, RayTaskError):
+        what = f"{name}({', '.join(map(str, arguments))})"
+        result.set_exception(
+            WorkerError(
+                f"{what}: its process was killed or its node lost, {ATTEMPTS} times or for good; run the same command "
+                f"again: everything that was finished is kept. The last: {_first_line(error)}"
+            )
+        )
+    else:
+        result.set_exception(error_of(error))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,136 @@
+"""The engine that runs a job on a Ray cluster: encoders in actors, calls in tasks, everything else here.
+
+The process that was started (the driver) alone holds the lock and the checkpoint; workers read FASTA files
+and write files of vectors, which they commit by renaming, so a file that is made twice does no harm. Ray is
+an extra: the modules of this room that import it are imported here, when the engine is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from importlib.util import find_spec
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from nucpro.errors import NucproError, UsageError
+from nucpro.execution.engine import Engine, Finished, Loader
+from nucpro.execution.workers import Workers
+from nucpro.extraction.plan import PlanItem
+from nucpro.formats.sequences import Side
+from nucpro.options import Options
+from nucpro.state.history import Counting, Totals
+
+if TYPE_CHECKING:
+    from nucpro.embedding.encoder import FastaEncoder, Identified
+    from nucpro.execution.ray.pool import EncoderPool
+
+__all__ = ["ClusterEngine"]
+
+Item = TypeVar("Item")
+Model = TypeVar("Model", bound=Counting)
+Result = TypeVar("Result")
+
+
+class ClusterEngine(Engine):
+    """Encoders and calls on all nodes of a Ray cluster.
+
+    Parameters
+    ----------
+    options : Options
+        Address, workers and what each takes; paths that are the same on all nodes.
+
+    Raises
+    ------
+    UsageError
+        Ray is not installed.
+    """
+
+    def __init__(self, options: Options) -> None:
+        if find_spec("ray") is None:
+            raise UsageError(
+                "--engine ray needs Ray, which is not installed; install the extra: pip install 'nucpro[ray]'"
+            )
+        from nucpro.execution.ray.calls import ClusterWorkers  # noqa: PLC0415
+        from nucpro.execution.ray.session import Session  # noqa: PLC0415
+
+        self._options = options
+        self._session = Session(options)
+        self._workers = ClusterWorkers(self._session)
+        self._load: Callable[[], FastaEncoder] | None = None
+        self._pool: EncoderPool[Any, Any] | None = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._session.close()
+
+    @property
+    def workers(self) -> Workers:
+        """Tasks on the cluster."""
+        return self._workers
+
+    @property
+    def totals(self) -> Totals:
+        """What went through all encoders, as far as they told."""
+        return Totals() if self._pool is None else self._pool.totals
+
+    @property
+    def lost(self) -> int:
+        """Encoders that were lost."""
+        return 0 if self._pool is None else self._pool.lost
+
+    def problems(self) -> list[str]:
+        """Why the cluster cannot be reached, or has no room for an encoder."""
+        try:
+            self._session.start()
+        except NucproError as error:
+            return [str(error)]
+        return self._session.problems()
+
+    def load(self, identified: Identified) -> None:
+        """Note which model is to be loaded on the nodes, from the same files as here."""
+        from nucpro.execution.ray.worker import load_same  # noqa: PLC0415
+
+        self._load = partial(load_same, identified, self._options)
+
+    def extract(
+        self, items: Sequence[PlanItem], side: Side, meanwhile: Callable[[], object]
+    ) -> Iterator[Finished]:
+        """Make the vectors of items, those with most letters first, and yield each when it is there."""
+        if not items:
+            return
+        if self._load is None:
+            raise RuntimeError("load comes before extract")
+        from nucpro.execution.ray.pool import EncoderPool  # noqa: PLC0415
+        from nucpro.execution.ray.worker import extract_file  # noqa: PLC0415
+
+        self._pool = EncoderPool(self._session, self._load, extract_file)
+        # The longest first, so that no worker is left with one alone at the end.
+        longest_first = sorted(items, key=lambda item: -item.facts.letters_read)
+        made = self._pool.run(
+            longest_first,
+            len(items),
+            lambda item: (item.pair.fasta(side), item.pair.vectors(side)),
+            meanwhile,
+        )
+        yield from (Finished(item, elapsed, *result) for item, elapsed, result in made)
+
+    def each(
+        self,
+        load: Callable[[Loader], Model],
+        work: Callable[[Model, Item], Result],
+        items: Iterable[Item],
+        count: int,
+    ) -> Iterator[tuple[Item, float, Result]]:
+        """Do the work of every item on the nodes, and yield each when it is done, in any order."""
+        from nucpro.execution.ray.pool import EncoderPool  # noqa: PLC0415
+        from nucpro.execution.ray.worker import load_same  # noqa: PLC0415
+
+        pool = EncoderPool[Item, Result](self._session, partial(load, load_same), work)
+        self._pool = pool
+        return pool.run(items, count, lambda item: (item,))
+
+    def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Call on a node that has the devices of an encoder free."""
+        return self._workers.submit_to_device(function, *arguments).result()

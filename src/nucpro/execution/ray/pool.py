@@ -1,0 +1,263 @@
+"""Encoders on the nodes of a Ray cluster, and who does which piece of work: a file, or a unit of chunks.
+
+Work is handed out as encoders get room for it, a few pieces to each. An encoder that is lost is replaced, and
+its work is tried again, each piece alone on an encoder, so that one that kills its process is told from those
+that were with it. Nodes that join are used. However much work there is, a few pieces for each encoder are known here.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, TypeVar
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from nucpro import __version__
+from nucpro.errors import WorkerError
+from nucpro.execution.engine import FILES_UNDER_WAY
+from nucpro.execution.ray.calls import ATTEMPTS, error_of
+from nucpro.execution.ray.session import Session
+from nucpro.execution.ray.worker import EncoderWorker, Report
+from nucpro.state.history import Counting, Totals
+
+__all__ = ["EncoderPool"]
+
+logger = logging.getLogger(__name__)
+
+_SECONDS_BETWEEN_LOOKS = 5.0
+_PATIENCE = 600.0
+"""Seconds to wait for an encoder while there is none: nodes may be on their way, and a model may load slowly."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(eq=False)
+class _Piece(Generic[Item]):
+    """A piece of work that was handed out, and how often its encoder was lost."""
+
+    item: Item
+    arguments: tuple[object, ...]
+    losses: int = 0
+
+
+@dataclass(eq=False)
+class _Encoder(Generic[Item]):
+    """An encoder's process as the driver sees it; it has no place while it loads."""
+
+    number: int
+    actor: Any
+    place: str = ""
+    alone: bool = False
+    under_way: dict[_Piece[Item], None] = field(default_factory=dict)
+
+
+class EncoderPool(Generic[Item, Result]):
+    """Encoders of one run.
+
+    Parameters
+    ----------
+    session : Session
+        The cluster.
+    load : callable
+        Loads what the work is done with in an encoder's process; picklable.
+    work : callable
+        Does a piece of work with what was loaded, its first argument; called in threads; picklable.
+
+    Attributes
+    ----------
+    lost : int
+        Encoders that were lost.
+    """
+
+    def __init__(self, session: Session, load: Callable[[], Counting], work: Callable[..., Result]) -> None:
+        self.lost = 0
+        self._session = session
+        self._load = load
+        self._work = work
+        self._encoders: dict[_Encoder[Item], None] = {}
+        self._suspects: deque[_Piece[Item]] = deque()
+        self._events: SimpleQueue[tuple[_Encoder[Item], _Piece[Item] | None, Future[Any]]] = SimpleQueue()
+        self._totals: dict[int, Totals] = {}
+        self._started = 0
+        self._lost_while_loading = 0
+        self._next_look = 0.0
+
+    @property
+    def totals(self) -> Totals:
+        """Sum of what all encoders reported."""
+        return Totals(*map(sum, zip(Totals(), *self._totals.values(), strict=True)))
+
+    def run(
+        self,
+        items: Iterable[Item],
+        count: int,
+        arguments: Callable[[Item], tuple[object, ...]],
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> Iterator[tuple[Item, float, Result]]:
+        """Do the work of all items.
+
+        Parameters
+        ----------
+        items : iterable
+            In the order in which they are handed out; taken one by one, when there is room for it.
+        count : int
+            How many they are.
+        arguments : callable
+            Arguments of the work on an item; the first one, as text, names it in messages.
+        meanwhile : callable, optional
+            Is called between answers and every few seconds; what it raises ends the work.
+
+        Yields
+        ------
+        (item, float, object)
+            Each item when its work is done, the seconds since the one before, and the result.
+
+        Raises
+        ------
+        NucproError
+            The first error of a piece of work, as it was raised, at once.
+        WorkerError
+            Work that kills every encoder that takes it, or no encoder that lives.
+        """
+        pieces = (_Piece(item, arguments(item)) for item in items)
+        left, clock, patient_until = count, time.perf_counter(), time.monotonic() + _PATIENCE
+        try:
+            while left:
+                self._grow(left)
+                self._hand_out(pieces)
+                meanwhile()
+                found = self._next_answer()
+                if found or any(encoder.place for encoder in self._encoders):
+                    patient_until = time.monotonic() + _PATIENCE
+                elif time.monotonic() > patient_until:
+                    raise WorkerError(self._in_vain())
+                for piece, result in found:
+                    left -= 1
+                    now = time.perf_counter()
+                    yield piece.item, now - clock, result
+                    clock = now
+        finally:
+            self._end()
+
+    def _grow(self, left: int) -> None:
+        """Start encoders up to what there is room for, looking for joined nodes now and then."""
+        if time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + _SECONDS_BETWEEN_LOOKS
+        for _ in range(min(self._session.encoders, left) - len(self._encoders)):
+            self._started += 1
+            actor_class = ray.remote(EncoderWorker).options(
+                max_concurrency=FILES_UNDER_WAY,
+                max_restarts=0,
+                scheduling_strategy="SPREAD",
+                **self._session.demand,
+            )
+            encoder = _Encoder[Item](self._started, actor_class.remote())
+            self._encoders[encoder] = None
+            self._watch(encoder, None, encoder.actor.load.remote(self._load, self._work, __version__))
+
+    def _watch(self, encoder: _Encoder[Item], piece: _Piece[Item] | None, answer: Any) -> None:
+        answer.future().add_done_callback(lambda done: self._events.put((encoder, piece, done)))
+
+    def _hand_out(self, pieces: Iterator[_Piece[Item]]) -> None:
+        for encoder in self._encoders:
+            if not encoder.place or (encoder.alone and encoder.under_way):
+                continue
+            encoder.alone = False
+            if self._suspects:
+                # Encoders that are at work end that first: a suspect has an encoder for itself.
+                if not encoder.under_way:
+                    encoder.alone = True
+                    self._give(encoder, self._suspects.popleft())
+                continue
+            while len(encoder.under_way) < FILES_UNDER_WAY and (piece := next(pieces, None)):
+                self._give(encoder, piece)
+
+    def _give(self, encoder: _Encoder[Item], piece: _Piece[Item]) -> None:
+        encoder.under_way[piece] = None
+        self._watch(encoder, piece, encoder.actor.work.remote(*piece.arguments))
+
+    def _next_answer(self) -> list[tuple[_Piece[Item], Result]]:
+        """Wait for an answer of an encoder; the piece of work where one is done, with its result."""
+        try:
+            encoder, piece, answer = self._events.get(timeout=_SECONDS_BETWEEN_LOOKS)
+        except Empty:
+            return []
+        if encoder not in self._encoders:
+            return []  # answers of an encoder that is known to be lost
+        error = answer.exception()
+        if isinstance(error, RayError) and not isinstance(error, RayTaskError):
+            self._lose(encoder, error)
+            return []
+        if error is not None:
+            raise error_of(error)
+        report = answer.result()
+        self._take_note(encoder, report)
+        if piece is None:
+            self._lost_while_loading = 0
+            return []
+        del encoder.under_way[piece]
+        return [(piece, report.result)]
+
+    def _take_note(self, encoder: _Encoder[Item], report: Report[Any]) -> None:
+        encoder.place = report.place
+        self._totals[encoder.number] = report.totals
+        for level, line in report.lines:
+            logger.log(level, "Encoder %d (%s): %s", encoder.number, encoder.place, line)
+
+    def _lose(self, encoder: _Encoder[Item], error: RayError) -> None:
+        """Give up an encoder, and put its work aside to be tried again.
+
+        Raises
+        ------
+        WorkerError
+            A piece of work was lost with its encoder too often, or encoders are lost before they have loaded.
+        """
+        del self._encoders[encoder]
+        ray.kill(encoder.actor)
+        self.lost += 1
+        self._next_look = 0.0
+        reason = " ".join(str(error).split()) or type(error).__name__
+        logger.warning(
+            "Encoder %d (%s) was lost; pieces of work to try again: %d. %s",
+            encoder.number,
+            encoder.place or "loading",
+            len(encoder.under_way),
+            reason,
+        )
+        self._lost_while_loading += not encoder.place
+        if self._lost_while_loading >= ATTEMPTS:
+            raise WorkerError(
+                f"{ATTEMPTS} encoders in a row were lost while they loaded the model, probably for lack of memory; "
+                f"give each more room (--gpus-per-worker, --cpus-per-worker, fewer --workers). The last: {reason}"
+            )
+        for piece in encoder.under_way:
+            piece.losses += 1
+            if piece.losses >= ATTEMPTS:
+                raise WorkerError(
+                    f"{piece.arguments[0]}: {ATTEMPTS} encoders were lost over it, the last two with nothing else at "
+                    f"hand; look at its sequences, or give encoders more memory. The last: {reason}"
+                )
+            self._suspects.append(piece)
+
+    def _in_vain(self) -> str:
+        demand = ", ".join(
+            f"{share:g} {name.removeprefix('num_')}" for name, share in self._session.demand.items()
+        )
+        return (
+            f"no encoder could be started in {_PATIENCE:.0f} s: each takes {demand}, and no node has that free; "
+            "add nodes, or run again when others have ended: everything that was finished is kept"
+        )
+
+    def _end(self) -> None:
+        for encoder in self._encoders:
+            ray.kill(encoder.actor)
+        self._encoders.clear()

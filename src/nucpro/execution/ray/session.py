@@ -1,0 +1,282 @@
+"""A Ray cluster: one of this machine alone, that lives as long as the run, or one that is running already.
+
+What is known of its nodes decides how many encoders and calls there are at a time. A cluster of this machine
+opens no port beyond the loopback interface, shows no dashboard, reports nothing, and ends with this process,
+however it ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import secrets
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import _raylet
+from ray._private import ray_constants
+
+from nucpro.errors import PreflightError
+from nucpro.execution.workers import MOST_WORKERS
+from nucpro.machine import cores
+from nucpro.options import Options
+
+__all__ = ["Session"]
+
+logger = logging.getLogger(__name__)
+
+_LOOPBACK = "127.0.0.1"
+_SECONDS_BETWEEN_LOOKS = 5.0
+_SECONDS_TO_ANSWER = 10.0
+_LONGEST_FOLDER = 40
+_OBJECT_STORE = 128 * 2**20  # arguments and results are small; vectors go to files
+_QUIET: dict[str, Any] = {
+    "log_to_driver": False,
+    "configure_logging": False,
+}
+
+
+class Session:
+    """Connection to a Ray cluster, made when it is first needed.
+
+    Parameters
+    ----------
+    options : Options
+        Address, number of encoders, and what each takes.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._stack = ExitStack()
+        self._nodes: list[dict[str, float]] = []
+        self._next_look = 0.0
+        self.is_running = False
+
+    @property
+    def demand(self) -> dict[str, float]:
+        """What an encoder takes of its node, in Ray's words."""
+        gpus = self._options.gpus_per_worker if self._options.device == "cuda" else 0.0
+        return {"num_cpus": self._options.cpus_per_worker, "num_gpus": gpus}
+
+    def start(self) -> None:
+        """Start a cluster of this machine, or connect to the one that was named.
+
+        Where this process is connected to one already, that one is used, and stays.
+
+        Raises
+        ------
+        PreflightError
+            The cluster cannot be started or reached.
+        """
+        if self.is_running:
+            return
+        self._stack.enter_context(_messages_logged())
+        if not ray.is_initialized():
+            # Ray's own lines are about Ray; what matters of them is in the errors that it raises.
+            logging.getLogger("ray").setLevel(logging.CRITICAL)
+            with _signals_kept():
+                try:
+                    self._connect() if self._options.address else self._start_here()
+                except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
+                    self.close()
+                    raise PreflightError([self._refusal(error)]) from error
+        self.is_running = True
+
+    def close(self) -> None:
+        """Leave the cluster; one of this machine alone ends."""
+        self.is_running = False
+        self._stack.close()
+
+    def problems(self) -> list[str]:
+        """Why an encoder has no place on any node that is there now."""
+        if self.room():
+            return []
+        demand = ", ".join(f"{share:g} {name.removeprefix('num_')}" for name, share in self.demand.items())
+        there = "; ".join(
+            f"{node.get('CPU', 0.0):g} cpus, {node.get('GPU', 0.0):g} gpus" for node in self._nodes
+        )
+        return [
+            f"no node of the cluster has room for an encoder, which takes {demand}; its nodes have "
+            f"{there or 'nothing'}; lower --gpus-per-worker or --cpus-per-worker, add nodes, or use --device cpu"
+        ]
+
+    def room(self) -> int:
+        """Encoders that fit on the nodes that are there now."""
+        self._look()
+        return sum(self._room_of(node) for node in self._nodes)
+
+    @property
+    def encoders(self) -> int:
+        """Encoders to run: as many as were asked for, or as there is room for."""
+        return self._options.workers or max(1, self.room())
+
+    @property
+    def calls(self) -> int:
+        """Calls without a model to make at a time: each holds a file pair in memory, one keeps up with a GPU."""
+        self._look()
+        cores = sum(node.get("CPU", 0.0) for node in self._nodes)
+        devices = sum(node.get("GPU", 0.0) for node in self._nodes)
+        return max(1, int(min(cores, max(MOST_WORKERS * len(self._nodes), devices))))
+
+    def _room_of(self, node: dict[str, float]) -> int:
+        cpus, gpus = self.demand["num_cpus"], self.demand["num_gpus"]
+        cores = node.get("CPU", 0.0)
+        if gpus:
+            return int(min(node.get("GPU", 0.0) / gpus, cores / cpus))
+        # One core is left for reading back and merging; a node with one core alone has room all the same.
+        return int(max(cores - 1, min(cores, 1)) / cpus)
+
+    def _look(self) -> None:
+        """Look at the nodes, not more often than every few seconds: there may be thousands of calls in one."""
+        if time.monotonic() >= self._next_look:
+            self._nodes = [node["Resources"] for node in _nodes() if node["Alive"]]
+            self._next_look = time.monotonic() + _SECONDS_BETWEEN_LOOKS
+
+    def _connect(self) -> None:
+        address = self._options.address or "auto"
+        if address != "auto":
+            # Ray itself would try for minutes where nobody listens.
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=_SECONDS_TO_ANSWER).close()
+        ray.init(address=address, **_QUIET)
+        self._stack.callback(ray.shutdown)
+        logger.info("Connected to the Ray cluster at %s", ray.get_runtime_context().gcs_address)
+
+    def _start_here(self) -> None:
+        self._stack.enter_context(_own_settings())
+        folder = self._stack.enter_context(_private_folder())
+        count = cores()
+        gpus = _gpus_here() if self._options.device == "cuda" else 0
+        with _loopback_only():
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                num_cpus=self._cpus_to_declare(count, gpus),
+                num_gpus=gpus,
+                object_store_memory=_OBJECT_STORE,
+                _temp_dir=str(folder),
+                **_QUIET,
+            )
+        self._stack.callback(ray.shutdown)
+        addresses = {node["NodeManagerAddress"] for node in _nodes()}
+        if addresses != {_LOOPBACK}:
+            logger.warning("Ray listens on %s, not on the loopback interface alone", ", ".join(addresses))
+        logger.info("Started Ray %s on this machine: %d cores, %d GPUs", ray.__version__, count, gpus)
+
+    def _cpus_to_declare(self, count: int, gpus: int) -> int:
+        """Cores to tell Ray, so that encoders that were asked for never wait, and calls have one besides."""
+        encoders = self._options.workers or (int(gpus / self._options.gpus_per_worker) if gpus else 0)
+        return max(count, math.ceil(encoders * self._options.cpus_per_worker) + 1)
+
+    def _refusal(self, error: Exception) -> str:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if self._options.address:
+            return (
+                f"the Ray cluster at {self._options.address} cannot be used: {reason}; run this on one of its "
+                "nodes, and see with `ray status` whether it is up"
+            )
+        return f"Ray cannot be started on this machine: {reason}; use --engine local for one device"
+
+
+def _nodes() -> list[dict[str, Any]]:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return nodes
+
+
+def _gpus_here() -> int:
+    import torch  # noqa: PLC0415 - takes seconds, and the machine may well have no GPU to count
+
+    return int(torch.cuda.device_count())
+
+
+@contextmanager
+def _messages_logged() -> Iterator[None]:
+    """Log what Ray would print about its processes: the terminal is the run's."""
+    ray_worker: Any = ray._private.worker
+    before = ray_worker.print_to_stdstream
+
+    def log(data: dict[str, Any], **_: Any) -> None:
+        logger.debug("Ray: %s", "\n".join(data["lines"]))
+
+    ray_worker.print_to_stdstream = log
+    try:
+        yield
+    finally:
+        ray_worker.print_to_stdstream = before
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Keep what SIGTERM does: Ray takes it over, though the run answers to it."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _own_settings() -> Iterator[None]:
+    """Settings that Ray takes from the environment only: no telemetry, and a secret that others do not know.
+
+    Without a secret, every user of this machine could run code in the cluster.
+    """
+    raylet: Any = _raylet
+    settings = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray 2.52 to 2.59 ask nobody for the token unless they are told to.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": _secret(),
+        "RAY_enable_metrics_collection": "0",
+    }
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    # Ray read its settings when it was imported.
+    raylet.Config.initialize("")
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@cache
+def _secret() -> str:
+    # Ray reads it once a process.
+    return secrets.token_hex(32)
+
+
+@contextmanager
+def _private_folder() -> Iterator[Path]:
+    """Folder for Ray's sockets and logs, with a path that is short enough for sockets."""
+    usual = tempfile.gettempdir()
+    parent = usual if len(usual) <= _LONGEST_FOLDER else "/tmp"  # noqa: S108 - the folder in it is our own
+    with tempfile.TemporaryDirectory(prefix="nucpro-ray-", dir=parent, ignore_cleanup_errors=True) as folder:
+        # Ray opens its folder to everybody; the one above it stays closed.
+        yield Path(folder) / "ray"
+
+
+@contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Have Ray listen on the loopback interface, as it does on systems that have no clusters."""
+    constants: Any = ray_constants
+    before = constants.ENABLE_RAY_CLUSTER
+    constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before

@@ -1,0 +1,179 @@
+"""What runs in an encoder's process on a node: what it works with, loaded once, and one piece of work after the other.
+
+The driver says what is loaded and what is done with it. To make vectors it sends paths; FASTA files are read
+and vectors written here. What the driver must know goes back with each answer: the result, counts, and the
+lines that were logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from nucpro import __version__
+from nucpro.errors import ModelError, WorkerError
+from nucpro.state.history import Counting, Totals
+from nucpro.state.records import Stamp
+
+if TYPE_CHECKING:
+    from nucpro.embedding.encoder import FastaEncoder, Identified
+    from nucpro.options import Options
+
+__all__ = ["EncoderWorker", "Extracts", "Report", "extract_file", "load_same"]
+
+_LOGGED = "nucpro"
+
+Result = TypeVar("Result")
+
+
+class Extracts(Counting, Protocol):
+    """What makes files of vectors."""
+
+    def extract(self, fasta: Path, output: Path, /) -> object:
+        """Make the file of vectors of a FASTA file."""
+        ...
+
+    def took(self, output: Path, /) -> float:
+        """Seconds that this took, from the first batch on the device to the disk."""
+        ...
+
+
+@dataclass(frozen=True)
+class Report(Generic[Result]):
+    """Answer of a worker.
+
+    Parameters
+    ----------
+    place : str
+        Host and process.
+    lines : tuple of (int, str)
+        Level and text of what was logged since the last answer.
+    totals : Totals
+        Counts since the model was loaded.
+    result : object
+        What the work gave; None after loading.
+    """
+
+    place: str
+    lines: tuple[tuple[int, str], ...]
+    totals: Totals
+    result: Result
+
+
+class _Lines(logging.Handler):
+    """Keeps what was logged until it is fetched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept: deque[tuple[int, str]] = deque()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._kept.append((record.levelno, self.format(record)))
+
+    def fetch(self) -> tuple[tuple[int, str], ...]:
+        """Take all lines; called in several threads."""
+        lines: list[tuple[int, str]] = []
+        with suppress(IndexError):
+            while True:
+                lines.append(self._kept.popleft())
+        return tuple(lines)
+
+
+class EncoderWorker:
+    """A process with an encoder; Ray makes it an actor whose calls run in a few threads."""
+
+    def __init__(self) -> None:
+        self._loaded: Counting
+        self._work: Callable[..., Any]
+        self._lines = _Lines()
+        logger = logging.getLogger(_LOGGED)
+        logger.addHandler(self._lines)
+        logger.setLevel(logging.INFO)
+        # Ray shows what reaches the root logger in files of its own.
+        logger.propagate = False
+
+    def load(self, load: Callable[[], Counting], work: Callable[..., Any], version: str) -> Report[None]:
+        """Load what the work is done with.
+
+        Parameters
+        ----------
+        load : callable
+            Loads it.
+        work : callable
+            Does a piece of work with what was loaded, its first argument.
+        version : str
+            Of the driver.
+
+        Raises
+        ------
+        WorkerError
+            Another version of nucpro is installed here.
+        ModelError
+            The model is not here, or not the same.
+        """
+        if version != __version__:
+            raise WorkerError(
+                f"host {socket.gethostname()} has nucpro {__version__}, the driver {version}; "
+                "install the same version on all nodes"
+            )
+        self._loaded, self._work = load(), work
+        return self._report(None)
+
+    def work(self, *arguments: Any) -> Report[Any]:
+        """Do a piece of work.
+
+        Raises
+        ------
+        Exception
+            What the work raises.
+        """
+        return self._report(self._work(self._loaded, *arguments))
+
+    def _report(self, result: Result) -> Report[Result]:
+        place = f"{socket.gethostname()}, process {os.getpid()}"
+        return Report(place, self._lines.fetch(), self._loaded.totals, result)
+
+
+def extract_file(encoder: Extracts, fasta: Path, output: Path) -> tuple[float, Stamp | None]:
+    """Make the file of vectors of a FASTA file; gives the seconds from its first batch to the disk, and its stamp.
+
+    Raises
+    ------
+    FastaError, ExtractionError, StoreError
+        See :meth:`nucpro.embedding.encoder.FastaEncoder.extract`.
+    """
+    encoder.extract(fasta, output)
+    return encoder.took(output), Stamp.of(output)
+
+
+def load_same(identified: Identified, options: Options) -> FastaEncoder:
+    """Load the model that the driver identified from the files of this node.
+
+    Raises
+    ------
+    ModelError
+        The files are not here, or hold other weights.
+    """
+    from nucpro.embedding import encoder as encoders  # noqa: PLC0415 - imports torch
+
+    host, expected = socket.gethostname(), identified.recipe.made_by["weights_sha256"]
+    files = identified.files
+    absent = [str(path) for path in files.weights if not path.is_file()]
+    if absent:
+        raise ModelError(
+            f"host {host}: {', '.join(absent)} is not there; put the model on a file system that all nodes have "
+            "(nucpro fetch-models FOLDER, then --protein-model FOLDER or --dna-model FOLDER)"
+        )
+    if files.digest() != expected:
+        raise ModelError(
+            f"host {host}: {files.folder} holds weights {files.digest()[:12]}…, the driver has {expected[:12]}…; "
+            "give all nodes the same files"
+        )
+    return encoders.load(identified, options)

@@ -1,0 +1,288 @@
+"""Worker processes for work that must not slow the encoder down: checking, merging, validating.
+
+Workers start fresh (never forked, so no CUDA state is copied), import nothing of the program that starts
+them, ignore the keyboard's interrupt, which only the run itself answers, and end as soon as the run is gone,
+however it ended.
+"""
+
+from __future__ import annotations
+
+import multiprocessing.spawn
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.connection import wait as wait_for
+from multiprocessing.context import SpawnContext, SpawnProcess
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from nucpro.errors import WorkerError
+from nucpro.machine import cores
+
+__all__ = ["MOST_WORKERS", "Background", "Workers", "result_of", "starting_problems"]
+
+MOST_WORKERS = 4
+"""Upper bound of worker processes: each holds one file pair in memory (about 0.3 GB), one keeps up with a GPU."""
+
+_QUEUED_PER_WORKER = 4
+_NOT_WORTH_A_POOL = 8
+
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+
+
+class Workers:
+    """A pool of processes that is started when it is first needed.
+
+    Parameters
+    ----------
+    count : int, optional
+        Number of processes; by default the cores that this process may use, at most :data:`MOST_WORKERS`.
+    """
+
+    def __init__(self, count: int | None = None) -> None:
+        self._count = count or min(MOST_WORKERS, cores())
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(abandon=error is not None)
+
+    @property
+    def count(self) -> int:
+        """Calls that can be made at a time."""
+        return self._count
+
+    @property
+    def is_running(self) -> bool:
+        """Whether workers run already, so that a call costs no start."""
+        return self._pool is not None
+
+    def submit(self, function: Callable[..., Result], *arguments: object) -> Future[Result]:
+        """Run ``function(*arguments)`` in a worker; all must be picklable.
+
+        Raises
+        ------
+        WorkerError
+            No worker can be started, or one was killed.
+        """
+        if self._pool is None:
+            try:
+                self._pool = ProcessPoolExecutor(
+                    self.count, mp_context=_Context(), initializer=_become_worker
+                )
+            except (OSError, ImportError) as error:
+                raise WorkerError(_no_semaphores(error)) from error
+        with _told_apart():
+            return self._pool.submit(function, *arguments)
+
+    def map(self, function: Callable[[Argument], Result], arguments: Iterable[Argument]) -> Iterator[Result]:
+        """Results as they are ready (the earlier call first), with a bounded number of calls under way.
+
+        The first error ends the iteration; what had not started is dropped. Few calls are made right
+        here when no worker runs yet: starting one takes longer.
+        """
+        arguments = list(arguments)
+        if not self.is_running and len(arguments) <= _NOT_WORTH_A_POOL:
+            yield from map(function, arguments)
+            return
+        pending: list[Future[Result]] = []
+        for argument in arguments:
+            pending.append(self.submit(function, argument))
+            if len(pending) >= self.count * _QUEUED_PER_WORKER:
+                yield from _taken(pending)
+        while pending:
+            yield from _taken(pending)
+
+    def close(self, *, abandon: bool = False) -> None:
+        """End the workers: after their work is done, or at once when the run failed.
+
+        What an abandoned worker was writing is a temporary file, which the next run removes.
+        """
+        if self._pool is None:
+            return
+        pool, self._pool = self._pool, None
+        if abandon:
+            for process in list((pool._processes or {}).values()):
+                process.kill()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Process(SpawnProcess):
+    """A process that does not import the program that starts it.
+
+    Spawned processes import that program again, to find functions that it defines. Our calls are functions of
+    this package, and a script without ``if __name__ == "__main__"``, or one that is read from standard input,
+    would start its work anew in every worker, or could not be imported at all.
+    """
+
+    def start(self) -> None:
+        """Start it."""
+        with _program_left_out():
+            super().start()
+
+
+class _Context(SpawnContext):
+    Process = _Process
+
+
+_starting = threading.Lock()
+
+
+@contextmanager
+def _program_left_out() -> Iterator[None]:
+    """Take the program out of what this thread tells a new process; other threads start theirs as ever."""
+    thread = threading.get_ident()
+
+    def told(name: str) -> dict[str, Any]:
+        facts = tell(name)
+        if threading.get_ident() == thread:
+            facts = {key: value for key, value in facts.items() if not key.startswith("init_main_from_")}
+        return facts
+
+    with _starting:
+        tell = multiprocessing.spawn.get_preparation_data
+        multiprocessing.spawn.get_preparation_data = told
+        try:
+            yield
+        finally:
+            multiprocessing.spawn.get_preparation_data = tell
+
+
+def _taken(pending: list[Future[Result]]) -> list[Result]:
+    """Wait for the next results and take their calls out of those under way."""
+    done, _ = wait(pending, return_when=FIRST_COMPLETED)
+    ready = [future for future in pending if future in done]
+    pending[:] = [future for future in pending if future not in done]
+    return [result_of(future) for future in ready]
+
+
+def result_of(future: Future[Result]) -> Result:
+    """Result of a call.
+
+    Raises
+    ------
+    WorkerError
+        A worker process was killed.
+    Exception
+        What the call raised.
+    """
+    with _told_apart():
+        return future.result()
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    """Say in words of our own that a worker process was killed."""
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise WorkerError(
+            "a worker process was killed, probably for lack of memory (each needs about 0.3 GB); free memory and "
+            "run the same command again: everything that was finished is kept"
+        ) from error
+
+
+def starting_problems() -> list[str]:
+    """Why no worker process can be started here, as pre-flight problems: tried with what a pool needs first."""
+    try:
+        # This kind gives its name back at once, and starts no process that keeps account of it.
+        multiprocessing.get_context("fork").Semaphore()
+    except (OSError, ImportError) as error:
+        return [_no_semaphores(error)]
+    return []
+
+
+def _no_semaphores(error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or str(error)
+    return (
+        f"shared memory (/dev/shm) cannot be used: {reason}; but worker processes need it for their semaphores; "
+        "mount it for writing (docker --shm-size=1g, singularity --bind /dev/shm), or free room there"
+    )
+
+
+def _become_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    wait_for([sentinel])
+    os._exit(1)
+
+
+_UNDER_WAY_PER_WORKER = 2
+
+
+class Background:
+    """Calls that run in worker processes while this process does something else.
+
+    The first call that fails raises from :meth:`poll` or :meth:`drain`, so that a fault stops the run
+    at once.
+
+    Parameters
+    ----------
+    workers : Workers
+        Where the calls run.
+    """
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        self._waiting: deque[tuple[Callable[..., Any], tuple[Any, ...], Callable[[Any], object]]] = deque()
+        self._under_way: dict[Future[Any], Callable[[Any], object]] = {}
+
+    def add(
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        then: Callable[[Any], object],
+        *,
+        first: bool = False,
+    ) -> None:
+        """Queue ``function(*arguments)``; ``then(result)`` is called here, from :meth:`poll` or :meth:`drain`.
+
+        Parameters
+        ----------
+        function, arguments
+            What a worker calls; both picklable.
+        then : callable
+            Gets the result.
+        first : bool
+            Put it before everything that has not started.
+        """
+        entry = (function, arguments, then)
+        if first:
+            self._waiting.appendleft(entry)
+        else:
+            self._waiting.append(entry)
+        self._start()
+
+    def poll(self) -> None:
+        """Take what has finished, without waiting."""
+        for future in [future for future in self._under_way if future.done()]:
+            self._under_way.pop(future)(result_of(future))
+        self._start()
+
+    def drain(self) -> None:
+        """Wait until everything is done."""
+        self._start()
+        while self._under_way:
+            wait(self._under_way, return_when=FIRST_COMPLETED)
+            self.poll()
+
+    def _start(self) -> None:
+        while self._waiting and len(self._under_way) < self._workers.count * _UNDER_WAY_PER_WORKER:
+            function, arguments, then = self._waiting.popleft()
+            self._under_way[self._workers.submit(function, *arguments)] = then

@@ -1,0 +1,1 @@
+"""The main job: what has to be made, checks before it, vectors of both sequence types, merging, validation."""

@@ -1,0 +1,396 @@
+"""What is done and what must be made: every selected file pair against what lies on disk.
+
+A file is done when it is complete and its ``meta`` says that this input, model and options made it. The
+checkpoint answers for files that have not changed since they were verified; all others are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from nucpro.errors import NucproError
+from nucpro.execution.workers import Workers
+from nucpro.folder.paths import FilePair
+from nucpro.formats import MergedFile, VectorFile, read_merged, read_meta, read_vectors, rows_unlike
+from nucpro.formats.fasta import FastaFacts, ids_digest
+from nucpro.formats.sequences import DNA_WIDTH, Side
+from nucpro.state.checkpoint import Checkpoint
+from nucpro.state.recipe import Recipe, merged_difference, merged_meta
+from nucpro.state.records import Stamp
+
+__all__ = [
+    "Plan",
+    "PlanItem",
+    "State",
+    "Unproven",
+    "current_vectors",
+    "make_plan",
+    "merged_fact",
+    "vectors_fact",
+    "verified_fact",
+]
+
+_BYTES_OF_A_NAME = 100
+"""What a record takes in a file beside its vector: its id and the structure around it."""
+
+
+class State(StrEnum):
+    """What an output is, compared with what this run would make."""
+
+    DONE = "done"
+    MISSING = "missing"
+    STALE = "stale"
+
+
+class Unproven(StrEnum):
+    """What becomes of complete files of the right width that do not say how they were made."""
+
+    REDO = "made anew"
+    REMEMBER = "kept if an earlier run trusted them"
+    TRUST = "trusted"
+    VERIFY = "verified first"
+
+
+@dataclass(frozen=True)
+class PlanItem:
+    """One file pair and the state of its outputs.
+
+    Parameters
+    ----------
+    pair : FilePair
+        The pair.
+    facts : FastaFacts
+        Of the FASTA of the side that is encoded.
+    vectors : State
+        Of the vectors of that side.
+    merged : State or None
+        Of the ``_merged.pt`` file; None where the run does not merge.
+    reasons : tuple of str
+        Why what is stale is stale: one line each, naming the file.
+    to_verify : bool
+        Whether recomputing records can prove the vectors, which are stale until then.
+    kept_as : str
+        ``trusted`` or ``verified`` for vectors that are done though they do not say how they were made.
+    """
+
+    pair: FilePair
+    facts: FastaFacts
+    vectors: State
+    merged: State | None
+    reasons: tuple[str, ...] = ()
+    to_verify: bool = False
+    kept_as: str = ""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether neither output has to be made."""
+        return self.vectors is State.DONE and self.merged in (State.DONE, None)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The work of a run.
+
+    Parameters
+    ----------
+    items : tuple of PlanItem
+        In the order of work.
+    recipe : Recipe
+        How vectors are made.
+    """
+
+    items: tuple[PlanItem, ...]
+    recipe: Recipe
+
+    @property
+    def side(self) -> Side:
+        """Side that is encoded."""
+        return Side(self.recipe.kind)
+
+    @cached_property
+    def to_extract(self) -> list[PlanItem]:
+        """Items whose vectors must be made."""
+        return [item for item in self.items if item.vectors is not State.DONE]
+
+    @cached_property
+    def letters_to_extract(self) -> int:
+        """Letters that the encoder will read."""
+        return sum(item.facts.letters_read for item in self.to_extract)
+
+    @cached_property
+    def to_merge_only(self) -> list[PlanItem]:
+        """Items whose vectors are done, and only the merged file must be made."""
+        return [item for item in self.items if item.vectors is State.DONE and not item.is_done]
+
+    @cached_property
+    def space(self) -> dict[Path, tuple[int, int]]:
+        """Bytes to write, and bytes of files that are replaced, for each folder that is written to."""
+        needed: dict[Path, tuple[int, int]] = {}
+        for item in self.items:
+            outputs = (
+                (item.vectors, item.pair.vectors(self.side), self.recipe.width),
+                (item.merged, item.pair.merged, self.recipe.width + DNA_WIDTH),
+            )
+            for state, path, width in outputs:
+                if state in (State.MISSING, State.STALE):
+                    write, replaced = needed.get(path.parent, (0, 0))
+                    stamp = Stamp.of(path)
+                    size = item.facts.records * (4 * width + _BYTES_OF_A_NAME)
+                    needed[path.parent] = (write + size, replaced + (stamp.size if stamp else 0))
+        return needed
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What a worker is asked about one pair: everything it needs to read the outputs.
+
+    ``known`` is the fact that is known of the vectors, where they are done.
+    """
+
+    pair: FilePair
+    facts: FastaFacts
+    recipe: Recipe
+    unproven: Unproven
+    merging: bool
+    known: dict[str, Any] | None
+
+    @property
+    def vectors(self) -> Path:
+        """File of the vectors."""
+        return self.pair.vectors(Side(self.recipe.kind))
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """Verified facts of the outputs; None where an output is missing or stale, with the reasons."""
+
+    question: _Question
+    vectors: dict[str, Any] | None
+    merged: dict[str, Any] | None
+    stamps: tuple[Stamp | None, Stamp | None]
+    reasons: tuple[str, ...]
+    to_verify: bool = False
+
+
+def make_plan(
+    pairs: Sequence[tuple[FilePair, FastaFacts]],
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    workers: Workers,
+    *,
+    unproven: Unproven = Unproven.REDO,
+) -> Plan:
+    """Compare the outputs of all pairs with what this run would make.
+
+    Parameters
+    ----------
+    pairs : sequence of (FilePair, FastaFacts)
+        Files and the facts of the FASTA of the side that is encoded, in the order of work.
+    recipe : Recipe
+        How vectors are made in this run. A run that makes protein vectors also merges.
+    checkpoint : Checkpoint
+        Answers for unchanged files; gets what is verified here.
+    workers : Workers
+        Where files are read.
+    unproven : Unproven
+        What becomes of files of the right width, ids and finiteness without ``meta``.
+    """
+    merging = recipe.kind == Side.PROTEIN
+    items: dict[FilePair, PlanItem] = {}
+    questions = []
+    for pair, facts in pairs:
+        known = _known_vectors(pair, facts, recipe, checkpoint, unproven)
+        question = _Question(pair, facts, recipe, unproven, merging, known)
+        if known is not None and (not merging or _known_merged(pair, checkpoint)):
+            merged = State.DONE if merging else None
+            items[pair] = PlanItem(pair, facts, State.DONE, merged, kept_as=_kept_as(known))
+        elif not question.vectors.exists() and not (merging and pair.merged.exists()):
+            items[pair] = PlanItem(pair, facts, State.MISSING, State.MISSING if merging else None)
+        else:
+            questions.append(question)
+    for answer in workers.map(_examine, questions):
+        _remember(answer, checkpoint)
+        items[answer.question.pair] = _item(answer)
+    return Plan(tuple(items[pair] for pair, _ in pairs), recipe)
+
+
+def _known_vectors(
+    pair: FilePair, facts: FastaFacts, recipe: Recipe, checkpoint: Checkpoint, unproven: Unproven
+) -> dict[str, Any] | None:
+    fact = checkpoint.fact("vectors", pair.vectors(Side(recipe.kind)))
+    if fact is None or (fact.get("trusted") and unproven not in (Unproven.TRUST, Unproven.REMEMBER)):
+        return None
+    is_current = fact.get("recipe") == recipe.key and fact.get("input") == facts.digest
+    return fact if is_current else None
+
+
+def _known_merged(pair: FilePair, checkpoint: Checkpoint) -> bool:
+    """Whether the merged file and both its sources are as they were when it was written or verified."""
+    fact = checkpoint.fact("merged", pair.merged)
+    return fact is not None and fact.get("sources") == merged_fact(pair)["sources"]
+
+
+def merged_fact(pair: FilePair) -> dict[str, Any]:
+    """Fact to remember of a merged file: its sources as they are before they are read."""
+    sources = (Stamp.of(pair.dna_vectors), Stamp.of(pair.protein_vectors))
+    return {"sources": [stamp.as_list() if stamp else None for stamp in sources]}
+
+
+def vectors_fact(recipe: Recipe, facts: FastaFacts, *, trusted: bool = False) -> dict[str, Any]:
+    """Fact to remember of vectors that are known to be right."""
+    return {"recipe": recipe.key, "input": facts.digest, "trusted": trusted}
+
+
+def verified_fact(recipe: Recipe, facts: FastaFacts, records: int) -> dict[str, Any]:
+    """Fact to remember of vectors of unknown origin of which some records were recomputed and agree."""
+    model = {name: recipe.made_by.get(name) for name in ("id", "revision", "weights_sha256")}
+    return {**vectors_fact(recipe, facts), "verified": {"records": records, "model": model}}
+
+
+def _kept_as(fact: Mapping[str, Any]) -> str:
+    if fact.get("trusted"):
+        return "trusted"
+    return "verified" if fact.get("verified") else ""
+
+
+def _remember(answer: _Answer, checkpoint: Checkpoint) -> None:
+    if answer.vectors is not None:
+        checkpoint.add("vectors", answer.question.vectors, answer.vectors, answer.stamps[0])
+    if answer.merged is not None:
+        checkpoint.add("merged", answer.question.pair.merged, answer.merged, answer.stamps[1])
+
+
+def _item(answer: _Answer) -> PlanItem:
+    question = answer.question
+    fact = question.known or answer.vectors
+    vectors = _state(fact is not None, question.vectors)
+    merged = _state(answer.merged is not None, question.pair.merged) if question.merging else None
+    return PlanItem(
+        question.pair,
+        question.facts,
+        vectors,
+        merged,
+        answer.reasons,
+        answer.to_verify,
+        _kept_as(fact or {}),
+    )
+
+
+def _state(done: bool, path: Path) -> State:
+    if done:
+        return State.DONE
+    return State.STALE if path.exists() else State.MISSING
+
+
+def _examine(question: _Question) -> _Answer:
+    stamps = (Stamp.of(question.vectors), Stamp.of(question.pair.merged))
+    reasons: list[str] = []
+    vectors = merged = None
+    to_verify = False
+    if question.known is None and stamps[0] is not None:
+        vectors, to_verify = _examine_vectors(question, reasons)
+    # What was merged from vectors that are still to be verified is looked at when they are.
+    if question.merging and stamps[1] is not None and not to_verify:
+        merged = _examine_merged(question, (question.known or vectors) is not None, reasons)
+    return _Answer(question, vectors, merged, stamps, tuple(reasons), to_verify)
+
+
+def _examine_vectors(question: _Question, reasons: list[str]) -> tuple[dict[str, Any] | None, bool]:
+    """Fact of vectors that are done, and whether recomputing records could prove others."""
+    path, facts, recipe = question.vectors, question.facts, question.recipe
+    found = current_vectors(path, recipe, facts, unproven=question.unproven)
+    if isinstance(found, str):
+        reasons.append(found)
+        return None, False
+    is_unproven = found.meta is None
+    if is_unproven and question.unproven is Unproven.VERIFY:
+        difference = recipe.difference(found.meta, facts.digest)
+        reasons.append(f"{path.name} {difference}: kept only if recomputed records agree ({path})")
+        return None, True
+    return vectors_fact(recipe, facts, trusted=is_unproven), False
+
+
+def current_vectors(
+    path: Path, recipe: Recipe, facts: FastaFacts, *, unproven: Unproven = Unproven.REDO
+) -> VectorFile | str:
+    """Read a file of vectors if it is what a recipe would make of a FASTA now.
+
+    Parameters
+    ----------
+    path : Path
+        The vectors.
+    recipe : Recipe
+        How they would be made.
+    facts : FastaFacts
+        What the FASTA holds.
+    unproven : Unproven
+        What becomes of a file of the right width and ids without ``meta``.
+
+    Returns
+    -------
+    VectorFile or str
+        The vectors, or why the file has to be made.
+    """
+    try:
+        # The cheap look decides for files of another model, which are the normal start of a migration.
+        look = read_meta(path)
+        difference = _width_difference(look.width, recipe) or recipe.difference(look.meta, facts.digest)
+        is_unproven = look.meta is None and look.width == recipe.width
+        if difference and not (is_unproven and unproven in (Unproven.TRUST, Unproven.VERIFY)):
+            return f"{path.name} {difference}: made anew{_way_out(is_unproven, recipe)} ({path})"
+        found = read_vectors(path, Side(recipe.kind))
+    except NucproError as error:
+        return f"{path.name} cannot be used: made anew ({error})"
+    if ids_digest(found.ids) != facts.ids_digest:
+        return f"{path.name} holds other ids than its FASTA: made anew ({path})"
+    return found
+
+
+def _way_out(is_unproven: bool, recipe: Recipe) -> str:
+    """How to keep a file that is right, as its owner may know; DNA files are kept where nothing else is asked for."""
+    if not is_unproven or recipe.kind != Side.PROTEIN:
+        return ""
+    return " unless --trust-existing keeps it or --verify-existing N proves it"
+
+
+def _width_difference(width: int, recipe: Recipe) -> str | None:
+    return None if width == recipe.width else f"is {width} wide, not {recipe.width}"
+
+
+def _examine_merged(question: _Question, protein_done: bool, reasons: list[str]) -> dict[str, Any] | None:
+    pair = question.pair
+    if not protein_done:
+        reasons.append(f"{pair.merged.name} belongs to protein vectors that are made anew ({pair.merged})")
+        return None
+    try:
+        fact = merged_fact(pair)
+        dna, protein = (read_vectors(pair.vectors(side), side) for side in (Side.DNA, Side.PROTEIN))
+        merged = read_merged(pair.merged)
+        expected = merged_meta(dna.digest, protein.digest, pair.label, DNA_WIDTH + question.recipe.width)
+        difference = _label_difference(merged, pair.label) or merged_difference(merged.meta, expected)
+        difference = difference or _content_difference(merged, dna, protein)
+        if difference is None:
+            return fact
+    except (NucproError, OSError) as error:
+        difference = f"cannot be used ({error})"
+    reasons.append(f"{pair.merged.name} {difference}: merged anew ({pair.merged})")
+    return None
+
+
+def _label_difference(merged: MergedFile, label: int) -> str | None:
+    if merged.label is None:
+        return "has no label"
+    return None if merged.label == label else "has the wrong label"
+
+
+def _content_difference(merged: MergedFile, dna: VectorFile, protein: VectorFile) -> str | None:
+    """What is not of its sources in a merged file that says that it is."""
+    for side, source in ((Side.DNA, dna), (Side.PROTEIN, protein)):
+        if len(merged.ids) != len(source.ids) or any(rows_unlike(merged, source, side)):
+            return "has other rows than its sources"
+    return None

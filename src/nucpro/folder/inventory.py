@@ -1,0 +1,258 @@
+"""What lies in a data folder: sources, their split files, and how many records each holds.
+
+Reads FASTA files (in worker processes, each once, remembered by the checkpoint) and hands file pairs
+with their facts to the selection and to pre-flight. Finds half-made and outdated split folders.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from nucpro.errors import FastaError
+from nucpro.execution.workers import Workers
+from nucpro.folder.paths import NO_CATEGORY, FilePair, Source, split_number
+from nucpro.formats.fasta import FastaFacts, count, inspect
+from nucpro.formats.sequences import ALPHABETS, LIMITS, Side
+from nucpro.state.checkpoint import Checkpoint
+from nucpro.state.records import Stamp
+
+__all__ = ["Census", "SourceState", "census", "inspect_all", "numbers_in"]
+
+
+@dataclass(frozen=True)
+class SourceState:
+    """One source as it lies on disk.
+
+    Parameters
+    ----------
+    source : Source
+        The source.
+    records : int
+        Records of the unsplit nucleotide FASTA; -1 where it could not be read.
+    nucleotide_numbers, protein_numbers : tuple of int or None
+        K of the split files of a side; None where the side has no split folder yet.
+    """
+
+    source: Source
+    records: int
+    nucleotide_numbers: tuple[int, ...] | None
+    protein_numbers: tuple[int, ...] | None
+
+    @property
+    def is_split(self) -> bool:
+        """Whether both sides have their split folder."""
+        return self.nucleotide_numbers is not None and self.protein_numbers is not None
+
+
+@dataclass(frozen=True)
+class Census:
+    """Everything that was found.
+
+    Parameters
+    ----------
+    sources : tuple of SourceState
+        Naturally sorted.
+    records : dict of FilePair to int
+        Records on the nucleotide side of every pair, split or still to be split.
+    problems : tuple of str
+        What makes a source unusable.
+    """
+
+    sources: tuple[SourceState, ...]
+    records: dict[FilePair, int]
+    problems: tuple[str, ...]
+
+    def full(self, sequences_per_file: int) -> list[FilePair]:
+        """Pairs of a known category that hold exactly as many records as a full file."""
+        return [pair for pair in self._of_size(sequences_per_file) if pair.category is not None]
+
+    def left_out(self, sequences_per_file: int) -> list[str]:
+        """What to say of full files that are not used because they belong to no category."""
+        pairs = [pair for pair in self._of_size(sequences_per_file) if pair.category is None]
+        if not pairs:
+            return []
+        return [
+            f"{len(pairs)} full files belong to no category and are not used (first: {pairs[0].key}): {NO_CATEGORY}"
+        ]
+
+    def sizes_hint(self, sequences_per_file: int) -> list[str]:
+        """What to try where no file has the wanted size: the size that most files have."""
+        sizes = Counter(self.records.values()).most_common(1)
+        if not sizes:
+            return ["no *identified_nucleotide.fa with records was found below the data folder"]
+        common, files = sizes[0]
+        if common == sequences_per_file:
+            return []
+        return [f"{files} split files hold {common} records; to use them: --sequences-per-file {common}"]
+
+    def _of_size(self, records: int) -> list[FilePair]:
+        return [pair for pair, count in self.records.items() if count == records]
+
+
+def numbers_in(folder: Path) -> tuple[int, ...] | None:
+    """K of all ``output_K.fa`` in a folder, sorted; None where there is no folder."""
+    try:
+        with os.scandir(folder) as entries:
+            found = (split_number(entry.name) for entry in entries)
+            return tuple(sorted(number for number in found if number is not None))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def census(
+    sources: Sequence[Source], checkpoint: Checkpoint, workers: Workers, sequences_per_file: int
+) -> Census:
+    """Count everything that could be used.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+        The sources of the data folder.
+    checkpoint : Checkpoint
+        Remembers counts of files that have not changed.
+    workers : Workers
+        Where FASTA files are read.
+    sequences_per_file : int
+        Size of the parts that a source without split folders will be split into.
+    """
+    totals, problems = _count_all([source.nucleotide_fasta for source in sources], checkpoint, workers)
+    states = [
+        SourceState(
+            source,
+            totals.get(source.nucleotide_fasta, -1),
+            numbers_in(source.nucleotide_folder),
+            numbers_in(source.protein_folder),
+        )
+        for source in sources
+    ]
+    existing = [s.source.pair(number) for s in states for number in s.nucleotide_numbers or ()]
+    facts, unreadable = inspect_all(
+        [pair.nucleotide_fasta for pair in existing], Side.DNA, checkpoint, workers
+    )
+    records = {p: facts[p.nucleotide_fasta].records for p in existing if p.nucleotide_fasta in facts}
+    problems += unreadable + _shared_folders(sources)
+    for state in states:
+        if state.nucleotide_numbers is None:
+            records.update(_planned(state, sequences_per_file))
+        elif state.records >= 0:
+            problems += _split_problems(state, records)
+    return Census(tuple(states), records, tuple(problems))
+
+
+def inspect_all(
+    paths: Sequence[Path], side: Side, checkpoint: Checkpoint, workers: Workers
+) -> tuple[dict[Path, FastaFacts], list[str]]:
+    """Facts of FASTA files, from the checkpoint where the file has not changed, and what was unreadable."""
+    facts: dict[Path, FastaFacts] = {}
+    unknown = []
+    for path in paths:
+        known = checkpoint.fact("fasta", path)
+        if known is None or known.get("side") != side:
+            unknown.append((path, side))
+        else:
+            facts[path] = _restored(known)
+    problems = []
+    for path, stamp, result in workers.map(_inspect, unknown):
+        if isinstance(result, str):
+            problems.append(result)
+        else:
+            facts[path] = result
+            # Problems name the path, which may be another one when they are told again.
+            if result.problems:
+                continue
+            checkpoint.add("fasta", path, {**asdict(result), "side": side}, stamp)
+    return facts, sorted(problems)
+
+
+def _restored(known: dict[str, object]) -> FastaFacts:
+    fields = {name: known[name] for name in FastaFacts.__dataclass_fields__}
+    fields["problems"] = tuple(fields["problems"])  # type: ignore[arg-type]
+    return FastaFacts(**fields)  # type: ignore[arg-type]
+
+
+def _inspect(task: tuple[Path, Side]) -> tuple[Path, Stamp | None, FastaFacts | str]:
+    path, side = task
+    # Taken before reading: a file that changes meanwhile must not be remembered as it was.
+    stamp = Stamp.of(path)
+    try:
+        return path, stamp, inspect(path, ALPHABETS[side], LIMITS[side])
+    except FastaError as error:
+        return path, stamp, str(error)
+
+
+def _count_all(
+    paths: Sequence[Path], checkpoint: Checkpoint, workers: Workers
+) -> tuple[dict[Path, int], list[str]]:
+    totals = {path: fact["records"] for path in paths if (fact := checkpoint.fact("count", path)) is not None}
+    problems = []
+    for path, stamp, result in workers.map(_count, [path for path in paths if path not in totals]):
+        if isinstance(result, str):
+            problems.append(result)
+        else:
+            totals[path] = result
+            checkpoint.add("count", path, {"records": result}, stamp)
+    return totals, sorted(problems)
+
+
+def _count(path: Path) -> tuple[Path, Stamp | None, int | str]:
+    stamp = Stamp.of(path)
+    try:
+        return path, stamp, count(path)
+    except FastaError as error:
+        return path, stamp, str(error)
+
+
+def _planned(state: SourceState, sequences_per_file: int) -> Iterable[tuple[FilePair, int]]:
+    for start in range(0, state.records, sequences_per_file):
+        pair = state.source.pair(start // sequences_per_file + 1)
+        yield pair, min(sequences_per_file, state.records - start)
+
+
+def _shared_folders(sources: Sequence[Source]) -> list[str]:
+    """Sources whose merged files would have the same names."""
+    owners: dict[Path, Source] = {}
+    return [
+        f"{source.nucleotide_fasta}: its merged files would overwrite those of {owner.nucleotide_fasta.name}; "
+        "rename or move one of them"
+        for source in sources
+        if (owner := owners.setdefault(source.merged_folder, source)) is not source
+    ]
+
+
+def _split_problems(state: SourceState, records: dict[FilePair, int]) -> list[str]:
+    """Half-made folders and leftovers of an older split."""
+    source, numbers = state.source, state.nucleotide_numbers or ()
+    folder, parent = source.nucleotide_folder, source.nucleotide_fasta
+    counts = [records.get(source.pair(number), 0) for number in numbers]
+    missing = sorted(set(range(1, len(numbers) + 1)) - set(numbers))
+    if sum(counts) == state.records and not missing:
+        return []
+    facts = f"its files hold {sum(counts)} records in all, {parent.name} holds {state.records}"
+    remedy = (
+        "remove the folder, so that it is split again (this also removes its DNABERT-S files), or complete it"
+    )
+    if missing:
+        gaps = ", ".join(f"output_{number}.fa" for number in missing[:5])
+        return [f"{folder}: half-made split: {gaps} missing; {facts}; {remedy}"]
+    if sum(counts) < state.records:
+        return [
+            f"{folder}: half-made split: ends at output_{numbers[-1] if numbers else 0}.fa; {facts}; {remedy}"
+        ]
+    leftovers = _beyond(numbers, counts, state.records)
+    return [
+        f"{folder}: leftovers of an older split: {leftovers}; {facts}; remove what {parent.name} does not contain"
+    ]
+
+
+def _beyond(numbers: Sequence[int], counts: Sequence[int], total: int) -> str:
+    running = 0
+    for number, records in zip(numbers, counts, strict=True):
+        running += records
+        if running >= total:
+            first, last = number + (running == total), numbers[-1]
+            return f"output_{first}.fa" if first == last else f"output_{first}.fa to output_{last}.fa"
+    return "its files"

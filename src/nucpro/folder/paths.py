@@ -1,0 +1,614 @@
+"""Where everything lies in a data folder: every path, suffix, category and constant.
+
+Nothing else builds a path. A path changes only in the component that carries the meaning, so folders
+may be called anything (``my.family``, ``ESM_runs``, names with spaces).
+
+The folder, for a RefSeq file called ``X`` (``viral.1.1.genomic``)::
+
+    data/
+      X.identified_nucleotide.fa                     one record per reading frame
+      X.identified_protein.fa                        the same ids, translated
+      X.identified_nucleotide/output_K.fa            split; K counts from 1
+      X.identified_nucleotide/output_K_DNABERT_S.pt
+      X.identified_protein/output_K.fa
+      X.identified_protein/output_K_ESM.pt
+      data_merge/X_merged/output_K_merged.pt
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import count
+from pathlib import Path, PurePosixPath
+
+from nucpro.errors import DataError, PreflightError, UsageError, is_plain
+from nucpro.formats.sequences import Side
+
+__all__ = [
+    "CATEGORIES",
+    "CLASS_NAMES",
+    "HOST_CATEGORIES",
+    "NO_CATEGORY",
+    "SEED",
+    "SEQUENCES_PER_FILE",
+    "VIRAL",
+    "DataFolder",
+    "ExportFolder",
+    "FilePair",
+    "Source",
+    "SourceFinder",
+    "below_merge_root",
+    "category_of",
+    "contradiction_in",
+    "is_litter",
+    "natural_key",
+    "prune",
+    "split_number",
+    "walk_failed",
+]
+
+SEQUENCES_PER_FILE = 10_000
+"""Records of a full split file."""
+SEED = 42
+"""Seed of the draw of host files."""
+
+VIRAL = "viral"
+"""The positive class."""
+HOST_CATEGORIES = ("vertebrate", "protozoa", "plant", "invertebrate", "fungi", "bacteria", "archaea")
+"""The negative class, in the order in which files are drawn."""
+CLASS_NAMES = ("host", "viral")
+"""Name of each class, by label: 0 for hosts, 1 for viruses."""
+CATEGORIES = (VIRAL, *HOST_CATEGORIES)
+
+_NUCLEOTIDE = "identified_nucleotide"
+_PROTEIN = "identified_protein"
+_MERGE_ROOT = "data_merge"
+_DIVISIONS = {"vertebrate_mammalian": "vertebrate", "vertebrate_other": "vertebrate"}
+_FOLDERS = {name: name for name in CATEGORIES} | _DIVISIONS
+"""Names of folders that say a category: of RefSeq's other divisions (plasmid, plastid, complete …) none does."""
+_CATEGORY_NAME = re.compile(rf"({'|'.join(CATEGORIES)})(?=[._]|\Z)")
+_OF_SPLIT = re.compile(r"output_[1-9][0-9]*(?:_DNABERT_S|_ESM|_merged)?\.(?:fa|pt)")
+_LITTER = frozenset(
+    {
+        "__MACOSX",
+        "@eaDir",
+        "@Recycle",
+        "#recycle",
+        "#snapshot",
+        "~snapshot",
+        "$RECYCLE.BIN",
+        "System Volume Information",
+        "lost+found",
+    }
+)
+_SPLIT_NAME = re.compile(r"output_([1-9][0-9]*)\.fa")
+_VECTORS_END = re.compile(r"_(DNABERT_S|ESM)\.pt$")
+_DIGITS = re.compile(r"([0-9]+)")
+
+
+def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
+    """Sort key that puts ``output_2`` before ``output_10``."""
+    parts = _DIGITS.split(name)
+    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts if part)
+
+
+NO_CATEGORY = (
+    f"nothing says its class: its name must begin with {', '.join(CATEGORIES[:-1])} or {CATEGORIES[-1]}, up to '.' "
+    "or '_', or it must lie in a folder that is called so; rename or move it"
+)
+"""What to say of a file for which :func:`category_of` is None."""
+
+
+def category_of(relative_path: str) -> str | None:
+    """Category of a file by its path below the data folder; None where the path names none.
+
+    The file's name decides: ``viral.1.1.identified_nucleotide.fa`` is viral, ``vertebrate_other.2.1…`` is
+    vertebrate. Where it names no category, the nearest folder counts whose whole name is a category or a
+    division of RefSeq. Of a split, a vectors or a merged file the folder it lies in stands for the file.
+
+    Parameters
+    ----------
+    relative_path : str
+        Path below the data folder or below ``data_merge``, with ``/`` between components.
+    """
+    return next((category for _, category in _named_categories(relative_path)), None)
+
+
+def contradiction_in(relative_path: str) -> str | None:
+    """What to say where a path names more than one category; None for every other path."""
+    found = _named_categories(relative_path)
+    for name, category in found[1:]:
+        if category != found[0][1]:
+            return (
+                f"{found[0][0]} stands for {found[0][1]}, but the folder {name} that it lies in for {category}, "
+                "so its class is in doubt; move it, or rename the folder"
+            )
+    return None
+
+
+def _named_categories(relative_path: str) -> list[tuple[str, str]]:
+    """Components of a path that name a category, with that category: the file first, then the nearest folder."""
+    *folders, name = PurePosixPath(relative_path).parts or ("",)
+    if folders and (_OF_SPLIT.fullmatch(name) or _is_merged(folders[-1], name)):
+        name = folders.pop()
+    match = _CATEGORY_NAME.match(name)
+    found = [(name, match[1])] if match else []
+    return found + [(part, _FOLDERS[part]) for part in reversed(folders) if part in _FOLDERS]
+
+
+def _is_merged(folder: str, name: str) -> bool:
+    return folder.endswith("_merged") and name.endswith(".pt")
+
+
+def below_merge_root(merged_file: Path) -> str:
+    """Path of a merged file below its ``data_merge``; without such a folder, below the folder above its own."""
+    parts = merged_file.parts
+    places = [place for place, name in enumerate(parts[:-1]) if name == _MERGE_ROOT]
+    below = parts[places[-1] + 1 :] if places else parts[-2:]
+    return PurePosixPath(*below).as_posix()
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder is what systems, editors and sync programs leave behind: never input.
+
+    Hidden names (``._X`` of macOS, ``.nfs…``, ``.snapshot``), backups and locks of editors, and the folders that
+    file servers and archives add.
+    """
+    return name.startswith((".", "~$")) or name.endswith("~") or name in _LITTER or _is_autosave(name)
+
+
+def _is_autosave(name: str) -> bool:
+    return name.startswith("#") and name.endswith("#")
+
+
+def split_number(name: str) -> int | None:
+    """K of a file called ``output_K.fa``; None for any other name."""
+    match = _SPLIT_NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+@dataclass(frozen=True)
+class Source:
+    """One RefSeq file's reading frames: the two unsplit FASTA files and the folders made from them.
+
+    Parameters
+    ----------
+    data_dir : Path
+        The data folder, as the user named it.
+    relative : str
+        Path of the nucleotide FASTA below it, with ``/`` between components.
+    """
+
+    data_dir: Path
+    relative: str
+
+    @property
+    def category(self) -> str | None:
+        """Category of all files of this source; None where its path names none."""
+        return category_of(self.relative)
+
+    @property
+    def name(self) -> str:
+        """``X``: the file name before ``.identified_nucleotide.fa``."""
+        return self._stem.rstrip(".")
+
+    @property
+    def nucleotide_fasta(self) -> Path:
+        """``X.identified_nucleotide.fa``."""
+        return self._beside(f"{self._stem}{_NUCLEOTIDE}.fa")
+
+    @property
+    def protein_fasta(self) -> Path:
+        """``X.identified_protein.fa``."""
+        return self._beside(f"{self._stem}{_PROTEIN}.fa")
+
+    @property
+    def nucleotide_folder(self) -> Path:
+        """Folder of the split nucleotide files and the DNABERT-S files."""
+        return self._beside(f"{self._stem}{_NUCLEOTIDE}")
+
+    @property
+    def protein_folder(self) -> Path:
+        """Folder of the split protein files and the ESM files."""
+        return self._beside(f"{self._stem}{_PROTEIN}")
+
+    @property
+    def merged_folder(self) -> Path:
+        """Folder of the merged files; sub-folders of data/ are kept, so equal names cannot collide."""
+        return self.data_dir.joinpath(_MERGE_ROOT, *self._parent.parts, f"{self.name}_merged")
+
+    def pair(self, number: int) -> FilePair:
+        """Split file ``number`` (counted from 1) with everything made from it."""
+        return FilePair(self, number)
+
+    @property
+    def _parent(self) -> PurePosixPath:
+        return PurePosixPath(self.relative).parent
+
+    @property
+    def _stem(self) -> str:
+        return PurePosixPath(self.relative).name.removesuffix(f"{_NUCLEOTIDE}.fa")
+
+    def _beside(self, name: str) -> Path:
+        return self.data_dir.joinpath(*self._parent.parts, name)
+
+
+@dataclass(frozen=True)
+class FilePair:
+    """The unit of work: one split nucleotide file, its protein side and everything made from them.
+
+    Parameters
+    ----------
+    source : Source
+        Where the pair was split from.
+    number : int
+        K of ``output_K.fa``, counted from 1.
+    """
+
+    source: Source
+    number: int
+
+    @property
+    def category(self) -> str | None:
+        """Category of the source."""
+        return self.source.category
+
+    @property
+    def label(self) -> int:
+        """1 for viral, 0 for a host.
+
+        Raises
+        ------
+        DataError
+            The path names no category, so nothing says the class.
+        """
+        if self.category is None:
+            raise DataError(f"{self.nucleotide_fasta}: {NO_CATEGORY}")
+        return int(self.category == VIRAL)
+
+    @cached_property
+    def key(self) -> str:
+        """Path of the nucleotide FASTA below the data folder: the name of this pair in every record."""
+        return self.relative(self.nucleotide_fasta)
+
+    @cached_property
+    def nucleotide_fasta(self) -> Path:
+        """Split nucleotide file."""
+        return self.source.nucleotide_folder / f"output_{self.number}.fa"
+
+    @cached_property
+    def protein_fasta(self) -> Path:
+        """Split protein file."""
+        return self.source.protein_folder / f"output_{self.number}.fa"
+
+    @cached_property
+    def dna_vectors(self) -> Path:
+        """``_DNABERT_S.pt``."""
+        return self.source.nucleotide_folder / f"output_{self.number}_DNABERT_S.pt"
+
+    @cached_property
+    def protein_vectors(self) -> Path:
+        """``_ESM.pt``."""
+        return self.source.protein_folder / f"output_{self.number}_ESM.pt"
+
+    def fasta(self, side: Side) -> Path:
+        """Split FASTA file of a side."""
+        return self.nucleotide_fasta if side is Side.DNA else self.protein_fasta
+
+    def vectors(self, side: Side) -> Path:
+        """Vectors of a side."""
+        return self.dna_vectors if side is Side.DNA else self.protein_vectors
+
+    @cached_property
+    def merged(self) -> Path:
+        """``_merged.pt``."""
+        return self.source.merged_folder / f"output_{self.number}_merged.pt"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Everything that belongs to the pair, whether or not it is there."""
+        both = (self.nucleotide_fasta, self.protein_fasta)
+        return (*both, self.dna_vectors, self.protein_vectors, self.merged)
+
+    def relative(self, path: Path) -> str:
+        """Path below the data folder, with ``/`` between components on every system."""
+        return path.relative_to(self.source.data_dir).as_posix()
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """A VirNucPro data folder.
+
+    Parameters
+    ----------
+    root : Path
+        Relative, absolute, with or without a trailing slash, or a symbolic link: kept as the user named it.
+    """
+
+    root: Path
+
+    checkpoint: Path = field(init=False)
+    journal: Path = field(init=False)
+    selection: Path = field(init=False)
+    lock: Path = field(init=False)
+    log: Path = field(init=False)
+    history: Path = field(init=False)
+    report: Path = field(init=False)
+    exports: Path = field(init=False)
+    model: Path = field(init=False)
+    merge_root: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = {
+            "checkpoint": ".extraction_checkpoint.json",
+            "journal": ".extraction_journal.jsonl",
+            "selection": ".extraction_selection.json",
+            "lock": ".extraction.lock",
+            "log": "extraction.log",
+            "history": ".extraction_history.jsonl",
+            "report": "report",
+            "exports": "export",
+            "model": "model",
+            "merge_root": _MERGE_ROOT,
+        }
+        for attribute, name in names.items():
+            object.__setattr__(self, attribute, self.root / name)
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Path) -> DataFolder:
+        """Folder that a checkpoint file lies in.
+
+        Raises
+        ------
+        UsageError
+            The file has another name: a folder has one checkpoint, and no other file is read or written.
+        """
+        folder = cls(checkpoint.parent)
+        if checkpoint.name != folder.checkpoint.name:
+            raise UsageError(
+                f"the checkpoint is {checkpoint}; it must be called {folder.checkpoint.name} and lie in the data "
+                f"folder, as {folder.checkpoint}"
+            )
+        return folder
+
+    @classmethod
+    def around(cls, path: Path) -> DataFolder:
+        """Folder that a split file belongs to.
+
+        The nearest folder above that holds merged files or the records of a run; where there is none, ``data`` in
+        the working directory if the file lies there, else the folder that the split folder lies in.
+        """
+        above = path.parent.parents
+        for folder in map(cls, above):
+            if any(known.exists() for known in (folder.merge_root, folder.checkpoint, folder.selection)):
+                return folder
+        usual = Path("data")
+        return cls(usual if usual in above else path.parent.parent)
+
+    def free_checkpoint_copy(self) -> Path:
+        """Name, not taken yet, to keep a checkpoint of another program under."""
+        stem = self.checkpoint.name.removesuffix(".json")
+        names = (self.root / f"{stem}.kept-{number}.json" for number in count(1))
+        return next(path for path in names if not os.path.lexists(path))
+
+    def source_of(self, nucleotide_fasta: Path) -> Source | None:
+        """Source that an unsplit nucleotide FASTA stands for; None for a file of another name."""
+        if not nucleotide_fasta.name.endswith(f"{_NUCLEOTIDE}.fa"):
+            return None
+        return Source(self.root, nucleotide_fasta.relative_to(self.root).as_posix())
+
+    def pair_of(self, path: Path) -> FilePair | None:
+        """Pair that a split FASTA of either side belongs to; None for any other path."""
+        number = split_number(path.name)
+        folder = path.parent
+        for side in (_NUCLEOTIDE, _PROTEIN):
+            if number is not None and folder.name.endswith(side):
+                stem = folder.name.removesuffix(side)
+                source = self.source_of(folder.with_name(f"{stem}{_NUCLEOTIDE}.fa"))
+                return source.pair(number) if source else None
+        return None
+
+    def pair_named(self, name: str | Path) -> FilePair | None:
+        """Pair that one of its files is named of, from anywhere: a FASTA or vectors of either side, or the merged file.
+
+        Parameters
+        ----------
+        name : str or Path
+            Absolute, or relative to the working directory or to this folder.
+        """
+        for path in self._meant_by(Path(name)):
+            if self.merge_root in path.parents:
+                pair = self.pair_of_merged(path)
+            else:
+                pair = self.pair_of(path.with_name(_VECTORS_END.sub(".fa", path.name)))
+            if pair is not None and path in pair.files:
+                return pair
+        return None
+
+    def _meant_by(self, name: Path) -> list[Path]:
+        """Paths below this folder that a name can mean, those that exist first."""
+        absolute = Path(os.path.normpath(name.absolute()))
+        real = name.parent.resolve() / name.name
+        roots = (Path(os.path.normpath(self.root.absolute())), self.root.resolve())
+        found = [
+            self.root / path.relative_to(root)
+            for path, root in zip((absolute, real), roots, strict=True)
+            if path.is_relative_to(root)
+        ]
+        if not name.is_absolute() and not os.path.normpath(name).startswith(os.pardir):
+            found.append(self.root / os.path.normpath(name))
+        return sorted(found, key=lambda path: not path.exists())
+
+    def pair_of_key(self, key: str) -> FilePair | None:
+        """Pair of a recorded key (:attr:`FilePair.key`); None for a key that names no split file of the folder."""
+        parts = PurePosixPath(key).parts
+        is_below = len(parts) > 1 and parts[0] != "/" and ".." not in parts
+        return self.pair_of(self.root.joinpath(*parts)) if is_below else None
+
+    def pair_of_merged(self, path: Path) -> FilePair | None:
+        """Pair that a merged file was made from, whether or not that is still there; None for any other path."""
+        stem = path.name.removesuffix("_merged.pt")
+        number = split_number(f"{stem}.fa")
+        folder = PurePosixPath(path.parent.relative_to(self.merge_root))
+        if number is None or stem == path.name or not folder.name.endswith("_merged"):
+            return None
+        source = folder.with_name(f"{folder.name.removesuffix('_merged')}.{_NUCLEOTIDE}.fa")
+        return Source(self.root, source.as_posix()).pair(number)
+
+    def walk_sources(self) -> list[Source]:
+        """All ``*identified_nucleotide.fa`` below the folder, naturally sorted by relative path.
+
+        Symbolic links to folders are followed, each folder once.
+        """
+        finder = SourceFinder(self)
+        for folder, subfolders, files in os.walk(self.root, followlinks=True, onerror=walk_failed):
+            finder.visit(folder, subfolders, files)
+        return finder.sources
+
+    def merged_files(self) -> list[Path]:
+        """All merged files below ``data_merge``, whether or not their pair is still there, naturally sorted."""
+        found: list[Path] = []
+        seen: set[tuple[int, int]] = set()
+        for folder, subfolders, files in os.walk(self.merge_root):
+            if prune(folder, subfolders, files, seen):
+                found += [Path(folder, name) for name in files if name.endswith("_merged.pt")]
+        return sorted(found, key=lambda path: natural_key(path.as_posix()))
+
+
+@dataclass(frozen=True)
+class ExportFolder:
+    """A folder of exported rows: one shard a merged file, and what is known about them all.
+
+    Parameters
+    ----------
+    root : Path
+        The folder.
+    """
+
+    root: Path
+
+    manifest: Path = field(init=False)
+    checksums: Path = field(init=False)
+    journal: Path = field(init=False)
+    lock: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = {
+            "manifest": "manifest.json",
+            "checksums": "SHA256SUMS",
+            "journal": ".export_journal.jsonl",
+            "lock": ".export.lock",
+        }
+        for attribute, name in names.items():
+            object.__setattr__(self, attribute, self.root / name)
+
+    def shard_of(self, pair: FilePair, suffix: str) -> str:
+        """Path of a pair's shard below the folder: that of its merged file, with another suffix.
+
+        It depends on nothing but the pair, so that a shard keeps its name when others come or go.
+        """
+        merged = PurePosixPath(pair.relative(pair.merged)).relative_to(_MERGE_ROOT)
+        return str(merged.with_suffix(suffix))
+
+    def path_of(self, shard: str) -> Path:
+        """Where a shard lies."""
+        return self.root.joinpath(*PurePosixPath(shard).parts)
+
+
+def walk_failed(error: OSError) -> None:
+    """Take what ``os.walk`` could not read: what lies there would silently be left out.
+
+    Raises
+    ------
+    PreflightError
+        Names the folder.
+    """
+    raise PreflightError(
+        [f"{error.filename}: cannot be read ({error.strerror}); check owner and rights"]
+    ) from error
+
+
+def prune(folder: str, subfolders: list[str], files: list[str], seen: set[tuple[int, int]]) -> bool:
+    """Take litter out of one step of ``os.walk``, and sort what is left.
+
+    Parameters
+    ----------
+    folder, subfolders, files
+        What ``os.walk`` gave.
+    seen : set of (int, int)
+        Device and inode of the folders that were entered so far; this one is added.
+
+    Returns
+    -------
+    bool
+        False where a link led here again; nothing is left of the step then.
+    """
+    facts = Path(folder).stat()
+    is_new = (facts.st_dev, facts.st_ino) not in seen
+    seen.add((facts.st_dev, facts.st_ino))
+    for names in (subfolders, files):
+        names[:] = sorted(name for name in names if is_new and not is_litter(name))
+    return is_new
+
+
+class SourceFinder:
+    """Finds sources while somebody walks a data folder from its top (``os.walk`` with ``followlinks``).
+
+    Parameters
+    ----------
+    folder : DataFolder
+        The data folder.
+    """
+
+    def __init__(self, folder: DataFolder) -> None:
+        self._folder = folder
+        self._found: list[Source] = []
+        self._seen: set[tuple[int, int]] = set()
+
+    @property
+    def sources(self) -> list[Source]:
+        """Everything found so far, naturally sorted by relative path.
+
+        Raises
+        ------
+        PreflightError
+            Paths that name two categories, all at once.
+        """
+        found = sorted(self._found, key=lambda source: natural_key(source.relative))
+        doubts = [(source, contradiction_in(source.relative)) for source in found]
+        problems = [f"{source.nucleotide_fasta}: {doubt}" for source, doubt in doubts if doubt]
+        if problems:
+            raise PreflightError(problems)
+        return found
+
+    def visit(self, folder: str, subfolders: list[str], files: list[str]) -> None:
+        """Take what ``os.walk`` found in one folder, and remove from it what must not be entered.
+
+        Split folders hold no sources, ``data_merge`` is never input, litter neither, and a folder that a link
+        leads to again is not entered twice.
+
+        Raises
+        ------
+        PreflightError
+            The path of a source cannot be shown in messages or written into records as it is.
+        """
+        here = Path(folder)
+        if not prune(folder, subfolders, files, self._seen):
+            return
+        subfolders[:] = [name for name in subfolders if not self._is_output(here, name, files)]
+        sources = (self._folder.source_of(here / name) for name in files)
+        found = [source for source in sources if source is not None]
+        odd = [str(source.nucleotide_fasta) for source in found if not is_plain(source.relative)]
+        if odd:
+            what = "the path holds control characters or is not UTF-8"
+            raise PreflightError([f"{path}: {what}; rename the file or its folder" for path in odd])
+        self._found += found
+
+    def _is_output(self, parent: Path, name: str, siblings: list[str]) -> bool:
+        """Tell the merged and the split folders from folders that only sound alike."""
+        if parent == self._folder.root and name == _MERGE_ROOT:
+            return True
+        return name.endswith((_NUCLEOTIDE, _PROTEIN)) and f"{name}.fa" in siblings

@@ -1,0 +1,221 @@
+"""Which files are used: all full viral files, and a balanced choice of full host files.
+
+Pure rules over file pairs and their record counts; the result is recorded in the data folder before
+work starts (:func:`save`) and reused by later runs (:func:`load`).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from nucpro.errors import DataError, PreflightError
+from nucpro.folder.paths import HOST_CATEGORIES, SEED, VIRAL, DataFolder, FilePair, natural_key
+from nucpro.formats import decoded, seal_of, write_document
+from nucpro.formats.documents import SEAL
+
+__all__ = ["HostSelection", "Recorded", "Selection", "draw_hosts", "load", "save", "select"]
+
+_FORMAT = 1
+
+
+class HostSelection(StrEnum):
+    """How host files are chosen."""
+
+    AUTO = "auto"
+    EXISTING = "existing"
+    SEEDED = "seeded"
+    ALL = "all"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The files of a run.
+
+    Parameters
+    ----------
+    viral, hosts : tuple of FilePair
+        Full files, naturally sorted.
+    reason : str
+        Why these hosts: ``recorded``, ``existing``, ``seeded`` or ``all``.
+    warnings : tuple of str
+        What a reader of the summary must know about the balance of classes.
+    """
+
+    viral: tuple[FilePair, ...]
+    hosts: tuple[FilePair, ...]
+    reason: str
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def pairs(self) -> tuple[FilePair, ...]:
+        """All files in the order of work: viral first."""
+        return self.viral + self.hosts
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A selection as an earlier run wrote it down.
+
+    Parameters
+    ----------
+    sequences_per_file : int
+        Records of a full file then.
+    hosts : tuple of str
+        Keys of the chosen host files (:attr:`nucpro.folder.paths.FilePair.key`).
+    reason : str
+        Why they were chosen then.
+    """
+
+    sequences_per_file: int
+    hosts: tuple[str, ...]
+    reason: str
+
+
+def draw_hosts(full: Sequence[FilePair], viral_count: int) -> list[FilePair]:
+    """Draw host files: the same share of every category, then as many in all as there are viral files.
+
+    Both draws come from one generator seeded with :data:`nucpro.folder.paths.SEED` over naturally sorted
+    paths, so that the order in which a file system lists files has no influence.
+
+    Parameters
+    ----------
+    full : sequence of FilePair
+        Full host files of any order.
+    viral_count : int
+        V, the number of full viral files. ceil(V/7) are drawn from each category, then V of those.
+    """
+    generator = random.Random(SEED)
+    share = math.ceil(viral_count / len(HOST_CATEGORIES))
+    drawn: list[FilePair] = []
+    for category in HOST_CATEGORIES:
+        candidates = _sorted(pair for pair in full if pair.category == category)
+        drawn += generator.sample(candidates, min(share, len(candidates)))
+    return _sorted(generator.sample(drawn, min(viral_count, len(drawn))))
+
+
+def select(
+    full: Sequence[FilePair],
+    has_output: Callable[[FilePair], bool],
+    recorded: Recorded | None,
+    how: HostSelection = HostSelection.AUTO,
+) -> Selection:
+    """Choose the files of a run.
+
+    Parameters
+    ----------
+    full : sequence of FilePair
+        All full files of the data folder that belong to a category.
+    has_output : callable
+        Whether a host file has a DNABERT-S, ESM or merged file, so that it was chosen before.
+    recorded : Recorded or None
+        What an earlier run wrote down.
+    how : HostSelection
+        ``auto`` takes the recorded selection, else the existing one, else a new draw.
+
+    Raises
+    ------
+    PreflightError
+        No full viral file, or a recorded host file that is no longer there or no longer full.
+    """
+    viral = _sorted(pair for pair in full if pair.category == VIRAL)
+    hosts = _sorted(pair for pair in full if pair.category in HOST_CATEGORIES)
+    if not viral:
+        raise PreflightError(
+            ["no full viral split file was found; at least one is needed (see --sequences-per-file)"]
+        )
+    chosen, reason = _choose(hosts, len(viral), has_output, recorded, how)
+    return Selection(tuple(viral), tuple(chosen), reason, tuple(_warnings(viral, hosts, chosen, reason)))
+
+
+def _choose(
+    hosts: list[FilePair],
+    viral_count: int,
+    has_output: Callable[[FilePair], bool],
+    recorded: Recorded | None,
+    how: HostSelection,
+) -> tuple[list[FilePair], str]:
+    if how is HostSelection.AUTO and recorded is not None:
+        return _as_recorded(hosts, recorded), "recorded"
+    if how is HostSelection.ALL:
+        return hosts, "all"
+    existing = [pair for pair in hosts if has_output(pair)] if how is not HostSelection.SEEDED else []
+    if existing or how is HostSelection.EXISTING:
+        return existing, "existing"
+    return draw_hosts(hosts, viral_count), "seeded"
+
+
+def _as_recorded(hosts: list[FilePair], recorded: Recorded) -> list[FilePair]:
+    by_key = {pair.key: pair for pair in hosts}
+    gone = [key for key in recorded.hosts if key not in by_key]
+    if gone:
+        raise PreflightError(
+            [
+                f"{key}: chosen by an earlier run (of files of {recorded.sequences_per_file} records), but not among "
+                "the full files of this one; bring it back, give that --sequences-per-file, or choose anew with "
+                "--host-selection existing or seeded"
+                for key in gone
+            ]
+        )
+    return [by_key[key] for key in recorded.hosts]
+
+
+def _warnings(
+    viral: Sequence[FilePair], hosts: Sequence[FilePair], chosen: Collection[FilePair], reason: str
+) -> list[str]:
+    warnings = []
+    if reason == "seeded":
+        share = math.ceil(len(viral) / len(HOST_CATEGORIES))
+        for category in HOST_CATEGORIES:
+            available = sum(pair.category == category for pair in hosts)
+            if available < share:
+                warnings.append(f"{category} has {available} full files, fewer than its share of {share}")
+    if len(chosen) < len(viral):
+        warnings.append(f"{len(chosen)} host files stand against {len(viral)} viral files")
+    return warnings
+
+
+def _sorted(pairs: Iterable[FilePair]) -> list[FilePair]:
+    return sorted(pairs, key=lambda pair: natural_key(pair.key))
+
+
+def save(folder: DataFolder, selection: Selection, sequences_per_file: int) -> None:
+    """Record a selection in the data folder, unless it is the one that is recorded there."""
+    if selection.reason == "recorded":
+        return
+    content = {
+        "format": _FORMAT,
+        "reason": selection.reason,
+        "sequences_per_file": sequences_per_file,
+        "viral": [pair.key for pair in selection.viral],
+        "hosts": [pair.key for pair in selection.hosts],
+    }
+    write_document(folder.selection, {**content, SEAL: seal_of(content)})
+
+
+def load(folder: DataFolder) -> Recorded | None:
+    """Recorded selection of a data folder; None where none was recorded.
+
+    Raises
+    ------
+    DataError
+        The record is damaged; it decides which files are used, so it is never guessed.
+    """
+    path: Path = folder.selection
+    if not path.exists():
+        return None
+    try:
+        content = decoded(path.read_bytes())
+        if content[SEAL] != seal_of(content):
+            raise ValueError("its digest does not fit what it says")
+        hosts = tuple(str(key) for key in content["hosts"])
+        return Recorded(int(content["sequences_per_file"]), hosts, str(content["reason"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: the recorded selection is damaged ({error}); restore it from a backup, "
+            "or remove it so that the files that have outputs are selected again"
+        ) from error

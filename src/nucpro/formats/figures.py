@@ -1,0 +1,97 @@
+"""The one place that draws figures: curves of a training, scores along sequences, pictures of a report.
+
+A figure is drawn on matplotlib's Agg canvas with matplotlib's own defaults, whatever ``MPLBACKEND``, ``matplotlibrc``
+or a notebook ask for. A picture is never worth what it is made from: one that cannot be drawn is a warning.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nucpro.formats import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["can_draw", "draw"]
+
+logger = logging.getLogger(__name__)
+
+_BACKEND = "MPLBACKEND"
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is installed; it is of the extras ``train`` and ``report``."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def draw(path: Path, size: tuple[float, float], dots_per_inch: int, fill: Callable[[Figure], None]) -> bool:
+    """Draw a figure and write it as PNG; equal figures give equal bytes with the same matplotlib.
+
+    Parameters
+    ----------
+    path : Path
+        Where the picture goes.
+    size : tuple of float
+        Width and height in inches.
+    dots_per_inch : int
+        Resolution.
+    fill : callable
+        Draws into the empty figure.
+
+    Returns
+    -------
+    bool
+        False where it could not be drawn: that is logged, and no older picture stays under the name.
+
+    Raises
+    ------
+    StoreError
+        The picture was drawn, but cannot be written.
+    """
+    try:
+        content = _drawn(size, dots_per_inch, fill)
+    # matplotlib depends on fonts, caches and files of settings, and raises what any of them raises.
+    except Exception as error:  # noqa: BLE001
+        logger.warning(
+            "Warning: %s: cannot be drawn (%s: %s); all else is written", path, type(error).__name__, error
+        )
+        path.unlink(missing_ok=True)
+        return False
+    write_bytes(path, content)
+    return True
+
+
+def _drawn(size: tuple[float, float], dots_per_inch: int, fill: Callable[[Figure], None]) -> bytes:
+    with _no_backend_of_others():
+        import matplotlib as mpl  # noqa: PLC0415 - an extra
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+        from matplotlib.figure import Figure  # noqa: PLC0415 - unlike pyplot it needs no display
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        figure = Figure(figsize=size, dpi=dots_per_inch, layout="constrained")
+        FigureCanvasAgg(figure)
+        fill(figure)
+        picture = io.BytesIO()
+        # The name and version of the program that drew it would make equal pictures differ.
+        figure.savefig(picture, format="png", metadata={"Software": None})
+    return picture.getvalue()
+
+
+@contextmanager
+def _no_backend_of_others() -> Iterator[None]:
+    """Import matplotlib as if nobody had named a backend, which it looks for as it is imported."""
+    named = None if "matplotlib" in sys.modules else os.environ.pop(_BACKEND, None)
+    try:
+        yield
+    finally:
+        if named is not None:
+            os.environ[_BACKEND] = named

@@ -1,0 +1,238 @@
+"""A run of ``nucpro dataset``: all genomes of a data folder to FASTA files of reading frames.
+
+It locks the folder, checks everything that can be checked before a file is touched, converts each pair of
+genome files in a worker process, and reports. Each source is complete on disk before it is reported, so a
+run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Protocol
+
+from nucpro.errors import DataError, PreflightError, UsageError, first_few
+from nucpro.execution.workers import Workers, starting_problems
+from nucpro.folder.paths import DataFolder, Source, contradiction_in
+from nucpro.formats import remove_temporaries
+from nucpro.formats.atomic import name_problem
+from nucpro.genomes.conversion import Conversion, convert
+from nucpro.genomes.options import DatasetOptions
+from nucpro.genomes.paths import (
+    FASTA_SUFFIX,
+    GENBANK_SUFFIX,
+    GenomePair,
+    Genomes,
+    find_genomes,
+    manifest_path,
+)
+from nucpro.genomes.reports import DatasetReport, SourceReport, read_manifest
+from nucpro.state.lock import hold
+
+__all__ = ["DatasetProgress", "build", "recorded_lengths"]
+
+logger = logging.getLogger(__name__)
+
+_SHOWN = 3
+
+
+class DatasetProgress(Protocol):
+    """Callbacks of a run, all from the thread that called :func:`build`."""
+
+    def started(self, pairs: Sequence[GenomePair], sizes: Sequence[int]) -> None:
+        """Take the pairs, once after the checks, with the bytes of each pair's two files together."""
+
+    def finished(self, report: SourceReport, size: int) -> None:
+        """Take the report of a pair that is done, in the order of completion, with the same bytes."""
+
+
+class _Silent:
+    def started(self, pairs: Sequence[GenomePair], sizes: Sequence[int]) -> None: ...
+
+    def finished(self, report: SourceReport, size: int) -> None: ...
+
+
+def build(
+    data_dir: Path,
+    options: DatasetOptions | None = None,
+    progress: DatasetProgress | None = None,
+    pool: Workers | None = None,
+) -> DatasetReport:
+    """Make ``X.identified_nucleotide.fa`` and ``X.identified_protein.fa`` for all genomes of a data folder.
+
+    Sources that are complete and were made from the same genomes with the same options are left as they
+    are. The result depends on genomes and options only.
+
+    Parameters
+    ----------
+    data_dir : Path
+        Folder with ``X.genomic.fna.gz`` and ``Y.genomic.gbff.gz``, sub-folders included.
+    options : DatasetOptions, optional
+        Choices; the defaults are those of the original training data at 300 bases.
+    progress : DatasetProgress, optional
+        Told about each step.
+    pool : Workers, optional
+        Where pairs of genome files are converted, such as the nodes of a cluster; by default in
+        ``options.workers`` processes.
+
+    Raises
+    ------
+    UsageError
+        There is no such folder.
+    PreflightError
+        Another run holds the folder, there are no genomes, or files of other options are in it.
+    DataError
+        Genomes cannot be read; the message names file and record. What was finished stays. Also, after all other
+        pairs are done, where files are links to nothing, pipes or devices, or may not be read.
+    StoreError
+        A file cannot be written.
+    """
+    options = options or DatasetOptions()
+    progress = _Silent() if progress is None else progress
+    if not data_dir.is_dir():
+        raise UsageError(f"{data_dir}: no such folder; name the folder with the genomes")
+    with hold(DataFolder(data_dir).lock):
+        genomes = find_genomes(data_dir)
+        problems = list(_problems(genomes, data_dir, options, pool))
+        if problems:
+            raise PreflightError(problems)
+        unusable = {pair: reasons for pair in genomes.pairs if (reasons := list(_unusable(pair)))}
+        pairs = [pair for pair in genomes.pairs if pair not in unusable]
+        reasons = [reason for some in unusable.values() for reason in some]
+        if not pairs:
+            raise PreflightError(reasons)
+        for reason in reasons:
+            logger.warning("%s", reason)
+        for folder in genomes.folders:
+            remove_temporaries(folder)
+        for name in genomes.without_partner:
+            logger.warning("%s: no GenBank file (%s) beside it; left out", name, GENBANK_SUFFIX)
+        reports = {report.name: report for report in _convert_all(pairs, options, progress, pool)}
+    if unusable:
+        raise DataError(
+            f"{len(unusable)} of {len(genomes.pairs)} pairs of genome files could not be used; the others are done:\n"
+            + "\n".join(f"  - {reason}" for reason in reasons)
+        )
+    sources = tuple(reports[pair.relative] for pair in pairs)
+    return DatasetReport(options.length, options.genetic_code, sources, genomes.without_partner)
+
+
+def recorded_lengths(data_dir: Path) -> dict[str, int]:
+    """Bases of a full chunk for each source that :func:`build` made, by path of its nucleotide FASTA.
+
+    Parameters
+    ----------
+    data_dir : Path
+        The data folder. Sources of other origin are not listed: nothing is known about their length.
+
+    Raises
+    ------
+    DataError
+        A manifest is damaged.
+    """
+    sources = [source for source in find_genomes(data_dir).recorded if _has_files(source)]
+    manifests = {source.relative: read_manifest(manifest_path(source)) for source in sources}
+    return {name: manifest.length for name, manifest in manifests.items() if manifest}
+
+
+def _convert_all(
+    pairs: Sequence[GenomePair], options: DatasetOptions, progress: DatasetProgress, pool: Workers | None
+) -> Iterator[SourceReport]:
+    sizes = {pair.relative: pair.fasta.stat().st_size + pair.genbank.stat().st_size for pair in pairs}
+    progress.started(pairs, [sizes[pair.relative] for pair in pairs])
+    # The largest pair first, so that no worker is left with it alone at the end.
+    order = sorted(pairs, key=lambda pair: -sizes[pair.relative])
+    conversions = [Conversion(pair, options) for pair in order]
+    for report in _results(conversions, min(options.workers, len(pairs)), pool):
+        logger.info("%s: %d reading frames kept", report.name, report.counts.kept_frames)
+        progress.finished(report, sizes[report.name])
+        yield report
+
+
+def _results(
+    conversions: Sequence[Conversion], workers: int, given: Workers | None
+) -> Iterator[SourceReport]:
+    if workers == 1 and given is None:
+        yield from map(convert, conversions)
+        return
+    with nullcontext(given) if given is not None else Workers(workers) as pool:
+        futures = [pool.submit(convert, conversion) for conversion in conversions]
+        try:
+            yield from (future.result() for future in as_completed(futures))
+        except BrokenProcessPool as error:
+            raise DataError(
+                f"a worker process ended without an answer while {len(conversions)} pairs of genome files "
+                "were converted, most likely for lack of memory; run again with fewer workers"
+            ) from error
+
+
+def _problems(
+    genomes: Genomes, data_dir: Path, options: DatasetOptions, pool: Workers | None
+) -> Iterator[str]:
+    if not genomes.pairs:
+        yield (
+            f"{data_dir}: no genomes found; it must hold pairs of X{FASTA_SUFFIX} and Y{GENBANK_SUFFIX}, "
+            "such as viral.1.1 and viral.1, which nucpro download fetches"
+        )
+    if pool is None and min(options.workers, len(genomes.pairs)) > 1:
+        yield from starting_problems()
+    for pair in genomes.pairs:
+        doubt = contradiction_in(pair.relative)
+        if doubt:
+            yield f"{pair.fasta}: {doubt}"
+    for (length, code), names in _made_otherwise(genomes, options).items():
+        yield (
+            f"{data_dir}: made with length {length} and the {code} genetic code: {first_few(names, _SHOWN)}; "
+            f"this run asks for {options.length} and {options.genetic_code}, and one data folder holds one kind: "
+            "use another folder, or make all again with --replace"
+        )
+    for pair in genomes.pairs:
+        too_long = name_problem(pair.source.nucleotide_fasta)
+        if too_long:
+            name = pair.source.nucleotide_fasta.name
+            yield f"{pair.fasta}: would give {name}: {too_long}; shorten the names of the pair"
+        elif not options.replace and not pair.manifest.exists():
+            yield from _unrecorded(pair)
+
+
+def _unusable(pair: GenomePair) -> Iterator[str]:
+    """Files of a pair that cannot be opened as files: the pairs beside it can be converted all the same."""
+    for path in (pair.fasta, pair.genbank):
+        if path.is_symlink() and not path.exists():
+            yield (
+                f"{path}: is a link to {path.readlink()}, where nothing is; get the file (git annex get, datalad get, "
+                "dvc pull), or copy it with cp -L from where it is"
+            )
+        elif not path.is_file():
+            yield f"{path}: is a pipe or a device, expected a file; put the file itself there"
+        elif not os.access(path, os.R_OK):
+            yield f"{path}: may not be read; check owner and rights"
+
+
+def _made_otherwise(genomes: Genomes, options: DatasetOptions) -> dict[tuple[int, str], list[str]]:
+    """Sources that this run will not make again though other options made them, by these options."""
+    replaceable = {pair.source for pair in genomes.pairs} if options.replace else set()
+    found: dict[tuple[int, str], list[str]] = {}
+    for source in genomes.recorded:
+        manifest = read_manifest(manifest_path(source))
+        if manifest and source not in replaceable and _has_files(source) and not manifest.is_of_kind(options):
+            found.setdefault((manifest.length, manifest.genetic_code), []).append(source.relative)
+    return found
+
+
+def _has_files(source: Source) -> bool:
+    return source.nucleotide_fasta.exists() or source.protein_fasta.exists()
+
+
+def _unrecorded(pair: GenomePair) -> Iterator[str]:
+    for path in (pair.source.nucleotide_fasta, pair.source.protein_fasta):
+        if path.exists():
+            yield (
+                f"{path}: nothing is recorded about how it was made, so its length cannot be told; "
+                "move it away, or have it made again with --replace"
+            )

@@ -1,0 +1,298 @@
+"""The record of a download, ``.download.json`` in the data folder.
+
+It holds the choice and, for each file that was verified, what tells that nobody touched it since: a later
+run trusts these facts and reads only files that changed.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from nucpro.errors import DataError, PreflightError
+from nucpro.folder.paths import DataFolder
+from nucpro.formats import decoded, write_document
+from nucpro.genomes.catalogue import RemoteFile, choose, parse_catalogue
+from nucpro.genomes.options import DownloadOptions
+from nucpro.genomes.transfer import Connection, md5_of, part_of
+from nucpro.state.lock import hold
+
+__all__ = ["DownloadProgress", "DownloadRecord", "DownloadReport", "download", "read_record"]
+
+_NAME = ".download.json"
+
+
+@dataclass
+class DownloadRecord:
+    """What was chosen, and what of it is there.
+
+    Parameters
+    ----------
+    release : int
+        Number of the RefSeq release.
+    seed : int
+        Seed of the draw.
+    counts : mapping of str to int
+        Pairs that were asked for, by group.
+    files : sequence of RemoteFile
+        The choice.
+    verified : dict of str to list of int
+        Size in bytes, time of the last change in nanoseconds and inode of verified files, by name.
+    """
+
+    release: int
+    seed: int
+    counts: Mapping[str, int]
+    files: Sequence[RemoteFile]
+    verified: dict[str, list[int]] = field(default_factory=dict)
+
+    def fits(self, options: DownloadOptions) -> bool:
+        """Whether the choice is the one that these options ask for."""
+        return (self.seed, dict(self.counts)) == (options.seed, dict(options.counts))
+
+    def is_there(self, data_dir: Path, file: RemoteFile) -> bool:
+        """Whether a file is in the folder and right; one that was touched is read and compared."""
+        path = data_dir / file.name
+        if not path.is_file():
+            return False
+        if self.verified.get(file.name) != _facts(path):
+            if md5_of(path) != file.md5:
+                return False
+            self.note(data_dir, file)
+        return True
+
+    def note(self, data_dir: Path, file: RemoteFile) -> None:
+        """Note the facts of a file that was verified just now."""
+        self.verified[file.name] = _facts(data_dir / file.name)
+
+    def write(self, data_dir: Path) -> None:
+        """Write the record whole or not at all."""
+        write_document(data_dir / _NAME, asdict(self), sort_keys=True)
+
+
+def read_record(data_dir: Path) -> DownloadRecord | None:
+    """Read the record of an earlier run; None where there is none.
+
+    Raises
+    ------
+    DataError
+        The file is no such record.
+    """
+    path = data_dir / _NAME
+    try:
+        plain = decoded(path.read_bytes())
+        plain["files"] = [RemoteFile(**file) for file in plain["files"]]
+        return DownloadRecord(**plain)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(
+            f"{path}: is no record of a download ({error}); remove it, then run again: files that are there are "
+            "verified and kept"
+        ) from error
+
+
+def _facts(path: Path) -> list[int]:
+    facts = path.stat()
+    return [facts.st_size, facts.st_mtime_ns, facts.st_ino]
+
+
+logger = logging.getLogger(__name__)
+
+
+class DownloadProgress(Protocol):
+    """Callbacks of a run. They come from several threads, never two at a time."""
+
+    def chosen(self, release: int, files: Sequence[RemoteFile], sizes: Mapping[str, int | None]) -> None:
+        """Take the choice, with the sizes in bytes of the files that are not there yet (None: not known)."""
+
+    def received(self, file: RemoteFile, count: int) -> None:
+        """Take a number of bytes that came in; negative where bytes had to be thrown away."""
+
+    def finished(self, file: RemoteFile) -> None:
+        """Take a file that is complete and verified, those that were there before included."""
+
+
+class _Silent:
+    def chosen(self, release: int, files: Sequence[RemoteFile], sizes: Mapping[str, int | None]) -> None: ...
+
+    def received(self, file: RemoteFile, count: int) -> None: ...
+
+    def finished(self, file: RemoteFile) -> None: ...
+
+
+@dataclass(frozen=True)
+class DownloadReport:
+    """What a run gave.
+
+    Parameters
+    ----------
+    release : int
+        Number of the RefSeq release.
+    files : tuple of RemoteFile
+        All that was chosen, in the order of the choice; every one of them is there and verified.
+    fetched : tuple of RemoteFile
+        Those that this run fetched.
+    short : dict of str to (int, int)
+        Groups of which the release has fewer pairs than asked for: how many were asked for, how many there are.
+    """
+
+    release: int
+    files: tuple[RemoteFile, ...]
+    fetched: tuple[RemoteFile, ...]
+    short: dict[str, tuple[int, int]]
+
+
+def download(
+    data_dir: Path, options: DownloadOptions | None = None, progress: DownloadProgress | None = None
+) -> DownloadReport:
+    """Fetch a sample of RefSeq's genomes into a data folder.
+
+    Parameters
+    ----------
+    data_dir : Path
+        Made where it does not exist.
+    options : DownloadOptions, optional
+        Choices; the defaults draw as VirNucPro's script did.
+    progress : DownloadProgress, optional
+        Told about each step.
+
+    Raises
+    ------
+    PreflightError
+        Another run holds the folder, or the disk has too little room.
+    DataError
+        The server does not give a file; or it has another release by now than the one that the folder holds
+        a part of.
+    StoreError
+        A file cannot be written.
+    """
+    options = options or DownloadOptions()
+    _make_folder(data_dir)
+    with hold(DataFolder(data_dir).lock):
+        run = _Run(data_dir, options, _Silent() if progress is None else progress)
+        record = run.record()
+        fetched = run.complete(record)
+    short = _short(record.files, options.counts)
+    for group, (asked, present) in short.items():
+        logger.warning("%s: %d pairs asked for, the release has %d", group, asked, present)
+    return DownloadReport(record.release, tuple(record.files), tuple(fetched), short)
+
+
+def _make_folder(data_dir: Path) -> None:
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = (
+            f"{data_dir}: the folder cannot be made: {error.strerror}; choose another place for the data"
+        )
+        raise PreflightError([problem]) from error
+
+
+class _Run:
+    """The state of one run that its threads share."""
+
+    def __init__(self, data_dir: Path, options: DownloadOptions, progress: DownloadProgress) -> None:
+        self._data_dir = data_dir
+        self._options = options
+        self._server = options.server.rstrip("/")
+        self._connection = Connection(options.attempts, options.wait_s, options.timeout_s)
+        self._progress = progress
+        self._turn = threading.Lock()
+
+    def record(self) -> DownloadRecord:
+        """Take the choice of an earlier run, or make and record a new one."""
+        options, earlier = self._options, read_record(self._data_dir)
+        if earlier and earlier.fits(options) and not self._missing(earlier):
+            return earlier
+        release = self._release()
+        if earlier and earlier.release != release:
+            raise DataError(
+                f"{self._data_dir}: holds files of RefSeq release {earlier.release}, the server has release {release} "
+                "by now; one data folder holds one release: use another folder, or remove .download.json to "
+                "replace the files"
+            )
+        address = f"{self._server}/release-catalog/release{release}.files.installed"
+        catalogue = parse_catalogue(self._connection.text(address), address)
+        files = choose(catalogue, options.counts, options.seed)
+        verified = earlier.verified if earlier else {}
+        record = DownloadRecord(release, options.seed, options.counts, files, verified)
+        record.write(self._data_dir)
+        return record
+
+    def complete(self, record: DownloadRecord) -> list[RemoteFile]:
+        """Fetch what is missing and give it back."""
+        missing = self._missing(record)
+        record.write(self._data_dir)
+        with ThreadPoolExecutor(self._options.connections) as pool:
+            sizes = self._sizes(pool, missing)
+            self._progress.chosen(record.release, record.files, sizes)
+            self._require_room(sizes)
+            for file in record.files:
+                if file not in missing:
+                    self._progress.finished(file)
+            self._wait([pool.submit(self._fetch, record, file) for file in missing])
+        return missing
+
+    def _missing(self, record: DownloadRecord) -> list[RemoteFile]:
+        return [file for file in record.files if not record.is_there(self._data_dir, file)]
+
+    def _release(self) -> int:
+        address = f"{self._server}/RELEASE_NUMBER"
+        text = self._connection.text(address).strip()
+        if not text.isdecimal():
+            raise DataError(
+                f"{address}: holds {text[:40]!r}, not a release number; check the address of the server"
+            )
+        return int(text)
+
+    def _address(self, file: RemoteFile) -> str:
+        return f"{self._server}/{file.group}/{file.name}"
+
+    def _sizes(self, pool: ThreadPoolExecutor, files: Sequence[RemoteFile]) -> dict[str, int | None]:
+        futures = [pool.submit(self._connection.size, self._address(file)) for file in files]
+        self._wait(futures)
+        return {file.name: future.result() for file, future in zip(files, futures, strict=True)}
+
+    def _require_room(self, sizes: Mapping[str, int | None]) -> None:
+        parts = (part_of(self._data_dir / name) for name in sizes)
+        needed = sum(size or 0 for size in sizes.values()) - sum(
+            part.stat().st_size for part in parts if part.exists()
+        )
+        free = shutil.disk_usage(self._data_dir).free
+        if needed > free:
+            problem = f"{self._data_dir}: {needed} bytes are to be fetched, the disk has {free} free; free space there"
+            raise PreflightError([problem])
+
+    def _fetch(self, record: DownloadRecord, file: RemoteFile) -> None:
+        def advance(count: int) -> None:
+            with self._turn:
+                self._progress.received(file, count)
+
+        self._connection.fetch(self._address(file), self._data_dir / file.name, file.md5, advance)
+        with self._turn:
+            record.note(self._data_dir, file)
+            record.write(self._data_dir)
+            self._progress.finished(file)
+
+    def _wait(self, futures: Sequence[Future[Any]]) -> None:
+        """Wait for calls; the first error, or an interrupt, ends all of them."""
+        try:
+            for future in as_completed(futures):
+                future.result()
+        finally:
+            if not all(future.done() for future in futures):
+                self._connection.stop.set()
+                for future in futures:
+                    future.cancel()
+
+
+def _short(files: Sequence[RemoteFile], counts: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    present = {group: sum(file.group == group for file in files) // 2 for group in counts}
+    return {group: (count, present[group]) for group, count in counts.items() if present[group] < count}

@@ -1,0 +1,171 @@
+"""Annotated proteins from GenBank flat files.
+
+``Y.genomic.gbff.gz`` comes in, one :class:`Annotation` a record goes to :mod:`nucpro.genomes.proteins`.
+:mod:`nucpro.genomes.flatfile` reads the lines; one record at a time is in memory. Of a record only its coding
+sequences (CDS) are looked at, and of these the ``/translation``, the ``/transl_table`` and whether they cross
+the origin.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from nucpro.errors import DataError, is_plain
+from nucpro.genomes.flatfile import CodingSequence, FlatRecord, read_records
+from nucpro.genomes.frames import STANDARD, is_known
+
+__all__ = ["Annotation", "read_annotations"]
+
+_READ_SIZE = 1 << 18
+_PACKED = b"\x1f\x8b"
+_RANGE = re.compile(r"(complement\()?[<>]?(\d+)\.\.[<>]?(\d+)\)?")
+_JOIN = re.compile(r"(?:complement\()?join\((.*?)\){1,2}")
+
+_KINDS = (
+    (b"BZh", "is packed with bzip2", "pack it with gzip"),
+    (b"\xfd7zXZ", "is packed with xz", "pack it with gzip"),
+    (b"\x28\xb5\x2f\xfd", "is packed with Zstandard", "pack it with gzip"),
+    (b"PK\x03\x04", "is a ZIP archive", "unpack it, and pack the file in it with gzip"),
+    (b"version https://git-lfs", "is a pointer of Git LFS, not the file", "get the file: git lfs pull"),
+    (b"/annex/objects/", "is a pointer of git-annex, not the file", "get the file: git annex get"),
+    (b"../.git/annex/", "is a pointer of git-annex, not the file", "get the file: git annex get"),
+    (
+        b"<",
+        "is a web page or XML",
+        "get the flat file itself, by nucpro download or from NCBI's server (.gbff.gz)",
+    ),
+    (b"{", "is JSON", "get the flat file itself (.gbff.gz)"),
+    (b"ID   ", "is in EMBL format", "convert it to GenBank, or get the record from NCBI (.gbff.gz)"),
+    (b"##gff", "is GFF", "get the flat file of the same assembly (.gbff.gz); GFF holds no translations"),
+    (b"#gff", "is GFF", "get the flat file of the same assembly (.gbff.gz); GFF holds no translations"),
+    (b"#!gff", "is GFF", "get the flat file of the same assembly (.gbff.gz); GFF holds no translations"),
+    (b"#gtf", "is GTF", "get the flat file of the same assembly (.gbff.gz); GTF holds no translations"),
+    (b">", "is FASTA", "get the flat file of the same assembly (.gbff.gz)"),
+    (b"@", "is FASTQ", "get the flat file of the genomes (.gbff.gz)"),
+    (b"Seq-entry", "is ASN.1", "convert it with asn2gb, or get the flat file (.gbff.gz)"),
+    (b"\xff\xfe", "is UTF-16", "save it as plain text (UTF-8)"),
+    (b"\xfe\xff", "is UTF-16", "save it as plain text (UTF-8)"),
+)
+"""First bytes of what lies under the name of a GenBank file, what it is, and what helps."""
+
+
+@dataclass
+class Annotation:
+    """What one GenBank record says about its proteins.
+
+    Parameters
+    ----------
+    record : str
+        Accession with version (``NC_001416.1``).
+    proteins : dict of int to list of str
+        Translations by number of the genetic code that the CDS names; the standard code where it names none.
+    cds : int
+        Coding sequences.
+    without_translation : int
+        Those without a ``/translation``, as pseudogenes are.
+    across_origin : int
+        Those that are joined across the origin of a circular record.
+    of_unknown_code : int
+        Those whose ``/transl_table`` is no number that NCBI lists; they count as standard.
+    """
+
+    record: str
+    proteins: dict[int, list[str]] = field(default_factory=dict)
+    cds: int = 0
+    without_translation: int = 0
+    across_origin: int = 0
+    of_unknown_code: int = 0
+
+
+def read_annotations(path: Path) -> Iterator[Annotation]:
+    """Stream the records of a GenBank file, packed with gzip or plain.
+
+    Raises
+    ------
+    DataError
+        The file is missing, empty, cut short, damaged or not in GenBank format; or a record has no accession.
+    """
+    number = 0
+    try:
+        with path.open("rb") as raw:
+            packed = raw.peek(2)[:2] == _PACKED
+            file = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if packed else raw
+            with io.BufferedReader(cast(io.RawIOBase, file), _READ_SIZE) as buffered:
+                _require_genbank(path, buffered.peek(_LONGEST_START))
+                for record in read_records(path, cast(BinaryIO, buffered)):
+                    number = record.number
+                    yield _annotation(path, record)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{path}: the gzip data is cut short or damaged behind record {number} ({error}); fetch it again"
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror or error}; check that it exists and who may read it"
+        ) from error
+    if not number:
+        raise DataError(f"{path}: holds no record (no line starts with LOCUS); {_NOTHING}")
+
+
+_LONGEST_START = 1 << 12
+_NOTHING = "nothing comes of genomes without annotation: get the file with its records, or move the pair away"
+
+
+def _require_genbank(path: Path, start: bytes) -> None:
+    """Say what a file is that holds something else."""
+    text = start.lstrip()
+    if not text:
+        raise DataError(f"{path}: is empty; {_NOTHING}")
+    for beginning, what, remedy in _KINDS:
+        if text.removeprefix(b"\xef\xbb\xbf").startswith(beginning):
+            raise DataError(f"{path}: {what}, expected a GenBank flat file; {remedy}")
+    if b"\0" in start:
+        raise DataError(
+            f"{path}: holds binary data, expected a GenBank flat file; get the flat file (.gbff.gz)"
+        )
+
+
+def _annotation(path: Path, record: FlatRecord) -> Annotation:
+    if not is_plain(record.name):
+        raise DataError(
+            f"{path}: record {record.number} has the name {record.name[:100]!a}, which holds control characters; "
+            "correct it"
+        )
+    annotation = Annotation(record.name)
+    for cds in record.cds:
+        _add(annotation, cds, record.length or record.bases or 0)
+    return annotation
+
+
+def _add(annotation: Annotation, cds: CodingSequence, length: int) -> None:
+    number = str(STANDARD) if cds.transl_table is None else cds.transl_table
+    known = number.isdecimal() and is_known(int(number))
+    annotation.cds += 1
+    annotation.without_translation += not cds.translation
+    annotation.across_origin += _crosses_origin(cds.location, length)
+    annotation.of_unknown_code += not known
+    if cds.translation:
+        annotation.proteins.setdefault(int(number) if known else STANDARD, []).append(cds.translation)
+
+
+def _crosses_origin(location: str, length: int) -> bool:
+    """Whether a joined location goes on at the start of the record after it reached its end."""
+    joined = _JOIN.fullmatch(location)
+    parts = [_RANGE.fullmatch(part) for part in joined[1].split(",")] if joined else []
+    return any(_follows(before, after, length) for before, after in pairwise(parts))
+
+
+def _follows(before: re.Match[str] | None, after: re.Match[str] | None, length: int) -> bool:
+    if before is None or after is None or bool(before[1]) != bool(after[1]):
+        return False
+    if before[1]:
+        before, after = after, before
+    return before[3] == str(length) and after[2] == "1"

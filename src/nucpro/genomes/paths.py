@@ -1,0 +1,148 @@
+"""Where genomes and the files made from them lie in a data folder.
+
+For a RefSeq FASTA file ``X.genomic.fna.gz`` the partner is ``Y.genomic.gbff.gz`` in the same folder, with Y
+the longest part of X that ends before a dot and has such a file: ``viral.1`` for ``viral.1.1``. From both
+come the two FASTA files of :class:`nucpro.folder.paths.Source`, and ``X.identified.json`` that records how.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from nucpro.folder.paths import DataFolder, Source, natural_key, prune, walk_failed
+
+__all__ = ["FASTA_SUFFIX", "GENBANK_SUFFIX", "GenomePair", "Genomes", "find_genomes", "manifest_path"]
+
+FASTA_SUFFIX = ".genomic.fna.gz"
+"""End of the name of a file with sequences."""
+GENBANK_SUFFIX = ".genomic.gbff.gz"
+"""End of the name of a file with annotated records."""
+
+_MANIFEST_SUFFIX = ".identified.json"
+
+
+@dataclass(frozen=True)
+class GenomePair:
+    """A FASTA file of genomes with its GenBank partner, and the source that is made from them.
+
+    Parameters
+    ----------
+    data_dir : Path
+        The data folder, as the user named it.
+    relative : str
+        Path of the FASTA file below it, with ``/`` between components.
+    genbank_name : str
+        Name of the partner in the same folder.
+    """
+
+    data_dir: Path
+    relative: str
+    genbank_name: str
+
+    @property
+    def fasta(self) -> Path:
+        """``X.genomic.fna.gz``."""
+        return self.data_dir.joinpath(*PurePosixPath(self.relative).parts)
+
+    @property
+    def genbank(self) -> Path:
+        """``Y.genomic.gbff.gz``."""
+        return self.fasta.with_name(self.genbank_name)
+
+    @property
+    def source(self) -> Source:
+        """Where the reading frames go."""
+        return _source(self.data_dir, self.relative.removesuffix(FASTA_SUFFIX))
+
+    @property
+    def manifest(self) -> Path:
+        """``X.identified.json``."""
+        return manifest_path(self.source)
+
+
+@dataclass(frozen=True)
+class Genomes:
+    """All genomes of a data folder, naturally sorted.
+
+    Parameters
+    ----------
+    pairs : tuple of GenomePair
+        FASTA files with a partner.
+    without_partner : tuple of str
+        FASTA files without one, by path below the data folder.
+    recorded : tuple of Source
+        Sources of earlier runs that have a manifest, also where their genomes are gone.
+    """
+
+    pairs: tuple[GenomePair, ...]
+    without_partner: tuple[str, ...]
+    recorded: tuple[Source, ...]
+
+    @property
+    def folders(self) -> list[Path]:
+        """Folders that hold pairs, each once."""
+        return list(dict.fromkeys(pair.fasta.parent for pair in self.pairs))
+
+
+def manifest_path(source: Source) -> Path:
+    """``X.identified.json``: how a source was made."""
+    return source.nucleotide_fasta.with_name(f"{source.name}{_MANIFEST_SUFFIX}")
+
+
+def find_genomes(data_dir: Path) -> Genomes:
+    """Look for genomes in a data folder and its sub-folders.
+
+    Symbolic links to folders are followed, each folder once; ``data_merge`` is never input.
+
+    Parameters
+    ----------
+    data_dir : Path
+        The data folder.
+    """
+    pairs: list[GenomePair] = []
+    without_partner: list[str] = []
+    recorded: list[Source] = []
+    for folder, names in _walk(data_dir):
+        for name in names:
+            relative = (folder / name).relative_to(data_dir).as_posix()
+            if name.endswith(_MANIFEST_SUFFIX):
+                recorded.append(_source(data_dir, relative.removesuffix(_MANIFEST_SUFFIX)))
+            if name.endswith(FASTA_SUFFIX):
+                partner = _partner(name, names)
+                if partner is None:
+                    without_partner.append(relative)
+                else:
+                    pairs.append(GenomePair(data_dir, relative, partner))
+    return Genomes(
+        pairs=tuple(sorted(pairs, key=lambda pair: natural_key(pair.relative))),
+        without_partner=tuple(sorted(without_partner, key=natural_key)),
+        recorded=tuple(sorted(recorded, key=lambda source: natural_key(source.relative))),
+    )
+
+
+def _source(data_dir: Path, stem: str) -> Source:
+    return Source(data_dir, f"{stem}.identified_nucleotide.fa")
+
+
+def _walk(data_dir: Path) -> Iterator[tuple[Path, frozenset[str]]]:
+    merge_root = DataFolder(data_dir).merge_root
+    seen: set[tuple[int, int]] = set()
+    for name, subfolders, files in os.walk(data_dir, followlinks=True, onerror=walk_failed):
+        folder = Path(name)
+        if folder == merge_root:
+            subfolders.clear()
+        elif prune(name, subfolders, files, seen):
+            yield folder, frozenset(files)
+
+
+def _partner(fasta_name: str, names: Iterable[str]) -> str | None:
+    stem = fasta_name.removesuffix(FASTA_SUFFIX)
+    while stem:
+        candidate = f"{stem}{GENBANK_SUFFIX}"
+        if candidate in names:
+            return candidate
+        stem = stem.rpartition(".")[0]
+    return None

@@ -1,0 +1,309 @@
+"""The record of how a source was made, ``X.identified.json``.
+
+It is written when the source's FASTA files are complete and before they take their names. So a FASTA file of
+this program never lies there without the length of its chunks, and a run that was stopped in between leaves
+a manifest that does not describe what is there. It holds no times and no absolute paths: equal work gives
+equal bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from nucpro.errors import DataError, ValidationError
+from nucpro.folder.paths import Source
+from nucpro.formats import decoded, file_digest, seal_of, write_document
+from nucpro.formats.documents import SEAL
+from nucpro.genomes.options import DatasetOptions
+
+__all__ = [
+    "Counts",
+    "DatasetReport",
+    "Manifest",
+    "SourceReport",
+    "digest_of",
+    "read_manifest",
+    "write_manifest",
+]
+
+RULES = 1
+"""Raised when the same genomes and options begin to give other files."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """How a source was made.
+
+    Parameters
+    ----------
+    length : int
+        Bases of a full chunk.
+    genetic_code : str
+        Choice of :class:`DatasetOptions`.
+    inputs : dict of str to str
+        SHA-256 of the compressed files, by ``fasta`` and ``genbank``.
+    outputs : dict of str to (str or None)
+        SHA-256 of the FASTA files, by ``nucleotide`` and ``protein``; None where no frame was kept.
+    counts : dict of str to int
+        See :class:`nucpro.genomes.reports.Counts`.
+    examples : dict of str to list of str
+        See :class:`nucpro.genomes.reports.SourceReport`.
+    rules : int
+        Version of the rules of this program.
+    """
+
+    length: int
+    genetic_code: str
+    inputs: dict[str, str]
+    outputs: dict[str, str | None]
+    counts: dict[str, int]
+    examples: dict[str, list[str]]
+    rules: int = RULES
+
+    def is_of_kind(self, options: DatasetOptions) -> bool:
+        """Whether its source may lie beside those of a run with these options."""
+        return (self.length, self.genetic_code) == (options.length, options.genetic_code)
+
+    def fits(self, options: DatasetOptions, inputs: dict[str, str]) -> bool:
+        """Whether a run with these options would make the same files from these genomes."""
+        return self.is_of_kind(options) and self.inputs == inputs and self.rules == RULES
+
+    def describes(self, source: Source) -> bool:
+        """Whether the FASTA files of a source are complete and as this manifest says."""
+        sides = {"nucleotide": source.nucleotide_fasta, "protein": source.protein_fasta}
+        return self.outputs == {
+            side: digest_of(path) if path.exists() else None for side, path in sides.items()
+        }
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read.
+    """
+    try:
+        return file_digest(path)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror}; check that it exists and who may read it"
+        ) from error
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write a manifest whole or not at all."""
+    plain = asdict(manifest)
+    write_document(path, {**plain, SEAL: seal_of(plain)}, sort_keys=True)
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """Read a manifest; None where there is none.
+
+    Raises
+    ------
+    DataError
+        The file is no manifest.
+    """
+    try:
+        plain = decoded(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read: {error}; {_REMEDY}") from error
+    if not _is_manifest(plain):
+        raise DataError(f"{path}: does not hold what a record of a data set must hold; {_REMEDY}")
+    return Manifest(**{name: value for name, value in plain.items() if name != SEAL})
+
+
+_REMEDY = "remove it, and have its FASTA files made again with --replace"
+_TYPES = {
+    "length": int,
+    "genetic_code": str,
+    "inputs": dict,
+    "outputs": dict,
+    "counts": dict,
+    "examples": dict,
+    "rules": int,
+}
+
+
+def _is_manifest(plain: object) -> bool:
+    if not isinstance(plain, Mapping) or set(plain) - {SEAL} != {name.name for name in fields(Manifest)}:
+        return False
+    # Manifests without a digest were written before there was one.
+    if plain.get(SEAL, seal_of(plain)) != seal_of(plain):
+        return False
+    if not all(isinstance(plain[name], types) for name, types in _TYPES.items()):
+        return False
+    # Counts of other rules have other names; their source is made again, so nobody looks at them.
+    return plain["rules"] != RULES or set(plain["counts"]) == {name.name for name in fields(Counts)}
+
+
+_SHOWN = 5
+
+
+@dataclass
+class Counts:
+    """Named outcomes of one source, or of many.
+
+    Records of the FASTA file: ``records`` is the sum of ``annotated_records``, which frames are looked for
+    in, and of the records that are left out.
+
+    Parameters
+    ----------
+    records, annotated_records : int
+        All records, and those with proteins.
+    empty_records, duplicate_records : int
+        Left out: no bases; an accession that came before.
+    records_not_in_genbank, records_of_other_version : int
+        Left out: the GenBank file has no such accession; it has another version of it.
+    records_without_cds, records_without_translation : int
+        Left out: no CDS; none of the CDS has a translation.
+    genbank_records, duplicate_genbank_records : int
+        Records of the GenBank file; those that replaced an earlier one of the same accession and version.
+    cds, cds_without_translation, cds_across_origin, cds_of_unknown_code : int
+        See :class:`nucpro.genomes.genbank.Annotation`.
+    chunks, ambiguous_chunks : int
+        Chunks of annotated records; those left out because of an ambiguous base.
+    frames, kept_frames, frames_with_stop, frames_not_in_cds : int
+        Six frames of each other chunk; those that are written; those left out because of a stop (or because
+        they are shorter than a codon), or because no protein of the record holds them.
+    lost_frames : int
+        Of the frames left out, those that the genetic code of their CDS would keep.
+    """
+
+    records: int = 0
+    annotated_records: int = 0
+    empty_records: int = 0
+    duplicate_records: int = 0
+    records_not_in_genbank: int = 0
+    records_of_other_version: int = 0
+    records_without_cds: int = 0
+    records_without_translation: int = 0
+    genbank_records: int = 0
+    duplicate_genbank_records: int = 0
+    cds: int = 0
+    cds_without_translation: int = 0
+    cds_across_origin: int = 0
+    cds_of_unknown_code: int = 0
+    chunks: int = 0
+    ambiguous_chunks: int = 0
+    frames: int = 0
+    kept_frames: int = 0
+    frames_with_stop: int = 0
+    frames_not_in_cds: int = 0
+    lost_frames: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            **{name.name: getattr(self, name.name) + getattr(other, name.name) for name in fields(Counts)}
+        )
+
+    @property
+    def left_out_records(self) -> int:
+        """FASTA records in which no frames were looked for."""
+        return (
+            self.empty_records
+            + self.duplicate_records
+            + self.records_not_in_genbank
+            + self.records_of_other_version
+            + self.records_without_cds
+            + self.records_without_translation
+        )
+
+    def require_balance(self, name: str) -> None:
+        """Check that nothing vanished between input and output.
+
+        Raises
+        ------
+        ValidationError
+            A sum does not hold: an error of this program.
+        """
+        sums = {
+            "records": (self.records, self.annotated_records + self.left_out_records),
+            "frames": (self.frames, self.kept_frames + self.frames_with_stop + self.frames_not_in_cds),
+            "frames of chunks": (self.frames, 6 * (self.chunks - self.ambiguous_chunks)),
+        }
+        for what, (expected, actual) in sums.items():
+            if expected != actual:
+                raise ValidationError(
+                    f"{name}: {expected} {what} went in, {actual} are accounted for; report this"
+                )
+
+
+@dataclass
+class SourceReport:
+    """What one pair of genome files gave.
+
+    Parameters
+    ----------
+    name : str
+        Path of the FASTA file of genomes below the data folder.
+    category : str or None
+        Category that the path names.
+    made : bool
+        False where files of an earlier run were right already.
+    counts : Counts
+        Outcomes.
+    examples : dict of str to list of str
+        First records of each outcome that leaves something out or is unusual, by name of the count.
+    """
+
+    name: str
+    category: str | None
+    made: bool = True
+    counts: Counts = field(default_factory=Counts)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def count(self, outcome: str, record: str, times: int = 1) -> None:
+        """Count an outcome of a record and keep the record's name as an example."""
+        if not times:
+            return
+        setattr(self.counts, outcome, getattr(self.counts, outcome) + times)
+        shown = self.examples.setdefault(outcome, [])
+        if len(shown) < _SHOWN and record not in shown:
+            shown.append(record)
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """What a run gave.
+
+    Parameters
+    ----------
+    length : int
+        Bases of a full chunk.
+    genetic_code : str
+        The choice of :class:`nucpro.genomes.DatasetOptions`.
+    sources : tuple of SourceReport
+        One for each pair of genome files, naturally sorted.
+    without_partner : tuple of str
+        FASTA files of genomes that were not used because their GenBank file is missing.
+    """
+
+    length: int
+    genetic_code: str
+    sources: tuple[SourceReport, ...]
+    without_partner: tuple[str, ...]
+
+    @property
+    def totals(self) -> Counts:
+        """Counts of all sources together."""
+        return _sum(source.counts for source in self.sources)
+
+    @property
+    def by_category(self) -> dict[str | None, Counts]:
+        """Counts by category, in the order in which the categories appear."""
+        categories = dict.fromkeys(source.category for source in self.sources)
+        return {name: _sum(s.counts for s in self.sources if s.category == name) for name in categories}
+
+
+def _sum(counts: Iterable[Counts]) -> Counts:
+    total = Counts()
+    for some in counts:
+        total += some
+    return total

@@ -1,0 +1,1 @@
+"""Looking at things without changing them: files, runs at work, this machine."""

@@ -1,0 +1,272 @@
+"""What this machine offers a run, and what of it will be slow, and why.
+
+Looks at Python, torch, the device, the disk, the data folder and the models; changes nothing, downloads nothing, and
+loads no weights. What comes out goes to ``nucpro doctor``.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from nucpro import __version__
+from nucpro.embedding.device import choose_device, choose_precision
+from nucpro.embedding.encoder import device_problems
+from nucpro.errors import ModelError, NucproError
+from nucpro.execution.workers import starting_problems
+from nucpro.extraction.preflight import writing_problems
+from nucpro.folder.paths import DataFolder
+from nucpro.formats.sequences import Side
+from nucpro.machine import cores, memory_limit
+from nucpro.models.architectures import architecture_of
+from nucpro.models.weights import ModelFiles, available, locate
+from nucpro.options import Options
+from nucpro.state import lock
+
+__all__ = ["Finding", "Verdict", "examine"]
+
+_LABELS = {Side.PROTEIN: "Protein", Side.DNA: "DNA"}
+_GROUPS = {"all", "dev", "docs"}
+"""Extras that gather others, or are for those who work on the package."""
+_FEW_CORES = 4
+_LITTLE_MEMORY = 8e9
+_LITTLE_GPU_MEMORY = 8e9
+_LITTLE_DISK = 1e9
+_BYTES_A_SEQUENCE = 14_000
+"""What a sequence takes on disk in protein and merged file: 4 * (1280 + 2048) bytes, its id and some room."""
+_NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "ceph", "lustre", "beegfs"}
+
+
+class Verdict(StrEnum):
+    """What a finding means for a run: nothing, something to know, time, or that it would not start."""
+
+    FINE = "fine"
+    NOTE = "note"
+    SLOW = "slow"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Parameters
+    ----------
+    name : str
+        What it is.
+    verdict : Verdict
+        What that means for a run.
+    text : str
+        What was found; where it is not fine, also why that matters and what to do.
+    """
+
+    name: str
+    verdict: Verdict
+    text: str
+
+
+def examine(options: Options, data_dir: Path | None) -> list[Finding]:
+    """Look at everything that a run needs.
+
+    Parameters
+    ----------
+    options : Options
+        The device, its precision, and the models.
+    data_dir : Path or None
+        The data folder; None where none is chosen yet.
+    """
+    return [
+        *_machine(),
+        *_device(options),
+        *_model(options, Side.PROTEIN),
+        *_model(options, Side.DNA),
+        *_data(data_dir),
+        *_extras(),
+    ]
+
+
+def _machine() -> Iterator[Finding]:
+    yield Finding("nucpro", Verdict.FINE, __version__)
+    yield Finding("Python", Verdict.FINE, f"{platform.python_version()} on {platform.platform()}")
+    count = cores()
+    if count < _FEW_CORES:
+        why = f"fewer than {_FEW_CORES}: reading, merging and validating take turns with the encoder"
+        yield Finding("CPU", Verdict.SLOW, f"{count} cores, {why}")
+    else:
+        yield Finding("CPU", Verdict.FINE, f"{count} cores")
+    for problem in starting_problems():
+        yield Finding("Workers", Verdict.PROBLEM, problem)
+    memory = _free_memory()
+    if memory is not None:
+        little = memory < _LITTLE_MEMORY
+        why = "; a run needs the model's weights (about 3 GB) and 0.3 GB a worker" if little else ""
+        verdict = Verdict.SLOW if little else Verdict.FINE
+        yield Finding("Memory", verdict, f"{_size(memory)} free{why}")
+
+
+def _device(options: Options) -> Iterator[Finding]:
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "a build without CUDA"
+    yield Finding("torch", Verdict.FINE, f"{torch.__version__}, {build}")
+    problems = device_problems(options.device)
+    if problems:
+        yield Finding("Device", Verdict.PROBLEM, problems[0])
+        return
+    device = choose_device(options.device)
+    if device.type == "cpu":
+        why = "with models of real size a GPU is hundreds of times faster: --device cuda"
+        yield Finding("Device", Verdict.SLOW, f"cpu, {torch.get_num_threads()} threads; {why}")
+        return
+    free, total = torch.cuda.mem_get_info(device)
+    text = f"{device}: {torch.cuda.get_device_name(device)}, {_size(free)} of {_size(total)} free"
+    little = free < _LITTLE_GPU_MEMORY
+    why = "; batches will be split for lack of memory: end other programs there, or lower --tokens-per-batch"
+    yield Finding("Device", Verdict.SLOW if little else Verdict.FINE, text + why * little)
+
+
+def _model(options: Options, side: Side) -> Iterator[Finding]:
+    name, revision = options.model_of(side)
+    label = _LABELS[side]
+    try:
+        files = locate(name, revision=revision, offline=True)
+    except ModelError as error:
+        yield _not_here(label, side, str(error), name, revision)
+        return
+    size = sum(path.stat().st_size for path in files.weights)
+    where = "a folder" if Path(name).expanduser().is_dir() else f"in the cache, revision {files.revision}"
+    yield Finding(f"{label} model", Verdict.FINE, f"{name}: {where}, {_size(size)} of weights")
+    yield from _kernels(options, side, files)
+
+
+def _not_here(label: str, side: Side, problem: str, name: str, revision: str | None) -> Finding:
+    """A model that is neither a good folder nor in the cache."""
+    try:
+        if not Path(name).expanduser().exists():
+            commit = available(name, revision=revision)
+            text = f"{name}: can be reached, and is downloaded by the first run (commit {commit})"
+            return Finding(f"{label} model", Verdict.NOTE, text)
+    except ModelError as error:
+        problem = str(error)
+    if side is Side.PROTEIN:
+        return Finding(f"{label} model", Verdict.PROBLEM, problem)
+    # DNABERT-S files may have been made elsewhere: a run does not stop for want of this model.
+    return Finding(f"{label} model", Verdict.NOTE, f"{problem}; only embed-dna and --with-dna need it")
+
+
+def _kernels(options: Options, side: Side, files: ModelFiles) -> Iterator[Finding]:
+    label = f"{_LABELS[side]} kernels"
+    if device_problems(options.device):
+        return
+    device = choose_device(options.device)
+    try:
+        architecture = architecture_of(files, side)
+        config = architecture.read_config(files.config, options.token_dropout)
+    except NucproError as error:
+        yield Finding(label, Verdict.PROBLEM, str(error))
+        return
+    reason = architecture.kernel_obstacle(config, device, choose_precision(options.precision, device))
+    if reason is None:
+        yield Finding(label, Verdict.FINE, "run; they are built at the first start, which takes some seconds")
+    else:
+        yield Finding(label, Verdict.SLOW, f"the plain path runs: {reason}")
+
+
+def _data(data_dir: Path | None) -> Iterator[Finding]:
+    if data_dir is not None and not data_dir.is_dir():
+        problem = f"{data_dir}: no such folder; make it, or mount it there"
+        yield Finding("Data folder", Verdict.PROBLEM, problem)
+        return
+    folder = data_dir or Path()
+    free = shutil.disk_usage(folder).free
+    text = f"{_size(free)} free at {folder.absolute()}, room for {free // _BYTES_A_SEQUENCE:,} sequences"
+    yield Finding("Disk", Verdict.PROBLEM if free < _LITTLE_DISK else Verdict.FINE, text)
+    if data_dir is None:
+        return
+    problems = writing_problems([folder])
+    kind = _file_system(folder)
+    if problems:
+        yield Finding("Data folder", Verdict.PROBLEM, problems[0])
+    elif kind in _NETWORK_FILE_SYSTEMS:
+        why = "on a network, which may be slower than the GPU; it must have locks"
+        yield Finding(
+            "Data folder", Verdict.SLOW, f"{folder}: can be written; its file system ({kind}) is {why}"
+        )
+    else:
+        state = lock.state(DataFolder(folder).lock)
+        yield Finding("Data folder", Verdict.FINE, f"{folder}: can be written; run: {state}")
+
+
+def _extras() -> Iterator[Finding]:
+    """Extras of the package, by what its own metadata says that they need."""
+    if _version("nucpro") is None:
+        text = "unknown: nucpro runs from a folder that is not installed (pip install .)"
+        yield Finding("Extras", Verdict.NOTE, text)
+        return
+    needed: dict[str, list[str]] = {}
+    for line in metadata.requires("nucpro") or []:
+        match = re.match(r"([A-Za-z0-9._-]+).*; extra == ['\"](\w+)['\"]", line)
+        if match and match[1] != "nucpro" and match[2] not in _GROUPS:
+            needed.setdefault(match[2], []).append(match[1])
+    for extra, packages in needed.items():
+        missing = [package for package in packages if _version(package) is None]
+        if missing:
+            text = f"lacks {', '.join(missing)}: pip install 'nucpro[{extra}]'"
+            yield Finding(f"Extra {extra}", Verdict.NOTE, text)
+        else:
+            found = ", ".join(f"{package} {_version(package)}" for package in packages)
+            yield Finding(f"Extra {extra}", Verdict.FINE, found)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _free_memory() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    limit = memory_limit()
+    return min([*found[:1], *([] if limit is None else [limit])], default=None)
+
+
+def _file_system(folder: Path) -> str:
+    """Type of the file system that a folder lies on; empty where the system does not tell."""
+    try:
+        places = _mounts(Path("/proc/mounts").read_bytes())
+    except OSError:
+        return ""
+    real = folder.resolve()
+    # Of two mounts at one place the later one counts.
+    above = [
+        (len(place.parts), number, kind) for number, (place, kind) in enumerate(places) if _is_in(real, place)
+    ]
+    return max(above)[2] if above else ""
+
+
+def _mounts(table: bytes) -> list[tuple[Path, str]]:
+    """Places of a table of mounts, with the types of what is mounted there."""
+    fields = [line.split() for line in table.splitlines()]
+    # Spaces of paths are octal escapes; other bytes are as they are, in any encoding.
+    places = [re.sub(rb"\\([0-3][0-7]{2})", lambda code: bytes([int(code[1], 8)]), one[1]) for one in fields]
+    return [(Path(os.fsdecode(place)), one[2].decode()) for place, one in zip(places, fields, strict=True)]
+
+
+def _is_in(path: Path, place: Path) -> bool:
+    return path == place or place in path.parents
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

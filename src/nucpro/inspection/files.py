@@ -1,0 +1,246 @@
+"""What a file or folder is, in plain values: for a person in front of it, and for scripts.
+
+Reads ``.pt`` files by :mod:`nucpro.formats`, FASTA files record by record, and of a data folder names and sizes only;
+what comes out are dicts, lists, strings and numbers, ready for JSON. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucpro.errors import DataError, NucproError
+from nucpro.folder import selection
+from nucpro.folder.paths import CATEGORIES, CLASS_NAMES, DataFolder, FilePair, Source
+from nucpro.formats import MergedFile, VectorFile, read_merged, read_meta, read_vectors
+from nucpro.formats.fasta import NUCLEOTIDES, stream
+from nucpro.formats.sequences import ALPHABETS, DNA_WIDTH, LIMITS, Side
+from nucpro.genomes.frames import place_of
+from nucpro.state import history, lock
+from nucpro.state.records import Stamp
+
+__all__ = ["inspect"]
+
+Facts = dict[str, Any]
+
+_SHOWN = 3
+_OUTPUTS = ("dna", "protein", "merged")
+_WHAT = {"dna": "DNABERT-S vectors", "protein": "protein vectors", "merged": "merged vectors"}
+
+
+def inspect(path: Path) -> Facts:
+    """Look at a file of vectors, a sequence file or a data folder.
+
+    Parameters
+    ----------
+    path : Path
+        A ``.pt`` file of a data folder, a FASTA or FASTQ file (plain or compressed), or a data folder.
+
+    Returns
+    -------
+    dict
+        ``what`` it is, its ``path``, and what there is to say of it.
+
+    Raises
+    ------
+    DataError
+        There is nothing of that name.
+    StoreError
+        A ``.pt`` file is damaged, hostile or of another schema.
+    FastaError
+        Another file cannot be read as FASTA or FASTQ.
+    """
+    if path.is_dir():
+        return _folder(DataFolder(path))
+    if not path.is_file():
+        raise DataError(f"{path}: no such file or folder; name a .pt file, a FASTA file or a data folder")
+    with path.open("rb") as file:
+        is_archive = file.read(4) == b"PK\x03\x04"
+    return _vectors(path) if is_archive or path.suffix == ".pt" else _sequences(path)
+
+
+def _vectors(path: Path) -> Facts:
+    kind = read_meta(path).kind
+    file: VectorFile = (
+        read_merged(path)
+        if kind == "merged"
+        else read_vectors(path, Side.DNA if kind == "dna" else Side.PROTEIN)
+    )
+    facts: Facts = {
+        "what": _WHAT[kind],
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "sha256": file.digest,
+    }
+    facts["rows"], facts["width"] = file.vectors.shape
+    facts["dtype"] = str(file.vectors.dtype)
+    if isinstance(file, MergedFile):
+        facts["label"] = file.label
+        facts["class"] = None if file.label is None else CLASS_NAMES[file.label]
+    facts["ids"] = _ids(file.ids)
+    facts["values"] = _values(file.vectors, kind == "merged")
+    facts["meta"] = file.meta
+    return facts
+
+
+def _values(vectors: NDArray[np.float32], is_merged: bool) -> Facts:
+    parts = {"all": vectors}
+    if is_merged and vectors.shape[1] > DNA_WIDTH:
+        parts = {"dna": vectors[:, :DNA_WIDTH], "protein": vectors[:, DNA_WIDTH:]}
+    facts: Facts = {name: _range(part) for name, part in parts.items()}
+    facts["zero_rows"] = int((~vectors.any(axis=1)).sum())
+    facts["repeated_rows"] = len(vectors) - len({hashlib.sha256(row).digest() for row in vectors})
+    return facts
+
+
+def _range(part: NDArray[np.float32]) -> Facts:
+    norms = np.linalg.norm(part, axis=1)
+    return {
+        "columns": part.shape[1],
+        "least": float(part.min()),
+        "greatest": float(part.max()),
+        "mean": float(part.mean(dtype=np.float64)),
+        "deviation": float(part.std(dtype=np.float64)),
+        "norms": {
+            "least": float(norms.min()),
+            "median": float(np.median(norms)),
+            "greatest": float(norms.max()),
+        },
+    }
+
+
+def _ids(names: Iterable[str]) -> Facts:
+    """First and last ids, and how many records they come from where they tell."""
+    names = list(names)
+    records = {place_of(name).record for name in names}
+    facts: Facts = {"first": names[:_SHOWN], "last": names[-1:]}
+    facts["repeated"] = len(names) - len(set(names))
+    if None not in records:
+        facts["source_records"] = len(records)
+    return facts
+
+
+def _sequences(path: Path) -> Facts:
+    names: list[str] = []
+    lengths: list[int] = []
+    letters: Counter[int] = Counter()
+    digest = hashlib.sha256()
+    for name, sequence in stream(path, fastq=True):
+        names.append(name)
+        lengths.append(len(sequence))
+        letters.update(Counter(sequence))
+        # As nucpro.formats.fasta.Records.digest has it, so that it can be compared with the meta of vectors.
+        digest.update(b"%b\t%b\n" % (name.encode(), sequence))
+    side = _side_of(letters)
+    limit = LIMITS[side]
+    return {
+        "what": "nucleotide sequences" if side is Side.DNA else "protein sequences",
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "records": len(names),
+        "letters": sum(lengths),
+        "lengths": {"least": min(lengths), "median": float(np.median(lengths)), "greatest": max(lengths)},
+        "empty": lengths.count(0),
+        "over_limit": {"limit": limit, "records": sum(length > limit for length in lengths)},
+        "composition": {chr(letter): count for letter, count in letters.most_common()},
+        "foreign_letters": sum(n for letter, n in letters.items() if chr(letter) not in ALPHABETS[side]),
+        "ids": _ids(names),
+        "input_sha256": digest.hexdigest(),
+    }
+
+
+def _side_of(letters: Counter[int]) -> Side:
+    """Nucleotides where nearly all letters are A, C, G, T, U or N, and none is a residue's only."""
+    total = sum(letters.values())
+    plain = sum(letters[letter] for letter in b"ACGTUN")
+    only_residues = sum(count for letter, count in letters.items() if chr(letter) not in NUCLEOTIDES)
+    return Side.DNA if plain >= 0.9 * total and only_residues <= 0.01 * total else Side.PROTEIN
+
+
+def _folder(folder: DataFolder) -> Facts:
+    sources = folder.walk_sources()
+    files: dict[str, Counter[str]] = {}
+    sizes: Counter[str] = Counter()
+    examples: dict[str, Path] = {}
+    for source in sources:
+        found = files.setdefault(source.category or "other", Counter())
+        found["sources"] += 1
+        for pair in _pairs(source):
+            found["split"] += 1
+            for kind, path in zip(
+                _OUTPUTS, (pair.dna_vectors, pair.protein_vectors, pair.merged), strict=True
+            ):
+                stamp = Stamp.of(path)
+                if stamp is not None:
+                    found[kind] += 1
+                    sizes[kind] += stamp.size
+                    examples.setdefault(kind, path)
+    return {
+        "what": "data folder",
+        "path": str(folder.root),
+        "run": lock.state(folder.lock),
+        "files": {name: _counts(files[name]) for name in (*CATEGORIES, "other") if name in files},
+        "bytes": {kind: sizes[kind] for kind in _OUTPUTS},
+        "examples": {kind: _example(path) for kind, path in examples.items()},
+        "selection": _selection(folder),
+        "runs": _runs(folder),
+    }
+
+
+def _pairs(source: Source) -> list[FilePair]:
+    try:
+        with os.scandir(source.nucleotide_folder) as entries:
+            paths = [source.nucleotide_folder / entry.name for entry in entries]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    found = (DataFolder(source.data_dir).pair_of(path) for path in paths)
+    return sorted((pair for pair in found if pair is not None), key=lambda pair: pair.number)
+
+
+def _counts(found: Counter[str]) -> Facts:
+    return {name: found[name] for name in ("sources", "split", *_OUTPUTS)}
+
+
+def _example(path: Path) -> Facts:
+    """What the first file of a kind says of itself; others may differ, which ``nucpro validate`` finds."""
+    try:
+        look = read_meta(path)
+    except NucproError as error:
+        return {"path": str(path), "problem": str(error)}
+    return {"path": str(path), "rows": look.count, "width": look.width, "meta": look.meta}
+
+
+def _selection(folder: DataFolder) -> Facts | None:
+    try:
+        recorded = selection.load(folder)
+    except NucproError as error:
+        return {"problem": str(error)}
+    if recorded is None:
+        return None
+    return {
+        "hosts": len(recorded.hosts),
+        "reason": recorded.reason,
+        "sequences_per_file": recorded.sequences_per_file,
+    }
+
+
+def _runs(folder: DataFolder) -> Facts:
+    runs = history.read(folder)
+    facts: Facts = {"recorded": len(runs)}
+    if runs:
+        last = runs[-1]
+        facts["last"] = {
+            "side": last.facts.get("side"),
+            "started": datetime.fromtimestamp(last.started, UTC).isoformat(timespec="seconds"),
+            "files": len(last.files),
+            "ended": last.how,
+        }
+    return facts

@@ -1,0 +1,236 @@
+"""How a run stands, seen from another process.
+
+Reads the lock, what was appended to the history since the last look, and the end of the log; goes to the live view
+of the command line. It lists no folder and opens no file of vectors, so it costs the same for 100,000 files.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+
+from nucpro.folder.paths import DataFolder
+from nucpro.state import lock
+from nucpro.state.history import DONE, FAILED, INTERRUPTED, FileDone, History, Run
+
+__all__ = ["Monitor", "Rates", "View"]
+
+_RECENT_SECONDS = 60.0
+_RECENT_FILES = 200
+"""The rate is that of the last minute, but of at least one file; of no more files than these."""
+_QUIET_SECONDS = 120.0
+_QUIET_FILES = 20.0
+"""A run is called quiet after two minutes without a file, and the time of twenty recent ones."""
+_LOG_TAIL = 1 << 16
+_SHOWN_PROBLEMS = 5
+_LOG_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),\d{3} (?:WARNING|ERROR) (.*)")
+
+_WORDS = {
+    DONE: "ended: done",
+    FAILED: "ended: failed",
+    INTERRUPTED: "ended: interrupted; run the same command again to continue",
+}
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How fast the last files were made, each a second.
+
+    Parameters
+    ----------
+    files, sequences, letters, tokens : float
+        Letters are residues or bases; tokens are those that were computed.
+    """
+
+    files: float
+    sequences: float
+    letters: float
+    tokens: float
+
+
+@dataclass(frozen=True)
+class View:
+    """A run at one moment.
+
+    Parameters
+    ----------
+    state : str
+        What it does, or how it ended, in words.
+    is_over : bool
+        Whether no run holds the data folder.
+    side : str
+        ``protein`` or ``dna``; empty before the first run.
+    started : float or None
+        In seconds since 1970.
+    elapsed : float
+        Seconds from its start to now, or to its end.
+    total, done, made, stale : int
+        Files of the run; those that are done, earlier runs included; those that this run made; those that were
+        there at its start, but outdated, and are replaced.
+    rates : Rates or None
+        None before the first file.
+    seconds_left : float or None
+        Estimate from the letters left; None where it cannot be told.
+    quiet : float
+        Seconds since its last sign.
+    last_file : str
+        Key of the file that was finished last.
+    stages : tuple of (str, float)
+        Stages that ended, with their seconds.
+    problems : tuple of str
+        What a person should know, the last ones.
+    """
+
+    state: str
+    is_over: bool
+    side: str = ""
+    started: float | None = None
+    elapsed: float = 0.0
+    total: int = 0
+    done: int = 0
+    made: int = 0
+    stale: int = 0
+    rates: Rates | None = None
+    seconds_left: float | None = None
+    quiet: float = 0.0
+    last_file: str = ""
+    stages: tuple[tuple[str, float], ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+class Monitor:
+    """Looks at a data folder again and again; changes nothing.
+
+    Parameters
+    ----------
+    folder : DataFolder
+        The data folder.
+    """
+
+    def __init__(self, folder: DataFolder) -> None:
+        self._folder = folder
+        self._history = History(folder)
+
+    def look(self, now: float) -> View:
+        """Tell how the newest run stands.
+
+        Parameters
+        ----------
+        now : float
+            Seconds since 1970.
+        """
+        at_work = lock.state(self._folder.lock)
+        runs = self._history.refresh()
+        is_over = not at_work.startswith("at work")
+        if is_over and not runs:
+            return View("no run is recorded here yet", is_over)
+        run = runs[-1] if runs else None
+        if run is None or not (is_over or _is_of(run, at_work)):
+            # A run writes its first line when its checks are over.
+            return View(f"{at_work}: checking files before the start", is_over)
+        return self._view(run, at_work, is_over, now)
+
+    def _view(self, run: Run, at_work: str, is_over: bool, now: float) -> View:
+        end = (run.ended or run.last) if is_over else now
+        total, before = run.planned.get("files", 0), run.planned.get("done", 0)
+        recent = _recent(run.files)
+        rates = _rates(recent)
+        quiet = max(0.0, now - run.last)
+        is_extracting = not is_over and run.ended is None and before + len(run.files) < total
+        problems = [*_endings(run, is_over), *self._logged(run.started, run.ended)]
+        if is_extracting and rates and quiet > max(_QUIET_SECONDS, _QUIET_FILES / rates.files):
+            problems.append(f"no file was finished for {quiet:.0f} s; look at {self._folder.log}")
+        return View(
+            state=_state(run, at_work, is_over),
+            is_over=is_over,
+            side=str(run.facts.get("side", "")),
+            started=run.started,
+            elapsed=max(0.0, end - run.started),
+            total=total,
+            done=before + len(run.files),
+            made=len(run.files),
+            stale=run.planned.get("stale", 0),
+            rates=rates,
+            seconds_left=_seconds_left(run, rates, quiet) if is_extracting else None,
+            quiet=quiet,
+            last_file=run.files[-1].file if run.files else "",
+            stages=tuple(run.stages),
+            problems=tuple(problems[-_SHOWN_PROBLEMS:]),
+        )
+
+    def _logged(self, since: float, until: float | None) -> Iterator[str]:
+        """Warnings and errors at the end of the log that are of the time of the run: training writes there too."""
+        lines = _tail(self._folder).splitlines()
+        for line, following in pairwise([*lines, ""]):
+            match = _LOG_LINE.fullmatch(line)
+            if match and int(since) <= _moment(match[1]) <= (until or math.inf):
+                # The first line of a list says only that one follows.
+                first = f" {following.strip().removeprefix('- ')}" if match[2].endswith(":") else ""
+                yield match[2] + first
+
+
+def _is_of(run: Run, at_work: str) -> bool:
+    """Whether the process that holds the lock is the one that wrote the run's lines."""
+    facts = run.facts
+    return at_work == f"at work, process {facts.get('process')} on host {facts.get('host')}"
+
+
+def _state(run: Run, at_work: str, is_over: bool) -> str:
+    if run.how is not None:
+        return _WORDS.get(run.how, f"ended: {run.how}")
+    if is_over:
+        return "ended: killed; run the same command again to continue"
+    return at_work
+
+
+def _endings(run: Run, is_over: bool) -> list[str]:
+    return run.message.splitlines() if is_over and run.how == FAILED else []
+
+
+def _recent(files: list[FileDone]) -> list[FileDone]:
+    """Files of the last minute, at least the last one."""
+    seconds, first = 0.0, len(files)
+    while first > 0 and len(files) - first < _RECENT_FILES and seconds < _RECENT_SECONDS:
+        first -= 1
+        seconds += files[first].elapsed
+    return files[first:]
+
+
+def _rates(files: list[FileDone]) -> Rates | None:
+    seconds = sum(file.elapsed for file in files)
+    if seconds <= 0:
+        return None
+    return Rates(
+        len(files) / seconds,
+        sum(file.records for file in files) / seconds,
+        sum(file.letters for file in files) / seconds,
+        sum(file.tokens for file in files) / seconds,
+    )
+
+
+def _seconds_left(run: Run, rates: Rates | None, quiet: float) -> float | None:
+    left = run.planned.get("letters", 0) - sum(file.letters for file in run.files)
+    if rates is None or rates.letters <= 0 or left <= 0:
+        return None
+    return max(0.0, left / rates.letters - quiet)
+
+
+def _tail(folder: DataFolder) -> str:
+    try:
+        with folder.log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _moment(text: str) -> float:
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return 0.0

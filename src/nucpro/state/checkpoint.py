@@ -1,0 +1,264 @@
+"""What is known about files: which are done, and facts that are true as long as a file does not change.
+
+Two files in the data folder: a journal that gets one line a fact, and the checkpoint, a JSON document
+that the journal is folded into at the start, the end and an interrupt of a run. Both only make a
+restart fast. A fact counts while the file's size, modification time and inode are those it was
+recorded with; everything else is established from contents again. Both files carry checksums of their
+own: a damaged line of the journal counts as unknown, and so does a damaged checkpoint as a whole. Other
+programs use the checkpoint's name too: what is not ours is kept aside before ours is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import zlib
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from nucpro.errors import StoreError
+from nucpro.folder.paths import DataFolder
+from nucpro.formats import cannot_write, parsed, write_text
+from nucpro.formats.sequences import Side
+from nucpro.state.recipe import Recipe
+from nucpro.state.records import Stamp
+
+__all__ = ["Checkpoint"]
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = 1
+_RECIPE = "recipe"
+_SEAL = '{{"sha256":"{}",'
+"""What a checkpoint begins with; the digest is that of the document without it."""
+_SEAL_LENGTH = len(_SEAL.format("0" * 64))
+_CRC_LENGTH = 8
+
+
+class Checkpoint:
+    """Facts about the files of one data folder.
+
+    Parameters
+    ----------
+    folder : DataFolder
+        The data folder; checkpoint and journal lie in it.
+    read_only : bool
+        Remember new facts in memory only.
+    """
+
+    def __init__(self, folder: DataFolder, *, read_only: bool = False) -> None:
+        self._folder = folder
+        self._read_only = read_only
+        self._facts: dict[str, dict[str, Any]] = {}
+        self.completed: list[str] = []
+        self.started_at = _now()
+        self._journal: BinaryIO | None = None
+        self._is_foreign = False
+        self._read()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._folder.journal.exists() and not self._read_only:
+                self.fold()
+        except StoreError as failure:
+            # What ended the run is the message to show, and the journal holds everything still.
+            if error is None:
+                raise
+            logger.warning("%s", failure)
+        finally:
+            self.close()
+
+    def fact(self, kind: str, path: Path) -> dict[str, Any] | None:
+        """Fact of a kind about a file, None where nothing is known of the file as it is now."""
+        entry = self._facts.get(f"{kind}:{self._key(path)}")
+        stamp = Stamp.of(path)
+        if entry is None or stamp is None or entry.get("stamp") != stamp.as_list():
+            return None
+        return entry
+
+    def add(self, kind: str, path: Path, fact: Mapping[str, Any], stamp: Stamp | None = None) -> None:
+        """Record a fact about a file, with the stamp it was established for (by default the present one)."""
+        stamp = stamp or Stamp.of(path)
+        if stamp is None:
+            return
+        key = f"{kind}:{self._key(path)}"
+        entry = {**fact, "stamp": stamp.as_list()}
+        self._facts[key] = entry
+        self._append({key: entry})
+
+    def complete(self, path: Path) -> None:
+        """List a file of protein vectors as completed."""
+        key = self._listed(self._key(path))
+        if self._note_completed(key):
+            self._append({"completed": key})
+
+    def recipe_of(self, side: Side) -> Recipe | None:
+        """Recipe of the last run on a side; None before the first one."""
+        entry = self._facts.get(f"{_RECIPE}:{side}")
+        if entry is None:
+            return None
+        try:
+            return Recipe(str(entry["kind"]), dict(entry["made_by"]), int(entry["width"]))
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def remember_recipe(self, recipe: Recipe) -> None:
+        """Record how this run makes vectors."""
+        entry = {"kind": recipe.kind, "made_by": dict(recipe.made_by), "width": recipe.width}
+        self._facts[f"{_RECIPE}:{recipe.kind}"] = entry
+        self._append({f"{_RECIPE}:{recipe.kind}": entry})
+
+    def restart(self, completed: Iterable[Path]) -> None:
+        """Set the list of completed files to what was found to be done."""
+        self._list(map(self._key, completed))
+
+    def fold(self) -> None:
+        """Write everything into the checkpoint, atomically, and begin an empty journal."""
+        content = {
+            "format": _FORMAT,
+            "started_at": self.started_at,
+            "last_update": _now(),
+            "completed_files": self.completed,
+            "facts": self._facts,
+        }
+        if self._is_foreign:
+            self._keep_aside()
+        write_text(self._folder.checkpoint, _sealed(_dumped(content) + "\n"))
+        self.close()
+        try:
+            self._folder.journal.unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(self._folder.journal, error) from error
+
+    def close(self) -> None:
+        """Close the journal; what was recorded stays."""
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
+    def _key(self, path: Path) -> str:
+        return path.relative_to(self._folder.root).as_posix()
+
+    def _list(self, keys: Iterable[str]) -> None:
+        self._completed_set = dict.fromkeys(map(self._listed, keys))
+        self.completed = list(self._completed_set)
+
+    def _listed(self, key: str) -> str:
+        """Key under which a file is listed: that of its vectors, also for a FASTA as earlier versions listed it."""
+        pair = self._folder.pair_of_key(key)
+        return key if pair is None else pair.relative(pair.protein_vectors)
+
+    def _note_completed(self, key: str) -> bool:
+        """List a key; False where it is listed already."""
+        if key in self._completed_set:
+            return False
+        self._completed_set[key] = None
+        self.completed.append(key)
+        return True
+
+    def _keep_aside(self) -> None:
+        path = self._folder.checkpoint
+        try:
+            path.rename(self._folder.free_checkpoint_copy())
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        self._is_foreign = False
+
+    def _append(self, entry: Mapping[str, Any]) -> None:
+        if self._read_only:
+            return
+        body = _dumped(entry).encode()
+        line = b"%08x %s\n" % (zlib.crc32(body), body)
+        try:
+            self._write_line(line)
+        except OSError as error:
+            raise cannot_write(self._folder.journal, error, expected=len(line)) from error
+
+    def _write_line(self, line: bytes) -> None:
+        if self._journal is None:
+            self._journal = self._folder.journal.open("ab", buffering=0)
+            # The last line of a killed run may be cut: what follows begins a line of its own.
+            line = b"\n" + line if self._journal.tell() else line
+        # Handed to the system at once: a killed process loses nothing that it recorded.
+        while line:
+            line = line[self._journal.write(line) :]
+
+    def _read(self) -> None:
+        content, self._is_foreign = _document(self._folder)
+        facts = content.get("facts", {})
+        if isinstance(facts, dict):
+            self._facts = {str(k): v for k, v in facts.items() if isinstance(v, dict)}
+        listed = content.get("completed_files", [])
+        self._list(map(str, listed) if isinstance(listed, list) else ())
+        started = content.get("started_at")
+        self.started_at = started if isinstance(started, str) else self.started_at
+        self._replay()
+
+    def _replay(self) -> None:
+        try:
+            lines = self._folder.journal.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return
+        for line in lines:
+            # The last line of a killed run may be cut; a damaged line only means that its file is checked again.
+            entry = _checked_line(line)
+            for key, value in entry.items():
+                if key == "completed" and isinstance(value, str):
+                    self._note_completed(self._listed(value))
+                elif isinstance(value, dict):
+                    self._facts[key] = value
+
+
+def _document(folder: DataFolder) -> tuple[dict[str, Any], bool]:
+    """Content of the checkpoint, as far as it is known to be right, and whether another program wrote it."""
+    path = folder.checkpoint
+    try:
+        # Only a regular file is read: a pipe of that name would be waited for.
+        raw = path.read_bytes() if path.is_file() else b""
+    except OSError:
+        raw = b""
+    content = parsed(raw)
+    if content.get("format") != _FORMAT or "sha256" not in content:
+        is_foreign = os.path.lexists(path)
+        if is_foreign:
+            logger.warning(
+                "%s was not written by nucpro: all files are checked by their contents; a run keeps it as %s",
+                path,
+                folder.free_checkpoint_copy().name,
+            )
+        # Its list is no proof, so only the time of the first start is taken over.
+        return {"started_at": content.get("started_at")}, is_foreign
+    if hashlib.sha256(b"{" + raw[_SEAL_LENGTH:]).hexdigest() != content["sha256"]:
+        logger.warning("%s is damaged; all files are checked by their contents", path)
+        return {}, False
+    return content, False
+
+
+def _dumped(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+
+
+def _sealed(document: str) -> str:
+    """Put the digest of a JSON document at its beginning, as its first value."""
+    return _SEAL.format(hashlib.sha256(document.encode()).hexdigest()) + document[1:]
+
+
+def _checked_line(line: bytes) -> dict[str, Any]:
+    crc, body = line[:_CRC_LENGTH], line[_CRC_LENGTH + 1 :]
+    return parsed(body) if crc == b"%08x" % zlib.crc32(body) else {}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

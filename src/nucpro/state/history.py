@@ -1,0 +1,316 @@
+"""What was done to a data folder, run by run: for people who look at it, never for decisions.
+
+A run appends one JSON object a line to a file of its own beside the checkpoint: when it started and with
+what, the time of each stage, one line a finished file, what validation found, and how it ended. A run
+that ends before it touches anything leaves no line. The report and the live view read the file back;
+lose it, and no run does anything else than before.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from io import BufferedWriter
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from nucpro import __version__
+from nucpro.folder.paths import DataFolder
+
+__all__ = [
+    "DONE",
+    "FAILED",
+    "INTERRUPTED",
+    "Counting",
+    "FileDone",
+    "History",
+    "Recorder",
+    "Run",
+    "Totals",
+    "read",
+    "this_software",
+]
+
+logger = logging.getLogger(__name__)
+
+DONE, FAILED, INTERRUPTED = "done", "failed", "interrupted"
+"""How a run ended; one that was killed says nothing."""
+
+_LONGEST_MESSAGE = 4000
+_PACKAGES = ("torch", "numpy", "tokenizers", "safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class FileDone:
+    """One file whose vectors were made.
+
+    Parameters
+    ----------
+    time : float
+        When it was on disk, in seconds since 1970.
+    file : str
+        Key of its pair (:attr:`nucpro.folder.paths.FilePair.key`).
+    seconds : float
+        From its first batch on the device to its vectors on disk; the times of files overlap.
+    records, letters : int
+        Records, and residues or bases that the model read.
+    tokens : int
+        Tokens that were computed since the file before was finished; the encoder is ahead of the disk, so
+        they may belong to the next one.
+    elapsed : float
+        Seconds since the file before was finished: those of all files make up the time of the extraction.
+    """
+
+    time: float
+    file: str
+    seconds: float
+    records: int
+    letters: int
+    tokens: int
+    elapsed: float
+
+
+@dataclass
+class Run:
+    """One run as its lines tell it.
+
+    Parameters
+    ----------
+    started : float
+        In seconds since 1970.
+    facts : dict
+        What the run was started with: ``side``, ``engine``, ``process``, ``host``, ``software``, ``options``.
+    planned : dict
+        ``files``, those ``done`` and those ``stale`` before the run, and ``letters`` to read; empty before that
+        was known.
+    stages : list of (str, float)
+        Name and seconds of each stage that ended, in order.
+    files : list of FileDone
+        In the order in which they were finished.
+    validated : dict
+        ``files``, ``viral`` and ``host`` records that passed; empty where validation did not pass.
+    ended : float or None
+        None for a run that is at work, or was killed.
+    how : str or None
+        :data:`DONE`, :data:`FAILED`, :data:`INTERRUPTED`, or None.
+    message : str
+        Why it failed.
+    """
+
+    started: float
+    facts: dict[str, Any]
+    planned: dict[str, int] = field(default_factory=dict)
+    stages: list[tuple[str, float]] = field(default_factory=list)
+    files: list[FileDone] = field(default_factory=list)
+    validated: dict[str, int] = field(default_factory=dict)
+    ended: float | None = None
+    how: str | None = None
+    message: str = ""
+
+    @property
+    def last(self) -> float:
+        """Time of the last line, in seconds since 1970."""
+        return self.ended or (self.files[-1].time if self.files else self.started)
+
+
+class Recorder:
+    """Appends the lines of one run; a fault of the disk costs lines, never the run.
+
+    Nothing is written before :meth:`open`: a run that fails its checks changes nothing.
+
+    Parameters
+    ----------
+    folder : DataFolder
+        The data folder.
+    facts : mapping
+        Plain values that say what the run was started with; see :class:`Run`.
+    """
+
+    def __init__(self, folder: DataFolder, facts: Mapping[str, Any]) -> None:
+        self._path = folder.history
+        self._file: BufferedWriter | None = None
+        self._waiting: list[dict[str, Any]] = []
+        self._is_open = False
+        self._in_stage = False
+        who = {"process": os.getpid(), "host": platform.node()}
+        self._note("started", **who, **facts)
+
+    def open(self, files: int, done: int, letters: int, stale: int = 0) -> None:
+        """Begin to write, with what is planned: all files, those that are done, letters to read, stale files."""
+        self._is_open = True
+        self._note("planned", files=files, done=done, letters=letters, stale=stale)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage; one that fails or is interrupted is recorded too, a stage within it is part of it."""
+        if self._in_stage:
+            yield
+            return
+        start, self._in_stage = time.perf_counter(), True
+        try:
+            yield
+        finally:
+            self._in_stage = False
+            self._note("stage", name=name, seconds=round(time.perf_counter() - start, 3))
+
+    def file(self, key: str, seconds: float, records: int, letters: int, tokens: int, elapsed: float) -> None:
+        """Record a finished file; see :class:`FileDone`."""
+        times = {"seconds": round(seconds, 3), "elapsed": round(elapsed, 3)}
+        self._note("file", file=key, **times, records=records, letters=letters, tokens=tokens)
+
+    def validated(self, files: int, viral: int, host: int) -> None:
+        """Record that validation passed: files, and records of each class."""
+        self._note("validated", files=files, viral=viral, host=host)
+
+    def close(self, how: str, message: str = "") -> None:
+        """Record how the run ended, and close the file."""
+        if self._is_open:
+            self._note("ended", how=how, message=message[:_LONGEST_MESSAGE])
+        self._is_open = False
+        if self._file is not None:
+            # Closing writes once more what could not be written before.
+            with suppress(OSError):
+                self._file.close()
+            self._file = None
+
+    def _note(self, event: str, **values: Any) -> None:
+        self._waiting.append({"event": event, "time": _now(), **values})
+        if not self._is_open:
+            return
+        try:
+            self._write(self._waiting)
+        except OSError as error:
+            logger.warning("%s: cannot be written (%s); the report will lack this run", self._path, error)
+            self._is_open = False
+        self._waiting = []
+
+    def _write(self, entries: list[dict[str, Any]]) -> None:
+        lines = "".join(json.dumps(e, ensure_ascii=False, separators=(",", ":")) + "\n" for e in entries)
+        if self._file is None:
+            self._file = self._path.open("ab")
+            # The last line of a run that was killed may be cut: it must not swallow the first of this one.
+            if self._file.tell() and not _ends_with_a_line(self._path):
+                lines = f"\n{lines}"
+        self._file.write(lines.encode())
+        self._file.flush()
+
+
+class History:
+    """The runs of a data folder, read piece by piece: :meth:`refresh` reads only what is new.
+
+    Parameters
+    ----------
+    folder : DataFolder
+        The data folder.
+    """
+
+    def __init__(self, folder: DataFolder) -> None:
+        self._path = folder.history
+        self._offset = 0
+        self.runs: list[Run] = []
+
+    def refresh(self) -> list[Run]:
+        """Read what was appended since the last time, and return all runs, the oldest first.
+
+        Lines that are cut or damaged are left out; without a file there are no runs.
+        """
+        try:
+            with self._path.open("rb") as file:
+                if file.seek(0, os.SEEK_END) < self._offset:
+                    self._offset, self.runs = 0, []
+                file.seek(self._offset)
+                new = file.read()
+        except OSError:
+            return self.runs
+        whole = new[: new.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        for line in whole.split(b"\n"):
+            self._take(line)
+        return self.runs
+
+    def _take(self, line: bytes) -> None:
+        try:
+            entry = json.loads(line)
+            when = datetime.fromisoformat(entry.pop("time")).timestamp()
+            event = entry.pop("event")
+            if event == "started":
+                self.runs.append(Run(when, entry))
+            elif self.runs:
+                _apply(self.runs[-1], event, when, entry)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return
+
+
+def read(folder: DataFolder) -> list[Run]:
+    """All runs of a data folder, the oldest first; see :meth:`History.refresh`."""
+    return History(folder).refresh()
+
+
+def this_software() -> dict[str, str]:
+    """Versions of Python, nucpro and the packages that its numbers depend on."""
+    found = {"nucpro": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _apply(run: Run, event: str, when: float, entry: dict[str, Any]) -> None:
+    if event == "file":
+        records, letters, tokens = (int(entry[name]) for name in ("records", "letters", "tokens"))
+        seconds = float(entry["seconds"])
+        # Earlier versions wrote the time since the file before as the file's own.
+        elapsed = float(entry.get("elapsed", seconds))
+        key = str(entry["file"])
+        run.files.append(FileDone(when, key, seconds, records, letters, tokens, elapsed))
+    elif event == "stage":
+        run.stages.append((str(entry["name"]), float(entry["seconds"])))
+    elif event in ("planned", "validated"):
+        setattr(run, event, {str(name): int(value) for name, value in entry.items()})
+    elif event == "ended":
+        run.ended, run.how, run.message = when, str(entry["how"]), str(entry["message"])
+
+
+def _ends_with_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+class Totals(NamedTuple):
+    """Counts of one encoder, or of several together.
+
+    Parameters
+    ----------
+    splits : int
+        Batches that were split after running out of memory.
+    tokens, unknown : int
+        All tokens, special ones included, and those that the model does not know.
+    """
+
+    splits: int = 0
+    tokens: int = 0
+    unknown: int = 0
+
+
+class Counting(Protocol):
+    """Something loaded that counts what goes through it."""
+
+    @property
+    def totals(self) -> Totals:
+        """Counts since it was loaded."""
+        ...
