@@ -179,15 +179,15 @@ def busy_share(data: Path, model: Path, size: int) -> dict[str, float]:
     """Share of the time between the first and the last kernel in which the GPU computes."""
     from torch.profiler import ProfilerActivity, profile
 
-    from nucpro.extraction.protein_job import ProteinJob
+    from nucpro.extraction.run import Run
     from nucpro.options import Options
 
-    with ProteinJob(Options(data, protein_model=str(model), sequences_per_file=size)) as job:
+    with Run(Options(data, protein_model=str(model), sequences_per_file=size)) as job:
         job.discover()
         job.check()
         job.prepare()
-        job.load_model()
-        work = job.extract()
+        job.load()
+        work = job.making()
         next(work)  # kernels are built and caches are warm from the second file on
         with profile(activities=[ProfilerActivity.CUDA]) as profiled:
             for _ in work:

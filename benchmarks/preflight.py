@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "demo")]
 
 import stand_ins
-from nucpro.extraction.protein_job import ProteinJob
+from nucpro.extraction.survey import looking
 from nucpro.options import Options
 
 
@@ -56,9 +56,9 @@ def timed(data: Path, size: int) -> dict[str, float]:
     seconds = {}
     for name in ("first", "again"):
         started = time.perf_counter()
-        with ProteinJob(Options(data, sequences_per_file=size), needs_model=False) as job:
-            job.discover()
-            problems = job.inputs()
+        with looking(Options(data, sequences_per_file=size)) as survey:
+            survey.discover()
+            problems = survey.inputs()
             assert not problems, problems
         seconds[f"seconds_{name}"] = round(time.perf_counter() - started, 2)
     print(data.name, seconds, flush=True)

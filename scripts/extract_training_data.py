@@ -6,21 +6,17 @@
 finds the data, checks everything before the GPU is touched, extracts FastESM2_650 vectors, merges them
 with the DNABERT-S vectors, validates what lies on disk, and can be killed at any moment and run again.
 
-This script is the job, written to be read: the eight functions below are its steps, and ``main`` calls
-them in order. All of them work on a ``Job``, which holds what the steps share (the lock, the record of
-what is done, the worker processes); called on their own, they open one for the files that they are given.
-``nucpro extract`` is the same job.
+This script is the job, written to be read: the eight functions below are its steps, and ``main`` calls them in order
+with what the steps before gave. They share a ``Run``, which holds the lock, the record of what is done and the worker
+processes; called on their own, they open one for the files that they are given. ``nucpro extract`` is the same job.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,32 +30,28 @@ from nucpro.cli.console import FileBar, Terminated, console, exit_code_of
 from nucpro.cli.extract import add_arguments
 from nucpro.cli.main import leave
 from nucpro.errors import PreflightError, UsageError, first_few
-from nucpro.extraction.pipeline import make_dna_first, validate_folder
-from nucpro.extraction.plan import PlanItem
 from nucpro.extraction.preflight import dna_problems
-from nucpro.extraction.protein_job import DNA_COMMAND, ProteinJob
+from nucpro.extraction.run import Run, dry_run, make_dna_first, validate_folder
+from nucpro.extraction.survey import DNA_COMMAND, looking
 from nucpro.extraction.validation import expected_width
 from nucpro.folder.paths import CLASS_NAMES, DataFolder, FilePair, SourceFinder, walk_failed
 from nucpro.options import Options
+from nucpro.report import report_at_end
 from nucpro.state.checkpoint import Checkpoint
-from nucpro.state.recipe import Recipe
 from units import (
     DNA_DIM,
     MERGED_DIM,
     PROTEIN_DIM,
     DimensionError,
     as_encoder,
-    extract_fast_esm,
     merge_data,
     recipe_of,
     validate_merge_inputs,
 )
 
-logger = logging.getLogger("nucpro.extract_training_data")
-
 
 def discover_training_data(
-    data_dir: str | Path = "./data/", *, job: ProteinJob | None = None
+    data_dir: str | Path = "./data/", *, run: Run | None = None
 ) -> tuple[list[str], list[str]]:
     """Find the nucleotide files to use: all full viral ones, and a balanced choice of full host files.
 
@@ -71,12 +63,16 @@ def discover_training_data(
         Split nucleotide FASTA files, which begin as ``data_dir`` does; everything else that belongs to one is
         found from its path.
     """
-    with _job(data_dir, job) as work:
-        finder = SourceFinder(work.folder)
-        for root, subfolders, files in os.walk(data_dir, followlinks=True, onerror=walk_failed):
-            finder.visit(root, subfolders, files)
-        selection = work.discover(finder.sources)
-        return _names(data_dir, selection.viral), _names(data_dir, selection.hosts)
+    finder = SourceFinder(DataFolder(Path(data_dir)))
+    for root, subfolders, files in os.walk(data_dir, followlinks=True, onerror=walk_failed):
+        finder.visit(root, subfolders, files)
+    if run is not None:
+        run.discover(finder.sources)
+        selection = run.survey.selection
+    else:
+        with looking(Options(Path(data_dir))) as survey:
+            selection = survey.discover(finder.sources)
+    return _names(data_dir, selection.viral), _names(data_dir, selection.hosts)
 
 
 def load_checkpoint(checkpoint_path: str | Path) -> dict[str, Any]:
@@ -100,7 +96,7 @@ def save_checkpoint(checkpoint_path: str | Path, completed_files: Sequence[str],
         )
     with Checkpoint(folder) as checkpoint:
         checkpoint.started_at = started_at
-        checkpoint.restart(pair.protein_fasta for pair in pairs.values() if pair is not None)
+        checkpoint.restart(pair.protein_vectors for pair in pairs.values() if pair is not None)
         checkpoint.fold()
 
 
@@ -109,19 +105,21 @@ def validate_prerequisites(
     host_files: Sequence[str],
     *,
     device: str = "cuda",
-    job: ProteinJob | None = None,
+    run: Run | None = None,
 ) -> None:
     """Stop before any model is loaded if the device is not there, or a file lacks its ``_DNABERT_S.pt``.
 
     All files that lack it are listed. Within the job, on its device, and with everything else that can be checked
     before the start.
     """
-    if job is not None:
-        job.check()
+    pairs = _pairs((*viral_files, *host_files))
+    if run is not None:
+        run.take(pairs)
+        run.check()
+        run.show()
         return
     from nucpro.embedding.encoder import device_problems  # noqa: PLC0415 - imports torch
 
-    pairs = _pairs((*viral_files, *host_files))
     problems = device_problems(device) + dna_problems(pairs, DNA_COMMAND)
     if problems:
         raise PreflightError(problems)
@@ -134,53 +132,35 @@ def extract_all(
     tokenizer: Any,
     checkpoint_path: str | Path,
     *,
-    job: ProteinJob | None = None,
+    run: Run | None = None,
 ) -> int:
     """Embed all protein files that are not done, viral ones first; returns how many were made.
 
-    Each file goes through ``extract_fast_esm`` in a thread of its own, a few at a time, so that the GPU
-    never waits for a disk, and is in the checkpoint as soon as it is on disk. Finished files are merged beside it
-    when this is part of the whole job.
+    A few files are under way at a time, so that the GPU never waits for a disk; each is in the checkpoint as soon as
+    it is on disk. Within the job finished files are merged beside it.
     """
     files = (*viral_protein_files, *host_protein_files)
-    if job is None and not files:
+    if run is not None:
+        run.make(_pairs(files))
+        return run.statistics.files
+    if not files:
         return 0
-    with _job(DataFolder.of_checkpoint(Path(checkpoint_path)).root, job) as work:
-        if job is None:
-            _compare(work, files, recipe_of(model, tokenizer))
-            needed = bool(work.plan.to_extract)
-        else:  # None too where workers of a cluster load the model
-            needed = model is not None
-        encoder = as_encoder(model, tokenizer) if needed else None
-        width = work.plan.recipe.width
-
-        def extract_one(item: PlanItem) -> float:
-            source, target = item.pair.protein_fasta, item.pair.protein_vectors
-            # The plan has looked at what is there.
-            proteins, data = extract_fast_esm(source, target, encoder, replace=True)
-            if data[0].shape != (width,):
-                raise DimensionError(
-                    width, tuple(data[0].shape), "shape of the vector", f"{source}, {proteins[0]}"
-                )
-            return 0.0 if encoder is None else encoder.took(target)
-
-        join = None if job is None else partial(merge_data, protein_dim=width)
-        with FileBar() as bar:  # a tqdm bar that counts files and estimates by residues
-            bar.show(work.progress)
-            for _ in work.extract(None if encoder is None else extract_one, join):
-                bar.show(work.progress)
-        return work.statistics.files
+    folder = DataFolder.of_checkpoint(Path(checkpoint_path)).root
+    with FileBar() as bar, Run(Options(folder), show=bar.show) as alone:
+        alone.take(_pairs(files, alone.folder))
+        alone.use(recipe_of(model, tokenizer), lambda: as_encoder(model, tokenizer))
+        alone.make(merging=False)
+        return alone.statistics.files
 
 
-def merge_all(viral_files: Sequence[str], host_files: Sequence[str], *, job: ProteinJob | None = None) -> int:
+def merge_all(viral_files: Sequence[str], host_files: Sequence[str], *, run: Run | None = None) -> int:
     """Join DNA and protein vectors of all files, matched by id; returns how many were merged.
 
-    Within the job most are merged already, in worker processes, while the GPU was at work; this waits for
-    the rest.
+    Within the job most are merged already, in worker processes, while the GPU was at work; this waits for the rest.
     """
-    if job is not None:
-        job.finish()
-        return job.statistics.merged
+    if run is not None:
+        run.finish()
+        return run.statistics.merged
     width = expected_width(_pairs((*viral_files, *host_files)))
     for label, files in ((1, viral_files), (0, host_files)):
         for pair in _pairs(files):
@@ -193,12 +173,15 @@ def merge_all(viral_files: Sequence[str], host_files: Sequence[str], *, job: Pro
     return len(viral_files) + len(host_files)
 
 
-def validate_all(data_dir: str | Path = "./data/", *, job: ProteinJob | None = None) -> None:
+def validate_all(data_dir: str | Path = "./data/", *, run: Run | None = None) -> None:
     """Read everything back from disk and check it; the last line says that it passed.
 
     Then open one file of each class as a training script would, with ``torch.load``.
     """
-    verdicts = validate_folder(Options(Path(data_dir))) if job is None else job.validate()
+    if run is None:
+        verdicts = validate_folder(Options(Path(data_dir)))
+    else:
+        verdicts = run.validate(report_at_end) if run.options.report else run.validate()
     for label in (1, 0):
         look_at_merged(next((v.pair.merged for v in verdicts if v.pair.label == label), None))
 
@@ -214,7 +197,7 @@ def look_at_merged(path: Path | None) -> None:
     if len(rows) != len(ids):
         raise DimensionError(len(ids), len(rows), "rows", str(path))
     if rows.shape[1] == MERGED_DIM:  # other models have other widths
-        validate_merge_inputs(rows[0, :DNA_DIM], rows[0, DNA_DIM:], ids[0])
+        validate_merge_inputs(rows[0, :DNA_DIM], rows[0, DNA_DIM : DNA_DIM + PROTEIN_DIM], ids[0])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -233,57 +216,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = vars(parser.parse_args(argv))
     with console(log_file(arguments)):
         try:
-            run(Options.of(arguments))
+            do(Options.of(arguments))
         except (Exception, KeyboardInterrupt, Terminated) as error:  # noqa: BLE001 - becomes an exit code
             return exit_code_of(error)
     return 0
 
 
-def run(options: Options) -> None:
+def do(options: Options) -> None:
     """Call the steps in their order."""
-    if options.with_dna:
-        make_dna_first(options)
-    with ProteinJob(options) as job:
-        viral_files, host_files = discover_training_data(job.options.data_dir, job=job)
-        validate_prerequisites(viral_files, host_files, job=job)  # nothing is touched
-        job.show()
+    with FileBar() as bar:  # a tqdm bar that counts files and estimates by residues
+        if options.with_dna:
+            make_dna_first(options, bar.show)
         if options.dry_run:
+            dry_run(options)
             return
-        job.prepare()
-        model = job.load_model()  # None where no protein file has to be made, or workers of a cluster load it
-        width = job.plan.recipe.width
-        if job.plan.to_extract and width != PROTEIN_DIM:
-            logger.warning("This model gives %d columns, FastESM2_650 gives %d", width, PROTEIN_DIM)
-        viral_proteins = [str(pair.protein_fasta) for pair in job.selection.viral]
-        host_proteins = [str(pair.protein_fasta) for pair in job.selection.hosts]
-        extract_all(viral_proteins, host_proteins, model, None, job.folder.checkpoint, job=job)
-        merge_all(viral_files, host_files, job=job)
-        job.audit()
-        validate_all(options.data_dir, job=job)
-
-
-@contextmanager
-def _job(data_dir: str | Path, job: ProteinJob | None) -> Iterator[ProteinJob]:
-    """Give the job that a step is part of, or one of its own for a step that is called alone."""
-    alone = ProteinJob(Options(Path(data_dir)), needs_model=False)
-    with alone if job is None else nullcontext(job) as present:
-        yield present
+        with Run(options, show=bar.show) as run:
+            viral_files, host_files = discover_training_data(run.options.data_dir, run=run)
+            validate_prerequisites(viral_files, host_files, run=run)  # nothing is touched
+            run.prepare()
+            model = run.load()  # None where no protein file has to be made, or workers of a cluster load it
+            viral_proteins = [str(pair.protein_fasta) for pair in run.survey.selection.viral]
+            host_proteins = [str(pair.protein_fasta) for pair in run.survey.selection.hosts]
+            extract_all(viral_proteins, host_proteins, model, None, run.folder.checkpoint, run=run)
+            merge_all(viral_files, host_files, run=run)
+            run.audit()
+            validate_all(options.data_dir, run=run)
 
 
 def _names(data_dir: str | Path, pairs: Sequence[FilePair]) -> list[str]:
     # Path would drop the "./" that scripts look for at the beginning.
     return [os.path.join(data_dir, pair.key) for pair in pairs]  # noqa: PTH118
-
-
-def _compare(job: ProteinJob, protein_files: Sequence[str], recipe: Recipe) -> None:
-    job.take(_pairs(protein_files, job.folder))
-    job.needs_dna = False
-    problems = job.inputs()
-    if problems:
-        raise PreflightError(problems)
-    for item in job.compare(recipe).to_extract:
-        for reason in item.reasons:
-            logger.info("%s", reason)
 
 
 def _pairs(names: Sequence[str | Path], folder: DataFolder | None = None) -> list[FilePair]:

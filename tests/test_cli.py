@@ -19,7 +19,7 @@ import nucpro
 from nucpro.cli import main
 from nucpro.cli.console import FileBar, Terminated, exit_code_of
 from nucpro.errors import DimensionError, PreflightError, UsageError
-from nucpro.extraction.job import Progress
+from nucpro.execution.runner import Progress
 from nucpro.extraction.summary import human_time
 from nucpro.formats import read_vectors
 from nucpro.formats.sequences import Side
@@ -127,28 +127,28 @@ def test_a_signal_on_the_way_out_changes_nothing(start: str, sign: signal.Signal
 
 
 def test_the_library_logs_and_prints_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from nucpro.extraction.pipeline import run
+    from nucpro.extraction.run import extract
 
     with pytest.raises(PreflightError, match="no such folder"):
-        run(Options(tmp_path / "nowhere"))
+        extract(Options(tmp_path / "nowhere"))
     assert capsys.readouterr() == ("", "")
     assert logging.getLogger("nucpro").handlers == []
 
 
 def test_the_bar_draws_nothing_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with FileBar() as bar:
-        bar.show(Progress(3, 10, None))
-        bar.show(Progress(4, 10, 61.0))
+        bar.show(Progress(3, 10))
+        bar.show(Progress(4, 10, seconds_left=61.0))
     assert capsys.readouterr() == ("", "")
 
 
 BAR = """
 from nucpro.cli.console import FileBar
-from nucpro.extraction.job import Progress
+from nucpro.execution.runner import Progress
 from nucpro.formats.sequences import Side
 with FileBar() as bar:
-    bar.show(Progress(3, 10, None))
-    bar.show(Progress(4, 10, 61.0))
+    bar.show(Progress(3, 10))
+    bar.show(Progress(4, 10, seconds_left=61.0))
 """
 
 

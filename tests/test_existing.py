@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from nucpro.extraction.survey import looking
 from transformers import AutoModel, EsmModel
 
 import random_esm
@@ -16,7 +17,6 @@ from nucpro.cli import main
 from nucpro.embedding import encoder as encoders
 from nucpro.errors import UsageError
 from nucpro.extraction.existing import recompute
-from nucpro.extraction.protein_job import ProteinJob
 from nucpro.folder.paths import FilePair
 from nucpro.formats.fasta import read
 from nucpro.formats.sequences import Side
@@ -118,10 +118,10 @@ def test_long_proteins_do_not_hide_what_was_done_to_one_token(
         data, str(esm_folder), device="cpu", sequences_per_file=PER_FILE, verify_existing=1, report=False
     )
     model = encoders.identify(options, Side.PROTEIN)
-    with ProteinJob(options) as job:
-        job.discover()
-        job.inputs()
-        items = job.compare(model.recipe).items
+    with looking(options, planning=True) as survey:
+        survey.discover()
+        survey.inputs()
+        items = survey.compare(model.recipe).items
     assert all(item.to_verify for item in items)
     found = {item.pair: one for item, one in zip(items, recompute(items, model, options), strict=True)}
     for pair, (_, what) in zip(pairs_of(data), MAKERS, strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,8 +14,7 @@ import pytest
 from folders import arguments, contents, copied
 from nucpro.cli import main
 from nucpro.errors import ExtractionError
-from nucpro.extraction.plan import PlanItem
-from nucpro.extraction.protein_job import ProteinJob
+from nucpro.extraction.run import Run
 from nucpro.folder.paths import DataFolder
 from nucpro.options import Options
 from nucpro.state import history
@@ -95,9 +95,9 @@ def test_the_time_of_a_file_is_its_own_in_the_log_and_in_the_history(
     """Also where files are finished together, or in another order than they are told."""
     all_at_work = threading.Barrier(3)
 
-    def overlap(item: PlanItem) -> float:
+    def overlap(fasta: Path) -> float:
         all_at_work.wait()
-        return 100.0 + item.pair.number
+        return 100.0 + int(fasta.stem.removeprefix("output_"))
 
     options = Options(data, protein_model=str(model), device="cpu", sequences_per_file=4, report=False)
     with caplog.at_level(logging.INFO, "nucpro"):
@@ -125,12 +125,28 @@ def test_lines_of_earlier_versions_are_read(tmp_path: Path) -> None:
     assert (file.seconds, file.elapsed) == (2.5, 2.5)
 
 
-def extract(options: Options, unit: Callable[[PlanItem], float]) -> None:
-    with ProteinJob(options) as job:
-        job.discover()
-        job.check()
-        job.prepare()
-        list(job.extract(unit, join=None))
+@dataclass
+class Unit:
+    """What is loaded in place of a model: calls a function for each file, which may give the seconds that it took."""
+
+    unit: Callable[[Path], float | None]
+    totals: history.Totals = field(default_factory=history.Totals)
+    seconds: dict[Path, float] = field(default_factory=dict)
+
+    def extract(self, fasta: Path, output: Path) -> None:
+        self.seconds[output] = self.unit(fasta) or 0.0
+
+    def took(self, output: Path) -> float:
+        return self.seconds[output]
+
+
+def extract(options: Options, unit: Callable[[Path], float | None]) -> None:
+    with Run(options) as run:
+        run.discover()
+        run.check()
+        run.prepare()
+        run.runner.engine.load(lambda _: Unit(unit))
+        run.make(merging=False)
 
 
 def test_a_torn_line_is_left_out_and_swallows_nothing(tmp_path: Path) -> None:

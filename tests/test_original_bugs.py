@@ -63,11 +63,11 @@ def test_selection_depending_on_directory_order(
                 yield folder, subfolders, files
 
         monkeypatch.setattr(os, "walk", shuffled_walk)
-        from nucpro.extraction.protein_job import ProteinJob
+        from nucpro.extraction.survey import looking
         from nucpro.options import Options
 
-        with ProteinJob(Options(data, sequences_per_file=4, dry_run=True), needs_model=False) as job:
-            chosen.append([pair.key for pair in job.discover().pairs])
+        with looking(Options(data, sequences_per_file=4)) as survey:
+            chosen.append([pair.key for pair in survey.discover().pairs])
     assert chosen[0] == chosen[1] == chosen[2]
     assert os.scandir is scandir
 

@@ -28,7 +28,7 @@ from folders import (
 )
 from nucpro.cli import main
 from nucpro.errors import DataError
-from nucpro.extraction.protein_job import ProteinJob
+from nucpro.extraction.run import Run
 from nucpro.folder.paths import DataFolder
 from nucpro.formats.fasta import read
 from nucpro.options import Options
@@ -174,15 +174,15 @@ def test_a_pipe_in_place_of_a_dna_file_is_not_waited_for(finished: Path, model: 
 
 def test_a_nucleotide_fasta_that_vanishes_under_a_run_is_named(data: Path, model: Path) -> None:
     options = Options(data, protein_model=str(model), device="cpu", sequences_per_file=PER_FILE, report=False)
-    with ProteinJob(options) as job:
+    with Run(options) as job:
         job.discover()
         job.check()
         job.prepare()
-        job.load_model()
-        gone = job.pairs[1].nucleotide_fasta
+        job.load()
+        gone = job.survey.pairs[1].nucleotide_fasta
         gone.rename(gone.with_suffix(".gone"))
         with pytest.raises(DataError, match=re.escape(f"{gone}: ")):
-            list(job.extract())
+            list(job.making())
 
 
 def test_an_old_file_of_the_right_width_is_redone_unless_trusted(
@@ -273,14 +273,14 @@ def test_the_checkpoint_lists_files_relative_to_the_folder(finished: Path) -> No
 
 def test_the_checkpoint_lists_each_file_as_soon_as_its_vectors_are_on_disk(data: Path, model: Path) -> None:
     options = Options(data, protein_model=str(model), device="cpu", sequences_per_file=PER_FILE, report=False)
-    with ProteinJob(options) as job:
+    with Run(options) as job:
         job.discover()
         job.check()
         job.prepare()
-        job.load_model()
+        job.load()
         listed = []
-        for item in job.extract(join=None):  # nothing is merged
-            listed.append(job.pairs[0].relative(item.pair.protein_vectors))
+        for task in job.making(merging=False):
+            listed.append(job.survey.pairs[0].relative(task.output))
             assert (data / listed[-1]).exists()
             # As another process sees it, or the next run if this one were killed now.
             assert Checkpoint(job.folder, read_only=True).completed == listed

@@ -71,6 +71,11 @@ def test_the_script_runs_where_nothing_is_installed(data: Path, model: Path) -> 
     assert done.returncode == 0, done.stderr
 
 
+def vectors_key(protein_fasta: str, data: Path) -> str:
+    """Name under which the checkpoint lists a protein file."""
+    return Path(protein_fasta).relative_to(data).as_posix().replace(".fa", "_ESM.pt")
+
+
 def test_the_eight_functions_one_after_the_other(data: Path, encoder) -> None:
     checkpoint = data / ".extraction_checkpoint.json"
     viral, hosts = script.discover_training_data(data)
@@ -79,7 +84,7 @@ def test_the_eight_functions_one_after_the_other(data: Path, encoder) -> None:
     script.validate_prerequisites(viral, hosts, device="cpu")
     proteins = [[path.replace("_nucleotide/", "_protein/") for path in files] for files in (viral, hosts)]
     assert script.extract_all(*proteins, encoder, None, checkpoint) == 6
-    keys = [Path(path).relative_to(data).as_posix() for path in (*proteins[0], *proteins[1])]
+    keys = [vectors_key(path, data) for path in (*proteins[0], *proteins[1])]
     assert script.load_checkpoint(checkpoint)["completed_files"] == keys
     assert script.extract_all(*proteins, encoder, None, checkpoint) == 0
     assert script.load_checkpoint(checkpoint)["completed_files"] == keys
@@ -114,7 +119,7 @@ def test_each_finished_file_is_in_the_checkpoint_at_once(
     broken = Path(viral[2]).read_text()
     Path(viral[2]).write_text(broken[: broken.rindex(">")] + ">last\nMK1\n")
     assert script.extract_all(hosts[:1], [], encoder, None, checkpoint) == 1
-    listed = [Path(path).relative_to(data).as_posix() for path in (viral[0], hosts[0])]
+    listed = [vectors_key(path, data) for path in (viral[0], hosts[0])]
     assert script.load_checkpoint(checkpoint)["completed_files"] == listed
     seen: list[list[str]] = []
     monkeypatch.setattr(
@@ -181,11 +186,11 @@ def test_completed_files_may_be_named_from_anywhere(
     }[form]
     for checkpoint in ("./data/.extraction_checkpoint.json", link / ".extraction_checkpoint.json"):
         script.save_checkpoint(checkpoint, [name + end], "2026-01-01T00:00:00+00:00")
-        assert script.load_checkpoint(checkpoint)["completed_files"] == [f"{key}.fa"]
+        assert script.load_checkpoint(checkpoint)["completed_files"] == [f"{key}_ESM.pt"]
         script.save_checkpoint(
             checkpoint, script.load_checkpoint(checkpoint)["completed_files"], "2026-01-01"
         )
-        assert script.load_checkpoint(checkpoint)["completed_files"] == [f"{key}.fa"]
+        assert script.load_checkpoint(checkpoint)["completed_files"] == [f"{key}_ESM.pt"]
 
 
 def test_what_is_no_file_of_the_folder_is_named(data: Path, tmp_path: Path) -> None:

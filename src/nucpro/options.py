@@ -142,13 +142,6 @@ class Options(ParsedOptions):
         require(known, "--device", self.device, "cuda, cuda:N or cpu")
         self._check_engine()
 
-    @property
-    def precision_name(self) -> str:
-        """``fp16``, ``bf16`` or ``fp32``: what ``auto`` stands for on the device that was asked for."""
-        if self.precision != "auto":
-            return self.precision
-        return "fp32" if self.device == "cpu" else "fp16"
-
     def model_of(self, side: Side) -> tuple[str, str | None]:
         """Hub id or folder, and revision, of the model of a side."""
         if side is Side.DNA:

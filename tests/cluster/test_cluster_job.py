@@ -22,7 +22,7 @@ from folders import PER_FILE, arguments, contents, copied, leftovers, pairs_of
 from nucpro.cli import main
 from nucpro.embedding.encoder import identify
 from nucpro.errors import FastaError, ModelError
-from nucpro.extraction.protein_job import ProteinJob
+from nucpro.extraction.run import Run
 from nucpro.formats.sequences import Side
 from nucpro.options import Options
 
@@ -48,19 +48,17 @@ def two_nodes(add_node: AddNode) -> None:
     add_node()
 
 
-def job_of(data: Path, model: Path, **more: Any) -> ProteinJob:
-    return ProteinJob(
-        Options(data, str(model), device="cpu", sequences_per_file=PER_FILE, engine="ray", **more)
-    )
+def job_of(data: Path, model: Path, **more: Any) -> Run:
+    return Run(Options(data, str(model), device="cpu", sequences_per_file=PER_FILE, engine="ray", **more))
 
 
-def ready(job: ProteinJob) -> Iterator[object]:
+def ready(job: Run) -> Iterator[object]:
     """Everything up to the extraction, of which each step is one file."""
     job.discover()
     job.check()
     job.prepare()
-    job.load_model()
-    return job.extract()
+    job.load()
+    return job.making()
 
 
 @pytest.mark.usefixtures("two_nodes")
@@ -94,7 +92,7 @@ def test_a_run_may_change_between_engines(data: Path, model: Path, local: Path, 
         next(work), next(work)
         work.close()  # type: ignore[attr-defined]
     assert main(["extract", *arguments(data, model)]) == 0
-    with ProteinJob(Options(other, str(model), device="cpu", sequences_per_file=PER_FILE)) as job:
+    with Run(Options(other, str(model), device="cpu", sequences_per_file=PER_FILE)) as job:
         work = ready(job)
         next(work), next(work)
         work.close()  # type: ignore[attr-defined]
@@ -116,7 +114,7 @@ def test_a_killed_encoder_loses_nothing(
         assert len(list(work)) == 5
         job.finish()
         job.validate()
-        assert job.engine.lost == 1
+        assert job.runner.engine.lost == 1
     assert "was lost; pieces of work to try again" in caplog.text
     assert contents(data) == contents(local)
     assert leftovers(data) == []

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trial_encoder import DyingEncoder, TrialEncoder, Unreadable, die, double, fail
+from trial_encoder import DyingEncoder, TrialEncoder, Unreadable, die, double, extract_file, fail
 
 from nucpro.errors import ExtractionError, NucproError, PreflightError, WorkerError
 from nucpro.execution.ray.calls import ClusterWorkers
 from nucpro.execution.ray.pool import EncoderPool
 from nucpro.execution.ray.session import Session
-from nucpro.execution.ray.worker import EncoderWorker, extract_file
+from nucpro.execution.ray.worker import EncoderWorker
 from nucpro.execution.workers import Background
 from nucpro.options import Options
 from nucpro.state.records import Stamp
@@ -38,10 +38,6 @@ def make(folder: Path, contents: Sequence[str]) -> list[Path]:
     return files
 
 
-def paths(file: Path) -> tuple[Path, Path]:
-    return file, file.with_suffix(".pt")
-
-
 def pool_of(encoder: type[Any]) -> EncoderPool[Path, Stamp | None]:
     return EncoderPool(session(), encoder, extract_file)
 
@@ -49,7 +45,7 @@ def pool_of(encoder: type[Any]) -> EncoderPool[Path, Stamp | None]:
 def run(
     pool: EncoderPool[Path, Stamp | None], files: Sequence[Path]
 ) -> Iterator[tuple[Path, float, Stamp | None]]:
-    return pool.run(files, len(files), paths)
+    return pool.run(files, len(files))
 
 
 def made(files: Sequence[Path]) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nucpro.errors import ExtractionError
 from nucpro.state.history import Totals
+from nucpro.state.records import Stamp
 
 logger = logging.getLogger("nucpro.trial")
 
@@ -33,6 +34,12 @@ class TrialEncoder:
 
     def took(self, output: Path) -> float:
         return output.stat().st_size / 1000
+
+
+def extract_file(encoder: TrialEncoder, file: Path) -> Stamp | None:
+    output = file.with_suffix(".pt")
+    encoder.extract(file, output)
+    return Stamp.of(output)
 
 
 class DyingEncoder:

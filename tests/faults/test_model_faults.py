@@ -16,7 +16,7 @@ from folders import PER_FILE, arguments
 from nucpro.cli import main
 from nucpro.embedding.batches import Encoder
 from nucpro.errors import ExtractionError
-from nucpro.extraction.protein_job import ProteinJob
+from nucpro.extraction.run import Run
 from nucpro.formats import read_vectors
 from nucpro.formats.sequences import Side
 from nucpro.options import Options
@@ -54,6 +54,10 @@ class Faulty:
     def device(self) -> torch.device:
         return self.encoder.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.encoder.dtype
+
     def pool(self, hidden: torch.Tensor, lengths: Sequence[int], /) -> torch.Tensor:
         return self.encoder.pool(hidden, lengths)
 
@@ -64,7 +68,7 @@ class Faulty:
         return self.fault(hidden) if strikes else hidden
 
 
-def run_with(data: Path, model: Path, faulty: Callable[[Encoder], Faulty]) -> ProteinJob:
+def run_with(data: Path, model: Path, faulty: Callable[[Encoder], Faulty]) -> Run:
     options = Options(
         data,
         protein_model=str(model),
@@ -72,14 +76,14 @@ def run_with(data: Path, model: Path, faulty: Callable[[Encoder], Faulty]) -> Pr
         sequences_per_file=PER_FILE,
         tokens_per_batch=230,
     )
-    with ProteinJob(options) as job:
+    with Run(options) as job:
         job.discover()
         job.check()
         job.prepare()
-        encoder = job.load_model()
+        encoder = job.load()
         assert encoder is not None
         encoder.embedder.encoder = faulty(encoder.embedder.encoder)
-        for _ in job.extract():
+        for _ in job.making():
             pass
         job.finish()
         job.validate()

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 from nucpro.errors import NucproError, PreflightError, StoreError, printable
-from nucpro.extraction.job import Progress
+from nucpro.execution.runner import Progress
 from nucpro.extraction.summary import human_time
 
 __all__ = ["Bar", "FileBar", "Terminated", "console", "exit_code_of", "say"]
@@ -78,10 +78,10 @@ class FileBar(Bar):
     def show(self, progress: Progress) -> None:
         """Move to where the run is."""
         self._seconds_left = progress.seconds_left
-        if self.total != progress.total or progress.files < self.n:
+        if self.total != progress.total or progress.done < self.n:
             self.reset(progress.total)
-            self.initial = self.n = progress.files
-        self.update(progress.files - self.n)
+            self.initial = self.n = progress.done
+        self.update(progress.done - self.n)
         self.refresh()
 
 

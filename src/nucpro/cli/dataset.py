@@ -7,7 +7,7 @@ from typing import Any
 
 from nucpro.cli.arguments import add_data_dir, add_engine
 from nucpro.cli.console import Bar, say
-from nucpro.extraction.job import engine_of
+from nucpro.execution.engine import engine_of
 from nucpro.genomes import DatasetOptions, DatasetReport, GenomePair, SourceReport, build
 from nucpro.options import Options
 

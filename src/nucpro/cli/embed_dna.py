@@ -15,7 +15,7 @@ from nucpro.cli.arguments import (
     log_file,
 )
 from nucpro.cli.console import FileBar
-from nucpro.extraction.pipeline import embed_dna
+from nucpro.extraction.run import embed_dna
 from nucpro.options import Options
 
 __all__ = ["add_to"]

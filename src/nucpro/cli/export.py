@@ -7,8 +7,7 @@ from typing import Any
 
 from nucpro.cli.arguments import add_data_dir, add_selection
 from nucpro.cli.console import say
-from nucpro.export import FORMATS
-from nucpro.extraction.pipeline import export_folder
+from nucpro.export import FORMATS, export_folder
 from nucpro.options import Options
 
 __all__ = ["add_to"]

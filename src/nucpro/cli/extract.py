@@ -17,7 +17,7 @@ from nucpro.cli.arguments import (
     log_file,
 )
 from nucpro.cli.console import FileBar
-from nucpro.extraction.pipeline import run
+from nucpro.extraction.run import extract
 from nucpro.options import Options
 
 __all__ = ["add_arguments", "add_to"]
@@ -79,4 +79,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: dict[str, Any]) -> None:
     with FileBar() as bar:
-        run(Options.of(arguments), bar.show)
+        options = Options.of(arguments)
+        if options.report:
+            from nucpro.report import report_at_end  # noqa: PLC0415 - an extra draws it
+
+            extract(options, bar.show, report_at_end)
+        else:
+            extract(options, bar.show)

@@ -9,47 +9,32 @@ import select
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from nucpro import __version__
-from nucpro.cli import (
-    dataset,
-    doctor,
-    download,
-    embed,
-    embed_dna,
-    export,
-    extract,
-    inspection,
-    models,
-    predict,
-    report,
-    split,
-    status,
-    train,
-    validate,
-)
 from nucpro.cli.console import Terminated, console, exit_code_of
 from nucpro.errors import NucproError
 
 __all__ = ["leave", "main"]
 
-_COMMANDS = (
-    doctor,
-    download,
-    dataset,
-    split,
-    embed_dna,
-    extract,
-    validate,
-    status,
-    inspection,
-    report,
-    export,
-    embed,
-    train,
-    predict,
-    models,
-)
+_COMMANDS = {
+    "doctor": "doctor",
+    "download": "download",
+    "dataset": "dataset",
+    "split": "split",
+    "embed-dna": "embed_dna",
+    "extract": "extract",
+    "validate": "validate",
+    "status": "status",
+    "inspect": "inspection",
+    "report": "report",
+    "export": "export",
+    "embed": "embed",
+    "train": "train",
+    "predict": "predict",
+    "fetch-models": "models",
+}
+"""Module of each command, in the order of the help; only that of the command that is run is imported."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done, 1 data or validation error, 2 usage, 3 pre-flight, 130 and 143 interrupted, 141 where the reader of
         the answer left.
     """
-    parser = _parser()
+    argv = sys.argv[1:] if argv is None else argv
+    parser = _parser(argv[0] if argv else "")
     arguments = vars(parser.parse_args(argv))
     command = arguments.pop("run", None)
     if command is None:
@@ -110,13 +96,14 @@ def leave(code: int) -> None:
         os._exit(code)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(command: str) -> argparse.ArgumentParser:
+    """Parser of one command; of all, for help and for words that are no command."""
     parser = argparse.ArgumentParser(
         prog="nucpro",
         description="Joined DNABERT-S and protein language model embeddings of viral and host sequences.",
     )
     parser.add_argument("--version", action="version", version=f"nucpro {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND")
-    for command in _COMMANDS:
-        command.add_to(subparsers)
+    for module in [_COMMANDS[command]] if command in _COMMANDS else _COMMANDS.values():
+        import_module(f"nucpro.cli.{module}").add_to(subparsers)
     return parser

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from nucpro.cli.arguments import add_data_dir, add_selection
-from nucpro.extraction.pipeline import report
 from nucpro.options import Options
-from nucpro.report import MOST_POINTS, POINTS
+from nucpro.report import MOST_POINTS, POINTS, report_folder
 
 __all__ = ["add_to"]
 
@@ -34,4 +33,4 @@ def add_to(subparsers: Any) -> None:
 
 def _run(arguments: dict[str, Any]) -> None:
     points = arguments.pop("points")
-    report(Options.of(arguments), points)
+    report_folder(Options.of(arguments), points)

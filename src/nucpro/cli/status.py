@@ -8,8 +8,8 @@ from nucpro.cli.arguments import add_data_dir, add_selection
 from nucpro.cli.console import say
 from nucpro.cli.watch import watch
 from nucpro.errors import PreflightError, UsageError
-from nucpro.extraction.pipeline import status
 from nucpro.folder.paths import DataFolder
+from nucpro.inspection.monitor import status
 from nucpro.options import Options
 
 __all__ = ["add_to"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nucpro.cli.arguments import add_data_dir, add_engine, add_selection
-from nucpro.extraction.pipeline import validate_folder
+from nucpro.extraction.run import validate_folder
 from nucpro.options import Options
 
 __all__ = ["add_to"]

@@ -66,6 +66,11 @@ class Encoder(Protocol):
         """Where it computes."""
         ...
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision that it computes in."""
+        ...
+
     def pool(self, hidden: torch.Tensor, lengths: Sequence[int], /) -> torch.Tensor:
         """Vectors of sequences, float32 ``[N, width]``, from hidden states ``[T, width]``."""
         ...

@@ -10,7 +10,7 @@ import torch
 from nucpro.errors import UsageError
 from nucpro.machine import cores
 
-__all__ = ["PRECISIONS", "choose_device", "choose_precision"]
+__all__ = ["PRECISIONS", "choose_device"]
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """Precisions by name. fp16 is nearer to float32 than bf16 for checkpoints that were trained in it."""
@@ -53,30 +53,3 @@ def choose_device(name: str) -> torch.device:
             f"device {name!r} was asked for, but this machine has {count} CUDA device(s), from cuda:0"
         )
     return torch.device("cuda", number)
-
-
-def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """Precision of weights and activations.
-
-    Parameters
-    ----------
-    name : str
-        One of :data:`PRECISIONS`, or ``auto``: fp16 on CUDA and fp32 on a CPU.
-    device : torch.device
-        Where the encoder will run.
-
-    Returns
-    -------
-    torch.dtype
-        The element type.
-
-    Raises
-    ------
-    UsageError
-        If the name is unknown.
-    """
-    if name == "auto":
-        name = "fp16" if device.type == "cuda" else "fp32"
-    if name not in PRECISIONS:
-        raise UsageError(f"precision {name!r} is unknown; allowed are auto, {', '.join(PRECISIONS)}")
-    return PRECISIONS[name]

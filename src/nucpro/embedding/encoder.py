@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from nucpro.embedding.batches import Embedder, FloatMatrix, Vectors, prepare
-from nucpro.embedding.device import PRECISIONS, choose_device, choose_precision
-from nucpro.errors import DimensionError, ExtractionError, FastaError, UsageError
+from nucpro.embedding.device import PRECISIONS, choose_device
+from nucpro.errors import DimensionError, ExtractionError, FastaError, ModelError, UsageError
 from nucpro.formats import write_vectors
 from nucpro.formats.fasta import Records, read, require_usable
 from nucpro.formats.sequences import ALPHABETS, DNA_WIDTH, LIMITS, PROTEIN_WIDTH, Side
@@ -156,6 +156,7 @@ class FastaEncoder:
             The file cannot be read, computed or written, or its vectors say nothing; nothing is left behind.
         """
         records = read(fasta)
+        self._require_precision()
         vectors = self.embed(records)
         _require_meaning(vectors.matrix, records, self._limit)
         meta = self.recipe.meta(records.digest(), len(records))
@@ -169,6 +170,15 @@ class FastaEncoder:
         Told once, by this encoder or one made from it by ``limited``; 0 for a file that was not made.
         """
         return self._took.pop(output, 0.0)
+
+    def _require_precision(self) -> None:
+        """Refuse to write files whose ``meta`` would name another precision than the one that is computed in."""
+        stated, dtype = self.recipe.made_by["precision"], self.embedder.encoder.dtype
+        if PRECISIONS[stated] != dtype:
+            raise ModelError(
+                f"the model {self.recipe.made_by['id']} is loaded in {str(dtype).removeprefix('torch.')}, but its "
+                f"files would say {stated}; load it in {stated}, or ask for its own precision with --precision"
+            )
 
 
 def _require_meaning(matrix: FloatMatrix, records: Records, limit: int) -> None:
@@ -194,7 +204,31 @@ def _require_meaning(matrix: FloatMatrix, records: Records, limit: int) -> None:
         )
 
 
-def identify(options: Options, side: Side, files: ModelFiles | None = None) -> Identified:
+def precision_of(options: Options, recorded: Recipe | None) -> str:
+    """Precision that a run computes in: what is asked for, else what the folder's files have, else the device's own.
+
+    Parameters
+    ----------
+    options : Options
+        Precision and device.
+    recorded : Recipe or None
+        How the files of the folder were made, where a run is recorded.
+
+    Returns
+    -------
+    str
+        ``fp16``, ``bf16`` or ``fp32``.
+    """
+    if options.precision != "auto":
+        return options.precision
+    if recorded is not None and recorded.made_by.get("precision") in PRECISIONS:
+        return str(recorded.made_by["precision"])
+    return "fp32" if options.device == "cpu" else "fp16"
+
+
+def identify(
+    options: Options, side: Side, files: ModelFiles | None = None, *, recorded: Recipe | None = None
+) -> Identified:
     """Find the model of a side, and describe it without loading it.
 
     Parameters
@@ -205,6 +239,8 @@ def identify(options: Options, side: Side, files: ModelFiles | None = None) -> I
         What the model reads.
     files : ModelFiles, optional
         The model, where it was found already.
+    recorded : Recipe, optional
+        How the files of the data folder were made: its precision is kept where none is asked for.
 
     Raises
     ------
@@ -222,7 +258,7 @@ def identify(options: Options, side: Side, files: ModelFiles | None = None) -> I
         raise DimensionError(_WIDTHS[side], config.width, "hidden size in config.json", name)
     tokenizer = architecture.load_tokenizer(files)
     made_by = describe_model(WeightsIdentity.of_files(files), config, tokenizer)
-    return Identified(files, tokenizer, _recipe(architecture, made_by, options.precision_name))
+    return Identified(files, tokenizer, _recipe(architecture, made_by, precision_of(options, recorded)))
 
 
 def _recipe(architecture: Architecture, model: dict[str, Any], precision: str) -> Recipe:
@@ -251,7 +287,7 @@ def load(identified: Identified, options: Options) -> FastaEncoder:
     """
     device = choose_device(options.device)
     made_by = identified.recipe.made_by
-    dtype = choose_precision(options.precision, device)
+    dtype = PRECISIONS[made_by["precision"]]
     logger.info(
         "Loading %s (revision %s, weights %s…) on %s in %s",
         made_by["id"],

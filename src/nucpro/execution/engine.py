@@ -13,63 +13,57 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from nucpro.execution.workers import Workers
-from nucpro.extraction.plan import PlanItem
-from nucpro.formats.sequences import Side
 from nucpro.options import Options
 from nucpro.state.history import Counting, Totals
-from nucpro.state.records import Stamp
 
 if TYPE_CHECKING:
     from nucpro.embedding.encoder import FastaEncoder, Identified
 
-__all__ = ["FILES_UNDER_WAY", "Engine", "Finished", "Loader", "LocalEngine", "in_order"]
+__all__ = ["FILES_UNDER_WAY", "Done", "Engine", "Loader", "LocalEngine", "engine_of", "in_order"]
 
 FILES_UNDER_WAY = 3
 """Files that an encoder is given at a time: one is read, one computed, one written."""
 _SECONDS_BETWEEN_LOOKS = 1.0
 
 Item = TypeVar("Item")
-Model = TypeVar("Model", bound=Counting)
 Result = TypeVar("Result")
 
 Loader: TypeAlias = "Callable[[Identified, Options], FastaEncoder]"
 """Loads a model that was identified, in the process that calls it."""
 
 
-@dataclass(frozen=True)
-class Finished:
-    """An item whose vectors are on disk.
+class Done(NamedTuple, Generic[Item, Result]):
+    """A piece of work that was done.
 
     Parameters
     ----------
-    item : PlanItem
+    item : object
         The item.
     elapsed : float
-        Seconds since the item before was finished.
-    seconds : float
-        Seconds from the item's first batch on its device to its vectors on disk, whatever other items did meanwhile.
-    stamp : Stamp or None
-        Stamp of the vectors as their writer saw them.
+        Seconds since the item before was done.
+    result : object
+        What the work gave.
     """
 
-    item: PlanItem
+    item: Item
     elapsed: float
-    seconds: float
-    stamp: Stamp | None = None
+    result: Result
 
 
 class Engine(AbstractContextManager["Engine"], ABC):
-    """Encodes files, and makes calls that need no model; a context manager that ends what it started."""
+    """Does pieces of work with something loaded, and makes calls that need no model.
+
+    A context manager that ends what it started.
+    """
 
     @property
     @abstractmethod
@@ -91,8 +85,13 @@ class Engine(AbstractContextManager["Engine"], ABC):
         """Why nothing can be encoded here, as pre-flight problems."""
 
     @abstractmethod
-    def load(self, identified: Identified) -> FastaEncoder | None:
-        """Load a model that was identified; returns it where it is loaded in this process.
+    def load(self, load: Callable[[Loader], Counting]) -> Counting | None:
+        """Load what the work is done with; returns it where it is loaded in this process.
+
+        Parameters
+        ----------
+        load : callable
+            Loads it, its encoders with the loader that it is given; picklable.
 
         Raises
         ------
@@ -101,51 +100,26 @@ class Engine(AbstractContextManager["Engine"], ABC):
         """
 
     @abstractmethod
-    def extract(
-        self, items: Sequence[PlanItem], side: Side, meanwhile: Callable[[], object]
-    ) -> Iterator[Finished]:
-        """Make the vectors of items, and yield each when they are on disk.
-
-        Parameters
-        ----------
-        items : sequence of PlanItem
-            The files.
-        side : Side
-            Whose vectors.
-        meanwhile : callable
-            Is called every few seconds; what it raises ends the work.
-
-        Raises
-        ------
-        NucproError
-            The first fault, at once.
-        """
-
-    @abstractmethod
-    def each(
+    def run(
         self,
-        load: Callable[[Loader], Model],
-        work: Callable[[Model, Item], Result],
+        work: Callable[[Any, Item], Result],
         items: Iterable[Item],
         count: int,
-    ) -> Iterator[tuple[Item, float, Result]]:
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> Iterator[Done[Item, Result]]:
         """Do a piece of work for every item, a few at a time, and yield each when it is done.
 
         Parameters
         ----------
-        load : callable
-            Loads what the work is done with, its encoders by the loader that it is given; picklable.
         work : callable
             Does the work of an item with what was loaded; called in threads; picklable.
         items : iterable
-            Taken one by one, when there is room for it; picklable, and named by their text in messages.
+            Taken one by one, when there is room for it; picklable, and named by their text in messages. The items
+            of a sequence have a ``size``, by which an engine may choose their order.
         count : int
             How many they are.
-
-        Yields
-        ------
-        (item, float, object)
-            The item, the seconds since the one before was done, and the result.
+        meanwhile : callable, optional
+            Is called every few seconds; what it raises ends the work.
 
         Raises
         ------
@@ -170,7 +144,6 @@ class LocalEngine(Engine):
     def __init__(self, options: Options) -> None:
         self._options = options
         self._workers = Workers()
-        self._encoder: FastaEncoder | None = None
         self._loaded: Counting | None = None
 
     def __exit__(
@@ -195,54 +168,52 @@ class LocalEngine(Engine):
 
     def problems(self) -> list[str]:
         """Why the device cannot be used."""
-        from nucpro.embedding.encoder import device_problems  # noqa: PLC0415
+        from nucpro.embedding.encoder import device_problems  # noqa: PLC0415 - imports torch
 
         return device_problems(self._options.device)
 
-    def load(self, identified: Identified) -> FastaEncoder:
-        """Load the model now, and return it."""
-        from nucpro.embedding import encoder as encoders  # noqa: PLC0415
+    def load(self, load: Callable[[Loader], Counting]) -> Counting:
+        """Load now, and return what was loaded."""
+        from nucpro.embedding import encoder  # noqa: PLC0415 - imports torch
 
-        self._encoder = self._loaded = encoders.load(identified, self._options)
-        return self._encoder
+        self._loaded = load(encoder.load)
+        return self._loaded
 
-    def extract(
-        self, items: Sequence[PlanItem], side: Side, meanwhile: Callable[[], object]
-    ) -> Iterator[Finished]:
-        """Make the vectors of items in their order, a few at a time, in threads."""
-
-        def unit(item: PlanItem) -> tuple[float, Stamp | None]:
-            if self._encoder is None:
-                raise RuntimeError("load comes before extract")
-            vectors = item.pair.vectors(side)
-            self._encoder.extract(item.pair.fasta(side), vectors)
-            # Right here: whoever replaces the file later is noticed.
-            return self._encoder.took(vectors), Stamp.of(vectors)
-
-        made = in_order(items, unit, meanwhile)
-        return (Finished(item, elapsed, *result) for item, elapsed, result in made)
-
-    def each(
+    def run(
         self,
-        load: Callable[[Loader], Model],
-        work: Callable[[Model, Item], Result],
+        work: Callable[[Any, Item], Result],
         items: Iterable[Item],
         count: int,
-    ) -> Iterator[tuple[Item, float, Result]]:
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> Iterator[Done[Item, Result]]:
         """Do the work of every item in threads, and yield each in the order of ``items``."""
-        from nucpro.embedding import encoder as encoders  # noqa: PLC0415
-
-        self._loaded = loaded = load(encoders.load)
-        return in_order(items, partial(work, loaded))
+        if self._loaded is None:
+            raise RuntimeError("load comes before run")
+        return in_order(items, partial(work, self._loaded), meanwhile)
 
     def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Call right here."""
         return function(*arguments)
 
 
+def engine_of(options: Options) -> Engine:
+    """Make the engine that options name.
+
+    Raises
+    ------
+    UsageError
+        It needs an extra that is not installed.
+    """
+    if not options.uses_cluster:
+        return LocalEngine(options)
+    from nucpro.execution.ray.engine import ClusterEngine  # noqa: PLC0415 - Ray is an extra
+
+    return ClusterEngine(options)
+
+
 def in_order(
     items: Iterable[Item], unit: Callable[[Item], Result], meanwhile: Callable[[], object] = lambda: None
-) -> Iterator[tuple[Item, float, Result]]:
+) -> Iterator[Done[Item, Result]]:
     """Run a unit of work for every item, a few at a time, and yield each item when its unit is done.
 
     Parameters
@@ -256,8 +227,8 @@ def in_order(
 
     Yields
     ------
-    (item, float, object)
-        The item, in the order of ``items``, the seconds since the one before was done, and what its unit gave.
+    Done
+        In the order of ``items``.
 
     Raises
     ------
@@ -277,7 +248,7 @@ def in_order(
             result = future.result()
             under_way.extend((ahead, threads.submit(unit, ahead)) for ahead in islice(upcoming, 1))
             now = time.perf_counter()
-            yield item, now - clock, result
+            yield Done(item, now - clock, result)
             clock = now
     finally:
         # After an error nobody wants to wait for files that are still computed.

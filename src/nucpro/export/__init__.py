@@ -6,7 +6,7 @@ imports torch.
 
 from __future__ import annotations
 
-from nucpro.export.exporting import Exported, export
+from nucpro.export.exporting import Exported, export, export_folder
 from nucpro.export.formats import FORMATS
 
-__all__ = ["FORMATS", "Exported", "export"]
+__all__ = ["FORMATS", "Exported", "export", "export_folder"]

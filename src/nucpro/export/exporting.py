@@ -1,6 +1,6 @@
 """From the merged files of a data folder to a folder of shards: one file a time and worker, whole or not at all.
 
-Pairs come from the selection of :mod:`nucpro.extraction.job`, bytes from :mod:`nucpro.export.formats`; what is known goes to
+Pairs come from the selection of a data folder, bytes from :mod:`nucpro.export.formats`; what is known goes to
 :mod:`nucpro.export.manifest`. A run that was killed is simply run again: a shard stays if it and the merged file it
 was made from still have the SHA-256 that was recorded.
 """
@@ -18,11 +18,13 @@ from nucpro.execution.workers import Workers
 from nucpro.export.formats import FORMATS, require_installed, rows_of
 from nucpro.export.manifest import Ledger, Shard
 from nucpro.extraction.preflight import space_problems, writing_problems
+from nucpro.extraction.survey import looking
 from nucpro.folder.paths import ExportFolder, FilePair
 from nucpro.formats import file_digest, make_folder, remove_temporaries, write_bytes
+from nucpro.options import Options
 from nucpro.state import lock
 
-__all__ = ["Exported", "export"]
+__all__ = ["Exported", "export", "export_folder"]
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +64,32 @@ class _Task:
     path: Path
     format_name: str
     known: Shard | None
+
+
+def export_folder(options: Options, format_name: str, output: Path | None = None) -> Exported:
+    """Export the merged rows of the selected files; changes nothing of them, and loads no model.
+
+    Parameters
+    ----------
+    options : Options
+        The folder, the number of sequences per file and the selection.
+    format_name : str
+        One of :data:`nucpro.export.FORMATS`.
+    output : Path, optional
+        Folder to write; by default one named after the format, below ``export`` in the data folder.
+
+    Raises
+    ------
+    PreflightError
+        The data folder holds no full viral file, or half-made split folders.
+    NucproError
+        See :func:`export`.
+    """
+    with looking(options) as survey:
+        pairs = survey.discover().pairs
+        if survey.inventory.problems:
+            raise PreflightError(survey.inventory.problems)
+        return export(pairs, output or survey.folder.exports / format_name, format_name, survey.workers)
 
 
 def export(pairs: Sequence[FilePair], folder: Path, format_name: str, workers: Workers) -> Exported:

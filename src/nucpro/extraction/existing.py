@@ -82,6 +82,7 @@ class _EveryPooling:
         self._others = others
         self.width = encoder.width * (1 + len(others))
         self.device = encoder.device
+        self.dtype = encoder.dtype
 
     def pool(self, hidden: torch.Tensor, lengths: Sequence[int], /) -> torch.Tensor:
         """Vectors of sequences, float32 ``[N, width]``, from hidden states ``[T, width of the encoder]``."""

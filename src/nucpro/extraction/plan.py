@@ -13,7 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nucpro.errors import NucproError
+from nucpro.errors import DataError, NucproError
+from nucpro.execution.runner import Task
 from nucpro.execution.workers import Workers
 from nucpro.folder.paths import FilePair
 from nucpro.formats import MergedFile, VectorFile, read_merged, read_meta, read_vectors, rows_unlike
@@ -112,15 +113,42 @@ class Plan:
         """Side that is encoded."""
         return Side(self.recipe.kind)
 
+    def part(self, pairs: Sequence[FilePair]) -> Plan:
+        """Plan for some of the files, in their order.
+
+        Raises
+        ------
+        DataError
+            A file that is not planned for.
+        """
+        by_pair = {item.pair: item for item in self.items}
+        unknown = [pair.fasta(self.side) for pair in pairs if pair not in by_pair]
+        if unknown:
+            raise DataError(
+                f"{unknown[0]}: was not checked before the start; check the files that are to be made"
+            )
+        return Plan(tuple(by_pair[pair] for pair in pairs), self.recipe)
+
     @cached_property
     def to_extract(self) -> list[PlanItem]:
         """Items whose vectors must be made."""
         return [item for item in self.items if item.vectors is not State.DONE]
 
     @cached_property
-    def letters_to_extract(self) -> int:
-        """Letters that the encoder will read."""
-        return sum(item.facts.letters_read for item in self.to_extract)
+    def tasks(self) -> list[Task]:
+        """What an encoder has to do."""
+        return [
+            Task(
+                input=item.pair.fasta(self.side),
+                output=item.pair.vectors(self.side),
+                key=item.pair.key,
+                records=item.facts.records,
+                size=item.facts.letters_read,
+                truncated=item.facts.over_limit,
+                fact=vectors_fact(self.recipe, item.facts),
+            )
+            for item in self.to_extract
+        ]
 
     @cached_property
     def to_merge_only(self) -> list[PlanItem]:

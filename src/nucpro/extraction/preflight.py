@@ -5,6 +5,8 @@ Each check returns messages and changes nothing; the pipeline gathers them all a
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -101,18 +103,36 @@ def _some(ids: list[str]) -> str:
     return first_few(ids, _SHOWN) or "none"
 
 
-def writing_problems(folders: Iterable[Path]) -> list[str]:
-    """Folders that cannot be written, tried by creating a file; for a folder to be made, its nearest parent."""
+def writing_problems(folders: Iterable[Path], *, probe: bool = True) -> list[str]:
+    """Folders that cannot be written; for a folder to be made, its nearest parent is looked at.
+
+    Parameters
+    ----------
+    folders : iterable of Path
+        Folders that files will be written to.
+    probe : bool
+        Try it by creating a file; else ask for permissions and mount options only, which changes nothing.
+    """
     problems = []
     for folder in sorted({_nearest_existing(folder) for folder in folders}):
-        try:
-            with tempfile.NamedTemporaryFile(dir=folder, prefix=f".probe{TEMPORARY_MARK}"):
-                pass
-        except OSError as error:
-            problems.append(
-                f"{folder}: cannot be written ({error.strerror}); check owner, rights and mount options"
-            )
+        reason = _tried(folder) if probe else _asked(folder)
+        if reason:
+            problems.append(f"{folder}: cannot be written ({reason}); check owner, rights and mount options")
     return problems
+
+
+def _tried(folder: Path) -> str | None:
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".probe{TEMPORARY_MARK}"):
+            return None
+    except OSError as error:
+        return error.strerror
+
+
+def _asked(folder: Path) -> str | None:
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        return os.strerror(errno.EROFS)
+    return None if os.access(folder, os.W_OK | os.X_OK) else os.strerror(errno.EACCES)
 
 
 def space_problems(needed: Mapping[Path, tuple[int, int]]) -> list[str]:

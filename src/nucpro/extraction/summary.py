@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from nucpro.execution.runner import Statistics
 from nucpro.extraction.plan import Plan, State
 from nucpro.extraction.validation import FileVerdict
 from nucpro.folder.paths import HOST_CATEGORIES
 from nucpro.folder.selection import Selection
-from nucpro.formats.fasta import FastaFacts
 from nucpro.formats.sequences import Side
 
 __all__ = [
-    "Statistics",
     "discovery_lines",
     "dna_verdict_line",
     "human_time",
@@ -27,44 +25,6 @@ __all__ = [
 ]
 
 _SHOWN = 10
-
-
-@dataclass
-class Statistics:
-    """What a run did, counted as it goes.
-
-    Parameters
-    ----------
-    files, sequences, letters, truncated : int
-        Of the files that were extracted; letters (residues or bases) are those that were read by the model.
-    merged : int
-        Merged files that were written.
-    splits : int
-        Batches that were split after running out of memory.
-    tokens, unknown_tokens : int
-        Tokens that were computed, special ones included, and those of them that the model does not
-        know, as runs of N give on the DNA side.
-    seconds : float
-        Time of the extraction.
-    """
-
-    files: int = 0
-    sequences: int = 0
-    letters: int = 0
-    truncated: int = 0
-    merged: int = 0
-    splits: int = 0
-    tokens: int = 0
-    unknown_tokens: int = 0
-    seconds: float = 0.0
-
-    def add(self, facts: FastaFacts, seconds: float) -> None:
-        """Count one finished file; ``seconds`` is the time since the extraction began."""
-        self.files += 1
-        self.sequences += facts.records
-        self.letters += facts.letters_read
-        self.truncated += facts.over_limit
-        self.seconds = seconds
 
 
 def discovery_lines(selection: Selection, plan: Plan) -> list[str]:
@@ -130,7 +90,7 @@ def statistics_lines(statistics: Statistics, side: Side) -> list[str]:
     if count.files and seconds > 0:
         lines.append(
             f"Time: {seconds / count.files:.2f} s a file, {1000 * seconds / count.sequences:.3f} ms a sequence; "
-            f"rate: {count.sequences / seconds:,.0f} sequences/s, {count.letters / seconds:,.0f} {letters}/s, "
+            f"rate: {count.sequences / seconds:,.0f} sequences/s, {count.size / seconds:,.0f} {letters}/s, "
             f"{count.tokens / seconds:,.0f} tokens/s"
         )
     if side is Side.PROTEIN:

@@ -6,7 +6,7 @@ file against its two sources, bit by bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,14 +26,20 @@ from nucpro.formats import (
 )
 from nucpro.formats.fasta import Records, difference, read
 from nucpro.formats.sequences import DNA_WIDTH, PROTEIN_WIDTH, Side
+from nucpro.state.checkpoint import Checkpoint
 from nucpro.state.recipe import input_digest, weights_digest
+from nucpro.state.records import Stamp
 
 __all__ = [
     "FileVerdict",
     "ValidationTask",
     "expected_width",
+    "known_verdict",
     "mixed_models",
     "outside_outputs",
+    "problems_between",
+    "remember_verdict",
+    "validate_and_stamp",
     "validate_file",
     "validate_vectors",
     "width_outside",
@@ -228,3 +234,41 @@ def width_outside(path: Path) -> tuple[Path, int | None]:
         return path, read_meta(path).width
     except (StoreError, FileNotFoundError):
         return path, None
+
+
+def validate_and_stamp(task: ValidationTask) -> tuple[FileVerdict, Stamp | None, list[list[int] | None]]:
+    """Verdict of a pair, with the stamps of its files from before they were read."""
+    stamp, sources = Stamp.of(task.pair.merged), _stamps(task.pair)
+    return validate_file(task), stamp, sources
+
+
+def remember_verdict(
+    records: Checkpoint, found: tuple[FileVerdict, Stamp | None, list[list[int] | None]]
+) -> FileVerdict:
+    """Record a verdict without problems, so that files which do not change are not read again."""
+    verdict, stamp, sources = found
+    if not verdict.problems:
+        fact = {"of": sources, "records": verdict.records, "models": dict(verdict.models)}
+        records.add("valid", verdict.pair.merged, fact, stamp)
+    return verdict
+
+
+def known_verdict(records: Checkpoint, pair: FilePair) -> FileVerdict | None:
+    """Recorded verdict of a pair whose files have not changed since; None where it must be read."""
+    fact = records.fact("valid", pair.merged)
+    if fact is None or fact.get("of") != _stamps(pair) or "models" not in fact:
+        return None
+    models = {Side(side): digest for side, digest in fact["models"].items()}
+    return FileVerdict(pair, fact["records"], models, ())
+
+
+def problems_between(verdicts: Sequence[FileVerdict]) -> list[str]:
+    """Everything that is wrong with single files, and between them."""
+    problems = sorted(problem for verdict in verdicts for problem in verdict.problems)
+    return problems + mixed_models(verdicts, Side.PROTEIN) + mixed_models(verdicts, Side.DNA)
+
+
+def _stamps(pair: FilePair) -> list[list[int] | None]:
+    sources = (pair.nucleotide_fasta, pair.protein_fasta, pair.dna_vectors, pair.protein_vectors)
+    stamps = map(Stamp.of, sources)
+    return [stamp.as_list() if stamp else None for stamp in stamps]

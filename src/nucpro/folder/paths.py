@@ -448,6 +448,11 @@ class DataFolder:
         is_below = len(parts) > 1 and parts[0] != "/" and ".." not in parts
         return self.pair_of(self.root.joinpath(*parts)) if is_below else None
 
+    def vectors_key(self, key: str) -> str:
+        """Key of the protein vectors of a split file of any kind, given its own; other keys stay as they are."""
+        pair = self.pair_of_key(key)
+        return key if pair is None else pair.relative(pair.protein_vectors)
+
     def pair_of_merged(self, path: Path) -> FilePair | None:
         """Pair that a merged file was made from, whether or not that is still there; None for any other path."""
         stem = path.name.removesuffix("_merged.pt")

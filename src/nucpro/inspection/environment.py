@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 
 from nucpro import __version__
-from nucpro.embedding.device import choose_device, choose_precision
-from nucpro.embedding.encoder import device_problems
+from nucpro.embedding.device import PRECISIONS, choose_device
+from nucpro.embedding.encoder import device_problems, precision_of
 from nucpro.errors import ModelError, NucproError
 from nucpro.execution.workers import starting_problems
 from nucpro.extraction.preflight import writing_problems
@@ -172,7 +172,7 @@ def _kernels(options: Options, side: Side, files: ModelFiles) -> Iterator[Findin
     except NucproError as error:
         yield Finding(label, Verdict.PROBLEM, str(error))
         return
-    reason = architecture.kernel_obstacle(config, device, choose_precision(options.precision, device))
+    reason = architecture.kernel_obstacle(config, device, PRECISIONS[precision_of(options, None)])
     if reason is None:
         yield Finding(label, Verdict.FINE, "run; they are built at the first start, which takes some seconds")
     else:

@@ -14,11 +14,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 
+from nucpro.extraction.summary import discovery_lines, outside_lines, state_lines
+from nucpro.extraction.survey import looking
 from nucpro.folder.paths import DataFolder
+from nucpro.options import Options
 from nucpro.state import lock
 from nucpro.state.history import DONE, FAILED, INTERRUPTED, FileDone, History, Run
 
-__all__ = ["Monitor", "Rates", "View"]
+__all__ = ["Monitor", "Rates", "View", "status"]
 
 _RECENT_SECONDS = 60.0
 _RECENT_FILES = 200
@@ -35,6 +38,41 @@ _WORDS = {
     FAILED: "ended: failed",
     INTERRUPTED: "ended: interrupted; run the same command again to continue",
 }
+
+
+def status(options: Options) -> list[str]:
+    """Where a data folder stands: done, stale, missing, outside the selection, problems.
+
+    Changes nothing, and works while a run is at work.
+
+    Parameters
+    ----------
+    options : Options
+        The folder, the number of sequences per file and the selection.
+
+    Returns
+    -------
+    list of str
+        Lines to show.
+
+    Raises
+    ------
+    PreflightError
+        There is no such folder, or it holds no full viral file.
+    """
+    with looking(options) as survey:
+        selection = survey.discover()
+        problems = survey.inputs()
+        recipe = survey.records.recipe_of(survey.side)
+        lines = [f"Run: {lock.state(survey.folder.lock)}"]
+        if recipe is None:
+            lines.append("No run is recorded here yet; nucpro extract --dry-run shows what a run would do")
+            lines += [f"Warning: {warning}" for warning in selection.warnings]
+        else:
+            plan = survey.compare(recipe)
+            lines += [*discovery_lines(selection, plan), *state_lines(plan)]
+        lines += outside_lines(survey.outside())
+        return lines + [f"Problem: {problem}" for problem in problems]
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nucpro.errors import DataError, FastaError, PreflightError
-from nucpro.execution.engine import Engine
-from nucpro.extraction.job import engine_of
+from nucpro.execution.engine import Engine, engine_of
 from nucpro.extraction.preflight import writing_problems
 from nucpro.formats import remove_temporaries
 from nucpro.formats.atomic import name_problem
@@ -261,7 +260,8 @@ class _Run:
     def _score_units(self, done: set[int]) -> Iterator[tuple[Unit, float, ScoredUnit]]:
         """Score units where the engine does it; nothing is written there."""
         load = partial(self._checked.models.load_scorer, self._options.input)
-        return self._engine.each(load, Scorer.score, self._units_left(done), self._units - len(done))
+        self._engine.load(load)
+        return self._engine.run(Scorer.score, self._units_left(done), self._units - len(done))
 
     def _units_left(self, done: set[int]) -> Iterator[Unit]:
         records = stream(self._options.input, fastq=True)

@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from nucpro.report.subject import FileState, Output, Subject
-from nucpro.report.writing import MOST_POINTS, POINTS, missing_packages, write_report
+from nucpro.report.writing import MOST_POINTS, POINTS, report_at_end, report_folder, write_report
 
-__all__ = ["MOST_POINTS", "POINTS", "FileState", "Output", "Subject", "missing_packages", "write_report"]
+__all__ = [
+    "MOST_POINTS",
+    "POINTS",
+    "FileState",
+    "Output",
+    "Subject",
+    "report_at_end",
+    "report_folder",
+    "write_report",
+]

@@ -1,7 +1,6 @@
-"""What a report is about: a data folder as a job found it, in plain records.
+"""What a report is about: a data folder as it was found, in plain records.
 
-A job fills these in (:meth:`nucpro.extraction.protein_job.ProteinJob.report`); the sections of the page and the
-pictures read them.
+A survey fills these in (:mod:`nucpro.report.writing`); the sections of the page and the pictures read them.
 """
 
 from __future__ import annotations

@@ -1,22 +1,32 @@
-"""Making a report: the sample is read, described, and written as a page and pictures."""
+"""Making a report of a data folder, at the end of a run or at any time.
+
+What lies in the folder comes from a survey; a sample of its merged rows is read, described, and written as a page and
+pictures.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from nucpro.errors import UsageError
+from nucpro.errors import NucproError, PreflightError, UsageError
 from nucpro.execution.workers import Workers
-from nucpro.formats import make_folder, write_text
+from nucpro.extraction.survey import Survey, looking
+from nucpro.extraction.validation import known_verdict
+from nucpro.folder.paths import FilePair
+from nucpro.formats import make_folder, remove_temporaries, write_text
+from nucpro.options import Options
 from nucpro.report.geometry import describe
 from nucpro.report.page import page
 from nucpro.report.pictures import write_pictures
 from nucpro.report.sample import read_sample
-from nucpro.report.subject import Subject
+from nucpro.report.subject import FileState, Output, Subject
+from nucpro.state.history import DONE, FAILED, read
 
-__all__ = ["MOST_POINTS", "POINTS", "missing_packages", "write_report"]
+__all__ = ["MOST_POINTS", "POINTS", "report_at_end", "report_folder", "write_report"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +38,86 @@ MOST_POINTS = 50_000
 _PACKAGES = {"sklearn": "scikit-learn", "matplotlib": "matplotlib"}
 
 
-def missing_packages() -> list[str]:
+def _missing_packages() -> list[str]:
     """Packages of the extra ``report`` that are not installed."""
     return [name for module, name in _PACKAGES.items() if importlib.util.find_spec(module) is None]
+
+
+def report_folder(options: Options, points: int = POINTS) -> Path:
+    """Write the report of a data folder as it lies on disk; changes nothing else, and loads no model.
+
+    Parameters
+    ----------
+    options : Options
+        The folder, the number of sequences per file and the selection.
+    points : int
+        Sequences on the map.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    PreflightError
+        There is no such folder.
+    UsageError
+        The extra ``report`` is not installed.
+    StoreError
+        The page cannot be written.
+    """
+    with looking(options) as survey:
+        try:
+            survey.discover()
+        except NucproError as error:
+            # Nothing to show of files; the runs and what is wrong are still worth a page.
+            survey.take(())
+            problems = error.problems if isinstance(error, PreflightError) else (str(error),)
+            for problem in problems:
+                logger.warning("Warning: the page shows no files: %s", problem)
+            return write_report(_subject(survey, problems), survey.workers, points)
+        recipe = survey.records.recipe_of(survey.side)
+        inputs = survey.inputs()
+        items = () if recipe is None else survey.compare(recipe).items
+        notes = [f"Stale: {reason}" for item in items for reason in item.reasons]
+        return write_report(_subject(survey, inputs, notes), survey.workers, points)
+
+
+def report_at_end(survey: Survey, problems: Sequence[str]) -> None:
+    """Write the report of a run; the data are what they are without it, so nothing here fails the run."""
+    missing = _missing_packages()
+    if missing:
+        logger.info("No report: %s not installed (pip install 'nucpro[report]')", " and ".join(missing))
+        return
+    try:
+        subject = _subject(survey, problems)
+        if subject.runs and subject.runs[-1].how is None:
+            # This run, which says how it ended only after its last line.
+            subject.runs[-1].how = FAILED if problems else DONE
+        remove_temporaries(survey.folder.report)  # of a report that was killed; the run holds the lock
+        write_report(subject, survey.workers)
+    except (NucproError, OSError, MemoryError) as error:
+        logger.warning("No report: %s", error)
+
+
+def _subject(survey: Survey, problems: Sequence[str], notes: Sequence[str] = ()) -> Subject:
+    records = survey.inventory.records
+    return Subject(
+        folder=survey.folder,
+        files=[FileState(pair, records[pair], _output_of(survey, pair)) for pair in survey.pairs],
+        reason=survey.selection.reason,
+        notes=(*survey.selection.warnings, *notes),
+        problems=problems,
+        outside=len(survey.outside()),
+        runs=read(survey.folder),
+    )
+
+
+def _output_of(survey: Survey, pair: FilePair) -> Output:
+    if known_verdict(survey.records, pair) is not None:
+        return Output.VALIDATED
+    return Output.MADE if pair.merged.exists() else Output.MISSING
 
 
 def write_report(subject: Subject, workers: Workers, points: int = POINTS) -> Path:
@@ -57,7 +144,7 @@ def write_report(subject: Subject, workers: Workers, points: int = POINTS) -> Pa
     StoreError
         The folder cannot be written.
     """
-    missing = missing_packages()
+    missing = _missing_packages()
     if missing:
         raise UsageError(
             f"a report needs {' and '.join(missing)}, not installed here: pip install 'nucpro[report]'"

@@ -14,19 +14,17 @@ import hashlib
 import json
 import logging
 import os
-import zlib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 from nucpro.errors import StoreError
-from nucpro.folder.paths import DataFolder
 from nucpro.formats import cannot_write, parsed, write_text
 from nucpro.formats.sequences import Side
 from nucpro.state.recipe import Recipe
-from nucpro.state.records import Stamp
+from nucpro.state.records import Journal, Stamp, StateFiles, journal_entries
 
 __all__ = ["Checkpoint"]
 
@@ -37,7 +35,6 @@ _RECIPE = "recipe"
 _SEAL = '{{"sha256":"{}",'
 """What a checkpoint begins with; the digest is that of the document without it."""
 _SEAL_LENGTH = len(_SEAL.format("0" * 64))
-_CRC_LENGTH = 8
 
 
 class Checkpoint:
@@ -45,19 +42,19 @@ class Checkpoint:
 
     Parameters
     ----------
-    folder : DataFolder
-        The data folder; checkpoint and journal lie in it.
+    folder : StateFiles
+        Where checkpoint and journal lie; files are recorded by their paths below its root.
     read_only : bool
         Remember new facts in memory only.
     """
 
-    def __init__(self, folder: DataFolder, *, read_only: bool = False) -> None:
+    def __init__(self, folder: StateFiles, *, read_only: bool = False) -> None:
         self._folder = folder
         self._read_only = read_only
         self._facts: dict[str, dict[str, Any]] = {}
         self.completed: list[str] = []
         self.started_at = _now()
-        self._journal: BinaryIO | None = None
+        self._journal = Journal(folder.journal, checked=True)
         self._is_foreign = False
         self._read()
 
@@ -85,6 +82,11 @@ class Checkpoint:
         if entry is None or stamp is None or entry.get("stamp") != stamp.as_list():
             return None
         return entry
+
+    def knows(self, kind: str, path: Path, **expected: Any) -> bool:
+        """Whether a fact of a kind is known about a file as it is now, and says what is expected of it."""
+        fact = self.fact(kind, path)
+        return fact is not None and all(fact.get(name) == value for name, value in expected.items())
 
     def add(self, kind: str, path: Path, fact: Mapping[str, Any], stamp: Stamp | None = None) -> None:
         """Record a fact about a file, with the stamp it was established for (by default the present one)."""
@@ -142,9 +144,7 @@ class Checkpoint:
 
     def close(self) -> None:
         """Close the journal; what was recorded stays."""
-        if self._journal is not None:
-            self._journal.close()
-            self._journal = None
+        self._journal.close()
 
     def _key(self, path: Path) -> str:
         return path.relative_to(self._folder.root).as_posix()
@@ -155,8 +155,7 @@ class Checkpoint:
 
     def _listed(self, key: str) -> str:
         """Key under which a file is listed: that of its vectors, also for a FASTA as earlier versions listed it."""
-        pair = self._folder.pair_of_key(key)
-        return key if pair is None else pair.relative(pair.protein_vectors)
+        return self._folder.vectors_key(key)
 
     def _note_completed(self, key: str) -> bool:
         """List a key; False where it is listed already."""
@@ -179,21 +178,10 @@ class Checkpoint:
     def _append(self, entry: Mapping[str, Any]) -> None:
         if self._read_only:
             return
-        body = _dumped(entry).encode()
-        line = b"%08x %s\n" % (zlib.crc32(body), body)
         try:
-            self._write_line(line)
+            self._journal.append([entry])
         except OSError as error:
-            raise cannot_write(self._folder.journal, error, expected=len(line)) from error
-
-    def _write_line(self, line: bytes) -> None:
-        if self._journal is None:
-            self._journal = self._folder.journal.open("ab", buffering=0)
-            # The last line of a killed run may be cut: what follows begins a line of its own.
-            line = b"\n" + line if self._journal.tell() else line
-        # Handed to the system at once: a killed process loses nothing that it recorded.
-        while line:
-            line = line[self._journal.write(line) :]
+            raise cannot_write(self._folder.journal, error) from error
 
     def _read(self) -> None:
         content, self._is_foreign = _document(self._folder)
@@ -208,12 +196,10 @@ class Checkpoint:
 
     def _replay(self) -> None:
         try:
-            lines = self._folder.journal.read_bytes().split(b"\n")
+            raw = self._folder.journal.read_bytes()
         except FileNotFoundError:
             return
-        for line in lines:
-            # The last line of a killed run may be cut; a damaged line only means that its file is checked again.
-            entry = _checked_line(line)
+        for entry in journal_entries(raw, checked=True):
             for key, value in entry.items():
                 if key == "completed" and isinstance(value, str):
                     self._note_completed(self._listed(value))
@@ -221,7 +207,7 @@ class Checkpoint:
                     self._facts[key] = value
 
 
-def _document(folder: DataFolder) -> tuple[dict[str, Any], bool]:
+def _document(folder: StateFiles) -> tuple[dict[str, Any], bool]:
     """Content of the checkpoint, as far as it is known to be right, and whether another program wrote it."""
     path = folder.checkpoint
     try:
@@ -253,11 +239,6 @@ def _dumped(content: Mapping[str, Any]) -> str:
 def _sealed(document: str) -> str:
     """Put the digest of a JSON document at its beginning, as its first value."""
     return _SEAL.format(hashlib.sha256(document.encode()).hexdigest()) + document[1:]
-
-
-def _checked_line(line: bytes) -> dict[str, Any]:
-    crc, body = line[:_CRC_LENGTH], line[_CRC_LENGTH + 1 :]
-    return parsed(body) if crc == b"%08x" % zlib.crc32(body) else {}
 
 
 def _now() -> str:

@@ -8,22 +8,19 @@ lose it, and no run does anything else than before.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from io import BufferedWriter
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from nucpro import __version__
-from nucpro.folder.paths import DataFolder
+from nucpro.state.records import Journal, StateFiles, journal_entries
 
 __all__ = [
     "DONE",
@@ -121,6 +118,31 @@ class Run:
         return self.ended or (self.files[-1].time if self.files else self.started)
 
 
+class Totals(NamedTuple):
+    """Counts of one encoder, or of several together.
+
+    Parameters
+    ----------
+    splits : int
+        Batches that were split after running out of memory.
+    tokens, unknown : int
+        All tokens, special ones included, and those that the model does not know.
+    """
+
+    splits: int = 0
+    tokens: int = 0
+    unknown: int = 0
+
+
+class Counting(Protocol):
+    """Something loaded that counts what goes through it."""
+
+    @property
+    def totals(self) -> Totals:
+        """Counts since it was loaded."""
+        ...
+
+
 class Recorder:
     """Appends the lines of one run; a fault of the disk costs lines, never the run.
 
@@ -128,15 +150,15 @@ class Recorder:
 
     Parameters
     ----------
-    folder : DataFolder
-        The data folder.
+    folder : StateFiles
+        Where the history lies.
     facts : mapping
         Plain values that say what the run was started with; see :class:`Run`.
     """
 
-    def __init__(self, folder: DataFolder, facts: Mapping[str, Any]) -> None:
+    def __init__(self, folder: StateFiles, facts: Mapping[str, Any]) -> None:
         self._path = folder.history
-        self._file: BufferedWriter | None = None
+        self._journal = Journal(folder.history, checked=False)
         self._waiting: list[dict[str, Any]] = []
         self._is_open = False
         self._in_stage = False
@@ -175,32 +197,18 @@ class Recorder:
         if self._is_open:
             self._note("ended", how=how, message=message[:_LONGEST_MESSAGE])
         self._is_open = False
-        if self._file is not None:
-            # Closing writes once more what could not be written before.
-            with suppress(OSError):
-                self._file.close()
-            self._file = None
+        self._journal.close()
 
     def _note(self, event: str, **values: Any) -> None:
         self._waiting.append({"event": event, "time": _now(), **values})
         if not self._is_open:
             return
         try:
-            self._write(self._waiting)
+            self._journal.append(self._waiting)
         except OSError as error:
             logger.warning("%s: cannot be written (%s); the report will lack this run", self._path, error)
             self._is_open = False
         self._waiting = []
-
-    def _write(self, entries: list[dict[str, Any]]) -> None:
-        lines = "".join(json.dumps(e, ensure_ascii=False, separators=(",", ":")) + "\n" for e in entries)
-        if self._file is None:
-            self._file = self._path.open("ab")
-            # The last line of a run that was killed may be cut: it must not swallow the first of this one.
-            if self._file.tell() and not _ends_with_a_line(self._path):
-                lines = f"\n{lines}"
-        self._file.write(lines.encode())
-        self._file.flush()
 
 
 class History:
@@ -208,11 +216,11 @@ class History:
 
     Parameters
     ----------
-    folder : DataFolder
-        The data folder.
+    folder : StateFiles
+        Where the history lies.
     """
 
-    def __init__(self, folder: DataFolder) -> None:
+    def __init__(self, folder: StateFiles) -> None:
         self._path = folder.history
         self._offset = 0
         self.runs: list[Run] = []
@@ -232,25 +240,24 @@ class History:
             return self.runs
         whole = new[: new.rfind(b"\n") + 1]
         self._offset += len(whole)
-        for line in whole.split(b"\n"):
-            self._take(line)
+        for entry in journal_entries(whole, checked=False):
+            self._take(entry)
         return self.runs
 
-    def _take(self, line: bytes) -> None:
+    def _take(self, entry: dict[str, Any]) -> None:
         try:
-            entry = json.loads(line)
             when = datetime.fromisoformat(entry.pop("time")).timestamp()
             event = entry.pop("event")
             if event == "started":
                 self.runs.append(Run(when, entry))
             elif self.runs:
                 _apply(self.runs[-1], event, when, entry)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError):
             return
 
 
-def read(folder: DataFolder) -> list[Run]:
-    """All runs of a data folder, the oldest first; see :meth:`History.refresh`."""
+def read(folder: StateFiles) -> list[Run]:
+    """All runs that are recorded in a folder, the oldest first; see :meth:`History.refresh`."""
     return History(folder).refresh()
 
 
@@ -281,36 +288,5 @@ def _apply(run: Run, event: str, when: float, entry: dict[str, Any]) -> None:
         run.ended, run.how, run.message = when, str(entry["how"]), str(entry["message"])
 
 
-def _ends_with_a_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
-
-
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-class Totals(NamedTuple):
-    """Counts of one encoder, or of several together.
-
-    Parameters
-    ----------
-    splits : int
-        Batches that were split after running out of memory.
-    tokens, unknown : int
-        All tokens, special ones included, and those that the model does not know.
-    """
-
-    splits: int = 0
-    tokens: int = 0
-    unknown: int = 0
-
-
-class Counting(Protocol):
-    """Something loaded that counts what goes through it."""
-
-    @property
-    def totals(self) -> Totals:
-        """Counts since it was loaded."""
-        ...

@@ -11,24 +11,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from nucpro.errors import NucproError, UsageError
-from nucpro.execution.engine import Engine, Finished, Loader
+from nucpro.execution.engine import Done, Engine, Loader
 from nucpro.execution.workers import Workers
-from nucpro.extraction.plan import PlanItem
-from nucpro.formats.sequences import Side
 from nucpro.options import Options
 from nucpro.state.history import Counting, Totals
 
 if TYPE_CHECKING:
-    from nucpro.embedding.encoder import FastaEncoder, Identified
     from nucpro.execution.ray.pool import EncoderPool
 
 __all__ = ["ClusterEngine"]
 
 Item = TypeVar("Item")
-Model = TypeVar("Model", bound=Counting)
 Result = TypeVar("Result")
 
 
@@ -57,7 +53,7 @@ class ClusterEngine(Engine):
         self._options = options
         self._session = Session(options)
         self._workers = ClusterWorkers(self._session)
-        self._load: Callable[[], FastaEncoder] | None = None
+        self._load: Callable[[], Counting] | None = None
         self._pool: EncoderPool[Any, Any] | None = None
 
     def __exit__(
@@ -88,48 +84,30 @@ class ClusterEngine(Engine):
             return [str(error)]
         return self._session.problems()
 
-    def load(self, identified: Identified) -> None:
-        """Note which model is to be loaded on the nodes, from the same files as here."""
+    def load(self, load: Callable[[Loader], Counting]) -> None:
+        """Note what is to be loaded on the nodes, encoders from the same files as here."""
         from nucpro.execution.ray.worker import load_same  # noqa: PLC0415
 
-        self._load = partial(load_same, identified, self._options)
+        self._load = partial(load, load_same)
 
-    def extract(
-        self, items: Sequence[PlanItem], side: Side, meanwhile: Callable[[], object]
-    ) -> Iterator[Finished]:
-        """Make the vectors of items, those with most letters first, and yield each when it is there."""
-        if not items:
-            return
-        if self._load is None:
-            raise RuntimeError("load comes before extract")
-        from nucpro.execution.ray.pool import EncoderPool  # noqa: PLC0415
-        from nucpro.execution.ray.worker import extract_file  # noqa: PLC0415
-
-        self._pool = EncoderPool(self._session, self._load, extract_file)
-        # The longest first, so that no worker is left with one alone at the end.
-        longest_first = sorted(items, key=lambda item: -item.facts.letters_read)
-        made = self._pool.run(
-            longest_first,
-            len(items),
-            lambda item: (item.pair.fasta(side), item.pair.vectors(side)),
-            meanwhile,
-        )
-        yield from (Finished(item, elapsed, *result) for item, elapsed, result in made)
-
-    def each(
+    def run(
         self,
-        load: Callable[[Loader], Model],
-        work: Callable[[Model, Item], Result],
+        work: Callable[[Any, Item], Result],
         items: Iterable[Item],
         count: int,
-    ) -> Iterator[tuple[Item, float, Result]]:
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> Iterator[Done[Item, Result]]:
         """Do the work of every item on the nodes, and yield each when it is done, in any order."""
+        if self._load is None:
+            raise RuntimeError("load comes before run")
         from nucpro.execution.ray.pool import EncoderPool  # noqa: PLC0415
-        from nucpro.execution.ray.worker import load_same  # noqa: PLC0415
 
-        pool = EncoderPool[Item, Result](self._session, partial(load, load_same), work)
+        if isinstance(items, Sequence):
+            # The longest first, so that no worker is left with one alone at the end.
+            items = sorted(items, key=lambda item: -cast(Any, item).size)
+        pool = EncoderPool[Item, Result](self._session, self._load, work)
         self._pool = pool
-        return pool.run(items, count, lambda item: (item,))
+        return pool.run(items, count, meanwhile)
 
     def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Call on a node that has the devices of an encoder free."""

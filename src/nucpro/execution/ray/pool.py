@@ -21,7 +21,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from nucpro import __version__
 from nucpro.errors import WorkerError
-from nucpro.execution.engine import FILES_UNDER_WAY
+from nucpro.execution.engine import FILES_UNDER_WAY, Done
 from nucpro.execution.ray.calls import ATTEMPTS, error_of
 from nucpro.execution.ray.session import Session
 from nucpro.execution.ray.worker import EncoderWorker, Report
@@ -44,7 +44,6 @@ class _Piece(Generic[Item]):
     """A piece of work that was handed out, and how often its encoder was lost."""
 
     item: Item
-    arguments: tuple[object, ...]
     losses: int = 0
 
 
@@ -99,26 +98,24 @@ class EncoderPool(Generic[Item, Result]):
         self,
         items: Iterable[Item],
         count: int,
-        arguments: Callable[[Item], tuple[object, ...]],
         meanwhile: Callable[[], object] = lambda: None,
-    ) -> Iterator[tuple[Item, float, Result]]:
+    ) -> Iterator[Done[Item, Result]]:
         """Do the work of all items.
 
         Parameters
         ----------
         items : iterable
-            In the order in which they are handed out; taken one by one, when there is room for it.
+            In the order in which they are handed out; taken one by one, when there is room for it. Their text names
+            them in messages.
         count : int
             How many they are.
-        arguments : callable
-            Arguments of the work on an item; the first one, as text, names it in messages.
         meanwhile : callable, optional
             Is called between answers and every few seconds; what it raises ends the work.
 
         Yields
         ------
-        (item, float, object)
-            Each item when its work is done, the seconds since the one before, and the result.
+        Done
+            Each item when its work is done.
 
         Raises
         ------
@@ -127,7 +124,7 @@ class EncoderPool(Generic[Item, Result]):
         WorkerError
             Work that kills every encoder that takes it, or no encoder that lives.
         """
-        pieces = (_Piece(item, arguments(item)) for item in items)
+        pieces = (_Piece(item) for item in items)
         left, clock, patient_until = count, time.perf_counter(), time.monotonic() + _PATIENCE
         try:
             while left:
@@ -142,7 +139,7 @@ class EncoderPool(Generic[Item, Result]):
                 for piece, result in found:
                     left -= 1
                     now = time.perf_counter()
-                    yield piece.item, now - clock, result
+                    yield Done(piece.item, now - clock, result)
                     clock = now
         finally:
             self._end()
@@ -183,7 +180,7 @@ class EncoderPool(Generic[Item, Result]):
 
     def _give(self, encoder: _Encoder[Item], piece: _Piece[Item]) -> None:
         encoder.under_way[piece] = None
-        self._watch(encoder, piece, encoder.actor.work.remote(*piece.arguments))
+        self._watch(encoder, piece, encoder.actor.work.remote(piece.item))
 
     def _next_answer(self) -> list[tuple[_Piece[Item], Result]]:
         """Wait for an answer of an encoder; the piece of work where one is done, with its result."""
@@ -243,7 +240,7 @@ class EncoderPool(Generic[Item, Result]):
             piece.losses += 1
             if piece.losses >= ATTEMPTS:
                 raise WorkerError(
-                    f"{piece.arguments[0]}: {ATTEMPTS} encoders were lost over it, the last two with nothing else at "
+                    f"{piece.item}: {ATTEMPTS} encoders were lost over it, the last two with nothing else at "
                     f"hand; look at its sequences, or give encoders more memory. The last: {reason}"
                 )
             self._suspects.append(piece)

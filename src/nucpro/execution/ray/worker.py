@@ -14,35 +14,21 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from nucpro import __version__
 from nucpro.errors import ModelError, WorkerError
 from nucpro.state.history import Counting, Totals
-from nucpro.state.records import Stamp
 
 if TYPE_CHECKING:
     from nucpro.embedding.encoder import FastaEncoder, Identified
     from nucpro.options import Options
 
-__all__ = ["EncoderWorker", "Extracts", "Report", "extract_file", "load_same"]
+__all__ = ["EncoderWorker", "Report", "load_same"]
 
 _LOGGED = "nucpro"
 
 Result = TypeVar("Result")
-
-
-class Extracts(Counting, Protocol):
-    """What makes files of vectors."""
-
-    def extract(self, fasta: Path, output: Path, /) -> object:
-        """Make the file of vectors of a FASTA file."""
-        ...
-
-    def took(self, output: Path, /) -> float:
-        """Seconds that this took, from the first batch on the device to the disk."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -126,31 +112,19 @@ class EncoderWorker:
         self._loaded, self._work = load(), work
         return self._report(None)
 
-    def work(self, *arguments: Any) -> Report[Any]:
-        """Do a piece of work.
+    def work(self, item: Any) -> Report[Any]:
+        """Do the work of an item.
 
         Raises
         ------
         Exception
             What the work raises.
         """
-        return self._report(self._work(self._loaded, *arguments))
+        return self._report(self._work(self._loaded, item))
 
     def _report(self, result: Result) -> Report[Result]:
         place = f"{socket.gethostname()}, process {os.getpid()}"
         return Report(place, self._lines.fetch(), self._loaded.totals, result)
-
-
-def extract_file(encoder: Extracts, fasta: Path, output: Path) -> tuple[float, Stamp | None]:
-    """Make the file of vectors of a FASTA file; gives the seconds from its first batch to the disk, and its stamp.
-
-    Raises
-    ------
-    FastaError, ExtractionError, StoreError
-        See :meth:`nucpro.embedding.encoder.FastaEncoder.extract`.
-    """
-    encoder.extract(fasta, output)
-    return encoder.took(output), Stamp.of(output)
 
 
 def load_same(identified: Identified, options: Options) -> FastaEncoder:

@@ -1,0 +1,293 @@
+"""The one runner: has an engine do the tasks of a plan, and commits each before anything else hears of it.
+
+It holds what a run holds: the lock of the data folder, what is known of its files, the history, the engine. A plan
+gives it tasks; a task that is done goes through :meth:`Runner._commit`, the only place where work is recorded: file on
+disk, line of the journal, line of the history, line of the log, progress. What follows a task (merging, reading back)
+is queued beside the encoder, for worker processes.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, Self
+
+from nucpro.errors import DataError
+from nucpro.execution.engine import Done, Engine, engine_of
+from nucpro.execution.workers import Background, Workers
+from nucpro.folder.paths import DataFolder
+from nucpro.options import Options
+from nucpro.state.checkpoint import Checkpoint
+from nucpro.state.history import DONE, FAILED, INTERRUPTED, Counting, Recorder
+from nucpro.state.lock import hold
+from nucpro.state.records import Stamp
+
+__all__ = ["Progress", "Runner", "Show", "Statistics", "Task"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One file of vectors to be made of one FASTA file.
+
+    Parameters
+    ----------
+    input, output : Path
+        The FASTA file, and the file of vectors.
+    key : str
+        Its name in the history.
+    records, size : int
+        Records, and the residues or bases of them that the model reads.
+    fact : mapping
+        What to remember of the output once it is on disk.
+    truncated : int
+        Records that are cut at the longest input of the model.
+    """
+
+    input: Path
+    output: Path
+    key: str
+    records: int
+    size: int
+    fact: Mapping[str, Any]
+    truncated: int = 0
+
+    def __str__(self) -> str:
+        return str(self.input)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a command is.
+
+    Parameters
+    ----------
+    done, total : int
+        Units that are done, those of earlier runs included, and all.
+    unit : str
+        What is counted, in the plural.
+    seconds_left : float or None
+        Estimate from the work left and the rate so far; None where it cannot be told.
+    """
+
+    done: int
+    total: int
+    unit: str = "files"
+    seconds_left: float | None = None
+
+
+Show = Callable[[Progress], Any]
+"""Takes the progress of a command, before its first unit and after each."""
+
+
+@dataclass
+class Statistics:
+    """What a run did, counted as it goes.
+
+    Parameters
+    ----------
+    files, sequences, size : int
+        Of the files that were made; ``size`` is the residues or bases that were read by the model.
+    merged : int
+        Merged files that were written.
+    splits : int
+        Batches that were split after running out of memory.
+    tokens, unknown_tokens : int
+        Tokens that were computed, special ones included, and those of them that the model does not know, as runs of N
+        give on the DNA side.
+    truncated : int
+        Sequences that were cut at the longest input of the model.
+    seconds : float
+        Time of the extraction.
+    """
+
+    files: int = 0
+    sequences: int = 0
+    size: int = 0
+    truncated: int = 0
+    merged: int = 0
+    splits: int = 0
+    tokens: int = 0
+    unknown_tokens: int = 0
+    seconds: float = 0.0
+
+
+class _Extracts(Counting, Protocol):
+    def extract(self, fasta: Path, output: Path, /) -> object: ...
+
+    def took(self, output: Path, /) -> float: ...
+
+
+class _Made(NamedTuple):
+    """Seconds from a file's first batch on the device to its vectors on disk, and the stamp of the vectors."""
+
+    seconds: float
+    stamp: Stamp | None
+
+
+def make_vectors(encoder: _Extracts, task: Task) -> _Made:
+    """Do a task with a loaded encoder."""
+    encoder.extract(task.input, task.output)
+    # Right here: whoever replaces the file later is noticed.
+    return _Made(encoder.took(task.output), Stamp.of(task.output))
+
+
+class Runner(AbstractContextManager["Runner"]):
+    """What a run holds while it is at work on a data folder.
+
+    Parameters
+    ----------
+    folder : DataFolder
+        The data folder.
+    options : Options
+        Where the work is done.
+    facts : mapping
+        What the history says that the run was started with.
+    show : callable, optional
+        Takes the progress.
+
+    Raises
+    ------
+    PreflightError
+        On entering: the folder cannot be written, or another run holds it.
+    """
+
+    def __init__(
+        self, folder: DataFolder, options: Options, facts: Mapping[str, Any], show: Show = lambda _: None
+    ) -> None:
+        self._folder = folder
+        self._options = options
+        self._show = show
+        self._stack = ExitStack()
+        self._tokens_noted = 0
+        self._planned = (0, 0, 0)
+        self.history = Recorder(folder, facts)
+        self.statistics = Statistics()
+        self.records: Checkpoint
+        self.engine: Engine
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.enter_context(hold(self._folder.lock))
+            self.records = stack.enter_context(Checkpoint(self._folder))
+            self.engine = stack.enter_context(engine_of(self._options))
+            self._beside = Background(self.engine.workers)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.history.close(_ending(error), str(error or ""))
+        finally:
+            self._stack.__exit__(kind, error, trace)
+
+    @property
+    def workers(self) -> Workers:
+        """Where calls are made that need no model."""
+        return self.engine.workers
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Note the time of a step in the history, under a name that people know."""
+        with self.history.stage(name):
+            yield
+
+    def plan(self, *, total: int, done: int, tasks: Sequence[Task], stale: int) -> None:
+        """Begin to write the history: all files, those that need no work, what an encoder has to do, stale files."""
+        size = sum(task.size for task in tasks)
+        self._planned = (total, total - len(tasks), size)
+        self.history.open(total, done, size, stale)
+
+    def run(self, tasks: Sequence[Task], then: Callable[[Task], object] = lambda _: None) -> Iterator[Task]:
+        """Do tasks with what the engine has loaded, commit each when it is done, and yield it.
+
+        Parameters
+        ----------
+        tasks : sequence of Task
+            In the order of work.
+        then : callable, optional
+            Is told about each task that was committed.
+
+        Raises
+        ------
+        NucproError
+            The first fault of the encoder, or of the work beside it; what was finished stays.
+        """
+        start = time.perf_counter()
+        self._show(self.progress)
+        with self.stage("extract"):
+            # With nothing to do, nothing was loaded.
+            done_tasks = self.engine.run(make_vectors, tasks, len(tasks), self._beside.poll) if tasks else ()
+            for done in done_tasks:
+                self._commit(done, time.perf_counter() - start)
+                then(done.item)
+                self._beside.poll()
+                yield done.item
+
+    def beside(
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        then: Callable[[Any], object],
+        *,
+        first: bool = False,
+    ) -> None:
+        """Queue a call for a worker process; see :meth:`nucpro.execution.workers.Background.add`."""
+        self._beside.add(function, arguments, then, first=first)
+
+    def finish(self) -> None:
+        """Wait for the work beside the encoder.
+
+        Raises
+        ------
+        NucproError
+            The first fault of that work.
+        """
+        self._beside.drain()
+        totals = self.engine.totals
+        self.statistics.splits, self.statistics.tokens, self.statistics.unknown_tokens = totals
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run is."""
+        total, done, size = self._planned
+        count = self.statistics
+        left, rate = size - count.size, count.size / count.seconds if count.seconds else 0.0
+        return Progress(done + count.files, total, seconds_left=left / rate if rate else None)
+
+    def _commit(self, done: Done[Task, _Made], seconds: float) -> None:
+        """Record a task whose file is on disk; ``seconds`` is the time since the first was begun."""
+        task, made = done.item, done.result
+        if self.records.fact("fasta", task.input) is None:
+            # Its vectors may be those of the file that was checked, or of the one that is there now.
+            raise DataError(
+                f"{task.input}: changed while the run was at work; run again when it is complete: "
+                "what was finished is kept, and what no longer fits is recomputed"
+            )
+        self.records.add("vectors", task.output, task.fact, made.stamp)
+        count = self.statistics
+        count.files, count.sequences = count.files + 1, count.sequences + task.records
+        count.size, count.seconds = count.size + task.size, seconds
+        count.truncated += task.truncated
+        tokens = self.engine.totals.tokens
+        counts = (task.records, task.size, tokens - self._tokens_noted)
+        self.history.file(task.key, made.seconds, *counts, done.elapsed)
+        self._tokens_noted = tokens
+        progress = self.progress
+        line = "[%d/%d] Extracted %s (%d sequences, %.1fs)"
+        logger.info(line, progress.done, progress.total, task.input, task.records, made.seconds)
+        self._show(progress)
+
+
+def _ending(error: BaseException | None) -> str:
+    if error is None:
+        return DONE
+    return FAILED if isinstance(error, Exception) else INTERRUPTED

@@ -1,0 +1,675 @@
+"""The runs that make vectors: `nucpro extract` and `nucpro embed-dna`, one step after the other.
+
+:func:`extract` and :func:`embed_dna` are the whole of it. A :class:`Run` puts the parts together: what lies in the
+folder (:mod:`nucpro.extraction.survey`), what must be made of it (:mod:`nucpro.extraction.plan`), checks before it
+(:mod:`nucpro.extraction.preflight`), the runner that does and records the work (:mod:`nucpro.execution.runner`), and
+what is read back at the end (:mod:`nucpro.extraction.validation`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, replace
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from nucpro.errors import DataError, ModelError, NucproError, PreflightError, ValidationError
+from nucpro.execution.runner import Runner, Show, Statistics, Task
+from nucpro.execution.workers import starting_problems
+from nucpro.extraction.merging import DnaFile, DnaVerdict, examine_dna, merge
+from nucpro.extraction.plan import Plan, PlanItem, State, Unproven, merged_fact, verified_fact
+from nucpro.extraction.preflight import space_problems, writing_problems
+from nucpro.extraction.summary import (
+    discovery_lines,
+    dna_verdict_line,
+    outside_lines,
+    plan_lines,
+    statistics_lines,
+    verdict_lines,
+)
+from nucpro.extraction.survey import Survey, bad_dna, looking, require_folder
+from nucpro.extraction.validation import (
+    FileVerdict,
+    ValidationTask,
+    expected_width,
+    known_verdict,
+    problems_between,
+    remember_verdict,
+    validate_and_stamp,
+    validate_file,
+    validate_vectors,
+)
+from nucpro.folder.paths import CLASS_NAMES, DataFolder, FilePair, Source
+from nucpro.folder.selection import save
+from nucpro.folder.splitting import remove_unfinished, split_source
+from nucpro.formats import make_folder, remove_temporaries
+from nucpro.formats.sequences import PROTEIN_WIDTH, Side
+from nucpro.options import Options
+from nucpro.state.history import this_software
+from nucpro.state.recipe import Recipe
+from nucpro.state.records import Stamp
+
+# The module imports torch, which takes seconds and hundreds of megabytes. Worker processes import this one with the
+# main program, and never need it: so it is imported where it is used.
+if TYPE_CHECKING:
+    from nucpro.embedding.encoder import FastaEncoder, Identified
+
+__all__ = ["Run", "dry_run", "embed_dna", "extract", "make_dna_first", "validate_folder"]
+
+logger = logging.getLogger(__name__)
+
+AtEnd = Callable[[Survey, Sequence[str]], object]
+"""Is told of a survey and its problems after validation has read everything, before it is judged."""
+
+
+def extract(options: Options, show: Show = lambda _: None, at_end: AtEnd | None = None) -> Statistics:
+    """Do the whole job: discover, check, extract, merge, validate.
+
+    Parameters
+    ----------
+    options : Options
+        What was asked for. With ``with_dna``, missing DNABERT-S files are made first.
+    show : callable
+        Called before the first and after every file.
+    at_end : callable
+        Called when everything was read back, before it is judged: writes the report.
+
+    Raises
+    ------
+    NucproError
+        See the steps of :class:`Run`.
+    """
+    if options.with_dna:
+        make_dna_first(options, show)
+    if options.dry_run:
+        dry_run(options)
+        return Statistics()
+    with Run(options, Side.PROTEIN, show) as run:
+        run.discover()
+        run.check()
+        run.show()
+        run.prepare()
+        run.load()
+        run.make()
+        run.finish()
+        run.audit()
+        run.validate(at_end)
+        return run.statistics
+
+
+def embed_dna(options: Options, show: Show = lambda _: None) -> Statistics:
+    """Make the DNABERT-S files of a data folder that are missing or stale.
+
+    Parameters
+    ----------
+    options : Options
+        What was asked for.
+    show : callable
+        Called before the first and after every file.
+
+    Raises
+    ------
+    NucproError
+        See the steps of :class:`Run`.
+    """
+    if options.dry_run:
+        dry_run(options, Side.DNA)
+        return Statistics()
+    with Run(options, Side.DNA, show) as run:
+        run.discover()
+        run.check()
+        run.show()
+        run.prepare()
+        run.load()
+        run.make()
+        run.finish()
+        run.validate_vectors()
+        return run.statistics
+
+
+def make_dna_first(options: Options, show: Show = lambda _: None) -> None:
+    """Make missing DNABERT-S files, after everything that a run needs beside them was checked.
+
+    Raises
+    ------
+    NucproError
+        See the steps of :class:`Run`.
+    """
+    with looking(replace(options, dry_run=True), planning=True) as survey:
+        survey.discover()
+        _check_only(survey)
+    embed_dna(options, show)
+
+
+def dry_run(options: Options, side: Side = Side.PROTEIN) -> None:
+    """Check everything and show what a run would do; writes nothing, holds no lock, loads no model.
+
+    Raises
+    ------
+    PreflightError
+        All problems at once.
+    """
+    with looking(options, side, planning=True) as survey:
+        survey.discover()
+        _check_only(survey)
+        _show(survey)
+
+
+def validate_folder(options: Options) -> list[FileVerdict]:
+    """Validate everything in a data folder, whoever made it; changes nothing and loads no model.
+
+    Parameters
+    ----------
+    options : Options
+        The folder, the number of sequences per file and the selection.
+
+    Raises
+    ------
+    PreflightError
+        There is nothing to validate.
+    ValidationError
+        All faults.
+    """
+    with looking(options) as survey:
+        pairs = survey.discover().pairs
+        if survey.inventory.problems:
+            raise ValidationError("\n".join(survey.inventory.problems))
+        width = expected_width(pairs)
+        verdicts = list(survey.workers.map(validate_file, [ValidationTask(pair, width) for pair in pairs]))
+        _refuse(problems_between(verdicts) + survey.outside_problems(width))
+        logger.info("%s", "\n".join(verdict_lines(verdicts)))
+        return verdicts
+
+
+class Run(AbstractContextManager["Run"]):
+    """One run on one data folder, for one sequence type; a context manager that holds the folder.
+
+    Its methods are the steps, to be called in the order in which they stand here.
+
+    Parameters
+    ----------
+    options : Options
+        What was asked for.
+    side : Side
+        Sequence type whose vectors are made. Protein vectors are merged with DNA vectors that are there.
+    show : callable
+        Called before the first and after every file.
+
+    Raises
+    ------
+    PreflightError
+        On entering: there is no such folder, it cannot be written, or another run holds it.
+    """
+
+    def __init__(self, options: Options, side: Side = Side.PROTEIN, show: Show = lambda _: None) -> None:
+        self.options = options.anywhere() if options.uses_cluster else options
+        self.side = side
+        self.folder = DataFolder(self.options.data_dir)
+        self.merges = side is Side.PROTEIN
+        self.runner = Runner(self.folder, self.options, _started_with(self.options, side), show)
+        self.survey: Survey
+        self._model: Identified
+        self._recorded: Recipe | None = None
+        self._identifying: Future[Identified] | None = None
+        self._unread_dna: dict[FilePair, DnaFile] = {}
+        self._ready_to_merge: set[FilePair] = set()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        require_folder(self.folder.root)
+        with ExitStack() as stack:
+            stack.enter_context(self.runner)
+            self.survey = Survey(self.options, self.side, self.runner.records, self.runner.workers)
+            # Finding and hashing a model takes seconds, in which files are read.
+            thread = ThreadPoolExecutor(1, "nucpro-identify")
+            stack.callback(thread.shutdown, wait=False)
+            self._recorded = self.runner.records.recipe_of(self.side)
+            self._identifying = thread.submit(
+                _identify, self.options, self.side, self._recorded, offline=True
+            )
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    @property
+    def plan(self) -> Plan:
+        """What is to be made."""
+        return self.survey.plan
+
+    @property
+    def statistics(self) -> Statistics:
+        """What was done so far."""
+        return self.runner.statistics
+
+    def discover(self, sources: Iterable[Source] | None = None) -> None:
+        """Find all files and choose those of this run; see :meth:`Survey.discover`."""
+        with self.runner.stage("discover"):
+            self.survey.discover(sources)
+
+    def check(self) -> Plan:
+        """Check everything, and compare what lies on disk with what this run would make.
+
+        Raises
+        ------
+        PreflightError
+            All problems at once.
+        """
+        with self.runner.stage("check before the start"):
+            self._model = _check(self.survey, self._identified, self.runner.engine.problems)
+            return self.plan
+
+    def use(self, recipe: Recipe, load: Callable[[], FastaEncoder]) -> None:
+        """Work with a model that a script has, in place of :meth:`check` and :meth:`load`.
+
+        Parameters
+        ----------
+        recipe : Recipe
+            How its vectors are made.
+        load : callable
+            Gives the loaded model; is called where anything has to be extracted.
+
+        Raises
+        ------
+        PreflightError
+            Inputs that cannot be used.
+        """
+        self._identifying = None
+        self.survey.needs_dna = False
+        problems = self.survey.inputs()
+        if problems:
+            raise PreflightError(problems)
+        plan = self.survey.compare(recipe)
+        for reason in (reason for item in plan.to_extract for reason in item.reasons):
+            logger.info("%s", reason)
+        if plan.to_extract:
+            self.runner.engine.load(lambda _: load())
+
+    def take(self, pairs: Sequence[FilePair]) -> None:
+        """Work on these files, in place of those that :meth:`discover` chose; see :meth:`Survey.take`."""
+        if tuple(pairs) != self.survey.pairs:
+            self.survey.take(pairs)
+
+    def show(self) -> None:
+        """Log what was found."""
+        _show(self.survey)
+
+    def prepare(self) -> None:
+        """Record the selection, remove what dead runs left unfinished, and split what is not split.
+
+        Before that, records of files of unknown origin are recomputed, where ``--verify-existing`` asks for it. The
+        first step that changes the data folder.
+
+        Raises
+        ------
+        DataError, FastaError
+            The two FASTA files of a source do not fit; it stays unsplit.
+        """
+        to_verify = [item for item in self.plan.items if item.to_verify]
+        if to_verify:
+            with self.runner.stage("verify existing files"):
+                self._verify_existing(to_verify)
+        with self.runner.stage("prepare"):
+            survey, plan = self.survey, self.plan
+            done = sum(item.is_done for item in plan.items)
+            stale = sum(State.STALE in (item.vectors, item.merged) for item in plan.items)
+            self.runner.plan(total=len(plan.items), done=done, tasks=plan.tasks, stale=stale)
+            save(self.folder, survey.selection, self.options.sequences_per_file)
+            self.runner.records.remember_recipe(plan.recipe)
+            written = survey.folders_written()
+            # Parents too: pre-flight probes them while the folders themselves do not exist yet.
+            for folder in sorted({self.folder.root, *written, *(folder.parent for folder in written)}):
+                remove_temporaries(folder)
+            for state in survey.inventory.sources:
+                remove_unfinished(state.source)
+            self._split()
+            # Made here and not by the workers, which could see each other's folders before these are safe on disk.
+            for folder in written:
+                make_folder(folder)
+
+    def load(self) -> FastaEncoder | None:
+        """Load the model once; None where nothing has to be extracted, or where others load it.
+
+        Raises
+        ------
+        ModelError
+            The checkpoint is damaged or holds something unexpected.
+        """
+        with self.runner.stage("load the model"):
+            if not self.plan.to_extract:
+                return None
+            width = self.plan.recipe.width
+            if self.merges and width != PROTEIN_WIDTH:
+                logger.warning("This model gives %d columns, FastESM2_650 gives %d", width, PROTEIN_WIDTH)
+            loaded = self.runner.engine.load(partial(_load, self._model, self.options))
+            return cast("FastaEncoder | None", loaded)
+
+    def make(self, pairs: Sequence[FilePair] | None = None, *, merging: bool | None = None) -> None:
+        """Make the missing and stale vectors, to the last; see :meth:`making`."""
+        for _ in self.making(pairs, merging=merging):
+            pass
+
+    def making(
+        self, pairs: Sequence[FilePair] | None = None, *, merging: bool | None = None
+    ) -> Iterator[Task]:
+        """Make the missing and stale vectors, and yield each file that is recorded.
+
+        Each is merged beside the encoder as soon as it is there.
+
+        Parameters
+        ----------
+        pairs : sequence of FilePair, optional
+            A part of the files that were planned for; by default all.
+        merging : bool, optional
+            Whether to merge; by default a run of protein vectors does.
+
+        Raises
+        ------
+        NucproError
+            The first fault of the encoder, of a merge or of a DNABERT-S file; what was finished stays.
+        """
+        plan = self.plan if pairs is None else self.plan.part(pairs)
+        merging = self.merges if merging is None else merging
+        if self.merges:
+            self._list_completed(plan)
+        if merging:
+            self._read_dna([item.pair for item in (*plan.to_merge_only, *plan.to_extract)])
+            for item in plan.to_merge_only:
+                self._merge_when_read(item.pair, first=False)
+        pair_of = {item.pair.vectors(self.side): item.pair for item in plan.to_extract}
+
+        def then(task: Task) -> None:
+            if self.merges:
+                self.runner.records.complete(task.output)
+            if merging:
+                self._merge_when_read(pair_of[task.output])
+
+        return self.runner.run(plan.tasks, then)
+
+    def finish(self) -> None:
+        """Wait for the work beside the encoder, and log what the run did.
+
+        Raises
+        ------
+        NucproError
+            The first fault of that work.
+        """
+        with self.runner.stage("finish merging"):
+            self.runner.finish()
+            if self.runner.engine.lost:
+                # An encoder that was killed left what it was writing; nobody writes any more.
+                for folder in self.survey.folders_written():
+                    remove_temporaries(folder)
+            if self.statistics.files or self.statistics.merged:
+                logger.info("%s", "\n".join(statistics_lines(self.statistics, self.side)))
+
+    def audit(self) -> None:
+        """Recompute random sequences in float32 and compare, where ``--audit`` asks for it.
+
+        Raises
+        ------
+        ValidationError
+            A vector on disk that is not what the model gives.
+        """
+        with self.runner.stage("audit"):
+            if not self.options.audit:
+                return
+            from nucpro.extraction.audit import audit  # noqa: PLC0415 - imports torch
+
+            for line in self.runner.engine.call(audit, self.plan, self._model, self.options):
+                logger.info("%s", line)
+
+    def validate(self, at_end: AtEnd | None = None) -> list[FileVerdict]:
+        """Read back what lies on disk, and judge.
+
+        Files that were read before and have not changed are not read again.
+
+        Raises
+        ------
+        ValidationError
+            All faults, file by file.
+        """
+        width, records = self.plan.recipe.width, self.runner.records
+        with self.runner.stage("validate"):
+            outside = self.survey.outside_problems(width)
+            # The last look at the inputs of the run: whoever changes them later changes a validated folder.
+            known = {item.pair: known_verdict(records, item.pair) for item in self.plan.items}
+            tasks = [ValidationTask(pair, width) for pair, verdict in known.items() if verdict is None]
+            found = self.runner.workers.map(validate_and_stamp, tasks)
+            verdicts = [*filter(None, known.values()), *(remember_verdict(records, one) for one in found)]
+            problems = problems_between(verdicts) + outside
+        changed = bool(self.statistics.files or self.statistics.merged)
+        if at_end and (changed or problems or not self.folder.report.is_dir()):
+            with self.runner.stage("report"):
+                at_end(self.survey, problems)
+        _refuse(problems)
+        viral = sum(verdict.records for verdict in verdicts if verdict.pair.label)
+        host = sum(verdict.records for verdict in verdicts) - viral
+        self.runner.history.validated(files=len(verdicts), viral=viral, host=host)
+        logger.info("%s", "\n".join(verdict_lines(verdicts)))
+        return verdicts
+
+    def validate_vectors(self) -> list[FileVerdict]:
+        """Read back the DNABERT-S files; those that were read before and have not changed are not read again.
+
+        Raises
+        ------
+        ValidationError
+            All faults, file by file.
+        """
+        width, records, facts = self.plan.recipe.width, self.runner.records, self.survey.facts
+        with self.runner.stage("validate"):
+            unread = [pair for pair in self.survey.pairs if not self._is_known(pair)]
+            stamps = {pair: Stamp.of(pair.dna_vectors) for pair in unread}
+            tasks = [ValidationTask(pair, width) for pair in unread]
+            verdicts = list(self.runner.workers.map(validate_vectors, tasks))
+            _refuse(problems_between(verdicts))
+            for verdict in verdicts:
+                fact = {"input": facts[verdict.pair].digest}
+                records.add("dna", verdict.pair.dna_vectors, fact, stamps[verdict.pair])
+            logger.info("%s", dna_verdict_line(self.plan))
+            return verdicts
+
+    def _verify_existing(self, items: Sequence[PlanItem]) -> None:
+        """Keep those of these files whose recomputed records agree; the others are recomputed."""
+        from nucpro.extraction.existing import recompute  # noqa: PLC0415 - imports torch
+
+        recipe = self.plan.recipe
+        found = self.runner.engine.call(recompute, items, self._model, self.options)
+        for item, one in zip(items, found, strict=True):
+            path = item.pair.protein_vectors
+            if one.problem is None:
+                fact = verified_fact(recipe, item.facts, one.records)
+                self.runner.records.add("vectors", path, fact, one.stamp)
+            logger.info("%s", one.line(path, str(recipe.made_by["id"])))
+        self.survey.compare(recipe, Unproven.REDO)
+
+    def _split(self) -> None:
+        unsplit = self.survey.unsplit()
+        for source in unsplit:
+            made = split_source(source, self.options.sequences_per_file)
+            logger.info("Split %s", ", ".join(map(str, made)))
+        if not unsplit:
+            return
+        # Facts of the new files were not known at pre-flight: the same checks again, on real files.
+        try:
+            self.survey.discover([state.source for state in self.survey.inventory.sources])
+            self._model = _check(self.survey, self._identified, self.runner.engine.problems)
+        except PreflightError as error:
+            # Not one of pre-flight any more: split folders were made.
+            raise DataError("\n".join(error.problems)) from error
+
+    def _identified(self, online: bool) -> Identified:
+        # Kept for the second check of a run that splits files: hashing the weights again would take seconds.
+        try:
+            if self._identifying is not None:
+                return self._identifying.result()
+        except ModelError:
+            if not online:
+                raise
+        return _identify(self.options, self.side, self._recorded, offline=not online)
+
+    def _is_known(self, pair: FilePair) -> bool:
+        records = self.runner.records
+        unchanged = records.knows("fasta", pair.nucleotide_fasta)
+        return unchanged and records.knows("dna", pair.dna_vectors, input=self.survey.facts[pair].digest)
+
+    def _list_completed(self, plan: Plan) -> None:
+        """Put the checkpoint's list right: files of this run are in it if they are done, others stay in it."""
+        mine = {item.pair.protein_vectors: item.vectors is State.DONE for item in plan.items}
+        listed = [self.folder.root / key for key in self.runner.records.completed]
+        kept = [path for path in listed if (mine[path] if path in mine else path.exists())]
+        self.runner.records.restart([*kept, *(path for path, is_done in mine.items() if is_done)])
+
+    def _read_dna(self, pairs: Sequence[FilePair]) -> None:
+        """Read DNABERT-S files whose contents are not known, beside the encoder and ahead of it."""
+        files, problems = self.survey.dna_to_read(pairs)
+        if problems:
+            raise DataError("\n".join(problems))
+        self._unread_dna = {file.pair: file for file in files}
+        for file in files:
+            self.runner.beside(examine_dna, (file,), self._dna_was_read)
+
+    def _dna_was_read(self, verdict: DnaVerdict) -> None:
+        """Take note of a DNABERT-S file that was read.
+
+        Raises
+        ------
+        DataError
+            It is bad: all others are read then, and all bad ones are listed, so that one run tells everything.
+        """
+        file = self._unread_dna.pop(verdict.file.pair)
+        if verdict.problem is not None:
+            others = self.runner.workers.map(examine_dna, self._unread_dna.values())
+            problems = bad_dna([verdict, *others])
+            raise DataError("\n  - ".join(["DNABERT-S files that cannot be used:", *problems]))
+        fact = {"input": file.fasta.digest}
+        self.runner.records.add("dna", file.pair.dna_vectors, fact, verdict.stamp)
+        if file.pair in self._ready_to_merge:
+            self._merge(file.pair)
+
+    def _merge_when_read(self, pair: FilePair, *, first: bool = True) -> None:
+        """Merge a pair whose protein vectors are there, but not before its DNABERT-S file is known to be good."""
+        if pair in self._unread_dna:
+            self._ready_to_merge.add(pair)
+        else:
+            self._merge(pair, first=first)
+
+    def _merge(self, pair: FilePair, *, first: bool = True) -> None:
+        # Taken before the sources are read: if one changes meanwhile, the merged file is not taken for current.
+        fact = merged_fact(pair)
+        files = (pair.dna_vectors, pair.protein_vectors, pair.merged, CLASS_NAMES[pair.label])
+        self.runner.beside(merge, files, lambda _: self._merged(pair, fact), first=first)
+
+    def _merged(self, pair: FilePair, fact: dict[str, object]) -> None:
+        records = self.runner.records
+        records.add("merged", pair.merged, fact)
+        self.statistics.merged += 1
+        # Read back from disk while the encoder is at work; what is wrong is judged at the end, with all others.
+        task = ValidationTask(pair, self.plan.recipe.width)
+        self.runner.beside(validate_and_stamp, (task,), lambda found: remember_verdict(records, found))
+
+
+def _check_only(survey: Survey) -> None:
+    """Check for somebody who only looks: no file is created, no cluster started."""
+
+    def device_problems() -> list[str]:
+        if survey.options.uses_cluster:
+            return []  # whether a cluster has room for the work is known when it is there
+        from nucpro.embedding.encoder import device_problems  # noqa: PLC0415 - imports torch
+
+        return device_problems(survey.options.device)
+
+    recorded = survey.records.recipe_of(survey.side)
+    find = partial(_identify, survey.options, survey.side, recorded)
+    _check(survey, lambda online: find(offline=not online), device_problems, probe=False)
+
+
+def _check(
+    survey: Survey,
+    identified: Callable[[bool], Identified],
+    device_problems: Callable[[], list[str]],
+    *,
+    probe: bool = True,
+) -> Identified:
+    """Everything that can be checked before a model is loaded or a file is touched.
+
+    Parameters
+    ----------
+    survey : Survey
+        What was discovered.
+    identified : callable
+        Finds the model; may ask the hub where its argument is true.
+    device_problems : callable
+        Why nothing can be computed.
+    probe : bool
+        Whether files may be created to try whether folders can be written.
+
+    Raises
+    ------
+    PreflightError
+        All problems at once.
+    """
+    problems = survey.inputs() + writing_problems(survey.folders_written(), probe=probe) + starting_problems()
+    needs_device = True
+    try:
+        model = identified(not problems)
+    except NucproError as error:
+        problems.append(str(error))
+    else:
+        plan = survey.compare(model.recipe)
+        problems += space_problems(plan.space)
+        needs_device = bool(plan.to_extract or survey.options.audit)
+    if not probe:
+        problems += survey.dna_contents()
+    if needs_device:
+        problems += device_problems()
+    if problems:
+        raise PreflightError(problems)
+    return model
+
+
+def _show(survey: Survey) -> None:
+    lines = discovery_lines(survey.selection, survey.plan)
+    if survey.options.dry_run:
+        lines += plan_lines(survey.plan)
+    if survey.side is Side.PROTEIN:
+        lines += [*outside_lines(survey.outside()), *survey.outside_problems(survey.plan.recipe.width)]
+    logger.info("%s", "\n".join(lines))
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    if problems:
+        raise ValidationError("\n  - ".join([f"Validation failed, {len(problems)} problems:", *problems]))
+
+
+def _started_with(options: Options, side: Side) -> dict[str, Any]:
+    """What the history says of a run: plain values, without the folder, which may be moved."""
+    said = {name: value for name, value in asdict(options).items() if name != "data_dir"}
+    return {"side": str(side), "engine": options.engine, "software": this_software(), "options": said}
+
+
+def _identify(options: Options, side: Side, recorded: Recipe | None, *, offline: bool) -> Identified:
+    from nucpro.models.weights import locate  # noqa: PLC0415
+
+    model, revision = options.model_of(side)
+    files = locate(model, revision=revision, offline=offline)
+    # Importing torch and hashing gigabytes of weights take seconds each: both at once.
+    with ThreadPoolExecutor(1, "nucpro-hash") as hashing:
+        hashing.submit(files.digest)
+        from nucpro.embedding.encoder import identify  # noqa: PLC0415
+
+    return identify(options, side, files, recorded=recorded)
+
+
+def _load(
+    model: Identified, options: Options, loader: Callable[[Identified, Options], FastaEncoder]
+) -> FastaEncoder:
+    return loader(model, options)

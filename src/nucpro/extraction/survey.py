@@ -1,0 +1,315 @@
+"""What lies in a data folder, and what a command would make of it: reading only, for one sequence type.
+
+The steps in their order: :meth:`Survey.discover` (or :meth:`Survey.take`), :meth:`Survey.inputs`,
+:meth:`Survey.compare`. A run works on what they found; whoever only looks stops there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from nucpro.errors import PreflightError
+from nucpro.execution.workers import Workers
+from nucpro.extraction.merging import DnaFile, DnaVerdict, examine_dna
+from nucpro.extraction.plan import Plan, Unproven, make_plan
+from nucpro.extraction.preflight import dna_problems, side_problems, unsplit_problems
+from nucpro.extraction.repeats import repeated_ids
+from nucpro.extraction.validation import outside_outputs, width_outside, without_class
+from nucpro.folder.inventory import Census, census, inspect_all
+from nucpro.folder.paths import DataFolder, FilePair, Source, natural_key
+from nucpro.folder.selection import Selection, load, select
+from nucpro.formats.fasta import FastaFacts
+from nucpro.formats.sequences import DNA_WIDTH, Side
+from nucpro.options import Options
+from nucpro.state.checkpoint import Checkpoint
+from nucpro.state.recipe import Recipe
+
+__all__ = ["DNA_COMMAND", "Survey", "bad_dna", "looking", "require_folder"]
+
+logger = logging.getLogger(__name__)
+
+_STEPS = 10
+"""Lines of progress while many files are read."""
+
+DNA_COMMAND = "nucpro embed-dna"
+"""What makes missing DNABERT-S files, for messages."""
+
+
+class Survey:
+    """Files of a data folder, as they are.
+
+    Parameters
+    ----------
+    options : Options
+        The folder, the number of sequences per file and the selection.
+    side : Side
+        Sequence type whose vectors are asked about.
+    records : Checkpoint
+        What is known of files that have not changed.
+    workers : Workers
+        Where files are read.
+
+    Attributes
+    ----------
+    needs_dna : bool
+        Whether missing DNABERT-S files are problems; they are not for somebody who only extracts.
+    """
+
+    def __init__(self, options: Options, side: Side, records: Checkpoint, workers: Workers) -> None:
+        self.options = options
+        self.side = side
+        self.folder = DataFolder(options.data_dir)
+        self.records = records
+        self.workers = workers
+        self.needs_dna = side is Side.PROTEIN
+        self.unproven = _unproven_of(options, side)
+        self.inventory: Census
+        self.selection = Selection((), (), "given")
+        self.plan: Plan
+        self.facts: dict[FilePair, FastaFacts] = {}
+        self._is_compared = False
+        self._refusals: list[str] = []
+
+    def discover(self, sources: Iterable[Source] | None = None) -> Selection:
+        """Find all files and choose those that are used.
+
+        Parameters
+        ----------
+        sources : iterable of Source, optional
+            The sources to look at; by default the data folder is walked.
+
+        Raises
+        ------
+        PreflightError
+            No full viral file, or a recorded host file that is gone.
+        """
+        found = self.folder.walk_sources() if sources is None else list(sources)
+        size = self.options.sequences_per_file
+        self.inventory = census(found, self.records, self.workers, size)
+        left_out = self.inventory.left_out(size)
+        try:
+            full = self.inventory.full(size)
+            selection = select(full, _has_output, load(self.folder), self.options.host_selection)
+        except PreflightError as error:
+            hints = [*left_out, *self.inventory.sizes_hint(size)]
+            raise PreflightError([*self.inventory.problems, *error.problems, *hints]) from error
+        if self.options.strict_sampling:
+            self._refusals = [f"refused by --strict-sampling: {text}" for text in selection.warnings]
+        self.selection = replace(selection, warnings=(*selection.warnings, *left_out))
+        return self.selection
+
+    def take(self, pairs: Sequence[FilePair]) -> Selection:
+        """Use these files, in place of what :meth:`discover` would choose.
+
+        Raises
+        ------
+        PreflightError
+            A file is not there.
+        """
+        absent = [path for pair in pairs if not (path := pair.fasta(self.side)).is_file()]
+        if absent:
+            raise PreflightError(
+                [f"{path}: no such file; give paths of split FASTA files" for path in absent]
+            )
+        sources = list(dict.fromkeys(pair.source for pair in pairs))
+        self.inventory = census(sources, self.records, self.workers, self.options.sequences_per_file)
+        viral, hosts = (tuple(pair for pair in pairs if pair.label == label) for label in (1, 0))
+        self.selection = Selection(viral, hosts, "given")
+        return self.selection
+
+    def outside_problems(self, width: int) -> list[str]:
+        """What is wrong with files outside the selection: a training script reads all merged files that it finds.
+
+        Parameters
+        ----------
+        width : int
+            Columns of protein vectors.
+        """
+        problems, merged = [], []
+        for path, found in sorted(self.workers.map(width_outside, self.outside())):
+            is_merged = self.folder.merge_root in path.parents
+            expected = width + DNA_WIDTH * is_merged
+            if found != expected:
+                what = f"is {found} wide, not {expected}" if found else "cannot be read"
+                problems.append(
+                    f"{path}: outside the selection and {what}; a training script would read it: remove it"
+                )
+            elif is_merged:
+                merged.append(path)
+        problems += repeated_ids(merged, [pair.merged for pair in self.pairs], self.workers)
+        return problems + sorted(filter(None, self.workers.map(without_class, merged)))
+
+    @property
+    def pairs(self) -> tuple[FilePair, ...]:
+        """The files that are used, in the order of work; with ``--all`` every full file, the selected ones first."""
+        if not self.options.all_files:
+            return self.selection.pairs
+        full = self.inventory.full(self.options.sequences_per_file)
+        others = sorted(set(full) - set(self.selection.pairs), key=lambda pair: natural_key(pair.key))
+        return (*self.selection.pairs, *others)
+
+    def inputs(self) -> list[str]:
+        """Read the inputs of all files; returns everything that is wrong with them."""
+        problems = list(self.inventory.problems)
+        split = [pair for pair in self.pairs if pair.fasta(self.side).parent.is_dir()]
+        facts, unreadable = self.inspect([p for p in split if p.fasta(self.side).is_file()], self.side)
+        problems += unreadable
+        problems += (
+            self._protein_inputs(split, facts)
+            if self.side is Side.PROTEIN
+            else self._dna_inputs(split, facts)
+        )
+        problems += unsplit_problems(self.unsplit())
+        problems += self._refusals
+        # Files that are still to be split have no facts yet, but their number of records is known.
+        self.facts = {
+            pair: facts.get(pair.fasta(self.side)) or FastaFacts.unknown(self.inventory.records[pair])
+            for pair in self.pairs
+        }
+        return problems
+
+    def compare(self, recipe: Recipe, unproven: Unproven | None = None) -> Plan:
+        """Compare what lies on disk with what a recipe would make; needs :meth:`inputs` first.
+
+        Parameters
+        ----------
+        recipe : Recipe
+            How vectors would be made.
+        unproven : Unproven, optional
+            What becomes of files that do not say how they were made, where it is not what the options ask for.
+        """
+        pairs = [(pair, self.facts[pair]) for pair in self.pairs]
+        how = unproven or self.unproven
+        self.plan = make_plan(pairs, recipe, self.records, self.workers, unproven=how)
+        self._is_compared = True
+        return self.plan
+
+    def dna_to_read(self, pairs: Sequence[FilePair]) -> tuple[list[DnaFile], list[str]]:
+        """DNABERT-S files whose contents are not known, and what is wrong with the FASTA files of others."""
+        facts, problems = self.inspect(pairs, Side.DNA)
+        files = [DnaFile(p, facts[p.nucleotide_fasta]) for p in pairs if p.nucleotide_fasta in facts]
+        return [
+            file
+            for file in files
+            if not self.records.knows("dna", file.pair.dna_vectors, input=file.fasta.digest)
+        ], problems
+
+    def dna_contents(self) -> list[str]:
+        """Read the DNABERT-S files whose contents are not known; returns everything that is wrong with them.
+
+        A run reads them beside the encoder; whoever only looks reads them at once.
+        """
+        if self.options.with_dna or not self.needs_dna:
+            return []
+        done = {item.pair for item in self.plan.items if item.is_done} if self._is_compared else set()
+        # Those that are missing or no archives are problems already.
+        usable = [pair for pair in self.pairs if pair not in done and not dna_problems([pair], DNA_COMMAND)]
+        files = self.dna_to_read(usable)[0]
+        verdicts = []
+        for number, verdict in enumerate(self.workers.map(examine_dna, files), 1):
+            verdicts.append(verdict)
+            if number * _STEPS // len(files) > (number - 1) * _STEPS // len(files):
+                logger.info("Read the contents of %d of %d DNABERT-S files", number, len(files))
+        return bad_dna(verdicts)
+
+    def inspect(self, pairs: Sequence[FilePair], side: Side) -> tuple[dict[Path, FastaFacts], list[str]]:
+        """Facts of the FASTA files of pairs, and what is wrong with those that cannot be read."""
+        return inspect_all([pair.fasta(side) for pair in pairs], side, self.records, self.workers)
+
+    def unsplit(self) -> list[Source]:
+        """Sources of the files that are used which have no split folders yet."""
+        chosen = {pair.source for pair in self.pairs}
+        return [s.source for s in self.inventory.sources if not s.is_split and s.source in chosen]
+
+    def folders_written(self) -> list[Path]:
+        """All folders that a run writes to."""
+        if self.side is Side.DNA:
+            return sorted({pair.dna_vectors.parent for pair in self.pairs})
+        return sorted({path.parent for pair in self.pairs for path in (pair.protein_vectors, pair.merged)})
+
+    def outside(self) -> list[Path]:
+        """Protein and merged files that belong to no file that is used."""
+        used = {pair.protein_vectors for pair in self.pairs} | {pair.merged for pair in self.pairs}
+        return outside_outputs(self.folder, [state.source for state in self.inventory.sources], used)
+
+    def _protein_inputs(self, split: Sequence[FilePair], facts: dict[Path, FastaFacts]) -> list[str]:
+        both = [pair for pair in split if pair.nucleotide_fasta.is_file()]
+        nucleotide, _ = self.inspect(both, Side.DNA)
+        problems = side_problems(both, nucleotide, facts)
+        if self.needs_dna:
+            may_be_missing = self.options.with_dna and self.options.dry_run
+            problems = dna_problems(self.pairs, DNA_COMMAND, may_be_missing=may_be_missing) + problems
+        return problems
+
+    def _dna_inputs(self, split: Sequence[FilePair], facts: dict[Path, FastaFacts]) -> list[str]:
+        both = [pair for pair in split if pair.protein_fasta.parent.is_dir()]
+        protein, unreadable = self.inspect(
+            [pair for pair in both if pair.protein_fasta.is_file()], Side.PROTEIN
+        )
+        have_both = set(both)
+        only_dna = [pair for pair in split if pair not in have_both]
+        problems = [problem for pair in only_dna for problem in facts[pair.nucleotide_fasta].problems]
+        return [*unreadable, *problems, *side_problems(both, facts, protein)]
+
+
+def bad_dna(verdicts: Iterable[DnaVerdict]) -> list[str]:
+    """What to say of DNABERT-S files that cannot be used."""
+    problems = sorted(verdict.problem for verdict in verdicts if verdict.problem is not None)
+    return [f"{problem}; make this file again with: {DNA_COMMAND}" for problem in problems]
+
+
+@contextmanager
+def looking(options: Options, side: Side = Side.PROTEIN, *, planning: bool = False) -> Iterator[Survey]:
+    """Survey of a data folder for somebody who only looks: no lock, no engine, nothing is written.
+
+    Parameters
+    ----------
+    options : Options
+        The folder, the number of sequences per file and the selection.
+    side : Side
+        Sequence type whose vectors are asked about.
+    planning : bool
+        Look at files that do not say how they were made as a run with these options would; else as the last run did.
+
+    Raises
+    ------
+    PreflightError
+        There is no such folder.
+    """
+    folder = DataFolder(options.data_dir)
+    require_folder(folder.root)
+    with Workers() as workers:
+        survey = Survey(options, side, Checkpoint(folder, read_only=True), workers)
+        if side is Side.PROTEIN and not planning:
+            survey.unproven = Unproven.REMEMBER
+        yield survey
+
+
+def require_folder(root: Path) -> None:
+    """Refuse a data folder that is not there.
+
+    Raises
+    ------
+    PreflightError
+        It names the folder.
+    """
+    if not root.is_dir():
+        raise PreflightError([f"{root}: no such folder; name the data folder (DATA or --data-dir)"])
+
+
+def _unproven_of(options: Options, side: Side) -> Unproven:
+    """What becomes of files of the right width that do not say how they were made, in a run with these options."""
+    if side is Side.DNA:
+        # Those of the original program do not say it; they are good by ids, width, finiteness.
+        return Unproven.REDO if options.replace_existing else Unproven.TRUST
+    if options.verify_existing:
+        return Unproven.VERIFY
+    return Unproven.TRUST if options.trust_existing else Unproven.REDO
+
+
+def _has_output(pair: FilePair) -> bool:
+    return pair.dna_vectors.exists() or pair.protein_vectors.exists() or pair.merged.exists()
