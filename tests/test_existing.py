@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from nucpro.extraction.survey import looking
 from transformers import AutoModel, EsmModel
 
 import random_esm
@@ -17,6 +16,7 @@ from nucpro.cli import main
 from nucpro.embedding import encoder as encoders
 from nucpro.errors import UsageError
 from nucpro.extraction.existing import recompute
+from nucpro.extraction.survey import looking
 from nucpro.folder.paths import FilePair
 from nucpro.formats.fasta import read
 from nucpro.formats.sequences import Side

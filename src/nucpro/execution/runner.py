@@ -229,6 +229,7 @@ class Runner(AbstractContextManager["Runner"]):
             for done in done_tasks:
                 self._commit(done, time.perf_counter() - start)
                 then(done.item)
+                self._show(self.progress)
                 self._beside.poll()
                 yield done.item
 
@@ -284,7 +285,6 @@ class Runner(AbstractContextManager["Runner"]):
         progress = self.progress
         line = "[%d/%d] Extracted %s (%d sequences, %.1fs)"
         logger.info(line, progress.done, progress.total, task.input, task.records, made.seconds)
-        self._show(progress)
 
 
 def _ending(error: BaseException | None) -> str:
