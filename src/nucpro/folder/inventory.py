@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from nucpro.errors import FastaError
-from nucpro.execution.workers import Workers
 from nucpro.folder.paths import NO_CATEGORY, FilePair, Source, split_number
 from nucpro.formats.fasta import FastaFacts, count, inspect
 from nucpro.formats.sequences import ALPHABETS, LIMITS, Side
@@ -21,6 +21,20 @@ from nucpro.state.checkpoint import Checkpoint
 from nucpro.state.records import Stamp
 
 __all__ = ["Census", "SourceState", "census", "inspect_all", "numbers_in"]
+
+
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+
+
+class Mapper(Protocol):
+    """Whatever makes calls in worker processes (:class:`nucpro.execution.workers.Workers`)."""
+
+    def map(
+        self, function: Callable[[Argument], Result], arguments: Iterable[Argument], /
+    ) -> Iterator[Result]:
+        """Results as they are ready."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -104,7 +118,7 @@ def numbers_in(folder: Path) -> tuple[int, ...] | None:
 
 
 def census(
-    sources: Sequence[Source], checkpoint: Checkpoint, workers: Workers, sequences_per_file: int
+    sources: Sequence[Source], checkpoint: Checkpoint, workers: Mapper, sequences_per_file: int
 ) -> Census:
     """Count everything that could be used.
 
@@ -114,7 +128,7 @@ def census(
         The sources of the data folder.
     checkpoint : Checkpoint
         Remembers counts of files that have not changed.
-    workers : Workers
+    workers : Mapper
         Where FASTA files are read.
     sequences_per_file : int
         Size of the parts that a source without split folders will be split into.
@@ -144,7 +158,7 @@ def census(
 
 
 def inspect_all(
-    paths: Sequence[Path], side: Side, checkpoint: Checkpoint, workers: Workers
+    paths: Sequence[Path], side: Side, checkpoint: Checkpoint, workers: Mapper
 ) -> tuple[dict[Path, FastaFacts], list[str]]:
     """Facts of FASTA files, from the checkpoint where the file has not changed, and what was unreadable."""
     facts: dict[Path, FastaFacts] = {}
@@ -185,7 +199,7 @@ def _inspect(task: tuple[Path, Side]) -> tuple[Path, Stamp | None, FastaFacts | 
 
 
 def _count_all(
-    paths: Sequence[Path], checkpoint: Checkpoint, workers: Workers
+    paths: Sequence[Path], checkpoint: Checkpoint, workers: Mapper
 ) -> tuple[dict[Path, int], list[str]]:
     totals = {path: fact["records"] for path in paths if (fact := checkpoint.fact("count", path)) is not None}
     problems = []
