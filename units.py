@@ -26,8 +26,9 @@ from nucpro.extraction import merging as merge
 from nucpro.extraction.plan import current_vectors
 from nucpro.folder.paths import CLASS_NAMES, SEQUENCES_PER_FILE
 from nucpro.formats import VectorFile, fasta
-from nucpro.formats.sequences import ALPHABETS, MAX_RESIDUES, Side
+from nucpro.formats.letters import ALPHABETS
 from nucpro.formats.sequences import DNA_WIDTH as DNA_DIM
+from nucpro.formats.sequences import MAX_RESIDUES, Side
 from nucpro.formats.sequences import MERGED_WIDTH as MERGED_DIM
 from nucpro.formats.sequences import PROTEIN_WIDTH as PROTEIN_DIM
 from nucpro.options import Options

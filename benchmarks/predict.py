@@ -41,7 +41,8 @@ from nucpro.embedding import encoder as encoders
 from nucpro.embedding.batches import Prepared, prepare
 from nucpro.embedding.encoder import FastaEncoder
 from nucpro.formats.fasta import stream
-from nucpro.formats.sequences import DNA_WIDTH, LIMITS, Side
+from nucpro.formats.letters import LIMITS
+from nucpro.formats.sequences import DNA_WIDTH, Side
 from nucpro.options import Options
 from nucpro.prediction.contigs import Unit, UnitFrames, frames_of, units_of
 from nucpro.prediction.options import OutputFolder

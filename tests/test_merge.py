@@ -11,7 +11,8 @@ from nucpro.errors import DimensionError, MergeError, StoreError
 from nucpro.extraction.merging import join_rows, merge, verify_dna
 from nucpro.folder.paths import FilePair
 from nucpro.formats import read_merged, read_vectors, write_vectors
-from nucpro.formats.fasta import NUCLEOTIDES, inspect
+from nucpro.formats.fasta import inspect
+from nucpro.formats.letters import NUCLEOTIDES
 from nucpro.formats.sequences import DNA_WIDTH, Side
 from nucpro.state.records import Stamp
 from pairs import NAMES, WIDTH, make_pair, numbered, write_side

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +218,7 @@ def test_a_hostile_pickle_as_checkpoint_is_no_checkpoint(
 ) -> None:
     (data / ".extraction_checkpoint.json").write_bytes(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00exit\x85R.")
     assert main(["extract", *arguments(data, model)]) == 0
-    assert "is not a readable checkpoint; all files are checked by their contents" in capsys.readouterr().err
+    assert "was not written by nucpro: all files are checked by their contents" in capsys.readouterr().err
 
 
 def test_no_cuda_is_told_and_nothing_else_is_used(data: Path, model: Path, capsys) -> None:
@@ -347,7 +348,7 @@ def test_a_folder_that_cannot_be_written_is_told_to_a_user_who_is_not_root(
 ) -> None:
     if os.getuid() != 0:
         pytest.skip("only root can become another user")
-    readable = Path("/tmp") / f"nucpro-{os.getpid()}"
+    readable = Path(tempfile.mkdtemp(prefix="nucpro-", dir="/tmp"))
     data = copied(pristine, readable / "data")
     shutil.copytree(model, readable / "model")
     for path in (*data.glob("bacteria*"), *data.glob("invertebrate*")):

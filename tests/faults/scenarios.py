@@ -19,6 +19,8 @@ from nucpro.formats.atomic import TEMPORARY_MARK
 from nucpro.formats.sequences import Side
 
 STRIKE = Path(__file__).parent / "strike.py"
+WHOLE = "only in `make faults`, or with --faults=all"
+"""Why a case is skipped that is not one of the fast selection."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,9 @@ SIZE = "48m"
 """Of the small disk."""
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts file systems, or gives up rights: needs root")
-with_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+with_strace = pytest.mark.skipif(
+    shutil.which("strace") is None, reason="needs strace (on Debian: apt install strace)"
+)
 
 
 @pytest.fixture
@@ -143,7 +145,7 @@ def test_a_disk_that_fails_and_a_quota_that_ends(
 def test_a_limit_of_file_sizes(extracting: Baseline, tmp_path: Path) -> None:
     """Merged files do not fit, protein files do."""
     data = copied(extracting.scenario.start, tmp_path / "data")
-    limited = ["prlimit", "--fsize=9000", sys.executable, "-m", "nucpro"]
+    limited = ["prlimit", "--fsize=12000", sys.executable, "-m", "nucpro"]
     command = [*limited, *extracting.scenario.command(data)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     require_stop(extracting, data, result, "_merged.pt", "raise the limit of file sizes")

@@ -6,6 +6,7 @@ right. Any other exception, and the end of the process, is a find.
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import json
@@ -27,7 +28,8 @@ from nucpro import formats as store
 from nucpro.errors import DataError, FastaError, ModelError, NucproError, StoreError, is_plain
 from nucpro.folder import selection
 from nucpro.folder.paths import DataFolder
-from nucpro.formats.fasta import NUCLEOTIDES, count, inspect, read
+from nucpro.formats.fasta import count, inspect, read
+from nucpro.formats.letters import NUCLEOTIDES
 from nucpro.formats.pickles import Storage, Tensor, dump, load
 from nucpro.formats.sequences import Side
 from nucpro.genomes.genbank import read_annotations
@@ -178,6 +180,8 @@ def check_fasta(data: bytes, folder: Path) -> None:
 
 def _letters(data: bytes) -> bytes:
     """Everything that is in no header, found in another way than the parser's."""
+    data = data.removeprefix(codecs.BOM_UTF8)
+    data = data if b"\n" in data else data.replace(b"\r", b"\n")
     lines = [line for line in data.split(b"\n") if not line.startswith(b">")]
     return b"".join(lines).replace(b"\r", b"").decode(errors="replace").encode("ascii", "replace").upper()
 

@@ -457,9 +457,7 @@ class TestRefusals:
         self, tmp_path: Path, classifier: Path, models: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
     ) -> None:
         shown = self.refused(capsys, *arguments(tmp_path / "no.fa", classifier, models))
-        assert (
-            f"{tmp_path / 'no.fa'}: cannot be read: No such file or directory; name a FASTA or FASTQ" in shown
-        )
+        assert f"{tmp_path / 'no.fa'}: cannot be read: No such file or directory; check the path" in shown
 
     def test_an_output_that_is_a_file_and_pictures_without_matplotlib(
         self, fasta: Path, classifier: Path, models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch,
@@ -469,6 +467,13 @@ class TestRefusals:
         shown = self.refused(capsys, *arguments(fasta, classifier, models, "-o", str(fasta), "--plot"))
         assert f"{fasta}: is a file; name a folder with --output" in shown
         assert "--plot needs matplotlib, which is not installed: pip install 'nucpro[train]'" in shown
+
+    def test_a_name_too_long_for_its_folder_points_to_the_output(
+        self, fasta: Path, classifier: Path, models: tuple[Path, Path], capsys: pytest.CaptureFixture[str],
+    ) -> None:  # fmt: skip
+        long = fasta.rename(fasta.with_name(f"{'x' * 248}.fa"))
+        shown = self.refused(capsys, *arguments(long, classifier, models))
+        assert "its name has 259 bytes, a file system takes 255; name a folder with --output" in shown
 
     @pytest.mark.parametrize(
         ("option", "value", "least"),

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from nucpro.errors import DataError, DimensionError, ModelError
 from nucpro.folder.paths import CLASS_NAMES, is_litter
 from nucpro.formats import decoded, write_bytes, write_document
+from nucpro.formats.opening import read_input
 from nucpro.formats.sequences import DNA_WIDTH, PROTEIN_WIDTH, Side
 
 __all__ = [
@@ -205,10 +206,7 @@ def load(folder: Path) -> tuple[Classifier, ModelCard]:
     _refuse_pickles(folder)
     content = _read_card(folder / CARD_NAME)
     weights = folder / WEIGHTS_NAME
-    try:
-        raw = weights.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{weights}: cannot be read ({error.strerror}); {_TRAIN_AGAIN}") from error
+    raw = read_input(weights, ModelError)
     digest = hashlib.sha256(raw).hexdigest()
     if digest != content.pop("weights_sha256", None):
         raise ModelError(
@@ -241,9 +239,10 @@ def _refuse_pickles(path: Path) -> None:
 
 
 def _read_card(path: Path) -> dict[str, Any]:
+    raw = read_input(path, ModelError)
     try:
-        content = decoded(path.read_bytes())
-    except (OSError, ValueError) as error:
+        content = decoded(raw)
+    except ValueError as error:
         raise ModelError(f"{path}: cannot be read ({error}); {_TRAIN_AGAIN}") from error
     if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
         raise ModelError(f"{path}: is no card of format {_FORMAT} of a model of nucpro; {_TRAIN_AGAIN}")

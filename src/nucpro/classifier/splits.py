@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nucpro.classifier.options import SplitBy, TrainingOptions
 from nucpro.errors import DataError, ValidationError
 from nucpro.folder.paths import CLASS_NAMES
+from nucpro.formats.opening import read_input
 from nucpro.genomes.frames import place_of
 
 __all__ = ["PARTS", "Grouping", "Split", "genomes_of", "group", "read_families", "split"]
@@ -124,12 +125,7 @@ def read_families(path: Path) -> dict[str, str]:
 
 
 def _lines_of(path: Path) -> list[str]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); name a TSV of record and family"
-        ) from error
+    content = read_input(path)
     for start, what in _NO_TEXT.items():
         if content.startswith(start):
             raise DataError(f"{path}: is {what}; save it as text with tabs between columns, in UTF-8")

@@ -8,6 +8,7 @@ from typing import Any
 
 from nucpro.folder.paths import DataFolder
 from nucpro.folder.selection import HostSelection
+from nucpro.formats.opening import STANDARD_INPUT
 from nucpro.formats.sequences import Side
 from nucpro.options import DEFAULT_MODELS, ENGINES, PRECISIONS, TOKEN_DROPOUT, Options
 
@@ -21,9 +22,15 @@ __all__ = [
     "add_protein_model",
     "add_selection",
     "log_file",
+    "sequences",
 ]
 
 _DEFAULTS = Options()
+
+
+def sequences(name: str) -> Path:
+    """Name of a sequence file on the command line, where ``-`` stands for standard input."""
+    return STANDARD_INPUT if name == "-" else Path(name)
 
 
 def add_data_dir(parser: argparse.ArgumentParser) -> None:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from nucpro.errors import NucproError, PreflightError, StoreError, printable
 from nucpro.execution.runner import Progress
 from nucpro.extraction.summary import human_time
+from nucpro.formats.opening import problem_of
 
 __all__ = ["Bar", "FileBar", "Terminated", "console", "exit_code_of", "say"]
 
@@ -123,9 +124,11 @@ class _LogFile(logging.FileHandler):
         if self.level != _NOTHING:
             self.setLevel(_NOTHING)
             reason = sys.exc_info()[1]
-            say(
-                f"Warning: {self.baseFilename}: cannot be written any more ({reason}); nothing is lost but the log"
-            )
+            # Standard output may go to the same full disk.
+            with suppress(NucproError, OSError):
+                say(
+                    f"Warning: {self.baseFilename}: cannot be written any more ({reason}); nothing is lost but the log"
+                )
 
 
 @contextmanager
@@ -134,7 +137,7 @@ def console(log_file: Path | None = None) -> Iterator[None]:
 
     SIGTERM raises :class:`Terminated` meanwhile.
     """
-    _accept_all_letters()
+    _write_each_line()
     logger = logging.getLogger("nucpro")
     handlers: list[logging.Handler] = [_Lines()]
     if log_file is not None:
@@ -154,11 +157,14 @@ def console(log_file: Path | None = None) -> Iterator[None]:
             handler.close()
 
 
-def _accept_all_letters() -> None:
-    """Show what the terminal's encoding lacks as escapes: no name of a file may stop a run."""
+def _write_each_line() -> None:
+    """Write a line when it is said, also to a pipe or a file, where Python would keep it until there are many.
+
+    What the encoding lacks is shown as escapes: no name of a file may stop a run.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
 
 
 def _log_file(path: Path) -> list[logging.Handler]:
@@ -231,6 +237,10 @@ def exit_code_of(error: BaseException) -> int:
         return PreflightError.exit_code if error.errno == errno.ENAMETOOLONG else 1
     if isinstance(error, MemoryError):
         logger.error("%s", _NO_MEMORY)
+        return 1
+    if isinstance(error, OSError) and isinstance(error.filename, str | bytes):
+        path = Path(os.fsdecode(error.filename))
+        logger.error("%s: %s", path, problem_of(path, error))
         return 1
     logger.error("Unexpected error, please report it: %s", error, exc_info=error)
     return 1

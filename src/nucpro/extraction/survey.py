@@ -7,6 +7,7 @@ The steps in their order: :meth:`Survey.discover` (or :meth:`Survey.take`), :met
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -156,7 +157,7 @@ class Survey:
         """Read the inputs of all files; returns everything that is wrong with them."""
         problems = list(self.inventory.problems)
         split = [pair for pair in self.pairs if pair.fasta(self.side).parent.is_dir()]
-        facts, unreadable = self.inspect([p for p in split if p.fasta(self.side).is_file()], self.side)
+        facts, unreadable = self.inspect([p for p in split if os.path.lexists(p.fasta(self.side))], self.side)
         problems += unreadable
         problems += (
             self._protein_inputs(split, facts)
@@ -248,7 +249,7 @@ class Survey:
     def _dna_inputs(self, split: Sequence[FilePair], facts: dict[Path, FastaFacts]) -> list[str]:
         both = [pair for pair in split if pair.protein_fasta.parent.is_dir()]
         protein, unreadable = self.inspect(
-            [pair for pair in both if pair.protein_fasta.is_file()], Side.PROTEIN
+            [pair for pair in both if os.path.lexists(pair.protein_fasta)], Side.PROTEIN
         )
         have_both = set(both)
         only_dna = [pair for pair in split if pair not in have_both]

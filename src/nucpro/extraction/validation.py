@@ -25,6 +25,7 @@ from nucpro.formats import (
     rows_unlike,
 )
 from nucpro.formats.fasta import Records, difference, read
+from nucpro.formats.letters import are_alike
 from nucpro.formats.sequences import DNA_WIDTH, PROTEIN_WIDTH, Side
 from nucpro.state.checkpoint import Checkpoint
 from nucpro.state.recipe import input_digest, weights_digest
@@ -103,10 +104,11 @@ def validate_file(task: ValidationTask) -> FileVerdict:
         label = label_of(merged, pair.merged)
     except (NucproError, FileNotFoundError) as error:
         return FileVerdict(pair, 0, {}, (str(error),))
+    both = {Side.PROTEIN: fasta, Side.DNA: nucleotide}
     problems = [
-        *_vector_problems(pair.protein_vectors, protein, task.width),
+        *_vector_problems(pair.protein_vectors, protein, task.width, {Side.PROTEIN: fasta}),
         *_id_problems(pair.protein_vectors, protein.ids, fasta.ids),
-        *_vector_problems(pair.merged, merged, DNA_WIDTH + task.width),
+        *_vector_problems(pair.merged, merged, DNA_WIDTH + task.width, both),
         *_id_problems(pair.merged, merged.ids, fasta.ids),
         *_input_problems(pair.protein_vectors, protein, fasta),
         *_id_problems(pair.dna_vectors, dna.ids, nucleotide.ids),
@@ -128,7 +130,7 @@ def validate_vectors(task: ValidationTask) -> FileVerdict:
     except (NucproError, FileNotFoundError) as error:
         return FileVerdict(pair, 0, {}, (str(error),))
     problems = [
-        *_vector_problems(path, dna, task.width),
+        *_vector_problems(path, dna, task.width, {Side.DNA: fasta}),
         *_id_problems(path, dna.ids, fasta.ids),
         *_input_problems(path, dna, fasta),
     ]
@@ -140,7 +142,9 @@ def _models_of(files: Mapping[Side, VectorFile]) -> dict[Side, str]:
     return {side: digest for side, digest in made.items() if digest}
 
 
-def _vector_problems(path: Path, found: VectorFile, width: int) -> Iterator[str]:
+def _vector_problems(
+    path: Path, found: VectorFile, width: int, made_from: Mapping[Side, Records]
+) -> Iterator[str]:
     vectors = found.vectors
     if vectors.shape != (len(found.ids), width):
         yield str(DimensionError((len(found.ids), width), vectors.shape, "shape of the vectors", str(path)))
@@ -149,7 +153,9 @@ def _vector_problems(path: Path, found: VectorFile, width: int) -> Iterator[str]
     if zero.size:
         first = found.ids[zero[0]]
         yield f"{path}: {zero.size} vectors are all zero, first {first}; remove the file and run again"
-    elif len(vectors) > 1 and bool((vectors == vectors[0]).all()):
+    elif bool((vectors == vectors[0]).all()) and not all(
+        are_alike(records.sequences, side) for side, records in made_from.items()
+    ):
         yield f"{path}: all {len(vectors)} vectors are the same; remove the file and run again"
 
 

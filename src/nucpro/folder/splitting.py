@@ -19,8 +19,9 @@ from nucpro.folder.inventory import numbers_in
 from nucpro.folder.paths import Source
 from nucpro.formats import cannot_write, sync_folder
 from nucpro.formats.atomic import temporary_start
-from nucpro.formats.fasta import difference, read, require_usable, split
-from nucpro.formats.sequences import ALPHABETS, Side
+from nucpro.formats.fasta import Records, difference, read, require_usable, split
+from nucpro.formats.letters import ALPHABETS, Tally, copied_side
+from nucpro.formats.sequences import Side
 
 __all__ = ["remove_unfinished", "split_source"]
 
@@ -118,3 +119,17 @@ def _require_fitting_parts(nucleotide: Path, protein: Path, source: Source) -> N
                 f"part {number} of {source.nucleotide_fasta} and {source.protein_fasta} would hold different ids: "
                 f"{only_left[:5]} and {only_right[:5]}; make both again from the same genomes"
             )
+        _require_proteins(source, left_records, right_records)
+
+
+def _require_proteins(source: Source, nucleotide: Records, protein: Records) -> None:
+    tally = Tally.of(b"".join(protein.sequences))
+    problem = copied_side(
+        source.nucleotide_fasta,
+        sum(map(len, nucleotide.sequences)),
+        source.protein_fasta,
+        tally.letters,
+        looks_like_nucleotides=tally.side is Side.DNA,
+    )
+    if problem:
+        raise DataError(problem)

@@ -4,18 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from nucpro.formats.fasta import NUCLEOTIDES, RESIDUES
-
-__all__ = [
-    "ALPHABETS",
-    "DNA_WIDTH",
-    "LIMITS",
-    "MAX_BASES",
-    "MAX_RESIDUES",
-    "MERGED_WIDTH",
-    "PROTEIN_WIDTH",
-    "Side",
-]
+__all__ = ["DNA_WIDTH", "MAX_BASES", "MAX_RESIDUES", "MERGED_WIDTH", "PROTEIN_WIDTH", "Side"]
 
 DNA_WIDTH = 768
 """Columns of a DNABERT-S vector."""
@@ -34,9 +23,3 @@ class Side(StrEnum):
 
     DNA = "dna"
     PROTEIN = "protein"
-
-
-ALPHABETS = {Side.DNA: NUCLEOTIDES, Side.PROTEIN: RESIDUES}
-"""Letters of a record, by side."""
-LIMITS = {Side.DNA: MAX_BASES, Side.PROTEIN: MAX_RESIDUES}
-"""Letters that an encoder reads of a record, by side."""

@@ -12,10 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 
-import needletail
-
-from nucpro.errors import DataError, FastaError, StoreError, is_plain
+from nucpro.errors import DataError, FastaError, StoreError
 from nucpro.formats import AtomicFile, cannot_write, replace_file
+from nucpro.formats.fasta import stream
 from nucpro.genomes.genbank import read_annotations
 from nucpro.genomes.identification import FrameRecord, frame_records, identify
 from nucpro.genomes.options import DatasetOptions
@@ -182,7 +181,11 @@ def _annotated_records(
 ) -> Iterator[tuple[str, str, Proteins]]:
     """Yield records in which frames are looked for, and count those that are left out."""
     seen: set[str] = set()
-    for name, bases in _read_fasta(fasta):
+    # Chromosomes of plants and amphibians have more bases than other commands read at a time.
+    for name, sequence in stream(fasta, longest=None):
+        bases = sequence.decode("ascii")
+        # The bytes of a chromosome must not live on while its frames are found.
+        del sequence
         report.counts.records += 1
         found = proteins.get(name)
         if not bases:
@@ -195,24 +198,6 @@ def _annotated_records(
             seen.add(name)
             report.counts.annotated_records += 1
             yield name, bases, found
-
-
-def _read_fasta(path: Path) -> Iterator[tuple[str, str]]:
-    try:
-        for number, record in enumerate(needletail.parse_fastx_file(str(path)), start=1):
-            name, bases = record.name, record.seq
-            if record.is_fastq() or not name:
-                what = "is FASTQ (starts with '@')" if record.is_fastq() else "has no id after '>'"
-                raise FastaError(f"{path}: record {number} {what}; fetch the file again")
-            if not is_plain(name):
-                raise FastaError(
-                    f"{path}: the id of record {number} holds control characters: {name[:100]!a}; fetch the file again"
-                )
-            # The parser's own copy of a chromosome must not live on while its frames are found.
-            del record
-            yield name, bases
-    except (needletail.NeedletailError, OSError) as error:
-        raise FastaError(f"{path}: cannot be read as FASTA: {error}; fetch the file again") from error
 
 
 def _frames_of(

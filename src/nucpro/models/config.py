@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from nucpro.errors import ModelError, UsageError
+from nucpro.formats.opening import UNKNOWN, looks_like, read_input
 
 __all__ = [
     "AUTO",
@@ -50,11 +51,14 @@ def read_json(file: Path) -> dict[str, Any]:
     ModelError
         If the file cannot be read or holds anything else.
     """
+    raw = read_input(file, ModelError)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = json.loads(raw.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        looks = looks_like(raw)
+        reason = str(error) if looks in ("JSON", UNKNOWN) else f"it is {looks}"
         raise ModelError(
-            f"{file}: cannot be read as JSON ({error}); fetch the model again (nucpro fetch-models)"
+            f"{file}: cannot be read as JSON ({reason}); fetch the model again (nucpro fetch-models)"
         ) from error
     if not isinstance(content, dict):
         kind = type(content).__name__

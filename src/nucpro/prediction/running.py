@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from nucpro.extraction.preflight import writing_problems
 from nucpro.formats import remove_temporaries
 from nucpro.formats.atomic import name_problem
 from nucpro.formats.fasta import stream
+from nucpro.formats.opening import is_pipe, spooled
 from nucpro.genomes.reports import digest_of
 from nucpro.prediction.contigs import InputFacts, Unit, inspect, units_of
 from nucpro.prediction.models import Models, find_models
@@ -115,8 +116,8 @@ def predict(
         The input changed meanwhile, or a file cannot be read or written.
     """
     folder = OutputFolder(options.folder)
-    with engine_of(options.machines) as engine:
-        checked = check(options, engine)
+    with engine_of(options.machines) as engine, ExitStack() as stack:
+        checked = check(options, engine, lambda path: stack.enter_context(spooled(path, FastaError)))
         with _held(folder):
             return _predict(_Run(checked, folder, engine), progress)
 
@@ -354,7 +355,7 @@ class Checked:
     stamp: Stamp | None
 
 
-def check(options: PredictionOptions, engine: Engine) -> Checked:
+def check(options: PredictionOptions, engine: Engine, spool: Callable[[Path], Path]) -> Checked:
     """Read input and models, and try whether the output can be written.
 
     Parameters
@@ -363,20 +364,26 @@ def check(options: PredictionOptions, engine: Engine) -> Checked:
         What was asked for.
     engine : Engine
         Where it will be done.
+    spool : callable
+        Gives a regular file with the content of a pipe, and any other name back; see :func:`nucpro.formats.opening.spooled`.
 
     Raises
     ------
     PreflightError
         Names every problem.
     """
-    stamp = Stamp.of(options.input)
     models, problems = find_models(options)
     problems += engine.problems()
     length = options.length or (models.card.chunk_length if models else None)
     if models and length is None:
         problems.append(f"{options.model}: does not say the length of its chunks; give it with --length")
     problems += _output_problems(options) + plotting_problems(options.plots)
+    if problems and is_pipe(options.input):
+        # Who writes into a pipe may take hours.
+        raise PreflightError(problems)
     try:
+        options = replace(options, input=spool(options.input), output=options.folder)
+        stamp = Stamp.of(options.input)
         facts = inspect(options.input, length or _ANY_LENGTH)
     except FastaError as error:
         raise PreflightError([*problems, str(error)]) from error

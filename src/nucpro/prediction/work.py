@@ -16,8 +16,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from nucpro.errors import DataError, StoreError
+from nucpro.errors import DataError, ModelError, StoreError
 from nucpro.formats import decoded, remove_temporaries, write_document, write_text
+from nucpro.formats.opening import read_input
 from nucpro.genomes.frames import FRAME_NAMES
 from nucpro.prediction.contigs import InputFacts, Unit
 from nucpro.prediction.models import Models
@@ -247,7 +248,7 @@ def make_record(path: Path, facts: InputFacts, models: Models, length: int) -> d
             "chunks": facts.chunks,
         },
         "classifier": {
-            "sha256": hashlib.sha256(models.card_file.read_bytes()).hexdigest(),
+            "sha256": hashlib.sha256(read_input(models.card_file, ModelError)).hexdigest(),
             "sides": list(models.card.sides),
         },
         "encoders": {
