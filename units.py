@@ -24,14 +24,13 @@ from nucpro import formats as store
 from nucpro.errors import DimensionError, UsageError
 from nucpro.extraction import merging as merge
 from nucpro.extraction.plan import current_vectors
-from nucpro.folder.paths import CLASS_NAMES, SEQUENCES_PER_FILE
+from nucpro.folder.paths import CLASS_NAMES
 from nucpro.formats import VectorFile, fasta
-from nucpro.formats.letters import ALPHABETS
+from nucpro.formats.sequences import ALPHABETS, MAX_RESIDUES, SequenceType
 from nucpro.formats.sequences import DNA_WIDTH as DNA_DIM
-from nucpro.formats.sequences import MAX_RESIDUES, Side
 from nucpro.formats.sequences import MERGED_WIDTH as MERGED_DIM
 from nucpro.formats.sequences import PROTEIN_WIDTH as PROTEIN_DIM
-from nucpro.options import Options
+from nucpro.options import SEQUENCES_PER_FILE, Options
 from nucpro.state.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -161,20 +160,22 @@ def extract_DNABERT_S(  # noqa: N802 - the name that existing scripts use
     if tokenizer is not None:
         raise UsageError("extract_DNABERT_S takes no tokenizer: leave model_loaded, tokenizer and model out")
     path, output = Path(input_file), Path(out_file)
-    if not output.exists() or _current(path, output, recipe_of(model, side=Side.DNA)) is None:
-        as_encoder(model, side=Side.DNA).extract(path, output)
+    if not output.exists() or _current(path, output, recipe_of(model, side=SequenceType.DNA)) is None:
+        as_encoder(model, side=SequenceType.DNA).extract(path, output)
 
 
 def _current(path: Path, output: Path, recipe: Recipe) -> VectorFile | None:
     """Vectors that are there, if they are what would be made of a FASTA; the log says why they are not."""
-    found = current_vectors(output, recipe, fasta.inspect(path, ALPHABETS[Side(recipe.kind)]))
+    found = current_vectors(output, recipe, fasta.inspect(path, ALPHABETS[SequenceType(recipe.kind)]))
     if isinstance(found, str):
         logger.info("%s", found)
         return None
     return found
 
 
-def as_encoder(model: Any = None, tokenizer: Any = None, side: Side = Side.PROTEIN) -> FastaEncoder:
+def as_encoder(
+    model: Any = None, tokenizer: Any = None, side: SequenceType = SequenceType.PROTEIN
+) -> FastaEncoder:
     """Turn what scripts pass as a model into an encoder of nucpro; a model object is taken over once.
 
     Raises
@@ -192,7 +193,7 @@ def as_encoder(model: Any = None, tokenizer: Any = None, side: Side = Side.PROTE
         if model.side is not side:
             raise UsageError(f"the model reads the {model.side} side, but the {side} side is to be encoded")
         return model
-    if side is Side.DNA:
+    if side is SequenceType.DNA:
         raise UsageError(
             f"a {type(model).__name__} cannot be used as DNABERT-S: such objects run code from the hub; "
             "leave model_loaded, tokenizer and model out"
@@ -202,7 +203,7 @@ def as_encoder(model: Any = None, tokenizer: Any = None, side: Side = Side.PROTE
     return _encoders[model]
 
 
-def recipe_of(model: Any = None, tokenizer: Any = None, side: Side = Side.PROTEIN) -> Recipe:
+def recipe_of(model: Any = None, tokenizer: Any = None, side: SequenceType = SequenceType.PROTEIN) -> Recipe:
     """What identifies the vectors of what scripts pass as a model; the default model is not loaded for that."""
     return (
         _default_model(Options(), side).recipe if model is None else as_encoder(model, tokenizer, side).recipe
@@ -210,14 +211,14 @@ def recipe_of(model: Any = None, tokenizer: Any = None, side: Side = Side.PROTEI
 
 
 @cache
-def _default_model(options: Options, side: Side) -> Identified:
+def _default_model(options: Options, side: SequenceType) -> Identified:
     from nucpro.embedding import encoder as encoders  # noqa: PLC0415
 
     return encoders.identify(options, side)
 
 
 @cache
-def _default_encoder(options: Options, side: Side) -> FastaEncoder:
+def _default_encoder(options: Options, side: SequenceType) -> FastaEncoder:
     from nucpro.embedding import encoder as encoders  # noqa: PLC0415
 
     return encoders.load(_default_model(options, side), options)

@@ -41,8 +41,7 @@ from nucpro.embedding import encoder as encoders
 from nucpro.embedding.batches import Prepared, prepare
 from nucpro.embedding.encoder import FastaEncoder
 from nucpro.formats.fasta import stream
-from nucpro.formats.letters import LIMITS
-from nucpro.formats.sequences import DNA_WIDTH, Side
+from nucpro.formats.sequences import DNA_WIDTH, LIMITS, SequenceType
 from nucpro.options import Options
 from nucpro.prediction.contigs import Unit, UnitFrames, frames_of, units_of
 from nucpro.prediction.options import OutputFolder
@@ -129,7 +128,7 @@ def make_bench(folder: Path, size: Size, device: str) -> Bench:
     stretches = [s[i : i + LENGTH] for s in sequences for i in range(0, len(s), 10 * LENGTH)]
     dna_stand_ins.train_tokenizer(dna, stretches, vocabulary_size=size.dna["vocabulary_size"])
     options = Options(protein_model=str(protein), dna_model=str(dna), device=device)
-    recipes = {side: encoders.identify(options, side).recipe for side in Side}
+    recipes = {side: encoders.identify(options, side).recipe for side in SequenceType}
     card = ModelCard(
         input_width=DNA_WIDTH + size.protein["width"],
         widths={"dna": DNA_WIDTH, "protein": size.protein["width"]},
@@ -157,7 +156,7 @@ def median_seconds(run: Callable[[], object], rounds: int) -> float:
 
 
 def prepared(encoder: FastaEncoder, frames: UnitFrames) -> Prepared:
-    letters = frames.nucleotides if encoder.side is Side.DNA else frames.proteins
+    letters = frames.nucleotides if encoder.side is SequenceType.DNA else frames.proteins
     return prepare(
         frames.ids,
         letters,
@@ -167,11 +166,11 @@ def prepared(encoder: FastaEncoder, frames: UnitFrames) -> Prepared:
     )
 
 
-def measure_encoders(bench: Bench, loaded: dict[Side, FastaEncoder], units: list[UnitFrames]) -> dict:
+def measure_encoders(bench: Bench, loaded: dict[SequenceType, FastaEncoder], units: list[UnitFrames]) -> dict:
     """Frames a second of each encoder, and of one after the other, from tokens to vectors in host memory."""
     work = {side: [prepared(encoder, frames) for frames in units] for side, encoder in loaded.items()}
 
-    def run(sides: list[Side]) -> None:
+    def run(sides: list[SequenceType]) -> None:
         pending = [loaded[side].embedder.submit(part) for side in sides for part in work[side]]
         for vectors in pending:
             vectors.result()
@@ -186,7 +185,7 @@ def measure_encoders(bench: Bench, loaded: dict[Side, FastaEncoder], units: list
     return {**found, **tokens, "both, frames/s": count / both, "frames": count}
 
 
-def measure_host(bench: Bench, loaded: dict[Side, FastaEncoder], unit: Unit, folder: Path) -> dict:
+def measure_host(bench: Bench, loaded: dict[SequenceType, FastaEncoder], unit: Unit, folder: Path) -> dict:
     """Seconds of the work on one unit that needs no device, in one thread."""
     frames = frames_of(unit)
     work = Work(OutputFolder(folder))
@@ -246,7 +245,7 @@ def measure(bench: Bench, folder: Path) -> dict[str, dict]:
     prediction = measure_prediction(bench, folder / "prediction")
     loaded = {
         side: encoders.load(encoders.identify(bench.options, side), bench.options)
-        for side in (Side.DNA, Side.PROTEIN)
+        for side in (SequenceType.DNA, SequenceType.PROTEIN)
     }
     units = bench.units()
     alone = measure_encoders(bench, loaded, [frames_of(unit) for unit in units])

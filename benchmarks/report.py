@@ -30,7 +30,7 @@ from browser import chromium, open_page
 from nucpro.execution.workers import Workers
 from nucpro.folder.paths import DataFolder, FilePair
 from nucpro.formats import write_merged, write_vectors
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 from nucpro.report import FileState, Output, Subject, write_report
 
 WIDTH, DNA, PROTEIN = 2048, 768, 1280
@@ -125,8 +125,8 @@ def write_pair(pair: FilePair, records: int, seed: int) -> None:
     mix = numbers.standard_normal((40, WIDTH))
     rows = 2 * centre + numbers.standard_normal((records, 40)) @ mix
     vectors = (rows + 0.5 * numbers.standard_normal((records, WIDTH))).astype(np.float32)
-    write_vectors(pair.dna_vectors, ids, vectors[:, :DNA], None, Side.DNA)
-    write_vectors(pair.protein_vectors, ids, vectors[:, DNA:], None, Side.PROTEIN)
+    write_vectors(pair.dna_vectors, ids, vectors[:, :DNA], None, SequenceType.DNA)
+    write_vectors(pair.protein_vectors, ids, vectors[:, DNA:], None, SequenceType.PROTEIN)
     write_merged(pair.merged, ids, vectors, None, pair.label)
 
 

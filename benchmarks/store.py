@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from nucpro import formats as store
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 
 RESULTS = Path(__file__).parent / "results" / "store.json"
 
@@ -48,19 +48,19 @@ def make_files(folder: Path, ids: list[str]) -> None:
             folder / f"original_{name}.pt",
         )
     torch.save({"ids": ids, "data": torch.from_numpy(merged), "labels": [1]}, folder / "original_merged.pt")
-    store.write_vectors(folder / "ours_dna.pt", ids, dna, None, Side.DNA)
-    store.write_vectors(folder / "ours_protein.pt", ids, protein, None, Side.PROTEIN)
-    store.write_vectors(folder / "ours_wide.pt", ids, wide, None, Side.PROTEIN)
+    store.write_vectors(folder / "ours_dna.pt", ids, dna, None, SequenceType.DNA)
+    store.write_vectors(folder / "ours_protein.pt", ids, protein, None, SequenceType.PROTEIN)
+    store.write_vectors(folder / "ours_wide.pt", ids, wide, None, SequenceType.PROTEIN)
     store.write_merged(folder / "ours_merged.pt", ids, merged, None, 1)
 
 
 def read_with_store(path: Path) -> np.ndarray:
     if "dna" in path.name:
-        return store.read_vectors(path, Side.DNA).vectors
+        return store.read_vectors(path, SequenceType.DNA).vectors
     return (
         store.read_merged(path).vectors
         if "merged" in path.name
-        else store.read_vectors(path, Side.PROTEIN).vectors
+        else store.read_vectors(path, SequenceType.PROTEIN).vectors
     )
 
 
@@ -114,7 +114,7 @@ def time_writing(folder: Path, ids: list[str], repeats: int) -> list[dict[str, o
         line = {
             "columns": width,
             "store, fsync and digest": median_of(
-                lambda v=vectors: store.write_vectors(path, ids, v, None, Side.PROTEIN), repeats
+                lambda v=vectors: store.write_vectors(path, ids, v, None, SequenceType.PROTEIN), repeats
             ),
             "torch.save, no fsync": median_of(
                 lambda r=rows: torch.save({"proteins": ids, "data": r}, path), repeats

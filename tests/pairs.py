@@ -11,7 +11,7 @@ from nucpro.extraction.merging import merge
 from nucpro.folder.paths import DataFolder, FilePair
 from nucpro.formats import write_vectors
 from nucpro.formats.fasta import read
-from nucpro.formats.sequences import DNA_WIDTH, Side
+from nucpro.formats.sequences import DNA_WIDTH, SequenceType
 
 WIDTH = 6
 """Width of the protein vectors."""
@@ -30,21 +30,21 @@ def make_pair(data: Path, source: str = "viral.1.1", names: Sequence[str] = NAME
     assert found is not None
     pair = found.pair(1)
     for side, whole, letters, codon in (
-        (Side.DNA, found.nucleotide_fasta, "ACGTGG", "ACA"),
-        (Side.PROTEIN, found.protein_fasta, "MK", "T"),
+        (SequenceType.DNA, found.nucleotide_fasta, "ACGTGG", "ACA"),
+        (SequenceType.PROTEIN, found.protein_fasta, "MK", "T"),
     ):
         for path in (whole, pair.fasta(side)):
             path.parent.mkdir(parents=True, exist_ok=True)
             records = (f">{name}\n{letters}{codon * number}\n" for number, name in enumerate(names))
             path.write_text("".join(records), encoding="utf-8")
-    write_side(pair, Side.DNA, numbered(len(names), DNA_WIDTH), names)
-    write_side(pair, Side.PROTEIN, numbered(len(names), WIDTH, -3.0), names[::-1])
+    write_side(pair, SequenceType.DNA, numbered(len(names), DNA_WIDTH), names)
+    write_side(pair, SequenceType.PROTEIN, numbered(len(names), WIDTH, -3.0), names[::-1])
     merge(pair.dna_vectors, pair.protein_vectors, pair.merged, "viral" if pair.label else "host")
     return pair
 
 
 def write_side(
-    pair: FilePair, side: Side, vectors: np.ndarray, names: Sequence[str], model: str = "w"
+    pair: FilePair, side: SequenceType, vectors: np.ndarray, names: Sequence[str], model: str = "w"
 ) -> None:
     """Write vectors that say which FASTA and which weights they were made from."""
     meta = {"input": {"sha256": read(pair.fasta(side)).digest()}, "made_by": {"weights_sha256": model}}

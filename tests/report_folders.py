@@ -11,7 +11,7 @@ from folders import Frame, add_source
 from nucpro.folder.paths import DataFolder, FilePair
 from nucpro.formats import read_merged, write_merged, write_vectors
 from nucpro.formats.fasta import read
-from nucpro.formats.sequences import DNA_WIDTH, Side
+from nucpro.formats.sequences import DNA_WIDTH, SequenceType
 from nucpro.report import FileState, Output, Subject
 from nucpro.state import history
 
@@ -31,8 +31,8 @@ def write_outputs(pair: FilePair, seed: int, distance: float = 3.0) -> None:
     vectors = np.random.default_rng(seed).standard_normal((len(ids), DNA_WIDTH + PROTEIN)).astype(np.float32)
     vectors[:, ::8] += distance * pair.label
     meta = {"made_by": {"id": "some/model", "revision": "abc"}, "width": PROTEIN}
-    write_vectors(pair.dna_vectors, ids, vectors[:, :DNA_WIDTH].copy(), None, Side.DNA)
-    write_vectors(pair.protein_vectors, ids, vectors[:, DNA_WIDTH:].copy(), meta, Side.PROTEIN)
+    write_vectors(pair.dna_vectors, ids, vectors[:, :DNA_WIDTH].copy(), None, SequenceType.DNA)
+    write_vectors(pair.protein_vectors, ids, vectors[:, DNA_WIDTH:].copy(), meta, SequenceType.PROTEIN)
     pair.merged.parent.mkdir(parents=True, exist_ok=True)
     write_merged(pair.merged, ids, vectors, None, pair.label)
 

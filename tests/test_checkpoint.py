@@ -15,10 +15,9 @@ import pytest
 
 from nucpro.errors import StoreError
 from nucpro.folder.paths import DataFolder
-from nucpro.formats.sequences import Side
-from nucpro.state.checkpoint import Checkpoint
+from nucpro.formats.sequences import SequenceType
+from nucpro.state.checkpoint import Checkpoint, Fingerprint
 from nucpro.state.recipe import Recipe
-from nucpro.state.records import Stamp
 
 
 @pytest.fixture
@@ -165,16 +164,16 @@ def test_a_read_only_checkpoint_writes_nothing(folder: DataFolder) -> None:
 def test_the_recipe_of_each_side_is_remembered(folder: DataFolder) -> None:
     protein, dna = Recipe("protein", {"a": 1}, 16), Recipe("dna", {"b": None}, 768)
     with Checkpoint(folder) as checkpoint:
-        assert checkpoint.recipe_of(Side.DNA) is None
+        assert checkpoint.recipe_of(SequenceType.DNA) is None
         checkpoint.remember_recipe(protein)
         checkpoint.remember_recipe(dna)
     again = Checkpoint(folder)
-    assert (again.recipe_of(Side.PROTEIN), again.recipe_of(Side.DNA)) == (protein, dna)
+    assert (again.recipe_of(SequenceType.PROTEIN), again.recipe_of(SequenceType.DNA)) == (protein, dna)
 
 
 def test_a_missing_file_has_no_stamp(tmp_path: Path) -> None:
-    assert Stamp.of(tmp_path / "no") is None
-    assert Stamp.of(tmp_path / "no" / "no") is None
+    assert Fingerprint.of(tmp_path / "no") is None
+    assert Fingerprint.of(tmp_path / "no" / "no") is None
 
 
 def test_a_recipe_ignores_names_but_not_weights_or_options() -> None:
@@ -207,8 +206,8 @@ SEALED = sealed({"format": 1, "completed_files": ["a.pt"]})
 def test_a_stamp_holds_size_time_and_inode(folder: DataFolder) -> None:
     path = folder.root / "a.pt"
     facts = path.stat()
-    stamp = Stamp.of(path)
-    assert stamp == Stamp(3, facts.st_mtime_ns, facts.st_ino)
+    stamp = Fingerprint.of(path)
+    assert stamp == Fingerprint(3, facts.st_mtime_ns, facts.st_ino)
     assert stamp.as_list() == [3, facts.st_mtime_ns, facts.st_ino]
 
 
@@ -248,7 +247,7 @@ def test_a_journal_without_a_checkpoint_is_enough(folder: DataFolder) -> None:
     again = Checkpoint(folder)
     assert again.fact("vectors", path)["x"] == "a b"
     assert again.completed == ["a b.pt"]
-    assert again.recipe_of(Side.PROTEIN) == recipe
+    assert again.recipe_of(SequenceType.PROTEIN) == recipe
     again.complete(path)
     assert folder.journal.read_bytes().count(b"completed") == 1
 

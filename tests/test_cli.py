@@ -18,11 +18,10 @@ import pytest
 import nucpro
 from nucpro.cli import main
 from nucpro.cli.console import FileBar, Terminated, exit_code_of
-from nucpro.errors import DimensionError, PreflightError, UsageError
+from nucpro.errors import DimensionError, PreflightError, UsageError, human_time
 from nucpro.execution.runner import Progress
-from nucpro.extraction.summary import human_time
 from nucpro.formats import read_vectors
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 from nucpro.options import Options
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -145,7 +144,7 @@ def test_the_bar_draws_nothing_without_a_terminal(capsys: pytest.CaptureFixture[
 BAR = """
 from nucpro.cli.console import FileBar
 from nucpro.execution.runner import Progress
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 with FileBar() as bar:
     bar.show(Progress(3, 10))
     bar.show(Progress(4, 10, seconds_left=61.0))
@@ -225,7 +224,7 @@ def test_embed_writes_over_vectors(tmp_path: Path, model: Path) -> None:
         fasta.write_text(f">{name}\nMKV\n")
         command = ["embed", str(fasta), "-o", str(output), "--protein-model", str(model), "--device", "cpu"]
         assert main(command) == 0
-        assert read_vectors(output, Side.PROTEIN).ids == [name]
+        assert read_vectors(output, SequenceType.PROTEIN).ids == [name]
 
 
 def test_dataset_and_split_from_genomes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,14 +11,14 @@ import pytest
 from folders import Frame, write_fasta
 from nucpro.embedding import encoder as encoders
 from nucpro.embedding.encoder import FastaEncoder
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 from nucpro.options import Options
 
 
 @pytest.fixture
 def encoder(model: Path) -> FastaEncoder:
     options = Options(protein_model=str(model), device="cpu")
-    return encoders.load(encoders.identify(options, Side.PROTEIN), options)
+    return encoders.load(encoders.identify(options, SequenceType.PROTEIN), options)
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ from folders import PER_FILE, Frame, add_dna, add_source, arguments, pairs_of
 from nucpro.cli import main
 from nucpro.embedding import encoder as encoders
 from nucpro.errors import UsageError
-from nucpro.extraction.existing import recompute
+from nucpro.extraction.audit import recompute
 from nucpro.extraction.survey import looking
 from nucpro.folder.paths import FilePair
 from nucpro.formats.fasta import read
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 from nucpro.options import Options
 
 Vectors = list[torch.Tensor]
@@ -117,7 +117,7 @@ def test_long_proteins_do_not_hide_what_was_done_to_one_token(
     options = Options(
         data, str(esm_folder), device="cpu", sequences_per_file=PER_FILE, verify_existing=1, report=False
     )
-    model = encoders.identify(options, Side.PROTEIN)
+    model = encoders.identify(options, SequenceType.PROTEIN)
     with looking(options, planning=True) as survey:
         survey.discover()
         survey.inputs()

@@ -12,7 +12,7 @@ import pytest
 from folders import Frame
 from nucpro.errors import FastaError
 from nucpro.formats.fasta import count, difference, inspect, read, require_usable, split, stream
-from nucpro.formats.letters import NUCLEOTIDES, RESIDUES
+from nucpro.formats.sequences import NUCLEOTIDES, RESIDUES
 
 PLAIN = b">a first\nMKV\n>b\nACDEF\n"
 

@@ -14,7 +14,7 @@ import pytest
 
 from nucpro.errors import FastaError, is_plain
 from nucpro.formats.fasta import LONGEST_RECORD, count, inspect, read, split
-from nucpro.formats.letters import NUCLEOTIDES
+from nucpro.formats.sequences import NUCLEOTIDES
 
 PEAK = 64 << 20
 """Bytes that refusing a file may take above what the interpreter and its modules have."""

@@ -18,12 +18,12 @@ from nucpro.folder.paths import (
     below_merge_root,
     category_of,
     contradiction_in,
-    is_litter,
     natural_key,
     split_number,
     walk_failed,
 )
 from nucpro.formats.atomic import TEMPORARY_MARK, name_problem, temporary_start
+from nucpro.formats.opening import is_litter
 
 ODD = [
     "my.family.fa",

@@ -15,8 +15,15 @@ from nucpro.folder.paths import DataFolder, FilePair
 from nucpro.folder.splitting import split_source
 from nucpro.formats import read_vectors
 from nucpro.formats.fasta import inspect
-from nucpro.formats.letters import NUCLEOTIDES, RESIDUES, Tally, advice_on, are_alike, nucleotide_records
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import (
+    NUCLEOTIDES,
+    RESIDUES,
+    SequenceType,
+    Tally,
+    advice_on,
+    are_alike,
+    nucleotide_records,
+)
 
 BASES = "".join(random.Random(3).choices("ACGT", k=240)).encode()
 KRTAP = b"MSYYGNYYGGLGYGYGGFDDLGYGYGCGCGSFRRLGYGCGYGGYGYGSGFGGYGYGCCRPSCYGGYGFSGFY"
@@ -25,21 +32,21 @@ KRTAP = b"MSYYGNYYGGLGYGYGGFDDLGYGYGCGCGSFRRLGYGCGYGGYGYGSGFGGYGYGCCRPSCYGGYGFSG
 @pytest.mark.parametrize(
     ("text", "side"),
     [
-        (BASES, Side.DNA),
-        (BASES.replace(b"T", b"U"), Side.DNA),
-        (BASES[:100] + b"N" * 300, Side.DNA),
-        (b"ACGTRYSWKMBDHVN" * 10, Side.DNA),
-        (b"A", Side.DNA),
-        (b"GATTACA", Side.DNA),
-        (BASES * 4 + b"E", Side.DNA),
-        (KRTAP, Side.PROTEIN),
-        (b"MKV", Side.PROTEIN),
-        (b"GSGSGSKKRRWW", Side.PROTEIN),
-        (b"MKVLAAGIVGLLLAQPSF", Side.PROTEIN),
-        (b"X" * 100, Side.PROTEIN),
+        (BASES, SequenceType.DNA),
+        (BASES.replace(b"T", b"U"), SequenceType.DNA),
+        (BASES[:100] + b"N" * 300, SequenceType.DNA),
+        (b"ACGTRYSWKMBDHVN" * 10, SequenceType.DNA),
+        (b"A", SequenceType.DNA),
+        (b"GATTACA", SequenceType.DNA),
+        (BASES * 4 + b"E", SequenceType.DNA),
+        (KRTAP, SequenceType.PROTEIN),
+        (b"MKV", SequenceType.PROTEIN),
+        (b"GSGSGSKKRRWW", SequenceType.PROTEIN),
+        (b"MKVLAAGIVGLLLAQPSF", SequenceType.PROTEIN),
+        (b"X" * 100, SequenceType.PROTEIN),
     ],
 )
-def test_letters_look_like_one_side(text: bytes, side: Side) -> None:
+def test_letters_look_like_one_side(text: bytes, side: SequenceType) -> None:
     assert Tally.of(text).side is side
     assert Tally.of(text[:7]) + Tally.of(text[7:]) == Tally.of(text)
 
@@ -48,7 +55,7 @@ def test_no_real_frame_is_taken_for_the_other_side(frames: dict[str, list[Frame]
     for records in frames.values():
         proteins = [frame.residues.encode() for frame in records]
         assert nucleotide_records(proteins) == []
-        assert [place for place, text in enumerate(proteins) if Tally.of(text).side is Side.DNA] == []
+        assert [place for place, text in enumerate(proteins) if Tally.of(text).side is SequenceType.DNA] == []
         assert len(nucleotide_records([frame.bases.encode() for frame in records])) == len(records)
 
 
@@ -62,15 +69,15 @@ def test_nucleotides_among_proteins_are_found() -> None:
 @pytest.mark.parametrize(
     ("sequences", "side", "alike"),
     [
-        ([b"ACGRT", b"ACGYT", b"ACGNNT"], Side.DNA, True),
-        ([b"ACGU", b"ACGT"], Side.DNA, True),
-        ([b"ACGA", b"ACGT"], Side.DNA, False),
-        ([b"MKB", b"MKZ"], Side.PROTEIN, False),
-        ([b"M" * 1024 + b"K", b"M" * 1024 + b"V"], Side.PROTEIN, True),
-        ([b"MKV"], Side.PROTEIN, True),
+        ([b"ACGRT", b"ACGYT", b"ACGNNT"], SequenceType.DNA, True),
+        ([b"ACGU", b"ACGT"], SequenceType.DNA, True),
+        ([b"ACGA", b"ACGT"], SequenceType.DNA, False),
+        ([b"MKB", b"MKZ"], SequenceType.PROTEIN, False),
+        ([b"M" * 1024 + b"K", b"M" * 1024 + b"V"], SequenceType.PROTEIN, True),
+        ([b"MKV"], SequenceType.PROTEIN, True),
     ],
 )
-def test_what_no_encoder_tells_apart(sequences: list[bytes], side: Side, alike: bool) -> None:
+def test_what_no_encoder_tells_apart(sequences: list[bytes], side: SequenceType, alike: bool) -> None:
     assert are_alike(sequences, side) is alike
 
 
@@ -171,7 +178,7 @@ def test_rna_is_read_as_dna(tmp_path: Path, dna_model: Path, capsys: pytest.Capt
         fasta.write_bytes(b">a\n%b\n>b\n%b\n" % (text, text[::-1]))
         command = ["embed", str(fasta), "--dna", "-o", str(output), "--device", "cpu"]
         assert main([*command, "--dna-model", str(dna_model)]) == 0
-        vectors.append(read_vectors(output, Side.DNA).vectors)
+        vectors.append(read_vectors(output, SequenceType.DNA).vectors)
     assert (vectors[0] == vectors[1]).all()
     assert (vectors[0] == vectors[2]).all()
     assert "tokens are unknown" not in capsys.readouterr().out
@@ -184,6 +191,6 @@ def test_records_that_differ_in_ambiguity_codes_have_the_same_vector(
     fasta.write_bytes(b">r\n%b\n>y\n%b\n" % (BASES + b"R" + BASES, BASES + b"Y" + BASES))
     command = ["embed", str(fasta), "--dna", "-o", str(output), "--device", "cpu"]
     assert main([*command, "--dna-model", str(dna_model)]) == 0
-    first, second = read_vectors(output, Side.DNA).vectors
+    first, second = read_vectors(output, SequenceType.DNA).vectors
     assert (first == second).all()
     assert "2 of " in capsys.readouterr().out

@@ -12,9 +12,8 @@ from nucpro.extraction.merging import join_rows, merge, verify_dna
 from nucpro.folder.paths import FilePair
 from nucpro.formats import read_merged, read_vectors, write_vectors
 from nucpro.formats.fasta import inspect
-from nucpro.formats.letters import NUCLEOTIDES
-from nucpro.formats.sequences import DNA_WIDTH, Side
-from nucpro.state.records import Stamp
+from nucpro.formats.sequences import DNA_WIDTH, NUCLEOTIDES, SequenceType
+from nucpro.state.checkpoint import Fingerprint
 from pairs import NAMES, WIDTH, make_pair, numbered, write_side
 
 
@@ -27,7 +26,7 @@ def merged_again(pair: FilePair, class_name: str = "viral") -> None:
     merge(pair.dna_vectors, pair.protein_vectors, pair.merged, class_name)
 
 
-def verified(pair: FilePair) -> Stamp | None:
+def verified(pair: FilePair) -> Fingerprint | None:
     facts = inspect(pair.nucleotide_fasta, NUCLEOTIDES)
     return verify_dna(pair.dna_vectors, pair.nucleotide_fasta, facts.ids_digest, facts.digest)
 
@@ -40,15 +39,15 @@ def test_rows_are_matched_by_id_in_the_order_of_the_dna_side(pair: FilePair) -> 
 
 
 def test_sides_of_one_order_are_joined_as_they_are(pair: FilePair) -> None:
-    write_side(pair, Side.PROTEIN, numbered(3, WIDTH), NAMES)
+    write_side(pair, SequenceType.PROTEIN, numbered(3, WIDTH), NAMES)
     merged_again(pair)
     assert read_merged(pair.merged).vectors[:, DNA_WIDTH:].tobytes() == numbered(3, WIDTH).tobytes()
 
 
 def test_a_merged_file_says_what_it_was_made_of(pair: FilePair) -> None:
     dna, protein = (
-        read_vectors(pair.dna_vectors, Side.DNA),
-        read_vectors(pair.protein_vectors, Side.PROTEIN),
+        read_vectors(pair.dna_vectors, SequenceType.DNA),
+        read_vectors(pair.protein_vectors, SequenceType.PROTEIN),
     )
     found = read_merged(pair.merged)
     assert found.meta == {
@@ -82,7 +81,7 @@ def test_a_matrix_of_both_sides() -> None:
 
 def test_ids_on_one_side_only_are_listed_and_nothing_is_written(pair: FilePair) -> None:
     pair.merged.unlink()
-    write_side(pair, Side.PROTEIN, numbered(3, WIDTH), ("a_frame1", "x", "y"))
+    write_side(pair, SequenceType.PROTEIN, numbered(3, WIDTH), ("a_frame1", "x", "y"))
     with pytest.raises(MergeError) as caught:
         merged_again(pair)
     assert str(caught.value) == (
@@ -103,7 +102,7 @@ def test_ids_on_one_side_only_are_listed_and_nothing_is_written(pair: FilePair) 
 def test_at_most_ten_ids_are_listed(tmp_path: Path, count: int, listed: str) -> None:
     names = [f"n{number}" for number in range(count)]
     pair = make_pair(tmp_path / "data", names=names)
-    write_side(pair, Side.PROTEIN, numbered(3, WIDTH), names[:3])
+    write_side(pair, SequenceType.PROTEIN, numbered(3, WIDTH), names[:3])
     with pytest.raises(MergeError) as caught:
         merged_again(pair)
     assert f"{listed} only on the DNA side, no ids only on the protein side; make the side" in str(
@@ -112,7 +111,7 @@ def test_at_most_ten_ids_are_listed(tmp_path: Path, count: int, listed: str) -> 
 
 
 def test_an_id_on_the_protein_side_only_is_an_error_too(pair: FilePair) -> None:
-    write_side(pair, Side.PROTEIN, numbered(4, WIDTH), (*NAMES, "x"))
+    write_side(pair, SequenceType.PROTEIN, numbered(4, WIDTH), (*NAMES, "x"))
     with pytest.raises(
         MergeError, match=r"no ids only on the DNA side, 1 ids \(x\) only on the protein side"
     ):
@@ -120,7 +119,7 @@ def test_an_id_on_the_protein_side_only_is_an_error_too(pair: FilePair) -> None:
 
 
 def test_a_dna_side_of_another_width_is_not_merged(pair: FilePair) -> None:
-    write_side(pair, Side.DNA, numbered(3, 767), NAMES)
+    write_side(pair, SequenceType.DNA, numbered(3, 767), NAMES)
     with pytest.raises(DimensionError) as caught:
         merged_again(pair)
     assert str(caught.value) == (
@@ -129,25 +128,25 @@ def test_a_dna_side_of_another_width_is_not_merged(pair: FilePair) -> None:
     assert (caught.value.expected_dim, caught.value.actual_dim) == (768, 767)
 
 
-@pytest.mark.parametrize("side", Side)
-def test_sides_are_told_apart(pair: FilePair, side: Side) -> None:
-    other = Side.PROTEIN if side is Side.DNA else Side.DNA
+@pytest.mark.parametrize("side", SequenceType)
+def test_sides_are_told_apart(pair: FilePair, side: SequenceType) -> None:
+    other = SequenceType.PROTEIN if side is SequenceType.DNA else SequenceType.DNA
     pair.vectors(side).write_bytes(pair.vectors(other).read_bytes())
     with pytest.raises(StoreError, match="has the keys"):
         merged_again(pair)
 
 
 def test_a_good_dna_file_is_known_by_its_stamp(pair: FilePair) -> None:
-    assert verified(pair) == Stamp.of(pair.dna_vectors)
+    assert verified(pair) == Fingerprint.of(pair.dna_vectors)
 
 
 def test_a_dna_file_that_does_not_say_its_input_is_good_by_its_ids(pair: FilePair) -> None:
-    write_vectors(pair.dna_vectors, list(NAMES[::-1]), numbered(3, DNA_WIDTH), None, Side.DNA)
-    assert verified(pair) == Stamp.of(pair.dna_vectors)
+    write_vectors(pair.dna_vectors, list(NAMES[::-1]), numbered(3, DNA_WIDTH), None, SequenceType.DNA)
+    assert verified(pair) == Fingerprint.of(pair.dna_vectors)
 
 
 def test_a_dna_file_of_another_width_is_found_before_it_is_merged(pair: FilePair) -> None:
-    write_side(pair, Side.DNA, numbered(3, 769), NAMES)
+    write_side(pair, SequenceType.DNA, numbered(3, 769), NAMES)
     with pytest.raises(DimensionError) as caught:
         verified(pair)
     assert str(caught.value) == (
@@ -156,7 +155,7 @@ def test_a_dna_file_of_another_width_is_found_before_it_is_merged(pair: FilePair
 
 
 def test_a_dna_file_of_other_ids_is_found_before_it_is_merged(pair: FilePair) -> None:
-    write_side(pair, Side.DNA, numbered(3, DNA_WIDTH), ("a_frame1", "x", "c_frame3"))
+    write_side(pair, SequenceType.DNA, numbered(3, DNA_WIDTH), ("a_frame1", "x", "c_frame3"))
     with pytest.raises(MergeError) as caught:
         verified(pair)
     assert str(caught.value) == (

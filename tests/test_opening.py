@@ -22,7 +22,7 @@ from nucpro.errors import DataError, FastaError, UsageError
 from nucpro.formats import read_vectors
 from nucpro.formats.fasta import count, read, stream
 from nucpro.formats.opening import is_pipe, looks_like, open_input, read_input, spooled
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 from nucpro.prediction.options import PredictionOptions
 
 FASTA = b">a x\nMKVLFE\n>b\nMKLLPQ\n"
@@ -187,7 +187,7 @@ def test_embed_reads_standard_input(tmp_path: Path, model: Path) -> None:
     assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
     substituted = f'"$0" "$@" -o {tmp_path / "c.pt"} <(cat {tmp_path / "x.fa"})'
     assert run("embed", *common, shell=substituted).returncode == 0
-    assert read_vectors(tmp_path / "c.pt", Side.PROTEIN).ids == ["a", "b"]
+    assert read_vectors(tmp_path / "c.pt", SequenceType.PROTEIN).ids == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -261,10 +261,15 @@ def test_other_files_under_the_name_of_a_fasta_file_are_told_by_their_first_byte
         assert f"it is {looks}" in str(caught.value)
 
 
-@pytest.mark.parametrize("side", list(Side))
+@pytest.mark.parametrize("side", list(SequenceType))
 @pytest.mark.parametrize("command", ["embed-dna", "extract"])
 def test_a_part_behind_a_link_to_nowhere_is_the_only_problem_of_its_folder(
-    side: Side, command: str, data: Path, model: Path, dna_model: Path, capsys: pytest.CaptureFixture[str]
+    side: SequenceType,
+    command: str,
+    data: Path,
+    model: Path,
+    dna_model: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = pairs_of(data)[0].fasta(side)
     path.unlink()

@@ -19,7 +19,7 @@ from nucpro.extraction.merging import merge
 from nucpro.folder.paths import DataFolder
 from nucpro.formats import write_vectors
 from nucpro.formats.fasta import read
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 
 
 def test_rows_shifted_after_a_missing_id(tmp_path: Path) -> None:
@@ -28,13 +28,13 @@ def test_rows_shifted_after_a_missing_id(tmp_path: Path) -> None:
     dna, protein, merged = tmp_path / "d.pt", tmp_path / "p.pt", tmp_path / "m.pt"
     stand_ins.write_dna_stand_in(dna, ids)
     rows = np.arange(12, dtype=np.float32).reshape(4, 3)
-    write_vectors(protein, ["a", "c", "d"], rows[[0, 2, 3]], None, Side.PROTEIN)
+    write_vectors(protein, ["a", "c", "d"], rows[[0, 2, 3]], None, SequenceType.PROTEIN)
     with pytest.raises(
         MergeError, match=r"1 ids \(b\) only on the DNA side, no ids only on the protein side"
     ):
         merge(dna, protein, merged, "viral")
     assert not merged.exists()
-    write_vectors(protein, ids[::-1], rows[::-1].copy(), None, Side.PROTEIN)
+    write_vectors(protein, ids[::-1], rows[::-1].copy(), None, SequenceType.PROTEIN)
     merge(dna, protein, merged, "viral")
     content = torch.load(merged, weights_only=True)
     assert content["ids"] == ids

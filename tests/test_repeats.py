@@ -12,7 +12,7 @@ import pytest
 from folders import arguments, copied, pairs_of
 from nucpro.cli import main
 from nucpro.execution.workers import Workers
-from nucpro.extraction.repeats import repeated_ids
+from nucpro.extraction.validation import repeated_ids
 from nucpro.formats import read_ids, read_merged, write_merged
 
 

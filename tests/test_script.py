@@ -30,10 +30,10 @@ import train  # noqa: E402
 @pytest.fixture
 def encoder(model: Path):
     from nucpro.embedding import encoder as encoders
-    from nucpro.formats.sequences import Side
+    from nucpro.formats.sequences import SequenceType
 
     options = Options(protein_model=str(model), device="cpu")
-    return encoders.load(encoders.identify(options, Side.PROTEIN), options)
+    return encoders.load(encoders.identify(options, SequenceType.PROTEIN), options)
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from nucpro.errors import DataError, PreflightError
 from nucpro.folder.paths import HOST_CATEGORIES, DataFolder, FilePair, Source
-from nucpro.folder.selection import HostSelection, Recorded, Selection, draw_hosts, load, save, select
+from nucpro.folder.selection import Recorded, Selection, draw_hosts, load, save, select
+from nucpro.options import HostSelection
 
 
 def pairs(category: str, count: int, root: Path = Path("data")) -> list[FilePair]:

@@ -13,11 +13,19 @@ from hypothesis import strategies as st
 
 from nucpro.cli import main
 from nucpro.cli.console import console, say
-from nucpro.errors import DataError, FastaError, PreflightError, StoreError, first_few, is_plain, printable
+from nucpro.errors import (
+    DataError,
+    FastaError,
+    PreflightError,
+    StoreError,
+    first_few,
+    is_plain,
+    printable,
+)
 from nucpro.folder.paths import DataFolder
 from nucpro.formats import write_vectors
 from nucpro.formats.fasta import read
-from nucpro.formats.sequences import DNA_WIDTH, Side
+from nucpro.formats.sequences import DNA_WIDTH, SequenceType
 from pairs import NAMES, make_pair, numbered
 
 CLEAR = "\x1b[2J\x1b[1;1H"
@@ -89,7 +97,7 @@ def test_an_id_with_controls_is_no_id(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [*HOSTILE, "line\nfeed"])
 def test_ids_with_controls_are_no_ids_of_a_file(name: str, tmp_path: Path) -> None:
     with pytest.raises(StoreError) as caught:
-        write_vectors(tmp_path / "a.pt", ["good", name], numbered(2, 3), None, Side.DNA)
+        write_vectors(tmp_path / "a.pt", ["good", name], numbered(2, 3), None, SequenceType.DNA)
     assert f"a.pt: id of row 1 holds control characters: {name!a}; " in str(caught.value)
 
 
@@ -134,7 +142,7 @@ def test_a_run_over_hostile_names_shows_none_of_them_raw(
     data = tmp_path / f"data{CLEAR}dir"
     pair = make_pair(data)
     assert main(["status", str(data), "--sequences-per-file", "3"]) == 0
-    write_vectors(pair.dna_vectors, ["[red]a", *NAMES[1:]], numbered(3, DNA_WIDTH), None, Side.DNA)
+    write_vectors(pair.dna_vectors, ["[red]a", *NAMES[1:]], numbered(3, DNA_WIDTH), None, SequenceType.DNA)
     assert main(["validate", str(data), "--sequences-per-file", "3"]) == 1
     pair.protein_fasta.write_text(f">a{CLEAR}\nMK\n" * 3)
     assert main(["validate", str(data), "--sequences-per-file", "3"]) == 1

@@ -21,7 +21,7 @@ from nucpro.errors import MergeError, ModelError, UsageError
 from nucpro.folder.paths import FilePair
 from nucpro.formats import read_merged
 from nucpro.formats.fasta import read
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 from nucpro.inspection.files import inspect as inspect_file
 from nucpro.options import Options
 
@@ -29,7 +29,7 @@ from nucpro.options import Options
 @pytest.fixture
 def encoder(model: Path) -> FastaEncoder:
     options = Options(protein_model=str(model), device="cpu")
-    return encoders.load(encoders.identify(options, Side.PROTEIN), options)
+    return encoders.load(encoders.identify(options, SequenceType.PROTEIN), options)
 
 
 @pytest.fixture
@@ -251,7 +251,7 @@ def test_vectors_of_another_length_are_made(pair: FilePair, encoder: FastaEncode
 
 def test_dna_vectors_by_their_old_name(pair: FilePair, dna_model: Path, encoder: FastaEncoder) -> None:
     options = Options(dna_model=str(dna_model), device="cpu")
-    dna = encoders.load(encoders.identify(options, Side.DNA), options)
+    dna = encoders.load(encoders.identify(options, SequenceType.DNA), options)
     pair.dna_vectors.unlink()
     units.extract_DNABERT_S(str(pair.nucleotide_fasta), str(pair.dna_vectors), model_loaded=True, model=dna)
     content = torch.load(pair.dna_vectors, weights_only=True)

@@ -11,7 +11,7 @@ from folders import arguments, copied, pairs_of
 from nucpro.cli import main
 from nucpro.folder.paths import FilePair
 from nucpro.formats import read_merged, read_vectors, write_merged, write_vectors
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +86,9 @@ def test_another_width_is_found_with_both_shapes(pair: FilePair, capsys: pytest.
 def test_constant_vectors_are_found(
     pair: FilePair, factor: float | None, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = read_vectors(pair.protein_vectors, Side.PROTEIN)
+    found = read_vectors(pair.protein_vectors, SequenceType.PROTEIN)
     rows = found.vectors * factor if factor is not None else found.vectors[[0, 0, 0, 0]]
-    write_vectors(pair.protein_vectors, found.ids, rows.copy(), found.meta, Side.PROTEIN)
+    write_vectors(pair.protein_vectors, found.ids, rows.copy(), found.meta, SequenceType.PROTEIN)
     assert f"{pair.protein_vectors}: {text}" in said(pair, capsys)
 
 
@@ -98,9 +98,9 @@ def test_another_version_of_the_fasta_is_found(pair: FilePair, capsys: pytest.Ca
 
 
 def test_vectors_of_two_models_are_found(pair: FilePair, capsys: pytest.CaptureFixture[str]) -> None:
-    found = read_vectors(pair.protein_vectors, Side.PROTEIN)
+    found = read_vectors(pair.protein_vectors, SequenceType.PROTEIN)
     meta = {**found.meta, "made_by": {**found.meta["made_by"], "weights_sha256": "0" * 64}}
-    write_vectors(pair.protein_vectors, found.ids, found.vectors, meta, Side.PROTEIN)
+    write_vectors(pair.protein_vectors, found.ids, found.vectors, meta, SequenceType.PROTEIN)
     assert "made with weights" in said(pair, capsys)
 
 

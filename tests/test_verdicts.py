@@ -21,7 +21,7 @@ from nucpro.extraction.validation import (
 )
 from nucpro.folder.paths import DataFolder, FilePair
 from nucpro.formats import read_merged, write_merged, write_vectors
-from nucpro.formats.sequences import DNA_WIDTH, PROTEIN_WIDTH, Side
+from nucpro.formats.sequences import DNA_WIDTH, PROTEIN_WIDTH, SequenceType
 from pairs import NAMES, WIDTH, make_pair, numbered, write_side
 
 MERGED = DNA_WIDTH + WIDTH
@@ -45,19 +45,21 @@ def rewrite_merged(pair: FilePair, *, ids: list[str], vectors: np.ndarray, label
 
 
 def test_a_good_pair_has_no_problems(pair: FilePair) -> None:
-    assert verdict(pair) == FileVerdict(pair, 3, {Side.DNA: "w", Side.PROTEIN: "w"}, ())
-    assert dna_verdict(pair) == FileVerdict(pair, 3, {Side.DNA: "w"}, ())
+    assert verdict(pair) == FileVerdict(pair, 3, {SequenceType.DNA: "w", SequenceType.PROTEIN: "w"}, ())
+    assert dna_verdict(pair) == FileVerdict(pair, 3, {SequenceType.DNA: "w"}, ())
 
 
 def test_a_pair_of_one_record_is_good(tmp_path: Path) -> None:
     assert verdict(make_pair(tmp_path, names=["only"])) == FileVerdict(
-        make_pair(tmp_path, names=["only"]), 1, {Side.DNA: "w", Side.PROTEIN: "w"}, ()
+        make_pair(tmp_path, names=["only"]), 1, {SequenceType.DNA: "w", SequenceType.PROTEIN: "w"}, ()
     )
 
 
 def test_files_that_do_not_say_how_they_were_made_are_good(pair: FilePair) -> None:
-    write_vectors(pair.dna_vectors, list(NAMES), numbered(3, DNA_WIDTH), None, Side.DNA)
-    write_vectors(pair.protein_vectors, list(NAMES[::-1]), numbered(3, WIDTH, -3.0), None, Side.PROTEIN)
+    write_vectors(pair.dna_vectors, list(NAMES), numbered(3, DNA_WIDTH), None, SequenceType.DNA)
+    write_vectors(
+        pair.protein_vectors, list(NAMES[::-1]), numbered(3, WIDTH, -3.0), None, SequenceType.PROTEIN
+    )
     assert verdict(pair) == FileVerdict(pair, 3, {}, ())
     assert dna_verdict(pair) == FileVerdict(pair, 3, {}, ())
 
@@ -91,7 +93,7 @@ def test_another_width_than_that_of_the_model(pair: FilePair) -> None:
 def test_rows_of_zeros(pair: FilePair) -> None:
     rows = numbered(3, WIDTH)
     rows[1:] = 0
-    write_side(pair, Side.PROTEIN, rows, NAMES)
+    write_side(pair, SequenceType.PROTEIN, rows, NAMES)
     (problem, *_) = verdict(pair).problems
     assert problem == (
         f"{pair.protein_vectors}: 2 vectors are all zero, first b_frame2; remove the file and run again"
@@ -101,12 +103,12 @@ def test_rows_of_zeros(pair: FilePair) -> None:
 def test_a_row_with_one_number_is_not_zero(pair: FilePair) -> None:
     rows = np.zeros((3, DNA_WIDTH), np.float32)
     rows[[0, 1, 2], [0, 5, 767]] = 1
-    write_side(pair, Side.DNA, rows, NAMES)
+    write_side(pair, SequenceType.DNA, rows, NAMES)
     assert dna_verdict(pair).problems == ()
 
 
 def test_vectors_that_are_all_the_same(pair: FilePair) -> None:
-    write_side(pair, Side.DNA, np.ones((3, DNA_WIDTH), np.float32), NAMES)
+    write_side(pair, SequenceType.DNA, np.ones((3, DNA_WIDTH), np.float32), NAMES)
     assert dna_verdict(pair).problems == (
         f"{pair.dna_vectors}: all 3 vectors are the same; remove the file and run again",
     )
@@ -115,12 +117,12 @@ def test_vectors_that_are_all_the_same(pair: FilePair) -> None:
 def test_vectors_of_which_some_are_the_same_are_good(pair: FilePair) -> None:
     rows = np.ones((3, DNA_WIDTH), np.float32)
     rows[2, 3] = 2
-    write_side(pair, Side.DNA, rows, NAMES)
+    write_side(pair, SequenceType.DNA, rows, NAMES)
     assert dna_verdict(pair).problems == ()
 
 
 def test_other_ids(pair: FilePair) -> None:
-    write_side(pair, Side.DNA, numbered(3, DNA_WIDTH), ("a_frame1", "x", "y"))
+    write_side(pair, SequenceType.DNA, numbered(3, DNA_WIDTH), ("a_frame1", "x", "y"))
     expected = (
         f"{pair.dna_vectors}: expected the 3 ids of its FASTA, found 3: "
         "2 missing (first ['b_frame2', 'c_frame3']), 2 surplus (first ['x', 'y'])"
@@ -131,7 +133,7 @@ def test_other_ids(pair: FilePair) -> None:
 
 def test_at_most_three_ids_are_shown(tmp_path: Path) -> None:
     pair = make_pair(tmp_path, names=list("abcdefgh"))
-    write_side(pair, Side.DNA, numbered(4, DNA_WIDTH), list("stuv"))
+    write_side(pair, SequenceType.DNA, numbered(4, DNA_WIDTH), list("stuv"))
     (problem,) = dna_verdict(pair).problems
     assert problem == (
         f"{pair.dna_vectors}: expected the 8 ids of its FASTA, found 4: "
@@ -141,13 +143,13 @@ def test_at_most_three_ids_are_shown(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("names", [NAMES[:2], (*NAMES, "d")], ids=["fewer", "more"])
 def test_another_number_of_ids(pair: FilePair, names: tuple[str, ...]) -> None:
-    write_side(pair, Side.DNA, numbered(len(names), DNA_WIDTH), names)
+    write_side(pair, SequenceType.DNA, numbered(len(names), DNA_WIDTH), names)
     (problem,) = dna_verdict(pair).problems
     assert f"expected the 3 ids of its FASTA, found {len(names)}: " in problem
 
 
 def test_a_fasta_with_one_id_twice_is_not_what_the_vectors_hold(pair: FilePair) -> None:
-    write_vectors(pair.dna_vectors, list(NAMES), numbered(3, DNA_WIDTH), None, Side.DNA)
+    write_vectors(pair.dna_vectors, list(NAMES), numbered(3, DNA_WIDTH), None, SequenceType.DNA)
     pair.nucleotide_fasta.write_text(pair.nucleotide_fasta.read_text() + ">a_frame1\nACGTGG\n")
     (problem,) = dna_verdict(pair).problems
     assert problem.endswith(
@@ -155,13 +157,13 @@ def test_a_fasta_with_one_id_twice_is_not_what_the_vectors_hold(pair: FilePair) 
     )
 
 
-@pytest.mark.parametrize("side", Side)
-def test_another_version_of_a_fasta(pair: FilePair, side: Side) -> None:
+@pytest.mark.parametrize("side", SequenceType)
+def test_another_version_of_a_fasta(pair: FilePair, side: SequenceType) -> None:
     fasta = pair.fasta(side)
     fasta.write_text(fasta.read_text().replace("G", "A").replace("K", "R"))
     expected = (f"{pair.vectors(side)}: made from another version of its FASTA; make it again",)
     assert verdict(pair).problems == expected
-    assert dna_verdict(pair).problems == (expected if side is Side.DNA else ())
+    assert dna_verdict(pair).problems == (expected if side is SequenceType.DNA else ())
 
 
 def test_a_label_of_the_other_class(pair: FilePair, tmp_path: Path) -> None:
@@ -207,14 +209,14 @@ def test_sides_of_which_one_lacks_the_ids_of_the_other(pair: FilePair) -> None:
     """Both sides agree with their own FASTA, and these do not agree with each other."""
     text = pair.nucleotide_fasta.read_text()
     pair.nucleotide_fasta.write_text(text.replace("a_frame1", "x").replace("c_frame3", "y"))
-    write_side(pair, Side.DNA, numbered(3, DNA_WIDTH), ("x", "b_frame2", "y"))
+    write_side(pair, SequenceType.DNA, numbered(3, DNA_WIDTH), ("x", "b_frame2", "y"))
     assert verdict(pair).problems == (
         f"{pair.dna_vectors}: 2 ids of output_1_merged.pt are missing, first a_frame1",
     )
 
 
 def judged(pair: FilePair, dna: str | None, protein: str | None = "w") -> FileVerdict:
-    found = {Side.DNA: dna, Side.PROTEIN: protein}
+    found = {SequenceType.DNA: dna, SequenceType.PROTEIN: protein}
     return FileVerdict(pair, 1, {side: digest for side, digest in found.items() if digest}, ())
 
 
@@ -222,23 +224,23 @@ def test_files_of_two_models(pair: FilePair) -> None:
     one, two, three = pair.source.pair(1), pair.source.pair(2), pair.source.pair(3)
     old, new = "0123456789abcdef", "fedcba9876543210"
     verdicts = [judged(one, None), judged(two, old), judged(three, new), judged(one, old)]
-    assert mixed_models(verdicts, Side.DNA) == [
+    assert mixed_models(verdicts, SequenceType.DNA) == [
         f"{three.dna_vectors}: made with weights fedcba987654…, "
         f"but {two.dna_vectors} with 0123456789ab…; "
         "run nucpro embed-dna again with the model that all shall have, then extract"
     ]
-    assert mixed_models(verdicts, Side.PROTEIN) == []
-    (problem,) = mixed_models([judged(one, old), judged(two, old, "x")], Side.PROTEIN)
+    assert mixed_models(verdicts, SequenceType.PROTEIN) == []
+    (problem,) = mixed_models([judged(one, old), judged(two, old, "x")], SequenceType.PROTEIN)
     assert str(two.protein_vectors) in problem
     assert problem.endswith("extract all again")
-    assert mixed_models([judged(one, old), judged(two, None), judged(three, old)], Side.DNA) == []
-    assert mixed_models([], Side.DNA) == []
+    assert mixed_models([judged(one, old), judged(two, None), judged(three, old)], SequenceType.DNA) == []
+    assert mixed_models([], SequenceType.DNA) == []
 
 
 def test_the_width_is_that_of_the_first_file_that_says_how_it_was_made(pair: FilePair) -> None:
     missing, damaged, silent = (pair.source.pair(number) for number in (7, 8, 9))
     damaged.protein_vectors.write_bytes(b"damaged")
-    write_vectors(silent.protein_vectors, ["a"], numbered(1, 5), None, Side.PROTEIN)
+    write_vectors(silent.protein_vectors, ["a"], numbered(1, 5), None, SequenceType.PROTEIN)
     assert expected_width([missing, damaged, silent, pair]) == WIDTH
     assert expected_width([missing, damaged, silent]) == PROTEIN_WIDTH
     assert expected_width([]) == PROTEIN_WIDTH
@@ -274,7 +276,7 @@ def test_other_ids_in_each_file(pair: FilePair, name: str) -> None:
     if name == "merged":
         rewrite_merged(pair, ids=names, vectors=read_merged(pair.merged).vectors)
     else:
-        write_side(pair, Side.PROTEIN, numbered(3, WIDTH), names)
+        write_side(pair, SequenceType.PROTEIN, numbered(3, WIDTH), names)
     assert verdict(pair).problems == (
         f"{getattr(pair, name)}: expected the 3 ids of its FASTA, found 3: "
         "1 missing (first ['c_frame3']), 1 surplus (first ['x'])",
@@ -283,14 +285,16 @@ def test_other_ids_in_each_file(pair: FilePair, name: str) -> None:
 
 def test_two_vectors_that_are_the_same(tmp_path: Path) -> None:
     pair = make_pair(tmp_path, names=["a", "b"])
-    write_side(pair, Side.DNA, np.ones((2, DNA_WIDTH), np.float32), ["a", "b"])
+    write_side(pair, SequenceType.DNA, np.ones((2, DNA_WIDTH), np.float32), ["a", "b"])
     assert dna_verdict(pair).problems == (
         f"{pair.dna_vectors}: all 2 vectors are the same; remove the file and run again",
     )
 
 
 def test_a_surplus_id_beside_one_that_the_fasta_has_twice(pair: FilePair) -> None:
-    write_vectors(pair.dna_vectors, ["a_frame1", "b_frame2", "x"], numbered(3, DNA_WIDTH), None, Side.DNA)
+    write_vectors(
+        pair.dna_vectors, ["a_frame1", "b_frame2", "x"], numbered(3, DNA_WIDTH), None, SequenceType.DNA
+    )
     text = pair.nucleotide_fasta.read_text().replace("c_frame3", "a_frame1")
     pair.nucleotide_fasta.write_text(text)
     (problem,) = dna_verdict(pair).problems
@@ -300,7 +304,7 @@ def test_a_surplus_id_beside_one_that_the_fasta_has_twice(pair: FilePair) -> Non
 def test_a_faulty_dna_side_does_not_hide_the_protein_side(pair: FilePair) -> None:
     text = pair.nucleotide_fasta.read_text()
     pair.nucleotide_fasta.write_text(text.replace("a_frame1", "x"))
-    write_side(pair, Side.DNA, numbered(3, DNA_WIDTH), ("x", "b_frame2", "c_frame3"))
+    write_side(pair, SequenceType.DNA, numbered(3, DNA_WIDTH), ("x", "b_frame2", "c_frame3"))
     rows = read_merged(pair.merged).vectors.copy()
     rows[0, DNA_WIDTH] += 1
     rewrite_merged(pair, ids=list(NAMES), vectors=rows)
@@ -311,6 +315,6 @@ def test_a_faulty_dna_side_does_not_hide_the_protein_side(pair: FilePair) -> Non
 
 
 def test_widths_may_be_odd(pair: FilePair) -> None:
-    write_side(pair, Side.PROTEIN, numbered(3, 5), NAMES)
+    write_side(pair, SequenceType.PROTEIN, numbered(3, 5), NAMES)
     merge(pair.dna_vectors, pair.protein_vectors, pair.merged, "viral")
     assert validate_file(ValidationTask(pair, 5)).problems == ()

@@ -26,6 +26,7 @@ __all__ = [
     "ValidationError",
     "WorkerError",
     "first_few",
+    "human_time",
     "is_plain",
     "printable",
 ]
@@ -178,3 +179,22 @@ class ExtractionError(NucproError):
 
 class WorkerError(NucproError):
     """A worker process was killed."""
+
+
+_LINES_SHOWN = 10
+
+
+def human_time(seconds: float) -> str:
+    """``2 h 03 min``, ``4 min 05 s`` or ``6.7 s``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def limited(lines: list[str]) -> list[str]:
+    if len(lines) <= _LINES_SHOWN:
+        return lines
+    return [*lines[:_LINES_SHOWN], f"… and {len(lines) - _LINES_SHOWN} more like these"]

@@ -4,17 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self, cast
 
 from nucpro.errors import UsageError
-from nucpro.folder.paths import SEQUENCES_PER_FILE
-from nucpro.folder.selection import HostSelection
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 
-__all__ = ["DEFAULT_MODELS", "ENGINES", "PRECISIONS", "TOKEN_DROPOUT", "Options", "ParsedOptions", "require"]
+__all__ = [
+    "DEFAULT_MODELS",
+    "ENGINES",
+    "PRECISIONS",
+    "SEQUENCES_PER_FILE",
+    "TOKEN_DROPOUT",
+    "HostSelection",
+    "Options",
+    "ParsedOptions",
+    "require",
+]
 
-DEFAULT_MODELS = {Side.PROTEIN: "Synthyra/FastESM2_650", Side.DNA: "zhihan1996/DNABERT-S"}
+SEQUENCES_PER_FILE = 10_000
+"""Records of a full split file."""
+
+
+class HostSelection(StrEnum):
+    """How host files are chosen."""
+
+    AUTO = "auto"
+    EXISTING = "existing"
+    SEEDED = "seeded"
+    ALL = "all"
+
+
+DEFAULT_MODELS = {SequenceType.PROTEIN: "Synthyra/FastESM2_650", SequenceType.DNA: "zhihan1996/DNABERT-S"}
 """Hub ids of the models, by side."""
 PRECISIONS = ("auto", "fp16", "bf16", "fp32")
 """Arithmetic of the encoder; ``auto`` is fp16 on a GPU and fp32 on a CPU."""
@@ -100,9 +122,9 @@ class Options(ParsedOptions):
     """
 
     data_dir: Path = Path("data")
-    protein_model: str = DEFAULT_MODELS[Side.PROTEIN]
+    protein_model: str = DEFAULT_MODELS[SequenceType.PROTEIN]
     revision: str | None = None
-    dna_model: str = DEFAULT_MODELS[Side.DNA]
+    dna_model: str = DEFAULT_MODELS[SequenceType.DNA]
     dna_revision: str | None = None
     device: str = "cuda"
     precision: str = "auto"
@@ -142,9 +164,9 @@ class Options(ParsedOptions):
         require(known, "--device", self.device, "cuda, cuda:N or cpu")
         self._check_engine()
 
-    def model_of(self, side: Side) -> tuple[str, str | None]:
+    def model_of(self, side: SequenceType) -> tuple[str, str | None]:
         """Hub id or folder, and revision, of the model of a side."""
-        if side is Side.DNA:
+        if side is SequenceType.DNA:
             return self.dna_model, self.dna_revision
         return self.protein_model, self.revision
 

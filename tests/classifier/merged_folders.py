@@ -13,7 +13,7 @@ from folders import Frame, add_source
 from nucpro.extraction.merging import merge
 from nucpro.folder.paths import FilePair
 from nucpro.formats import write_vectors
-from nucpro.formats.sequences import DNA_WIDTH, Side
+from nucpro.formats.sequences import DNA_WIDTH, SequenceType
 from nucpro.state.recipe import Recipe
 
 PROTEIN_WIDTH = 20
@@ -23,9 +23,13 @@ WIDTH = DNA_WIDTH + PROTEIN_WIDTH
 RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 WORDS = {"".join(word): number for number, word in enumerate(product("ACGT", repeat=4))}
 RECIPES = {
-    Side.DNA: Recipe(Side.DNA, {"id": "words/of-4", "revision": "r1", "weights_sha256": "d" * 64}, DNA_WIDTH),
-    Side.PROTEIN: Recipe(
-        Side.PROTEIN, {"id": "counts/of-1", "revision": "r2", "weights_sha256": "e" * 64}, PROTEIN_WIDTH
+    SequenceType.DNA: Recipe(
+        SequenceType.DNA, {"id": "words/of-4", "revision": "r1", "weights_sha256": "d" * 64}, DNA_WIDTH
+    ),
+    SequenceType.PROTEIN: Recipe(
+        SequenceType.PROTEIN,
+        {"id": "counts/of-1", "revision": "r2", "weights_sha256": "e" * 64},
+        PROTEIN_WIDTH,
     ),
 }
 
@@ -42,10 +46,14 @@ def protein_vector(residues: str) -> np.ndarray:
 
 
 def write_side(
-    pair: FilePair, side: Side, frames: Sequence[Frame], made_by: Mapping[str, Any] | None = None
+    pair: FilePair, side: SequenceType, frames: Sequence[Frame], made_by: Mapping[str, Any] | None = None
 ) -> None:
     """Write the vectors of one side; `made_by` takes the place of what the recipe says."""
-    vector = (lambda f: dna_vector(f.bases)) if side is Side.DNA else (lambda f: protein_vector(f.residues))
+    vector = (
+        (lambda f: dna_vector(f.bases))
+        if side is SequenceType.DNA
+        else (lambda f: protein_vector(f.residues))
+    )
     meta = RECIPES[side].meta("f" * 64, len(frames))
     meta["made_by"] = dict(made_by or RECIPES[side].made_by)
     write_vectors(
@@ -64,7 +72,7 @@ def fill(data: Path, name: str, frames: Sequence[Frame], per_file: int) -> list[
     pairs = []
     for number, start in enumerate(range(0, len(frames), per_file), 1):
         pair = source.pair(number)
-        for side in Side:
+        for side in SequenceType:
             write_side(pair, side, frames[start : start + per_file])
         join(pair)
         pairs.append(pair)

@@ -30,7 +30,7 @@ from nucpro.cli import main
 from nucpro.errors import DataError, PreflightError, StoreError, UsageError, ValidationError
 from nucpro.folder.paths import DataFolder
 from nucpro.formats import read_merged, write_merged
-from nucpro.formats.sequences import DNA_WIDTH, Side
+from nucpro.formats.sequences import DNA_WIDTH, SequenceType
 
 CPU = torch.device("cpu")
 
@@ -71,7 +71,7 @@ def test_a_model_is_trained_measured_and_described(merged: Path, tmp_path: Path)
     classifier, card = load(tmp_path / "out")
     assert classifier.hidden.weight.shape == (512, WIDTH)
     assert (card.input_width, card.widths) == (WIDTH, {"dna": DNA_WIDTH, "protein": PROTEIN_WIDTH})
-    assert card.encoders == {side.value: dict(RECIPES[side].made_by) for side in Side}
+    assert card.encoders == {side.value: dict(RECIPES[side].made_by) for side in SequenceType}
     assert card.data["rows"] == 231
     assert card.data["rows_by_class"] == {"host": 39, "viral": 192}
     assert card.data["genomes"] == 9
@@ -380,12 +380,12 @@ def test_dna_columns_alone_are_refused(merged: Path) -> None:
 @pytest.mark.parametrize(
     ("side", "change", "said"),
     [
-        (Side.PROTEIN, {"weights_sha256": "9" * 64}, "counts/of-1 (weights_sha256 999999999999…)"),
-        (Side.DNA, {"precision": "fp16"}, "words/of-4 (precision fp16)"),
+        (SequenceType.PROTEIN, {"weights_sha256": "9" * 64}, "counts/of-1 (weights_sha256 999999999999…)"),
+        (SequenceType.DNA, {"precision": "fp16"}, "words/of-4 (precision fp16)"),
     ],
 )
 def test_mixed_encoders_are_refused(
-    merged: Path, frames: dict[str, Sequence[Frame]], side: Side, change: dict[str, str], said: str
+    merged: Path, frames: dict[str, Sequence[Frame]], side: SequenceType, change: dict[str, str], said: str
 ) -> None:
     pair = DataFolder(merged).pair_of_merged(merged_path(merged, "viral.1.1", 2))
     assert pair is not None
@@ -400,8 +400,8 @@ def test_another_name_of_the_same_weights_is_no_other_encoder(
 ) -> None:
     pair = DataFolder(merged).pair_of_merged(merged_path(merged, "viral.1.1", 2))
     assert pair is not None
-    renamed = {**RECIPES[Side.DNA].made_by, "id": "a/mirror", "revision": None}
-    write_side(pair, Side.DNA, frames["viral.1.1"][40:80], renamed)
+    renamed = {**RECIPES[SequenceType.DNA].made_by, "id": "a/mirror", "revision": None}
+    write_side(pair, SequenceType.DNA, frames["viral.1.1"][40:80], renamed)
     join(pair)
     assert survey(merged).rows == 231
 
@@ -411,8 +411,8 @@ def test_vectors_that_are_newer_than_the_merged_file(
 ) -> None:
     pair = DataFolder(merged).pair_of_merged(merged_path(merged, "bacteria.1.1"))
     assert pair is not None
-    changed = {**RECIPES[Side.DNA].made_by, "weights_sha256": "0" * 64}
-    write_side(pair, Side.DNA, frames["bacteria.1.1"], changed)
+    changed = {**RECIPES[SequenceType.DNA].made_by, "weights_sha256": "0" * 64}
+    write_side(pair, SequenceType.DNA, frames["bacteria.1.1"], changed)
     message = refusal(merged, PreflightError)
     assert f"{pair.merged}: was merged from other vectors than {pair.dna_vectors} holds now" in message
 

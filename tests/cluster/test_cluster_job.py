@@ -23,7 +23,7 @@ from nucpro.cli import main
 from nucpro.embedding.encoder import identify
 from nucpro.errors import FastaError, ModelError
 from nucpro.extraction.run import Run
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 from nucpro.options import Options
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
@@ -170,7 +170,7 @@ def test_a_node_with_other_weights_is_refused(model: Path, tmp_path: Path) -> No
 
     here = Path(shutil.copytree(model, tmp_path / "model"))
     options = Options(protein_model=str(here), device="cpu")
-    identified = identify(options, Side.PROTEIN)
+    identified = identify(options, SequenceType.PROTEIN)
     sent = pickle.dumps(identified)
     assert load_same(pickle.loads(sent), options).recipe == identified.recipe
     weights = load_file(here / "model.safetensors")

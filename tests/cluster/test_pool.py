@@ -22,7 +22,7 @@ from nucpro.execution.ray.session import Session
 from nucpro.execution.ray.worker import EncoderWorker
 from nucpro.execution.workers import Background
 from nucpro.options import Options
-from nucpro.state.records import Stamp
+from nucpro.state.checkpoint import Fingerprint
 
 AddNode = Callable[[], Any]
 
@@ -38,13 +38,13 @@ def make(folder: Path, contents: Sequence[str]) -> list[Path]:
     return files
 
 
-def pool_of(encoder: type[Any]) -> EncoderPool[Path, Stamp | None]:
+def pool_of(encoder: type[Any]) -> EncoderPool[Path, Fingerprint | None]:
     return EncoderPool(session(), encoder, extract_file)
 
 
 def run(
-    pool: EncoderPool[Path, Stamp | None], files: Sequence[Path]
-) -> Iterator[tuple[Path, float, Stamp | None]]:
+    pool: EncoderPool[Path, Fingerprint | None], files: Sequence[Path]
+) -> Iterator[tuple[Path, float, Fingerprint | None]]:
     return pool.run(files, len(files))
 
 

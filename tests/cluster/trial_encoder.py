@@ -8,8 +8,8 @@ import signal
 from pathlib import Path
 
 from nucpro.errors import ExtractionError
+from nucpro.state.checkpoint import Fingerprint
 from nucpro.state.history import Totals
-from nucpro.state.records import Stamp
 
 logger = logging.getLogger("nucpro.trial")
 
@@ -36,10 +36,10 @@ class TrialEncoder:
         return output.stat().st_size / 1000
 
 
-def extract_file(encoder: TrialEncoder, file: Path) -> Stamp | None:
+def extract_file(encoder: TrialEncoder, file: Path) -> Fingerprint | None:
     output = file.with_suffix(".pt")
     encoder.extract(file, output)
-    return Stamp.of(output)
+    return Fingerprint.of(output)
 
 
 class DyingEncoder:

@@ -18,7 +18,7 @@ from nucpro.cli import main
 from nucpro.embedding.encoder import identify, load
 from nucpro.errors import DataError, ModelError, PreflightError
 from nucpro.extraction.run import Run
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 from nucpro.options import Options
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
@@ -40,7 +40,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, pristine: Path, model: Pa
 
 def test_an_encoder_in_another_precision_than_its_meta_writes_nothing(data: Path, model: Path) -> None:
     asked = options(data, model, precision="fp32")
-    encoder = load(identify(asked, Side.PROTEIN), asked)
+    encoder = load(identify(asked, SequenceType.PROTEIN), asked)
     encoder.recipe = replace(encoder.recipe, made_by={**encoder.recipe.made_by, "precision": "fp16"})
     output = data / "vectors.pt"
     with pytest.raises(

@@ -16,7 +16,7 @@ from nucpro.errors import NucproError
 from nucpro.folder.paths import DataFolder
 from nucpro.formats import read_merged, read_vectors
 from nucpro.formats.atomic import TEMPORARY_MARK
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 
 STRIKE = Path(__file__).parent / "strike.py"
 WHOLE = "only in `make faults`, or with --faults=all"
@@ -121,7 +121,7 @@ def copied(source: Path, target: Path) -> Path:
 
 def readable(path: Path) -> bool:
     """Whether our reader takes a ``.pt`` file."""
-    side = Side.DNA if path.name.endswith("_DNABERT_S.pt") else Side.PROTEIN
+    side = SequenceType.DNA if path.name.endswith("_DNABERT_S.pt") else SequenceType.PROTEIN
     try:
         _ = read_merged(path) if path.name.endswith("_merged.pt") else read_vectors(path, side)
     except NucproError:

@@ -23,7 +23,7 @@ from nucpro.extraction.validation import ValidationTask, validate_file
 from nucpro.folder.paths import CLASS_NAMES, DataFolder, FilePair
 from nucpro.folder.selection import load
 from nucpro.formats import VectorFile, read_merged, read_vectors
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 from nucpro.state.checkpoint import Checkpoint
 
 Damage = tuple[str, bytes]
@@ -69,7 +69,7 @@ def finished_dna(embed_dna: Scenario, model: Path, tmp_path_factory: pytest.Temp
 def read(path: Path) -> VectorFile:
     if path.name.endswith("_merged.pt"):
         return read_merged(path)
-    return read_vectors(path, Side.DNA if "DNABERT" in path.name else Side.PROTEIN)
+    return read_vectors(path, SequenceType.DNA if "DNABERT" in path.name else SequenceType.PROTEIN)
 
 
 def content_of(path: Path) -> tuple[object, ...]:

@@ -18,7 +18,7 @@ from nucpro.embedding.batches import Encoder
 from nucpro.errors import ExtractionError
 from nucpro.extraction.run import Run
 from nucpro.formats import read_vectors
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 from nucpro.options import Options
 
 BATCHES = 12
@@ -92,7 +92,7 @@ def run_with(data: Path, model: Path, faulty: Callable[[Encoder], Faulty]) -> Ru
 
 def vectors(data: Path) -> dict[str, np.ndarray]:
     return {
-        str(path.relative_to(data)): read_vectors(path, Side.PROTEIN).vectors
+        str(path.relative_to(data)): read_vectors(path, SequenceType.PROTEIN).vectors
         for path in sorted(data.rglob("*_ESM.pt"))
     }
 

@@ -29,9 +29,8 @@ from nucpro.errors import DataError, FastaError, ModelError, NucproError, StoreE
 from nucpro.folder import selection
 from nucpro.folder.paths import DataFolder
 from nucpro.formats.fasta import count, inspect, read
-from nucpro.formats.letters import NUCLEOTIDES
 from nucpro.formats.pickles import Storage, Tensor, dump, load
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import NUCLEOTIDES, SequenceType
 from nucpro.genomes.genbank import read_annotations
 from nucpro.state.checkpoint import Checkpoint
 
@@ -67,8 +66,8 @@ def _vectors() -> np.ndarray:
 
 
 _FILES = [
-    _written(lambda path: store.write_vectors(path, IDS, _vectors(), META, Side.DNA)),
-    _written(lambda path: store.write_vectors(path, IDS, _vectors(), None, Side.PROTEIN)),
+    _written(lambda path: store.write_vectors(path, IDS, _vectors(), META, SequenceType.DNA)),
+    _written(lambda path: store.write_vectors(path, IDS, _vectors(), None, SequenceType.PROTEIN)),
     _written(lambda path: store.write_merged(path, IDS, _vectors(), META, 1)),
 ]
 _ROW = {"label": "a", "mean_representation": [0.5] * 20}
@@ -108,8 +107,8 @@ def check_file(data: bytes, folder: Path) -> None:
     path = folder / "a.pt"
     path.write_bytes(data)
     for read_file in (
-        partial(store.read_vectors, side=Side.DNA),
-        partial(store.read_vectors, side=Side.PROTEIN),
+        partial(store.read_vectors, side=SequenceType.DNA),
+        partial(store.read_vectors, side=SequenceType.PROTEIN),
         store.read_merged,
     ):
         try:
@@ -269,7 +268,7 @@ def check_records(data: bytes, folder: Path) -> None:
     with Checkpoint(data_folder) as checkpoint:
         assert checkpoint.fact("vectors", folder / "a.pt") is None
         assert all(type(key) is str for key in checkpoint.completed)
-        for side in Side:
+        for side in SequenceType:
             checkpoint.recipe_of(side)
     with Checkpoint(data_folder) as again:
         assert again.completed == checkpoint.completed

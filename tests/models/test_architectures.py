@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from nucpro.embedding import encoder as encoders
 from nucpro.errors import ModelError
 from nucpro.formats import read_vectors
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 from nucpro.models import architectures
 from nucpro.models.config import size
 from nucpro.models.encoder import Architecture, PackedEncoder
@@ -62,7 +62,7 @@ def load_composition(
 
 
 COMPOSITION = Architecture(
-    side=Side.PROTEIN,
+    side=SequenceType.PROTEIN,
     model_types=("composition",),
     encoder=Composition,
     read_config=CompositionConfig.read,
@@ -93,14 +93,14 @@ def test_an_encoder_in_the_table_makes_files_like_any_other(
     proteins = {"long": "MKVLAAGICWWDE", "short": "GA", "other": "MTTQ"}
     fasta.write_text("".join(f">{name}\n{protein}\n" for name, protein in proteins.items()))
 
-    encoder = encoders.load(encoders.identify(options, Side.PROTEIN), options)
+    encoder = encoders.load(encoders.identify(options, SequenceType.PROTEIN), options)
     encoder.extract(fasta, output)
 
     rows = {token: row.numpy() for token, row in zip(ESM_VOCABULARY, letters, strict=True)}
     expected = [
         np.mean([rows[t] for t in ("<cls>", *protein, "<eos>")], axis=0) for protein in proteins.values()
     ]
-    vectors = read_vectors(output, Side.PROTEIN)
+    vectors = read_vectors(output, SequenceType.PROTEIN)
     np.testing.assert_allclose(vectors.vectors, expected, atol=1e-6)
     assert list(vectors.ids) == list(proteins)
     made_by = encoder.recipe.made_by
@@ -113,7 +113,7 @@ def test_an_encoder_in_the_table_makes_files_like_any_other(
 
 def test_a_kind_that_is_not_in_the_table_is_refused_with_what_is(options: Options, tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
-        encoders.identify(options, Side.PROTEIN)
+        encoders.identify(options, SequenceType.PROTEIN)
     assert str(caught.value) == (
         f"{tmp_path.name}: model_type is 'composition' in config.json; allowed for the protein model: "
         "esm or fast_esm (ESM-2); name a model of one of these, or add its architecture (CONTRIBUTING.md says how)"
@@ -123,4 +123,4 @@ def test_a_kind_that_is_not_in_the_table_is_refused_with_what_is(options: Option
 def test_an_encoder_of_one_side_is_none_of_the_other(options: Options) -> None:
     files = locate(options.protein_model)
     with pytest.raises(ModelError, match=r"allowed for the dna model: bert \(DNABERT-S\)"):
-        architectures.architecture_of(replace(files, config={"model_type": "esm"}), Side.DNA)
+        architectures.architecture_of(replace(files, config={"model_type": "esm"}), SequenceType.DNA)

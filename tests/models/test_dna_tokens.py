@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 import dna_stand_ins
 import random_mosaic_bert as mosaic
 from nucpro.errors import FastaError, ModelError
-from nucpro.formats.letters import NUCLEOTIDES
+from nucpro.formats.sequences import NUCLEOTIDES
 from nucpro.models.dna_tokens import BASE_LETTERS, DnaTokenizer
 
 LIMIT = 10_000

@@ -13,7 +13,7 @@ import torch
 
 from nucpro.embedding import encoder as encoders
 from nucpro.errors import ModelError
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 from nucpro.models.weights import locate
 from nucpro.options import Options
 
@@ -27,7 +27,7 @@ def save_fair_esm(path: Path) -> None:
 
 def load(path: Path) -> encoders.FastaEncoder:
     options = Options(protein_model=str(path), device="cpu")
-    return encoders.load(encoders.identify(options, Side.PROTEIN), options)
+    return encoders.load(encoders.identify(options, SequenceType.PROTEIN), options)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_vocabulary_that_cannot_be_read_is_not_passed_over(fault: str, tmp_pat
     (folder / "vocab.txt").unlink(missing_ok=True)
     make(folder / "vocab.txt")
     with pytest.raises(ModelError) as caught:
-        encoders.identify(Options(protein_model=str(folder), device="cpu"), Side.PROTEIN)
+        encoders.identify(Options(protein_model=str(folder), device="cpu"), SequenceType.PROTEIN)
     assert str(caught.value).startswith(f"{folder / 'vocab.txt'}: {told[:12]}")
 
 

@@ -12,7 +12,7 @@ import torch
 from nucpro.classifier.model import Classifier, ModelCard, save
 from nucpro.embedding import encoder as encoders
 from nucpro.formats.fasta import stream
-from nucpro.formats.sequences import DNA_WIDTH, Side
+from nucpro.formats.sequences import DNA_WIDTH, SequenceType
 from nucpro.options import Options
 
 SEED = 11
@@ -45,8 +45,8 @@ def write_contigs(path: Path, contigs: Sequence[Contig]) -> Path:
 def card_of(protein_model: Path, dna_model: Path, sides: tuple[str, ...] = ("dna", "protein")) -> ModelCard:
     """Card of a classifier that was trained on the vectors of two models, in fp32."""
     options = Options(protein_model=str(protein_model), dna_model=str(dna_model), device="cpu")
-    recipes = {side: encoders.identify(options, side).recipe for side in Side}
-    widths = {"dna": DNA_WIDTH, "protein": recipes[Side.PROTEIN].width}
+    recipes = {side: encoders.identify(options, side).recipe for side in SequenceType}
+    widths = {"dna": DNA_WIDTH, "protein": recipes[SequenceType.PROTEIN].width}
     return ModelCard(
         input_width=sum(widths[side] for side in sides),
         sides=sides,

@@ -29,7 +29,7 @@ from nucpro.classifier.model import CARD_NAME, ModelCard, load
 from nucpro.cli import main
 from nucpro.embedding import encoder as encoders
 from nucpro.formats.fasta import Records
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 from nucpro.options import Options
 from nucpro.prediction import plot
 from nucpro.prediction.contigs import frames_of, units_of
@@ -65,7 +65,7 @@ def test_scores_are_those_of_the_plain_way(
     (unit,) = units_of(records, 300, 1 << 20)
     frames = frames_of(unit)
     options = Options(protein_model=str(model), dna_model=str(dna_model), device="cpu")
-    sides = ((Side.DNA, frames.nucleotides), (Side.PROTEIN, frames.proteins))
+    sides = ((SequenceType.DNA, frames.nucleotides), (SequenceType.PROTEIN, frames.proteins))
     vectors = [
         encoders.load(encoders.identify(options, side), options).embed(
             Records(Path("x"), frames.ids, letters)

@@ -15,7 +15,7 @@ from nucpro.execution.workers import Workers
 from nucpro.folder.paths import DataFolder, FilePair
 from nucpro.formats import read_merged, write_merged
 from nucpro.formats.fasta import read
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 from nucpro.report import Subject
 from nucpro.report import sample as sampling
 from nucpro.report.sample import Sample, draw_rows, read_sample, shares
@@ -48,7 +48,7 @@ def test_rows_are_those_of_the_files_with_their_own_lengths(written: Subject) ->
         pair = sample.pairs[sample.files[row]]
         merged = read_merged(pair.merged)
         assert np.array_equal(sample.vectors[row], merged.vectors[merged.ids.index(name)])
-        for side, lengths in ((Side.DNA, sample.bases), (Side.PROTEIN, sample.residues)):
+        for side, lengths in ((SequenceType.DNA, sample.bases), (SequenceType.PROTEIN, sample.residues)):
             records = read(pair.fasta(side))
             assert lengths[row] == len(records.sequences[records.ids.index(name)])
 
@@ -76,8 +76,8 @@ def test_lengths_are_counted_over_all_records(written: Subject) -> None:
 
 def test_what_made_the_files_is_told_once(written: Subject) -> None:
     metas = drawn(pairs_of(written), 7).metas
-    assert (Side.DNA, None, 7) in metas  # files of the original program do not say
-    assert [(side, n) for side, meta, n in metas if meta] == [(Side.PROTEIN, 7)]
+    assert (SequenceType.DNA, None, 7) in metas  # files of the original program do not say
+    assert [(side, n) for side, meta, n in metas if meta] == [(SequenceType.PROTEIN, 7)]
 
 
 def test_classes_then_categories_then_files_have_equal_shares() -> None:

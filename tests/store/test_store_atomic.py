@@ -19,7 +19,7 @@ import pytest
 from nucpro import formats as store
 from nucpro.errors import StoreError
 from nucpro.formats.atomic import TEMPORARY_MARK
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path: Path) -> None:
@@ -107,13 +107,13 @@ import resource, signal, sys
 from pathlib import Path
 import numpy as np
 from nucpro import formats as store
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 from nucpro.errors import StoreError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 path = Path(sys.argv[1])
 try:
-    store.write_vectors(path, ["a"], np.ones((1, 200_000), np.float32), None, Side.PROTEIN)
+    store.write_vectors(path, ["a"], np.ones((1, 200_000), np.float32), None, SequenceType.PROTEIN)
 except StoreError as error:
     print(error, error.__cause__.errno, sep="\\n")
 try:
@@ -250,7 +250,11 @@ def test_a_folder_that_does_not_exist_holds_no_leftovers(tmp_path: Path) -> None
 
 class TestReadingWhatIsNoFile:
     def test_missing(self, tmp_path: Path) -> None:
-        for read in (partial(store.read_vectors, side=Side.DNA), store.read_meta, store.check_directory):
+        for read in (
+            partial(store.read_vectors, side=SequenceType.DNA),
+            store.read_meta,
+            store.check_directory,
+        ):
             with pytest.raises(
                 StoreError, match=r"a\.pt: cannot be read: No such file or directory; check the path"
             ):
@@ -258,9 +262,9 @@ class TestReadingWhatIsNoFile:
 
     def test_a_folder(self, tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="is a folder, not a regular file"):
-            store.read_vectors(tmp_path, Side.DNA)
+            store.read_vectors(tmp_path, SequenceType.DNA)
 
     def test_a_pipe_does_not_block(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "a.pt")
         with pytest.raises(StoreError, match="is a pipe, not a regular file"):
-            store.read_vectors(tmp_path / "a.pt", Side.DNA)
+            store.read_vectors(tmp_path / "a.pt", SequenceType.DNA)

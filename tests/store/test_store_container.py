@@ -23,7 +23,7 @@ from nucpro import formats as store
 from nucpro.errors import StoreError
 from nucpro.formats.archive import REMEDY, archive_pieces, load_archive, look_at_archive
 from nucpro.formats.pickles import Storage, Tensor, dump
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 
 STORAGE = Storage("0", "float32", 12)
 
@@ -41,13 +41,13 @@ def merged(data: Tensor, labels: object = (1,)) -> dict[str, object]:
 
 
 WRITERS = {
-    "dna": partial(store.write_vectors, side=Side.DNA),
-    "protein": partial(store.write_vectors, side=Side.PROTEIN),
+    "dna": partial(store.write_vectors, side=SequenceType.DNA),
+    "protein": partial(store.write_vectors, side=SequenceType.PROTEIN),
     "merged": lambda *arguments: store.write_merged(*arguments, 1),
 }
 READERS: dict[str, Callable[[Path], store.VectorFile]] = {
-    "dna": partial(store.read_vectors, side=Side.DNA),
-    "protein": partial(store.read_vectors, side=Side.PROTEIN),
+    "dna": partial(store.read_vectors, side=SequenceType.DNA),
+    "protein": partial(store.read_vectors, side=SequenceType.PROTEIN),
     "merged": store.read_merged,
 }
 
@@ -80,7 +80,7 @@ def test_the_row_of_a_number_that_is_not_finite_is_named(
     ids, vectors = ids_of(2500), matrix(2500, 5)
     vectors[row, column] = value
     with pytest.raises(StoreError) as caught:
-        store.write_vectors(tmp_path / "a.pt", ids, vectors, None, Side.PROTEIN)
+        store.write_vectors(tmp_path / "a.pt", ids, vectors, None, SequenceType.PROTEIN)
     assert str(caught.value) == (
         f"{tmp_path / 'a.pt'}: row {row} ({ids[row]!r}) holds {value} at column {column}, expected finite "
         "float32 values; nothing was written: correct what is to be written"
@@ -97,7 +97,7 @@ def test_rows_in_another_order_are_copied(tmp_path: Path) -> None:
         rows = [Tensor(STORAGE, offset, (4,), (1,)) for offset in offsets]
         path = put(tmp_path / "a.pt", file_of(protein(list("abc"), *rows), storage.tobytes()))
         expected = [storage[offset : offset + 4].tolist() for offset in offsets]
-        assert store.read_vectors(path, Side.PROTEIN).vectors.tolist() == expected
+        assert store.read_vectors(path, SequenceType.PROTEIN).vectors.tolist() == expected
 
 
 def test_rows_with_strides_and_rows_from_two_storages(tmp_path: Path) -> None:
@@ -105,18 +105,18 @@ def test_rows_with_strides_and_rows_from_two_storages(tmp_path: Path) -> None:
     other = Storage("1", "float32", 4)
     rows = [Tensor(STORAGE, 1, (4,), (2,)), Tensor(other, 0, (4,), (1,)), Tensor(STORAGE, 8, (4,), (1,))]
     content = container(dump(protein(list("abc"), *rows)), storage=one.tobytes(), **{"data/1": two.tobytes()})
-    read = store.read_vectors(put(tmp_path / "a.pt", content), Side.PROTEIN)
+    read = store.read_vectors(put(tmp_path / "a.pt", content), SequenceType.PROTEIN)
     assert read.vectors.tolist() == [[1, 3, 5, 7], [100, 101, 102, 103], [8, 9, 10, 11]]
 
 
 def test_lists_of_floats_are_rounded_to_float32(tmp_path: Path) -> None:
     values = [0.1, -2.0, 1e-50]
-    read = store.read_vectors(put(tmp_path / "a.pt", file_of(dna(values))), Side.DNA)
+    read = store.read_vectors(put(tmp_path / "a.pt", file_of(dna(values))), SequenceType.DNA)
     assert read.vectors.tolist() == [np.float32(values).tolist()]
     with pytest.raises(
         StoreError, match=r"row 0 \('a'\) holds inf at column 1, expected finite float32 values"
     ):
-        store.read_vectors(put(tmp_path / "a.pt", file_of(dna([0.5, 1e39]))), Side.DNA)
+        store.read_vectors(put(tmp_path / "a.pt", file_of(dna([0.5, 1e39]))), SequenceType.DNA)
 
 
 def test_a_matrix_with_strides_becomes_contiguous(tmp_path: Path) -> None:
@@ -155,10 +155,10 @@ def test_rows_that_share_their_numbers_may_take_eight_times_the_file(tmp_path: P
     for count, fits in ((8, True), (9, False)):
         path = put(tmp_path / "a.pt", file_of(protein(ids_of(count), *[row] * count), bytes(200_000)))
         if fits:
-            assert store.read_vectors(path, Side.PROTEIN).vectors.shape == (count, 50_000)
+            assert store.read_vectors(path, SequenceType.PROTEIN).vectors.shape == (count, 50_000)
         else:
             with pytest.raises(StoreError) as caught:
-                store.read_vectors(path, Side.PROTEIN)
+                store.read_vectors(path, SequenceType.PROTEIN)
             claim = f"{path}: its vectors claim 1800000 bytes, the file has {path.stat().st_size}; {REMEDY}"
             assert str(caught.value) == claim
 
@@ -180,7 +180,7 @@ WRITE_REFUSED = [
 @pytest.mark.parametrize(("ids", "vectors", "text"), WRITE_REFUSED)
 def test_what_is_not_written(ids: list[str], vectors: np.ndarray, text: str, tmp_path: Path) -> None:
     with pytest.raises(StoreError) as caught:
-        store.write_vectors(tmp_path / "a.pt", ids, vectors, None, Side.DNA)
+        store.write_vectors(tmp_path / "a.pt", ids, vectors, None, SequenceType.DNA)
     assert str(caught.value) == (
         f"{tmp_path / 'a.pt'}: {text}; nothing was written: correct what is to be written"
     )
@@ -239,7 +239,7 @@ def test_a_damaged_member_is_named_with_both_checksums(tmp_path: Path) -> None:
     data = container(protein_pickle(tensor(0, (12,), (1,))), storage=b"\1" * 48)
     path = put(tmp_path / "a.pt", data.replace(b"\1" * 48, b"\2" * 48))
     with pytest.raises(StoreError) as caught:
-        store.read_vectors(path, Side.PROTEIN)
+        store.read_vectors(path, SequenceType.PROTEIN)
     found, told = zlib.crc32(b"\2" * 48), zlib.crc32(b"\1" * 48)
     assert str(caught.value) == (
         f"{path}: member 'data/0' is damaged: CRC-32 {found:08x}, its directory says {told:08x}; {REMEDY}"
@@ -267,9 +267,9 @@ import sys
 from pathlib import Path
 import numpy as np
 from nucpro import formats as store
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 vectors = np.arange(12, dtype=np.float32).reshape(3, 4)
-print(store.write_vectors(Path(sys.argv[1]), ["a", "b", "ç"], vectors, {"b": 1, "a": [1.5]}, Side.DNA).digest)
+print(store.write_vectors(Path(sys.argv[1]), ["a", "b", "ç"], vectors, {"b": 1, "a": [1.5]}, SequenceType.DNA).digest)
 assert "torch" not in sys.modules
 """
 
@@ -285,13 +285,13 @@ def test_rows_that_only_look_as_if_they_lay_in_one_storage(tmp_path: Path) -> No
     one, two = np.arange(12, dtype="<f4"), np.arange(12, dtype="<f4") + 100
     rows = [Tensor(STORAGE, 0, (4,), (1,)), Tensor(Storage("1", "float32", 12), 4, (4,), (1,))]
     content = container(dump(protein(["a", "b"], *rows)), storage=one.tobytes(), **{"data/1": two.tobytes()})
-    read = store.read_vectors(put(tmp_path / "a.pt", content), Side.PROTEIN)
+    read = store.read_vectors(put(tmp_path / "a.pt", content), SequenceType.PROTEIN)
     assert read.vectors.tolist() == [[0, 1, 2, 3], [104, 105, 106, 107]]
 
 
 def test_tensors_and_lists_of_floats_in_one_file(tmp_path: Path) -> None:
     value = protein(["a", "b"], Tensor(STORAGE, 0, (2,), (1,)), [5.0, 6.0])
-    read = store.read_vectors(put(tmp_path / "a.pt", file_of(value)), Side.PROTEIN)
+    read = store.read_vectors(put(tmp_path / "a.pt", file_of(value)), SequenceType.PROTEIN)
     assert read.vectors.tolist() == [[0, 0], [5, 6]]
 
 
@@ -307,7 +307,7 @@ def test_meta_that_is_not_written_is_named_with_its_file(tmp_path: Path) -> None
     with pytest.raises(
         StoreError, match=r"a\.pt: meta\.x is set, expected str.*; nothing was written: correct"
     ):
-        store.write_vectors(tmp_path / "a.pt", ["a"], matrix(1, 3), {"x": {1}}, Side.DNA)
+        store.write_vectors(tmp_path / "a.pt", ["a"], matrix(1, 3), {"x": {1}}, SequenceType.DNA)
 
 
 class Streamed(io.RawIOBase):
@@ -330,13 +330,13 @@ def test_an_archive_that_was_streamed_is_read(tmp_path: Path) -> None:
         archive.writestr("archive/data.pkl", protein_pickle(tensor(0, (12,), (1,))))
         archive.writestr("archive/data/0", bytes(48))
     path = put(tmp_path / "a.pt", bytes(stream.content))
-    assert store.read_vectors(path, Side.PROTEIN).vectors.shape == (1, 12)
+    assert store.read_vectors(path, SequenceType.PROTEIN).vectors.shape == (1, 12)
     # The sizes that such headers leave out must not be wrong ones.
     damaged = bytes(stream.content).replace(b"\0" * 12, b"\1" + b"\0" * 11, 1)
     with pytest.raises(
         StoreError, match=r"local header of 'archive/data\.pkl' claims 0 bytes, the directory"
     ):
-        store.read_vectors(put(tmp_path / "a.pt", damaged), Side.PROTEIN)
+        store.read_vectors(put(tmp_path / "a.pt", damaged), SequenceType.PROTEIN)
 
 
 @pytest.mark.parametrize("version", [b"1", b"3\n", b"10\n"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nucpro.formats import document, file_digest, parsed, seal_of, write_document
-from nucpro.formats.documents import SEAL
+from nucpro.formats.atomic import CHECKSUM
 
 CONTENT = {"viral": ["sub/viräl.1.1 · a"], "count": 2, "by": {"b": 1, "a": 2}}
 
@@ -35,6 +35,6 @@ def test_what_is_damaged_says_nothing(raw: bytes) -> None:
 
 
 def test_a_seal_fits_only_what_was_said() -> None:
-    sealed = {**CONTENT, SEAL: seal_of(CONTENT)}
-    assert seal_of(json.loads(document(sealed))) == sealed[SEAL]
-    assert seal_of({**sealed, "count": 3}) != sealed[SEAL]
+    sealed = {**CONTENT, CHECKSUM: seal_of(CONTENT)}
+    assert seal_of(json.loads(document(sealed))) == sealed[CHECKSUM]
+    assert seal_of({**sealed, "count": 3}) != sealed[CHECKSUM]

@@ -19,7 +19,7 @@ from torch.utils.serialization import config
 
 from nucpro import formats as store
 from nucpro.errors import StoreError
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 
 META = {
     "model": "fastesm",
@@ -29,13 +29,13 @@ META = {
     "deep": {"z": -1, "a": 2**40, "": {}, "empty": [[]] * 1500},
 }
 WRITERS = {
-    "dna": partial(store.write_vectors, side=Side.DNA),
-    "protein": partial(store.write_vectors, side=Side.PROTEIN),
+    "dna": partial(store.write_vectors, side=SequenceType.DNA),
+    "protein": partial(store.write_vectors, side=SequenceType.PROTEIN),
     "merged": lambda *arguments: store.write_merged(*arguments, 1),
 }
 READERS = {
-    "dna": partial(store.read_vectors, side=Side.DNA),
-    "protein": partial(store.read_vectors, side=Side.PROTEIN),
+    "dna": partial(store.read_vectors, side=SequenceType.DNA),
+    "protein": partial(store.read_vectors, side=SequenceType.PROTEIN),
     "merged": store.read_merged,
 }
 
@@ -65,7 +65,7 @@ def test_dna_rows_of_other_programs_become_float32(
     parts = [row if share else row.clone() for row in rows.reshape(5, *shape)]
     data = [{"label": name, "mean_representation": part} for name, part in zip(ids, parts, strict=True)]
     torch.save({"nucleotide": ids, "data": data}, path)
-    read = store.read_vectors(path, Side.DNA)
+    read = store.read_vectors(path, SequenceType.DNA)
     assert (read.ids, store.read_meta(path).width) == (ids, 7)
     assert read.vectors.dtype == np.float32
     assert read.vectors.tobytes() == rows.float().numpy().tobytes()
@@ -78,7 +78,7 @@ def test_rows_that_need_numpy_to_be_read_are_refused(row: object, tmp_path: Path
     with pytest.raises(
         StoreError, match=r"it wants numpy\..*, and only tensors and plain values may be built"
     ):
-        store.read_vectors(path, Side.DNA)
+        store.read_vectors(path, SequenceType.DNA)
 
 
 def test_dna_rows_may_be_lists_of_one_list_and_types_may_change(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_dna_rows_may_be_lists_of_one_list_and_types_may_change(tmp_path: Path) 
     parts = [first[None].tolist(), second.double(), third[None]]
     data = [{"label": name, "mean_representation": part} for name, part in zip("abc", parts, strict=True)]
     torch.save({"nucleotide": list("abc"), "data": data}, path)
-    assert store.read_vectors(path, Side.DNA).vectors.tobytes() == rows.tobytes()
+    assert store.read_vectors(path, SequenceType.DNA).vectors.tobytes() == rows.tobytes()
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -161,7 +161,7 @@ class TestEveryKind:
 class TestTorchReadsOurs:
     def test_dna(self, options: dict[str, bool], tmp_path: Path) -> None:
         path, ids, vectors = tmp_path / "a.pt", ids_of(1200), matrix(1200, 8)
-        store.write_vectors(path, ids, vectors, META, Side.DNA)
+        store.write_vectors(path, ids, vectors, META, SequenceType.DNA)
         loaded = torch.load(path, weights_only=True, **options)
         assert (loaded["nucleotide"], loaded["meta"]) == (ids, META)
         assert [row["label"] for row in loaded["data"]] == ids
@@ -170,7 +170,7 @@ class TestTorchReadsOurs:
 
     def test_protein(self, options: dict[str, bool], tmp_path: Path) -> None:
         path, ids, vectors = tmp_path / "a.pt", ids_of(1200), matrix(1200, 8)
-        store.write_vectors(path, ids, vectors, META, Side.PROTEIN)
+        store.write_vectors(path, ids, vectors, META, SequenceType.PROTEIN)
         loaded = torch.load(path, weights_only=True, **options)
         assert (loaded["proteins"], loaded["meta"]) == (ids, META)
         assert torch.equal(torch.stack(loaded["data"]), torch.from_numpy(vectors))
@@ -196,16 +196,19 @@ def test_torch_finds_our_storages_by_computing_their_place(tmp_path: Path) -> No
 def test_full_width_rows_of_floats_and_runs_longer_than_a_batch(tmp_path: Path) -> None:
     vectors = matrix(3, 2560)
     save_like_original(tmp_path / "a.pt", "dna", ids_of(3), vectors)
-    assert store.read_vectors(tmp_path / "a.pt", Side.DNA).vectors.tobytes() == vectors.tobytes()
+    assert store.read_vectors(tmp_path / "a.pt", SequenceType.DNA).vectors.tobytes() == vectors.tobytes()
     save_like_original(tmp_path / "a.pt", "dna", ids_of(3), vectors[:, :1001])
-    assert store.read_vectors(tmp_path / "a.pt", Side.DNA).vectors.tobytes() == vectors[:, :1001].tobytes()
+    assert (
+        store.read_vectors(tmp_path / "a.pt", SequenceType.DNA).vectors.tobytes()
+        == vectors[:, :1001].tobytes()
+    )
 
 
 def test_rows_that_are_parts_of_larger_tensors(tmp_path: Path) -> None:
     whole = torch.from_numpy(matrix(4, 30))
     rows = [whole[2, 5:15], whole[0, ::3], whole[:, 7].repeat(3)[:10], whole.T[1:11, 3]]
     torch.save({"proteins": list("abcd"), "data": rows}, tmp_path / "a.pt")
-    read = store.read_vectors(tmp_path / "a.pt", Side.PROTEIN)
+    read = store.read_vectors(tmp_path / "a.pt", SequenceType.PROTEIN)
     assert torch.equal(torch.from_numpy(read.vectors), torch.stack(rows))
 
 
@@ -228,12 +231,12 @@ def test_labels_may_be_a_list_or_a_tensor(labels: object, tmp_path: Path) -> Non
 def test_tensors_that_were_saved_on_a_gpu_are_read(tmp_path: Path) -> None:
     there = tensor(0, (12,), (1,)).replace(b"\x8c\x03cpu", b"\x8c\x06cuda:3")
     path = put(tmp_path / "a.pt", container(file_pickle(there)))
-    assert store.read_vectors(path, Side.PROTEIN).vectors.shape == (1, 12)
+    assert store.read_vectors(path, SequenceType.PROTEIN).vectors.shape == (1, 12)
 
 
 def test_a_file_that_was_unpacked_and_zipped_again_is_read(tmp_path: Path) -> None:
     content = container(file_pickle(tensor(0, (4,), (1,)), tensor(4, (4,), (1,))), prefix="Äpfel und Birnen")
-    assert store.read_vectors(put(tmp_path / "a.pt", content), Side.PROTEIN).vectors.shape == (2, 4)
+    assert store.read_vectors(put(tmp_path / "a.pt", content), SequenceType.PROTEIN).vectors.shape == (2, 4)
 
 
 class TestRefusedToWrite:
@@ -271,7 +274,7 @@ class TestRefusedToWrite:
         self, ids: list[str], vectors: np.ndarray, meta: object, text: str, tmp_path: Path
     ) -> None:
         with pytest.raises(StoreError) as caught:
-            store.write_vectors(tmp_path / "a.pt", ids, vectors, meta, Side.PROTEIN)
+            store.write_vectors(tmp_path / "a.pt", ids, vectors, meta, SequenceType.PROTEIN)
         assert text in str(caught.value)
         assert str(caught.value).startswith(str(tmp_path / "a.pt"))
         assert str(caught.value).endswith("nothing was written: correct what is to be written")
@@ -281,7 +284,7 @@ class TestRefusedToWrite:
         meta: dict[str, object] = {}
         meta["again"] = meta
         with pytest.raises(StoreError, match="goes on for more than 100000 values, or deeper than 32 levels"):
-            store.write_vectors(tmp_path / "a.pt", ["a"], matrix(1, 3), meta, Side.DNA)
+            store.write_vectors(tmp_path / "a.pt", ["a"], matrix(1, 3), meta, SequenceType.DNA)
 
     def test_another_label(self, tmp_path: Path) -> None:
         with pytest.raises(
@@ -349,7 +352,9 @@ class TestRefusedToRead:
     )
     def test_protein(self, value: object, text: str, tmp_path: Path) -> None:
         refused(
-            partial(store.read_vectors, side=Side.PROTEIN), saved(tmp_path / "output_1_ESM.pt", value), text
+            partial(store.read_vectors, side=SequenceType.PROTEIN),
+            saved(tmp_path / "output_1_ESM.pt", value),
+            text,
         )
 
     @pytest.mark.parametrize(
@@ -377,7 +382,9 @@ class TestRefusedToRead:
     )
     def test_dna(self, value: object, text: str, tmp_path: Path) -> None:
         refused(
-            partial(store.read_vectors, side=Side.DNA), saved(tmp_path / "output_1_DNABERT_S.pt", value), text
+            partial(store.read_vectors, side=SequenceType.DNA),
+            saved(tmp_path / "output_1_DNABERT_S.pt", value),
+            text,
         )
 
     @pytest.mark.parametrize(
@@ -417,11 +424,11 @@ class TestRefusedToRead:
         row = torch.ones(50_000)
         path = saved(tmp_path / "a.pt", {"proteins": ids_of(500), "data": [row] * 500})
         with pytest.raises(StoreError, match=r"its vectors claim 100000000 bytes, the file has \d+"):
-            store.read_vectors(path, Side.PROTEIN)
+            store.read_vectors(path, SequenceType.PROTEIN)
 
     def test_two_rows_may_be_one_tensor(self, tmp_path: Path) -> None:
         path = saved(tmp_path / "a.pt", {"proteins": ["a", "b"], "data": [ROW, ROW]})
-        assert store.read_vectors(path, Side.PROTEIN).vectors.tolist() == [[1, 1, 1], [1, 1, 1]]
+        assert store.read_vectors(path, SequenceType.PROTEIN).vectors.tolist() == [[1, 1, 1], [1, 1, 1]]
 
 
 def test_the_example_in_the_documentation_runs(tmp_path: Path) -> None:
@@ -470,7 +477,7 @@ def test_reads_a_few_rows_of_a_merged_file(tmp_path: Path) -> None:
 
 def test_reading_rows_of_a_damaged_or_other_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
-    store.write_vectors(path, ids_of(3), matrix(3, 4), None, Side.PROTEIN)
+    store.write_vectors(path, ids_of(3), matrix(3, 4), None, SequenceType.PROTEIN)
     with pytest.raises(StoreError, match=r"a\.pt"):
         store.read_merged_rows(path, lambda _: [0])
     store.write_merged(path, ids_of(3), matrix(3, 4), None, 0)

@@ -34,7 +34,7 @@ from store_builders import (
 from nucpro import formats as store
 from nucpro.errors import StoreError
 from nucpro.formats.pickles import load
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 
 GOOD = proteins(tensor(0, (12,), (1,)))
 TOUCH = "touch pwned"
@@ -228,8 +228,8 @@ def refused(path: Path, text: str, folder: Path) -> None:
     """Check that no reader takes the file, each message names it and its wish, and nothing ran."""
     before = sorted(folder.iterdir())
     for read in (
-        partial(store.read_vectors, side=Side.PROTEIN),
-        partial(store.read_vectors, side=Side.DNA),
+        partial(store.read_vectors, side=SequenceType.PROTEIN),
+        partial(store.read_vectors, side=SequenceType.DNA),
         store.read_merged,
         store.read_meta,
     ):
@@ -265,9 +265,13 @@ def test_the_payloads_do_harm_where_they_are_run(tmp_path: Path, monkeypatch: py
 
 
 def test_the_good_file_of_these_tests_is_good(tmp_path: Path) -> None:
-    assert store.read_vectors(put(tmp_path / "a.pt", container(GOOD)), Side.PROTEIN).vectors.shape == (1, 12)
-    assert store.read_vectors(put(tmp_path / "a.pt", container(wanted(b"N"))), Side.PROTEIN).meta is None
-    assert store.read_vectors(put(tmp_path / "a.pt", with_wide_records()), Side.PROTEIN).ids == ["0"]
+    assert store.read_vectors(
+        put(tmp_path / "a.pt", container(GOOD)), SequenceType.PROTEIN
+    ).vectors.shape == (1, 12)
+    assert (
+        store.read_vectors(put(tmp_path / "a.pt", container(wanted(b"N"))), SequenceType.PROTEIN).meta is None
+    )
+    assert store.read_vectors(put(tmp_path / "a.pt", with_wide_records()), SequenceType.PROTEIN).ids == ["0"]
 
 
 def edited(data: bytes, place: bytes, offset: int, value: bytes) -> bytes:
@@ -495,14 +499,14 @@ BOMBED = """
 import resource, sys
 from pathlib import Path
 from nucpro import formats as store
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 from nucpro.errors import StoreError
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + int(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 for path in sorted(Path(sys.argv[2]).iterdir()):
     try:
-        store.read_vectors(path, Side.PROTEIN)
+        store.read_vectors(path, SequenceType.PROTEIN)
     except StoreError:
         print(path.name)
 """

@@ -22,7 +22,7 @@ from store_builders import container, ids_of, matrix, wanted
 from nucpro import formats as store
 from nucpro.errors import StoreError
 from nucpro.formats.pickles import Storage, Tensor, dump, load
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 
 T = TypeVar("T")
 TEXT = st.text(max_size=6)
@@ -157,8 +157,8 @@ def test_any_opcodes_give_a_plain_value_or_an_error(pieces: list[bytes]) -> None
 def small_file(kind: str) -> bytes:
     """Valid file with meta, as bytes."""
     write = {
-        "dna": partial(store.write_vectors, side=Side.DNA),
-        "protein": partial(store.write_vectors, side=Side.PROTEIN),
+        "dna": partial(store.write_vectors, side=SequenceType.DNA),
+        "protein": partial(store.write_vectors, side=SequenceType.PROTEIN),
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a.pt")
@@ -170,8 +170,8 @@ def small_file(kind: str) -> bytes:
 
 
 READERS = {
-    "dna": partial(store.read_vectors, side=Side.DNA),
-    "protein": partial(store.read_vectors, side=Side.PROTEIN),
+    "dna": partial(store.read_vectors, side=SequenceType.DNA),
+    "protein": partial(store.read_vectors, side=SequenceType.PROTEIN),
     "merged": store.read_merged,
 }
 FILES = {kind: small_file(kind) for kind in READERS}
@@ -262,4 +262,4 @@ def test_any_plain_value_is_no_file_of_ours(value: object) -> None:
 
 def test_keys_that_are_not_known_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "a.pt").write_bytes(container(wanted(b"}\x8c\x04noteK\x01s")))
-    assert store.read_vectors(tmp_path / "a.pt", Side.PROTEIN).ids == ["0"]
+    assert store.read_vectors(tmp_path / "a.pt", SequenceType.PROTEIN).ids == ["0"]

@@ -15,9 +15,8 @@ from folders import arguments, contents, copied, leftovers
 from nucpro.cli import main
 from nucpro.folder.paths import CLASS_NAMES, DataFolder
 from nucpro.formats import read_merged, read_meta, read_vectors, write_merged, write_vectors
-from nucpro.formats.sequences import Side
-from nucpro.state.checkpoint import Checkpoint
-from nucpro.state.records import Stamp
+from nucpro.formats.sequences import SequenceType
+from nucpro.state.checkpoint import Checkpoint, Fingerprint
 
 BEGUN = Path(__file__).parent / "begun"
 FINISHED = ("viral.1.1.identified_protein/output_1_ESM.pt", "viral.1.1.identified_protein/output_2_ESM.pt")
@@ -62,7 +61,9 @@ def test_equal_work_gives_the_bytes_that_it_gave_before(begun: Path) -> None:
     assert [made[name] for name in merged] == [golden[name] for name in merged]
     # The third is computed here, perhaps on a processor that rounds otherwise.
     name = "bacteria.1.1.identified_protein/output_1_ESM.pt"
-    old, new = (read_vectors(folder / name, Side.PROTEIN) for folder in (BEGUN / "golden", begun / "data"))
+    old, new = (
+        read_vectors(folder / name, SequenceType.PROTEIN) for folder in (BEGUN / "golden", begun / "data")
+    )
     assert (new.ids, new.meta) == (old.ids, old.meta)
     np.testing.assert_allclose(new.vectors, old.vectors, rtol=0, atol=1e-5)
 
@@ -76,8 +77,8 @@ def test_what_was_read_is_written_as_it_was(name: str, tmp_path: Path) -> None:
         merged = read_merged(golden)
         write_merged(copy, merged.ids, merged.vectors, meta, merged.label)
     else:
-        vectors = read_vectors(golden, Side.PROTEIN)
-        write_vectors(copy, vectors.ids, vectors.vectors, meta, Side.PROTEIN)
+        vectors = read_vectors(golden, SequenceType.PROTEIN)
+        write_vectors(copy, vectors.ids, vectors.vectors, meta, SequenceType.PROTEIN)
     assert copy.read_bytes() == golden.read_bytes()
     assert CLASS_NAMES == ("host", "viral")
 
@@ -93,7 +94,7 @@ def test_what_is_recorded_is_known_where_the_folder_lies(begun: Path) -> None:
         for key, fact in ((key, fact) for line in lines for key, fact in line.items()):
             kind, _, name = key.partition(":")
             if "stamp" in fact:
-                stamp = Stamp.of(data / name)
+                stamp = Fingerprint.of(data / name)
                 checkpoint.add(kind, data / name, {k: v for k, v in fact.items() if k != "stamp"}, stamp)
     again = Checkpoint(folder, read_only=True)
     recorded = {key: fact for line in lines for key, fact in line.items()}

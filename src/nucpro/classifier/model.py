@@ -19,10 +19,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from nucpro.errors import DataError, DimensionError, ModelError
-from nucpro.folder.paths import CLASS_NAMES, is_litter
+from nucpro.folder.paths import CLASS_NAMES
 from nucpro.formats import decoded, write_bytes, write_document
-from nucpro.formats.opening import read_input
-from nucpro.formats.sequences import DNA_WIDTH, PROTEIN_WIDTH, Side
+from nucpro.formats.opening import is_litter, read_input
+from nucpro.formats.sequences import DNA_WIDTH, PROTEIN_WIDTH, SequenceType
 
 __all__ = [
     "CARD_NAME",
@@ -148,7 +148,7 @@ class ModelCard:
     input_width: int
     hidden_width: int = HIDDEN_WIDTH
     dropout: float = 0.5
-    sides: tuple[str, ...] = (Side.DNA.value, Side.PROTEIN.value)
+    sides: tuple[str, ...] = (SequenceType.DNA.value, SequenceType.PROTEIN.value)
     widths: Mapping[str, int] = field(default_factory=lambda: {"dna": DNA_WIDTH, "protein": PROTEIN_WIDTH})
     encoders: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
     class_names: tuple[str, ...] = CLASS_NAMES

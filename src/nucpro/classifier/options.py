@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from nucpro.folder.paths import SEED
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 from nucpro.options import ParsedOptions, require
 
 __all__ = ["Placement", "SplitBy", "TrainingOptions"]
@@ -47,7 +47,7 @@ class TrainingOptions(ParsedOptions):
         TSV of record and family, for :attr:`SplitBy.FAMILY`.
     validation, test : float
         Parts of the rows that are kept from training; each between 0 and 1.
-    sides : tuple of Side
+    sides : tuple of SequenceType
         Columns to train on.
     seed : int
         Of the split, the first weights, the order of rows and dropout.
@@ -88,7 +88,7 @@ class TrainingOptions(ParsedOptions):
     families: Path | None = None
     validation: float = 0.1
     test: float = 0.1
-    sides: tuple[Side, ...] = (Side.DNA, Side.PROTEIN)
+    sides: tuple[SequenceType, ...] = (SequenceType.DNA, SequenceType.PROTEIN)
     seed: int = SEED
     batch_size: int = 32
     learning_rate: float | None = None

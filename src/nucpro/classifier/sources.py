@@ -17,7 +17,7 @@ from nucpro.errors import DataError, PreflightError, StoreError
 from nucpro.execution.workers import Workers
 from nucpro.folder.paths import NO_CATEGORY, DataFolder, FilePair, category_of, contradiction_in, natural_key
 from nucpro.formats import no_label, read_meta
-from nucpro.formats.sequences import DNA_WIDTH, Side
+from nucpro.formats.sequences import DNA_WIDTH, SequenceType
 from nucpro.genomes.paths import manifest_path
 from nucpro.genomes.reports import digest_of, read_manifest
 
@@ -84,7 +84,10 @@ class Survey:
     @property
     def widths(self) -> dict[str, int]:
         """Columns of each side."""
-        return {Side.DNA.value: DNA_WIDTH, Side.PROTEIN.value: self.files[0].width - DNA_WIDTH}
+        return {
+            SequenceType.DNA.value: DNA_WIDTH,
+            SequenceType.PROTEIN.value: self.files[0].width - DNA_WIDTH,
+        }
 
 
 def survey(data_dir: Path) -> Survey:
@@ -110,14 +113,14 @@ def survey(data_dir: Path) -> Survey:
         problems = [*_width_problems(files), *_encoder_problems(files)]
     if problems:
         raise PreflightError([*problems[:_SHOWN], *_more(problems)])
-    encoders = {side.value: _common_encoder(files, side) for side in Side}
+    encoders = {side.value: _common_encoder(files, side) for side in SequenceType}
     return Survey(folder, files, encoders, _chunk_length(folder, files))
 
 
 def _look_at(where: tuple[DataFolder, Path]) -> MergedSource:
     folder, path = where
     name = path.relative_to(folder.merge_root).as_posix()
-    unknown: dict[str, Mapping[str, Any] | None] = {side.value: None for side in Side}
+    unknown: dict[str, Mapping[str, Any] | None] = {side.value: None for side in SequenceType}
     try:
         summary = read_meta(path)
     except (StoreError, OSError) as error:
@@ -141,13 +144,13 @@ def _look_at(where: tuple[DataFolder, Path]) -> MergedSource:
     if pair is None or not isinstance(sources, dict):
         return MergedSource(path, name, summary.count, summary.width, unknown, tuple(problems))
     made_by = {}
-    for side in Side:
+    for side in SequenceType:
         made_by[side.value], older = _maker(pair, side, sources.get(f"{side.value}_sha256"))
         problems += older
     return MergedSource(path, name, summary.count, summary.width, made_by, tuple(problems))
 
 
-def _maker(pair: FilePair, side: Side, digest: object) -> tuple[Mapping[str, Any] | None, list[str]]:
+def _maker(pair: FilePair, side: SequenceType, digest: object) -> tuple[Mapping[str, Any] | None, list[str]]:
     """What made one side of a merged file, by the file of vectors with that digest; and what is wrong with it."""
     vectors = pair.vectors(side)
     try:
@@ -175,7 +178,7 @@ def _width_problems(files: Sequence[MergedSource]) -> list[str]:
 def _encoder_problems(files: Sequence[MergedSource]) -> list[str]:
     """Files whose columns come from another model, or other options, than those of the first file that says so."""
     problems = []
-    for side in Side:
+    for side in SequenceType:
         known = [(file, maker) for file in files if (maker := file.made_by[side.value]) is not None]
         for file, maker in known[1:]:
             first, expected = known[0]
@@ -196,7 +199,7 @@ def _said(made_by: Mapping[str, Any], key: str) -> str:
     return f"{made_by.get('id')} ({key} {shown})"
 
 
-def _common_encoder(files: Sequence[MergedSource], side: Side) -> Mapping[str, Any] | None:
+def _common_encoder(files: Sequence[MergedSource], side: SequenceType) -> Mapping[str, Any] | None:
     known = [maker for file in files if (maker := file.made_by[side.value]) is not None]
     if len(known) < len(files):
         logger.warning(

@@ -28,7 +28,7 @@ from nucpro.embedding.device import choose_device
 from nucpro.errors import PreflightError, ValidationError
 from nucpro.folder.paths import CLASS_NAMES
 from nucpro.formats import remove_temporaries, write_document, write_text
-from nucpro.formats.sequences import DNA_WIDTH, Side
+from nucpro.formats.sequences import DNA_WIDTH, SequenceType
 from nucpro.state.lock import hold
 
 __all__ = ["Trained", "train"]
@@ -46,7 +46,11 @@ _PLURALS = {
     SplitBy.FILE: "files",
     SplitBy.ROW: "rows",
 }
-_COMPARED = {"both": (Side.DNA, Side.PROTEIN), "dna": (Side.DNA,), "protein": (Side.PROTEIN,)}
+_COMPARED = {
+    "both": (SequenceType.DNA, SequenceType.PROTEIN),
+    "dna": (SequenceType.DNA,),
+    "protein": (SequenceType.PROTEIN,),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,10 +247,10 @@ class _Training:
             draw_curves(self._folder / _CURVES, fitted.history, fitted.best_epoch, test)
 
 
-def _columns(sides: Sequence[Side], found: Survey) -> slice:
+def _columns(sides: Sequence[SequenceType], found: Survey) -> slice:
     """Columns of the merged files that a model reads."""
-    first = 0 if Side.DNA in sides else DNA_WIDTH
-    return slice(first, found.files[0].width if Side.PROTEIN in sides else DNA_WIDTH)
+    first = 0 if SequenceType.DNA in sides else DNA_WIDTH
+    return slice(first, found.files[0].width if SequenceType.PROTEIN in sides else DNA_WIDTH)
 
 
 def _card(material: _Material, options: TrainingOptions, fitted: Fitted, test: Measured | None) -> ModelCard:

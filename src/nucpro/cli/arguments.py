@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from nucpro.folder.paths import DataFolder
-from nucpro.folder.selection import HostSelection
 from nucpro.formats.opening import STANDARD_INPUT
-from nucpro.formats.sequences import Side
-from nucpro.options import DEFAULT_MODELS, ENGINES, PRECISIONS, TOKEN_DROPOUT, Options
+from nucpro.formats.sequences import SequenceType
+from nucpro.options import DEFAULT_MODELS, ENGINES, PRECISIONS, TOKEN_DROPOUT, HostSelection, Options
 
 __all__ = [
     "add_data_dir",
@@ -71,7 +70,7 @@ def add_protein_model(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose the protein model."""
     parser.add_argument(
         "--protein-model",
-        default=DEFAULT_MODELS[Side.PROTEIN],
+        default=DEFAULT_MODELS[SequenceType.PROTEIN],
         metavar="MODEL",
         help="hub id or folder of an ESM-2 model (default: %(default)s)",
     )
@@ -88,7 +87,7 @@ def add_dna_model(parser: argparse.ArgumentParser, revision: str) -> None:
     """Add the options that choose the DNA model; its revision has another name where proteins have one too."""
     parser.add_argument(
         "--dna-model",
-        default=DEFAULT_MODELS[Side.DNA],
+        default=DEFAULT_MODELS[SequenceType.DNA],
         metavar="MODEL",
         help="hub id or folder of a DNABERT-S or DNABERT-2 model (default: %(default)s)",
     )

@@ -17,9 +17,8 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from nucpro.errors import NucproError, PreflightError, StoreError, printable
+from nucpro.errors import NucproError, PreflightError, StoreError, human_time, printable
 from nucpro.execution.runner import Progress
-from nucpro.extraction.summary import human_time
 from nucpro.formats.opening import problem_of
 
 __all__ = ["Bar", "FileBar", "Terminated", "console", "exit_code_of", "say"]

@@ -10,8 +10,7 @@ from nucpro.cli.console import say
 from nucpro.errors import FastaError, StoreError, UsageError
 from nucpro.formats import read_meta
 from nucpro.formats.fasta import Records, read, require_usable
-from nucpro.formats.letters import ALPHABETS, LIMITS, nucleotide_records
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import ALPHABETS, LIMITS, SequenceType, nucleotide_records
 from nucpro.options import Options
 
 __all__ = ["add_to"]
@@ -48,14 +47,14 @@ def _run(arguments: dict[str, Any]) -> None:
     from nucpro.embedding import encoder as encoders  # noqa: PLC0415 - imports torch
 
     fasta, output = arguments.pop("fasta"), arguments.pop("output")
-    side = Side.DNA if arguments.pop("dna") else Side.PROTEIN
+    side = SequenceType.DNA if arguments.pop("dna") else SequenceType.PROTEIN
     is_sure = arguments.pop("protein")
     options = Options.of(arguments)
     # Checked first: a mistake should not cost the time of loading a model.
     _require_free(output)
     records = read(fasta, allow_pipe=True)
     require_usable(records, ALPHABETS[side])
-    if side is Side.PROTEIN and not is_sure:
+    if side is SequenceType.PROTEIN and not is_sure:
         _require_proteins(records)
     encoder = encoders.load(encoders.identify(options, side), options)
     vectors = encoder.store(records, output)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nucpro.cli.console import say
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 from nucpro.options import DEFAULT_MODELS
 
 __all__ = ["add_to"]
@@ -20,7 +20,9 @@ def add_to(subparsers: Any) -> None:
         description="Download a model from the Hugging Face hub into a folder; give that folder as --protein-model.",
     )
     parser.add_argument("folder", type=Path, help="folder to fill")
-    parser.add_argument("--model", default=DEFAULT_MODELS[Side.PROTEIN], help="hub id (default: %(default)s)")
+    parser.add_argument(
+        "--model", default=DEFAULT_MODELS[SequenceType.PROTEIN], help="hub id (default: %(default)s)"
+    )
     parser.add_argument("--revision", help="branch, tag or commit")
     parser.add_argument("--endpoint", metavar="URL", help="address of the hub, where it is a mirror")
     parser.set_defaults(run=_run, log_file=lambda _: None)

@@ -8,8 +8,9 @@ from typing import Any
 from nucpro.cli.arguments import add_data_dir
 from nucpro.cli.console import say
 from nucpro.errors import PreflightError
-from nucpro.folder.paths import SEQUENCES_PER_FILE, DataFolder
+from nucpro.folder.paths import DataFolder
 from nucpro.folder.splitting import remove_unfinished, split_source
+from nucpro.options import SEQUENCES_PER_FILE
 from nucpro.state.lock import hold
 
 __all__ = ["add_to"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nucpro.classifier.options import Placement, SplitBy, TrainingOptions
 from nucpro.cli.arguments import add_data_dir, log_file
 from nucpro.cli.console import say
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 
 if TYPE_CHECKING:
     from nucpro.classifier.metrics import Comparison
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["add_options", "add_to", "run"]
 
 _DEFAULTS = TrainingOptions()
-_SIDES = {"both": (Side.DNA, Side.PROTEIN), "dna": (Side.DNA,), "protein": (Side.PROTEIN,)}
+_SIDES = {
+    "both": (SequenceType.DNA, SequenceType.PROTEIN),
+    "dna": (SequenceType.DNA,),
+    "protein": (SequenceType.PROTEIN,),
+}
 _SHOWN = ("accuracy", "precision", "recall", "f1", "auroc", "auprc", "calibration_error")
 
 

@@ -15,8 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nucpro.cli.console import say
-from nucpro.errors import printable
-from nucpro.extraction.summary import human_time
+from nucpro.errors import human_time, printable
 from nucpro.folder.paths import DataFolder
 from nucpro.inspection.monitor import Monitor, Rates, View
 

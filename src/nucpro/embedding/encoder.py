@@ -22,8 +22,7 @@ from nucpro.embedding.device import PRECISIONS, choose_device
 from nucpro.errors import DimensionError, ExtractionError, FastaError, ModelError, UsageError
 from nucpro.formats import write_vectors
 from nucpro.formats.fasta import Records, read, require_usable
-from nucpro.formats.letters import ALPHABETS, LIMITS
-from nucpro.formats.sequences import DNA_WIDTH, PROTEIN_WIDTH, Side
+from nucpro.formats.sequences import ALPHABETS, DNA_WIDTH, LIMITS, PROTEIN_WIDTH, SequenceType
 from nucpro.models.architectures import architecture_of
 from nucpro.models.encoder import Architecture, WeightsIdentity, describe_model, describe_options
 from nucpro.models.esm2 import ESM2, Esm2
@@ -37,7 +36,7 @@ __all__ = ["FastaEncoder", "Identified", "device_problems", "identify", "load", 
 
 logger = logging.getLogger(__name__)
 
-_WIDTHS = {Side.PROTEIN: PROTEIN_WIDTH, Side.DNA: DNA_WIDTH}
+_WIDTHS = {SequenceType.PROTEIN: PROTEIN_WIDTH, SequenceType.DNA: DNA_WIDTH}
 _ALIKE = 1e-5
 """Largest difference of vectors, in parts of their largest value, that says nothing but rounding."""
 
@@ -61,9 +60,9 @@ class Identified:
     recipe: Recipe
 
     @property
-    def side(self) -> Side:
+    def side(self) -> SequenceType:
         """What the model reads."""
-        return Side(self.recipe.kind)
+        return SequenceType(self.recipe.kind)
 
 
 @dataclass
@@ -97,7 +96,7 @@ class FastaEncoder:
         self.embedder = embedder
         self.tokenizer = tokenizer
         self.recipe = recipe
-        self.side = Side(recipe.kind)
+        self.side = SequenceType(recipe.kind)
         self.counts = TokenCounts()
         self._took: dict[Path, float] = {}
         self._limit = LIMITS[self.side]
@@ -238,7 +237,7 @@ def precision_of(options: Options, recorded: Recipe | None) -> str:
 
 
 def identify(
-    options: Options, side: Side, files: ModelFiles | None = None, *, recorded: Recipe | None = None
+    options: Options, side: SequenceType, files: ModelFiles | None = None, *, recorded: Recipe | None = None
 ) -> Identified:
     """Find the model of a side, and describe it without loading it.
 
@@ -246,7 +245,7 @@ def identify(
     ----------
     options : Options
         Model, revision, precision and token dropout.
-    side : Side
+    side : SequenceType
         What the model reads.
     files : ModelFiles, optional
         The model, where it was found already.
@@ -265,7 +264,7 @@ def identify(
     architecture = architecture_of(files, side)
     config = architecture.read_config(files.config, options.token_dropout)
     # Other protein models may have other widths; the DNA columns of merged files are always 768.
-    if config.width != _WIDTHS[side] and (side is Side.DNA or name == DEFAULT_MODELS[side]):
+    if config.width != _WIDTHS[side] and (side is SequenceType.DNA or name == DEFAULT_MODELS[side]):
         raise DimensionError(_WIDTHS[side], config.width, "hidden size in config.json", name)
     tokenizer = architecture.load_tokenizer(files)
     made_by = describe_model(WeightsIdentity.of_files(files), config, tokenizer)

@@ -17,17 +17,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
-from nucpro.errors import DataError
+from nucpro.errors import DataError, human_time
 from nucpro.execution.engine import Done, Engine, engine_of
 from nucpro.execution.workers import Background, Workers
 from nucpro.folder.paths import DataFolder
+from nucpro.formats.sequences import SequenceType
 from nucpro.options import Options
-from nucpro.state.checkpoint import Checkpoint
+from nucpro.state.checkpoint import Checkpoint, Fingerprint
 from nucpro.state.history import DONE, FAILED, INTERRUPTED, Counting, Recorder
 from nucpro.state.lock import hold
-from nucpro.state.records import Stamp
 
-__all__ = ["Progress", "Runner", "Show", "Statistics", "Task"]
+__all__ = ["Progress", "Runner", "Show", "Statistics", "Task", "statistics_lines"]
 
 logger = logging.getLogger(__name__)
 
@@ -128,14 +128,14 @@ class _Made(NamedTuple):
     """Seconds from a file's first batch on the device to its vectors on disk, and the stamp of the vectors."""
 
     seconds: float
-    stamp: Stamp | None
+    stamp: Fingerprint | None
 
 
 def make_vectors(encoder: _Extracts, task: Task) -> _Made:
     """Do a task with a loaded encoder."""
     encoder.extract(task.input, task.output)
     # Right here: whoever replaces the file later is noticed.
-    return _Made(encoder.took(task.output), Stamp.of(task.output))
+    return _Made(encoder.took(task.output), Fingerprint.of(task.output))
 
 
 class Runner(AbstractContextManager["Runner"]):
@@ -291,3 +291,30 @@ def _ending(error: BaseException | None) -> str:
     if error is None:
         return DONE
     return FAILED if isinstance(error, Exception) else INTERRUPTED
+
+
+def statistics_lines(statistics: Statistics, side: SequenceType) -> list[str]:
+    """Counts, times and rates of a run."""
+    count, seconds = statistics, statistics.seconds
+    letters = "residues" if side is SequenceType.PROTEIN else "bases"
+    lines = [f"Extracted {count.files} files, {count.sequences} sequences in {human_time(seconds)}"]
+    if count.files and seconds > 0:
+        lines.append(
+            f"Time: {seconds / count.files:.2f} s a file, {1000 * seconds / count.sequences:.3f} ms a sequence; "
+            f"rate: {count.sequences / seconds:,.0f} sequences/s, {count.size / seconds:,.0f} {letters}/s, "
+            f"{count.tokens / seconds:,.0f} tokens/s"
+        )
+    if side is SequenceType.PROTEIN:
+        lines.append(f"Merged {count.merged} files")
+    if count.truncated:
+        lines.append(f"Warning: {count.truncated} sequences were cut at the longest input of the model")
+    if count.splits:
+        lines.append(
+            f"Warning: {count.splits} batches were split because memory ran out; use --tokens-per-batch"
+        )
+    if count.unknown_tokens:
+        share = count.unknown_tokens / count.tokens
+        lines.append(
+            f"Warning: {count.unknown_tokens} tokens ({share:.2%}) are unknown to the model (runs of N?)"
+        )
+    return lines

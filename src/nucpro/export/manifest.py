@@ -16,8 +16,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nucpro.errors import PreflightError
-from nucpro.folder.paths import CLASS_NAMES, ExportFolder, is_litter
+from nucpro.folder.paths import CLASS_NAMES, ExportFolder
 from nucpro.formats import cannot_write, document, parsed, write_bytes
+from nucpro.formats.opening import is_litter
 
 __all__ = ["Ledger", "Shard"]
 

@@ -17,9 +17,9 @@ from nucpro.errors import DimensionError, MergeError, NucproError, first_few
 from nucpro.folder.paths import CLASS_NAMES, FilePair
 from nucpro.formats import Written, make_folder, read_vectors, write_merged
 from nucpro.formats.fasta import FastaFacts, difference, ids_digest, read
-from nucpro.formats.sequences import DNA_WIDTH, Side
+from nucpro.formats.sequences import DNA_WIDTH, SequenceType
+from nucpro.state.checkpoint import Fingerprint
 from nucpro.state.recipe import input_digest, merged_meta
-from nucpro.state.records import Stamp
 
 __all__ = ["DnaFile", "DnaVerdict", "examine_dna", "join_rows", "merge", "verify_dna"]
 
@@ -50,14 +50,14 @@ class DnaVerdict:
     ----------
     file : DnaFile
         The file.
-    stamp : Stamp or None
-        Stamp of the file that was read.
+    stamp : Fingerprint or None
+        Fingerprint of the file that was read.
     problem : str or None
         Why it cannot be used; None for a good one.
     """
 
     file: DnaFile
-    stamp: Stamp | None = None
+    stamp: Fingerprint | None = None
     problem: str | None = None
 
 
@@ -71,7 +71,7 @@ def examine_dna(file: DnaFile) -> DnaVerdict:
     return DnaVerdict(file, stamp)
 
 
-def verify_dna(dna: Path, fasta: Path, fasta_ids_digest: str, fasta_digest: str) -> Stamp | None:
+def verify_dna(dna: Path, fasta: Path, fasta_ids_digest: str, fasta_digest: str) -> Fingerprint | None:
     """Read a DNABERT-S file wholly, so that a bad one is known long before it is merged.
 
     Parameters
@@ -83,8 +83,8 @@ def verify_dna(dna: Path, fasta: Path, fasta_ids_digest: str, fasta_digest: str)
 
     Returns
     -------
-    Stamp or None
-        Stamp of the file that was read.
+    Fingerprint or None
+        Fingerprint of the file that was read.
 
     Raises
     ------
@@ -95,8 +95,8 @@ def verify_dna(dna: Path, fasta: Path, fasta_ids_digest: str, fasta_digest: str)
     MergeError
         It holds other ids than its FASTA, or says that it was made from another one.
     """
-    stamp = Stamp.of(dna)
-    vectors = read_vectors(dna, Side.DNA)
+    stamp = Fingerprint.of(dna)
+    vectors = read_vectors(dna, SequenceType.DNA)
     if vectors.vectors.shape[1] != DNA_WIDTH:
         raise DimensionError(DNA_WIDTH, vectors.vectors.shape[1], "width of the DNABERT-S vectors", str(dna))
     if ids_digest(vectors.ids) != fasta_ids_digest:
@@ -133,7 +133,7 @@ def merge(
     StoreError
         A side that cannot be read or holds an id twice, or a result that cannot be written.
     """
-    left, right = read_vectors(dna, Side.DNA), read_vectors(protein, Side.PROTEIN)
+    left, right = read_vectors(dna, SequenceType.DNA), read_vectors(protein, SequenceType.PROTEIN)
     if left.vectors.shape[1] != DNA_WIDTH:
         raise DimensionError(DNA_WIDTH, left.vectors.shape[1], "width of the DNABERT-S vectors", str(dna))
     if width is not None and right.vectors.shape[1] != width:

@@ -6,6 +6,7 @@ checkpoint answers for files that have not changed since they were verified; all
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,16 +14,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nucpro.errors import DataError, NucproError
+from nucpro.errors import DataError, NucproError, limited
 from nucpro.execution.runner import Task
 from nucpro.execution.workers import Workers
-from nucpro.folder.paths import FilePair
+from nucpro.folder.paths import HOST_CATEGORIES, FilePair
+from nucpro.folder.selection import Selection
 from nucpro.formats import MergedFile, VectorFile, read_merged, read_meta, read_vectors, rows_unlike
 from nucpro.formats.fasta import FastaFacts, ids_digest
-from nucpro.formats.sequences import DNA_WIDTH, Side
-from nucpro.state.checkpoint import Checkpoint
+from nucpro.formats.sequences import DNA_WIDTH, SequenceType
+from nucpro.state.checkpoint import Checkpoint, Fingerprint
 from nucpro.state.recipe import Recipe, merged_difference, merged_meta
-from nucpro.state.records import Stamp
 
 __all__ = [
     "Plan",
@@ -30,8 +31,11 @@ __all__ = [
     "State",
     "Unproven",
     "current_vectors",
+    "discovery_lines",
     "make_plan",
     "merged_fact",
+    "plan_lines",
+    "state_lines",
     "vectors_fact",
     "verified_fact",
 ]
@@ -109,9 +113,9 @@ class Plan:
     recipe: Recipe
 
     @property
-    def side(self) -> Side:
-        """Side that is encoded."""
-        return Side(self.recipe.kind)
+    def side(self) -> SequenceType:
+        """SequenceType that is encoded."""
+        return SequenceType(self.recipe.kind)
 
     def part(self, pairs: Sequence[FilePair]) -> Plan:
         """Plan for some of the files, in their order.
@@ -167,7 +171,7 @@ class Plan:
             for state, path, width in outputs:
                 if state in (State.MISSING, State.STALE):
                     write, replaced = needed.get(path.parent, (0, 0))
-                    stamp = Stamp.of(path)
+                    stamp = Fingerprint.of(path)
                     size = item.facts.records * (4 * width + _BYTES_OF_A_NAME)
                     needed[path.parent] = (write + size, replaced + (stamp.size if stamp else 0))
         return needed
@@ -190,7 +194,7 @@ class _Question:
     @property
     def vectors(self) -> Path:
         """File of the vectors."""
-        return self.pair.vectors(Side(self.recipe.kind))
+        return self.pair.vectors(SequenceType(self.recipe.kind))
 
 
 @dataclass(frozen=True)
@@ -200,7 +204,7 @@ class _Answer:
     question: _Question
     vectors: dict[str, Any] | None
     merged: dict[str, Any] | None
-    stamps: tuple[Stamp | None, Stamp | None]
+    stamps: tuple[Fingerprint | None, Fingerprint | None]
     reasons: tuple[str, ...]
     to_verify: bool = False
 
@@ -228,7 +232,7 @@ def make_plan(
     unproven : Unproven
         What becomes of files of the right width, ids and finiteness without ``meta``.
     """
-    merging = recipe.kind == Side.PROTEIN
+    merging = recipe.kind == SequenceType.PROTEIN
     items: dict[FilePair, PlanItem] = {}
     questions = []
     for pair, facts in pairs:
@@ -250,7 +254,7 @@ def make_plan(
 def _known_vectors(
     pair: FilePair, facts: FastaFacts, recipe: Recipe, checkpoint: Checkpoint, unproven: Unproven
 ) -> dict[str, Any] | None:
-    fact = checkpoint.fact("vectors", pair.vectors(Side(recipe.kind)))
+    fact = checkpoint.fact("vectors", pair.vectors(SequenceType(recipe.kind)))
     if fact is None or (fact.get("trusted") and unproven not in (Unproven.TRUST, Unproven.REMEMBER)):
         return None
     is_current = fact.get("recipe") == recipe.key and fact.get("input") == facts.digest
@@ -265,7 +269,7 @@ def _known_merged(pair: FilePair, checkpoint: Checkpoint) -> bool:
 
 def merged_fact(pair: FilePair) -> dict[str, Any]:
     """Fact to remember of a merged file: its sources as they are before they are read."""
-    sources = (Stamp.of(pair.dna_vectors), Stamp.of(pair.protein_vectors))
+    sources = (Fingerprint.of(pair.dna_vectors), Fingerprint.of(pair.protein_vectors))
     return {"sources": [stamp.as_list() if stamp else None for stamp in sources]}
 
 
@@ -316,7 +320,7 @@ def _state(done: bool, path: Path) -> State:
 
 
 def _examine(question: _Question) -> _Answer:
-    stamps = (Stamp.of(question.vectors), Stamp.of(question.pair.merged))
+    stamps = (Fingerprint.of(question.vectors), Fingerprint.of(question.pair.merged))
     reasons: list[str] = []
     vectors = merged = None
     to_verify = False
@@ -371,7 +375,7 @@ def current_vectors(
         is_unproven = look.meta is None and look.width == recipe.width
         if difference and not (is_unproven and unproven in (Unproven.TRUST, Unproven.VERIFY)):
             return f"{path.name} {difference}: made anew{_way_out(is_unproven, recipe)} ({path})"
-        found = read_vectors(path, Side(recipe.kind))
+        found = read_vectors(path, SequenceType(recipe.kind))
     except NucproError as error:
         return f"{path.name} cannot be used: made anew ({error})"
     if ids_digest(found.ids) != facts.ids_digest:
@@ -381,7 +385,7 @@ def current_vectors(
 
 def _way_out(is_unproven: bool, recipe: Recipe) -> str:
     """How to keep a file that is right, as its owner may know; DNA files are kept where nothing else is asked for."""
-    if not is_unproven or recipe.kind != Side.PROTEIN:
+    if not is_unproven or recipe.kind != SequenceType.PROTEIN:
         return ""
     return " unless --trust-existing keeps it or --verify-existing N proves it"
 
@@ -397,7 +401,9 @@ def _examine_merged(question: _Question, protein_done: bool, reasons: list[str])
         return None
     try:
         fact = merged_fact(pair)
-        dna, protein = (read_vectors(pair.vectors(side), side) for side in (Side.DNA, Side.PROTEIN))
+        dna, protein = (
+            read_vectors(pair.vectors(side), side) for side in (SequenceType.DNA, SequenceType.PROTEIN)
+        )
         merged = read_merged(pair.merged)
         expected = merged_meta(dna.digest, protein.digest, pair.label, DNA_WIDTH + question.recipe.width)
         difference = _label_difference(merged, pair.label) or merged_difference(merged.meta, expected)
@@ -418,7 +424,62 @@ def _label_difference(merged: MergedFile, label: int) -> str | None:
 
 def _content_difference(merged: MergedFile, dna: VectorFile, protein: VectorFile) -> str | None:
     """What is not of its sources in a merged file that says that it is."""
-    for side, source in ((Side.DNA, dna), (Side.PROTEIN, protein)):
+    for side, source in ((SequenceType.DNA, dna), (SequenceType.PROTEIN, protein)):
         if len(merged.ids) != len(source.ids) or any(rows_unlike(merged, source, side)):
             return "has other rows than its sources"
     return None
+
+
+def discovery_lines(selection: Selection, plan: Plan) -> list[str]:
+    """Summary of what was found: files by category, totals, what is done, what is stale and why."""
+    by_category = Counter(pair.category for pair in selection.hosts)
+    sequences = sum(item.facts.records for item in plan.items)
+    hosts = (
+        ", ".join(f"{name} {by_category[name]}" for name in HOST_CATEGORIES if by_category[name]) or "none"
+    )
+    done = sum(item.is_done for item in plan.items)
+    lines = [
+        f"Viral files: {len(selection.viral)}",
+        f"Host files:  {len(selection.hosts)} ({hosts}), selection: {selection.reason}",
+        f"Sequences:   {sequences}",
+        f"Done:        {done} of {len(plan.items)} files",
+    ]
+    kept = Counter(item.kept_as for item in plan.items if item.kept_as)
+    if kept:
+        how = ", ".join(f"{count} {kept_as}" for kept_as, count in sorted(kept.items()))
+        lines.append(f"Kept:        {kept.total()} files that do not say how they were made ({how})")
+    lines += [f"Warning: {warning}" for warning in selection.warnings]
+    too_long = sum(item.facts.over_limit for item in plan.items)
+    if too_long:
+        lines.append(f"Warning: {too_long} sequences are longer than the model reads, and will be cut")
+    lines += limited([f"Stale: {reason}" for item in plan.items for reason in item.reasons])
+    return lines
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """What a run would make, replace and keep, file by file, and the disk it needs."""
+    lines = []
+    for item in plan.items:
+        for state, path in ((item.vectors, item.pair.vectors(plan.side)), (item.merged, item.pair.merged)):
+            if state is None:
+                continue
+            verb = {State.DONE: "keep", State.MISSING: "make", State.STALE: "replace"}[state]
+            is_to_verify = item.to_verify and path == item.pair.vectors(plan.side)
+            lines.append(f"{'verify' if is_to_verify else verb:8}{path}")
+    write, replaced = (sum(sizes) for sizes in zip((0, 0), *plan.space.values(), strict=True))
+    lines.append(
+        f"Disk: {write / 1e9:.2f} GB to write, {replaced / 1e9:.2f} GB of existing files are replaced"
+    )
+    return lines
+
+
+def state_lines(plan: Plan) -> list[str]:
+    """How many outputs are done, missing and stale."""
+    lines = []
+    for what, states in (
+        ("Protein", Counter(item.vectors for item in plan.items)),
+        ("Merged", Counter(item.merged for item in plan.items)),
+    ):
+        counts = ", ".join(f"{states[state]} {state}" for state in State)
+        lines.append(f"{what + ' files:':15}{counts}")
+    return lines

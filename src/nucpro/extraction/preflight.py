@@ -17,8 +17,8 @@ from nucpro.folder.paths import FilePair, Source
 from nucpro.formats import check_directory
 from nucpro.formats.atomic import TEMPORARY_MARK
 from nucpro.formats.fasta import FastaFacts, difference, read
-from nucpro.formats.letters import copied_side
 from nucpro.formats.opening import open_input
+from nucpro.formats.sequences import copied_side
 
 __all__ = ["dna_problems", "side_problems", "space_problems", "unsplit_problems", "writing_problems"]
 

@@ -18,23 +18,25 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from nucpro.errors import DataError, ModelError, NucproError, PreflightError, ValidationError
-from nucpro.execution.runner import Runner, Show, Statistics, Task
+from nucpro.execution.runner import Runner, Show, Statistics, Task, statistics_lines
 from nucpro.execution.workers import starting_problems
 from nucpro.extraction.merging import DnaFile, DnaVerdict, examine_dna, merge
-from nucpro.extraction.plan import Plan, PlanItem, State, Unproven, merged_fact, verified_fact
-from nucpro.extraction.preflight import space_problems, writing_problems
-from nucpro.extraction.summary import (
+from nucpro.extraction.plan import (
+    Plan,
+    PlanItem,
+    State,
+    Unproven,
     discovery_lines,
-    dna_verdict_line,
-    outside_lines,
+    merged_fact,
     plan_lines,
-    statistics_lines,
-    verdict_lines,
+    verified_fact,
 )
-from nucpro.extraction.survey import Survey, bad_dna, looking, require_folder
+from nucpro.extraction.preflight import space_problems, writing_problems
+from nucpro.extraction.survey import Survey, bad_dna, looking, outside_lines, require_folder
 from nucpro.extraction.validation import (
     FileVerdict,
     ValidationTask,
+    dna_verdict_line,
     expected_width,
     known_verdict,
     problems_between,
@@ -42,19 +44,18 @@ from nucpro.extraction.validation import (
     validate_and_stamp,
     validate_file,
     validate_vectors,
+    verdict_lines,
 )
 from nucpro.folder.paths import CLASS_NAMES, DataFolder, FilePair, Source
 from nucpro.folder.selection import save
 from nucpro.folder.splitting import remove_unfinished, split_source
 from nucpro.formats import make_folder, remove_temporaries
-from nucpro.formats.sequences import PROTEIN_WIDTH, Side
+from nucpro.formats.sequences import PROTEIN_WIDTH, SequenceType
 from nucpro.options import Options
+from nucpro.state.checkpoint import Fingerprint
 from nucpro.state.history import this_software
 from nucpro.state.recipe import Recipe
-from nucpro.state.records import Stamp
 
-# The module imports torch, which takes seconds and hundreds of megabytes. Worker processes import this one with the
-# main program, and never need it: so it is imported where it is used.
 if TYPE_CHECKING:
     from nucpro.embedding.encoder import FastaEncoder, Identified
 
@@ -88,7 +89,7 @@ def extract(options: Options, show: Show = lambda _: None, at_end: AtEnd | None 
     if options.dry_run:
         dry_run(options)
         return Statistics()
-    with Run(options, Side.PROTEIN, show) as run:
+    with Run(options, SequenceType.PROTEIN, show) as run:
         run.discover()
         run.check()
         run.show()
@@ -117,9 +118,9 @@ def embed_dna(options: Options, show: Show = lambda _: None) -> Statistics:
         See the steps of :class:`Run`.
     """
     if options.dry_run:
-        dry_run(options, Side.DNA)
+        dry_run(options, SequenceType.DNA)
         return Statistics()
-    with Run(options, Side.DNA, show) as run:
+    with Run(options, SequenceType.DNA, show) as run:
         run.discover()
         run.check()
         run.show()
@@ -145,7 +146,7 @@ def make_dna_first(options: Options, show: Show = lambda _: None) -> None:
     embed_dna(options, show)
 
 
-def dry_run(options: Options, side: Side = Side.PROTEIN) -> None:
+def dry_run(options: Options, side: SequenceType = SequenceType.PROTEIN) -> None:
     """Check everything and show what a run would do; writes nothing, holds no lock, loads no model.
 
     Raises
@@ -194,7 +195,7 @@ class Run(AbstractContextManager["Run"]):
     ----------
     options : Options
         What was asked for.
-    side : Side
+    side : SequenceType
         Sequence type whose vectors are made. Protein vectors are merged with DNA vectors that are there.
     show : callable
         Called before the first and after every file.
@@ -205,11 +206,13 @@ class Run(AbstractContextManager["Run"]):
         On entering: there is no such folder, it cannot be written, or another run holds it.
     """
 
-    def __init__(self, options: Options, side: Side = Side.PROTEIN, show: Show = lambda _: None) -> None:
+    def __init__(
+        self, options: Options, side: SequenceType = SequenceType.PROTEIN, show: Show = lambda _: None
+    ) -> None:
         self.options = options.anywhere() if options.uses_cluster else options
         self.side = side
         self.folder = DataFolder(self.options.data_dir)
-        self.merges = side is Side.PROTEIN
+        self.merges = side is SequenceType.PROTEIN
         self.runner = Runner(self.folder, self.options, _started_with(self.options, side), show)
         self.survey: Survey
         self._model: Identified
@@ -467,7 +470,7 @@ class Run(AbstractContextManager["Run"]):
         width, records, facts = self.plan.recipe.width, self.runner.records, self.survey.facts
         with self.runner.stage("validate"):
             unread = [pair for pair in self.survey.pairs if not self._is_known(pair)]
-            stamps = {pair: Stamp.of(pair.dna_vectors) for pair in unread}
+            stamps = {pair: Fingerprint.of(pair.dna_vectors) for pair in unread}
             tasks = [ValidationTask(pair, width) for pair in unread]
             verdicts = list(self.runner.workers.map(validate_vectors, tasks))
             _refuse(problems_between(verdicts))
@@ -479,7 +482,7 @@ class Run(AbstractContextManager["Run"]):
 
     def _verify_existing(self, items: Sequence[PlanItem]) -> None:
         """Keep those of these files whose recomputed records agree; the others are recomputed."""
-        from nucpro.extraction.existing import recompute  # noqa: PLC0415 - imports torch
+        from nucpro.extraction.audit import recompute  # noqa: PLC0415 - imports torch
 
         recipe = self.plan.recipe
         found = self.runner.engine.call(recompute, items, self._model, self.options)
@@ -640,7 +643,7 @@ def _show(survey: Survey) -> None:
     lines = discovery_lines(survey.selection, survey.plan)
     if survey.options.dry_run:
         lines += plan_lines(survey.plan)
-    if survey.side is Side.PROTEIN:
+    if survey.side is SequenceType.PROTEIN:
         lines += [*outside_lines(survey.outside()), *survey.outside_problems(survey.plan.recipe.width)]
     logger.info("%s", "\n".join(lines))
 
@@ -650,13 +653,13 @@ def _refuse(problems: Sequence[str]) -> None:
         raise ValidationError("\n  - ".join([f"Validation failed, {len(problems)} problems:", *problems]))
 
 
-def _started_with(options: Options, side: Side) -> dict[str, Any]:
+def _started_with(options: Options, side: SequenceType) -> dict[str, Any]:
     """What the history says of a run: plain values, without the folder, which may be moved."""
     said = {name: value for name, value in asdict(options).items() if name != "data_dir"}
     return {"side": str(side), "engine": options.engine, "software": this_software(), "options": said}
 
 
-def _identify(options: Options, side: Side, recorded: Recipe | None, *, offline: bool) -> Identified:
+def _identify(options: Options, side: SequenceType, recorded: Recipe | None, *, offline: bool) -> Identified:
     from nucpro.models.weights import locate  # noqa: PLC0415
 
     model, revision = options.model_of(side)

@@ -13,23 +13,28 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from nucpro.errors import PreflightError
+from nucpro.errors import PreflightError, limited
 from nucpro.execution.workers import Workers
 from nucpro.extraction.merging import DnaFile, DnaVerdict, examine_dna
 from nucpro.extraction.plan import Plan, Unproven, make_plan
 from nucpro.extraction.preflight import dna_problems, side_problems, unsplit_problems
-from nucpro.extraction.repeats import repeated_ids
-from nucpro.extraction.validation import outside_outputs, width_outside, without_class
-from nucpro.folder.inventory import Census, census, inspect_all
+from nucpro.extraction.validation import outside_outputs, repeated_ids, width_outside, without_class
+from nucpro.folder.inventory import Inventory, inspect_all, take_inventory
 from nucpro.folder.paths import DataFolder, FilePair, Source, natural_key
 from nucpro.folder.selection import Selection, load, select
 from nucpro.formats.fasta import FastaFacts
-from nucpro.formats.sequences import DNA_WIDTH, Side
+from nucpro.formats.sequences import DNA_WIDTH, SequenceType
 from nucpro.options import Options
 from nucpro.state.checkpoint import Checkpoint
 from nucpro.state.recipe import Recipe
 
-__all__ = ["DNA_COMMAND", "Survey", "bad_dna", "looking", "require_folder"]
+__all__ = ["DNA_COMMAND", "Survey", "bad_dna", "looking", "outside_lines", "require_folder"]
+
+
+def outside_lines(paths: Sequence[Path]) -> list[str]:
+    """Files in the output folders that belong to no selected pair."""
+    return limited([f"Outside the selection: {path}" for path in paths])
+
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +52,7 @@ class Survey:
     ----------
     options : Options
         The folder, the number of sequences per file and the selection.
-    side : Side
+    side : SequenceType
         Sequence type whose vectors are asked about.
     records : Checkpoint
         What is known of files that have not changed.
@@ -60,15 +65,15 @@ class Survey:
         Whether missing DNABERT-S files are problems; they are not for somebody who only extracts.
     """
 
-    def __init__(self, options: Options, side: Side, records: Checkpoint, workers: Workers) -> None:
+    def __init__(self, options: Options, side: SequenceType, records: Checkpoint, workers: Workers) -> None:
         self.options = options
         self.side = side
         self.folder = DataFolder(options.data_dir)
         self.records = records
         self.workers = workers
-        self.needs_dna = side is Side.PROTEIN
+        self.needs_dna = side is SequenceType.PROTEIN
         self.unproven = _unproven_of(options, side)
-        self.inventory: Census
+        self.inventory: Inventory
         self.selection = Selection((), (), "given")
         self.plan: Plan
         self.facts: dict[FilePair, FastaFacts] = {}
@@ -90,7 +95,7 @@ class Survey:
         """
         found = self.folder.walk_sources() if sources is None else list(sources)
         size = self.options.sequences_per_file
-        self.inventory = census(found, self.records, self.workers, size)
+        self.inventory = take_inventory(found, self.records, self.workers, size)
         left_out = self.inventory.left_out(size)
         try:
             full = self.inventory.full(size)
@@ -117,7 +122,7 @@ class Survey:
                 [f"{path}: no such file; give paths of split FASTA files" for path in absent]
             )
         sources = list(dict.fromkeys(pair.source for pair in pairs))
-        self.inventory = census(sources, self.records, self.workers, self.options.sequences_per_file)
+        self.inventory = take_inventory(sources, self.records, self.workers, self.options.sequences_per_file)
         viral, hosts = (tuple(pair for pair in pairs if pair.label == label) for label in (1, 0))
         self.selection = Selection(viral, hosts, "given")
         return self.selection
@@ -161,7 +166,7 @@ class Survey:
         problems += unreadable
         problems += (
             self._protein_inputs(split, facts)
-            if self.side is Side.PROTEIN
+            if self.side is SequenceType.PROTEIN
             else self._dna_inputs(split, facts)
         )
         problems += unsplit_problems(self.unsplit())
@@ -191,7 +196,7 @@ class Survey:
 
     def dna_to_read(self, pairs: Sequence[FilePair]) -> tuple[list[DnaFile], list[str]]:
         """DNABERT-S files whose contents are not known, and what is wrong with the FASTA files of others."""
-        facts, problems = self.inspect(pairs, Side.DNA)
+        facts, problems = self.inspect(pairs, SequenceType.DNA)
         files = [DnaFile(p, facts[p.nucleotide_fasta]) for p in pairs if p.nucleotide_fasta in facts]
         return [
             file
@@ -217,7 +222,9 @@ class Survey:
                 logger.info("Read the contents of %d of %d DNABERT-S files", number, len(files))
         return bad_dna(verdicts)
 
-    def inspect(self, pairs: Sequence[FilePair], side: Side) -> tuple[dict[Path, FastaFacts], list[str]]:
+    def inspect(
+        self, pairs: Sequence[FilePair], side: SequenceType
+    ) -> tuple[dict[Path, FastaFacts], list[str]]:
         """Facts of the FASTA files of pairs, and what is wrong with those that cannot be read."""
         return inspect_all([pair.fasta(side) for pair in pairs], side, self.records, self.workers)
 
@@ -228,7 +235,7 @@ class Survey:
 
     def folders_written(self) -> list[Path]:
         """All folders that a run writes to."""
-        if self.side is Side.DNA:
+        if self.side is SequenceType.DNA:
             return sorted({pair.dna_vectors.parent for pair in self.pairs})
         return sorted({path.parent for pair in self.pairs for path in (pair.protein_vectors, pair.merged)})
 
@@ -239,7 +246,7 @@ class Survey:
 
     def _protein_inputs(self, split: Sequence[FilePair], facts: dict[Path, FastaFacts]) -> list[str]:
         both = [pair for pair in split if pair.nucleotide_fasta.is_file()]
-        nucleotide, _ = self.inspect(both, Side.DNA)
+        nucleotide, _ = self.inspect(both, SequenceType.DNA)
         problems = side_problems(both, nucleotide, facts)
         if self.needs_dna:
             may_be_missing = self.options.with_dna and self.options.dry_run
@@ -249,7 +256,7 @@ class Survey:
     def _dna_inputs(self, split: Sequence[FilePair], facts: dict[Path, FastaFacts]) -> list[str]:
         both = [pair for pair in split if pair.protein_fasta.parent.is_dir()]
         protein, unreadable = self.inspect(
-            [pair for pair in both if os.path.lexists(pair.protein_fasta)], Side.PROTEIN
+            [pair for pair in both if os.path.lexists(pair.protein_fasta)], SequenceType.PROTEIN
         )
         have_both = set(both)
         only_dna = [pair for pair in split if pair not in have_both]
@@ -264,14 +271,16 @@ def bad_dna(verdicts: Iterable[DnaVerdict]) -> list[str]:
 
 
 @contextmanager
-def looking(options: Options, side: Side = Side.PROTEIN, *, planning: bool = False) -> Iterator[Survey]:
+def looking(
+    options: Options, side: SequenceType = SequenceType.PROTEIN, *, planning: bool = False
+) -> Iterator[Survey]:
     """Survey of a data folder for somebody who only looks: no lock, no engine, nothing is written.
 
     Parameters
     ----------
     options : Options
         The folder, the number of sequences per file and the selection.
-    side : Side
+    side : SequenceType
         Sequence type whose vectors are asked about.
     planning : bool
         Look at files that do not say how they were made as a run with these options would; else as the last run did.
@@ -285,7 +294,7 @@ def looking(options: Options, side: Side = Side.PROTEIN, *, planning: bool = Fal
     require_folder(folder.root)
     with Workers() as workers:
         survey = Survey(options, side, Checkpoint(folder, read_only=True), workers)
-        if side is Side.PROTEIN and not planning:
+        if side is SequenceType.PROTEIN and not planning:
             survey.unproven = Unproven.REMEMBER
         yield survey
 
@@ -302,9 +311,9 @@ def require_folder(root: Path) -> None:
         raise PreflightError([f"{root}: no such folder; name the data folder (DATA or --data-dir)"])
 
 
-def _unproven_of(options: Options, side: Side) -> Unproven:
+def _unproven_of(options: Options, side: SequenceType) -> Unproven:
     """What becomes of files of the right width that do not say how they were made, in a run with these options."""
-    if side is Side.DNA:
+    if side is SequenceType.DNA:
         # Those of the original program do not say it; they are good by ids, width, finiteness.
         return Unproven.REDO if options.replace_existing else Unproven.TRUST
     if options.verify_existing:

@@ -6,50 +6,56 @@ file against its two sources, bit by bit.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from nucpro.errors import DimensionError, NucproError, StoreError
+from nucpro.errors import DimensionError, NucproError, StoreError, first_few
+from nucpro.execution.workers import Workers
+from nucpro.extraction.plan import Plan
 from nucpro.folder.paths import DataFolder, FilePair, Source
 from nucpro.formats import (
     MergedFile,
     VectorFile,
     label_of,
     no_label,
+    read_ids,
     read_merged,
     read_meta,
     read_vectors,
     rows_unlike,
 )
 from nucpro.formats.fasta import Records, difference, read
-from nucpro.formats.letters import are_alike
-from nucpro.formats.sequences import DNA_WIDTH, PROTEIN_WIDTH, Side
-from nucpro.state.checkpoint import Checkpoint
+from nucpro.formats.sequences import DNA_WIDTH, PROTEIN_WIDTH, SequenceType, are_alike
+from nucpro.state.checkpoint import Checkpoint, Fingerprint
 from nucpro.state.recipe import input_digest, weights_digest
-from nucpro.state.records import Stamp
 
 __all__ = [
     "FileVerdict",
     "ValidationTask",
+    "dna_verdict_line",
     "expected_width",
     "known_verdict",
     "mixed_models",
     "outside_outputs",
     "problems_between",
     "remember_verdict",
+    "repeated_ids",
     "validate_and_stamp",
     "validate_file",
     "validate_vectors",
+    "verdict_lines",
     "width_outside",
     "without_class",
 ]
 
 _ONE_MODEL = {
-    Side.PROTEIN: "extract all again",
-    Side.DNA: "run nucpro embed-dna again with the model that all shall have, then extract",
+    SequenceType.PROTEIN: "extract all again",
+    SequenceType.DNA: "run nucpro embed-dna again with the model that all shall have, then extract",
 }
 
 
@@ -79,7 +85,7 @@ class FileVerdict:
         The pair.
     records : int
         Rows of its merged file.
-    models : dict of Side to str
+    models : dict of SequenceType to str
         Digest of the weights that made its vectors, for the sides whose files say so.
     problems : tuple of str
         Empty for a good pair; else one message a fault, each naming its file.
@@ -87,7 +93,7 @@ class FileVerdict:
 
     pair: FilePair
     records: int
-    models: Mapping[Side, str]
+    models: Mapping[SequenceType, str]
     problems: tuple[str, ...]
 
 
@@ -97,16 +103,16 @@ def validate_file(task: ValidationTask) -> FileVerdict:
     try:
         fasta, nucleotide = read(pair.protein_fasta), read(pair.nucleotide_fasta)
         protein, dna = (
-            read_vectors(pair.protein_vectors, Side.PROTEIN),
-            read_vectors(pair.dna_vectors, Side.DNA),
+            read_vectors(pair.protein_vectors, SequenceType.PROTEIN),
+            read_vectors(pair.dna_vectors, SequenceType.DNA),
         )
         merged = read_merged(pair.merged)
         label = label_of(merged, pair.merged)
     except (NucproError, FileNotFoundError) as error:
         return FileVerdict(pair, 0, {}, (str(error),))
-    both = {Side.PROTEIN: fasta, Side.DNA: nucleotide}
+    both = {SequenceType.PROTEIN: fasta, SequenceType.DNA: nucleotide}
     problems = [
-        *_vector_problems(pair.protein_vectors, protein, task.width, {Side.PROTEIN: fasta}),
+        *_vector_problems(pair.protein_vectors, protein, task.width, {SequenceType.PROTEIN: fasta}),
         *_id_problems(pair.protein_vectors, protein.ids, fasta.ids),
         *_vector_problems(pair.merged, merged, DNA_WIDTH + task.width, both),
         *_id_problems(pair.merged, merged.ids, fasta.ids),
@@ -117,7 +123,7 @@ def validate_file(task: ValidationTask) -> FileVerdict:
     ]
     if not problems:
         problems += _column_problems(pair, merged, dna, protein)
-    models = _models_of({Side.PROTEIN: protein, Side.DNA: dna})
+    models = _models_of({SequenceType.PROTEIN: protein, SequenceType.DNA: dna})
     return FileVerdict(pair, len(merged.ids), models, tuple(problems))
 
 
@@ -126,24 +132,24 @@ def validate_vectors(task: ValidationTask) -> FileVerdict:
     pair = task.pair
     path = pair.dna_vectors
     try:
-        fasta, dna = read(pair.nucleotide_fasta), read_vectors(path, Side.DNA)
+        fasta, dna = read(pair.nucleotide_fasta), read_vectors(path, SequenceType.DNA)
     except (NucproError, FileNotFoundError) as error:
         return FileVerdict(pair, 0, {}, (str(error),))
     problems = [
-        *_vector_problems(path, dna, task.width, {Side.DNA: fasta}),
+        *_vector_problems(path, dna, task.width, {SequenceType.DNA: fasta}),
         *_id_problems(path, dna.ids, fasta.ids),
         *_input_problems(path, dna, fasta),
     ]
-    return FileVerdict(pair, len(dna.ids), _models_of({Side.DNA: dna}), tuple(problems))
+    return FileVerdict(pair, len(dna.ids), _models_of({SequenceType.DNA: dna}), tuple(problems))
 
 
-def _models_of(files: Mapping[Side, VectorFile]) -> dict[Side, str]:
+def _models_of(files: Mapping[SequenceType, VectorFile]) -> dict[SequenceType, str]:
     made = {side: weights_digest(found.meta) for side, found in files.items()}
     return {side: digest for side, digest in made.items() if digest}
 
 
 def _vector_problems(
-    path: Path, found: VectorFile, width: int, made_from: Mapping[Side, Records]
+    path: Path, found: VectorFile, width: int, made_from: Mapping[SequenceType, Records]
 ) -> Iterator[str]:
     vectors = found.vectors
     if vectors.shape != (len(found.ids), width):
@@ -182,7 +188,7 @@ def _column_problems(
     pair: FilePair, merged: MergedFile, dna: VectorFile, protein: VectorFile
 ) -> Iterator[str]:
     """Compare the merged columns with both sources, bit by bit."""
-    for side, source in ((Side.DNA, dna), (Side.PROTEIN, protein)):
+    for side, source in ((SequenceType.DNA, dna), (SequenceType.PROTEIN, protein)):
         path = pair.vectors(side)
         absent, wrong = rows_unlike(merged, source, side)
         if absent:
@@ -192,7 +198,7 @@ def _column_problems(
             yield f"{pair.merged}: {found}; run again, which merges it anew"
 
 
-def mixed_models(verdicts: Iterable[FileVerdict], side: Side) -> list[str]:
+def mixed_models(verdicts: Iterable[FileVerdict], side: SequenceType) -> list[str]:
     """Files of one side whose vectors come from other weights than those of the first file."""
     made = [
         (verdict.models[side], verdict.pair.vectors(side)) for verdict in verdicts if side in verdict.models
@@ -242,14 +248,16 @@ def width_outside(path: Path) -> tuple[Path, int | None]:
         return path, None
 
 
-def validate_and_stamp(task: ValidationTask) -> tuple[FileVerdict, Stamp | None, list[list[int] | None]]:
+def validate_and_stamp(
+    task: ValidationTask,
+) -> tuple[FileVerdict, Fingerprint | None, list[list[int] | None]]:
     """Verdict of a pair, with the stamps of its files from before they were read."""
-    stamp, sources = Stamp.of(task.pair.merged), _stamps(task.pair)
+    stamp, sources = Fingerprint.of(task.pair.merged), _stamps(task.pair)
     return validate_file(task), stamp, sources
 
 
 def remember_verdict(
-    records: Checkpoint, found: tuple[FileVerdict, Stamp | None, list[list[int] | None]]
+    records: Checkpoint, found: tuple[FileVerdict, Fingerprint | None, list[list[int] | None]]
 ) -> FileVerdict:
     """Record a verdict without problems, so that files which do not change are not read again."""
     verdict, stamp, sources = found
@@ -264,17 +272,115 @@ def known_verdict(records: Checkpoint, pair: FilePair) -> FileVerdict | None:
     fact = records.fact("valid", pair.merged)
     if fact is None or fact.get("of") != _stamps(pair) or "models" not in fact:
         return None
-    models = {Side(side): digest for side, digest in fact["models"].items()}
+    models = {SequenceType(side): digest for side, digest in fact["models"].items()}
     return FileVerdict(pair, fact["records"], models, ())
 
 
 def problems_between(verdicts: Sequence[FileVerdict]) -> list[str]:
     """Everything that is wrong with single files, and between them."""
     problems = sorted(problem for verdict in verdicts for problem in verdict.problems)
-    return problems + mixed_models(verdicts, Side.PROTEIN) + mixed_models(verdicts, Side.DNA)
+    return problems + mixed_models(verdicts, SequenceType.PROTEIN) + mixed_models(verdicts, SequenceType.DNA)
 
 
 def _stamps(pair: FilePair) -> list[list[int] | None]:
     sources = (pair.nucleotide_fasta, pair.protein_fasta, pair.dna_vectors, pair.protein_vectors)
-    stamps = map(Stamp.of, sources)
+    stamps = map(Fingerprint.of, sources)
     return [stamp.as_list() if stamp else None for stamp in stamps]
+
+
+Digests = NDArray[np.uint64]
+
+_BYTES = 8
+
+
+@dataclass(frozen=True)
+class _Suspect:
+    """A file outside the selection, and files that seem to hold ids of it."""
+
+    path: Path
+    others: tuple[Path, ...]
+
+
+def repeated_ids(outside: Sequence[Path], selected: Iterable[Path], workers: Workers) -> list[str]:
+    """Find merged files outside the selection whose ids are also in other merged files.
+
+    Parameters
+    ----------
+    outside, selected : paths
+        Merged files that belong to no selected pair, and those that do; files that cannot be read are passed over.
+    workers : Workers
+        Where files are read.
+
+    Returns
+    -------
+    list of str
+        One message a file outside the selection, sorted.
+    """
+    if not outside:
+        return []
+    suspects = _suspects(dict(workers.map(_digests, outside)), workers.map(_digests, selected))
+    return sorted(message for message in workers.map(_message, suspects) if message)
+
+
+def _suspects(outside: dict[Path, Digests], selected: Iterable[tuple[Path, Digests]]) -> list[_Suspect]:
+    paths = list(outside)
+    digests = np.concatenate(list(outside.values()))
+    owners = np.repeat(np.arange(len(paths)), [len(found) for found in outside.values()])
+    order = np.argsort(digests, kind="stable")
+    digests, owners = digests[order], owners[order]
+    others: list[set[Path]] = [set() for _ in paths]
+    for path, found in selected:
+        for owner in np.unique(owners[np.isin(digests, found)]):
+            others[owner].add(path)
+    for start in np.flatnonzero(digests[1:] == digests[:-1]):
+        one, two = owners[start], owners[start + 1]
+        others[one].add(paths[two])
+        others[two].add(paths[one])
+    return [_Suspect(path, tuple(sorted(found))) for path, found in zip(paths, others, strict=True) if found]
+
+
+def _digests(path: Path) -> tuple[Path, Digests]:
+    """Digests of the ids of a file; of none where it cannot be read, which others report."""
+    digests = (hashlib.blake2b(name.encode(), digest_size=_BYTES).digest() for name in _ids(path))
+    return path, np.frombuffer(b"".join(digests), np.uint64)
+
+
+def _ids(path: Path) -> list[str]:
+    try:
+        return read_ids(path)
+    except (StoreError, OSError):
+        return []
+
+
+def _message(suspect: _Suspect) -> str | None:
+    ids = _ids(suspect.path)
+    names, repeated, files = set(ids), set(), []
+    for other in suspect.others:
+        shared = names.intersection(_ids(other))
+        if shared:
+            files.append(other)
+            repeated |= shared
+    if not files:
+        return None
+    first = next(name for name in ids if name in repeated)
+    others = first_few([str(path) for path in files], 1)
+    return (
+        f"{suspect.path}: outside the selection, and {len(repeated)} of its {len(ids)} ids are also in {others} "
+        f"(first: {first}); a training script would read their rows twice: remove it, or move it out of this folder"
+    )
+
+
+def verdict_lines(verdicts: Sequence[FileVerdict]) -> list[str]:
+    """Result of a validation without problems; the last line is the one that scripts look for."""
+    total = sum(verdict.records for verdict in verdicts)
+    viral = sum(verdict.records for verdict in verdicts if verdict.pair.label)
+    return [
+        f"Classes: {viral} viral, {total - viral} host sequences",
+        f"Validation passed: {len(verdicts)} files, {total} sequences, all dimensions correct",
+    ]
+
+
+def dna_verdict_line(plan: Plan) -> str:
+    """Result of a validation of DNABERT-S files without problems."""
+    total = sum(item.facts.records for item in plan.items)
+    return f"Validation passed: {len(plan.items)} DNA files, {total} sequences, all dimensions correct"

@@ -16,12 +16,10 @@ from typing import Protocol, TypeVar
 from nucpro.errors import FastaError
 from nucpro.folder.paths import NO_CATEGORY, FilePair, Source, split_number
 from nucpro.formats.fasta import FastaFacts, count, inspect
-from nucpro.formats.letters import ALPHABETS, LIMITS
-from nucpro.formats.sequences import Side
-from nucpro.state.checkpoint import Checkpoint
-from nucpro.state.records import Stamp
+from nucpro.formats.sequences import ALPHABETS, LIMITS, SequenceType
+from nucpro.state.checkpoint import Checkpoint, Fingerprint
 
-__all__ = ["Census", "SourceState", "census", "inspect_all", "numbers_in"]
+__all__ = ["Inventory", "SourceState", "inspect_all", "numbers_in", "take_inventory"]
 
 _FACTS = FastaFacts.__dataclass_fields__.keys()
 """What must be remembered of a FASTA file; an earlier version may have noted less."""
@@ -67,7 +65,7 @@ class SourceState:
 
 
 @dataclass(frozen=True)
-class Census:
+class Inventory:
     """Everything that was found.
 
     Parameters
@@ -121,9 +119,9 @@ def numbers_in(folder: Path) -> tuple[int, ...] | None:
         return None
 
 
-def census(
+def take_inventory(
     sources: Sequence[Source], checkpoint: Checkpoint, workers: Mapper, sequences_per_file: int
-) -> Census:
+) -> Inventory:
     """Count everything that could be used.
 
     Parameters
@@ -149,7 +147,7 @@ def census(
     ]
     existing = [s.source.pair(number) for s in states for number in s.nucleotide_numbers or ()]
     facts, unreadable = inspect_all(
-        [pair.nucleotide_fasta for pair in existing], Side.DNA, checkpoint, workers
+        [pair.nucleotide_fasta for pair in existing], SequenceType.DNA, checkpoint, workers
     )
     records = {p: facts[p.nucleotide_fasta].records for p in existing if p.nucleotide_fasta in facts}
     problems += unreadable + _shared_folders(sources)
@@ -161,11 +159,11 @@ def census(
         ):
             # Where a part could not be read, nothing is known of the total.
             problems += _split_problems(state, records)
-    return Census(tuple(states), records, tuple(problems))
+    return Inventory(tuple(states), records, tuple(problems))
 
 
 def inspect_all(
-    paths: Sequence[Path], side: Side, checkpoint: Checkpoint, workers: Mapper
+    paths: Sequence[Path], side: SequenceType, checkpoint: Checkpoint, workers: Mapper
 ) -> tuple[dict[Path, FastaFacts], list[str]]:
     """Facts of FASTA files, from the checkpoint where the file has not changed, and what was unreadable."""
     facts: dict[Path, FastaFacts] = {}
@@ -195,10 +193,10 @@ def _restored(known: dict[str, object]) -> FastaFacts:
     return FastaFacts(**fields)  # type: ignore[arg-type]
 
 
-def _inspect(task: tuple[Path, Side]) -> tuple[Path, Stamp | None, FastaFacts | str]:
+def _inspect(task: tuple[Path, SequenceType]) -> tuple[Path, Fingerprint | None, FastaFacts | str]:
     path, side = task
     # Taken before reading: a file that changes meanwhile must not be remembered as it was.
-    stamp = Stamp.of(path)
+    stamp = Fingerprint.of(path)
     try:
         return path, stamp, inspect(path, ALPHABETS[side], LIMITS[side])
     except FastaError as error:
@@ -219,8 +217,8 @@ def _count_all(
     return totals, sorted(problems)
 
 
-def _count(path: Path) -> tuple[Path, Stamp | None, int | str]:
-    stamp = Stamp.of(path)
+def _count(path: Path) -> tuple[Path, Fingerprint | None, int | str]:
+    stamp = Fingerprint.of(path)
     try:
         return path, stamp, count(path)
     except FastaError as error:

@@ -25,7 +25,8 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 
 from nucpro.errors import DataError, PreflightError, UsageError, is_plain
-from nucpro.formats.sequences import Side
+from nucpro.formats.opening import is_litter
+from nucpro.formats.sequences import SequenceType
 
 __all__ = [
     "CATEGORIES",
@@ -33,7 +34,6 @@ __all__ = [
     "HOST_CATEGORIES",
     "NO_CATEGORY",
     "SEED",
-    "SEQUENCES_PER_FILE",
     "VIRAL",
     "DataFolder",
     "ExportFolder",
@@ -43,15 +43,12 @@ __all__ = [
     "below_merge_root",
     "category_of",
     "contradiction_in",
-    "is_litter",
     "natural_key",
     "prune",
     "split_number",
     "walk_failed",
 ]
 
-SEQUENCES_PER_FILE = 10_000
-"""Records of a full split file."""
 SEED = 42
 """Seed of the draw of host files."""
 
@@ -71,19 +68,6 @@ _FOLDERS = {name: name for name in CATEGORIES} | _DIVISIONS
 """Names of folders that say a category: of RefSeq's other divisions (plasmid, plastid, complete …) none does."""
 _CATEGORY_NAME = re.compile(rf"({'|'.join(CATEGORIES)})(?=[._]|\Z)")
 _OF_SPLIT = re.compile(r"output_[1-9][0-9]*(?:_DNABERT_S|_ESM|_merged)?\.(?:fa|pt)")
-_LITTER = frozenset(
-    {
-        "__MACOSX",
-        "@eaDir",
-        "@Recycle",
-        "#recycle",
-        "#snapshot",
-        "~snapshot",
-        "$RECYCLE.BIN",
-        "System Volume Information",
-        "lost+found",
-    }
-)
 _SPLIT_NAME = re.compile(r"output_([1-9][0-9]*)\.fa")
 _VECTORS_END = re.compile(r"_(DNABERT_S|ESM)\.pt$")
 _DIGITS = re.compile(r"([0-9]+)")
@@ -149,19 +133,6 @@ def below_merge_root(merged_file: Path) -> str:
     places = [place for place, name in enumerate(parts[:-1]) if name == _MERGE_ROOT]
     below = parts[places[-1] + 1 :] if places else parts[-2:]
     return PurePosixPath(*below).as_posix()
-
-
-def is_litter(name: str) -> bool:
-    """Whether a file or folder is what systems, editors and sync programs leave behind: never input.
-
-    Hidden names (``._X`` of macOS, ``.nfs…``, ``.snapshot``), backups and locks of editors, and the folders that
-    file servers and archives add.
-    """
-    return name.startswith((".", "~$")) or name.endswith("~") or name in _LITTER or _is_autosave(name)
-
-
-def _is_autosave(name: str) -> bool:
-    return name.startswith("#") and name.endswith("#")
 
 
 def split_number(name: str) -> int | None:
@@ -294,13 +265,13 @@ class FilePair:
         """``_ESM.pt``."""
         return self.source.protein_folder / f"output_{self.number}_ESM.pt"
 
-    def fasta(self, side: Side) -> Path:
+    def fasta(self, side: SequenceType) -> Path:
         """Split FASTA file of a side."""
-        return self.nucleotide_fasta if side is Side.DNA else self.protein_fasta
+        return self.nucleotide_fasta if side is SequenceType.DNA else self.protein_fasta
 
-    def vectors(self, side: Side) -> Path:
+    def vectors(self, side: SequenceType) -> Path:
         """Vectors of a side."""
-        return self.dna_vectors if side is Side.DNA else self.protein_vectors
+        return self.dna_vectors if side is SequenceType.DNA else self.protein_vectors
 
     @cached_property
     def merged(self) -> Path:

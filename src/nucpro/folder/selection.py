@@ -10,26 +10,17 @@ import math
 import random
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from nucpro.errors import DataError, PreflightError
 from nucpro.folder.paths import HOST_CATEGORIES, SEED, VIRAL, DataFolder, FilePair, natural_key
 from nucpro.formats import decoded, seal_of, write_document
-from nucpro.formats.documents import SEAL
+from nucpro.formats.atomic import CHECKSUM
+from nucpro.options import HostSelection
 
-__all__ = ["HostSelection", "Recorded", "Selection", "draw_hosts", "load", "save", "select"]
+__all__ = ["Recorded", "Selection", "draw_hosts", "load", "save", "select"]
 
 _FORMAT = 1
-
-
-class HostSelection(StrEnum):
-    """How host files are chosen."""
-
-    AUTO = "auto"
-    EXISTING = "existing"
-    SEEDED = "seeded"
-    ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -194,7 +185,7 @@ def save(folder: DataFolder, selection: Selection, sequences_per_file: int) -> N
         "viral": [pair.key for pair in selection.viral],
         "hosts": [pair.key for pair in selection.hosts],
     }
-    write_document(folder.selection, {**content, SEAL: seal_of(content)})
+    write_document(folder.selection, {**content, CHECKSUM: seal_of(content)})
 
 
 def load(folder: DataFolder) -> Recorded | None:
@@ -210,7 +201,7 @@ def load(folder: DataFolder) -> Recorded | None:
         return None
     try:
         content = decoded(path.read_bytes())
-        if content[SEAL] != seal_of(content):
+        if content[CHECKSUM] != seal_of(content):
             raise ValueError("its digest does not fit what it says")
         hosts = tuple(str(key) for key in content["hosts"])
         return Recorded(int(content["sequences_per_file"]), hosts, str(content["reason"]))

@@ -20,8 +20,7 @@ from nucpro.folder.paths import Source
 from nucpro.formats import cannot_write, sync_folder
 from nucpro.formats.atomic import temporary_start
 from nucpro.formats.fasta import Records, difference, read, require_usable, split
-from nucpro.formats.letters import ALPHABETS, Tally, copied_side
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import ALPHABETS, SequenceType, Tally, copied_side
 
 __all__ = ["remove_unfinished", "split_source"]
 
@@ -111,8 +110,8 @@ def _require_fitting_parts(nucleotide: Path, protein: Path, source: Source) -> N
     for number in left:
         name = f"output_{number}.fa"
         left_records, right_records = read(nucleotide / name), read(protein / name)
-        require_usable(left_records, ALPHABETS[Side.DNA])
-        require_usable(right_records, ALPHABETS[Side.PROTEIN])
+        require_usable(left_records, ALPHABETS[SequenceType.DNA])
+        require_usable(right_records, ALPHABETS[SequenceType.PROTEIN])
         only_left, only_right = difference(left_records.ids, right_records.ids)
         if only_left or only_right:
             raise DataError(
@@ -129,7 +128,7 @@ def _require_proteins(source: Source, nucleotide: Records, protein: Records) -> 
         sum(map(len, nucleotide.sequences)),
         source.protein_fasta,
         tally.letters,
-        looks_like_nucleotides=tally.side is Side.DNA,
+        looks_like_nucleotides=tally.side is SequenceType.DNA,
     )
     if problem:
         raise DataError(problem)

@@ -9,15 +9,19 @@ from nucpro.formats.atomic import (
     AtomicFile,
     Written,
     cannot_write,
+    decoded,
+    document,
     file_digest,
     make_folder,
+    parsed,
     remove_temporaries,
     replace_file,
     sync_folder,
     write_bytes,
+    write_document,
     write_text,
 )
-from nucpro.formats.documents import decoded, document, parsed, seal_of, write_document
+from nucpro.formats.atomic import checksum_of as seal_of
 from nucpro.formats.vectors import (
     MergedFile,
     MergedRows,

@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from nucpro.errors import FastaError, first_few, is_plain
-from nucpro.formats.letters import NUCLEOTIDES, Tally, advice_on
 from nucpro.formats.opening import UNKNOWN, is_pipe, looks_like
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import NUCLEOTIDES, SequenceType, Tally, advice_on
 from nucpro.formats.unpacking import TextStream, open_text
 
 __all__ = [
@@ -96,7 +95,7 @@ class FastaFacts:
     over_limit : int
         Records longer than the limit that was asked for.
     nucleotide : bool
-        Whether the letters look like those of nucleotides; see :class:`nucpro.formats.letters.Tally`.
+        Whether the letters look like those of nucleotides; see :class:`nucpro.formats.sequences.Tally`.
     problems : tuple of str
         One message for each kind of problem, naming the first records that have it.
     """
@@ -408,7 +407,7 @@ def inspect(path: Path, alphabet: str, limit: int | None = None) -> FastaFacts:
         digest=records.digest(),
         ids_digest=ids_digest(records.ids),
         over_limit=sum(length > limit for length in lengths),
-        nucleotide=Tally.of(b"".join(records.sequences)).side is Side.DNA,
+        nucleotide=Tally.of(b"".join(records.sequences)).side is SequenceType.DNA,
         problems=tuple(_problems(records, alphabet)),
     )
 
@@ -456,7 +455,7 @@ def _problems(records: Records, alphabet: str) -> Iterator[str]:
 
 def _advice(records: Records, alphabet: str, letter: str) -> str:
     looks = Tally.of(b"".join(records.sequences)).side
-    if alphabet == NUCLEOTIDES and looks is Side.PROTEIN:
+    if alphabet == NUCLEOTIDES and looks is SequenceType.PROTEIN:
         return " (they look like proteins, and nucleotides are expected here)"
     advice = advice_on(letter)
     return f" ({advice})" if advice else ""

@@ -23,6 +23,7 @@ from nucpro.errors import DataError, NucproError
 __all__ = [
     "STANDARD_INPUT",
     "UNKNOWN",
+    "is_litter",
     "is_pipe",
     "looks_like",
     "open_input",
@@ -30,6 +31,34 @@ __all__ = [
     "read_input",
     "spooled",
 ]
+
+_LITTER = frozenset(
+    {
+        "__MACOSX",
+        "@eaDir",
+        "@Recycle",
+        "#recycle",
+        "#snapshot",
+        "~snapshot",
+        "$RECYCLE.BIN",
+        "System Volume Information",
+        "lost+found",
+    }
+)
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder is what systems, editors and sync programs leave behind: never input.
+
+    Hidden names (``._X`` of macOS, ``.nfs…``, ``.snapshot``), backups and locks of editors, and the folders that
+    file servers and archives add.
+    """
+    return name.startswith((".", "~$")) or name.endswith("~") or name in _LITTER or _is_autosave(name)
+
+
+def _is_autosave(name: str) -> bool:
+    return name.startswith("#") and name.endswith("#")
+
 
 STANDARD_INPUT = Path("/dev/stdin")
 """The name of standard input; on the command line ``-`` stands for it."""

@@ -1,6 +1,7 @@
 """The one decoder of packed text: every stream of a gzip, bzip2 or xz file, or an error that says where it ends.
 
-Files come from :func:`nucpro.formats.opening.open_input`; text goes to :mod:`nucpro.formats.fasta` and the readers of genomes.
+Files come from :func:`nucpro.formats.opening.open_input`; text goes to :mod:`nucpro.formats.fasta` and the readers of
+genomes.
 Programs that pack in parallel or append write many streams. Python's own readers of these formats stop quietly at a
 second stream that is damaged (bzip2, xz), or do not say what follows the last (gzip).
 

@@ -20,7 +20,7 @@ from nucpro.errors import StoreError, first_few, is_plain
 from nucpro.formats.archive import REMEDY, SIZE_LIMIT, Archive, archive_pieces, load_archive, look_at_archive
 from nucpro.formats.atomic import Written, replace_file
 from nucpro.formats.pickles import Storage, Tensor, dump, load
-from nucpro.formats.sequences import DNA_WIDTH, Side
+from nucpro.formats.sequences import DNA_WIDTH, SequenceType
 
 __all__ = [
     "Content",
@@ -311,7 +311,7 @@ def _listed(names: Sequence[object]) -> str:
 
 Matrix = NDArray[np.float32]
 
-_KINDS: dict[Side, Kind] = {Side.DNA: "dna", Side.PROTEIN: "protein"}
+_KINDS: dict[SequenceType, Kind] = {SequenceType.DNA: "dna", SequenceType.PROTEIN: "protein"}
 _NOT_WRITTEN = "nothing was written: correct what is to be written"
 _SHARING_LIMIT = 8
 """Times the file's size that its matrix may take; rows that share their numbers need more than one."""
@@ -396,7 +396,7 @@ class Summary:
     has_label: bool
 
 
-def read_vectors(path: Path, side: Side) -> VectorFile:
+def read_vectors(path: Path, side: SequenceType) -> VectorFile:
     """Read a ``_DNABERT_S.pt`` or an ``_ESM.pt`` file of any width.
 
     Rows may be tensors, in one storage or in one each, or lists of floats, which are rounded to float32. In a
@@ -406,7 +406,7 @@ def read_vectors(path: Path, side: Side) -> VectorFile:
     ----------
     path : Path
         The file.
-    side : Side
+    side : SequenceType
         Which of the two schemas it must follow.
 
     Raises
@@ -517,7 +517,7 @@ def read_ids(path: Path) -> list[str]:
         return _content(archive, None).ids
 
 
-def rows_unlike(merged: MergedFile, source: VectorFile, side: Side) -> tuple[list[str], list[str]]:
+def rows_unlike(merged: MergedFile, source: VectorFile, side: SequenceType) -> tuple[list[str], list[str]]:
     """Compare one side of merged rows, bit by bit, with the vectors of the same ids.
 
     Parameters
@@ -526,7 +526,7 @@ def rows_unlike(merged: MergedFile, source: VectorFile, side: Side) -> tuple[lis
         The rows.
     source : VectorFile
         Where their columns of that side come from.
-    side : Side
+    side : SequenceType
         DNA for the first columns, protein for the others.
 
     Returns
@@ -542,7 +542,7 @@ def rows_unlike(merged: MergedFile, source: VectorFile, side: Side) -> tuple[lis
         return absent, []
     first, others = np.split(merged.vectors, [DNA_WIDTH], axis=1)
     expected = source.vectors[[row_of[name] for name in merged.ids]]
-    wrong = (_bits(first if side is Side.DNA else others) != _bits(expected)).any(axis=1)
+    wrong = (_bits(first if side is SequenceType.DNA else others) != _bits(expected)).any(axis=1)
     return [], [name for name, differs in zip(merged.ids, wrong, strict=True) if differs]
 
 
@@ -562,7 +562,9 @@ def check_directory(path: Path) -> None:
         pass
 
 
-def write_vectors(path: Path, ids: list[str], vectors: Matrix, meta: Meta | None, side: Side) -> Written:
+def write_vectors(
+    path: Path, ids: list[str], vectors: Matrix, meta: Meta | None, side: SequenceType
+) -> Written:
     """Write a ``_DNABERT_S.pt`` or an ``_ESM.pt`` file; equal content gives equal bytes.
 
     Parameters
@@ -576,7 +578,7 @@ def write_vectors(path: Path, ids: list[str], vectors: Matrix, meta: Meta | None
     meta : dict or None
         Plain values: str, int, float, bool, None, and lists and dicts of them with str keys. Written with
         sorted keys.
-    side : Side
+    side : SequenceType
         Which of the two schemas to follow.
 
     Raises

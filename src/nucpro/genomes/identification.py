@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nucpro.errors import FastaError
-from nucpro.formats.letters import NUCLEOTIDES
+from nucpro.formats.sequences import NUCLEOTIDES
 from nucpro.genomes.frames import (
     STANDARD,
     Chunks,

@@ -15,7 +15,7 @@ from pathlib import Path
 from nucpro.errors import DataError, ValidationError
 from nucpro.folder.paths import Source
 from nucpro.formats import decoded, file_digest, seal_of, write_document
-from nucpro.formats.documents import SEAL
+from nucpro.formats.atomic import CHECKSUM
 from nucpro.genomes.options import DatasetOptions
 
 __all__ = [
@@ -97,7 +97,7 @@ def digest_of(path: Path) -> str:
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write a manifest whole or not at all."""
     plain = asdict(manifest)
-    write_document(path, {**plain, SEAL: seal_of(plain)}, sort_keys=True)
+    write_document(path, {**plain, CHECKSUM: seal_of(plain)}, sort_keys=True)
 
 
 def read_manifest(path: Path) -> Manifest | None:
@@ -116,7 +116,7 @@ def read_manifest(path: Path) -> Manifest | None:
         raise DataError(f"{path}: cannot be read: {error}; {_REMEDY}") from error
     if not _is_manifest(plain):
         raise DataError(f"{path}: does not hold what a record of a data set must hold; {_REMEDY}")
-    return Manifest(**{name: value for name, value in plain.items() if name != SEAL})
+    return Manifest(**{name: value for name, value in plain.items() if name != CHECKSUM})
 
 
 _REMEDY = "remove it, and have its FASTA files made again with --replace"
@@ -132,10 +132,10 @@ _TYPES = {
 
 
 def _is_manifest(plain: object) -> bool:
-    if not isinstance(plain, Mapping) or set(plain) - {SEAL} != {name.name for name in fields(Manifest)}:
+    if not isinstance(plain, Mapping) or set(plain) - {CHECKSUM} != {name.name for name in fields(Manifest)}:
         return False
     # Manifests without a digest were written before there was one.
-    if plain.get(SEAL, seal_of(plain)) != seal_of(plain):
+    if plain.get(CHECKSUM, seal_of(plain)) != seal_of(plain):
         return False
     if not all(isinstance(plain[name], types) for name, types in _TYPES.items()):
         return False

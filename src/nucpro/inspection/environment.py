@@ -25,7 +25,7 @@ from nucpro.errors import ModelError, NucproError
 from nucpro.execution.workers import starting_problems
 from nucpro.extraction.preflight import writing_problems
 from nucpro.folder.paths import DataFolder
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 from nucpro.machine import cores, memory_limit
 from nucpro.models.architectures import architecture_of
 from nucpro.models.weights import ModelFiles, available, locate
@@ -34,7 +34,7 @@ from nucpro.state import lock
 
 __all__ = ["Finding", "Verdict", "examine"]
 
-_LABELS = {Side.PROTEIN: "Protein", Side.DNA: "DNA"}
+_LABELS = {SequenceType.PROTEIN: "Protein", SequenceType.DNA: "DNA"}
 _GROUPS = {"all", "dev", "docs"}
 """Extras that gather others, or are for those who work on the package."""
 _FEW_CORES = 4
@@ -87,8 +87,8 @@ def examine(options: Options, data_dir: Path | None) -> list[Finding]:
     return [
         *_machine(),
         *_device(options),
-        *_model(options, Side.PROTEIN),
-        *_model(options, Side.DNA),
+        *_model(options, SequenceType.PROTEIN),
+        *_model(options, SequenceType.DNA),
         *_data(data_dir),
         *_extras(),
     ]
@@ -132,7 +132,7 @@ def _device(options: Options) -> Iterator[Finding]:
     yield Finding("Device", Verdict.SLOW if little else Verdict.FINE, text + why * little)
 
 
-def _model(options: Options, side: Side) -> Iterator[Finding]:
+def _model(options: Options, side: SequenceType) -> Iterator[Finding]:
     name, revision = options.model_of(side)
     label = _LABELS[side]
     try:
@@ -146,7 +146,7 @@ def _model(options: Options, side: Side) -> Iterator[Finding]:
     yield from _kernels(options, side, files)
 
 
-def _not_here(label: str, side: Side, problem: str, name: str, revision: str | None) -> Finding:
+def _not_here(label: str, side: SequenceType, problem: str, name: str, revision: str | None) -> Finding:
     """A model that is neither a good folder nor in the cache."""
     try:
         if not Path(name).expanduser().exists():
@@ -155,13 +155,13 @@ def _not_here(label: str, side: Side, problem: str, name: str, revision: str | N
             return Finding(f"{label} model", Verdict.NOTE, text)
     except ModelError as error:
         problem = str(error)
-    if side is Side.PROTEIN:
+    if side is SequenceType.PROTEIN:
         return Finding(f"{label} model", Verdict.PROBLEM, problem)
     # DNABERT-S files may have been made elsewhere: a run does not stop for want of this model.
     return Finding(f"{label} model", Verdict.NOTE, f"{problem}; only embed-dna and --with-dna need it")
 
 
-def _kernels(options: Options, side: Side, files: ModelFiles) -> Iterator[Finding]:
+def _kernels(options: Options, side: SequenceType, files: ModelFiles) -> Iterator[Finding]:
     label = f"{_LABELS[side]} kernels"
     if device_problems(options.device):
         return

@@ -22,12 +22,11 @@ from nucpro.folder import selection
 from nucpro.folder.paths import CATEGORIES, CLASS_NAMES, DataFolder, FilePair, Source
 from nucpro.formats import MergedFile, VectorFile, read_merged, read_meta, read_vectors
 from nucpro.formats.fasta import stream
-from nucpro.formats.letters import ALPHABETS, LIMITS, Tally
 from nucpro.formats.opening import open_input
-from nucpro.formats.sequences import DNA_WIDTH, Side
+from nucpro.formats.sequences import ALPHABETS, DNA_WIDTH, LIMITS, SequenceType, Tally
 from nucpro.genomes.frames import place_of
 from nucpro.state import history, lock
-from nucpro.state.records import Stamp
+from nucpro.state.checkpoint import Fingerprint
 
 __all__ = ["inspect"]
 
@@ -74,7 +73,7 @@ def _vectors(path: Path) -> Facts:
     file: VectorFile = (
         read_merged(path)
         if kind == "merged"
-        else read_vectors(path, Side.DNA if kind == "dna" else Side.PROTEIN)
+        else read_vectors(path, SequenceType.DNA if kind == "dna" else SequenceType.PROTEIN)
     )
     facts: Facts = {
         "what": _WHAT[kind],
@@ -146,7 +145,7 @@ def _sequences(path: Path) -> Facts:
     side = tally.side
     limit = LIMITS[side]
     return {
-        "what": "nucleotide sequences" if side is Side.DNA else "protein sequences",
+        "what": "nucleotide sequences" if side is SequenceType.DNA else "protein sequences",
         "path": str(path),
         "bytes": path.stat().st_size,
         "records": len(names),
@@ -174,7 +173,7 @@ def _folder(folder: DataFolder) -> Facts:
             for kind, path in zip(
                 _OUTPUTS, (pair.dna_vectors, pair.protein_vectors, pair.merged), strict=True
             ):
-                stamp = Stamp.of(path)
+                stamp = Fingerprint.of(path)
                 if stamp is not None:
                     found[kind] += 1
                     sizes[kind] += stamp.size

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 
-from nucpro.extraction.summary import discovery_lines, outside_lines, state_lines
-from nucpro.extraction.survey import looking
+from nucpro.extraction.plan import discovery_lines, state_lines
+from nucpro.extraction.survey import looking, outside_lines
 from nucpro.folder.paths import DataFolder
 from nucpro.options import Options
 from nucpro.state import lock

@@ -1,13 +1,13 @@
 """All kinds of encoders that can be used, and which of them a checkpoint holds.
 
-``config.json`` comes from :mod:`nucpro.models.weights`; the entry goes to :mod:`nucpro.embedding.encoder`. To add an encoder,
-write its module and name its entry here.
+``config.json`` comes from :mod:`nucpro.models.weights`; the entry goes to :mod:`nucpro.embedding.encoder`. To add an
+encoder, write its module and name its entry here.
 """
 
 from __future__ import annotations
 
 from nucpro.errors import ModelError
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 from nucpro.models.encoder import Architecture
 from nucpro.models.esm2 import ESM2
 from nucpro.models.mosaic_bert import MOSAIC_BERT
@@ -19,14 +19,14 @@ ARCHITECTURES: tuple[Architecture, ...] = (ESM2, MOSAIC_BERT)
 """What a model of either side may be."""
 
 
-def architecture_of(files: ModelFiles, side: Side) -> Architecture:
+def architecture_of(files: ModelFiles, side: SequenceType) -> Architecture:
     """Find the architecture of a checkpoint.
 
     Parameters
     ----------
     files : ModelFiles
         The checkpoint.
-    side : Side
+    side : SequenceType
         What the model is to read.
 
     Raises

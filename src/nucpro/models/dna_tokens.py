@@ -1,6 +1,7 @@
 """Nucleotides to token ids with the byte-pair encoding of a DNABERT-S checkpoint.
 
-Sequences come from :mod:`nucpro.formats.fasta` as bytes; ids go to :mod:`nucpro.embedding.batches`. The merges come from the
+Sequences come from :mod:`nucpro.formats.fasta` as bytes; ids go to :mod:`nucpro.embedding.batches`.
+The merges come from the
 checkpoint's ``tokenizer.json`` and are applied by the tokenizers library, on all cores and without holding
 Python's lock.
 """

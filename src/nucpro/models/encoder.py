@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Protocol, cast
 import torch
 from torch import nn
 
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 from nucpro.models.kernels import Shape, obstacle
 from nucpro.models.loading import empty_embedding
 from nucpro.models.tensors import PooledSpan, mean_pool
@@ -177,7 +177,7 @@ class Architecture:
 
     Parameters
     ----------
-    side : Side
+    side : SequenceType
         What it reads.
     model_types : tuple of str
         Values of ``model_type`` in ``config.json`` that stand for it on this side.
@@ -193,7 +193,7 @@ class Architecture:
         From configuration, device and element type to the reason why kernels cannot run it, None where they can.
     """
 
-    side: Side
+    side: SequenceType
     model_types: tuple[str, ...]
     encoder: type[PackedEncoder]
     read_config: Callable[[Mapping[str, Any], str], Config]

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from nucpro.errors import ModelError
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 from nucpro.models.config import AUTO, MODEL_TYPES, Esm2Config
 from nucpro.models.encoder import Architecture, Forward, PackedEncoder, plus_linear
 from nucpro.models.kernels import obstacle
@@ -192,7 +192,7 @@ def load_tokenizer(files: ModelFiles) -> ResidueTokenizer:
 
 
 ESM2 = Architecture(
-    side=Side.PROTEIN,
+    side=SequenceType.PROTEIN,
     model_types=MODEL_TYPES,
     encoder=Esm2,
     read_config=Esm2Config.from_dict,

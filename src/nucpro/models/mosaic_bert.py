@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from nucpro.errors import ModelError
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 from nucpro.models.config import MOST_LAYERS, positive, refuse_other_values, size
 from nucpro.models.dna_tokens import DnaTokenizer
 from nucpro.models.encoder import Architecture, Forward, PackedEncoder, plus_linear
@@ -246,7 +246,7 @@ def _read_config(config: Mapping[str, Any], _token_dropout: str) -> MosaicBertCo
 
 
 MOSAIC_BERT = Architecture(
-    side=Side.DNA,
+    side=SequenceType.DNA,
     model_types=(_MODEL_TYPE,),
     encoder=MosaicBert,
     read_config=_read_config,

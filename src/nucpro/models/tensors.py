@@ -53,7 +53,7 @@ _REASON = re.compile(r"WeightsUnpickler error:\s*(\S.*)")
 """What torch's loader found, in the middle of its advice."""
 _HEAD = 512
 _OTHERS = ("a page of HTML or XML", "JSON", "an empty file", "a gzip file", "a tar archive")
-"""What lies in the place of weights after a download that went wrong, as :func:`nucpro.formats.opening.looks_like` says."""
+"""What lies in place of weights after a download that went wrong (:func:`nucpro.formats.opening.looks_like`)."""
 _FETCH_AGAIN = "fetch the model again (nucpro fetch-models)"
 
 

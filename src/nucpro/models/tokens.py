@@ -1,6 +1,7 @@
 """Residues to token ids by table look-up.
 
-Sequences come from :mod:`nucpro.formats.fasta` as bytes; ids go to :mod:`nucpro.embedding.batches`. The table comes from the
+Sequences come from :mod:`nucpro.formats.fasta` as bytes; ids go to :mod:`nucpro.embedding.batches`.
+The table comes from the
 checkpoint's ``vocab.txt``, or is the order that all published ESM-2 checkpoints share.
 """
 

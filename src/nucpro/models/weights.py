@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nucpro.errors import ModelError
-from nucpro.folder.paths import is_litter
-from nucpro.formats.opening import open_input, problem_of
+from nucpro.formats.opening import is_litter, open_input, problem_of
 from nucpro.models import hub
 from nucpro.models.config import read_json
 from nucpro.models.origins import fair_esm_problem, problem_of_file

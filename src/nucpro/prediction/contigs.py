@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from nucpro.errors import first_few
 from nucpro.formats.fasta import stream
-from nucpro.formats.letters import NUCLEOTIDES, advice_on
+from nucpro.formats.sequences import NUCLEOTIDES, advice_on
 from nucpro.genomes.frames import (
     STANDARD,
     UNKNOWN,

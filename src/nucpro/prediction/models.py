@@ -18,7 +18,7 @@ from nucpro.embedding import encoder as encoders
 from nucpro.embedding.encoder import Identified
 from nucpro.errors import DimensionError, ModelError, UsageError
 from nucpro.execution.engine import Loader
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 from nucpro.options import DEFAULT_MODELS, Options
 from nucpro.prediction.options import PredictionOptions
 from nucpro.prediction.verdict import Scorer
@@ -27,7 +27,7 @@ __all__ = ["Models", "find_models"]
 
 logger = logging.getLogger(__name__)
 
-_OPTION_NAMES = {Side.DNA: "--dna-model", Side.PROTEIN: "--protein-model"}
+_OPTION_NAMES = {SequenceType.DNA: "--dna-model", SequenceType.PROTEIN: "--protein-model"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Models:
         What is known about it.
     card_file : Path
         Where the card lies.
-    identified : dict of Side to Identified
+    identified : dict of SequenceType to Identified
         The encoders that it needs, in the order of its columns.
     options : Options
         What they are loaded with.
@@ -51,7 +51,7 @@ class Models:
     classifier: Classifier
     card: ModelCard
     card_file: Path
-    identified: Mapping[Side, Identified]
+    identified: Mapping[SequenceType, Identified]
     options: Options
 
     def load_scorer(self, path: Path, loader: Loader) -> Scorer:
@@ -87,13 +87,13 @@ def find_models(options: PredictionOptions) -> tuple[Models | None, list[str]]:
         classifier, card = load(options.model)
     except ModelError as error:
         return None, [str(error)]
-    sides = [Side(side) for side in card.sides]
+    sides = [SequenceType(side) for side in card.sides]
     unnamed = [side for side in sides if not _is_named(side, card, options)]
     if unnamed:
         return None, [_unnamed(side, card, options) for side in unnamed]
     encoding = _encoding_options(card, options)
     problems: list[str] = []
-    identified: dict[Side, Identified] = {}
+    identified: dict[SequenceType, Identified] = {}
     for side in sides:
         try:
             identified[side] = encoders.identify(encoding, side)
@@ -106,20 +106,20 @@ def find_models(options: PredictionOptions) -> tuple[Models | None, list[str]]:
     return Models(classifier, card, options.model / CARD_NAME, identified, encoding), []
 
 
-def _asked_for(side: Side, options: PredictionOptions) -> str | None:
-    return options.dna_model if side is Side.DNA else options.protein_model
+def _asked_for(side: SequenceType, options: PredictionOptions) -> str | None:
+    return options.dna_model if side is SequenceType.DNA else options.protein_model
 
 
-def _is_named(side: Side, card: ModelCard, options: PredictionOptions) -> bool:
+def _is_named(side: SequenceType, card: ModelCard, options: PredictionOptions) -> bool:
     """Whether it is clear where the encoder of a side is: a card names folders without their paths."""
     return _asked_for(side, options) is not None or "/" in _id_of(side, card)
 
 
-def _id_of(side: Side, card: ModelCard) -> str:
+def _id_of(side: SequenceType, card: ModelCard) -> str:
     return str((card.encoders.get(side) or {}).get("id", ""))
 
 
-def _unnamed(side: Side, card: ModelCard, options: PredictionOptions) -> str:
+def _unnamed(side: SequenceType, card: ModelCard, options: PredictionOptions) -> str:
     name = _id_of(side, card)
     known = f"from a folder called {name!r}" if name else "by nobody knows what: its files did not say"
     return (
@@ -130,30 +130,34 @@ def _unnamed(side: Side, card: ModelCard, options: PredictionOptions) -> str:
 
 def _encoding_options(card: ModelCard, options: PredictionOptions) -> Options:
     """Options under which the encoders make vectors as those of the training data."""
-    made_by = {side: card.encoders.get(side) or {} for side in Side}
-    names = {side: _asked_for(side, options) or _id_of(side, card) or DEFAULT_MODELS[side] for side in Side}
-    revisions = {Side.DNA: options.dna_revision, Side.PROTEIN: options.revision}
-    for side in Side:
+    made_by = {side: card.encoders.get(side) or {} for side in SequenceType}
+    names = {
+        side: _asked_for(side, options) or _id_of(side, card) or DEFAULT_MODELS[side] for side in SequenceType
+    }
+    revisions = {SequenceType.DNA: options.dna_revision, SequenceType.PROTEIN: options.revision}
+    for side in SequenceType:
         if _asked_for(side, options) is None and revisions[side] is None:
             revisions[side] = made_by[side].get("revision")
     encoding = Options(
-        protein_model=names[Side.PROTEIN],
-        revision=revisions[Side.PROTEIN],
-        dna_model=names[Side.DNA],
-        dna_revision=revisions[Side.DNA],
+        protein_model=names[SequenceType.PROTEIN],
+        revision=revisions[SequenceType.PROTEIN],
+        dna_model=names[SequenceType.DNA],
+        dna_revision=revisions[SequenceType.DNA],
         device=options.device,
         precision=_precision(made_by, options),
-        token_dropout={True: "on", False: "off"}.get(made_by[Side.PROTEIN].get("token_dropout"), "auto"),  # type: ignore[arg-type]
+        token_dropout=_token_dropout(made_by[SequenceType.PROTEIN].get("token_dropout")),
         tokens_per_batch=options.tokens_per_batch,
     )
     return encoding.anywhere() if options.machines.uses_cluster else encoding
 
 
-def _precision(made_by: Mapping[Side, Mapping[str, Any]], options: PredictionOptions) -> str:
+def _precision(made_by: Mapping[SequenceType, Mapping[str, Any]], options: PredictionOptions) -> str:
     """Precision of the training data where nothing else is asked for; a CPU computes in fp32."""
     if options.precision != "auto" or options.device == "cpu":
         return options.precision
-    return str(made_by[Side.PROTEIN].get("precision") or made_by[Side.DNA].get("precision") or "auto")
+    return str(
+        made_by[SequenceType.PROTEIN].get("precision") or made_by[SequenceType.DNA].get("precision") or "auto"
+    )
 
 
 def _other_model(found: Identified, card: ModelCard, model: Path) -> list[str]:
@@ -192,3 +196,7 @@ def _other_model(found: Identified, card: ModelCard, model: Path) -> list[str]:
 
 def _described(made_by: Mapping[str, Any]) -> str:
     return f"{made_by.get('id')}, weights {str(made_by.get('weights_sha256'))[:12]}…"
+
+
+def _token_dropout(recorded: object) -> str:
+    return {True: "on", False: "off"}[recorded] if isinstance(recorded, bool) else "auto"

@@ -29,8 +29,8 @@ from nucpro.prediction.plot import plotting_problems, write_plots
 from nucpro.prediction.tables import write_document, write_original, write_tables
 from nucpro.prediction.verdict import ScoredUnit, Scorer
 from nucpro.prediction.work import Work, difference, make_record, read_record, write_record
+from nucpro.state.checkpoint import Fingerprint
 from nucpro.state.lock import hold
-from nucpro.state.records import Stamp
 
 __all__ = ["Checked", "PredictionProgress", "PredictionReport", "check", "predict"]
 
@@ -279,7 +279,7 @@ class _Run:
         self._scored.seconds += seconds
 
     def _require_unchanged_input(self) -> None:
-        if Stamp.of(self._options.input) != self._checked.stamp:
+        if Fingerprint.of(self._options.input) != self._checked.stamp:
             raise DataError(
                 f"{self._options.input}: was changed while it was read; run again when nobody writes it"
             )
@@ -344,7 +344,7 @@ class Checked:
         What is in the input.
     length : int
         Bases of a full chunk.
-    stamp : Stamp or None
+    stamp : Fingerprint or None
         What tells whether the input was changed since.
     """
 
@@ -352,7 +352,7 @@ class Checked:
     models: Models
     facts: InputFacts
     length: int
-    stamp: Stamp | None
+    stamp: Fingerprint | None
 
 
 def check(options: PredictionOptions, engine: Engine, spool: Callable[[Path], Path]) -> Checked:
@@ -365,7 +365,8 @@ def check(options: PredictionOptions, engine: Engine, spool: Callable[[Path], Pa
     engine : Engine
         Where it will be done.
     spool : callable
-        Gives a regular file with the content of a pipe, and any other name back; see :func:`nucpro.formats.opening.spooled`.
+        Gives a regular file with the content of a pipe, and any other name back; see
+        :func:`nucpro.formats.opening.spooled`.
 
     Raises
     ------
@@ -383,7 +384,7 @@ def check(options: PredictionOptions, engine: Engine, spool: Callable[[Path], Pa
         raise PreflightError(problems)
     try:
         options = replace(options, input=spool(options.input), output=options.folder)
-        stamp = Stamp.of(options.input)
+        stamp = Fingerprint.of(options.input)
         facts = inspect(options.input, length or _ANY_LENGTH)
     except FastaError as error:
         raise PreflightError([*problems, str(error)]) from error

@@ -26,7 +26,7 @@ from nucpro.embedding.encoder import FastaEncoder
 from nucpro.errors import ExtractionError
 from nucpro.folder.paths import CLASS_NAMES, VIRAL
 from nucpro.formats.fasta import Records
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 from nucpro.prediction.contigs import IntVector, Unit, UnitFrames, frames_of
 from nucpro.state.history import Totals
 
@@ -197,13 +197,15 @@ class Scorer:
     ----------
     path : Path
         The input, for messages.
-    encoders : mapping of Side to FastaEncoder
+    encoders : mapping of SequenceType to FastaEncoder
         One for each side that the classifier uses, in the order of its columns.
     classifier : Classifier
         In evaluation mode; moved to the device of the encoders.
     """
 
-    def __init__(self, path: Path, encoders: Mapping[Side, FastaEncoder], classifier: Classifier) -> None:
+    def __init__(
+        self, path: Path, encoders: Mapping[SequenceType, FastaEncoder], classifier: Classifier
+    ) -> None:
         self.encoders = encoders
         self._path = path
         self._device = next(iter(encoders.values())).embedder.encoder.device
@@ -225,7 +227,7 @@ class Scorer:
         frames = frames_of(unit)
         if not len(frames):
             return ScoredUnit.of(frames, [], 0)
-        letters = {Side.DNA: frames.nucleotides, Side.PROTEIN: frames.proteins}
+        letters = {SequenceType.DNA: frames.nucleotides, SequenceType.PROTEIN: frames.proteins}
         vectors = {
             side: encoder.embed(Records(self._path, frames.ids, letters[side]))
             for side, encoder in self.encoders.items()

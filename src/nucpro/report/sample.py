@@ -20,7 +20,7 @@ from nucpro.execution.workers import Workers
 from nucpro.folder.paths import CATEGORIES, SEED, FilePair
 from nucpro.formats import label_of, read_merged_rows, read_meta
 from nucpro.formats.fasta import read
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 
 __all__ = ["MOST_FILES", "Sample", "draw_rows", "read_sample", "shares"]
 
@@ -49,7 +49,7 @@ class Sample:
         Lengths of the two sequences of each record.
     base_lengths, residue_lengths : dict of int to Counter
         How many records of each length the files hold that were read, by label; all records, not only those drawn.
-    metas : list of (Side, dict or None, int)
+    metas : list of (SequenceType, dict or None, int)
         ``meta`` without what differs from file to file, and the number of files that state it, the most common
         first; of some files only, since validation compares the models of all.
     available : int
@@ -66,7 +66,7 @@ class Sample:
     residues: NDArray[np.int64]
     base_lengths: dict[int, Counter[int]]
     residue_lengths: dict[int, Counter[int]]
-    metas: list[tuple[Side, dict[str, Any] | None, int]]
+    metas: list[tuple[SequenceType, dict[str, Any] | None, int]]
     available: int
     problems: list[str]
 
@@ -93,9 +93,9 @@ class _Part:
     pair: FilePair
     ids: list[str] = field(default_factory=list)
     vectors: NDArray[np.float32] | None = None
-    lengths: dict[Side, list[int]] = field(default_factory=dict)
-    histograms: dict[Side, Counter[int]] = field(default_factory=dict)
-    metas: dict[Side, dict[str, Any] | None] = field(default_factory=dict)
+    lengths: dict[SequenceType, list[int]] = field(default_factory=dict)
+    histograms: dict[SequenceType, Counter[int]] = field(default_factory=dict)
+    metas: dict[SequenceType, dict[str, Any] | None] = field(default_factory=dict)
     problem: str = ""
 
 
@@ -179,7 +179,7 @@ def _read(task: tuple[int, FilePair, int, bool]) -> _Part:
         if not np.isfinite(merged.vectors).all():
             raise NucproError(f"{pair.merged}: holds NaN or infinite values; nucpro validate names them")
         part.ids, part.vectors = merged.ids, merged.vectors
-        for side in Side:
+        for side in SequenceType:
             records = read(pair.fasta(side))
             length_of = dict(zip(records.ids, map(len, records.sequences), strict=True))
             part.histograms[side] = Counter(length_of.values())
@@ -211,31 +211,31 @@ def _joined(parts: Sequence[_Part], available: int) -> Sample:
         vectors=vectors[order],
         files=files[order],
         pairs=[part.pair for part in good],
-        bases=_lengths(good, Side.DNA)[order],
-        residues=_lengths(good, Side.PROTEIN)[order],
-        base_lengths=_histogram(good, Side.DNA),
-        residue_lengths=_histogram(good, Side.PROTEIN),
+        bases=_lengths(good, SequenceType.DNA)[order],
+        residues=_lengths(good, SequenceType.PROTEIN)[order],
+        base_lengths=_histogram(good, SequenceType.DNA),
+        residue_lengths=_histogram(good, SequenceType.PROTEIN),
         metas=_metas(good),
         available=available,
         problems=problems,
     )
 
 
-def _lengths(parts: Iterable[_Part], side: Side) -> NDArray[np.int64]:
+def _lengths(parts: Iterable[_Part], side: SequenceType) -> NDArray[np.int64]:
     return np.array([length for part in parts for length in part.lengths[side]], np.int64)
 
 
-def _histogram(parts: Iterable[_Part], side: Side) -> dict[int, Counter[int]]:
+def _histogram(parts: Iterable[_Part], side: SequenceType) -> dict[int, Counter[int]]:
     counts: dict[int, Counter[int]] = {1: Counter(), 0: Counter()}
     for part in parts:
         counts[part.pair.label].update(part.histograms[side])
     return counts
 
 
-def _metas(parts: Iterable[_Part]) -> list[tuple[Side, dict[str, Any] | None, int]]:
+def _metas(parts: Iterable[_Part]) -> list[tuple[SequenceType, dict[str, Any] | None, int]]:
     """How the vectors were made, without what differs from file to file, the most common first."""
-    found: Counter[tuple[Side, str]] = Counter()
-    values: dict[tuple[Side, str], dict[str, Any] | None] = {}
+    found: Counter[tuple[SequenceType, str]] = Counter()
+    values: dict[tuple[SequenceType, str], dict[str, Any] | None] = {}
     for part in parts:
         for side, meta in part.metas.items():
             common = None if meta is None else {k: v for k, v in meta.items() if k != "input"}

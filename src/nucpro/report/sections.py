@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from nucpro.extraction.summary import human_time
+from nucpro.errors import human_time
 from nucpro.folder.paths import CLASS_NAMES, SEED, VIRAL
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 from nucpro.report.charts import Markup, Series, bars, element, histogram, items, join, line, table
 from nucpro.report.sample import Sample
 from nucpro.report.subject import FileState, Output, Subject
@@ -213,7 +213,7 @@ def provenance(subject: Subject, sample: Sample) -> Markup:
     """Models and options that the files themselves name, and the software of the last run."""
     parts: list[Markup] = []
     for side, meta, files in sample.metas:
-        title = "DNA vectors" if side is Side.DNA else "Protein vectors"
+        title = "DNA vectors" if side is SequenceType.DNA else "Protein vectors"
         asked = sum(number for other, _, number in sample.metas if other is side)
         if meta is None:
             parts.append(element("p", f"{title}: {files:,} of {_files(asked)} do not say what made them."))

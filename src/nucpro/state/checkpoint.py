@@ -1,11 +1,6 @@
-"""What is known about files: which are done, and facts that are true as long as a file does not change.
+"""What all records of a folder are made of: stamps of files, and journals of JSON lines.
 
-Two files in the data folder: a journal that gets one line a fact, and the checkpoint, a JSON document
-that the journal is folded into at the start, the end and an interrupt of a run. Both only make a
-restart fast. A fact counts while the file's size, modification time and inode are those it was
-recorded with; everything else is established from contents again. Both files carry checksums of their
-own: a damaged line of the journal counts as unknown, and so does a damaged checkpoint as a whole. Other
-programs use the checkpoint's name too: what is not ours is kept aside before ours is written.
+The checkpoint and the history of runs are written with these, and whoever asks whether a file has changed.
 """
 
 from __future__ import annotations
@@ -14,19 +9,152 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from nucpro.errors import StoreError
 from nucpro.formats import cannot_write, parsed, write_text
-from nucpro.formats.sequences import Side
+from nucpro.formats.sequences import SequenceType
 from nucpro.state.recipe import Recipe
-from nucpro.state.records import Journal, Stamp, StateFiles, journal_entries
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "Fingerprint", "Journal", "StateFiles", "journal_entries"]
+
+_CRC_LENGTH = 8
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What tells cheaply that a file has not changed.
+
+    Parameters
+    ----------
+    size, modified, inode : int
+        Bytes, modification time in nanoseconds, and inode number.
+    """
+
+    size: int
+    modified: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: Path) -> Self | None:
+        """Fingerprint of a file as it is now; None where it is not there."""
+        try:
+            facts = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return cls(facts.st_size, facts.st_mtime_ns, facts.st_ino)
+
+    def as_list(self) -> list[int]:
+        """Form in which stamps are stored."""
+        return [self.size, self.modified, self.inode]
+
+
+class StateFiles(Protocol):
+    """Where the records of a folder lie."""
+
+    @property
+    def root(self) -> Path:
+        """The folder."""
+        ...
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint."""
+        ...
+
+    @property
+    def journal(self) -> Path:
+        """The journal of the checkpoint."""
+        ...
+
+    @property
+    def history(self) -> Path:
+        """The history of runs."""
+        ...
+
+    def vectors_key(self, key: str) -> str:
+        """Name under which a file is listed as completed: that of its vectors, also for a FASTA."""
+        ...
+
+    def free_checkpoint_copy(self) -> Path:
+        """Where a checkpoint of another program is kept."""
+        ...
+
+
+class Journal:
+    """Appends JSON objects to a file, one a line; opened by the first.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    checked : bool
+        Begin each line with the CRC-32 of its object, so that damage is told from content.
+    """
+
+    def __init__(self, path: Path, *, checked: bool) -> None:
+        self._path = path
+        self._checked = checked
+        self._file: FileIO | None = None
+
+    def append(self, entries: Sequence[Mapping[str, Any]]) -> int:
+        """Write lines; handed to the system at once, so that a killed process loses nothing that it recorded.
+
+        Returns
+        -------
+        int
+            Bytes that were written.
+
+        Raises
+        ------
+        OSError
+            The file cannot be opened or written.
+        """
+        lines = b"".join(self._line(entry) for entry in entries)
+        if self._file is None:
+            self._file = self._path.open("ab", buffering=0)
+            # The last line of a killed run may be cut: it must not swallow the first of this one.
+            if self._file.tell() and not _ends_with_a_line(self._path):
+                lines = b"\n" + lines
+        rest = lines
+        while rest:
+            rest = rest[self._file.write(rest) :]
+        return len(lines)
+
+    def close(self) -> None:
+        """Close the file; what was written stays."""
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(OSError):
+                file.close()
+
+    def _line(self, entry: Mapping[str, Any]) -> bytes:
+        body = json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode()
+        return b"%08x %s\n" % (zlib.crc32(body), body) if self._checked else body + b"\n"
+
+
+def journal_entries(raw: bytes, *, checked: bool) -> Iterator[dict[str, Any]]:
+    """Objects of a journal, in order; lines that are cut or damaged are left out."""
+    for line in raw.split(b"\n"):
+        body = line[_CRC_LENGTH + 1 :] if checked else line
+        is_whole = not checked or line[:_CRC_LENGTH] == b"%08x" % zlib.crc32(body)
+        if is_whole and (entry := parsed(body)):
+            yield entry
+
+
+def _ends_with_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +206,7 @@ class Checkpoint:
     def fact(self, kind: str, path: Path) -> dict[str, Any] | None:
         """Fact of a kind about a file, None where nothing is known of the file as it is now."""
         entry = self._facts.get(f"{kind}:{self._key(path)}")
-        stamp = Stamp.of(path)
+        stamp = Fingerprint.of(path)
         if entry is None or stamp is None or entry.get("stamp") != stamp.as_list():
             return None
         return entry
@@ -88,9 +216,9 @@ class Checkpoint:
         fact = self.fact(kind, path)
         return fact is not None and all(fact.get(name) == value for name, value in expected.items())
 
-    def add(self, kind: str, path: Path, fact: Mapping[str, Any], stamp: Stamp | None = None) -> None:
+    def add(self, kind: str, path: Path, fact: Mapping[str, Any], stamp: Fingerprint | None = None) -> None:
         """Record a fact about a file, with the stamp it was established for (by default the present one)."""
-        stamp = stamp or Stamp.of(path)
+        stamp = stamp or Fingerprint.of(path)
         if stamp is None:
             return
         key = f"{kind}:{self._key(path)}"
@@ -104,7 +232,7 @@ class Checkpoint:
         if self._note_completed(key):
             self._append({"completed": key})
 
-    def recipe_of(self, side: Side) -> Recipe | None:
+    def recipe_of(self, side: SequenceType) -> Recipe | None:
         """Recipe of the last run on a side; None before the first one."""
         entry = self._facts.get(f"{_RECIPE}:{side}")
         if entry is None:

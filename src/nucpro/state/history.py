@@ -20,7 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple, Protocol
 
 from nucpro import __version__
-from nucpro.state.records import Journal, StateFiles, journal_entries
+from nucpro.state.checkpoint import Journal, StateFiles, journal_entries
 
 __all__ = [
     "DONE",
