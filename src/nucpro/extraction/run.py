@@ -266,7 +266,7 @@ class Run(AbstractContextManager["Run"]):
             All problems at once.
         """
         with self.runner.stage("check before the start"):
-            self._model = _check(self.survey, self._identified, self.runner.engine.problems)
+            self._model = check_all(self.survey, self._identified, self.runner.engine.problems)
             return self.plan
 
     def use(self, recipe: Recipe, load: Callable[[], FastaEncoder]) -> None:
@@ -504,7 +504,7 @@ class Run(AbstractContextManager["Run"]):
         # Facts of the new files were not known at pre-flight: the same checks again, on real files.
         try:
             self.survey.discover([state.source for state in self.survey.inventory.sources])
-            self._model = _check(self.survey, self._identified, self.runner.engine.problems)
+            self._model = check_all(self.survey, self._identified, self.runner.engine.problems)
         except PreflightError as error:
             # Not one of pre-flight any more: split folders were made.
             raise DataError("\n".join(error.problems)) from error
@@ -592,10 +592,10 @@ def _check_only(survey: Survey) -> None:
 
     recorded = survey.records.recipe_of(survey.side)
     find = partial(_identify, survey.options, survey.side, recorded)
-    _check(survey, lambda online: find(offline=not online), device_problems, probe=False)
+    check_all(survey, lambda online: find(offline=not online), device_problems, probe=False)
 
 
-def _check(
+def check_all(
     survey: Survey,
     identified: Callable[[bool], Identified],
     device_problems: Callable[[], list[str]],
