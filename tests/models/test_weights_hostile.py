@@ -15,12 +15,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
-import random_esm
-from nucpro.errors import ModelError, is_plain
-from nucpro.models.esm2 import load_esm2
-from nucpro.models.tensors import WeightTensors
-from nucpro.models.weights import locate
 from store.store_builders import (
     NO_HOOKS,
     PERSISTENT_ID,
@@ -32,6 +26,12 @@ from store.store_builders import (
     tensor,
     zipped,
 )
+
+import random_esm
+from nucpro.errors import ModelError, is_plain
+from nucpro.models.esm2 import load_esm2
+from nucpro.models.tensors import WeightTensors
+from nucpro.models.weights import locate
 
 PEAK = 256 << 20
 """Bytes that refusing a file may take above what torch and its modules have."""

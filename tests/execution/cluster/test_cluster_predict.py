@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "prediction"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "prediction"))
 
 from predictions import (
     GENOMES,

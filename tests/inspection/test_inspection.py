@@ -16,7 +16,7 @@ from nucpro.cli import main
 from nucpro.formats.fasta import read
 from nucpro.inspection.files import inspect
 
-GENOMES = Path(__file__).resolve().parent.parent / "demo" / "genomes"
+GENOMES = Path(__file__).resolve().parents[2] / "demo" / "genomes"
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from nucpro.formats import read_vectors
 from nucpro.formats.sequences import SequenceType
 from nucpro.options import Options
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [
     "doctor",
     "download",
@@ -230,7 +230,7 @@ def test_embed_writes_over_vectors(tmp_path: Path, model: Path) -> None:
 def test_dataset_and_split_from_genomes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import shutil
 
-    for path in (Path(__file__).parent.parent / "demo" / "genomes").glob("bacteria*"):
+    for path in (Path(__file__).resolve().parents[2] / "demo" / "genomes").glob("bacteria*"):
         shutil.copy(path, tmp_path)
     assert main(["dataset", str(tmp_path), "--length", "300", "--workers", "1"]) == 0
     assert "bacteria: 2 records" in capsys.readouterr().out

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-GENOMES = Path(__file__).parent.parent / "demo" / "genomes"
+GENOMES = Path(__file__).resolve().parents[2] / "demo" / "genomes"
 CLOSED = ["2>&-", ">&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-"]
 
 

@@ -74,7 +74,7 @@ def test_a_script_needs_no_guard(tmp_path: Path, source: str) -> None:
     script.write_text(UNGUARDED)
     data = tmp_path / "data"
     data.mkdir()
-    for genome in (Path(__file__).resolve().parent.parent / "demo" / "genomes").glob("viral*"):
+    for genome in (Path(__file__).resolve().parents[2] / "demo" / "genomes").glob("viral*"):
         (data / genome.name).write_bytes(genome.read_bytes())
     program = {
         "file": [str(script)],

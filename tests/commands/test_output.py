@@ -12,7 +12,7 @@ import pytest
 import nucpro.__main__
 from folders import arguments
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FULL = Path("/dev/full")
 
 # Runs a program that waits, before the second of its vector files gets its name, until a pipe is written to. Where

@@ -20,7 +20,7 @@ from nucpro.genomes.catalogue import choose, parse_catalogue
 from nucpro.state.lock import hold
 from release_server import BREAK, ELSEWHERE, ERROR, GARBAGE, GONE, LONG, SHORT, STALL, WHOLE, ReleaseServer
 
-GENOMES = Path(__file__).parent.parent / "demo" / "genomes"
+GENOMES = Path(__file__).resolve().parents[2] / "demo" / "genomes"
 NAMES = sorted(path.name for path in GENOMES.glob("*.gz"))
 VIRAL = "viral.1.1.genomic.fna.gz"
 

@@ -18,7 +18,7 @@ from nucpro.cli import main as nucpro
 from nucpro.errors import PreflightError, UsageError
 from nucpro.options import Options
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import extract_training_data as script  # noqa: E402

@@ -26,7 +26,7 @@ from nucpro.extraction.run import Run
 from nucpro.formats.sequences import SequenceType
 from nucpro.options import Options
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "scripts"))
 
 import extract_training_data as script
 
