@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from store.store_builders import (
+from formats.store_builders import (
     NO_HOOKS,
     PERSISTENT_ID,
     REBUILD,
