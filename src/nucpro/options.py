@@ -1,4 +1,4 @@
-"""Options of a run: one frozen record, validated once."""
+"""Which precisions there are, and what they mean on which device; known without torch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from nucpro.errors import UsageError
 from nucpro.formats.sequences import SequenceType
 
 __all__ = [
+    "AUTO",
     "DEFAULT_MODELS",
     "ENGINES",
+    "NAMED_PRECISIONS",
     "PRECISIONS",
     "SEQUENCES_PER_FILE",
     "TOKEN_DROPOUT",
     "HostSelection",
     "Options",
     "ParsedOptions",
+    "precision_problem",
     "require",
 ]
 
@@ -36,9 +39,37 @@ class HostSelection(StrEnum):
     ALL = "all"
 
 
+AUTO = "auto"
+"""fp16 on a GPU and fp32 on a CPU."""
+NAMED_PRECISIONS = ("fp16", "bf16", "fp32")
+"""Arithmetic of the encoder. On a GPU weights and activations have it; on a CPU bf16 is that of matrix products, and
+everything else is float32."""
+
+
+def precision_problem(precision: str, device: str) -> str | None:
+    """Why a precision cannot be used on a device, None where it can.
+
+    Parameters
+    ----------
+    precision : str
+        :data:`AUTO` or one of :data:`NAMED_PRECISIONS`.
+    device : str
+        ``cpu``, or that of a GPU.
+    """
+    if precision not in (AUTO, *NAMED_PRECISIONS):
+        return f"precision {precision!r} is unknown; allowed are {AUTO}, {', '.join(NAMED_PRECISIONS)}"
+    if precision == "fp16" and device == "cpu":
+        return (
+            "precision fp16 was asked for on a CPU, where it takes two to five times as long as fp32 (processors "
+            "have no fast float16 products); ask for fp32, for bf16 if the processor has AMX or AVX512-BF16, "
+            "or for a GPU (--device cuda)"
+        )
+    return None
+
+
 DEFAULT_MODELS = {SequenceType.PROTEIN: "Synthyra/FastESM2_650", SequenceType.DNA: "zhihan1996/DNABERT-S"}
 """Hub ids of the models, by side."""
-PRECISIONS = ("auto", "fp16", "bf16", "fp32")
+PRECISIONS = (AUTO, *NAMED_PRECISIONS)
 """Arithmetic of the encoder; ``auto`` is fp16 on a GPU and fp32 on a CPU."""
 ENGINES = ("local", "ray")
 """Where the work is done: on one device of this machine, or on all workers of a Ray cluster."""
@@ -162,6 +193,8 @@ class Options(ParsedOptions):
         kind, _, number = self.device.partition(":")
         known = self.device in ("cpu", "cuda") or (kind == "cuda" and number.isdecimal())
         require(known, "--device", self.device, "cuda, cuda:N or cpu")
+        if problem := precision_problem(self.precision, self.device):
+            raise UsageError(problem)
         self._check_engine()
 
     def model_of(self, side: SequenceType) -> tuple[str, str | None]:

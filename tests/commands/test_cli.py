@@ -26,6 +26,7 @@ from nucpro.options import Options
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [
+    "benchmark",
     "doctor",
     "download",
     "dataset",

@@ -63,6 +63,26 @@ def test_auto_keeps_the_precision_of_the_folder(
     assert "was made with precision = bf16, not fp32" in capsys.readouterr().out
 
 
+def test_a_machine_that_lacks_the_precision_of_the_folder_stops_before_the_start(
+    data: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run on a login node recomputes nothing of what a GPU made."""
+    assert main(["extract", *arguments(data, model)]) == 0
+    with Run(options(data, model)) as run:
+        run.discover()
+        recipe = run.check().recipe
+        run.runner.records.remember_recipe(replace(recipe, made_by={**recipe.made_by, "precision": "fp16"}))
+    before = contents(data)
+    capsys.readouterr()
+    assert main(["extract", *arguments(data, model)]) == 3
+    error = capsys.readouterr().err
+    assert (
+        "its protein vectors are in fp16, in which cpu does not compute, and 6 files are still to be made"
+        in error
+    )
+    assert contents(data) == before
+
+
 LOOKS = (
     "status DATA --sequences-per-file 4",
     "validate DATA --sequences-per-file 4",

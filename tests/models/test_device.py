@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 
-from nucpro.embedding.device import choose_device, choose_precision
+from nucpro.embedding.device import (
+    choose_device,
+    cpu_threads,
+    multiplies_bf16,
+    precision_of,
+    use_processors,
+)
 from nucpro.errors import UsageError
+from nucpro.options import Options
+from nucpro.state.recipe import Recipe
 
 WITHOUT_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 WITH_CUDA = pytest.mark.skipif(
@@ -40,12 +50,69 @@ def test_cuda_devices_are_counted():
         choose_device("cuda:999")
 
 
-def test_the_default_precision_follows_the_device():
-    assert choose_precision("auto", torch.device("cpu")) == torch.float32
-    assert choose_precision("auto", torch.device("cuda", 0)) == torch.float16
-    assert choose_precision("bf16", torch.device("cpu")) == torch.bfloat16
+def recorded(precision):
+    return Recipe("protein", {"precision": precision}, 1280)
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "files", "expected"),
+    [
+        ("cpu", "auto", None, "fp32"),
+        ("cuda", "auto", None, "fp16"),
+        ("cuda:1", "auto", None, "fp16"),
+        ("cpu", "bf16", None, "bf16"),
+        ("cpu", "auto", "fp16", "fp16"),
+        ("cuda", "auto", "fp32", "fp32"),
+        ("cuda", "bf16", "fp16", "bf16"),
+        ("cpu", "auto", "unheard of", "fp32"),
+    ],
+)
+def test_precision_is_what_is_asked_for_else_what_files_have_else_that_of_the_device(
+    device, asked, files, expected
+):
+    options = Options(device=device, precision=asked)
+    assert precision_of(options, recorded(files) if files else None) == expected
+
+
+def test_fp16_on_a_cpu_is_refused_with_the_reason():
+    with pytest.raises(
+        UsageError, match="fp16 was asked for on a CPU, where it takes two to five times as long"
+    ):
+        Options(precision="fp16", device="cpu")
+
+
+def test_threads_are_no_more_than_processors_that_may_be_used(monkeypatch):
+    monkeypatch.setattr("nucpro.embedding.device.cores", lambda: 1)
+    assert cpu_threads() == 1
+    monkeypatch.setattr("nucpro.embedding.device.cores", lambda: 10**6)
+    assert cpu_threads() == torch.get_num_threads()
+
+
+@pytest.mark.parametrize(
+    ("facts", "has"),
+    [
+        ("flags\t\t: fpu avx512f avx512_bf16 amx_int8\n", True),
+        ("flags\t\t: fpu amx_tile amx_bf16\n", True),
+        ("Features\t: fp asimd bf16 sve\n", True),
+        ("model name\t: bf16\nflags\t\t: fpu avx2\n", False),
+    ],
+)
+def test_knows_which_processors_multiply_in_bfloat16(tmp_path, facts, has):
+    (tmp_path / "cpuinfo").write_text(facts)
+    assert multiplies_bf16(tmp_path / "cpuinfo") is has
+    assert not multiplies_bf16(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_bfloat16_on_a_cpu_is_told_and_where_it_is_slow(monkeypatch, caplog, has):
+    monkeypatch.setattr("nucpro.embedding.device.multiplies_bf16", lambda: has)
+    with caplog.at_level(logging.INFO):
+        use_processors(torch.bfloat16)
+    assert "Matrix products are computed in bfloat16, the rest in float32" in caplog.messages
+    slow = [record for record in caplog.records if "neither AMX nor AVX512-BF16" in record.getMessage()]
+    assert bool(slow) is not has
 
 
 def test_an_unknown_precision_is_refused():
-    with pytest.raises(UsageError, match="precision 'int8' is unknown; allowed are auto, fp32, fp16, bf16"):
-        choose_precision("int8", torch.device("cpu"))
+    with pytest.raises(UsageError, match="precision 'int8' is unknown; allowed are auto, fp16, bf16, fp32"):
+        Options(precision="int8")

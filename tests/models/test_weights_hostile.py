@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+import random_esm
 from formats.store_builders import (
     NO_HOOKS,
     PERSISTENT_ID,
@@ -26,8 +28,6 @@ from formats.store_builders import (
     tensor,
     zipped,
 )
-
-import random_esm
 from nucpro.errors import ModelError, is_plain
 from nucpro.models.esm2 import load_esm2
 from nucpro.models.tensors import WeightTensors

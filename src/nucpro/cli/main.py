@@ -19,6 +19,7 @@ __all__ = ["leave", "main"]
 
 _COMMANDS = {
     "doctor": "doctor",
+    "benchmark": "benchmark",
     "download": "download",
     "dataset": "dataset",
     "split": "split",

@@ -5,12 +5,28 @@ Names come from the command line; torch objects go to the loaders of this packag
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
+
 import torch
 
 from nucpro.errors import UsageError
 from nucpro.machine import cores
+from nucpro.options import AUTO, Options
+from nucpro.state.recipe import Recipe
 
-__all__ = ["PRECISIONS", "choose_device"]
+__all__ = [
+    "PRECISIONS",
+    "choose_device",
+    "cpu_threads",
+    "multiplies_bf16",
+    "precision_of",
+    "use_processors",
+]
+
+logger = logging.getLogger(__name__)
+
+_CPU_FACTS = Path("/proc/cpuinfo")
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """Precisions by name. fp16 is nearer to float32 than bf16 for checkpoints that were trained in it."""
@@ -53,3 +69,65 @@ def choose_device(name: str) -> torch.device:
             f"device {name!r} was asked for, but this machine has {count} CUDA device(s), from cuda:0"
         )
     return torch.device("cuda", number)
+
+
+def precision_of(options: Options, recorded: Recipe | None = None) -> str:
+    """Precision to compute in: the one that is asked for, else that of the folder's files, else the device's own.
+
+    The only place that decides it, before anything is planned.
+
+    Parameters
+    ----------
+    options : Options
+        Precision and device.
+    recorded : Recipe, optional
+        How the files of the folder were made, where a run is recorded.
+
+    Returns
+    -------
+    str
+        ``fp16``, ``bf16`` or ``fp32``: of weights and activations on a GPU; on a CPU of matrix products, and everything
+        else is float32. A CPU computes in bf16 only where it is asked to (it keeps too few nearest neighbours:
+        ``benchmarks/cpu_bf16.py``).
+    """
+    if options.precision != AUTO:
+        return options.precision
+    if recorded is not None and recorded.made_by.get("precision") in PRECISIONS:
+        return str(recorded.made_by["precision"])
+    return "fp32" if options.device == "cpu" else "fp16"
+
+
+def cpu_threads() -> int:
+    """Threads for torch on a CPU: its own number, or the processors that this process may use if these are fewer."""
+    return min(torch.get_num_threads(), cores())
+
+
+def use_processors(dtype: torch.dtype) -> None:
+    """Give torch its threads on a CPU, and say in the log how products are computed there.
+
+    Parameters
+    ----------
+    dtype : torch.dtype
+        Element type of matrix products.
+    """
+    torch.set_num_threads(cpu_threads())
+    if dtype != torch.bfloat16:
+        return
+    logger.info("Matrix products are computed in bfloat16, the rest in float32")
+    if not multiplies_bf16():
+        logger.warning(
+            "this processor has neither AMX nor AVX512-BF16: bf16 takes longer here than fp32, and is less exact"
+        )
+
+
+def multiplies_bf16(cpu_facts: Path = _CPU_FACTS) -> bool:
+    """Whether the processor multiplies bfloat16 matrices itself: AMX, AVX512-BF16, or Arm's extension of that name.
+
+    Parameters
+    ----------
+    cpu_facts : Path
+        Where Linux describes the processors.
+    """
+    lines = cpu_facts.read_text(encoding="utf-8").splitlines() if cpu_facts.is_file() else []
+    flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}
+    return bool(flags & {"amx_bf16", "avx512_bf16", "bf16"})

@@ -18,17 +18,17 @@ from typing import Any
 import numpy as np
 
 from nucpro.embedding.batches import Embedder, FloatMatrix, Vectors, prepare
-from nucpro.embedding.device import PRECISIONS, choose_device
+from nucpro.embedding.device import PRECISIONS, choose_device, precision_of, use_processors
 from nucpro.errors import DimensionError, ExtractionError, FastaError, ModelError, UsageError
 from nucpro.formats import write_vectors
 from nucpro.formats.fasta import Records, read, require_usable
 from nucpro.formats.sequences import ALPHABETS, DNA_WIDTH, LIMITS, PROTEIN_WIDTH, SequenceType
-from nucpro.models.architectures import architecture_of
+from nucpro.models.architectures import architecture_of, use_kernels
 from nucpro.models.encoder import Architecture, WeightsIdentity, describe_model, describe_options
 from nucpro.models.esm2 import ESM2, Esm2
 from nucpro.models.tokens import ResidueTokenizer, Tokenizer
 from nucpro.models.weights import ModelFiles, locate
-from nucpro.options import DEFAULT_MODELS, Options
+from nucpro.options import DEFAULT_MODELS, Options, precision_problem
 from nucpro.state.history import Totals
 from nucpro.state.recipe import Recipe
 
@@ -214,28 +214,6 @@ class FastaEncoder:
         return len({row.tobytes() for row in tokens}) > 1
 
 
-def precision_of(options: Options, recorded: Recipe | None) -> str:
-    """Precision that a run computes in: what is asked for, else what the folder's files have, else the device's own.
-
-    Parameters
-    ----------
-    options : Options
-        Precision and device.
-    recorded : Recipe or None
-        How the files of the folder were made, where a run is recorded.
-
-    Returns
-    -------
-    str
-        ``fp16``, ``bf16`` or ``fp32``.
-    """
-    if options.precision != "auto":
-        return options.precision
-    if recorded is not None and recorded.made_by.get("precision") in PRECISIONS:
-        return str(recorded.made_by["precision"])
-    return "fp32" if options.device == "cpu" else "fp16"
-
-
 def identify(
     options: Options, side: SequenceType, files: ModelFiles | None = None, *, recorded: Recipe | None = None
 ) -> Identified:
@@ -297,6 +275,9 @@ def load(identified: Identified, options: Options) -> FastaEncoder:
     """
     device = choose_device(options.device)
     made_by = identified.recipe.made_by
+    # What was decided before anything was planned; this machine confirms it, or nothing is computed.
+    if problem := precision_problem(made_by["precision"], device.type):
+        raise UsageError(problem)
     dtype = PRECISIONS[made_by["precision"]]
     logger.info(
         "Loading %s (revision %s, weights %s…) on %s in %s",
@@ -309,6 +290,9 @@ def load(identified: Identified, options: Options) -> FastaEncoder:
     architecture = architecture_of(identified.files, identified.side)
     config = architecture.read_config(identified.files.config, options.token_dropout)
     model = architecture.load(identified.files, device=device, dtype=dtype, config=config)
+    use_kernels(model)
+    if device.type == "cpu":
+        use_processors(dtype)
     # What is recorded in every file is the digest from before; it must be that of what was loaded.
     identified.files.require_unchanged()
     return FastaEncoder(Embedder(model, options.tokens_per_batch), identified.tokenizer, identified.recipe)
@@ -330,6 +314,7 @@ def of_huggingface(model: Any, tokenizer: Any) -> FastaEncoder:
         The object is not an ESM-2, or the vocabulary is not one of proteins.
     """
     encoder = Esm2.from_huggingface(model)
+    use_kernels(encoder)
     tokens = ResidueTokenizer()
     if tokenizer is not None:
         vocabulary = tokenizer.get_vocab()

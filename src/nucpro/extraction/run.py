@@ -51,7 +51,7 @@ from nucpro.folder.selection import save
 from nucpro.folder.splitting import remove_unfinished, split_source
 from nucpro.formats import make_folder, remove_temporaries
 from nucpro.formats.sequences import PROTEIN_WIDTH, SequenceType
-from nucpro.options import Options
+from nucpro.options import Options, precision_problem
 from nucpro.state.checkpoint import Fingerprint
 from nucpro.state.history import this_software
 from nucpro.state.recipe import Recipe
@@ -633,10 +633,24 @@ def check_all(
     if not probe:
         problems += survey.dna_contents()
     if needs_device:
-        problems += device_problems()
+        problems += device_problems() + _precision_problems(survey)
     if problems:
         raise PreflightError(problems)
     return model
+
+
+def _precision_problems(survey: Survey) -> list[str]:
+    """Why the device cannot compute in the precision that the files of the folder have."""
+    if not survey.is_compared:
+        return []
+    precision = survey.plan.recipe.made_by["precision"]
+    if precision_problem(precision, survey.options.device) is None:
+        return []
+    return [
+        f"{survey.folder.root}: its {survey.side} vectors are in {precision}, in which {survey.options.device} does "
+        f"not compute, and {len(survey.plan.to_extract)} files are still to be made; run where a GPU is, or recompute all "
+        "of them with --precision fp32"
+    ]
 
 
 def _show(survey: Survey) -> None:

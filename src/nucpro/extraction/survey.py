@@ -61,6 +61,8 @@ class Survey:
 
     Attributes
     ----------
+    is_compared : bool
+        Whether there is a plan.
     needs_dna : bool
         Whether missing DNABERT-S files are problems; they are not for somebody who only extracts.
     """
@@ -77,7 +79,7 @@ class Survey:
         self.selection = Selection((), (), "given")
         self.plan: Plan
         self.facts: dict[FilePair, FastaFacts] = {}
-        self._is_compared = False
+        self.is_compared = False
         self._refusals: list[str] = []
 
     def discover(self, sources: Iterable[Source] | None = None) -> Selection:
@@ -191,7 +193,7 @@ class Survey:
         pairs = [(pair, self.facts[pair]) for pair in self.pairs]
         how = unproven or self.unproven
         self.plan = make_plan(pairs, recipe, self.records, self.workers, unproven=how)
-        self._is_compared = True
+        self.is_compared = True
         return self.plan
 
     def dna_to_read(self, pairs: Sequence[FilePair]) -> tuple[list[DnaFile], list[str]]:
@@ -211,7 +213,7 @@ class Survey:
         """
         if self.options.with_dna or not self.needs_dna:
             return []
-        done = {item.pair for item in self.plan.items if item.is_done} if self._is_compared else set()
+        done = {item.pair for item in self.plan.items if item.is_done} if self.is_compared else set()
         # Those that are missing or no archives are problems already.
         usable = [pair for pair in self.pairs if pair not in done and not dna_problems([pair], DNA_COMMAND)]
         files = self.dna_to_read(usable)[0]
