@@ -648,8 +648,8 @@ def _precision_problems(survey: Survey) -> list[str]:
         return []
     return [
         f"{survey.folder.root}: its {survey.side} vectors are in {precision}, in which {survey.options.device} does "
-        f"not compute, and {len(survey.plan.to_extract)} files are still to be made; run where a GPU is, or recompute all "
-        "of them with --precision fp32"
+        f"not compute, and {len(survey.plan.to_extract)} files are still to be made; run where a GPU is, or recompute "
+        "all of them with --precision fp32"
     ]
 
 

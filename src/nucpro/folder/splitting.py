@@ -20,7 +20,7 @@ from nucpro.folder.paths import Source
 from nucpro.formats import cannot_write, sync_folder
 from nucpro.formats.atomic import temporary_start
 from nucpro.formats.fasta import Records, difference, read, require_usable, split
-from nucpro.formats.sequences import ALPHABETS, SequenceType, Tally, copied_side
+from nucpro.formats.sequences import ALPHABETS, SequenceType, copied_side, looks_like_nucleotides
 
 __all__ = ["remove_unfinished", "split_source"]
 
@@ -122,13 +122,13 @@ def _require_fitting_parts(nucleotide: Path, protein: Path, source: Source) -> N
 
 
 def _require_proteins(source: Source, nucleotide: Records, protein: Records) -> None:
-    tally = Tally.of(b"".join(protein.sequences))
+    letters = b"".join(protein.sequences)
     problem = copied_side(
         source.nucleotide_fasta,
         sum(map(len, nucleotide.sequences)),
         source.protein_fasta,
-        tally.letters,
-        looks_like_nucleotides=tally.side is SequenceType.DNA,
+        len(letters),
+        is_nucleotide=looks_like_nucleotides(letters),
     )
     if problem:
         raise DataError(problem)
