@@ -488,9 +488,7 @@ def test_a_worker_process_that_dies_ends_the_run(tmp_path: Path) -> None:
 
 def test_an_error_in_a_worker_process_ends_the_run(demo: Path) -> None:
     (demo / "fungi.1.genomic.gbff.gz").write_bytes((demo / "fungi.1.genomic.gbff.gz").read_bytes()[:-100])
-    with pytest.raises(
-        DataError, match=r"fungi\.1\.genomic\.gbff\.gz: the gzip data is cut short or damaged"
-    ):
+    with pytest.raises(DataError, match=r"fungi\.1\.genomic\.gbff\.gz: gzip stream 1, .* is cut off"):
         build(demo, DatasetOptions(workers=2))
 
 

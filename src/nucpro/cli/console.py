@@ -29,7 +29,6 @@ _NO_MEMORY = (
     "Out of memory: this machine has too little free for the work (a file pair needs about 0.3 GB, the model its "
     "weights); free memory and run the same command again: everything that was finished is kept"
 )
-_CHECK = "check that it is there, who may use it, and the disk it lies on; then run again"
 _OF_SYSTEM = {
     errno.ENAMETOOLONG: "name another place with --output, or shorten the name",
     errno.EMFILE: "raise the limit of open files (ulimit -n), then run again",
@@ -227,19 +226,13 @@ def exit_code_of(error: BaseException) -> int:
         return error.exit_code
     if isinstance(error, OSError) and error.filename is not None:
         # What the system says of a path that was given, or of what lies below it, is no fault of the program.
-        logger.error(
-            "%s: %s; %s",
-            os.fsdecode(error.filename),
-            error.strerror,
-            _OF_SYSTEM.get(error.errno or 0, _CHECK),
-        )
+        path = Path(os.fsdecode(error.filename))
+        remedy = _OF_SYSTEM.get(error.errno or 0)
+        said = problem_of(path, error) if remedy is None else f"{error.strerror}; {remedy}"
+        logger.error("%s: %s", path, said)
         return PreflightError.exit_code if error.errno == errno.ENAMETOOLONG else 1
     if isinstance(error, MemoryError):
         logger.error("%s", _NO_MEMORY)
-        return 1
-    if isinstance(error, OSError) and isinstance(error.filename, str | bytes):
-        path = Path(os.fsdecode(error.filename))
-        logger.error("%s: %s", path, problem_of(path, error))
         return 1
     logger.error("Unexpected error, please report it: %s", error, exc_info=error)
     return 1

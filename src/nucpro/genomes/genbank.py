@@ -8,10 +8,8 @@ the origin.
 
 from __future__ import annotations
 
-import gzip
 import io
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -19,21 +17,17 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from nucpro.errors import DataError, is_plain
+from nucpro.formats.unpacking import open_text
 from nucpro.genomes.flatfile import CodingSequence, FlatRecord, read_records
 from nucpro.genomes.frames import STANDARD, is_known
 
 __all__ = ["Annotation", "read_annotations"]
 
 _READ_SIZE = 1 << 18
-_PACKED = b"\x1f\x8b"
 _RANGE = re.compile(r"(complement\()?[<>]?(\d+)\.\.[<>]?(\d+)\)?")
 _JOIN = re.compile(r"(?:complement\()?join\((.*?)\){1,2}")
 
 _KINDS = (
-    (b"BZh", "is packed with bzip2", "pack it with gzip"),
-    (b"\xfd7zXZ", "is packed with xz", "pack it with gzip"),
-    (b"\x28\xb5\x2f\xfd", "is packed with Zstandard", "pack it with gzip"),
-    (b"PK\x03\x04", "is a ZIP archive", "unpack it, and pack the file in it with gzip"),
     (b"version https://git-lfs", "is a pointer of Git LFS, not the file", "get the file: git lfs pull"),
     (b"/annex/objects/", "is a pointer of git-annex, not the file", "get the file: git annex get"),
     (b"../.git/annex/", "is a pointer of git-annex, not the file", "get the file: git annex get"),
@@ -86,7 +80,7 @@ class Annotation:
 
 
 def read_annotations(path: Path) -> Iterator[Annotation]:
-    """Stream the records of a GenBank file, packed with gzip or plain.
+    """Stream the records of a GenBank file, packed or plain.
 
     Raises
     ------
@@ -94,23 +88,11 @@ def read_annotations(path: Path) -> Iterator[Annotation]:
         The file is missing, empty, cut short, damaged or not in GenBank format; or a record has no accession.
     """
     number = 0
-    try:
-        with path.open("rb") as raw:
-            packed = raw.peek(2)[:2] == _PACKED
-            file = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if packed else raw
-            with io.BufferedReader(cast(io.RawIOBase, file), _READ_SIZE) as buffered:
-                _require_genbank(path, buffered.peek(_LONGEST_START))
-                for record in read_records(path, cast(BinaryIO, buffered)):
-                    number = record.number
-                    yield _annotation(path, record)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(
-            f"{path}: the gzip data is cut short or damaged behind record {number} ({error}); fetch it again"
-        ) from error
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read: {error.strerror or error}; check that it exists and who may read it"
-        ) from error
+    with open_text(path, DataError) as text, io.BufferedReader(text, _READ_SIZE) as buffered:
+        _require_genbank(path, buffered.peek(_LONGEST_START))
+        for record in read_records(path, cast(BinaryIO, buffered)):
+            number = record.number
+            yield _annotation(path, record)
     if not number:
         raise DataError(f"{path}: holds no record (no line starts with LOCUS); {_NOTHING}")
 
