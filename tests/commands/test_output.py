@@ -65,7 +65,7 @@ def test_an_answer_that_cannot_be_written_is_an_error_in_words(command: list[str
     with FULL.open("w") as full:
         done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("standard output cannot be written (No space left on device); send it to")
+    assert done.stderr.startswith("standard output: cannot be written (No space left on device)")
     assert done.stderr.count("\n") == 1
 
 

@@ -239,7 +239,10 @@ def _refuse_pickles(path: Path) -> None:
 
 
 def _read_card(path: Path) -> dict[str, Any]:
-    raw = read_input(path, ModelError)
+    try:
+        raw = read_input(path, ModelError)
+    except ModelError as error:
+        raise ModelError(f"{error}; {_TRAIN_AGAIN}") from error
     try:
         content = decoded(raw)
     except ValueError as error:
