@@ -21,6 +21,7 @@ from nucpro.formats import decoded, write_document
 from nucpro.genomes.catalogue import RemoteFile, choose, parse_catalogue
 from nucpro.genomes.options import DownloadOptions
 from nucpro.genomes.transfer import Connection, md5_of, part_of
+from nucpro.state.checkpoint import Fingerprint
 from nucpro.state.lock import hold
 
 __all__ = ["DownloadProgress", "DownloadRecord", "DownloadReport", "download", "read_record"]
@@ -61,7 +62,7 @@ class DownloadRecord:
         path = data_dir / file.name
         if not path.is_file():
             return False
-        if self.verified.get(file.name) != _facts(path):
+        if self.verified.get(file.name) != _fingerprint(path):
             if md5_of(path) != file.md5:
                 return False
             self.note(data_dir, file)
@@ -69,11 +70,16 @@ class DownloadRecord:
 
     def note(self, data_dir: Path, file: RemoteFile) -> None:
         """Note the facts of a file that was verified just now."""
-        self.verified[file.name] = _facts(data_dir / file.name)
+        self.verified[file.name] = _fingerprint(data_dir / file.name)
 
     def write(self, data_dir: Path) -> None:
         """Write the record whole or not at all."""
         write_document(data_dir / _NAME, asdict(self), sort_keys=True)
+
+
+def _fingerprint(path: Path) -> list[int]:
+    found = Fingerprint.of(path)
+    return found.as_list() if found else []
 
 
 def read_record(data_dir: Path) -> DownloadRecord | None:
@@ -96,11 +102,6 @@ def read_record(data_dir: Path) -> DownloadRecord | None:
             f"{path}: is no record of a download ({error}); remove it, then run again: files that are there are "
             "verified and kept"
         ) from error
-
-
-def _facts(path: Path) -> list[int]:
-    facts = path.stat()
-    return [facts.st_size, facts.st_mtime_ns, facts.st_ino]
 
 
 logger = logging.getLogger(__name__)

@@ -23,6 +23,7 @@ from nucpro.formats.opening import is_litter, open_input, problem_of
 from nucpro.models import hub
 from nucpro.models.config import read_json
 from nucpro.models.origins import fair_esm_problem, problem_of_file
+from nucpro.state.checkpoint import Fingerprint
 
 if TYPE_CHECKING:
     from nucpro.models.tensors import WeightTensors
@@ -109,8 +110,8 @@ class ModelFiles:
         ModelError
             A file was replaced or changed since.
         """
-        for file, before in self._facts.items():
-            if _facts_of(file) != before:
+        for file, before in self._fingerprints.items():
+            if Fingerprint.of(file) != before:
                 raise ModelError(
                     f"{file}: replaced while the run began; run again when the model's files are complete"
                 )
@@ -120,26 +121,18 @@ class ModelFiles:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
-    def _facts(self) -> dict[Path, tuple[int, ...]]:
-        """Size, time of the last change and inode number of each file."""
-        return {file: _facts_of(file) for file in self.weights}
+    def _fingerprints(self) -> dict[Path, Fingerprint | None]:
+        """What tells that the files have not changed."""
+        return {file: Fingerprint.of(file) for file in self.weights}
 
     @cached_property
     def _digest(self) -> str:
         # Noted before anything is read, so that no later change is missed.
-        assert self._facts
+        assert self._fingerprints
         digests = [(_file_digest(file), file.name) for file in self.weights]
         if len(digests) == 1:
             return digests[0][0]
         return hashlib.sha256("".join(f"{digest}  {name}\n" for digest, name in digests).encode()).hexdigest()
-
-
-def _facts_of(file: Path) -> tuple[int, ...]:
-    try:
-        facts = file.stat()
-    except FileNotFoundError:
-        return ()
-    return facts.st_size, facts.st_mtime_ns, facts.st_ino
 
 
 def locate(
