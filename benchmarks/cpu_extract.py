@@ -25,11 +25,11 @@ from pathlib import Path
 import torch
 import transformers
 from gpu_extract import TINY, Run, Size, prepared, random_model, show
+from store import machine
 from transformers import EsmModel
 
 from nucpro.embedding.batches import Embedder, Prepared
 from nucpro.models.esm2 import Esm2
-from store import machine
 
 FULL = Size(320, 6, 20, 8_200, 0, 7, (1_024, 2_048, 4_096, 8_192))
 PADDING = 1

@@ -194,7 +194,7 @@ def test_embed_reads_standard_input(tmp_path: Path, model: Path) -> None:
     ("shell", "message"),
     [
         ('"$0" "$@" </dev/null', b"/dev/stdin: is a terminal or another device, not a regular file"),
-        ('"$0" "$@" <&-', b"/dev/stdin: cannot be read: it is closed; name a file"),
+        ('"$0" "$@" <&-', b"/dev/stdin: is a terminal or another device, not a regular file; name a file"),
         (': | "$0" "$@"', b"/dev/stdin: the file is empty"),
     ],
 )

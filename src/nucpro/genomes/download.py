@@ -20,7 +20,7 @@ from nucpro.folder.paths import DataFolder
 from nucpro.formats import decoded, write_document
 from nucpro.genomes.catalogue import RemoteFile, choose, parse_catalogue
 from nucpro.genomes.options import DownloadOptions
-from nucpro.genomes.transfer import Connection, md5_of, part_of
+from nucpro.genomes.transfer import Connection, StoppedError, md5_of, part_of
 from nucpro.state.checkpoint import Fingerprint
 from nucpro.state.lock import hold
 
@@ -276,7 +276,12 @@ class _Run:
             with self._turn:
                 self._progress.received(file, count)
 
-        self._connection.fetch(self._address(file), self._data_dir / file.name, file.md5, advance)
+        try:
+            self._connection.fetch(self._address(file), self._data_dir / file.name, file.md5, advance)
+        except BaseException:
+            # Here, in the thread that would begin the next file before anybody hears of this one.
+            self._connection.stop.set()
+            raise
         with self._turn:
             record.note(self._data_dir, file)
             record.write(self._data_dir)
@@ -286,7 +291,9 @@ class _Run:
         """Wait for calls; the first error, or an interrupt, ends all of them."""
         try:
             for future in as_completed(futures):
-                future.result()
+                # What was stopped was so for the failure of another, which tells why.
+                if not isinstance(future.exception(), StoppedError):
+                    future.result()
         finally:
             if not all(future.done() for future in futures):
                 self._connection.stop.set()
