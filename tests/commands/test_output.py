@@ -21,11 +21,12 @@ PROGRAM = """
 import os, runpy, signal, sys
 program, pipe = sys.argv[1:3]
 sys.argv[:3] = [program]
-named = []
+first, waited = "viral.1.1.identified_protein/output_1_ESM.pt", []
 def wait(event, arguments):
-    if event == "os.rename" and str(arguments[1]).endswith("_ESM.pt"):
-        named.append(arguments[1])
-        if len(named) == 2:
+    # Files are computed side by side: any but the first waits, whichever gets here.
+    if event == "os.rename" and str(arguments[1]).endswith("_ESM.pt") and not str(arguments[1]).endswith(first):
+        if not waited:
+            waited.append(arguments[1])
             open(pipe).close()
 sys.addaudithook(wait)
 signal.alarm(300)

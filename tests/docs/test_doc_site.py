@@ -74,7 +74,7 @@ def test_only_what_belongs_to_the_site_is_in_it(site: Path) -> None:
 def test_references_of_docstrings_are_links_or_names(site: Path) -> None:
     text = (site / "api.html").read_text()
     assert not re.findall(r":(?:func|class|meth|mod|attr|data):", text)
-    assert re.search(r'<a href="#nucpro\.fasta\.stream">', text)
+    assert re.search(r'<a href="#nucpro\.formats\.fasta\.stream">', text)
     for name in (
         "nucpro.formats.fasta.read",
         "nucpro.formats.read_merged",

@@ -114,5 +114,5 @@ def test_bfloat16_on_a_cpu_is_told_and_where_it_is_slow(monkeypatch, caplog, has
 
 
 def test_an_unknown_precision_is_refused():
-    with pytest.raises(UsageError, match="precision 'int8' is unknown; allowed are auto, fp16, bf16, fp32"):
+    with pytest.raises(UsageError, match="--precision is int8; allowed: one of auto, fp16, bf16, fp32"):
         Options(precision="int8")

@@ -51,7 +51,7 @@ def test_the_container_starts_with_the_state_of_the_machine_and_runs_the_job(
     done = image.start(*arguments(data, model)[2:], "--no-report")
     assert done.returncode == 0, done.stderr
     assert "Validation passed: 6 files" in done.stdout
-    assert "Python:" in done.stderr.splitlines()[0]
+    assert "Python:" in done.stderr
     assert "Python:" not in done.stdout
 
 

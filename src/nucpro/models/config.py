@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,8 @@ def read_json(file: Path) -> dict[str, Any]:
     ModelError
         If the file cannot be read or holds anything else.
     """
+    if not os.path.lexists(file):
+        raise ModelError(f"{file}: is missing; fetch the model again (nucpro fetch-models)")
     raw = read_input(file, ModelError)
     try:
         content = json.loads(raw.removeprefix(codecs.BOM_UTF8).decode())

@@ -143,7 +143,7 @@ def test_a_vector_that_is_not_finite_ends_with_the_traceback_of_the_worker(
     assert main(["extract", *arguments(data, broken, *RAY)]) == 1
     errors = capsys.readouterr().err
     assert "traceback of the worker" in errors
-    assert "embedding.py" in errors
+    assert "batches.py" in errors
     assert "NaN or infinite" in errors
 
 

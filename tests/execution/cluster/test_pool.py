@@ -38,12 +38,12 @@ def make(folder: Path, contents: Sequence[str]) -> list[Path]:
     return files
 
 
-def pool_of(encoder: type[Any]) -> EncoderPool[Path, Fingerprint | None]:
+def pool_of(encoder: type[Any]) -> EncoderPool[Path, tuple[float, Fingerprint | None]]:
     return EncoderPool(session(), encoder, extract_file)
 
 
 def run(
-    pool: EncoderPool[Path, Fingerprint | None], files: Sequence[Path]
+    pool: EncoderPool[Path, tuple[float, Fingerprint | None]], files: Sequence[Path]
 ) -> Iterator[tuple[Path, float, Fingerprint | None]]:
     return pool.run(files, len(files))
 

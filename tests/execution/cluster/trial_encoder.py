@@ -36,10 +36,10 @@ class TrialEncoder:
         return output.stat().st_size / 1000
 
 
-def extract_file(encoder: TrialEncoder, file: Path) -> Fingerprint | None:
+def extract_file(encoder: TrialEncoder, file: Path) -> tuple[float, Fingerprint | None]:
     output = file.with_suffix(".pt")
     encoder.extract(file, output)
-    return Fingerprint.of(output)
+    return encoder.took(output), Fingerprint.of(output)
 
 
 class DyingEncoder:
