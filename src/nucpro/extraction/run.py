@@ -350,7 +350,7 @@ class Run(AbstractContextManager["Run"]):
                 return None
             width = self.plan.recipe.width
             if self.merges and width != PROTEIN_WIDTH:
-                logger.warning("This model gives %d columns, FastESM2_650 gives %d", width, PROTEIN_WIDTH)
+                logger.info("This model gives %d columns, FastESM2_650 gives %d", width, PROTEIN_WIDTH)
             loaded = self.runner.engine.load(partial(_load, self._model, self.options))
             return cast("FastaEncoder | None", loaded)
 
