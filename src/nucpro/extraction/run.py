@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from nucpro.errors import DataError, ModelError, NucproError, PreflightError, ValidationError
+from nucpro.execution.engine import engine_of
 from nucpro.execution.runner import Runner, Show, Statistics, Task, statistics_lines
 from nucpro.execution.workers import starting_problems
 from nucpro.extraction.merging import DnaFile, DnaVerdict, examine_dna, merge
@@ -166,7 +167,8 @@ def validate_folder(options: Options) -> list[FileVerdict]:
     Parameters
     ----------
     options : Options
-        The folder, the number of sequences per file and the selection.
+        The folder, the number of sequences per file and the selection; with ``engine`` ``ray``, files are read on all
+        nodes of the cluster.
 
     Raises
     ------
@@ -175,7 +177,12 @@ def validate_folder(options: Options) -> list[FileVerdict]:
     ValidationError
         All faults.
     """
-    with looking(options) as survey:
+    with ExitStack() as stack:
+        workers = None
+        if options.uses_cluster:
+            options = options.anywhere()
+            workers = stack.enter_context(engine_of(options)).workers
+        survey = stack.enter_context(looking(options, workers=workers))
         pairs = survey.discover().pairs
         if survey.inventory.problems:
             raise ValidationError("\n".join(survey.inventory.problems))

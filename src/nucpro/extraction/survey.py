@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -274,7 +274,11 @@ def bad_dna(verdicts: Iterable[DnaVerdict]) -> list[str]:
 
 @contextmanager
 def looking(
-    options: Options, side: SequenceType = SequenceType.PROTEIN, *, planning: bool = False
+    options: Options,
+    side: SequenceType = SequenceType.PROTEIN,
+    *,
+    planning: bool = False,
+    workers: Workers | None = None,
 ) -> Iterator[Survey]:
     """Survey of a data folder for somebody who only looks: no lock, no engine, nothing is written.
 
@@ -286,6 +290,8 @@ def looking(
         Sequence type whose vectors are asked about.
     planning : bool
         Look at files that do not say how they were made as a run with these options would; else as the last run did.
+    workers : Workers, optional
+        Where files are read, such as the nodes of a cluster; by default in processes of this machine.
 
     Raises
     ------
@@ -294,8 +300,8 @@ def looking(
     """
     folder = DataFolder(options.data_dir)
     require_folder(folder.root)
-    with Workers() as workers:
-        survey = Survey(options, side, Checkpoint(folder, read_only=True), workers)
+    with nullcontext(workers) if workers is not None else Workers() as readers:
+        survey = Survey(options, side, Checkpoint(folder, read_only=True), readers)
         if side is SequenceType.PROTEIN and not planning:
             survey.unproven = Unproven.REMEMBER
         yield survey
