@@ -151,7 +151,7 @@ def test_several_files_may_be_waiting(encoder):
     ]
     assert all(one.done() for one in pending)
     for file, one in zip(files, pending, strict=True):
-        np.testing.assert_array_equal(one.result().matrix, vectors(encoder, file, 333).matrix)
+        np.testing.assert_array_equal(one.result(), vectors(encoder, file, 333).matrix)
 
 
 @pytest.mark.parametrize("fail", [out_of_device_memory, out_of_host_memory])

@@ -217,7 +217,7 @@ def test_a_hostile_pickle_as_checkpoint_is_no_checkpoint(
 ) -> None:
     (data / ".extraction_checkpoint.json").write_bytes(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00exit\x85R.")
     assert main(["extract", *arguments(data, model)]) == 0
-    assert "is not a readable checkpoint; all files are checked by their contents" in capsys.readouterr().err
+    assert "was not written by nucpro: all files are checked by their contents" in capsys.readouterr().err
 
 
 def test_no_cuda_is_told_and_nothing_else_is_used(data: Path, model: Path, capsys) -> None:

@@ -349,11 +349,17 @@ class Pending:
         float32 ``[N, width]`` in input order, on the encoder's device.
     began : float or torch.cuda.Event
         When the device began with the first batch: by this process's clock, or in a stream.
+
+    Attributes
+    ----------
+    began : float
+        The same by this process's clock (:func:`time.perf_counter`); on CUDA it is known after :meth:`result`.
     """
 
     def __init__(self, prepared: Prepared, matrix: torch.Tensor, began: float | torch.cuda.Event) -> None:
         self.prepared = prepared
-        self._began = began
+        self.began = began if isinstance(began, float) else float("nan")
+        self._mark = None if isinstance(began, float) else began
         self._copied: Any = None
         if matrix.device.type == "cuda":
             pinned = torch.empty(matrix.shape, dtype=matrix.dtype, pin_memory=True)
@@ -366,13 +372,13 @@ class Pending:
         """Whether :meth:`result` would return at once."""
         return self._copied is None or bool(self._copied.query())
 
-    def result(self) -> Vectors:
+    def result(self) -> FloatMatrix:
         """Wait for the vectors.
 
         Returns
         -------
-        Vectors
-            In input order.
+        numpy.ndarray
+            float32 ``[N, width]`` in input order.
 
         Raises
         ------
@@ -380,9 +386,9 @@ class Pending:
             If the device failed, or a vector holds NaN or infinity.
         """
         try:
-            if self._copied is not None:
+            if self._mark is not None:
                 self._copied.synchronize()
-            began = self._began_by_clock()
+                self.began = time.perf_counter() - self._mark.elapsed_time(self._copied) / 1000
         except RuntimeError as error:
             everything = slice(0, len(self.prepared.names))
             message = f"the device failed on {_batch_in_words(self.prepared, everything)}: {error}"
@@ -391,14 +397,7 @@ class Pending:
         finite = np.isfinite(matrix).all(axis=1)
         if not finite.all():
             raise self._not_finite(matrix, np.flatnonzero(~finite))
-        return Vectors(self.prepared.names, matrix, self.prepared.truncated, began)
-
-    def _began_by_clock(self) -> float:
-        """When the first batch began, by this process's clock; asked for when the vectors have just arrived."""
-        if isinstance(self._began, float):
-            return self._began
-        milliseconds: float = self._began.elapsed_time(self._copied)
-        return time.perf_counter() - milliseconds / 1000
+        return matrix
 
     def _not_finite(self, matrix: FloatMatrix, rows: IntVector) -> ExtractionError:
         prepared = self.prepared
@@ -452,7 +451,8 @@ def embed(
     prepared = prepare(
         names, sequences, tokenizer, max_residues=max_residues, tokens_per_batch=embedder.tokens_per_batch
     )
-    return embedder.submit(prepared).result()
+    pending = embedder.submit(prepared)
+    return Vectors(prepared.names, pending.result(), prepared.truncated, pending.began)
 
 
 def _furthest(ends: IntVector, start: int, budget: int) -> int:

@@ -146,7 +146,7 @@ class FastaEncoder:
             pending = self.embedder.submit(prepared)
             self.counts.tokens += len(prepared.token_ids)
             self.counts.unknown += prepared.unknown
-        return pending.result()
+        return Vectors(prepared.names, pending.result(), prepared.truncated, pending.began)
 
     def extract(self, fasta: Path, output: Path) -> Vectors:
         """Make the file of vectors of a FASTA file.

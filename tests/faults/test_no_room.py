@@ -143,7 +143,7 @@ def test_a_disk_that_fails_and_a_quota_that_ends(
 def test_a_limit_of_file_sizes(extracting: Baseline, tmp_path: Path) -> None:
     """Merged files do not fit, protein files do."""
     data = copied(extracting.scenario.start, tmp_path / "data")
-    limited = ["prlimit", "--fsize=9000", sys.executable, "-m", "nucpro"]
+    limited = ["prlimit", "--fsize=12000", sys.executable, "-m", "nucpro"]
     command = [*limited, *extracting.scenario.command(data)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     require_stop(extracting, data, result, "_merged.pt", "raise the limit of file sizes")
