@@ -471,6 +471,13 @@ class TestRefusals:
         assert f"{fasta}: is a file; name a folder with --output" in shown
         assert "--plot needs matplotlib, which is not installed: pip install 'nucpro[train]'" in shown
 
+    def test_a_name_too_long_for_its_folder_points_to_the_output(
+        self, fasta: Path, classifier: Path, models: tuple[Path, Path], capsys: pytest.CaptureFixture[str],
+    ) -> None:  # fmt: skip
+        long = fasta.rename(fasta.with_name(f"{'x' * 248}.fa"))
+        shown = self.refused(capsys, *arguments(long, classifier, models))
+        assert "its name has 259 bytes, a file system takes 255; name a folder with --output" in shown
+
     @pytest.mark.parametrize(
         ("option", "value", "least"),
         [("--length", "2", 3), ("--chunks-per-unit", "0", 1), ("--plot", "-1", 0)],
