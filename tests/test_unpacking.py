@@ -11,6 +11,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def bgzf(text: bytes, size: int = 300) -> bytes:
 def streams(pack: Callable[[bytes], bytes], padding: bytes = b"") -> bytes:
     """Streams that end inside records, headers and lines."""
     cuts = [0, 1, 40, 41, 300, 301, 1000, len(TEXT)]
-    parts = (TEXT[left:right] for left, right in zip(cuts, cuts[1:], strict=False))
+    parts = (TEXT[left:right] for left, right in pairwise(cuts))
     return padding.join(map(pack, parts)) + padding
 
 
