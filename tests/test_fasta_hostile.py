@@ -46,7 +46,7 @@ REFUSED = {
     "start of gzip": (b"\x1f\x8b\x08", "gzip stream 1, which starts at byte 0 of 3, is cut off"),
     "mark at the end": (b">a\nACGT\n>b", "it ends after the header of record 2 ('b'), without its sequence"),
     "header at the end": (
-        b">a\nACGT\n>b c\n\n\n",
+        b">a\nACGT\n>b c\n",
         "after the header of record 2 ('b c'), without its sequence",
     ),
     "one header": (b">a\n", "it ends after the header of record 1 ('a'), without its sequence"),

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from nucpro.errors import FastaError
-from nucpro.layout import MAX_BASES, MAX_RESIDUES, Side
+from nucpro.layout import Side
+from nucpro.letters import ALPHABETS, LIMITS, NUCLEOTIDES, RESIDUES, Tally, advice_on
 from nucpro.opening import UNKNOWN, is_pipe, looks_like
 from nucpro.text import first_few, is_plain
 from nucpro.unpacking import TextStream, open_text
@@ -41,16 +42,6 @@ __all__ = [
     "split",
     "stream",
 ]
-
-NUCLEOTIDES = "ACGTURYSWKMBDHVN"
-"""Letters of a nucleotide record: the four bases, U, and the IUPAC ambiguity codes."""
-RESIDUES = "ACDEFGHIKLMNPQRSTVWYXBUZO"
-"""Letters of a protein record: those for which ESM-2 has a residue token."""
-
-ALPHABETS = {Side.DNA: NUCLEOTIDES, Side.PROTEIN: RESIDUES}
-"""Letters of a record, by side."""
-LIMITS = {Side.DNA: MAX_BASES, Side.PROTEIN: MAX_RESIDUES}
-"""Letters that an encoder reads of a record, by side."""
 
 LONGEST_RECORD = 100_000_000
 """Bytes of a record; the longest of the data sets have 10,000 letters. Reading one takes about four times as much."""
@@ -107,6 +98,8 @@ class FastaFacts:
         See :meth:`Records.digest` and :func:`ids_digest`.
     over_limit : int
         Records longer than the limit that was asked for.
+    nucleotide : bool
+        Whether the letters look like those of nucleotides; see :class:`nucpro.letters.Tally`.
     problems : tuple of str
         One message for each kind of problem, naming the first records that have it.
     """
@@ -117,12 +110,13 @@ class FastaFacts:
     digest: str
     ids_digest: str
     over_limit: int
+    nucleotide: bool
     problems: tuple[str, ...]
 
     @classmethod
     def unknown(cls, records: int) -> Self:
         """Facts of a file that is still to be made, of which only the number of records is known."""
-        return cls(records, 0, 0, "", "", 0, ())
+        return cls(records, 0, 0, "", "", 0, False, ())
 
 
 def _parse(
@@ -204,9 +198,13 @@ def _stretches(blocks: Iterable[bytes]) -> Iterator[_Stretch]:
 
 def _parse_fasta(path: Path, blocks: Iterable[bytes], longest: int) -> Iterator[tuple[bytes, bytes]]:
     for text in _whole_records(path, blocks, longest):
-        for part in text.split(_MARK):
-            header, _, lines = part.partition(b"\n")
-            yield header, lines.replace(b"\n", b"")
+        parts = text.split(_MARK)[::-1]
+        # Nothing of a chromosome lives on while its reader works with what is yielded.
+        del text
+        while parts:
+            header, _, lines = parts.pop().partition(b"\n")
+            lines = lines.replace(b"\n", b"")
+            yield header, lines
 
 
 def _whole_records(path: Path, blocks: Iterable[bytes], longest: int) -> Iterator[bytes]:
@@ -222,23 +220,23 @@ def _whole_records(path: Path, blocks: Iterable[bytes], longest: int) -> Iterato
             raise _too_long(path, start)
         pieces.append(block[:cut])
         if cut is not None:
-            text = b"".join(pieces)[1:]
+            texts = [b"".join(pieces)[1:]]
             pieces = [block[cut:]]
-            if text:
-                records += text.count(_MARK) + 1
-                yield text
-    text = b"".join(pieces)[1:]
+            if texts[0]:
+                records += texts[0].count(_MARK) + 1
+                yield texts.pop()
+    texts = [b"".join(pieces)[1:]]
     pieces.clear()
-    _require_sequence_at_end(path, text, records)
-    yield text
+    _require_sequence_at_end(path, texts[0], records)
+    yield texts.pop()
 
 
 def _require_sequence_at_end(path: Path, text: bytes, records: int) -> None:
-    """Raise where a file ends after a header, as one that was cut off does."""
+    """Raise where a file ends with a header, as one that was cut off does; a blank line is an empty sequence."""
     mark = text.rfind(_MARK)
     start = mark + len(_MARK) if mark >= 0 else 0
     end = text.find(b"\n", start)
-    if end < 0 or text.count(b"\n", end) == len(text) - end:
+    if end in (-1, len(text) - 1):
         header = text[start : start + _SHOWN_LETTERS].strip()
         raise FastaError(
             f"{path}: cannot be read as FASTA: it ends after the header of record {records + text.count(_MARK) + 1} "
@@ -405,6 +403,7 @@ def inspect(path: Path, alphabet: str, limit: int | None = None) -> FastaFacts:
         digest=records.digest(),
         ids_digest=ids_digest(records.ids),
         over_limit=sum(length > limit for length in lengths),
+        nucleotide=Tally.of(b"".join(records.sequences)).side is Side.DNA,
         problems=tuple(_problems(records, alphabet)),
     )
 
@@ -443,10 +442,23 @@ def _problems(records: Records, alphabet: str) -> Iterator[str]:
         )
     wrong = list(_wrong_letters(records, alphabet))
     if wrong:
-        yield f"{path}: letters outside {alphabet}: {first_few(wrong, _SHOWN)}; correct or remove these records"
+        places = [f"{name} has {letter!r} at position {position}" for name, letter, position in wrong]
+        yield (
+            f"{path}: letters outside {alphabet}: {first_few(places, _SHOWN)}; correct or remove these records"
+            f"{_advice(records, alphabet, wrong[0][1])}"
+        )
 
 
-def _wrong_letters(records: Records, alphabet: str) -> Iterator[str]:
+def _advice(records: Records, alphabet: str, letter: str) -> str:
+    looks = Tally.of(b"".join(records.sequences)).side
+    if alphabet == NUCLEOTIDES and looks is Side.PROTEIN:
+        return " (they look like proteins, and nucleotides are expected here)"
+    advice = advice_on(letter)
+    return f" ({advice})" if advice else ""
+
+
+def _wrong_letters(records: Records, alphabet: str) -> Iterator[tuple[str, str, int]]:
+    """Id, letter and its position, counted from 1, of each record that has a letter outside the alphabet."""
     allowed = alphabet.encode()
     # One pass over the whole file in C decides the normal case; records are only searched when it fails.
     if not b"".join(records.sequences).translate(None, allowed):
@@ -454,8 +466,7 @@ def _wrong_letters(records: Records, alphabet: str) -> Iterator[str]:
     for name, sequence in zip(records.ids, records.sequences, strict=True):
         foreign = sequence.translate(None, allowed)
         if foreign:
-            letter = chr(foreign[0])
-            yield f"{name} has {letter!r} at position {sequence.index(foreign[0]) + 1}"
+            yield name, chr(foreign[0]), sequence.index(foreign[0]) + 1
 
 
 def difference(left: Iterable[str], right: Iterable[str]) -> tuple[list[str], list[str]]:

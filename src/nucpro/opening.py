@@ -9,30 +9,51 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from nucpro.errors import DataError, NucproError
 
-__all__ = ["STANDARD_INPUT", "UNKNOWN", "is_pipe", "looks_like", "open_input", "problem_of", "read_input"]
+__all__ = [
+    "STANDARD_INPUT",
+    "UNKNOWN",
+    "is_pipe",
+    "looks_like",
+    "open_input",
+    "problem_of",
+    "read_input",
+    "spooled",
+]
 
-STANDARD_INPUT = Path("-")
-"""The name by which a command reads standard input."""
+STANDARD_INPUT = Path("/dev/stdin")
+"""The name of standard input; on the command line ``-`` stands for it."""
 
 UNKNOWN = "nothing that is known here"
 """What :func:`looks_like` says where it cannot tell."""
 
 _LOOKED_AT = 512
+_COPIED_AT_A_TIME = 1 << 20
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
     (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
+    (stat.S_ISCHR, "a terminal or another device"),
     (stat.S_ISBLK, "a device"),
 )
+_PROBLEMS = {
+    errno.ENOENT: "cannot be read: No such file or directory; check the name",
+    errno.EACCES: "cannot be read: Permission denied; check owner and rights of the file and its folders",
+    errno.EPERM: "cannot be read: Permission denied; check owner and rights of the file and its folders",
+    errno.ELOOP: "is a link that leads in a circle; link it to the file itself",
+    errno.ENXIO: "is a socket, or a device that is not there; name a file",
+    errno.EBADF: "cannot be read: it is closed; name a file",
+}
 _NOT_THERE = "copy the file itself with `cp -L`, or get it with `git annex get` or `datalad get`"
 
 _LOOKS = (
@@ -108,11 +129,11 @@ def open_input(path: Path, error: type[NucproError] = DataError, *, allow_pipe: 
     Parameters
     ----------
     path : Path
-        Its name; links are followed. :data:`STANDARD_INPUT` where a pipe is allowed.
+        Its name; links are followed.
     error : type of NucproError
         What is raised.
     allow_pipe : bool
-        Take a pipe, a socket or a terminal too, which can be read only once.
+        Take a pipe or a socket too, which can be read only once.
 
     Raises
     ------
@@ -120,13 +141,19 @@ def open_input(path: Path, error: type[NucproError] = DataError, *, allow_pipe: 
         Of the type `error`: there is no such file, a link leads nowhere, it is a folder, pipe or device, or it may
         not be read.
     """
-    if allow_pipe and path == STANDARD_INPUT:
-        return _standard_input(error)
     try:
+        if allow_pipe and path == STANDARD_INPUT:
+            # Opened by name, a pipe that another user made is refused, as behind sudo. Where it was closed from the
+            # start, its number may be that of any other file by now.
+            return _checked(path, os.dup(0 if sys.stdin else -1), error, allow_pipe)
         # Without O_NONBLOCK the opening of a pipe waits for whoever writes it.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if allow_pipe else os.O_NONBLOCK))
     except OSError as failure:
         raise error(f"{path}: {problem_of(path, failure)}") from failure
+    return _checked(path, descriptor, error, allow_pipe)
+
+
+def _checked(path: Path, descriptor: int, error: type[NucproError], allow_pipe: bool) -> BinaryIO:
     kind = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(kind) and not (allow_pipe and _can_be_read_once(kind)):
         os.close(descriptor)
@@ -144,11 +171,46 @@ def read_input(path: Path, error: type[NucproError] = DataError) -> bytes:
 
 
 def is_pipe(path: Path) -> bool:
-    """Whether a name stands for something that can be read only once: a pipe, or standard input."""
+    """Whether a name stands for something that can be read only once: a pipe or a socket."""
     try:
-        return path == STANDARD_INPUT or _can_be_read_once(path.stat().st_mode)
+        return _can_be_read_once(path.stat().st_mode)
     except OSError:
         return False
+
+
+@contextmanager
+def spooled(path: Path, error: type[NucproError] = DataError) -> Iterator[Path]:
+    """Name of a regular file with the content of a name: what a pipe gives is kept until the block ends.
+
+    Yields
+    ------
+    Path
+        The name itself where it is no pipe; else a file in the folder for temporary files (``TMPDIR``).
+
+    Raises
+    ------
+    NucproError
+        Of the type `error`: the pipe cannot be read, or there is no room for what it gives.
+    """
+    if not is_pipe(path):
+        yield path
+        return
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="nucpro_")
+    except OSError as failure:
+        raise error(f"{path}: {_no_room(failure)}") from failure
+    with folder as place, open_input(path, error, allow_pipe=True) as source:
+        copy = Path(place, "standard_input" if path == STANDARD_INPUT else f"pipe_{path.name}")
+        try:
+            with copy.open("wb") as target:
+                shutil.copyfileobj(source, target, _COPIED_AT_A_TIME)
+        except OSError as failure:
+            raise error(f"{path}: {_no_room(failure)}") from failure
+        yield copy
+
+
+def _no_room(failure: OSError) -> str:
+    return f"what the pipe gives cannot be kept: {failure.strerror}; set TMPDIR to a folder with room, or name a file"
 
 
 def problem_of(path: Path, failure: OSError) -> str:
@@ -157,16 +219,13 @@ def problem_of(path: Path, failure: OSError) -> str:
     if link is not None:
         which = "is a link" if link == path else f"lies behind {link}, a link"
         return f"{which} to {link.readlink()}, which is not there; {_NOT_THERE}"
-    match failure.errno:
-        case errno.ENOENT:
-            return "cannot be read: No such file or directory; check the name"
-        case errno.ELOOP:
-            return "is a link that leads in a circle; link it to the file itself"
-        case errno.EACCES | errno.EPERM:
-            return "cannot be read: Permission denied; check owner and rights of the file and its folders"
-        case errno.ENXIO:
-            return "is a socket or a device that is not there; name a file"
-    return f"cannot be read: {failure.strerror or failure}; check the path, its permissions and the disk"
+    if failure.errno == errno.ENOENT and str(path) == "-":
+        return "standard input is not read here; name a file"
+    known = _PROBLEMS.get(failure.errno or 0)
+    return (
+        known
+        or f"cannot be read: {failure.strerror or failure}; check the path, its permissions and the disk"
+    )
 
 
 def looks_like(start: bytes) -> str:
@@ -178,17 +237,6 @@ def looks_like(start: bytes) -> str:
         if start.startswith(magic) or (magic.isascii() and text.startswith(magic)):
             return what
     return next((what for test, what in _FORMS if test(start)), UNKNOWN)
-
-
-def _standard_input(error: type[NucproError]) -> BinaryIO:
-    if sys.stdin is None or sys.stdin.closed:
-        raise error("standard input: is closed; name a file, or send one with a pipe")
-    descriptor = os.dup(sys.stdin.fileno())
-    kind = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(kind) and not _can_be_read_once(kind):
-        os.close(descriptor)
-        raise error(f"standard input: is {_kind_of(kind)}; name a file, or send one with a pipe")
-    return os.fdopen(descriptor, "rb", buffering=0)
 
 
 def _can_be_read_once(mode: int) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from nucpro.errors import FastaError, StoreError
 from nucpro.fasta import FastaFacts, difference, read
 from nucpro.layout import TEMPORARY_MARK, FilePair, Source
+from nucpro.letters import copied_side
 from nucpro.store import check_directory
 from nucpro.text import first_few
 
@@ -73,6 +74,8 @@ def side_problems(
             problems.append(f"{pair.protein_fasta}: missing; {pair.nucleotide_fasta} has no protein side")
         elif left and right and left.ids_digest != right.ids_digest:
             problems.append(_different_ids(pair.nucleotide_fasta, pair.protein_fasta))
+        elif left and right:
+            problems += _copied(pair, left, right)
     return problems
 
 
@@ -83,6 +86,17 @@ def unsplit_problems(sources: Iterable[Source]) -> list[str]:
         for source in sources
         if not source.protein_fasta.is_file()
     ]
+
+
+def _copied(pair: FilePair, left: FastaFacts, right: FastaFacts) -> list[str]:
+    problem = copied_side(
+        pair.nucleotide_fasta,
+        left.letters,
+        pair.protein_fasta,
+        right.letters,
+        looks_like_nucleotides=right.nucleotide,
+    )
+    return [problem] if problem else []
 
 
 def _different_ids(nucleotide: Path, protein: Path) -> str:

@@ -102,7 +102,7 @@ def inspect(path: Path, length: int) -> InputFacts:
     Parameters
     ----------
     path : Path
-        FASTA or FASTQ file, plain or gzip.
+        FASTA or FASTQ file.
     length : int
         Bases of a full chunk.
 
