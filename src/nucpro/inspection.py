@@ -24,6 +24,7 @@ from nucpro.errors import DataError, NucproError
 from nucpro.fasta import ALPHABETS, LIMITS, stream
 from nucpro.layout import CATEGORIES, CLASS_NAMES, DNA_WIDTH, DataFolder, FilePair, Side, Source
 from nucpro.letters import Tally
+from nucpro.opening import open_input
 from nucpro.store import MergedFile, VectorFile, read_merged, read_meta, read_vectors
 
 __all__ = ["inspect"]
@@ -59,9 +60,9 @@ def inspect(path: Path) -> Facts:
     """
     if path.is_dir():
         return _folder(DataFolder(path))
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise DataError(f"{path}: no such file or folder; name a .pt file, a FASTA file or a data folder")
-    with path.open("rb") as file:
+    with open_input(path) as file:
         is_archive = file.read(4) == b"PK\x03\x04"
     return _vectors(path) if is_archive or path.suffix == ".pt" else _sequences(path)
 

@@ -15,8 +15,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from nucpro.errors import DataError, NucproError
 
@@ -123,7 +123,7 @@ _FORMS: tuple[tuple[Callable[[bytes], bool], str], ...] = (
 )
 
 
-def open_input(path: Path, error: type[NucproError] = DataError, *, allow_pipe: bool = False) -> BinaryIO:
+def open_input(path: Path, error: type[NucproError] = DataError, *, allow_pipe: bool = False) -> FileIO:
     """Open a file for reading, unbuffered.
 
     Parameters
@@ -153,7 +153,7 @@ def open_input(path: Path, error: type[NucproError] = DataError, *, allow_pipe: 
     return _checked(path, descriptor, error, allow_pipe)
 
 
-def _checked(path: Path, descriptor: int, error: type[NucproError], allow_pipe: bool) -> BinaryIO:
+def _checked(path: Path, descriptor: int, error: type[NucproError], allow_pipe: bool) -> FileIO:
     kind = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(kind) and not (allow_pipe and _can_be_read_once(kind)):
         os.close(descriptor)

@@ -18,6 +18,7 @@ from nucpro.classifier.options import SplitBy, TrainingOptions
 from nucpro.dataset.frame_ids import place_of
 from nucpro.errors import DataError, ValidationError
 from nucpro.layout import CLASS_NAMES
+from nucpro.opening import read_input
 
 __all__ = ["PARTS", "Grouping", "Split", "genomes_of", "group", "read_families", "split"]
 
@@ -103,8 +104,8 @@ def read_families(path: Path) -> dict[str, str]:
     """
     families: dict[str, str] = {}
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_input(path).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
         raise DataError(f"{path}: cannot be read ({error}); name a TSV of record and family") from error
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):

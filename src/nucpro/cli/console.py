@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from tqdm import tqdm
 
 from nucpro.errors import NucproError
 from nucpro.job import Progress
+from nucpro.opening import problem_of
 from nucpro.summary import human_time
 from nucpro.text import printable
 
@@ -183,6 +185,10 @@ def exit_code_of(error: BaseException) -> int:
         return error.exit_code
     if isinstance(error, MemoryError):
         logger.error("%s", _NO_MEMORY)
+        return 1
+    if isinstance(error, OSError) and isinstance(error.filename, str | bytes):
+        path = Path(os.fsdecode(error.filename))
+        logger.error("%s: %s", path, problem_of(path, error))
         return 1
     logger.error("Unexpected error, please report it: %s", error, exc_info=error)
     return 1
