@@ -166,7 +166,7 @@ def test_a_stream_takes_fastq_where_it_may(tmp_path: Path) -> None:
 
 def test_what_is_no_file_is_said_in_words(tmp_path: Path) -> None:
     with pytest.raises(
-        FastaError, match=r"no\.fa: cannot be read: No such file or directory; check the name"
+        FastaError, match=r"no\.fa: cannot be read: No such file or directory; check the path"
     ):
         read(tmp_path / "no.fa")
     with pytest.raises(FastaError, match="is a folder, not a regular file; name a file"):

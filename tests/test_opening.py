@@ -87,7 +87,7 @@ def test_other_names_that_cannot_be_read(tmp_path: Path, short: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(short / "s"))
         assert "is a socket" in refusal(short / "s")
-    assert "No such file or directory; check the name" in refusal(tmp_path / "no.fa")
+    assert "No such file or directory; check the path" in refusal(tmp_path / "no.fa")
     assert "Not a directory" in refusal(Path(__file__) / "x.fa")
     assert "File name too long" in refusal(tmp_path / ("x" * 300))
     assert "standard input is not read here" in refusal(Path("-"))

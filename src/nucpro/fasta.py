@@ -52,6 +52,7 @@ _MARK = b"\n>"
 _LOOKED_AHEAD = 8 << 20
 """Bytes of a record above which its length is looked for before it is read."""
 _LINES_OF_FASTQ = 4
+_LOOKED_AT = 512
 _COPY_AGAIN = "copy or download the file again"
 _SHOWN = 5
 _SHOWN_LETTERS = 100
@@ -158,13 +159,15 @@ def _blocks(path: Path, text: TextStream) -> Iterator[bytes]:
 
 
 def _require_start(path: Path, start: bytes, fastq: bool) -> None:
-    looks = looks_like(start)
-    if start.startswith(b">") or (looks == "a FASTQ file" and fastq):
+    looks = looks_like(start[:_LOOKED_AT])
+    is_fastq = looks == "a FASTQ file" and start.startswith(b"@")
+    if (is_fastq and fastq) or (looks == "a FASTA file" and start.startswith(b">")):
         return
-    if looks == "a FASTQ file":
+    if is_fastq:
         raise FastaError(f"{path}: record 1 is FASTQ (starts with '@'); convert it to FASTA first")
     found = start.partition(b"\n")[0][:20].decode("utf-8", "replace")
-    reason = f"it starts with {found!a}" if looks == UNKNOWN else f"it is {looks}"
+    is_named = looks not in (UNKNOWN, "a FASTA file", "a FASTQ file")
+    reason = f"it is {looks}" if is_named else f"it starts with {found!a}"
     starts = "'>' or '@'" if fastq else "'>'"
     raise FastaError(
         f"{path}: cannot be read as {_kinds(fastq)}: {reason}; the file must start with {starts} and be complete"
@@ -352,8 +355,12 @@ def stream(
 
 def _require_usable_id(path: Path, position: int, name: str) -> None:
     if not name or "\ufffd" in name:
-        what = "is not valid UTF-8" if name else "is missing"
-        raise FastaError(f"{path}: the id of record {position} {what}; give every header an id after '>'")
+        what = (
+            f"is not valid UTF-8: {name[:_SHOWN_LETTERS]!a}; save the file as UTF-8, or use plain letters in ids"
+            if name
+            else "is missing; give every header an id after '>'"
+        )
+        raise FastaError(f"{path}: the id of record {position} {what}")
     if not is_plain(name):
         raise FastaError(
             f"{path}: the id of record {position} holds control characters: {name[:_SHOWN_LETTERS]!a}; "

@@ -47,7 +47,7 @@ _KINDS = (
     (stat.S_ISBLK, "a device"),
 )
 _PROBLEMS = {
-    errno.ENOENT: "cannot be read: No such file or directory; check the name",
+    errno.ENOENT: "cannot be read: No such file or directory; check the path",
     errno.EACCES: "cannot be read: Permission denied; check owner and rights of the file and its folders",
     errno.EPERM: "cannot be read: Permission denied; check owner and rights of the file and its folders",
     errno.ELOOP: "is a link that leads in a circle; link it to the file itself",
@@ -117,9 +117,6 @@ _FORMS: tuple[tuple[Callable[[bytes], bool], str], ...] = (
     (lambda start: start[8:10] == b'{"', "a safetensors file"),
     # A frame of other data, which may come first.
     (lambda start: start[1:4] == b"\x2a\x4d\x18" and start[0] >> 4 == 5, "a zstd file"),
-    # Latin letters in UTF-16 without a mark: every other byte is zero.
-    (lambda start: len(start) > 3 and not any(start[:_LOOKED_AT:2]), "UTF-16 text: save it as UTF-8"),
-    (lambda start: len(start) > 3 and not any(start[1:_LOOKED_AT:2]), "UTF-16 text: save it as UTF-8"),
 )
 
 
@@ -232,6 +229,10 @@ def looks_like(start: bytes) -> str:
     """What a file is, by its first bytes, in words for a message: ``a gzip file``."""
     if not start:
         return "an empty file"
+    # Latin letters in UTF-16 without a mark: every other byte is zero.
+    halves = [any(start[first:_LOOKED_AT:2]) for first in (0, 1)]
+    if len(start) > 3 and halves.count(False) == 1:
+        return "UTF-16 text: save it as UTF-8"
     text = start.lstrip()
     for magic, what in _LOOKS:
         if start.startswith(magic) or (magic.isascii() and text.startswith(magic)):
