@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import random
 from pathlib import Path
 
+import needletail
 import pytest
 
 from folders import Frame
@@ -171,3 +173,25 @@ def test_what_is_no_file_is_said_in_words(tmp_path: Path) -> None:
         read(tmp_path / "no.fa")
     with pytest.raises(FastaError, match="is a folder, not a regular file; name a file"):
         list(stream(tmp_path, fastq=True))
+
+
+@pytest.mark.parametrize("length", [1, 7, 60, 70, 1 << 20])
+def test_records_are_those_of_another_parser(length: int, tmp_path: Path) -> None:
+    """Lines of every length, at every place of the blocks in which a file is read."""
+    draw = random.Random(length)
+    path = tmp_path / "x.fa"
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(3000):
+            sequence = "".join(draw.choices("ACGTacgtN", k=draw.randrange(1, 2000)))
+            lines = (sequence[at : at + length] for at in range(0, len(sequence), length))
+            file.write(
+                f">r{number} é >{'x' * draw.randrange(50)}\n" + "\n".join(lines) + "\n" * draw.randrange(1, 3)
+            )
+    expected = [
+        (record.name, record.seq.upper().encode()) for record in needletail.parse_fastx_file(str(path))
+    ]
+    assert list(stream(path)) == expected
+    assert count(path) == 3000
+    reads = tmp_path / "x.fq"
+    reads.write_bytes(b"".join(b"@%b x\n%b\n+\n%b\n" % (n.encode(), s, b"@" * len(s)) for n, s in expected))
+    assert list(stream(reads, fastq=True)) == expected

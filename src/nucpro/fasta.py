@@ -1,8 +1,9 @@
 """FASTA records: reading, inspecting and splitting.
 
 Files come in from the data folder (or from a user of ``nucpro embed``); records go to the encoders, and
-facts about a file (:class:`FastaFacts`) go to pre-flight and the record of what is done. Parsing is
-needletail's; what counts as a usable record is decided here.
+facts about a file (:class:`FastaFacts`) go to pre-flight and the record of what is done. Parsers that are made for it
+open files by their names alone and end at the first stream of some packed ones, so records are cut here, from the
+text that :mod:`nucpro.unpacking` gives; the tests compare them with needletail's.
 """
 
 from __future__ import annotations
