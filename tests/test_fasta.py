@@ -43,6 +43,7 @@ SAME = {
     "gzip in two members": gzip.compress(PLAIN[:14]) + gzip.compress(PLAIN[14:]),
     "byte order mark": b"\xef\xbb\xbf" + PLAIN,
     "carriage returns alone": PLAIN.replace(b"\n", b"\r"),
+    "carriage returns twice": PLAIN.replace(b"\n", b"\r\r\n"),
     "blank lines first": b"\n\r\n\n" + PLAIN,
 }
 

@@ -208,6 +208,8 @@ def _parse_fasta(path: Path, blocks: Iterable[bytes], longest: int) -> Iterator[
         while parts:
             header, _, lines = parts.pop().partition(b"\n")
             lines = lines.replace(b"\n", b"")
+            if b"\r" in lines:  # left by a program that made line ends of line ends
+                lines = lines.replace(b"\r", b"")
             yield header, lines
 
 
