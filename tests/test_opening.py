@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from folders import PER_FILE, pairs_of
 from nucpro.cli import main
 from nucpro.errors import DataError, FastaError, UsageError
 from nucpro.fasta import count, read, stream
@@ -258,3 +259,20 @@ def test_other_files_under_the_name_of_a_fasta_file_are_told_by_their_first_byte
     assert str(caught.value).startswith(f"{path}: ")
     if looks not in ("an empty file", "nothing that is known here", "a zip archive", "a FASTQ file"):
         assert f"it is {looks}" in str(caught.value)
+
+
+@pytest.mark.parametrize("side", list(Side))
+@pytest.mark.parametrize("command", ["embed-dna", "extract"])
+def test_a_part_behind_a_link_to_nowhere_is_the_only_problem_of_its_folder(
+    side: Side, command: str, data: Path, model: Path, dna_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = pairs_of(data)[0].fasta(side)
+    path.unlink()
+    path.symlink_to(".git/annex/objects/x")
+    folder = ["--data-dir", str(data)] if command == "extract" else [str(data)]
+    chosen = ["--protein-model", str(model)] if command == "extract" else ["--dna-model", str(dna_model)]
+    assert main([command, *folder, "--sequences-per-file", str(PER_FILE), "--device", "cpu", *chosen]) == 3
+    said = capsys.readouterr().err
+    assert f"{path}: is a link to .git/annex/objects/x, which is not there; copy the file itself" in said
+    assert "half-made split" not in said
+    assert "missing; " not in said.replace("DNABERT-S files are missing", "")

@@ -140,7 +140,10 @@ def census(
     for state in states:
         if state.nucleotide_numbers is None:
             records.update(_planned(state, sequences_per_file))
-        elif state.records >= 0:
+        elif state.records >= 0 and all(
+            state.source.pair(number) in records for number in state.nucleotide_numbers
+        ):
+            # Where a part could not be read, nothing is known of the total.
             problems += _split_problems(state, records)
     return Census(tuple(states), records, tuple(problems))
 
