@@ -28,13 +28,14 @@ def make_pair(data: Path, source: str = "viral.1.1", names: Sequence[str] = NAME
     found = DataFolder(data).source_of(nucleotide)
     assert found is not None
     pair = found.pair(1)
-    for side, whole, letters in (
-        (Side.DNA, found.nucleotide_fasta, "ACGTGG"),
-        (Side.PROTEIN, found.protein_fasta, "MK"),
+    for side, whole, letters, codon in (
+        (Side.DNA, found.nucleotide_fasta, "ACGTGG", "ACA"),
+        (Side.PROTEIN, found.protein_fasta, "MK", "T"),
     ):
         for path in (whole, pair.fasta(side)):
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(f">{name}\n{letters}\n" for name in names), encoding="utf-8")
+            records = (f">{name}\n{letters}{codon * number}\n" for number, name in enumerate(names))
+            path.write_text("".join(records), encoding="utf-8")
     write_side(pair, Side.DNA, numbered(len(names), DNA_WIDTH), names)
     write_side(pair, Side.PROTEIN, numbered(len(names), WIDTH, -3.0), names[::-1])
     merge(pair.dna_vectors, pair.protein_vectors, pair.merged, "viral" if pair.label else "host")

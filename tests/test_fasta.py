@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import random
 from pathlib import Path
 
+import needletail
 import pytest
 
 from folders import Frame
@@ -39,6 +41,10 @@ SAME = {
     "blank lines between": b">a first\nMKV\n\n>b\nACDEF\n\n",
     "gzip": gzip.compress(PLAIN),
     "gzip in two members": gzip.compress(PLAIN[:14]) + gzip.compress(PLAIN[14:]),
+    "byte order mark": b"\xef\xbb\xbf" + PLAIN,
+    "carriage returns alone": PLAIN.replace(b"\n", b"\r"),
+    "carriage returns twice": PLAIN.replace(b"\n", b"\r\r\n"),
+    "blank lines first": b"\n\r\n\n" + PLAIN,
 }
 
 
@@ -56,13 +62,12 @@ def test_the_same_records_in_any_form(fasta: Path, content: bytes) -> None:
 BROKEN = {
     "empty file": (b"", "the file is empty"),
     "no header": (b"MKV\n", "must start with '>'"),
-    "byte order mark": (b"\xef\xbb\xbf>a\nMKV\n", "must start with '>'"),
     "only a header mark": (b">", "cannot be read as FASTA"),
     "cut inside a header": (b">a\nMKV\n>b", "cannot be read as FASTA"),
     "FASTQ": (b"@a\nMKV\n+\nIII\n", "record 1 is FASTQ"),
     "no id": (b">a\nMKV\n> b\nMKV\n", "the id of record 2 is missing"),
     "id not UTF-8": (b">\xffa\nMKV\n", "the id of record 1 is not valid UTF-8"),
-    "gzip cut short": (gzip.compress(PLAIN * 50)[:-30], "cannot be read as FASTA"),
+    "gzip cut short": (gzip.compress(PLAIN * 50)[:-30], "gzip stream 1, .*, is cut off"),
 }
 
 
@@ -164,10 +169,30 @@ def test_a_stream_takes_fastq_where_it_may(tmp_path: Path) -> None:
 
 def test_what_is_no_file_is_said_in_words(tmp_path: Path) -> None:
     with pytest.raises(
-        FastaError, match=r"no\.fa: cannot be read: No such file or directory; name a FASTA file"
+        FastaError, match=r"no\.fa: cannot be read: No such file or directory; check the path"
     ):
         read(tmp_path / "no.fa")
-    with pytest.raises(
-        FastaError, match=r"cannot be read: Is a directory; name a FASTA or FASTQ file that is there"
-    ):
+    with pytest.raises(FastaError, match="is a folder, not a regular file; name a file"):
         list(stream(tmp_path, fastq=True))
+
+
+@pytest.mark.parametrize("length", [1, 7, 60, 70, 1 << 20])
+def test_records_are_those_of_another_parser(length: int, tmp_path: Path) -> None:
+    """Lines of every length, at every place of the blocks in which a file is read."""
+    draw = random.Random(length)
+    path = tmp_path / "x.fa"
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(3000):
+            sequence = "".join(draw.choices("ACGTacgtN", k=draw.randrange(1, 2000)))
+            lines = (sequence[at : at + length] for at in range(0, len(sequence), length))
+            file.write(
+                f">r{number} é >{'x' * draw.randrange(50)}\n" + "\n".join(lines) + "\n" * draw.randrange(1, 3)
+            )
+    expected = [
+        (record.name, record.seq.upper().encode()) for record in needletail.parse_fastx_file(str(path))
+    ]
+    assert list(stream(path)) == expected
+    assert count(path) == 3000
+    reads = tmp_path / "x.fq"
+    reads.write_bytes(b"".join(b"@%b x\n%b\n+\n%b\n" % (n.encode(), s, b"@" * len(s)) for n, s in expected))
+    assert list(stream(reads, fastq=True)) == expected

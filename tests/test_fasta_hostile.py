@@ -25,8 +25,11 @@ REFUSED = {
     "only marks": (b">\n>\n>\n", "the id of record 1 is missing"),
     "mark and blank": (b"> \nACGT\n", "the id of record 1 is missing"),
     "only line feeds": (b"\n\n\n", "cannot be read as FASTA"),
-    "byte order mark": (b"\xef\xbb\xbf>a\nACGT\n", "the file must start with '>' and be complete"),
-    "UTF-16": (">a\nACGT\n".encode("utf-16"), "the file must start with '>' and be complete"),
+    "UTF-16": (
+        ">a\nACGT\n".encode("utf-16"),
+        "it is UTF-16 text: save it as UTF-8; the file must start with '>'",
+    ),
+    "UTF-16 without a mark": (">a\nACGT\n".encode("utf-16-be"), "it is UTF-16 text"),
     "sequence first": (b"ACGT\n>a\nACGT\n", "the file must start with '>' and be complete"),
     "zeros": (bytes(5000), "the file must start with '>' and be complete"),
     "NUL in an id": (b">a\0b\nACGT\n", r"the id of record 1 holds control characters: 'a\x00b'"),
@@ -35,11 +38,22 @@ REFUSED = {
         r"the id of record 2 holds control characters: '\x1b[2J'",
     ),
     "id that is no UTF-8": (b">a\xff\nACGT\n", "the id of record 1 is not valid UTF-8"),
-    "gzip without an end": (gzip.compress(b">a\nACGT\n" * 999)[:-30], "cannot be read as FASTA"),
-    "gzip of nothing": (gzip.compress(b""), "cannot be read as FASTA"),
-    "start of gzip": (b"\x1f\x8b\x08", "cannot be read as FASTA"),
-    "mark at the end": (b">a\nACGT\n>b", "cannot be read as FASTA: Unexpected end of input (line 3)"),
-    "zstd": (b"\x28\xb5\x2f\xfd" + bytes(20), "is compressed with zstd; unpack it, or compress it with gzip"),
+    "gzip without an end": (
+        gzip.compress(b">a\nACGT\n" * 999)[:-30],
+        "gzip stream 1, which starts at byte 0 of ",
+    ),
+    "gzip of nothing": (gzip.compress(b""), "unpacks to nothing; remove it or make it again"),
+    "start of gzip": (b"\x1f\x8b\x08", "gzip stream 1, which starts at byte 0 of 3, is cut off"),
+    "mark at the end": (b">a\nACGT\n>b", "it ends after the header of record 2 ('b'), without its sequence"),
+    "header at the end": (
+        b">a\nACGT\n>b c\n",
+        "after the header of record 2 ('b c'), without its sequence",
+    ),
+    "one header": (b">a\n", "it ends after the header of record 1 ('a'), without its sequence"),
+    "zstd": (
+        b"\x28\xb5\x2f\xfd" + bytes(20),
+        "is a zstd file; unpack it (zstd -d) and name the file that comes",
+    ),
     "long name": (b">" + b"\x1b" * 10_000 + b"\nA\n", r"\x1b'; remove them from its header"),
 }
 
@@ -162,5 +176,5 @@ def test_a_large_file_of_short_records_is_read(tmp_path: Path) -> None:
 def test_a_split_of_a_damaged_file_ends_with_its_name(tmp_path: Path) -> None:
     path = tmp_path / "a.fa"
     path.write_bytes(gzip.compress(b">a\nACGT\n" * 9999)[:-9])
-    with pytest.raises(FastaError, match=r"a\.fa: cannot be read as FASTA"):
+    with pytest.raises(FastaError, match=r"a\.fa: gzip stream 1, which starts at byte 0 of .*, is cut off"):
         split(path, tmp_path, 5)

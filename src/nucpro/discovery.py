@@ -20,6 +20,9 @@ from nucpro.workers import Workers
 
 __all__ = ["Census", "SourceState", "census", "inspect_all", "numbers_in"]
 
+_FACTS = FastaFacts.__dataclass_fields__.keys()
+"""What must be remembered of a FASTA file; an earlier version may have noted less."""
+
 
 @dataclass(frozen=True)
 class SourceState:
@@ -136,7 +139,10 @@ def census(
     for state in states:
         if state.nucleotide_numbers is None:
             records.update(_planned(state, sequences_per_file))
-        elif state.records >= 0:
+        elif state.records >= 0 and all(
+            state.source.pair(number) in records for number in state.nucleotide_numbers
+        ):
+            # Where a part could not be read, nothing is known of the total.
             problems += _split_problems(state, records)
     return Census(tuple(states), records, tuple(problems))
 
@@ -149,7 +155,7 @@ def inspect_all(
     unknown = []
     for path in paths:
         known = checkpoint.fact("fasta", path)
-        if known is None or known.get("side") != side:
+        if known is None or known.get("side") != side or not known.keys() >= _FACTS:
             unknown.append((path, side))
         else:
             facts[path] = _restored(known)
@@ -167,7 +173,7 @@ def inspect_all(
 
 
 def _restored(known: dict[str, object]) -> FastaFacts:
-    fields = {name: known[name] for name in FastaFacts.__dataclass_fields__}
+    fields = {name: known[name] for name in _FACTS}
     fields["problems"] = tuple(fields["problems"])  # type: ignore[arg-type]
     return FastaFacts(**fields)  # type: ignore[arg-type]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,7 +71,7 @@ class DnaJob(Job):
 
     def _input_problems(self, split: Sequence[FilePair], facts: dict[Path, FastaFacts]) -> list[str]:
         both = [pair for pair in split if pair.protein_fasta.parent.is_dir()]
-        present = [pair for pair in both if pair.protein_fasta.is_file()]
+        present = [pair for pair in both if os.path.lexists(pair.protein_fasta)]
         protein, unreadable = self._inspect(present, Side.PROTEIN)
         have_both = set(both)
         only_dna = [pair for pair in split if pair not in have_both]

@@ -156,9 +156,12 @@ class FastaEncoder:
         FastaError, ExtractionError, StoreError
             The file cannot be read, computed or written, or its vectors say nothing; nothing is left behind.
         """
-        records = read(fasta)
+        return self.store(read(fasta), output)
+
+    def store(self, records: Records, output: Path) -> Vectors:
+        """Make the file of vectors of records that were read; see :meth:`extract`."""
         vectors = self.embed(records)
-        _require_meaning(vectors.matrix, records, self._limit)
+        self._require_meaning(vectors.matrix, records)
         meta = self.recipe.meta(records.digest(), len(records))
         write_vectors(output, records.ids, vectors.matrix, meta, self.side)
         self._took[output] = time.perf_counter() - vectors.began
@@ -171,28 +174,35 @@ class FastaEncoder:
         """
         return self._took.pop(output, 0.0)
 
+    def _require_meaning(self, matrix: FloatMatrix, records: Records) -> None:
+        """Refuse vectors that tell no record from another, as a broken model or device gives them.
 
-def _require_meaning(matrix: FloatMatrix, records: Records, limit: int) -> None:
-    """Refuse vectors that tell no record from another, as a broken model or device gives them.
+        Raises
+        ------
+        ExtractionError
+            A vector is all zero, or records of different tokens have the same vector.
+        """
+        zero = np.flatnonzero(~matrix.any(axis=1))
+        if zero.size:
+            raise ExtractionError(
+                f"{records.path}: the vector of record {records.ids[zero[0]]!r} is all zero ({zero.size} of "
+                f"{len(records)} are); check model and device, then run again"
+            )
+        # Means of one constant over sequences of different lengths differ in their last bits.
+        alike = np.abs(matrix - matrix[0]).max() <= _ALIKE * np.abs(matrix[0]).max()
+        if alike and self._has_different_tokens(records):
+            raise ExtractionError(
+                f"{records.path}: all {len(records)} records, from {records.ids[0]!r} on, have the same vector of "
+                f"width {matrix.shape[1]}; check model and device, then run again"
+            )
 
-    Raises
-    ------
-    ExtractionError
-        A vector is all zero, or different records have the same vector.
-    """
-    zero = np.flatnonzero(~matrix.any(axis=1))
-    if zero.size:
-        raise ExtractionError(
-            f"{records.path}: the vector of record {records.ids[zero[0]]!r} is all zero ({zero.size} of {len(records)} "
-            "are); check model and device, then run again"
-        )
-    # Means of one constant over sequences of different lengths differ in their last bits.
-    alike = np.abs(matrix - matrix[0]).max() <= _ALIKE * np.abs(matrix[0]).max()
-    if alike and len({sequence[:limit] for sequence in records.sequences}) > 1:
-        raise ExtractionError(
-            f"{records.path}: all {len(records)} records, from {records.ids[0]!r} on, have the same vector of width "
-            f"{matrix.shape[1]}; check model and device, then run again"
-        )
+    def _has_different_tokens(self, records: Records) -> bool:
+        """Whether the model is given different things: ambiguity codes, for one, may share a token."""
+        if len({sequence[: self._limit] for sequence in records.sequences}) == 1:
+            return False
+        encoded = self.tokenizer.encode(records.ids, records.sequences, self._limit)
+        tokens = np.split(encoded.tokens, np.cumsum(encoded.lengths)[:-1])
+        return len({row.tobytes() for row in tokens}) > 1
 
 
 def identify(options: Options, side: Side, files: ModelFiles | None = None) -> Identified:

@@ -1,32 +1,30 @@
 """FASTA records: reading, inspecting and splitting.
 
 Files come in from the data folder (or from a user of ``nucpro embed``); records go to the encoders, and
-facts about a file (:class:`FastaFacts`) go to pre-flight and the record of what is done. Parsing is
-needletail's; what counts as a usable record is decided here.
+facts about a file (:class:`FastaFacts`) go to pre-flight and the record of what is done. Parsers that are made for it
+open files by their names alone and end at the first stream of some packed ones, so records are cut here, from the
+text that :mod:`nucpro.unpacking` gives; the tests compare them with needletail's.
 """
 
 from __future__ import annotations
 
-import bz2
-import errno
-import gzip
+import codecs
 import hashlib
-import io
-import lzma
-import zlib
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any, Self
-
-import needletail
+from typing import NamedTuple, Self
 
 from nucpro.errors import FastaError
-from nucpro.layout import MAX_BASES, MAX_RESIDUES, Side
+from nucpro.layout import Side
+from nucpro.letters import ALPHABETS, LIMITS, NUCLEOTIDES, RESIDUES, Tally, advice_on
+from nucpro.opening import UNKNOWN, is_pipe, looks_like
 from nucpro.text import first_few, is_plain
+from nucpro.unpacking import TextStream, open_text
 
 __all__ = [
     "ALPHABETS",
@@ -46,28 +44,17 @@ __all__ = [
     "stream",
 ]
 
-NUCLEOTIDES = "ACGTURYSWKMBDHVN"
-"""Letters of a nucleotide record: the four bases, U, and the IUPAC ambiguity codes."""
-RESIDUES = "ACDEFGHIKLMNPQRSTVWYXBUZO"
-"""Letters of a protein record: those for which ESM-2 has a residue token."""
-
-ALPHABETS = {Side.DNA: NUCLEOTIDES, Side.PROTEIN: RESIDUES}
-"""Letters of a record, by side."""
-LIMITS = {Side.DNA: MAX_BASES, Side.PROTEIN: MAX_RESIDUES}
-"""Letters that an encoder reads of a record, by side."""
-
 LONGEST_RECORD = 100_000_000
 """Bytes of a record; the longest of the data sets have 10,000 letters. Reading one takes about four times as much."""
 
 _BLOCK = 1 << 20
-_PACKED: dict[bytes, Callable[..., Any]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ\0": lzma.open,
-}
-"""What the parser unpacks, by the first bytes of such files."""
-_NOT_READABLE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES)
-_ZSTANDARD = b"\x28\xb5\x2f\xfd"
+_MARK = b"\n>"
+"""What a record begins with, after the line before it."""
+_LOOKED_AHEAD = 8 << 20
+"""Bytes of a record above which its length is looked for before it is read."""
+_LINES_OF_FASTQ = 4
+_LOOKED_AT = 512
+_COPY_AGAIN = "copy or download the file again"
 _SHOWN = 5
 _SHOWN_LETTERS = 100
 
@@ -113,6 +100,8 @@ class FastaFacts:
         See :meth:`Records.digest` and :func:`ids_digest`.
     over_limit : int
         Records longer than the limit that was asked for.
+    nucleotide : bool
+        Whether the letters look like those of nucleotides; see :class:`nucpro.letters.Tally`.
     problems : tuple of str
         One message for each kind of problem, naming the first records that have it.
     """
@@ -123,35 +112,220 @@ class FastaFacts:
     digest: str
     ids_digest: str
     over_limit: int
+    nucleotide: bool
     problems: tuple[str, ...]
 
     @classmethod
     def unknown(cls, records: int) -> Self:
         """Facts of a file that is still to be made, of which only the number of records is known."""
-        return cls(records, 0, 0, "", "", 0, ())
+        return cls(records, 0, 0, "", "", 0, False, ())
 
 
-def _parse(path: Path, kinds: str = "FASTA") -> Iterator[needletail.Record]:
-    try:
-        _require_bounded(path)
-        yield from needletail.parse_fastx_file(str(path))
-    except (needletail.NeedletailError, OSError) as error:
-        if isinstance(error, OSError) and error.errno in _NOT_READABLE:
-            raise FastaError(
-                f"{path}: cannot be read: {error.strerror}; name a {kinds} file that is there and may be read"
-            ) from error
-        if path.is_file() and path.stat().st_size == 0:
-            raise FastaError(f"{path}: the file is empty; remove it or make it again") from error
-        starts = "'>'" if kinds == "FASTA" else "'>' or '@'"
+def _parse(
+    path: Path, *, fastq: bool = False, longest: int | None = LONGEST_RECORD, allow_pipe: bool = False
+) -> Iterator[tuple[bytes, bytes]]:
+    """Header and sequence of each record, as they are in the file."""
+    with open_text(path, FastaError, allow_pipe=allow_pipe) as text:
+        first, blocks = _started(path, text, fastq)
+        parse = _parse_fastq if first.startswith(b"@") else _parse_fasta
+        yield from parse(path, blocks, longest or sys.maxsize)
+
+
+def _started(path: Path, text: TextStream, fastq: bool) -> tuple[bytes, Iterable[bytes]]:
+    """First block of a text, and all of its blocks; raises where it does not begin with a record."""
+    blocks = _blocks(path, text)
+    first = next(filter(None, (block.lstrip(b"\n") for block in blocks)), b"")
+    _require_start(path, first, fastq)
+    return first, chain((first,), blocks)
+
+
+def _blocks(path: Path, text: TextStream) -> Iterator[bytes]:
+    """Text without a byte order mark, and with a line feed at the end of each line."""
+    first = text.read(_BLOCK)
+    while b"\n" not in first and len(first) < _BLOCK and (more := text.read(_BLOCK)):
+        first += more
+    if not first:
+        nothing = "unpacks to nothing" if text.is_packed else "the file is empty"
+        raise FastaError(f"{path}: {nothing}; remove it or make it again")
+    first = first.removeprefix(codecs.BOM_UTF8)
+    # Before OS X, lines on a Macintosh ended with a carriage return alone.
+    ending = b"\r" if b"\n" not in first else b"\r\n"
+    left = b""
+    for block in chain((first,), iter(partial(text.read, _BLOCK), b"")):
+        part = left + block
+        left = b"\r" if part.endswith(b"\r") else b""
+        part = part.removesuffix(b"\r")
+        yield part.replace(ending, b"\n") if b"\r" in part else part
+    yield b"\n" if left else b""
+
+
+def _require_start(path: Path, start: bytes, fastq: bool) -> None:
+    looks = looks_like(start[:_LOOKED_AT])
+    is_fastq = looks == "a FASTQ file" and start.startswith(b"@")
+    if (is_fastq and fastq) or (looks == "a FASTA file" and start.startswith(b">")):
+        return
+    if is_fastq:
+        raise FastaError(f"{path}: record 1 is FASTQ (starts with '@'); convert it to FASTA first")
+    found = start.partition(b"\n")[0][:20].decode("utf-8", "replace")
+    is_named = looks not in (UNKNOWN, "a FASTA file", "a FASTQ file")
+    reason = f"it is {looks}" if is_named else f"it starts with {found!a}"
+    starts = "'>' or '@'" if fastq else "'>'"
+    raise FastaError(
+        f"{path}: cannot be read as {_kinds(fastq)}: {reason}; the file must start with {starts} and be complete"
+    )
+
+
+class _Stretch(NamedTuple):
+    """A block of text, and the record that reaches into it: its offset, and its bytes up to its end or the block's.
+
+    `cut` is where the last record of the block begins; None where the whole block is of the one that reaches into it.
+    """
+
+    block: bytes
+    start: int
+    length: int
+    cut: int | None
+
+
+def _stretches(blocks: Iterable[bytes]) -> Iterator[_Stretch]:
+    start = position = 0
+    last = b"\n"
+    for block in blocks:
+        marks = last + block
+        first, cut = marks.find(_MARK), marks.rfind(_MARK)
+        end = position + (len(block) if first < 0 else first)
+        yield _Stretch(block, start, end - start, None if cut < 0 else cut)
+        start = start if cut < 0 else position + cut
+        position += len(block)
+        last = block[-1:] or last
+
+
+def _parse_fasta(path: Path, blocks: Iterable[bytes], longest: int) -> Iterator[tuple[bytes, bytes]]:
+    for text in _whole_records(path, blocks, longest):
+        parts = text.split(_MARK)[::-1]
+        # Nothing of a chromosome lives on while its reader works with what is yielded.
+        del text
+        while parts:
+            header, _, lines = parts.pop().partition(b"\n")
+            lines = lines.replace(b"\n", b"")
+            if b"\r" in lines:  # left by a program that made line ends of line ends
+                lines = lines.replace(b"\r", b"")
+            yield header, lines
+
+
+def _whole_records(path: Path, blocks: Iterable[bytes], longest: int) -> Iterator[bytes]:
+    """Texts of one or more whole records each, without the mark of their first."""
+    pieces: list[bytes] = []
+    records, is_bounded = 0, longest == sys.maxsize
+    for block, start, length, cut in _stretches(blocks):
+        if length > _LOOKED_AHEAD and not is_bounded:
+            # Only now: most files have short records, and are read once.
+            _require_bounded(path, longest)
+            is_bounded = not is_pipe(path)
+        if length > longest:
+            raise _too_long(path, start)
+        pieces.append(block[:cut])
+        if cut is not None:
+            texts = [b"".join(pieces)[1:]]
+            pieces = [block[cut:]]
+            if texts[0]:
+                records += texts[0].count(_MARK) + 1
+                yield texts.pop()
+    texts = [b"".join(pieces)[1:]]
+    pieces.clear()
+    _require_sequence_at_end(path, texts[0], records)
+    yield texts.pop()
+
+
+def _require_sequence_at_end(path: Path, text: bytes, records: int) -> None:
+    """Raise where a file ends with a header, as one that was cut off does; a blank line is an empty sequence."""
+    mark = text.rfind(_MARK)
+    start = mark + len(_MARK) if mark >= 0 else 0
+    end = text.find(b"\n", start)
+    if end in (-1, len(text) - 1):
+        header = text[start : start + _SHOWN_LETTERS].strip()
         raise FastaError(
-            f"{path}: cannot be read as {kinds}: {error}; the file must start with {starts} and be complete"
-        ) from error
+            f"{path}: cannot be read as FASTA: it ends after the header of record {records + text.count(_MARK) + 1} "
+            f"({header.decode('utf-8', 'replace')!a}), without its sequence; {_COPY_AGAIN}"
+        )
 
 
-def stream(path: Path, *, fastq: bool = False) -> Iterator[tuple[str, bytes]]:
+def _require_bounded(path: Path, longest: int) -> None:
+    """Raise where a record is longer than any that is meant, before much of it is in memory."""
+    if is_pipe(path):
+        return
+    with open_text(path, FastaError) as text:
+        for _, start, length, _ in _stretches(_blocks(path, text)):
+            if length > longest:
+                raise _too_long(path, start)
+
+
+def _parse_fastq(path: Path, blocks: Iterable[bytes], longest: int) -> Iterator[tuple[bytes, bytes]]:
+    record: list[bytes] = []
+    records = 0
+    for line in _lines(path, blocks, longest):
+        if not line and not record:
+            continue  # blank lines between records say nothing
+        record.append(line)
+        if len(record) == _LINES_OF_FASTQ:
+            records += 1
+            yield _fastq_record(path, records, record)
+            record = []
+    if record:
+        raise FastaError(
+            f"{path}: cannot be read as FASTQ: it ends within record {records + 1}, after {len(record)} of "
+            f"its {_LINES_OF_FASTQ} lines; {_COPY_AGAIN}"
+        )
+
+
+def _fastq_record(path: Path, number: int, lines: list[bytes]) -> tuple[bytes, bytes]:
+    header, sequence, plus, qualities = lines
+    if not header.startswith(b"@") or not plus.startswith(b"+"):
+        problem = "is not four lines that start with '@', letters, '+' and qualities"
+    elif len(sequence) != len(qualities):
+        problem = f"has {len(sequence)} letters and {len(qualities)} qualities"
+    else:
+        return header[1:], sequence
+    raise FastaError(
+        f"{path}: cannot be read as FASTQ: record {number} {problem}; {_COPY_AGAIN}, or convert it to FASTA"
+    )
+
+
+def _lines(path: Path, blocks: Iterable[bytes], longest: int) -> Iterator[bytes]:
+    pieces: list[bytes] = []
+    position = size = 0
+    for block in blocks:
+        first, *others = block.split(b"\n")
+        pieces.append(first)
+        size += len(first)
+        if size > longest:
+            raise _too_long(path, position)
+        if others:
+            yield b"".join(pieces)
+            yield from others[:-1]
+            pieces, size = [others[-1]], len(others[-1])
+        position += len(block)
+    if last := b"".join(pieces):
+        yield last
+
+
+def _kinds(fastq: bool) -> str:
+    return "FASTA or FASTQ" if fastq else "FASTA"
+
+
+def _too_long(path: Path, start: int) -> FastaError:
+    return FastaError(
+        f"{path}: the record at byte {start:,} of its text has more than {LONGEST_RECORD:,} bytes; "
+        "cut it into records of the length that is meant"
+    )
+
+
+def stream(
+    path: Path, *, fastq: bool = False, longest: int | None = LONGEST_RECORD, allow_pipe: bool = False
+) -> Iterator[tuple[str, bytes]]:
     """Yield the id and the upper-case letters of each record; memory does not grow with the file.
 
-    Files may be plain or compressed with gzip, wrapped or not, with any line ends.
+    Files may be plain or packed with gzip, bzip2 or xz, wrapped or not, with any line ends.
 
     Parameters
     ----------
@@ -159,6 +333,10 @@ def stream(path: Path, *, fastq: bool = False) -> Iterator[tuple[str, bytes]]:
         The file.
     fastq : bool
         Whether FASTQ is fine too; its qualities are not looked at.
+    longest : int, optional
+        Bytes of a record that are read into memory at most; None for any number.
+    allow_pipe : bool
+        Take a pipe or standard input too; see :func:`nucpro.opening.open_input`.
 
     Raises
     ------
@@ -166,21 +344,26 @@ def stream(path: Path, *, fastq: bool = False) -> Iterator[tuple[str, bytes]]:
         The file is missing, empty, cut short, of another format, or an id is missing, not UTF-8, or holds
         controls.
     """
-    records = _parse(path, "FASTA or FASTQ" if fastq else "FASTA")
-    for position, record in enumerate(records, start=1):
-        if record.is_fastq() and not fastq:
-            raise FastaError(
-                f"{path}: record {position} is FASTQ (starts with '@'); convert it to FASTA first"
-            )
-        _require_usable_id(path, position, record.name)
-        # Letters outside ASCII become question marks, which no alphabet has; upper() would turn some into letters.
-        yield record.name, record.seq.encode("ascii", "replace").upper()
+    records = _parse(path, fastq=fastq, longest=longest, allow_pipe=allow_pipe)
+    for position, (header, sequence) in enumerate(records, start=1):
+        text = header.decode("utf-8", "replace")
+        name = text.split(maxsplit=1)[0] if text and not text[0].isspace() else ""
+        _require_usable_id(path, position, name)
+        # Letters outside ASCII become question marks, which no alphabet has.
+        known = (
+            sequence if sequence.isascii() else sequence.decode("utf-8", "replace").encode("ascii", "replace")
+        )
+        yield name, known.upper()
 
 
 def _require_usable_id(path: Path, position: int, name: str) -> None:
     if not name or "\ufffd" in name:
-        what = "is not valid UTF-8" if name else "is missing"
-        raise FastaError(f"{path}: the id of record {position} {what}; give every header an id after '>'")
+        what = (
+            f"is not valid UTF-8: {name[:_SHOWN_LETTERS]!a}; save the file as UTF-8, or use plain letters in ids"
+            if name
+            else "is missing; give every header an id after '>'"
+        )
+        raise FastaError(f"{path}: the id of record {position} {what}")
     if not is_plain(name):
         raise FastaError(
             f"{path}: the id of record {position} holds control characters: {name[:_SHOWN_LETTERS]!a}; "
@@ -188,41 +371,7 @@ def _require_usable_id(path: Path, position: int, name: str) -> None:
         )
 
 
-def _require_bounded(path: Path) -> None:
-    """Raise where a record is longer than any that is meant: the parser holds a whole one in memory."""
-    with path.open("rb") as file:
-        magic = file.read(6)
-    if magic.startswith(_ZSTANDARD):
-        raise FastaError(f"{path}: is compressed with zstd; unpack it, or compress it with gzip")
-    unpack = next((unpack for start, unpack in _PACKED.items() if magic.startswith(start)), None)
-    if unpack is None and path.stat().st_size <= LONGEST_RECORD:
-        return
-    with (unpack or io.open)(path, "rb") as stream:
-        start = _long_record(stream)
-    if start is not None:
-        raise FastaError(
-            f"{path}: the record at byte {start:,} of its text has more than {LONGEST_RECORD:,} bytes; "
-            "cut it into records of the length that is meant"
-        )
-
-
-def _long_record(stream: IO[bytes]) -> int | None:
-    """Offset of the first record that is longer than the limit; None where there is none."""
-    record = position = 0
-    last = b"\n"
-    # The parser says better what is wrong with a damaged file; up to there it reads what was read here.
-    with suppress(EOFError, OSError, zlib.error, lzma.LZMAError):
-        while block := stream.read(_BLOCK):
-            starts = (last + block).find(b"\n>"), (last + block).rfind(b"\n>")
-            if position + (len(block) if starts[0] < 0 else starts[0]) - record > LONGEST_RECORD:
-                return record
-            record = record if starts[1] < 0 else position + starts[1]
-            position += len(block)
-            last = block[-1:]
-    return None
-
-
-def read(path: Path) -> Records:
+def read(path: Path, *, allow_pipe: bool = False) -> Records:
     """Read a FASTA file; see :func:`stream`.
 
     Raises
@@ -231,7 +380,7 @@ def read(path: Path) -> Records:
         As :func:`stream`.
     """
     records = Records(path, [], [])
-    for name, sequence in stream(path):
+    for name, sequence in stream(path, allow_pipe=allow_pipe):
         records.ids.append(name)
         records.sequences.append(sequence)
     return records
@@ -264,6 +413,7 @@ def inspect(path: Path, alphabet: str, limit: int | None = None) -> FastaFacts:
         digest=records.digest(),
         ids_digest=ids_digest(records.ids),
         over_limit=sum(length > limit for length in lengths),
+        nucleotide=Tally.of(b"".join(records.sequences)).side is Side.DNA,
         problems=tuple(_problems(records, alphabet)),
     )
 
@@ -302,10 +452,23 @@ def _problems(records: Records, alphabet: str) -> Iterator[str]:
         )
     wrong = list(_wrong_letters(records, alphabet))
     if wrong:
-        yield f"{path}: letters outside {alphabet}: {first_few(wrong, _SHOWN)}; correct or remove these records"
+        places = [f"{name} has {letter!r} at position {position}" for name, letter, position in wrong]
+        yield (
+            f"{path}: letters outside {alphabet}: {first_few(places, _SHOWN)}; correct or remove these records"
+            f"{_advice(records, alphabet, wrong[0][1])}"
+        )
 
 
-def _wrong_letters(records: Records, alphabet: str) -> Iterator[str]:
+def _advice(records: Records, alphabet: str, letter: str) -> str:
+    looks = Tally.of(b"".join(records.sequences)).side
+    if alphabet == NUCLEOTIDES and looks is Side.PROTEIN:
+        return " (they look like proteins, and nucleotides are expected here)"
+    advice = advice_on(letter)
+    return f" ({advice})" if advice else ""
+
+
+def _wrong_letters(records: Records, alphabet: str) -> Iterator[tuple[str, str, int]]:
+    """Id, letter and its position, counted from 1, of each record that has a letter outside the alphabet."""
     allowed = alphabet.encode()
     # One pass over the whole file in C decides the normal case; records are only searched when it fails.
     if not b"".join(records.sequences).translate(None, allowed):
@@ -313,8 +476,7 @@ def _wrong_letters(records: Records, alphabet: str) -> Iterator[str]:
     for name, sequence in zip(records.ids, records.sequences, strict=True):
         foreign = sequence.translate(None, allowed)
         if foreign:
-            letter = chr(foreign[0])
-            yield f"{name} has {letter!r} at position {sequence.index(foreign[0]) + 1}"
+            yield name, chr(foreign[0]), sequence.index(foreign[0]) + 1
 
 
 def difference(left: Iterable[str], right: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -332,7 +494,9 @@ def count(path: Path) -> int:
     FastaError
         The file cannot be parsed.
     """
-    return sum(1 for _ in _parse(path))
+    with open_text(path, FastaError) as text:
+        _, blocks = _started(path, text, fastq=False)
+        return sum(part.count(_MARK) + 1 for part in _whole_records(path, blocks, LONGEST_RECORD))
 
 
 def split(path: Path, folder: Path, records_per_file: int) -> int:
@@ -361,6 +525,6 @@ def split(path: Path, folder: Path, records_per_file: int) -> int:
     number = 0
     while chunk := list(islice(records, records_per_file)):
         number += 1
-        with (folder / f"output_{number}.fa").open("w", encoding="utf-8", newline="\n") as part:
-            part.writelines(f">{record.id}\n{record.seq}\n" for record in chunk)
+        with (folder / f"output_{number}.fa").open("wb") as part:
+            part.writelines(b">%b\n%b\n" % record for record in chunk)
     return number

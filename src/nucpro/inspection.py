@@ -21,8 +21,10 @@ from nucpro import history, lock, selection
 from nucpro.checkpoint import Stamp
 from nucpro.dataset.frame_ids import place_of
 from nucpro.errors import DataError, NucproError
-from nucpro.fasta import ALPHABETS, LIMITS, NUCLEOTIDES, stream
+from nucpro.fasta import ALPHABETS, LIMITS, stream
 from nucpro.layout import CATEGORIES, CLASS_NAMES, DNA_WIDTH, DataFolder, FilePair, Side, Source
+from nucpro.letters import Tally
+from nucpro.opening import open_input
 from nucpro.store import MergedFile, VectorFile, read_merged, read_meta, read_vectors
 
 __all__ = ["inspect"]
@@ -58,9 +60,9 @@ def inspect(path: Path) -> Facts:
     """
     if path.is_dir():
         return _folder(DataFolder(path))
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise DataError(f"{path}: no such file or folder; name a .pt file, a FASTA file or a data folder")
-    with path.open("rb") as file:
+    with open_input(path) as file:
         is_archive = file.read(4) == b"PK\x03\x04"
     return _vectors(path) if is_archive or path.suffix == ".pt" else _sequences(path)
 
@@ -130,14 +132,16 @@ def _sequences(path: Path) -> Facts:
     names: list[str] = []
     lengths: list[int] = []
     letters: Counter[int] = Counter()
+    tally = Tally(0, 0, 0)
     digest = hashlib.sha256()
     for name, sequence in stream(path, fastq=True):
         names.append(name)
         lengths.append(len(sequence))
         letters.update(Counter(sequence))
+        tally += Tally.of(sequence)
         # As nucpro.fasta.Records.digest has it, so that it can be compared with the meta of vectors.
         digest.update(b"%b\t%b\n" % (name.encode(), sequence))
-    side = _side_of(letters)
+    side = tally.side
     limit = LIMITS[side]
     return {
         "what": "nucleotide sequences" if side is Side.DNA else "protein sequences",
@@ -153,14 +157,6 @@ def _sequences(path: Path) -> Facts:
         "ids": _ids(names),
         "input_sha256": digest.hexdigest(),
     }
-
-
-def _side_of(letters: Counter[int]) -> Side:
-    """Nucleotides where nearly all letters are A, C, G, T, U or N, and none is a residue's only."""
-    total = sum(letters.values())
-    plain = sum(letters[letter] for letter in b"ACGTUN")
-    only_residues = sum(count for letter, count in letters.items() if chr(letter) not in NUCLEOTIDES)
-    return Side.DNA if plain >= 0.9 * total and only_residues <= 0.01 * total else Side.PROTEIN
 
 
 def _folder(folder: DataFolder) -> Facts:

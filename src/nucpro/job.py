@@ -7,6 +7,7 @@ A job holds what the steps share: the lock, the record of what is done, the work
 from __future__ import annotations
 
 import logging
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -190,7 +191,7 @@ class Job(ABC):
         problems = list(self.census.problems)
         split = [pair for pair in self.pairs if pair.fasta(self.side).parent.is_dir()]
         facts, unreadable = self._inspect(
-            [pair for pair in split if pair.fasta(self.side).is_file()], self.side
+            [pair for pair in split if os.path.lexists(pair.fasta(self.side))], self.side
         )
         problems += unreadable
         problems += self._input_problems(split, facts)

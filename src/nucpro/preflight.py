@@ -5,14 +5,17 @@ Each check returns messages and changes nothing; the pipeline gathers them all a
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from nucpro.errors import FastaError, StoreError
+from nucpro.errors import DataError, FastaError, StoreError
 from nucpro.fasta import FastaFacts, difference, read
 from nucpro.layout import TEMPORARY_MARK, FilePair, Source
+from nucpro.letters import copied_side
+from nucpro.opening import open_input
 from nucpro.store import check_directory
 from nucpro.text import first_few
 
@@ -37,7 +40,7 @@ def dna_problems(pairs: Iterable[FilePair], command: str, *, may_be_missing: boo
     """
     missing, problems = [], []
     for pair in pairs:
-        if not pair.dna_vectors.is_file():
+        if not os.path.lexists(pair.dna_vectors):
             missing.append(pair.dna_vectors)
             continue
         try:
@@ -69,20 +72,40 @@ def side_problems(
         left, right = nucleotide.get(pair.nucleotide_fasta), protein.get(pair.protein_fasta)
         problems += left.problems if left else ()
         problems += right.problems if right else ()
-        if not pair.protein_fasta.is_file():
+        if not os.path.lexists(pair.protein_fasta):
             problems.append(f"{pair.protein_fasta}: missing; {pair.nucleotide_fasta} has no protein side")
         elif left and right and left.ids_digest != right.ids_digest:
             problems.append(_different_ids(pair.nucleotide_fasta, pair.protein_fasta))
+        elif left and right:
+            problems += _copied(pair, left, right)
     return problems
 
 
 def unsplit_problems(sources: Iterable[Source]) -> list[str]:
-    """Sources that are still to be split, but have only one side."""
-    return [
-        f"{source.protein_fasta}: missing; {source.nucleotide_fasta} cannot be split without its protein side"
-        for source in sources
-        if not source.protein_fasta.is_file()
-    ]
+    """Sources that are still to be split, but have only one side, or one that cannot be opened."""
+    problems = []
+    for source in sources:
+        if not os.path.lexists(source.protein_fasta):
+            problems.append(
+                f"{source.protein_fasta}: missing; {source.nucleotide_fasta} cannot be split without its protein side"
+            )
+            continue
+        try:
+            open_input(source.protein_fasta).close()
+        except DataError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _copied(pair: FilePair, left: FastaFacts, right: FastaFacts) -> list[str]:
+    problem = copied_side(
+        pair.nucleotide_fasta,
+        left.letters,
+        pair.protein_fasta,
+        right.letters,
+        looks_like_nucleotides=right.nucleotide,
+    )
+    return [problem] if problem else []
 
 
 def _different_ids(nucleotide: Path, protein: Path) -> str:

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from nucpro.discovery import numbers_in
 from nucpro.errors import DataError
-from nucpro.fasta import ALPHABETS, difference, read, require_usable, split
+from nucpro.fasta import ALPHABETS, Records, difference, read, require_usable, split
 from nucpro.layout import Side, Source, temporary_start
+from nucpro.letters import Tally, copied_side
 from nucpro.store import cannot_write, sync_folder
 
 __all__ = ["remove_unfinished", "split_source"]
@@ -116,3 +117,17 @@ def _require_fitting_parts(nucleotide: Path, protein: Path, source: Source) -> N
                 f"part {number} of {source.nucleotide_fasta} and {source.protein_fasta} would hold different ids: "
                 f"{only_left[:5]} and {only_right[:5]}; make both again from the same genomes"
             )
+        _require_proteins(source, left_records, right_records)
+
+
+def _require_proteins(source: Source, nucleotide: Records, protein: Records) -> None:
+    tally = Tally.of(b"".join(protein.sequences))
+    problem = copied_side(
+        source.nucleotide_fasta,
+        sum(map(len, nucleotide.sequences)),
+        source.protein_fasta,
+        tally.letters,
+        looks_like_nucleotides=tally.side is Side.DNA,
+    )
+    if problem:
+        raise DataError(problem)

@@ -15,6 +15,7 @@ import numpy as np
 from nucpro.errors import DimensionError, NucproError, StoreError
 from nucpro.fasta import Records, difference, read
 from nucpro.layout import DNA_WIDTH, PROTEIN_WIDTH, DataFolder, FilePair, Side, Source
+from nucpro.letters import are_alike
 from nucpro.recipe import input_digest, weights_digest
 from nucpro.store import (
     MergedFile,
@@ -97,10 +98,11 @@ def validate_file(task: ValidationTask) -> FileVerdict:
         label = label_of(merged, pair.merged)
     except (NucproError, FileNotFoundError) as error:
         return FileVerdict(pair, 0, {}, (str(error),))
+    both = {Side.PROTEIN: fasta, Side.DNA: nucleotide}
     problems = [
-        *_vector_problems(pair.protein_vectors, protein, task.width),
+        *_vector_problems(pair.protein_vectors, protein, task.width, {Side.PROTEIN: fasta}),
         *_id_problems(pair.protein_vectors, protein.ids, fasta.ids),
-        *_vector_problems(pair.merged, merged, DNA_WIDTH + task.width),
+        *_vector_problems(pair.merged, merged, DNA_WIDTH + task.width, both),
         *_id_problems(pair.merged, merged.ids, fasta.ids),
         *_input_problems(pair.protein_vectors, protein, fasta),
         *_id_problems(pair.dna_vectors, dna.ids, nucleotide.ids),
@@ -122,7 +124,7 @@ def validate_vectors(task: ValidationTask) -> FileVerdict:
     except (NucproError, FileNotFoundError) as error:
         return FileVerdict(pair, 0, {}, (str(error),))
     problems = [
-        *_vector_problems(path, dna, task.width),
+        *_vector_problems(path, dna, task.width, {Side.DNA: fasta}),
         *_id_problems(path, dna.ids, fasta.ids),
         *_input_problems(path, dna, fasta),
     ]
@@ -134,7 +136,9 @@ def _models_of(files: Mapping[Side, VectorFile]) -> dict[Side, str]:
     return {side: digest for side, digest in made.items() if digest}
 
 
-def _vector_problems(path: Path, found: VectorFile, width: int) -> Iterator[str]:
+def _vector_problems(
+    path: Path, found: VectorFile, width: int, made_from: Mapping[Side, Records]
+) -> Iterator[str]:
     vectors = found.vectors
     if vectors.shape != (len(found.ids), width):
         yield str(DimensionError((len(found.ids), width), vectors.shape, "shape of the vectors", str(path)))
@@ -143,7 +147,9 @@ def _vector_problems(path: Path, found: VectorFile, width: int) -> Iterator[str]
     if zero.size:
         first = found.ids[zero[0]]
         yield f"{path}: {zero.size} vectors are all zero, first {first}; remove the file and run again"
-    elif len(vectors) > 1 and bool((vectors == vectors[0]).all()):
+    elif bool((vectors == vectors[0]).all()) and not all(
+        are_alike(records.sequences, side) for side, records in made_from.items()
+    ):
         yield f"{path}: all {len(vectors)} vectors are the same; remove the file and run again"
 
 

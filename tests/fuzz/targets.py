@@ -6,6 +6,7 @@ right. Any other exception, and the end of the process, is a find.
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import json
@@ -178,6 +179,8 @@ def check_fasta(data: bytes, folder: Path) -> None:
 
 def _letters(data: bytes) -> bytes:
     """Everything that is in no header, found in another way than the parser's."""
+    data = data.removeprefix(codecs.BOM_UTF8)
+    data = data if b"\n" in data else data.replace(b"\r", b"\n")
     lines = [line for line in data.split(b"\n") if not line.startswith(b">")]
     return b"".join(lines).replace(b"\r", b"").decode(errors="replace").encode("ascii", "replace").upper()
 

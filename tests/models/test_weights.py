@@ -66,7 +66,7 @@ def test_a_path_that_is_no_folder_is_not_asked_for_on_the_hub(model):
 
 
 def test_a_file_is_no_folder(folder):
-    with pytest.raises(ModelError, match="there is no such folder"):
+    with pytest.raises(ModelError, match="is one file of a model"):
         locate(str(folder / "model.safetensors"))
 
 

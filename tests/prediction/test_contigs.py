@@ -98,9 +98,12 @@ def test_letters_of_no_nucleotide_are_named(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", "the file is empty"),
-        (b">only\n", "cannot be read as FASTA or FASTQ"),
-        (gzip.compress(b">a\n" + b"ACGT" * 5000)[:40], "cannot be read as FASTA or FASTQ"),
-        (b"@a\nACGT\n+\nII\n", "cannot be read as FASTA or FASTQ"),
+        (b">only\n", "cannot be read as FASTA: it ends after the header of record 1"),
+        (
+            gzip.compress(b">a\n" + b"ACGT" * 5000)[:40],
+            "gzip stream 1, which starts at byte 0 of 40, is cut off",
+        ),
+        (b"@a\nACGT\n+\nII\n", "cannot be read as FASTQ: record 1 has 4 letters and 2 qualities"),
         (b">\nACGT\n", "the id of record 1 is missing"),
     ],
 )

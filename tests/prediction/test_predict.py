@@ -458,9 +458,7 @@ class TestRefusals:
         self, tmp_path: Path, classifier: Path, models: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
     ) -> None:
         shown = self.refused(capsys, *arguments(tmp_path / "no.fa", classifier, models))
-        assert (
-            f"{tmp_path / 'no.fa'}: cannot be read: No such file or directory; name a FASTA or FASTQ" in shown
-        )
+        assert f"{tmp_path / 'no.fa'}: cannot be read: No such file or directory; check the path" in shown
 
     def test_an_output_that_is_a_file_and_pictures_without_matplotlib(
         self, fasta: Path, classifier: Path, models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch,

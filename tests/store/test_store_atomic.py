@@ -256,10 +256,10 @@ class TestReadingWhatIsNoFile:
                 read(tmp_path / "a.pt")
 
     def test_a_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(StoreError, match="is a folder, pipe or device, expected a file"):
+        with pytest.raises(StoreError, match="is a folder, not a regular file"):
             store.read_vectors(tmp_path, Side.DNA)
 
     def test_a_pipe_does_not_block(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "a.pt")
-        with pytest.raises(StoreError, match="is a folder, pipe or device, expected a file"):
+        with pytest.raises(StoreError, match="is a pipe, not a regular file"):
             store.read_vectors(tmp_path / "a.pt", Side.DNA)

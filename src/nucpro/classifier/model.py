@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from nucpro.errors import DimensionError, ModelError
 from nucpro.layout import CLASS_NAMES, DNA_WIDTH, PROTEIN_WIDTH, Side, is_litter
+from nucpro.opening import read_input
 from nucpro.store import decoded, write_bytes, write_document
 
 __all__ = ["CARD_NAME", "HIDDEN_WIDTH", "WEIGHTS_NAME", "Classifier", "ModelCard", "load", "save"]
@@ -192,10 +193,7 @@ def load(folder: Path) -> tuple[Classifier, ModelCard]:
     _refuse_pickles(folder)
     content = _read_card(folder / CARD_NAME)
     weights = folder / WEIGHTS_NAME
-    try:
-        raw = weights.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{weights}: cannot be read ({error.strerror}); {_TRAIN_AGAIN}") from error
+    raw = read_input(weights, ModelError)
     digest = hashlib.sha256(raw).hexdigest()
     if digest != content.pop("weights_sha256", None):
         raise ModelError(
@@ -228,9 +226,10 @@ def _refuse_pickles(path: Path) -> None:
 
 
 def _read_card(path: Path) -> dict[str, Any]:
+    raw = read_input(path, ModelError)
     try:
-        content = decoded(path.read_bytes())
-    except (OSError, ValueError) as error:
+        content = decoded(raw)
+    except ValueError as error:
         raise ModelError(f"{path}: cannot be read ({error}); {_TRAIN_AGAIN}") from error
     if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
         raise ModelError(f"{path}: is no card of format {_FORMAT} of a model of nucpro; {_TRAIN_AGAIN}")

@@ -124,12 +124,7 @@ def read_families(path: Path) -> dict[str, str]:
 
 
 def _lines_of(path: Path) -> list[str]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); name a TSV of record and family"
-        ) from error
+    content = read_input(path)
     for start, what in _NO_TEXT.items():
         if content.startswith(start):
             raise DataError(f"{path}: is {what}; save it as text with tabs between columns, in UTF-8")

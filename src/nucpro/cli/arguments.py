@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nucpro.layout import DataFolder, Side
+from nucpro.opening import STANDARD_INPUT
 from nucpro.options import DEFAULT_MODELS, ENGINES, PRECISIONS, TOKEN_DROPOUT, Options
 from nucpro.selection import HostSelection
 
@@ -20,9 +21,15 @@ __all__ = [
     "add_protein_model",
     "add_selection",
     "log_file",
+    "sequences",
 ]
 
 _DEFAULTS = Options()
+
+
+def sequences(name: str) -> Path:
+    """Name of a sequence file on the command line, where ``-`` stands for standard input."""
+    return STANDARD_INPUT if name == "-" else Path(name)
 
 
 def add_data_dir(parser: argparse.ArgumentParser) -> None:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from nucpro.errors import NucproError, PreflightError, StoreError
 from nucpro.job import Progress
+from nucpro.opening import problem_of
 from nucpro.summary import human_time
 from nucpro.text import printable
 
@@ -232,6 +233,10 @@ def exit_code_of(error: BaseException) -> int:
         return PreflightError.exit_code if error.errno == errno.ENAMETOOLONG else 1
     if isinstance(error, MemoryError):
         logger.error("%s", _NO_MEMORY)
+        return 1
+    if isinstance(error, OSError) and isinstance(error.filename, str | bytes):
+        path = Path(os.fsdecode(error.filename))
+        logger.error("%s: %s", path, problem_of(path, error))
         return 1
     logger.error("Unexpected error, please report it: %s", error, exc_info=error)
     return 1

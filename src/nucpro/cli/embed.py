@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nucpro.cli.arguments import add_device, add_dna_model, add_protein_model
+from nucpro.cli.arguments import add_device, add_dna_model, add_protein_model, sequences
 from nucpro.cli.console import say
-from nucpro.errors import StoreError, UsageError
-from nucpro.fasta import ALPHABETS, LIMITS, read, require_usable
+from nucpro.errors import FastaError, StoreError, UsageError
+from nucpro.fasta import ALPHABETS, LIMITS, Records, read, require_usable
 from nucpro.layout import Side
+from nucpro.letters import nucleotide_records
 from nucpro.options import Options
 from nucpro.store import read_meta
 
@@ -24,9 +25,19 @@ def add_to(subparsers: Any) -> None:
         description="Write one vector for each record of a FASTA file, in its order, as a .pt file in the format "
         "of a data folder: ids, float32 vectors and meta.",
     )
-    parser.add_argument("fasta", type=Path, help="FASTA file, plain or gzip")
+    parser.add_argument(
+        "fasta",
+        type=sequences,
+        help="FASTA file, plain or packed with gzip, bzip2 or xz; - for standard input",
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.pt", help="file to write")
-    parser.add_argument("--dna", action="store_true", help="the records are nucleotides; by default proteins")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--dna", action="store_true", help="the records are nucleotides; by default proteins")
+    kind.add_argument(
+        "--protein",
+        action="store_true",
+        help="the records are proteins even where they look like nucleotides",
+    )
     add_protein_model(parser)
     add_dna_model(parser, "--dna-revision")
     add_device(parser)
@@ -38,12 +49,16 @@ def _run(arguments: dict[str, Any]) -> None:
 
     fasta, output = arguments.pop("fasta"), arguments.pop("output")
     side = Side.DNA if arguments.pop("dna") else Side.PROTEIN
+    is_sure = arguments.pop("protein")
     options = Options.of(arguments)
     # Checked first: a mistake should not cost the time of loading a model.
     _require_free(output)
-    require_usable(read(fasta), ALPHABETS[side])
+    records = read(fasta, allow_pipe=True)
+    require_usable(records, ALPHABETS[side])
+    if side is Side.PROTEIN and not is_sure:
+        _require_proteins(records)
     encoder = encoders.load(encoders.identify(options, side), options)
-    vectors = encoder.extract(fasta, output)
+    vectors = encoder.store(records, output)
     say(f"{output}: {vectors.matrix.shape[0]} vectors of width {vectors.matrix.shape[1]}")
     if vectors.truncated:
         say(
@@ -51,6 +66,16 @@ def _run(arguments: dict[str, Any]) -> None:
         )
     if encoder.counts.unknown:
         say(f"Warning: {encoder.counts.unknown} of {encoder.counts.tokens} tokens are unknown to the model")
+
+
+def _require_proteins(records: Records) -> None:
+    """Refuse nucleotides, for which the protein model gives vectors that mean nothing."""
+    found = nucleotide_records(records.sequences)
+    if found:
+        raise FastaError(
+            f"{records.path}: {len(found)} of {len(records)} records look like nucleotides, first "
+            f"{records.ids[found[0]]}; add --dna to embed nucleotides, or --protein if they are proteins"
+        )
 
 
 def _require_free(output: Path) -> None:

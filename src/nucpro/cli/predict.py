@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nucpro.cli.arguments import add_device, add_encoders, add_engine
+from nucpro.cli.arguments import add_device, add_encoders, add_engine, sequences
 from nucpro.cli.console import Bar, say
 
 __all__ = ["add_to"]
@@ -35,7 +35,12 @@ def add_to(subparsers: Any) -> None:
         description="Cut sequences into chunks, embed every reading frame without a stop, and score frames, chunks and "
         "whole sequences with a classifier that nucpro train made. Run again after an interruption, it continues.",
     )
-    parser.add_argument("input", type=Path, metavar="INPUT", help="FASTA or FASTQ file, plain or gzip")
+    parser.add_argument(
+        "input",
+        type=sequences,
+        metavar="INPUT",
+        help="FASTA or FASTQ file, plain or packed with gzip, bzip2 or xz; - for standard input",
+    )
     parser.add_argument(
         "--model", type=Path, required=True, metavar="FOLDER", help="folder that nucpro train wrote"
     )

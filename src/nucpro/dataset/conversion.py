@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 
-import needletail
-
 from nucpro.dataset.genbank import read_annotations
 from nucpro.dataset.identification import FrameRecord, frame_records, identify
 from nucpro.dataset.manifest import Manifest, digest_of, read_manifest, write_manifest
@@ -22,8 +20,8 @@ from nucpro.dataset.paths import GenomePair
 from nucpro.dataset.proteins import Absence, Proteins, ProteinStore
 from nucpro.dataset.reports import Counts, SourceReport
 from nucpro.errors import DataError, FastaError, StoreError
+from nucpro.fasta import stream
 from nucpro.store import AtomicFile, cannot_write, replace_file
-from nucpro.text import is_plain
 
 __all__ = ["Conversion", "convert"]
 
@@ -184,7 +182,11 @@ def _annotated_records(
 ) -> Iterator[tuple[str, str, Proteins]]:
     """Yield records in which frames are looked for, and count those that are left out."""
     seen: set[str] = set()
-    for name, bases in _read_fasta(fasta):
+    # Chromosomes of plants and amphibians have more bases than other commands read at a time.
+    for name, sequence in stream(fasta, longest=None):
+        bases = sequence.decode("ascii")
+        # The bytes of a chromosome must not live on while its frames are found.
+        del sequence
         report.counts.records += 1
         found = proteins.get(name)
         if not bases:
@@ -197,24 +199,6 @@ def _annotated_records(
             seen.add(name)
             report.counts.annotated_records += 1
             yield name, bases, found
-
-
-def _read_fasta(path: Path) -> Iterator[tuple[str, str]]:
-    try:
-        for number, record in enumerate(needletail.parse_fastx_file(str(path)), start=1):
-            name, bases = record.name, record.seq
-            if record.is_fastq() or not name:
-                what = "is FASTQ (starts with '@')" if record.is_fastq() else "has no id after '>'"
-                raise FastaError(f"{path}: record {number} {what}; fetch the file again")
-            if not is_plain(name):
-                raise FastaError(
-                    f"{path}: the id of record {number} holds control characters: {name[:100]!a}; fetch the file again"
-                )
-            # The parser's own copy of a chromosome must not live on while its frames are found.
-            del record
-            yield name, bases
-    except (needletail.NeedletailError, OSError) as error:
-        raise FastaError(f"{path}: cannot be read as FASTA: {error}; fetch the file again") from error
 
 
 def _frames_of(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nucpro.errors import ModelError
+from nucpro.opening import UNKNOWN, looks_like, read_input
 
 __all__ = ["MOST_LAYERS", "positive", "read_json", "refuse_other_values", "required", "size"]
 
@@ -38,11 +39,14 @@ def read_json(file: Path) -> dict[str, Any]:
     ModelError
         If the file cannot be read or holds anything else.
     """
+    raw = read_input(file, ModelError)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = json.loads(raw.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        looks = looks_like(raw)
+        reason = str(error) if looks in ("JSON", UNKNOWN) else f"it is {looks}"
         raise ModelError(
-            f"{file}: cannot be read as JSON ({error}); fetch the model again (nucpro fetch-models)"
+            f"{file}: cannot be read as JSON ({reason}); fetch the model again (nucpro fetch-models)"
         ) from error
     if not isinstance(content, dict):
         kind = type(content).__name__

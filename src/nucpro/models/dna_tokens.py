@@ -28,6 +28,8 @@ BASE_LETTERS = "ACGTURYSWKMBDHVN"
 """Letters of a nucleotide sequence: the bases, U, and the IUPAC ambiguity codes."""
 
 _ALLOWED = BASE_LETTERS.encode()
+_READ_AS = bytes.maketrans(b"U", b"T")
+"""RNA is read as the DNA it is a copy of: vocabularies hold no U."""
 _BASES = "ACGT"
 _START, _END = "[CLS]", "[SEP]"
 _FETCH_AGAIN = "fetch the model again (nucpro fetch-models)"
@@ -37,8 +39,8 @@ class DnaTokenizer:
     """Turns nucleotide sequences into the token ids of a DNABERT-S checkpoint.
 
     Each sequence becomes ``[CLS]``, its tokens of one or more bases, and ``[SEP]``. Lower-case letters count as
-    upper-case ones. A letter that the vocabulary lacks (U and the ambiguity codes, in published checkpoints)
-    becomes one unknown token, which is counted.
+    upper-case ones, and U counts as T. A letter that the vocabulary lacks (the ambiguity codes, in published
+    checkpoints) becomes one unknown token, which is counted.
 
     Parameters
     ----------
@@ -117,7 +119,7 @@ class DnaTokenizer:
         FastaError
             If a sequence is empty or holds a letter that is no nucleotide, before or after the cut.
         """
-        upper = [sequence.upper() for sequence in sequences]
+        upper = [sequence.upper().translate(_READ_AS) for sequence in sequences]
         if not all(upper) or b"".join(upper).translate(None, _ALLOWED):
             raise _refusal(names, sequences)
         texts = [sequence[:limit].decode("ascii") for sequence in upper]

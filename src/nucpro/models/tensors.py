@@ -19,6 +19,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from nucpro.errors import ModelError
+from nucpro.models.origins import fair_esm_problem
+from nucpro.opening import looks_like, open_input, problem_of
 
 __all__ = ["WeightTensors"]
 
@@ -38,7 +40,9 @@ _DAMAGED_PICKLE = (
 _REFUSED_GLOBAL = re.compile(r"GLOBAL (\S+)")
 _REASON = re.compile(r"WeightsUnpickler error:\s*(\S.*)")
 """What torch's loader found, in the middle of its advice."""
-_GIT_LFS_POINTER = b"version https://git-lfs"
+_HEAD = 512
+_OTHERS = ("a page of HTML or XML", "JSON", "an empty file", "a gzip file", "a tar archive")
+"""What lies in the place of weights after a download that went wrong, as :func:`nucpro.opening.looks_like` says."""
 _FETCH_AGAIN = "fetch the model again (nucpro fetch-models)"
 
 
@@ -76,14 +80,14 @@ class WeightTensors(Mapping[str, torch.Tensor]):
 
 def _open(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
     try:
-        with file.open("rb") as stream:
-            head = stream.read(len(_GIT_LFS_POINTER))
+        with open_input(file, ModelError) as stream:
+            looks = looks_like(stream.read(_HEAD))
     except OSError as error:
-        raise ModelError(f"{file}: cannot be read ({error}); {_FETCH_AGAIN}") from error
-    if head == _GIT_LFS_POINTER:
-        raise ModelError(
-            f"{file}: this is a Git LFS pointer, not the weights; run `git lfs pull`, or {_FETCH_AGAIN}"
-        )
+        raise ModelError(f"{file}: {problem_of(file, error)}") from error
+    if "pointer" in looks:
+        raise ModelError(f"{file}: this is {looks}, or {_FETCH_AGAIN}")
+    if looks in _OTHERS:
+        raise ModelError(f"{file}: this is {looks}, not weights; {_FETCH_AGAIN}")
     return _open_safetensors(file) if file.suffix == ".safetensors" else _open_pickle(file)
 
 
@@ -101,6 +105,8 @@ def _open_safetensors(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
 
 
 def _open_pickle(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
+    if problem := fair_esm_problem(file):
+        raise ModelError(problem)
     if not _is_archive(file):
         raise ModelError(
             f"{file}: not a whole PyTorch weights file (no zip archive; {file.stat().st_size:,} bytes); the "

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nucpro.errors import FastaError, ModelError
+from nucpro.opening import read_input
 
 __all__ = ["ESM_VOCABULARY", "RESIDUE_LETTERS", "EncodedSequences", "ResidueTokenizer", "Tokenizer"]
 
@@ -113,8 +114,8 @@ class ResidueTokenizer:
             If the file cannot be read as UTF-8 text, or as the class says.
         """
         try:
-            text = vocab_txt.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_input(vocab_txt, ModelError).decode("utf-8-sig").replace("\r\n", "\n")
+        except UnicodeDecodeError as error:
             raise ModelError(
                 f"{vocab_txt}: the vocabulary cannot be read ({error}); fetch the model again"
             ) from error

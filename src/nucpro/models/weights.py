@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -21,6 +22,8 @@ from nucpro.errors import ModelError
 from nucpro.layout import is_litter
 from nucpro.models import hub
 from nucpro.models.config_fields import read_json
+from nucpro.models.origins import fair_esm_problem, problem_of_file
+from nucpro.opening import open_input, problem_of
 
 if TYPE_CHECKING:
     from nucpro.models.tensors import WeightTensors
@@ -67,7 +70,8 @@ class ModelFiles:
     def vocabulary(self) -> Path | None:
         """``vocab.txt``, None where the checkpoint has none."""
         file = self.folder / _VOCABULARY
-        return file if file.is_file() else None
+        # A link to nowhere is no reason to take another vocabulary.
+        return file if os.path.lexists(file) else None
 
     def tensors(self) -> WeightTensors:
         """Open the weights.
@@ -175,8 +179,12 @@ def locate(
     ModelError
         If the model cannot be found or downloaded, or lacks files.
     """
+    if not model.strip():
+        raise ModelError(
+            f"model {model!r}: the name is empty; give a folder, or the id of a repository on the hub"
+        )
     folder = Path(model).expanduser()
-    if folder.is_dir():
+    if _is_folder(folder):
         return _local(folder, revision)
     repository = _repository(model, revision, endpoint, show_progress)
     snapshot = hub.snapshot(repository, cache_dir=cache_dir, offline=offline, choose=_wanted_files)
@@ -199,11 +207,20 @@ def available(model: str, *, revision: str | None = None, endpoint: str | None =
     return hub.commit_of(_repository(model, revision, endpoint))
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise ModelError(f"{path}: {problem_of(path, error)}") from error
+
+
 def _repository(
     model: str, revision: str | None, endpoint: str | None, show_progress: bool = False
 ) -> hub.Repository:
     """Repository of a name that is no folder."""
-    if _LOOKS_LIKE_PATH.match(model) or Path(model).exists():
+    if os.path.lexists(path := Path(model).expanduser()):
+        raise ModelError(problem_of_file(path))
+    if _LOOKS_LIKE_PATH.match(model):
         raise ModelError(
             f"model {model!r}: there is no such folder; give a folder with {_CONFIG} and weights, "
             "or the id of a repository on the Hugging Face hub"
@@ -281,7 +298,7 @@ def _local(folder: Path, revision: str | None) -> ModelFiles:
             "or give the id of a repository on the Hugging Face hub"
         )
     record_file = folder / _SOURCE_RECORD
-    record = read_json(record_file) if record_file.is_file() else {}
+    record = read_json(record_file) if os.path.lexists(record_file) else {}
     name, commit = record.get("id", folder.resolve().name), record.get("revision")
     if not isinstance(name, str) or not isinstance(commit, str | None):
         raise ModelError(
@@ -291,8 +308,13 @@ def _local(folder: Path, revision: str | None) -> ModelFiles:
 
 
 def _read_folder(folder: Path, name: str, commit: str | None) -> ModelFiles:
-    present = sorted(path.name for path in folder.iterdir() if not is_litter(path.name))
+    try:
+        present = sorted(path.name for path in folder.iterdir() if not is_litter(path.name))
+    except OSError as error:
+        raise ModelError(f"{folder}: {problem_of(folder, error)}") from error
     if _CONFIG not in present:
+        if problem := next(filter(None, (fair_esm_problem(folder / file) for file in present)), None):
+            raise ModelError(problem)
         raise _missing(folder, _CONFIG, present)
     config = read_json(folder / _CONFIG)
     weights = tuple(folder / file for file in _weight_files(folder, present))
@@ -361,5 +383,8 @@ def _missing(folder: Path, what: str, present: Sequence[str]) -> ModelError:
 
 
 def _file_digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    try:
+        with open_input(file, ModelError) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{file}: {problem_of(file, error)}") from error

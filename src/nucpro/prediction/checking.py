@@ -7,12 +7,15 @@ once, since the next attempt may be hours away.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from nucpro.checkpoint import Stamp
 from nucpro.engine import Engine
 from nucpro.errors import FastaError, PreflightError
 from nucpro.layout import name_problem
+from nucpro.opening import is_pipe
 from nucpro.prediction.contigs import InputFacts, inspect
 from nucpro.prediction.models import Models, find_models
 from nucpro.prediction.options import PredictionOptions
@@ -52,7 +55,7 @@ class Checked:
     stamp: Stamp | None
 
 
-def check(options: PredictionOptions, engine: Engine) -> Checked:
+def check(options: PredictionOptions, engine: Engine, spool: Callable[[Path], Path]) -> Checked:
     """Read input and models, and try whether the output can be written.
 
     Parameters
@@ -61,20 +64,26 @@ def check(options: PredictionOptions, engine: Engine) -> Checked:
         What was asked for.
     engine : Engine
         Where it will be done.
+    spool : callable
+        Gives a regular file with the content of a pipe, and any other name back; see :func:`nucpro.opening.spooled`.
 
     Raises
     ------
     PreflightError
         Names every problem.
     """
-    stamp = Stamp.of(options.input)
     models, problems = find_models(options)
     problems += engine.problems()
     length = options.length or (models.card.chunk_length if models else None)
     if models and length is None:
         problems.append(f"{options.model}: does not say the length of its chunks; give it with --length")
     problems += _output_problems(options) + plotting_problems(options.plots)
+    if problems and is_pipe(options.input):
+        # Who writes into a pipe may take hours.
+        raise PreflightError(problems)
     try:
+        options = replace(options, input=spool(options.input), output=options.folder)
+        stamp = Stamp.of(options.input)
         facts = inspect(options.input, length or _ANY_LENGTH)
     except FastaError as error:
         raise PreflightError([*problems, str(error)]) from error

@@ -19,12 +19,14 @@ import numpy as np
 
 from nucpro.dataset.chunks import Chunks, chunks_of
 from nucpro.fasta import NUCLEOTIDES, stream
+from nucpro.letters import advice_on
 from nucpro.text import first_few
 
 __all__ = ["InputFacts", "Piece", "Unit", "inspect", "units_of"]
 
 _ALLOWED = NUCLEOTIDES.encode()
 _SHOWN = 5
+_NO_PROTEINS = "nucpro predict reads nucleotides, not proteins"
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def inspect(path: Path, length: int) -> InputFacts:
     Parameters
     ----------
     path : Path
-        FASTA or FASTQ file, plain or gzip.
+        FASTA or FASTQ file.
     length : int
         Bases of a full chunk.
 
@@ -114,24 +116,23 @@ def inspect(path: Path, length: int) -> InputFacts:
     content, hashes = hashlib.sha256(), array("q")
     records = bases = chunks = 0
     foreign: list[str] = []
+    advice = _NO_PROTEINS
     for name, sequence in stream(path, fastq=True):
         content.update(b"%b\t%b\n" % (name.encode(), sequence))
         # Eight bytes a record find ids that come twice; the ids themselves would fill the memory.
         hashes.append(hash(name))
         records, bases, chunks = records + 1, bases + len(sequence), chunks + -(-len(sequence) // length)
         if len(foreign) <= _SHOWN and (letters := sequence.translate(None, _ALLOWED)):
+            advice = advice if foreign else advice_on(chr(letters[0])) or advice
             foreign.append(f"{name} has {chr(letters[0])!r} at position {sequence.index(letters[0]) + 1}")
-    problems = [*_foreign_problem(path, foreign), *_duplicate_problem(path, hashes)]
+    problems = [*_foreign_problem(path, foreign, advice), *_duplicate_problem(path, hashes)]
     return InputFacts(records, bases, chunks, content.hexdigest(), tuple(problems))
 
 
-def _foreign_problem(path: Path, foreign: list[str]) -> Iterator[str]:
+def _foreign_problem(path: Path, foreign: list[str], advice: str) -> Iterator[str]:
     if foreign:
         shown = ", ".join(foreign[:_SHOWN]) + (" and more" if len(foreign) > _SHOWN else "")
-        yield (
-            f"{path}: letters outside {NUCLEOTIDES}: {shown}; correct or remove these records "
-            "(nucpro predict reads nucleotides, not proteins)"
-        )
+        yield f"{path}: letters outside {NUCLEOTIDES}: {shown}; correct or remove these records ({advice})"
 
 
 def _duplicate_problem(path: Path, hashes: array[int]) -> Iterator[str]:

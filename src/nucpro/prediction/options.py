@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from nucpro.errors import UsageError
+from nucpro.opening import STANDARD_INPUT, is_pipe
 from nucpro.options import Options, ParsedOptions, require
 
 __all__ = ["DEFAULT_PLOTS", "PredictionOptions"]
@@ -12,7 +14,7 @@ __all__ = ["DEFAULT_PLOTS", "PredictionOptions"]
 DEFAULT_PLOTS = 10
 """Pictures that are drawn where their number is not given."""
 
-_COMPRESSED = ".gz"
+_PACKED = (".gz", ".bgz", ".bz2", ".xz")
 _FORMATS = (".fasta", ".fa", ".fna", ".ffn", ".fas", ".fastq", ".fq")
 
 
@@ -23,7 +25,7 @@ class PredictionOptions(ParsedOptions):
     Parameters
     ----------
     input : Path
-        FASTA or FASTQ file, plain or gzip.
+        FASTA or FASTQ file, plain or packed with gzip, bzip2 or xz, or a pipe.
     model : Path
         Folder that ``nucpro train`` wrote.
     output : Path, optional
@@ -80,6 +82,10 @@ class PredictionOptions(ParsedOptions):
     cpus_per_worker: float = 1.0
 
     def __post_init__(self) -> None:
+        if self.output is None and (self.input == STANDARD_INPUT or is_pipe(self.input)):
+            raise UsageError(
+                f"{self.input} is a pipe, which gives the result no name; name its folder with --output"
+            )
         lowest = (
             ("--length", self.length, 3),
             ("--chunks-per-unit", self.chunks_per_unit, 1),
@@ -101,6 +107,7 @@ class PredictionOptions(ParsedOptions):
         """Folder for the result."""
         if self.output is not None:
             return self.output
-        name = self.input.name.removesuffix(_COMPRESSED)
+        name = self.input.name
+        name = name.removesuffix(next((suffix for suffix in _PACKED if name.endswith(suffix)), ""))
         suffix = next((suffix for suffix in _FORMATS if name.endswith(suffix)), "")
         return self.input.with_name(f"{name.removesuffix(suffix) or name}_prediction")

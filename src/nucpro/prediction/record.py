@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nucpro.errors import ModelError
+from nucpro.opening import read_input
 from nucpro.prediction.contigs import InputFacts
 from nucpro.prediction.models import Models
 
@@ -46,7 +48,7 @@ def make_record(path: Path, facts: InputFacts, models: Models, length: int) -> d
             "chunks": facts.chunks,
         },
         "classifier": {
-            "sha256": hashlib.sha256(models.card_file.read_bytes()).hexdigest(),
+            "sha256": hashlib.sha256(read_input(models.card_file, ModelError)).hexdigest(),
             "sides": list(models.card.sides),
         },
         "encoders": {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,11 @@ from typing import Any
 from nucpro.checkpoint import Stamp
 from nucpro.dataset.manifest import digest_of
 from nucpro.engine import Engine
-from nucpro.errors import DataError, PreflightError
+from nucpro.errors import DataError, FastaError, PreflightError
 from nucpro.fasta import stream
 from nucpro.job import engine_of
 from nucpro.lock import hold
+from nucpro.opening import spooled
 from nucpro.prediction.checking import Checked, check
 from nucpro.prediction.contigs import Unit, units_of
 from nucpro.prediction.exports import write_document, write_original
@@ -117,8 +118,8 @@ def predict(
         The input changed meanwhile, or a file cannot be read or written.
     """
     folder = OutputFolder(options.folder)
-    with engine_of(options.machines) as engine:
-        checked = check(options, engine)
+    with engine_of(options.machines) as engine, ExitStack() as stack:
+        checked = check(options, engine, lambda path: stack.enter_context(spooled(path, FastaError)))
         with _held(folder):
             return _predict(_Run(checked, folder, engine), progress)
 

@@ -24,6 +24,7 @@ from typing import NoReturn
 import numpy as np
 
 from nucpro.errors import StoreError
+from nucpro.opening import looks_like, open_input, problem_of
 
 __all__ = ["REMEDY", "SIZE_LIMIT", "Archive", "archive_pieces", "load_archive", "look_at_archive"]
 
@@ -52,22 +53,6 @@ _PREFIX = "archive"
 
 REMEDY = "delete the file, or restore it from a copy, and run again"
 """Closes every message about a damaged file."""
-
-_LOOKS = (
-    (b"version https://git-lfs", "a Git LFS pointer, not the file itself: fetch it with `git lfs pull`"),
-    (b"\x1f\x8b", "a gzip file"),
-    (b"\x89HDF", "an HDF5 file"),
-    (b"\x93NUMPY", "a NumPy array file"),
-    (
-        b"\x80\x02\x8a\nl\xfc\x9cF",
-        "a torch file of the form used before torch 1.6: load and save it with torch >= 1.6",
-    ),
-    (b"\x80", "a bare pickle, which torch.save does not write"),
-    (b">", "a FASTA file"),
-    (b"<", "a page of HTML or XML"),
-    (b"PK\x03\x04", "a zip archive that is cut off, or has something behind its directory"),
-    (b"\0\0\0\0\0\0\0\0", "zeros, as a crash leaves them in a file that never reached the disk"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,11 +276,10 @@ class Archive:
             )
 
     def _fail_foreign(self) -> NoReturn:
-        start = bytes(self._fetch(0, min(self.size, 32)))
-        looks = next(
-            (text for magic, text in _LOOKS if start.startswith(magic)), "nothing that is known here"
-        )
-        looks = looks if start else "an empty file"
+        start = bytes(self._fetch(0, min(self.size, 512)))
+        looks = looks_like(start)
+        if start.startswith(b"PK\x03\x04"):
+            looks += " that is cut off, or has something behind its directory"
         self._fail(f"is no archive of torch.save: {self.size} bytes that look like {looks}")
 
     def _fail(self, problem: str) -> NoReturn:
@@ -364,18 +348,10 @@ def look_at_archive(path: Path) -> Iterator[Archive]:
 def _opened(path: Path) -> Iterator[tuple[int, int]]:
     """Descriptor and size of a regular file; a pipe or device is refused before it can block."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            facts = os.fstat(descriptor)
-            if not stat.S_ISREG(facts.st_mode):
-                raise StoreError(f"{path}: is a folder, pipe or device, expected a file; {REMEDY}")
-            yield descriptor, facts.st_size
-        finally:
-            os.close(descriptor)
+        with open_input(path, StoreError) as file:
+            yield file.fileno(), os.fstat(file.fileno()).st_size
     except OSError as error:
-        raise StoreError(
-            f"{path}: cannot be read: {error.strerror}; check the path, its permissions and the disk"
-        ) from error
+        raise StoreError(f"{path}: {problem_of(path, error)}") from error
 
 
 def archive_pieces(pickle: bytes, storage: memoryview) -> list[bytes | memoryview]:

@@ -1,0 +1,162 @@
+"""Letters of records: which are allowed on which side, and what they say about a file.
+
+The readers of :mod:`nucpro.fasta` and every command that must not take nucleotides for proteins ask here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from nucpro.layout import MAX_BASES, MAX_RESIDUES, Side
+
+__all__ = [
+    "ALPHABETS",
+    "LIMITS",
+    "NUCLEOTIDES",
+    "RESIDUES",
+    "Tally",
+    "advice_on",
+    "are_alike",
+    "copied_side",
+    "nucleotide_records",
+]
+
+NUCLEOTIDES = "ACGTURYSWKMBDHVN"
+"""Letters of a nucleotide record: the four bases, U, and the IUPAC ambiguity codes."""
+RESIDUES = "ACDEFGHIKLMNPQRSTVWYXBUZO"
+"""Letters of a protein record: those for which ESM-2 has a residue token."""
+
+ALPHABETS = {Side.DNA: NUCLEOTIDES, Side.PROTEIN: RESIDUES}
+"""Letters of a record, by side."""
+LIMITS = {Side.DNA: MAX_BASES, Side.PROTEIN: MAX_RESIDUES}
+"""Letters that an encoder reads of a record, by side."""
+
+_BASES = b"ACGTUN"
+_CERTAIN = 60
+"""Letters from which on a protein without E, F, I, L, P and Q is no chance: a third of all residues are these."""
+_MOSTLY, _HARDLY = 0.9, 0.01
+_UNKNOWN_BASES = re.compile(rb"[^ACGT]+")
+_ADVICE = {
+    "*": "'*' stands for a stop: remove it, or cut the protein there",
+    "-": "'-' stands for a gap of an alignment: remove the gaps",
+    ".": "'.' stands for a gap of an alignment: remove the gaps",
+    " ": "remove the spaces, and the numbers that GenBank puts before lines",
+    "\0": "zeros in a file are what a crash leaves: copy or download it again",
+    "\x1a": "'\\x1a' ended texts of DOS: remove it",
+    "\t": "remove the tabs",
+    "\r": "its lines end in two ways: save the file with line feeds",
+    ";": "lines that start with ';' are comments: remove them",
+    "J": "'J' stands for I or L: write X",
+    "?": "only plain letters are allowed: '?' stands for one that is not",
+}
+_NUMBERS = "remove the numbers, which GenBank and GCG put before lines"
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How many letters a file holds, and of which kind.
+
+    Parameters
+    ----------
+    letters : int
+        All letters.
+    bases : int
+        A, C, G, T, U and N.
+    foreign : int
+        Letters that no nucleotide record holds.
+    """
+
+    letters: int
+    bases: int
+    foreign: int
+
+    @classmethod
+    def of(cls, text: bytes) -> Self:
+        """Tally of upper-case letters."""
+        bases = len(text) - len(text.translate(None, _BASES))
+        return cls(len(text), bases, len(text.translate(None, NUCLEOTIDES.encode())))
+
+    def __add__(self, other: Tally) -> Tally:
+        """Tally of both together."""
+        return Tally(self.letters + other.letters, self.bases + other.bases, self.foreign + other.foreign)
+
+    @property
+    def side(self) -> Side:
+        """What the letters look like.
+
+        Nucleotides where nearly all are A, C, G, T, U or N, or where many letters are nucleotide codes throughout.
+        """
+        is_mostly_bases = self.bases >= _MOSTLY * self.letters and self.foreign <= _HARDLY * self.letters
+        is_certain = self.foreign == 0 and self.letters >= _CERTAIN
+        return Side.DNA if is_mostly_bases or is_certain else Side.PROTEIN
+
+
+def nucleotide_records(sequences: Sequence[bytes]) -> list[int]:
+    """Places of the records of a protein file that look like nucleotides.
+
+    All, where the file as a whole does; else those that are long enough to tell, and hold hardly anything but bases.
+
+    Parameters
+    ----------
+    sequences : sequence of bytes
+        Upper-case letters.
+    """
+    if sequences and Tally.of(b"".join(sequences)).side is Side.DNA:
+        return list(range(len(sequences)))
+    return [
+        place
+        for place, sequence in enumerate(sequences)
+        if len(sequence) >= _CERTAIN
+        and len(sequence.translate(None, _BASES)) <= (1 - _MOSTLY) * len(sequence)
+    ]
+
+
+def copied_side(
+    nucleotide: Path, bases: int, protein: Path, residues: int, *, looks_like_nucleotides: bool
+) -> str | None:
+    """Problem of a protein side that holds the nucleotides; None where nothing speaks for that.
+
+    A translation has a third of the letters, so a real protein of A, C, G and T alone is not mistaken for its bases.
+
+    Parameters
+    ----------
+    nucleotide, protein : Path
+        The two sides of a pair.
+    bases, residues : int
+        Letters of each.
+    looks_like_nucleotides : bool
+        Whether those of the protein side do; see :class:`Tally`.
+    """
+    if not looks_like_nucleotides or 2 * residues <= bases:
+        return None
+    return (
+        f"{protein}: holds nucleotides: {residues} letters, hardly any but A, C, G, T, U and N, beside {bases} bases "
+        f"in {nucleotide}, of which a translation has a third; put the proteins there again"
+    )
+
+
+def are_alike(sequences: Sequence[bytes], side: Side) -> bool:
+    """Whether an encoder may well give all records the same vector.
+
+    Beyond the limit it reads nothing, U is read as T, and ambiguous bases have no tokens that tell them apart.
+
+    Parameters
+    ----------
+    sequences : sequence of bytes
+        Upper-case letters.
+    side : Side
+        What they are.
+    """
+    read = (sequence[: LIMITS[side]] for sequence in sequences)
+    if side is Side.DNA:
+        read = (_UNKNOWN_BASES.sub(b"N", sequence.replace(b"U", b"T")) for sequence in read)
+    return len(set(read)) <= 1
+
+
+def advice_on(letter: str) -> str | None:
+    """What to do about a letter that is not allowed, where more is known than that it is wrong."""
+    return _NUMBERS if letter.isdigit() else _ADVICE.get(letter)

@@ -1,0 +1,256 @@
+"""One way to open an input by its name: a regular file, or a pipe where the command takes one.
+
+Names come from the command line, from a data folder or from a model's folder. What cannot be read ends here in one
+line that says what stands in its place and what helps: nothing blocks on a pipe, reads a device, or follows a
+link to nowhere. What the first bytes of a file say about its format is known here too.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+
+from nucpro.errors import DataError, NucproError
+
+__all__ = [
+    "STANDARD_INPUT",
+    "UNKNOWN",
+    "is_pipe",
+    "looks_like",
+    "open_input",
+    "problem_of",
+    "read_input",
+    "spooled",
+]
+
+STANDARD_INPUT = Path("/dev/stdin")
+"""The name of standard input; on the command line ``-`` stands for it."""
+
+UNKNOWN = "nothing that is known here"
+"""What :func:`looks_like` says where it cannot tell."""
+
+_LOOKED_AT = 512
+_COPIED_AT_A_TIME = 1 << 20
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a terminal or another device"),
+    (stat.S_ISBLK, "a device"),
+)
+_PROBLEMS = {
+    errno.ENOENT: "cannot be read: No such file or directory; check the path",
+    errno.EACCES: "cannot be read: Permission denied; check owner and rights of the file and its folders",
+    errno.EPERM: "cannot be read: Permission denied; check owner and rights of the file and its folders",
+    errno.ELOOP: "is a link that leads in a circle; link it to the file itself",
+    errno.ENXIO: "is a socket, or a device that is not there; name a file",
+    errno.EBADF: "cannot be read: it is closed; name a file",
+}
+_NOT_THERE = "copy the file itself with `cp -L`, or get it with `git annex get` or `datalad get`"
+
+_LOOKS = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself: fetch it with `git lfs pull`"),
+    (b"/annex/objects/", "a git-annex pointer, not the file itself: fetch it with `git annex get`"),
+    (b"../.git/annex/", "a git-annex pointer, not the file itself: fetch it with `git annex get`"),
+    (b"\x1f\x8b", "a gzip file"),
+    (b"\x1f\x9d", "a file packed by compress (.Z)"),
+    (b"BZh", "a bzip2 file"),
+    (b"\xfd7zXZ\0", "an xz file"),
+    (b"]\0\0", "an lzma file"),
+    (b"\x28\xb5\x2f\xfd", "a zstd file"),
+    (b"\x04\x22\x4d\x18", "an lz4 file"),
+    (b"LZIP", "an lzip file"),
+    (b"PK\x05\x06", "an empty zip archive"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"Rar!", "a RAR archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"\x93NUMPY", "a NumPy array file"),
+    (b"PAR1", "a Parquet file"),
+    (b"SQLite format 3", "an SQLite file"),
+    (b"%PDF", "a PDF document"),
+    (b"{\\rtf", "an RTF document: save it as plain text"),
+    (b"\xd0\xcf\x11\xe0", "a document of an old Office program: save it as plain text"),
+    (b"\x7fELF", "a program"),
+    (b"\x00\x05\x16\x07", "a companion file of macOS (AppleDouble), not the file itself"),
+    (b"\x1aE\xdf\xa3", "a Matroska file"),
+    (b"BAM\x01", "a BAM file"),
+    (b"CRAM", "a CRAM file"),
+    (b"\x1a\x41\x27\x43", "a 2bit file"),
+    (b"\x43\x27\x41\x1a", "a 2bit file"),
+    (
+        b"\x80\x02\x8a\nl\xfc\x9cF",
+        "a torch file of the form used before torch 1.6: load and save it with torch >= 1.6",
+    ),
+    (b"\x80", "a bare pickle, which torch.save does not write"),
+    (b"\xff\xfe", "UTF-16 text: save it as UTF-8"),
+    (b"\xfe\xff", "UTF-16 text: save it as UTF-8"),
+    (b"@HD\t", "a SAM file"),
+    (b"@SQ\t", "a SAM file"),
+    (b">", "a FASTA file"),
+    (b"@", "a FASTQ file"),
+    (b";", "a FASTA file with comment lines: remove the lines that start with ';'"),
+    (b"LOCUS ", "a GenBank file"),
+    (b"ID   ", "an EMBL or UniProt file"),
+    (b"##gff", "a GFF file"),
+    (b"##fileformat=VCF", "a VCF file"),
+    (b"#NEXUS", "a NEXUS file"),
+    (b"# STOCKHOLM", "a Stockholm alignment"),
+    (b"CLUSTAL", "a Clustal alignment"),
+    (b"HEADER  ", "a PDB file"),
+    (b"data_", "an mmCIF file"),
+    (b"{", "JSON"),
+    (b"[", "JSON"),
+    (b"<", "a page of HTML or XML"),
+    (b"\0" * 8, "zeros, as a crash leaves them in a file that never reached the disk"),
+)
+_FORMS: tuple[tuple[Callable[[bytes], bool], str], ...] = (
+    (lambda start: start[257:262] == b"ustar", "a tar archive"),
+    (lambda start: start[8:10] == b'{"', "a safetensors file"),
+    # A frame of other data, which may come first.
+    (lambda start: start[1:4] == b"\x2a\x4d\x18" and start[0] >> 4 == 5, "a zstd file"),
+)
+
+
+def open_input(path: Path, error: type[NucproError] = DataError, *, allow_pipe: bool = False) -> FileIO:
+    """Open a file for reading, unbuffered.
+
+    Parameters
+    ----------
+    path : Path
+        Its name; links are followed.
+    error : type of NucproError
+        What is raised.
+    allow_pipe : bool
+        Take a pipe or a socket too, which can be read only once.
+
+    Raises
+    ------
+    NucproError
+        Of the type `error`: there is no such file, a link leads nowhere, it is a folder, pipe or device, or it may
+        not be read.
+    """
+    try:
+        if allow_pipe and path == STANDARD_INPUT:
+            # Opened by name, a pipe that another user made is refused, as behind sudo. Where it was closed from the
+            # start, its number may be that of any other file by now.
+            return _checked(path, os.dup(0 if sys.stdin else -1), error, allow_pipe)
+        # Without O_NONBLOCK the opening of a pipe waits for whoever writes it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if allow_pipe else os.O_NONBLOCK))
+    except OSError as failure:
+        raise error(f"{path}: {problem_of(path, failure)}") from failure
+    return _checked(path, descriptor, error, allow_pipe)
+
+
+def _checked(path: Path, descriptor: int, error: type[NucproError], allow_pipe: bool) -> FileIO:
+    kind = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(kind) and not (allow_pipe and _can_be_read_once(kind)):
+        os.close(descriptor)
+        raise error(f"{path}: is {_kind_of(kind)}, not a regular file; name a file")
+    return os.fdopen(descriptor, "rb", buffering=0)
+
+
+def read_input(path: Path, error: type[NucproError] = DataError) -> bytes:
+    """Content of a small file: a table, a configuration, a record; see :func:`open_input`."""
+    try:
+        with open_input(path, error) as file:
+            return file.read()
+    except OSError as failure:
+        raise error(f"{path}: {problem_of(path, failure)}") from failure
+
+
+def is_pipe(path: Path) -> bool:
+    """Whether a name stands for something that can be read only once: a pipe or a socket."""
+    try:
+        return _can_be_read_once(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+@contextmanager
+def spooled(path: Path, error: type[NucproError] = DataError) -> Iterator[Path]:
+    """Name of a regular file with the content of a name: what a pipe gives is kept until the block ends.
+
+    Yields
+    ------
+    Path
+        The name itself where it is no pipe; else a file in the folder for temporary files (``TMPDIR``).
+
+    Raises
+    ------
+    NucproError
+        Of the type `error`: the pipe cannot be read, or there is no room for what it gives.
+    """
+    if not is_pipe(path):
+        yield path
+        return
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="nucpro_")
+    except OSError as failure:
+        raise error(f"{path}: {_no_room(failure)}") from failure
+    with folder as place, open_input(path, error, allow_pipe=True) as source:
+        copy = Path(place, "standard_input" if path == STANDARD_INPUT else f"pipe_{path.name}")
+        try:
+            with copy.open("wb") as target:
+                shutil.copyfileobj(source, target, _COPIED_AT_A_TIME)
+        except OSError as failure:
+            raise error(f"{path}: {_no_room(failure)}") from failure
+        yield copy
+
+
+def _no_room(failure: OSError) -> str:
+    return f"what the pipe gives cannot be kept: {failure.strerror}; set TMPDIR to a folder with room, or name a file"
+
+
+def problem_of(path: Path, failure: OSError) -> str:
+    """Say in words why a name cannot be opened, and what helps."""
+    link = _dangling(path) if failure.errno in (errno.ENOENT, errno.ENOTDIR) else None
+    if link is not None:
+        which = "is a link" if link == path else f"lies behind {link}, a link"
+        return f"{which} to {link.readlink()}, which is not there; {_NOT_THERE}"
+    if failure.errno == errno.ENOENT and str(path) == "-":
+        return "standard input is not read here; name a file"
+    known = _PROBLEMS.get(failure.errno or 0)
+    return (
+        known
+        or f"cannot be read: {failure.strerror or failure}; check the path, its permissions and the disk"
+    )
+
+
+def looks_like(start: bytes) -> str:
+    """What a file is, by its first bytes, in words for a message: ``a gzip file``."""
+    if not start:
+        return "an empty file"
+    # Latin letters in UTF-16 without a mark: every other byte is zero.
+    halves = [any(start[first:_LOOKED_AT:2]) for first in (0, 1)]
+    if len(start) > 3 and halves.count(False) == 1:
+        return "UTF-16 text: save it as UTF-8"
+    text = start.lstrip()
+    for magic, what in _LOOKS:
+        if start.startswith(magic) or (magic.isascii() and text.startswith(magic)):
+            return what
+    return next((what for test, what in _FORMS if test(start)), UNKNOWN)
+
+
+def _can_be_read_once(mode: int) -> bool:
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+def _kind_of(mode: int) -> str:
+    return next((text for test, text in _KINDS if test(mode)), "something else")
+
+
+def _dangling(path: Path) -> Path | None:
+    """The link on the way to a name that leads nowhere."""
+    for place in (path, *path.parents):
+        if place.is_symlink() and not place.exists():
+            return place
+    return None

@@ -1,0 +1,188 @@
+"""What letters say about a file: nucleotides taken for proteins, and records that no encoder tells apart."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from folders import Frame
+from nucpro.cli import main
+from nucpro.errors import DataError
+from nucpro.fasta import NUCLEOTIDES, RESIDUES, inspect
+from nucpro.layout import DataFolder, FilePair, Side
+from nucpro.letters import Tally, advice_on, are_alike, nucleotide_records
+from nucpro.preflight import side_problems
+from nucpro.splitting import split_source
+from nucpro.store import read_vectors
+
+BASES = "".join(random.Random(3).choices("ACGT", k=240)).encode()
+KRTAP = b"MSYYGNYYGGLGYGYGGFDDLGYGYGCGCGSFRRLGYGCGYGGYGYGSGFGGYGYGCCRPSCYGGYGFSGFY"
+
+
+@pytest.mark.parametrize(
+    ("text", "side"),
+    [
+        (BASES, Side.DNA),
+        (BASES.replace(b"T", b"U"), Side.DNA),
+        (BASES[:100] + b"N" * 300, Side.DNA),
+        (b"ACGTRYSWKMBDHVN" * 10, Side.DNA),
+        (b"A", Side.DNA),
+        (b"GATTACA", Side.DNA),
+        (BASES * 4 + b"E", Side.DNA),
+        (KRTAP, Side.PROTEIN),
+        (b"MKV", Side.PROTEIN),
+        (b"GSGSGSKKRRWW", Side.PROTEIN),
+        (b"MKVLAAGIVGLLLAQPSF", Side.PROTEIN),
+        (b"X" * 100, Side.PROTEIN),
+    ],
+)
+def test_letters_look_like_one_side(text: bytes, side: Side) -> None:
+    assert Tally.of(text).side is side
+    assert Tally.of(text[:7]) + Tally.of(text[7:]) == Tally.of(text)
+
+
+def test_no_real_frame_is_taken_for_the_other_side(frames: dict[str, list[Frame]]) -> None:
+    for records in frames.values():
+        proteins = [frame.residues.encode() for frame in records]
+        assert nucleotide_records(proteins) == []
+        assert [place for place, text in enumerate(proteins) if Tally.of(text).side is Side.DNA] == []
+        assert len(nucleotide_records([frame.bases.encode() for frame in records])) == len(records)
+
+
+def test_nucleotides_among_proteins_are_found() -> None:
+    proteins = [KRTAP, b"MKV", b"GATTACA"] * 50
+    assert nucleotide_records(proteins) == []
+    assert nucleotide_records([*proteins, BASES, BASES.replace(b"T", b"U")]) == [150, 151]
+    assert nucleotide_records([]) == []
+
+
+@pytest.mark.parametrize(
+    ("sequences", "side", "alike"),
+    [
+        ([b"ACGRT", b"ACGYT", b"ACGNNT"], Side.DNA, True),
+        ([b"ACGU", b"ACGT"], Side.DNA, True),
+        ([b"ACGA", b"ACGT"], Side.DNA, False),
+        ([b"MKB", b"MKZ"], Side.PROTEIN, False),
+        ([b"M" * 1024 + b"K", b"M" * 1024 + b"V"], Side.PROTEIN, True),
+        ([b"MKV"], Side.PROTEIN, True),
+    ],
+)
+def test_what_no_encoder_tells_apart(sequences: list[bytes], side: Side, alike: bool) -> None:
+    assert are_alike(sequences, side) is alike
+
+
+@pytest.mark.parametrize("letter", ["*", "-", ".", " ", "\t", "7", ";", "J"])
+def test_there_is_advice_on_letters_that_files_really_hold(letter: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.fa"
+    path.write_text(f">a\nMKVLFE{letter}LLQP\n")
+    (problem,) = inspect(path, RESIDUES).problems
+    assert f"a has {letter!r} at position 7; correct or remove these records ({advice_on(letter)})" in problem
+
+
+def test_proteins_among_nucleotides_are_named_so(tmp_path: Path) -> None:
+    path = tmp_path / "x.fa"
+    path.write_bytes(b">a\n" + KRTAP + b"\n")
+    (problem,) = inspect(path, NUCLEOTIDES).problems
+    assert problem.endswith("(they look like proteins, and nucleotides are expected here)")
+
+
+def pair_of(tmp_path: Path, bases: bytes, protein: bytes) -> FilePair:
+    source = DataFolder(tmp_path).source_of(tmp_path / "viral.1.1.identified_nucleotide.fa")
+    assert source is not None
+    pair = source.pair(1)
+    for path, letters in ((pair.nucleotide_fasta, bases), (pair.protein_fasta, protein)):
+        path.parent.mkdir()
+        path.write_bytes(b">a\n%b\n>b\n%b\n" % (letters, letters[::-1]))
+    return pair
+
+
+def problems_of(pair: FilePair) -> list[str]:
+    facts = {path: inspect(path, RESIDUES) for path in (pair.nucleotide_fasta, pair.protein_fasta)}
+    facts[pair.nucleotide_fasta] = inspect(pair.nucleotide_fasta, NUCLEOTIDES)
+    return side_problems([pair], facts, facts)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        bytes,
+        bytes.lower,
+        lambda bases: bases.replace(b"T", b"U"),
+        lambda bases: bases[:40] + b"\n" + bases[40:],
+        lambda bases: bases[1:-1],
+    ],
+    ids=["copied", "lower case", "RNA", "wrapped", "another frame"],
+)
+def test_nucleotides_on_the_protein_side_stop_preflight(change: object, tmp_path: Path) -> None:
+    assert callable(change)
+    pair = pair_of(tmp_path, BASES, change(BASES))
+    (problem,) = problems_of(pair)
+    assert problem.startswith(f"{pair.protein_fasta}: holds nucleotides: ")
+
+
+@pytest.mark.parametrize("protein", [b"ACGT", b"A", b"GATTACA" * 11])
+def test_a_real_protein_of_these_letters_is_none(protein: bytes, tmp_path: Path) -> None:
+    assert problems_of(pair_of(tmp_path, (BASES * 2)[: 3 * len(protein)], protein)) == []
+
+
+def test_nucleotides_on_the_protein_side_are_not_split(tmp_path: Path) -> None:
+    source = DataFolder(tmp_path).source_of(tmp_path / "viral.1.1.identified_nucleotide.fa")
+    assert source is not None
+    for path in (source.nucleotide_fasta, source.protein_fasta):
+        path.write_bytes(b">a\n%b\n>b\n%b\n" % (BASES, BASES[::-1]))
+    with pytest.raises(DataError, match=r"identified_protein\.fa: holds nucleotides: 240 letters"):
+        split_source(source, 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        path.name for path in (source.nucleotide_fasta, source.protein_fasta)
+    )
+
+
+@pytest.mark.parametrize(
+    "text", [BASES, BASES.replace(b"T", b"U"), BASES.lower(), BASES[:60] + b"RYKM" + BASES]
+)
+def test_embed_refuses_nucleotides_unless_it_is_told(
+    text: bytes, tmp_path: Path, model: Path, dna_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fasta, output = tmp_path / "genome.fa", tmp_path / "o.pt"
+    fasta.write_bytes(b">a\n%b\n>b\n%b\n" % (text, text[::-1]))
+    command = ["embed", str(fasta), "-o", str(output), "--device", "cpu"]
+    command += ["--protein-model", str(model), "--dna-model", str(dna_model)]
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    assert f"{fasta}: 2 of 2 records look like nucleotides, first a; add --dna to embed nucleotides" in said
+    assert not output.exists()
+    assert main([*command, "--protein"]) == 0
+    assert main([*command[:3], str(tmp_path / "dna.pt"), *command[4:], "--dna"]) == 0
+    with pytest.raises(SystemExit):
+        main([*command, "--dna", "--protein"])
+
+
+def test_rna_is_read_as_dna(tmp_path: Path, dna_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vectors = []
+    for name, text in (
+        ("dna", BASES),
+        ("rna", BASES.replace(b"T", b"U")),
+        ("small", BASES.replace(b"T", b"u")),
+    ):
+        fasta, output = tmp_path / f"{name}.fa", tmp_path / f"{name}.pt"
+        fasta.write_bytes(b">a\n%b\n>b\n%b\n" % (text, text[::-1]))
+        command = ["embed", str(fasta), "--dna", "-o", str(output), "--device", "cpu"]
+        assert main([*command, "--dna-model", str(dna_model)]) == 0
+        vectors.append(read_vectors(output, Side.DNA).vectors)
+    assert (vectors[0] == vectors[1]).all()
+    assert (vectors[0] == vectors[2]).all()
+    assert "tokens are unknown" not in capsys.readouterr().out
+
+
+def test_records_that_differ_in_ambiguity_codes_have_the_same_vector(
+    tmp_path: Path, dna_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fasta, output = tmp_path / "x.fa", tmp_path / "o.pt"
+    fasta.write_bytes(b">r\n%b\n>y\n%b\n" % (BASES + b"R" + BASES, BASES + b"Y" + BASES))
+    command = ["embed", str(fasta), "--dna", "-o", str(output), "--device", "cpu"]
+    assert main([*command, "--dna-model", str(dna_model)]) == 0
+    first, second = read_vectors(output, Side.DNA).vectors
+    assert (first == second).all()
+    assert "2 of " in capsys.readouterr().out
