@@ -102,9 +102,11 @@ class _LogFile(logging.FileHandler):
         if self.level != _NOTHING:
             self.setLevel(_NOTHING)
             reason = sys.exc_info()[1]
-            say(
-                f"Warning: {self.baseFilename}: cannot be written any more ({reason}); nothing is lost but the log"
-            )
+            # Standard output may go to the same full disk.
+            with suppress(NucproError, OSError):
+                say(
+                    f"Warning: {self.baseFilename}: cannot be written any more ({reason}); nothing is lost but the log"
+                )
 
 
 @contextmanager
@@ -113,7 +115,7 @@ def console(log_file: Path | None = None) -> Iterator[None]:
 
     SIGTERM raises :class:`Terminated` meanwhile.
     """
-    _accept_all_letters()
+    _write_each_line()
     logger = logging.getLogger("nucpro")
     handlers: list[logging.Handler] = [_Lines()]
     if log_file is not None and log_file.parent.is_dir():
@@ -133,11 +135,14 @@ def console(log_file: Path | None = None) -> Iterator[None]:
             handler.close()
 
 
-def _accept_all_letters() -> None:
-    """Show what the terminal's encoding lacks as escapes: no name of a file may stop a run."""
+def _write_each_line() -> None:
+    """Write a line when it is said, also to a pipe or a file, where Python would keep it until there are many.
+
+    What the encoding lacks is shown as escapes: no name of a file may stop a run.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
 
 
 def _log_file(path: Path) -> list[logging.Handler]:
@@ -151,8 +156,24 @@ def _log_file(path: Path) -> list[logging.Handler]:
 
 
 def say(line: str) -> None:
-    """Print one line of a command's answer."""
-    print(printable(line))
+    """Print one line of a command's answer.
+
+    Raises
+    ------
+    NucproError
+        Standard output goes to a file that cannot be written.
+    BrokenPipeError
+        Nobody reads it any more.
+    """
+    try:
+        print(printable(line))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise NucproError(
+            f"standard output cannot be written ({error.strerror}); send it to where there is room, and run the "
+            "same command again: everything that was finished is kept"
+        ) from error
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
