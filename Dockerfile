@@ -1,4 +1,4 @@
-# The base brings Python, and mostly torch. To try it without a GPU: --build-arg BASE=python:3.12-slim
+# The base brings Python, and mostly torch. To try it without a GPU: --build-arg BASE=python:3.11-slim
 ARG BASE=nvcr.io/nvidia/pytorch:25.09-py3
 FROM ${BASE}
 

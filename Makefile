@@ -1,8 +1,10 @@
-# `make demo` and `make test` set up everything they need in .venv on their first run.
+# Everything is set up in .venv when it is first needed: `make demo` needs little of it, all else adds the rest.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DEMO_READY := $(VENV)/.demo-ready
 READY := $(VENV)/.ready
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 REAL_DATA ?=
 FUZZ_SECONDS ?= 600
 
@@ -10,30 +12,37 @@ FUZZ_SECONDS ?= 600
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt
+$(DEMO_READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	touch $(READY)
+	$(INSTALL) --editable '.[report,train]'
+	touch $@
 
-demo: $(READY)
+$(READY): $(DEMO_READY)
+	$(INSTALL) --editable '.[dev]'
+	touch $@
+
+demo: $(DEMO_READY)
 	$(BIN)/python demo/run.py
 
 # Warnings are errors; the pages are in build/site.
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+# What tests write is kept in the clone, and only where one fails.
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term $(if $(REAL_DATA),--real-data=$(REAL_DATA))
+	mkdir -p build
+	$(BIN)/python -m pytest -n 2 --basetemp=build/tests --cov --cov-report=term $(if $(REAL_DATA),--real-data=$(REAL_DATA))
 
 faults: $(READY)
-	$(BIN)/python -m pytest tests/faults --faults=all -n 2 --dist loadfile
+	mkdir -p build
+	$(BIN)/python -m pytest tests/faults --faults=all -n 2 --dist loadfile --basetemp=build/faults
 
 fuzz: $(READY)
 	$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS)
 
 # The program that makes the changes is needed here only; what it does is set in pyproject.toml.
 mutants: $(READY)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt 'mutmut==3.8.1'
+	$(INSTALL) 'mutmut==3.8.1'
 	$(BIN)/mutmut run --max-children 2
 	$(BIN)/mutmut results
 

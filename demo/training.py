@@ -10,5 +10,6 @@ from nucpro.layout import DataFolder
 
 def train_demo(data: Path, nucpro: Callable[..., None]) -> Path:
     """Train on a data folder with the command that a user would give; give the model's folder."""
-    nucpro("train", str(data), "--device", "cpu", "--epochs", "10", "--bootstrap", "200")
+    how = ["--device", "cpu", "--epochs", "10", "--bootstrap", "200"]
+    nucpro("train", data, *how, show="^(Training ended|auroc)")
     return DataFolder(data).model

@@ -10,6 +10,9 @@ from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
+WITHOUT = "needs Chromium (on Debian: apt install chromium)"
+"""Why tests of pages are skipped where there is none."""
+
 FLAGS = (
     "--headless",
     "--no-sandbox",

@@ -1,16 +1,32 @@
-"""Options and folders that all tests share."""
+"""Options, surroundings and folders that all tests share, and what the end of a run says of skipped tests."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-os.environ["OMP_NUM_THREADS"] = (
-    "1"  # before torch: runs in this process and started ones then give equal bytes
-)
+ROOT = Path(__file__).resolve().parent.parent
+KEPT = re.compile(r"PATH|LD_LIBRARY_PATH|TMPDIR|LANG|LC_\w+|(CUDA|NVIDIA|PYTEST|COV)\w*")
+"""Variables that tests keep: what programs, devices and the tests' own tools need."""
+
+# Tests, and what they start, find nothing of a user's: no settings, caches, models, clusters. Tests that tests start
+# keep what these give them.
+HOME = ROOT / "build" / "home"
+if os.environ.get("HOME") != str(HOME):
+    for name in [name for name in os.environ if not KEPT.fullmatch(name)]:
+        del os.environ[name]
+    os.environ["HOME"] = str(HOME)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(
+        HOME / "torch"
+    )  # torch makes a folder in /tmp when it is imported
+HOME.mkdir(parents=True, exist_ok=True)
+# Before torch: runs in this process and started ones then give equal bytes.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import dna_stand_ins
 import stand_ins
@@ -18,7 +34,6 @@ from folders import Frame, add_dna, add_source, copied, read_frames
 from nucpro.dataset import DatasetOptions, build
 from nucpro.layout import DataFolder
 
-ROOT = Path(__file__).resolve().parent.parent
 GENOMES = ROOT / "demo" / "genomes"
 
 
@@ -44,6 +59,16 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in a line for each reason how many tests were skipped; reasons say what brings the tests."""
+    reports = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in reports)
+    if reasons:
+        terminalreporter.section("skipped tests", sep="=")
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"{count:4}: {reason}")
+
+
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name compressed content by its argument: its bytes hold the time, and workers must find equal names."""
     return argname if isinstance(val, bytes) and not val.isascii() else None
@@ -53,7 +78,9 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 def real_data(request: pytest.FixtureRequest) -> Path:
     folder = request.config.getoption("--real-data")
     if folder is None:
-        pytest.skip("needs --real-data, a folder with real weights and genomes")
+        pytest.skip(
+            "needs real weights and genomes (make test REAL_DATA=FOLDER, or pytest --real-data=FOLDER)"
+        )
     return Path(folder)
 
 

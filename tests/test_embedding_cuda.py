@@ -13,7 +13,9 @@ from nucpro.embedding import Embedder, embed, prepare
 from nucpro.models.esm2 import Esm2
 from nucpro.models.tokens import ResidueTokenizer
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs an NVIDIA GPU and a CUDA build of torch"
+)
 
 LENGTHS = (1, 2, 30, 30, 77, 99, *[100] * 20, 166, 300, 1024)
 NAMES = [f"record {row}" for row in range(len(LENGTHS))]

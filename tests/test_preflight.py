@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -347,7 +348,7 @@ def test_a_folder_that_cannot_be_written_is_told_to_a_user_who_is_not_root(
 ) -> None:
     if os.getuid() != 0:
         pytest.skip("only root can become another user")
-    readable = Path("/tmp") / f"nucpro-{os.getpid()}"
+    readable = Path(tempfile.mkdtemp(prefix="nucpro-", dir="/tmp"))
     data = copied(pristine, readable / "data")
     shutil.copytree(model, readable / "model")
     for path in (*data.glob("bacteria*"), *data.glob("invertebrate*")):

@@ -185,7 +185,7 @@ def test_a_killed_training_ends_with_the_same_bytes(merged: Path, tmp_path: Path
     command = [sys.executable, "-m", "nucpro", "train", str(merged), "--device", "cpu", "--split-by", "file"]
     command += ["--epochs", "20", "--patience", "20", "--bootstrap", "5", "--no-curves"]
     command += ["-o", str(tmp_path / "out")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as run:
         assert run.stdout is not None
         for line in run.stdout:

@@ -22,13 +22,15 @@ def head() -> Iterator[Any]:
     """A cluster whose first node, which this process is connected to, does no work."""
     from ray.cluster_utils import Cluster
 
-    # A short path, as sockets need it.
+    # A short path, as sockets need it. Without the variable, Ray would write the address of this cluster to the
+    # folder that all clusters of the machine share.
     folder = tempfile.TemporaryDirectory(prefix="nucpro-", dir="/tmp", ignore_cleanup_errors=True)
     with pytest.MonkeyPatch.context() as patch, folder as temporary:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_TMPDIR", temporary)
         cluster = Cluster()
-        cluster.add_node(num_cpus=0, include_dashboard=False, temp_dir=temporary)
+        cluster.add_node(num_cpus=0, include_dashboard=False)
         ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
         yield cluster
         ray.shutdown()

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 
 from folders import arguments, contents, leftovers
 from nucpro.cli import main
+from nucpro.cluster.session import _private_folder
 from nucpro.errors import UsageError
 from nucpro.options import Options
 
@@ -22,10 +22,31 @@ NOT_BEYOND = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000
 """Loopback addresses as the kernel lists them."""
 
 
+NOBODY = "127.0.0.1:1"
+
+
 def started(data: Path, model: Path) -> subprocess.Popen[str]:
+    """Start a run on this machine, whose user has a cluster of his own, which does not answer."""
     command = [sys.executable, "-m", "nucpro", "extract", *arguments(data, model, "--engine", "ray")]
-    marked = {**os.environ, "STARTED_FOR": str(data)}
+    theirs = data.parent / "theirs" / "ray"
+    theirs.mkdir(parents=True)
+    (theirs / "ray_current_cluster").write_text(NOBODY)
+    settings = {"RAY_ADDRESS": NOBODY, "RAY_REDIS_ADDRESS": NOBODY, "RAY_TMPDIR": str(theirs.parent)}
+    marked = {**os.environ, **settings, "STARTED_FOR": str(data)}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=marked)
+
+
+def until_the_first_file(run: subprocess.Popen[str]) -> None:
+    """Read what a run says until it has made a file."""
+    assert run.stdout is not None
+    said = []
+    for line in run.stdout:
+        said.append(line)
+        if line.startswith("[1/6] Extracted"):
+            assert any(before.startswith("Started Ray") for before in said)
+            return
+    assert run.stderr is not None
+    pytest.fail("".join([*said, *run.stderr]))
 
 
 def processes_of(data: Path) -> Iterator[Path]:
@@ -38,6 +59,12 @@ def processes_of(data: Path) -> Iterator[Path]:
                     yield process
             except OSError:  # it ended meanwhile, or belongs to somebody else
                 continue
+
+
+def folders_of(data: Path) -> set[Path]:
+    """Folders for Ray's sockets that the processes of a run were told."""
+    commands = [(process / "cmdline").read_text() for process in processes_of(data)]
+    return {Path(found) for command in commands for found in re.findall(r"/[^\0=]*/nucpro-ray-\w+", command)}
 
 
 def listening(processes: Iterator[Path]) -> set[str]:
@@ -60,20 +87,21 @@ def test_a_killed_driver_takes_its_cluster_along_and_the_next_run_resumes(
     data: Path, model: Path, pristine: Path, tmp_path: Path
 ) -> None:
     run = started(data, model)
-    assert run.stdout is not None
-    for line in run.stdout:
-        if line.startswith("[1/6] Extracted"):
-            break
+    until_the_first_file(run)
     addresses = listening(processes_of(data))
     assert addresses, "Ray listens somewhere"
     assert addresses <= NOT_BEYOND
     settings = [(process / "environ").read_bytes() for process in processes_of(data)]
     assert any(b"\0RAY_AUTH_MODE=token\0" in setting for setting in settings), "other users need the token"
+    folders = folders_of(data)
     run.kill()
     run.communicate()
     # Processes end when the system tells them that the driver is gone; each look gives them time for it.
     looks = (list(processes_of(data)) for _ in range(50_000))
     assert next((found for found in looks if not found), None) == []
+    assert folders
+    with _private_folder():  # as the next run does it
+        assert not [folder for folder in folders if folder.exists()]
     done = contents(data)
     assert main(["extract", *arguments(data, model)]) == 0
     from folders import copied
@@ -86,21 +114,17 @@ def test_a_killed_driver_takes_its_cluster_along_and_the_next_run_resumes(
 
 
 def test_an_interrupt_ends_with_one_line_and_leaves_no_process_or_folder(data: Path, model: Path) -> None:
-    before = set(Path(tempfile.gettempdir()).glob("nucpro-ray-*"))
     run = started(data, model)
-    assert run.stdout is not None
-    for line in run.stdout:
-        if line.startswith("[1/6] Extracted"):
-            break
+    until_the_first_file(run)
+    folders = folders_of(data)
+    assert folders
     run.send_signal(signal.SIGTERM)
     _, errors = run.communicate()
     assert run.returncode == 143
     assert errors.strip().splitlines()[-1].startswith("Interrupted. Everything that was finished is kept")
     assert re.sub(r"Warning:.*\n", "", errors).strip().count("\n") == 0
     assert list(processes_of(data)) == []
-    assert not [
-        folder for folder in set(Path(tempfile.gettempdir()).glob("nucpro-ray-*")) - before if folder.exists()
-    ]
+    assert not [folder for folder in folders if folder.exists()]
 
 
 def test_without_the_extra_the_error_names_it(

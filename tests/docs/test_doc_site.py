@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from doc_blocks import ROOT
 
-from browser import CHROMIUM, chromium
+from browser import CHROMIUM, WITHOUT, chromium
 
 SIZES = {"desktop": (1280, 900), "phone": (360, 780)}
 
@@ -84,7 +84,7 @@ def test_references_of_docstrings_are_links_or_names(site: Path) -> None:
         assert f'id="{name}"' in text
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.skipif(CHROMIUM is None, reason=WITHOUT)
 def test_pages_fit_and_load_everything_in_a_browser(site: Path, address: str) -> None:
     said: list[str] = []
     with chromium() as started:
@@ -107,7 +107,7 @@ def test_pages_fit_and_load_everything_in_a_browser(site: Path, address: str) ->
     assert not said
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.skipif(CHROMIUM is None, reason=WITHOUT)
 def test_the_search_finds_a_page_by_a_word(address: str) -> None:
     with chromium() as started:
         page = started.new_page()

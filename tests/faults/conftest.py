@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from scenarios import Baseline, Scenario, baseline
+from scenarios import WHOLE, Baseline, Scenario, baseline
 
 from folders import Frame, add_source, arguments
 
@@ -19,7 +19,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if marker is not None:
         fast, whole = marker.args
         parts = whole if metafunc.config.getoption("--faults") == "all" else fast
-        metafunc.parametrize(("part", "parts"), [(part, parts) for part in range(parts)])
+        none = pytest.param(0, whole, marks=pytest.mark.skip(reason=WHOLE), id="none")
+        points = [(part, parts) for part in range(parts)] or [none]
+        metafunc.parametrize(("part", "parts"), points)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,8 @@ from nucpro.layout import TEMPORARY_MARK, DataFolder, Side
 from nucpro.store import read_merged, read_vectors
 
 STRIKE = Path(__file__).parent / "strike.py"
+WHOLE = "only in `make faults`, or with --faults=all"
+"""Why a case is skipped that is not one of the fast selection."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scenarios import Baseline, Scenario, copied, state
+from scenarios import WHOLE, Baseline, Scenario, copied, state
 
 from folders import WIDTH, leftovers, pairs_of
 from nucpro.checkpoint import Checkpoint
@@ -91,7 +91,7 @@ def test_damage_of_a_vector_file_is_found_or_has_no_effect(
     kind: str, origin: str, whole: bool, request: pytest.FixtureRequest, record_property: Tell, tmp_path: Path
 ) -> None:
     if origin == "finished_dna" and not whole:
-        pytest.skip("with --faults=all")
+        pytest.skip(WHOLE)
     data = copied(request.getfixturevalue(origin), tmp_path / "data")
     pair = pairs_of(data)[0]
     path = FILES[kind](pair)

@@ -21,7 +21,9 @@ SIZE = "48m"
 """Of the small disk."""
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts file systems, or gives up rights: needs root")
-with_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+with_strace = pytest.mark.skipif(
+    shutil.which("strace") is None, reason="needs strace (on Debian: apt install strace)"
+)
 
 
 @pytest.fixture

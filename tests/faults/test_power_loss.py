@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 from power import EXTREMES, Disk, Event, Loss, record, write_out
-from scenarios import Scenario, copied, state
+from scenarios import WHOLE, Scenario, copied, state
 
 from folders import leftovers
 from nucpro.layout import DataFolder
 
-pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+pytestmark = pytest.mark.skipif(
+    shutil.which("strace") is None, reason="needs strace (on Debian: apt install strace)"
+)
 
 Crash = dict[str, bytes | None]
 OUTPUT_FACTS = ("vectors", "merged", "valid", "dna")
@@ -72,7 +74,7 @@ def recording(
     request: pytest.FixtureRequest, whole: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> Recording:
     if not (whole or request.param in FAST):
-        pytest.skip("with --faults=all")
+        pytest.skip(WHOLE)
     scenario: Scenario = request.getfixturevalue(request.param)
     folder = tmp_path_factory.mktemp("recorded")
     data = copied(scenario.start, folder / "data")

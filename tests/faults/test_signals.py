@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from scenarios import Baseline, copied
+from scenarios import WHOLE, Baseline, copied
 from strike import NO_ANSWER
 
 ANSWERS = (
@@ -24,7 +24,7 @@ def test_an_interrupt_at_any_instant(
     part: int, parts: int, sign: str, who: str, whole: bool, extracting: Baseline, tmp_path: Path
 ) -> None:
     if not whole and (sign, who) not in FAST:
-        pytest.skip("with --faults=all")
+        pytest.skip(WHOLE)
     point = extracting.point(who, part, parts)
     data = copied(extracting.scenario.start, tmp_path / "data")
     result = extracting.scenario.struck(data, f"{point}:{sign}")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from scenarios import STRIKE, Baseline, Scenario, copied, state
+from scenarios import STRIKE, WHOLE, Baseline, Scenario, copied, state
 
 from folders import Frame, add_dna, add_source, arguments, leftovers
 from nucpro.cli import main
@@ -88,7 +88,7 @@ def test_a_locale_that_knows_no_unicode(
     encoding: str, whole: bool, extracting: Baseline, tmp_path: Path
 ) -> None:
     if encoding != "ascii" and not whole:
-        pytest.skip("with --faults=all")
+        pytest.skip(WHOLE)
     data = copied(extracting.scenario.start, tmp_path / "dåta 数据")
     poor = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": encoding}
     result = run_in([], extracting.scenario, data, **poor)

@@ -9,7 +9,9 @@ from nucpro.errors import UsageError
 from nucpro.models.device import choose_device, choose_precision
 
 WITHOUT_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
-WITH_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+WITH_CUDA = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs an NVIDIA GPU and a CUDA build of torch"
+)
 
 
 def test_the_cpu_is_always_there():

@@ -100,7 +100,7 @@ def test_encoder_says_that_it_runs_without_kernels(caplog):
     assert "ESM-2 on cpu runs without kernels: cpu is not an NVIDIA GPU" in caplog.messages
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU and a CUDA build of torch")
 @pytest.mark.parametrize(("dtype", "least"), [(torch.float16, 0.99999), (torch.bfloat16, 0.999)])
 @pytest.mark.parametrize(
     "changes",

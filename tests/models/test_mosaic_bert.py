@@ -143,7 +143,7 @@ def test_half_precision_points_the_same_way(saved, encoder, tokenizer, dtype, le
     assert cosines.min() >= least, f"cosine {cosines.min():.6f} at worst, {cosines.mean():.6f} in the mean"
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU and a CUDA build of torch")
 @pytest.mark.parametrize(
     ("dtype", "least"), [(torch.float32, 0.999999), (torch.float16, 0.9999), (torch.bfloat16, 0.99)]
 )

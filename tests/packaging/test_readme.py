@@ -31,6 +31,13 @@ def test_the_demo_goes_from_genomes_to_validated_files(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Validation passed: 14 files, 280 sequences, all dimensions correct") == 2
-    assert done.stdout.endswith(
-        f"Results (of UNTRAINED models): {tmp_path / 'demo' / 'data' / 'data_merge'}\n"
+    lines = done.stdout.splitlines()
+    assert len(lines) < 50, "two screens"
+    report, table, plot, *_ = (
+        line.split()[1] for line in lines[lines.index("Made, and where to look first:") + 1 :]
     )
+    assert Path(report).name == "report.html"
+    assert Path(table).name == "sequences.tsv"
+    assert Path(plot).suffix == ".png"
+    assert all(Path(path).is_file() for path in (report, table, plot))
+    assert "UNTRAINED" in lines[-1]

@@ -15,9 +15,7 @@ from nucpro.report import Subject, write_report
 from nucpro.workers import Workers
 from report_folders import HOSTILE, add_files, copy_rows, subject_of
 
-pytestmark = pytest.mark.skipif(
-    browser.CHROMIUM is None, reason="needs Chromium (on Debian: apt install chromium)"
-)
+pytestmark = pytest.mark.skipif(browser.CHROMIUM is None, reason=browser.WITHOUT)
 
 
 @pytest.fixture(scope="module")

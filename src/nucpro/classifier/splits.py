@@ -18,6 +18,7 @@ from nucpro.classifier.options import SplitBy, TrainingOptions
 from nucpro.dataset.frame_ids import place_of
 from nucpro.errors import DataError, ValidationError
 from nucpro.layout import CLASS_NAMES
+from nucpro.opening import read_input
 
 __all__ = ["PARTS", "Grouping", "Split", "genomes_of", "group", "read_families", "split"]
 

@@ -125,9 +125,11 @@ class _LogFile(logging.FileHandler):
         if self.level != _NOTHING:
             self.setLevel(_NOTHING)
             reason = sys.exc_info()[1]
-            say(
-                f"Warning: {self.baseFilename}: cannot be written any more ({reason}); nothing is lost but the log"
-            )
+            # Standard output may go to the same full disk.
+            with suppress(NucproError, OSError):
+                say(
+                    f"Warning: {self.baseFilename}: cannot be written any more ({reason}); nothing is lost but the log"
+                )
 
 
 @contextmanager
@@ -136,7 +138,7 @@ def console(log_file: Path | None = None) -> Iterator[None]:
 
     SIGTERM raises :class:`Terminated` meanwhile.
     """
-    _accept_all_letters()
+    _write_each_line()
     logger = logging.getLogger("nucpro")
     handlers: list[logging.Handler] = [_Lines()]
     if log_file is not None:
@@ -156,11 +158,14 @@ def console(log_file: Path | None = None) -> Iterator[None]:
             handler.close()
 
 
-def _accept_all_letters() -> None:
-    """Show what the terminal's encoding lacks as escapes: no name of a file may stop a run."""
+def _write_each_line() -> None:
+    """Write a line when it is said, also to a pipe or a file, where Python would keep it until there are many.
+
+    What the encoding lacks is shown as escapes: no name of a file may stop a run.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
 
 
 def _log_file(path: Path) -> list[logging.Handler]:

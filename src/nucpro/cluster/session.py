@@ -11,13 +11,14 @@ import logging
 import math
 import os
 import secrets
+import shutil
 import signal
 import socket
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ import ray
 from ray import _raylet
 from ray._private import ray_constants
 
+from nucpro import lock
 from nucpro.errors import PreflightError
 from nucpro.machine import cores
 from nucpro.options import Options
@@ -39,6 +41,8 @@ _LOOPBACK = "127.0.0.1"
 _SECONDS_BETWEEN_LOOKS = 5.0
 _SECONDS_TO_ANSWER = 10.0
 _LONGEST_FOLDER = 40
+_FOLDER = "nucpro-ray-"
+_HELD = "lock"
 _OBJECT_STORE = 128 * 2**20  # arguments and results are small; vectors go to files
 _QUIET: dict[str, Any] = {
     "log_to_driver": False,
@@ -230,7 +234,8 @@ def _signals_kept() -> Iterator[None]:
 def _own_settings() -> Iterator[None]:
     """Settings that Ray takes from the environment only: no telemetry, and a secret that others do not know.
 
-    Without a secret, every user of this machine could run code in the cluster.
+    Without a secret, every user of this machine could run code in the cluster. What is set already is about
+    the user's own clusters: it may name one of them, its ports and folders, or programs to run in workers.
     """
     raylet: Any = _raylet
     settings = {
@@ -240,18 +245,20 @@ def _own_settings() -> Iterator[None]:
         "RAY_AUTH_TOKEN": _secret(),
         "RAY_enable_metrics_collection": "0",
     }
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
+    before = {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
+    _replace_settings(settings)
     # Ray read its settings when it was imported.
     raylet.Config.initialize("")
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        _replace_settings(before)
+
+
+def _replace_settings(settings: dict[str, str]) -> None:
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        del os.environ[name]
+    os.environ.update(settings)
 
 
 @cache
@@ -265,9 +272,20 @@ def _private_folder() -> Iterator[Path]:
     """Folder for Ray's sockets and logs, with a path that is short enough for sockets."""
     usual = tempfile.gettempdir()
     parent = usual if len(usual) <= _LONGEST_FOLDER else "/tmp"  # noqa: S108 - the folder in it is our own
-    with tempfile.TemporaryDirectory(prefix="nucpro-ray-", dir=parent, ignore_cleanup_errors=True) as folder:
-        # Ray opens its folder to everybody; the one above it stays closed.
+    _remove_abandoned(Path(parent))
+    temporary = tempfile.TemporaryDirectory(prefix=_FOLDER, dir=parent, ignore_cleanup_errors=True)
+    # Ray opens its folder to everybody; the one above it stays closed.
+    with temporary as folder, lock.hold(Path(folder) / _HELD):
         yield Path(folder) / "ray"
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove the folders of runs that were killed, and could not do it themselves."""
+    for held in parent.glob(f"{_FOLDER}*/{_HELD}"):
+        with suppress(OSError):
+            # What is empty was not held yet, or is not any more.
+            if held.stat().st_size and lock.state(held) == "none":
+                shutil.rmtree(held.parent)
 
 
 @contextmanager
