@@ -21,8 +21,7 @@ from torch import nn
 from nucpro.errors import ModelError
 from nucpro.layout import Side
 from nucpro.models.config import AUTO, MODEL_TYPES, Esm2Config
-from nucpro.models.encoder import Architecture, Forward, PackedEncoder, plus_linear
-from nucpro.models.kernels import obstacle
+from nucpro.models.encoder import Architecture, PackedEncoder, plus_linear
 from nucpro.models.loading import Checkpoint, build
 from nucpro.models.packing import RESIDUES_ONLY, Run, equal_runs
 from nucpro.models.tokens import ResidueTokenizer
@@ -128,7 +127,6 @@ class Esm2(PackedEncoder):
         model.inverse_frequencies = _rotary_frequencies(config, checkpoint).to(device)
         if config.token_dropout:
             model.token_embeddings.weight.mul_(_UNMASKED_SHARE)
-        model.use_kernels(obstacle(config, device, dtype), lambda: _fused_forward(model))
         return model
 
 
@@ -288,14 +286,6 @@ def attend(
         block_nhlk = F.scaled_dot_product_attention(query_nhlk, key_nhlk, split[2])
         run.block(context_td).copy_(block_nhlk.transpose(1, 2).flatten(2))
     return context_td
-
-
-def _fused_forward(model: Esm2) -> Forward:
-    # Triton, which these import, comes with CUDA builds of torch only.
-    from nucpro.models.fused import FusedEsm2  # noqa: PLC0415
-    from nucpro.models.kernels.product import Blocks  # noqa: PLC0415
-
-    return FusedEsm2(model, Blocks.of_device(model.device))
 
 
 def _parts_of_parameters(config: Esm2Config) -> dict[str, list[str]]:
