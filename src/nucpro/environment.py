@@ -23,11 +23,12 @@ from nucpro.encoders import device_problems
 from nucpro.errors import ModelError, NucproError
 from nucpro.layout import DataFolder, Side
 from nucpro.models.architectures import architecture_of, way_of
-from nucpro.models.device import choose_device, choose_precision
+from nucpro.models.device import choose_device, choose_precision, cpu_threads
 from nucpro.models.kernels import Way
 from nucpro.models.weights import ModelFiles, available, locate
 from nucpro.options import Options
 from nucpro.preflight import writing_problems
+from nucpro.processors import processors_allowed
 
 __all__ = ["Finding", "Verdict", "examine", "versions"]
 
@@ -99,7 +100,7 @@ def examine(options: Options, data_dir: Path | None) -> list[Finding]:
 
 def _machine() -> Iterator[Finding]:
     yield Finding("Python", Verdict.FINE, f"{platform.python_version()} on {platform.platform()}")
-    cores = len(os.sched_getaffinity(0))
+    cores = processors_allowed()
     if cores < _FEW_CORES:
         why = f"fewer than {_FEW_CORES}: reading, merging and validating take turns with the encoder"
         yield Finding("CPU", Verdict.SLOW, f"{cores} cores, {why}")
@@ -123,7 +124,7 @@ def _device(options: Options) -> Iterator[Finding]:
     device = choose_device(options.device)
     if device.type == "cpu":
         why = "with models of real size a GPU is hundreds of times faster: --device cuda"
-        yield Finding("Device", Verdict.SLOW, f"cpu, {torch.get_num_threads()} threads; {why}")
+        yield Finding("Device", Verdict.SLOW, f"cpu, {cpu_threads()} threads; {why}")
         return
     free, total = torch.cuda.mem_get_info(device)
     text = f"{device}: {torch.cuda.get_device_name(device)}, {_size(free)} of {_size(total)} free"
@@ -235,7 +236,7 @@ def _version(package: str) -> str | None:
 
 def _best_device() -> str:
     if not torch.cuda.is_available():
-        return f"cpu, {torch.get_num_threads()} threads"
+        return f"cpu, {cpu_threads()} threads"
     count = torch.cuda.device_count()
     properties = torch.cuda.get_device_properties(0)
     more = f", and {count - 1} more" if count > 1 else ""

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from nucpro.errors import WorkerError
+from nucpro.processors import processors_allowed
 
 __all__ = ["MOST_WORKERS", "Workers", "result_of"]
 
@@ -42,7 +43,7 @@ class Workers:
     """
 
     def __init__(self, count: int | None = None) -> None:
-        self._count = count or max(1, min(MOST_WORKERS, os.cpu_count() or 1))
+        self._count = count or min(MOST_WORKERS, processors_allowed())
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from nucpro.classifier.options import Placement
 from nucpro.classifier.sources import MergedSource, Survey
 from nucpro.errors import StoreError, UsageError, ValidationError
 from nucpro.layout import CLASS_NAMES, category_of
+from nucpro.processors import processors_allowed
 from nucpro.store import MergedFile, read_merged
 
 __all__ = ["Features", "place", "read_features"]
@@ -126,7 +126,7 @@ def read_features(survey: Survey, where: Placement, device: torch.device, scratc
         A label that is not that of the file's category, an id that is there twice, or one class only.
     """
     reader = _Reader(survey.files, _room_for((survey.rows, survey.files[0].width), where, device, scratch))
-    with ThreadPoolExecutor(min(_MOST_READERS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(_MOST_READERS, processors_allowed())) as pool:
         parts = list(pool.map(reader.read, range(len(survey.files))))
     ids = [name for part in parts for name in part.ids]
     if len(set(ids)) != len(ids):

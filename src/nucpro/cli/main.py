@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from nucpro.cli import (
+    benchmark,
     dataset,
     doctor,
     download,
@@ -34,6 +35,7 @@ __all__ = ["leave", "main"]
 
 _COMMANDS = (
     doctor,
+    benchmark,
     download,
     dataset,
     split,

@@ -28,6 +28,7 @@ from ray._private import ray_constants
 
 from nucpro.errors import PreflightError
 from nucpro.options import Options
+from nucpro.processors import processors_allowed
 from nucpro.workers import MOST_WORKERS
 
 __all__ = ["Session"]
@@ -154,7 +155,7 @@ class Session:
     def _start_here(self) -> None:
         self._stack.enter_context(_own_settings())
         folder = self._stack.enter_context(_private_folder())
-        cores = len(os.sched_getaffinity(0))
+        cores = processors_allowed()
         gpus = _gpus_here() if self._options.device == "cuda" else 0
         with _loopback_only():
             ray.init(

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import get_args
 
 from nucpro.dataset.identification import CodeChoice
 from nucpro.errors import UsageError
+from nucpro.processors import processors_allowed
 
 __all__ = ["DatasetOptions"]
 
 _SHORTEST = 3
-
-
-def _cores() -> int:
-    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ class DatasetOptions:
 
     length: int = 300
     genetic_code: CodeChoice = "standard"
-    workers: int = field(default_factory=_cores)
+    workers: int = field(default_factory=processors_allowed)
     replace: bool = False
 
     def __post_init__(self) -> None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from nucpro.layout import Side
@@ -22,7 +23,16 @@ from nucpro.models.packing import PooledSpan, mean_pool
 from nucpro.models.tokens import Tokenizer
 from nucpro.models.weights import ModelFiles
 
-__all__ = ["Architecture", "Config", "Forward", "Loader", "PackedEncoder", "Pooling", "plus_linear"]
+__all__ = [
+    "Architecture",
+    "Config",
+    "Forward",
+    "Loader",
+    "PackedEncoder",
+    "Pooling",
+    "Product",
+    "plus_linear",
+]
 
 Forward = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
 """From packed token ids ``[T]`` and the tokens of each sequence to hidden states ``[T, width]``."""
@@ -104,8 +114,9 @@ class PackedEncoder(nn.Module, ABC):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Element type of weights and hidden states."""
-        return self.token_embeddings.weight.dtype
+        """Element type of matrix products; that of hidden states is the same, or float32 (:class:`Product`)."""
+        products = (module.weight.dtype for module in self.modules() if isinstance(module, Product))
+        return next(products, self.token_embeddings.weight.dtype)
 
     def forward(self, tokens_t: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
         """Encode packed sequences.
@@ -138,8 +149,23 @@ class PackedEncoder(nn.Module, ABC):
         self.fused, self._mean_pool = fused, pooling
 
 
+class Product(nn.Linear):
+    """Linear layer whose weights may be of a smaller element type than its inputs and results.
+
+    So a CPU multiplies in bfloat16 and computes everything else in float32.
+    """
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """``inputs @ weight.T + bias`` in the element type of the inputs."""
+        kind = self.weight.dtype
+        bias = None if self.bias is None else self.bias.to(kind)
+        return F.linear(inputs.to(kind), self.weight, bias).to(inputs.dtype)
+
+
 def plus_linear(hidden_td: torch.Tensor, inputs_tx: torch.Tensor, linear: nn.Linear) -> torch.Tensor:
     """``hidden + linear(inputs)``, ``[T, D]``, with one pass over memory less: the product adds to the sum."""
+    if linear.weight.dtype != hidden_td.dtype:
+        return cast(torch.Tensor, linear(inputs_tx)).add_(hidden_td)
     return (hidden_td + linear.bias).addmm_(inputs_tx, linear.weight.t())
 
 

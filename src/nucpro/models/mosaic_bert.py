@@ -22,8 +22,8 @@ from nucpro.errors import ModelError
 from nucpro.layout import Side
 from nucpro.models.config_fields import MOST_LAYERS, positive, refuse_other_values, size
 from nucpro.models.dna_tokens import DnaTokenizer
-from nucpro.models.encoder import Architecture, PackedEncoder, plus_linear
-from nucpro.models.loading import Checkpoint, build, empty_embedding
+from nucpro.models.encoder import Architecture, PackedEncoder, Product, plus_linear
+from nucpro.models.loading import Checkpoint, build, draw, empty_embedding
 from nucpro.models.packing import ALL_TOKENS, Run, equal_runs
 from nucpro.models.weights import ModelFiles
 
@@ -147,6 +147,13 @@ class MosaicBert(PackedEncoder):
         self.register_buffer("slopes", None, persistent=False)
         self.slopes: torch.Tensor
 
+    @classmethod
+    def drawn(cls, config: MosaicBertConfig, *, device: torch.device, dtype: torch.dtype) -> Self:
+        """Make one with random weights, to measure speed; see :func:`nucpro.models.loading.draw`."""
+        model = draw(lambda: cls(config), device=device, dtype=dtype)
+        model.slopes = _slopes(config, device)
+        return model
+
     def encode(self, tokens_t: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
         """Hidden states after the last layer, ``[T, width]``, without kernels."""
         runs = equal_runs(lengths)
@@ -193,7 +200,7 @@ def load_mosaic_bert(
     checkpoint = Checkpoint(files.id, files.tensors(), _PREFIX)
     parts = _parts_of_parameters(config)
     model = build(lambda: MosaicBert(config), checkpoint, parts, _is_left_over, device=device, dtype=dtype)
-    model.slopes = torch.tensor(alibi_slopes(config.heads), dtype=torch.float32, device=device)
+    model.slopes = _slopes(config, device)
     return model
 
 
@@ -254,11 +261,11 @@ class EncoderLayer(nn.Module):
     def __init__(self, config: MosaicBertConfig) -> None:
         super().__init__()
         width, feed_forward_width = config.width, config.feed_forward_width
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.attention_out = nn.Linear(width, width)
+        self.query_key_value = Product(width, 3 * width)
+        self.attention_out = Product(width, width)
         self.attention_norm = nn.LayerNorm(width, eps=config.norm_epsilon)
-        self.feed_forward_in = nn.Linear(width, 2 * feed_forward_width, bias=False)
-        self.feed_forward_out = nn.Linear(feed_forward_width, width)
+        self.feed_forward_in = Product(width, 2 * feed_forward_width, bias=False)
+        self.feed_forward_out = Product(feed_forward_width, width)
         self.feed_forward_norm = nn.LayerNorm(width, eps=config.norm_epsilon)
 
     def forward(self, hidden_td: torch.Tensor, runs: Sequence[Run], bias_hrc: torch.Tensor) -> torch.Tensor:
@@ -294,6 +301,10 @@ def alibi_slopes(heads: int) -> list[float]:
     series = [2 ** (-8 * power / nearest) for power in range(1, nearest + 1)]
     between = [2 ** (-8 * power / (2 * nearest)) for power in range(1, 2 * nearest + 1, 2)]
     return series + between[: heads - nearest]
+
+
+def _slopes(config: MosaicBertConfig, device: torch.device) -> torch.Tensor:
+    return torch.tensor(alibi_slopes(config.heads), dtype=torch.float32, device=device)
 
 
 def alibi_bias(slopes_h: torch.Tensor, length: int) -> torch.Tensor:
