@@ -66,10 +66,15 @@ def _table(result: dict[str, Any]) -> list[str]:
         "| encoder | input | runs | sequences/s | TFLOP/s | of the matrix rate |",
         "|---|---|---|---|---|---|",
         *(
-            f"| {one['encoder']} | {one['sequences']} | {one['runs']} | {one['sequences_per_s']:,.4g} | "
+            f"| {one['encoder']} | {one['sequences']} | {one['runs']} | {_number(one['sequences_per_s'])} | "
             f"{one['teraflops']:.3g} | {one['teraflops'] / rate:.0%} |"
             for one in result["speeds"]
         ),
         "",
         f"Matrix rate: {rate:.3g} TFLOP/s. nucpro {result['nucpro']}, {result['software']}",
     ]
+
+
+def _number(value: float) -> str:
+    """Four digits or whole numbers, never an exponent."""
+    return f"{value:,.0f}" if value >= 1_000 else f"{value:.4g}"
