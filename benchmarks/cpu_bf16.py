@@ -15,7 +15,6 @@ allowed to round to bfloat16 inside (``torch.backends.mkldnn.matmul.fp32_precisi
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import statistics
 import subprocess
@@ -40,10 +39,11 @@ from nucpro.models.tokens import ResidueTokenizer
 from nucpro.models.weights import locate
 
 CPU = torch.device("cpu")
-SHAPE = Size(1280, 6, 20, 0, 0, 5, (1_024, 2_048, 4_096, 8_192))
+SHAPE = Size(1280, 6, 20, 0, 0, 5, (1_024, 4_096))
 TINY = Size(64, 2, 4, 0, 0, 1, (512,))
 FP32, BF16, ROUNDS = "fp32", "bf16 products", "fp32, oneDNN rounds to bf16"
 STEP, TOKENS, CALIBRATION = 10, 4_096, 200
+PEER = "esm-cpp, int8"
 Run = Callable[[], object]
 
 
@@ -144,56 +144,59 @@ def medians(runs: dict[str, Run], rounds: int) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def speed(size: Size, threads: int, *, with_peer: bool) -> dict[str, dict]:
+def speed(size: Size, threads: int, residues: int) -> dict[str, float | str]:
     torch.set_num_threads(threads)
     backbone = random_model(size, CPU)
-    report = {}
-    for residues in (100, 300) if size is SHAPE else (30,):
-        draw = np.random.default_rng(0)
-        sequences = [
-            bytes(draw.choice(np.frombuffer(b"ACDEFGHIKLMNPQRSTVWY", np.uint8), residues))
-            for _ in range(max(2, (TOKENS if size is SHAPE else 64) // residues))
-        ]
-        work = prepared(sequences)
-        runs: dict[str, Run] = dict(ways_of(lambda dtype: Esm2.from_huggingface(backbone, dtype=dtype), work))
-        rows = list(work.token_ids.long().split(work.lengths.tolist()))
-        for budget in size.peer_tokens:
-            batches = careful_batches(rows, budget)
-            runs[f"transformers, {budget} tokens"] = lambda batches=batches: transformers_vectors(
-                backbone, batches
-            )
-        if with_peer:
-            runs["esm-cpp, int8"] = peer_run(peer_model(backbone, sequences), sequences)
-        times = medians(runs, size.rounds)
-        best = min(taken for name, taken in times.items() if name.startswith("transformers"))
-        report[f"{residues} residues"] = {
-            **{f"{name}, sequences/s": len(sequences) / taken for name, taken in times.items()},
-            **{f"{name}, times transformers": best / taken for name, taken in times.items()},
-            "bf16 beside fp32": times[FP32] / times[BF16],
-        }
-    return report
+    draw = np.random.default_rng(0)
+    letters = np.frombuffer(b"ACDEFGHIKLMNPQRSTVWY", np.uint8)
+    count = max(2, (TOKENS if size is SHAPE else 64) // residues)
+    sequences = [bytes(draw.choice(letters, residues)) for _ in range(count)]
+    work = prepared(sequences)
+    runs: dict[str, Run] = dict(ways_of(lambda dtype: Esm2.from_huggingface(backbone, dtype=dtype), work))
+    rows = list(work.token_ids.long().split(work.lengths.tolist()))
+    for budget in size.peer_tokens:
+        batches = careful_batches(rows, budget)
+        runs[f"transformers, {budget} tokens"] = lambda batches=batches: transformers_vectors(
+            backbone, batches
+        )
+    peer, failed = tried(lambda: peer_model(backbone, sequences))
+    if peer is not None:
+        runs[PEER] = peer_run(peer, sequences)
+    times = medians(runs, size.rounds)
+    best = min(taken for name, taken in times.items() if name.startswith("transformers"))
+    return {
+        **{f"{name}, sequences/s": count / taken for name, taken in times.items()},
+        **{
+            f"{name}, times transformers": best / times[name]
+            for name in (FP32, BF16, ROUNDS, PEER)
+            if name in times
+        },
+        "bf16 beside fp32": times[FP32] / times[BF16],
+        PEER: failed or "runs",
+    }
 
 
 @torch.inference_mode()
-def accuracy(folder: Path, threads: int, *, with_peer: bool, few: bool) -> dict[str, dict]:
+def accuracy(folder: Path, threads: int, *, few: bool) -> dict[str, object]:
     torch.set_num_threads(threads)
     files = locate(str(folder / "esm2_8m"))
     sequences = [one.encode() for one in windows(folder / "refseq_mini", STEP)][: 100 if few else None]
     ways = ways_of(lambda dtype: load_esm2(files, device=CPU, dtype=dtype), prepared(sequences))
     vectors = {name: torch.from_numpy(run()) for name, run in ways.items()}
-    if with_peer:
-        backbone = transformers.EsmModel.from_pretrained(folder / "esm2_8m", add_pooling_layer=False)
-        vectors["esm-cpp, int8"] = peer_vectors(peer_model(backbone, sequences), sequences)
     truth = vectors.pop(FP32)
-    return {"sequences": len(sequences)} | {name: agreement(made, truth) for name, made in vectors.items()}
+    report: dict[str, object] = {"sequences": len(sequences)}
+    report |= {name: agreement(made, truth) for name, made in vectors.items()}
+    backbone = transformers.EsmModel.from_pretrained(folder / "esm2_8m", add_pooling_layer=False)
+    made, failed = tried(lambda: peer_vectors(peer_model(backbone, sequences), sequences))
+    return report | {PEER: failed if made is None else agreement(made, truth)}
 
 
-def tried(run: Callable[[], dict]) -> dict:
-    """A peer that fails must not cost the other figures."""
+def tried(run: Callable[[], object]) -> tuple[object, str]:
+    """What the peer gives, or why not: it may not be installed, and must not cost the other figures."""
     try:
-        return run()
+        return run(), ""
     except Exception as error:  # noqa: BLE001
-        return {"failed": f"{type(error).__name__}: {error}"[:300]}
+        return None, f"{type(error).__name__}: {error}"[:300]
 
 
 def processor() -> dict[str, object]:
@@ -217,31 +220,26 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--real-data", type=Path, help="folder with esm2_8m and refseq_mini")
-    parser.add_argument("--threads", type=int, nargs="+", default=[torch.get_num_threads()])
+    parser.add_argument("--threads", type=int, nargs="*", default=[torch.get_num_threads()])
     parser.add_argument("--tiny", action="store_true", help="a tiny model and few sequences")
     parser.add_argument("--output", type=Path, help="JSON file for the results")
     arguments = parser.parse_args()
-    size = TINY if arguments.tiny else SHAPE
-    has_peer = importlib.util.find_spec("esm_cpp") is not None
+    size, lengths = (TINY, (30,)) if arguments.tiny else (SHAPE, (100, 300))
     results: dict[str, object] = {"machine": processor()}
+
+    def keep(title: str, figures: dict[str, object]) -> None:
+        results[title] = figures
+        show(title, figures)
+        if arguments.output:
+            arguments.output.parent.mkdir(parents=True, exist_ok=True)
+            arguments.output.write_text(json.dumps(results, indent=1) + "\n")
+
     for threads in arguments.threads:
-        title = f"speed, {threads} threads"
-        results[title] = speed(size, threads, with_peer=False)
-        show(title, results[title])
-        if has_peer:
-            results[f"{title}, with esm-cpp"] = tried(lambda n=threads: speed(size, n, with_peer=True))
-            show(f"{title}, with esm-cpp", results[f"{title}, with esm-cpp"])
+        for residues in lengths:
+            keep(f"{residues} residues, {threads} threads", speed(size, threads, residues))
     if arguments.real_data:
-        few, most = arguments.tiny, max(arguments.threads)
-        results["accuracy"] = accuracy(arguments.real_data, most, with_peer=False, few=few)
-        show("accuracy", results["accuracy"])
-        if has_peer:
-            peer = tried(lambda: accuracy(arguments.real_data, most, with_peer=True, few=few))
-            results["accuracy, with esm-cpp"] = peer
-            show("accuracy, with esm-cpp", peer)
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(results, indent=1) + "\n")
+        threads = max(arguments.threads, default=torch.get_num_threads())
+        keep("accuracy", accuracy(arguments.real_data, threads, few=arguments.tiny))
 
 
 if __name__ == "__main__":

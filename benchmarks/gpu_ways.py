@@ -176,6 +176,20 @@ def speed(model: PackedEncoder, work: Work, device: torch.device, blocks: Blocks
     return report
 
 
+@torch.inference_mode()
+def profile(model: PackedEncoder, lengths: list[int], device: torch.device) -> dict[str, float]:
+    """Milliseconds of each kernel of a batch by the way around cuBLAS products."""
+    if device.type != "cuda":
+        return {}
+    forward, tokens_t = ways_of(model, device, None)["cublas"], random_tokens(model, sum(lengths))
+    forward(tokens_t, lengths)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as trace:
+        forward(tokens_t, lengths)
+        torch.cuda.synchronize()
+    events = sorted(trace.key_averages(), key=lambda event: -event.device_time_total)
+    return {f"{event.key[:70]} x{event.count}": event.device_time_total / 1e3 for event in events[:8]}
+
+
 def random_tokens(model: PackedEncoder, count: int) -> torch.Tensor:
     draw = torch.Generator().manual_seed(0)
     return torch.randint(5, model.config.vocabulary_size - 1, (count,), generator=draw).to(model.device)
@@ -212,8 +226,11 @@ def main() -> None:
 
         results[f"{title}, accuracy"] = accuracy(make, device, blocks)
         show(f"{title}, accuracy", results[f"{title}, accuracy"])
-        results[title] = speed(make(torch.float16), work, device, blocks, rounds)
+        model = make(torch.float16)
+        results[title] = speed(model, work, device, blocks, rounds)
         show(title, results[title])
+        results[f"{title}, kernels, ms"] = profile(model, next(iter(work.values())), device)
+        show(f"{title}, kernels, ms", results[f"{title}, kernels, ms"])
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(json.dumps(results, indent=1) + "\n")

@@ -154,7 +154,7 @@ def _operations(model: PackedEncoder, lengths: list[int]) -> float:
 
 
 def _median_seconds(run: Callable[[], object], device: torch.device, seconds: float) -> float:
-    """Median time of one call, over as many as fit into the time given; the first one, which builds kernels, is extra."""
+    """Median time of one call, over as many as fit into the time given; the first, which builds kernels, is extra."""
     first = _timed(run, device)
     if device.type == "cpu" and first > seconds:
         return first
