@@ -1,7 +1,7 @@
 """Speed of ``nucpro predict`` on one GPU, beside its two encoders alone on the same frames.
 
     python benchmarks/predict.py --json benchmarks/results/predict_h100.json
-    python benchmarks/predict.py --engines --json benchmarks/results/predict_two_gpus_h100.json    # on two GPUs
+    python benchmarks/predict.py --engines --json benchmarks/results/predict_two_gpus_h200.json    # on two GPUs
     python benchmarks/predict.py --tiny --json OUT.json       # proves the script on any machine in a minute
 
 Contigs are the demo's genomes, again and again under other ids until there is enough work. The models have the
@@ -223,7 +223,12 @@ def measure_prediction(bench: Bench, output: Path, *engine: str) -> dict[str, fl
     frames = int(rate[1])
     # The first unit waits for the device to get ready, the last ones have no successor beside them.
     middle = units[3:-2]
-    steady = {"seconds of a unit, median": statistics.median(middle)} if middle else {}
+    # With two encoders, units come in pairs: the mean tells their rate, the median does not.
+    steady = (
+        {"seconds of a unit, median": statistics.median(middle), "mean": statistics.fmean(middle)}
+        if middle
+        else {}
+    )
     return {
         "frames": frames,
         "chunks": record["counts"]["chunks"],

@@ -96,7 +96,7 @@ def add_device(parser: argparse.ArgumentParser, *, with_batches: bool = True) ->
         "--precision",
         choices=PRECISIONS,
         default=_DEFAULTS.precision,
-        help="auto is fp16 on a GPU and fp32 on a CPU (default: %(default)s)",
+        help="auto is fp16 on a GPU and fp32 on a CPU, where bf16 is that of products only (default: %(default)s)",
     )
     if with_batches:
         parser.add_argument(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -43,18 +46,28 @@ def _run(arguments: dict[str, Any]) -> None:
 
     device = choose_device(options.device)
     dtype = choose_precision(options.precision, device)
-    if device.type == "cpu":
-        use_processors(dtype)
-    rate = matrix_rate(device, dtype, seconds * 0.1)
-    result = {
-        **asdict(machine(device)),
-        "nucpro": __version__,
-        "precision": options.precision_name,
-        "matrix_teraflops": rate,
-        "speeds": [asdict(speed) for speed in speeds(device, dtype, seconds * 0.9)],
-    }
+    with _without_messages():
+        if device.type == "cpu":
+            use_processors(dtype)
+        result = {
+            **asdict(machine(device)),
+            "nucpro": __version__,
+            "precision": options.precision_name,
+            "matrix_teraflops": matrix_rate(device, dtype, seconds * 0.1),
+            "speeds": [asdict(speed) for speed in speeds(device, dtype, seconds * 0.9)],
+        }
     for line in [json.dumps(result, indent=1)] if as_json else _table(result):
         say(line)
+
+
+@contextmanager
+def _without_messages() -> Iterator[None]:
+    """What encoders say of themselves stands in the table; the answer is to be pasted or read by a script."""
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _table(result: dict[str, Any]) -> list[str]:
