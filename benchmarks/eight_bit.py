@@ -26,6 +26,7 @@ import transformers
 from torch import nn
 
 from nucpro.embedding import Embedder, embed
+from nucpro.models.architectures import use_kernels
 from nucpro.models.esm2 import Esm2, load_esm2
 from nucpro.models.tokens import ResidueTokenizer
 from nucpro.models.weights import locate
@@ -124,6 +125,7 @@ def windows(folder: Path, step: int) -> list[str]:
 
 
 def vectors(model: Esm2, sequences: Sequence[str]) -> torch.Tensor:
+    use_kernels(model)
     names = [str(number) for number in range(len(sequences))]
     letters = [sequence.encode() for sequence in sequences]
     made = embed(names, letters, Embedder(model, 32_768), ResidueTokenizer())

@@ -33,6 +33,7 @@ import torch.nn.functional as F
 from transformers import PreTrainedTokenizerFast
 
 from nucpro.embedding import Embedder, Pending, Prepared, default_tokens_per_batch, prepare
+from nucpro.models.architectures import use_kernels
 from nucpro.models.dna_tokens import DnaTokenizer
 from nucpro.models.mosaic_bert import MosaicBert, alibi_bias, load_dna_tokenizer, load_mosaic_bert
 from nucpro.models.weights import ModelFiles, locate
@@ -130,9 +131,14 @@ def make_bench(size: Size, device: torch.device, folder: Path, tokenizer_json: P
         sequences=sequences,
         tokenizer=load_dna_tokenizer(files),
         files=files,
-        encoder=load_mosaic_bert(files, device=device, dtype=dtype),
+        encoder=with_kernels(load_mosaic_bert(files, device=device, dtype=dtype)),
         exact=load_mosaic_bert(files, device=device, dtype=torch.float32),
     )
+
+
+def with_kernels(encoder: MosaicBert) -> MosaicBert:
+    use_kernels(encoder)
+    return encoder
 
 
 MODEL_SHAPE = ("width", "layers", "heads", "feed_forward_width", "vocabulary_size")
@@ -349,7 +355,7 @@ def measure_accuracy(bench: Bench) -> dict[str, dict[str, float]]:
     report = {}
     kinds = {"float32, plain": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     for name, dtype in kinds.items():
-        encoder = load_mosaic_bert(bench.files, device=bench.device, dtype=dtype)
+        encoder = with_kernels(load_mosaic_bert(bench.files, device=bench.device, dtype=dtype))
         for label, fused in {name: encoder.fused, f"{name}, without kernels": None}.items():
             encoder.fused = fused
             vectors = Embedder(encoder).submit(bench.prepared(sequences)).result()

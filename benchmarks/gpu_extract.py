@@ -26,6 +26,7 @@ import transformers
 from transformers import EsmConfig, EsmModel
 
 from nucpro.embedding import Embedder, Prepared, default_tokens_per_batch, prepare
+from nucpro.models.architectures import use_kernels, way_of
 from nucpro.models.esm2 import Esm2
 from nucpro.models.tokens import ResidueTokenizer
 
@@ -310,7 +311,7 @@ def measure_accuracy(peer: EsmModel, device: torch.device) -> dict[str, dict[str
             peer.embeddings.word_embeddings.weight[:, :3] *= factor
         exact = Esm2.from_huggingface(peer, dtype=torch.float32, device=device)
         for dtype in (torch.float16, torch.bfloat16):
-            half = Esm2.from_huggingface(peer, dtype=dtype, device=device)
+            half = with_kernels(Esm2.from_huggingface(peer, dtype=dtype, device=device))
             report[f"{kind}, {dtype}"] = agreement(half, exact, batches)
             half.fused = None
             report[f"{kind}, {dtype}, without kernels"] = agreement(half, exact, batches)
@@ -381,6 +382,11 @@ def show(title: str, rows: dict) -> None:
             print(f"  {name}: {value:.6g}" if isinstance(value, float) else f"  {name}: {value}")
 
 
+def with_kernels(encoder: Esm2) -> Esm2:
+    use_kernels(encoder)
+    return encoder
+
+
 def random_model(size: Size, device: torch.device) -> EsmModel:
     config = EsmConfig(
         vocab_size=33,
@@ -412,10 +418,10 @@ def main() -> None:
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     results: dict[str, dict] = {"hardware": hardware(device), "size": asdict(size)}
     peer = random_model(size, device)
-    results["hardware"]["kernels"] = str(Esm2.from_huggingface(peer, dtype=torch.float16).fused is not None)
     results["accuracy"] = measure_accuracy(peer, device)
     peer = peer.to(dtype)
-    encoder = Esm2.from_huggingface(peer)
+    encoder = with_kernels(Esm2.from_huggingface(peer))
+    results["hardware"]["runs"] = str(way_of(Esm2, encoder.config, device, dtype))
     results["repeatability"] = measure_repeatability(encoder, device)
     results["speed"] = measure_speed(encoder, peer, size, device)
     results["parts"] = measure_parts(encoder, size, device)

@@ -1,6 +1,7 @@
 """Speed of ``nucpro predict`` on one GPU, beside its two encoders alone on the same frames.
 
     python benchmarks/predict.py --json benchmarks/results/predict_h100.json
+    python benchmarks/predict.py --engines --json benchmarks/results/predict_two_gpus_h200.json    # on two GPUs
     python benchmarks/predict.py --tiny --json OUT.json       # proves the script on any machine in a minute
 
 Contigs are the demo's genomes, again and again under other ids until there is enough work. The models have the
@@ -25,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -50,6 +51,7 @@ from nucpro.prediction.scoring import ScoredUnit
 from nucpro.prediction.work import Work
 
 LENGTH = 300
+SCORES = "frames.tsv"
 
 
 @dataclass(frozen=True)
@@ -202,12 +204,12 @@ def measure_host(bench: Bench, loaded: dict[Side, FastaEncoder], unit: Unit, fol
     return {"chunks": unit.chunks, "frames": len(frames), **times}
 
 
-def measure_prediction(bench: Bench, output: Path) -> dict[str, float]:
+def measure_prediction(bench: Bench, output: Path, *engine: str) -> dict[str, float]:
     """One run of the command in a process of its own."""
     command = [sys.executable, "-m", "nucpro", "predict", str(bench.fasta), "--model", str(bench.classifier)]
     command += ["--protein-model", str(bench.protein_model), "--dna-model", str(bench.dna_model)]
     command += ["--device", bench.device, "--output", str(output)]
-    command += ["--chunks-per-unit", str(bench.size.chunks_per_unit)]
+    command += ["--chunks-per-unit", str(bench.size.chunks_per_unit), *engine]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{os.environ.get('PYTHONPATH', '')}"}
     started = time.perf_counter()
     run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -221,7 +223,12 @@ def measure_prediction(bench: Bench, output: Path) -> dict[str, float]:
     frames = int(rate[1])
     # The first unit waits for the device to get ready, the last ones have no successor beside them.
     middle = units[3:-2]
-    steady = {"seconds of a unit, median": statistics.median(middle)} if middle else {}
+    # With two encoders, units come in pairs: the mean tells their rate, the median does not.
+    steady = (
+        {"seconds of a unit, median": statistics.median(middle), "mean": statistics.fmean(middle)}
+        if middle
+        else {}
+    )
     return {
         "frames": frames,
         "chunks": record["counts"]["chunks"],
@@ -230,6 +237,27 @@ def measure_prediction(bench: Bench, output: Path) -> dict[str, float]:
         "frames_per_second": frames / float(rate[2]),
         "seconds_in_all": seconds,
         **steady,
+    }
+
+
+def measure_engines(bench: Bench, folder: Path) -> dict[str, dict]:
+    """The same prediction by the local engine and by Ray with one encoder a GPU; kernels are built before."""
+    few = replace(bench, fasta=folder / "few.fna.gz")
+    make_contigs(few.fasta, 1)
+    measure_prediction(few, folder / "few")
+    local = measure_prediction(bench, folder / "local")
+    ray = measure_prediction(bench, folder / "ray", "--engine", "ray", "--workers", "2")
+    same = (folder / "local" / SCORES).read_bytes() == (folder / "ray" / SCORES).read_bytes()
+    return {
+        "hardware": {**hardware(bench.device), "gpus": torch.cuda.device_count()},
+        "size": asdict(bench.size),
+        "local engine, one GPU": local,
+        "ray, two encoders": ray,
+        "conclusions": {
+            "equal scores": same,
+            "times the frames/s": ray["frames_per_second"] / local["frames_per_second"],
+            "times as soon done": local["seconds_in_all"] / ray["seconds_in_all"],
+        },
     }
 
 
@@ -268,13 +296,15 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="file for the results")
     parser.add_argument("--copies", type=int, help="copies of the demo's genomes")
+    parser.add_argument("--engines", action="store_true", help="one GPU beside two on Ray, and nothing else")
     parser.add_argument("--tiny", action="store_true", help="tiny models on the CPU: to try the script")
     arguments = parser.parse_args()
     size, device = (TINY, "cpu") if arguments.tiny else (FULL, "cuda")
     if arguments.copies:
         size = Size(**{**asdict(size), "copies": arguments.copies})
     with tempfile.TemporaryDirectory() as name:
-        result = measure(make_bench(Path(name), size, device), Path(name))
+        compare = measure_engines if arguments.engines else measure
+        result = compare(make_bench(Path(name), size, device), Path(name))
     text = json.dumps(result, indent=1)
     print(text)
     if arguments.json:

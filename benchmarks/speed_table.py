@@ -25,6 +25,7 @@ def main() -> None:
 def with_tables(page: Path, results: Path) -> str:
     """The text of a page with the tables that the results make."""
     text = with_table(page.read_text(), "speed", speed_section(results))
+    text = with_table(text, "cards", card_section(results))
     return text if page == README else with_table(text, "eight bits", eight_bit_section(results))
 
 
@@ -168,6 +169,46 @@ def cpu_rows(result: dict) -> list[tuple[str, str, str]]:
             )
         )
     return rows
+
+
+def card_section(results: Path) -> str:
+    """Which cards were measured, which the kernels are only compiled for, and what each runs, as Markdown."""
+    cards = json.loads((results / "cards.json").read_text())
+    ways = json.loads((results / "gpu_ways_h100.json").read_text())
+    cpu = json.loads((results / "cpu_bf16_xeon_amx.json").read_text())
+    table = ["| cards | compute capability | | runs | ESM-2 650M, 100 residues |", "|---|---|---|---|---|"]
+    for card in cards:
+        runs, rate = "kernels around cuBLAS products", ""
+        if card["capability"] == "9.0":
+            runs = "kernels and the Hopper product"
+        elif card["capability"].startswith("below"):
+            runs = "plain torch"
+        if card["state"] == "measured":
+            rate = f"{ways['ESM-2 650M']['100 residues']['hopper, sequences/s']:,.0f} sequences/s (H100)"
+        table.append(f"| {card['cards']} | {card['capability']} | {card['state']} | {runs} | {rate} |")
+    amx = cpu["100 residues, 16 threads"]["bf16 beside fp32"]
+    table.append(
+        f"| CPU with AMX | | measured | plain torch; `--precision bf16` | bf16 {amx:.1f} times fp32 (16 threads) |"
+    )
+    table.append("| CPU with AVX512-BF16 (Zen 4) | | should run | the same | |")
+    return "\n".join([*ways_in_words(ways), "", *table]) + "\n"
+
+
+def ways_in_words(ways: dict) -> list[str]:
+    """What the way of most cards costs, measured on a card that can run both."""
+    esm, dna = ways["ESM-2 650M"], ways["DNABERT-S"]["300 bases (63 tokens)"]
+    short, long = esm["100 residues"], esm["166 residues"]
+    return [
+        f"On one {ways['hardware']['device']}, all ways in one run: kernels around cuBLAS products reach "
+        f"{short['cublas, sequences/s']:,.0f} and {long['cublas, sequences/s']:,.0f}",
+        f"sequences/s at 100 and 166 residues, {short['cublas beside plain']:.2f} and "
+        f"{long['cublas beside plain']:.2f} times plain torch and {short['cublas beside hopper']:.0%} and "
+        f"{long['cublas beside hopper']:.0%} of the Hopper product;",
+        f"DNABERT-S {dna['cublas, sequences/s']:,.0f} sequences/s of 300 bases, {dna['cublas beside plain']:.2f} times "
+        "plain torch. *Measured* means run and timed here; *compiled*",
+        "that a test compiles the kernels for this card and compares their shared memory with what it has;",
+        "*should run* that nothing is known against it.",
+    ]
 
 
 def eight_bit_section(results: Path) -> str:

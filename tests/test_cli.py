@@ -27,6 +27,7 @@ from nucpro.summary import human_time
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = [
+    "benchmark",
     "doctor",
     "download",
     "dataset",

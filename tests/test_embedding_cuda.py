@@ -10,6 +10,7 @@ import torch
 
 import random_esm
 from nucpro.embedding import Embedder, embed, prepare
+from nucpro.models.architectures import use_kernels
 from nucpro.models.esm2 import Esm2
 from nucpro.models.tokens import ResidueTokenizer
 
@@ -27,7 +28,9 @@ def esm():
 
 
 def on_cuda(esm, dtype):
-    return Esm2.from_huggingface(esm, device=torch.device("cuda", 0), dtype=dtype)
+    encoder = Esm2.from_huggingface(esm, device=torch.device("cuda", 0), dtype=dtype)
+    use_kernels(encoder)
+    return encoder
 
 
 def vectors(encoder, budget):

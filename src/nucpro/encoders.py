@@ -21,8 +21,8 @@ from nucpro.embedding import Embedder, FloatMatrix, Vectors, prepare
 from nucpro.errors import DimensionError, ExtractionError, FastaError, UsageError
 from nucpro.fasta import ALPHABETS, LIMITS, Records, read, require_usable
 from nucpro.layout import DNA_WIDTH, PROTEIN_WIDTH, Side
-from nucpro.models.architectures import architecture_of
-from nucpro.models.device import PRECISIONS, choose_device, choose_precision
+from nucpro.models.architectures import architecture_of, use_kernels
+from nucpro.models.device import PRECISIONS, choose_device, choose_precision, use_processors
 from nucpro.models.encoder import Architecture
 from nucpro.models.esm2 import ESM2, Esm2
 from nucpro.models.identity import WeightsIdentity, describe_model, describe_options
@@ -274,6 +274,9 @@ def load(identified: Identified, options: Options) -> FastaEncoder:
     architecture = architecture_of(identified.files, identified.side)
     config = architecture.read_config(identified.files.config, options.token_dropout)
     model = architecture.load(identified.files, device=device, dtype=dtype, config=config)
+    use_kernels(model)
+    if device.type == "cpu":
+        use_processors(dtype)
     # What is recorded in every file is the digest from before; it must be that of what was loaded.
     identified.files.require_unchanged()
     return FastaEncoder(Embedder(model, options.tokens_per_batch), identified.tokenizer, identified.recipe)
@@ -295,6 +298,7 @@ def of_huggingface(model: Any, tokenizer: Any) -> FastaEncoder:
         The object is not an ESM-2, or the vocabulary is not one of proteins.
     """
     encoder = Esm2.from_huggingface(model)
+    use_kernels(encoder)
     tokens = ResidueTokenizer()
     if tokenizer is not None:
         vocabulary = tokenizer.get_vocab()

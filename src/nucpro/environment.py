@@ -23,8 +23,9 @@ from nucpro.encoders import device_problems
 from nucpro.errors import ModelError, NucproError
 from nucpro.layout import DataFolder, Side
 from nucpro.machine import cores, memory_limit
-from nucpro.models.architectures import architecture_of
-from nucpro.models.device import choose_device, choose_precision
+from nucpro.models.architectures import architecture_of, way_of
+from nucpro.models.device import choose_device, choose_precision, cpu_threads
+from nucpro.models.kernels import Way
 from nucpro.models.weights import ModelFiles, available, locate
 from nucpro.options import Options
 from nucpro.preflight import writing_problems
@@ -121,7 +122,7 @@ def _device(options: Options) -> Iterator[Finding]:
     device = choose_device(options.device)
     if device.type == "cpu":
         why = "with models of real size a GPU is hundreds of times faster: --device cuda"
-        yield Finding("Device", Verdict.SLOW, f"cpu, {torch.get_num_threads()} threads; {why}")
+        yield Finding("Device", Verdict.SLOW, f"cpu, {cpu_threads()} threads; {why}")
         return
     free, total = torch.cuda.mem_get_info(device)
     text = f"{device}: {torch.cuda.get_device_name(device)}, {_size(free)} of {_size(total)} free"
@@ -170,11 +171,12 @@ def _kernels(options: Options, side: Side, files: ModelFiles) -> Iterator[Findin
     except NucproError as error:
         yield Finding(label, Verdict.PROBLEM, str(error))
         return
-    reason = architecture.kernel_obstacle(config, device, choose_precision(options.precision, device))
-    if reason is None:
-        yield Finding(label, Verdict.FINE, "run; they are built at the first start, which takes some seconds")
+    choice = way_of(architecture.encoder, config, device, choose_precision(options.precision, device))
+    if choice.way is Way.PLAIN:
+        yield Finding(label, Verdict.SLOW, f"{choice.way.value} runs: {choice.reason}")
     else:
-        yield Finding(label, Verdict.SLOW, f"the plain path runs: {reason}")
+        built = "built at the first start, which takes some seconds"
+        yield Finding(label, Verdict.FINE, f"{choice}; {built}")
 
 
 def _data(data_dir: Path | None) -> Iterator[Finding]:

@@ -9,13 +9,15 @@ from typing import Any, Self, cast
 
 from nucpro.errors import UsageError
 from nucpro.layout import SEQUENCES_PER_FILE, Side
+from nucpro.models.precision import AUTO, precision_problem
+from nucpro.models.precision import PRECISIONS as NAMED_PRECISIONS
 from nucpro.selection import HostSelection
 
 __all__ = ["DEFAULT_MODELS", "ENGINES", "PRECISIONS", "TOKEN_DROPOUT", "Options", "ParsedOptions", "require"]
 
 DEFAULT_MODELS = {Side.PROTEIN: "Synthyra/FastESM2_650", Side.DNA: "zhihan1996/DNABERT-S"}
 """Hub ids of the models, by side."""
-PRECISIONS = ("auto", "fp16", "bf16", "fp32")
+PRECISIONS = (AUTO, *NAMED_PRECISIONS)
 """Arithmetic of the encoder; ``auto`` is fp16 on a GPU and fp32 on a CPU."""
 ENGINES = ("local", "ray")
 """Where the work is done: on one device of this machine, or on all workers of a Ray cluster."""
@@ -139,6 +141,8 @@ class Options(ParsedOptions):
         kind, _, number = self.device.partition(":")
         known = self.device in ("cpu", "cuda") or (kind == "cuda" and number.isdecimal())
         require(known, "--device", self.device, "cuda, cuda:N or cpu")
+        if problem := precision_problem(self.precision, self.device):
+            raise UsageError(problem)
         self._check_engine()
 
     @property

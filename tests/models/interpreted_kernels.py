@@ -11,14 +11,16 @@ import torch.nn.functional as F
 import random_esm
 from nucpro.models.esm2 import Esm2, rotary_tables, rotate
 from nucpro.models.fused import FusedEsm2
-from nucpro.models.kernels import pool
+from nucpro.models.kernels import finish, pool
 from nucpro.models.kernels.attention import attend, attention_tiles
+from nucpro.models.kernels.finish import Rotary
 from nucpro.models.kernels.norm import layer_norm
-from nucpro.models.kernels.product import Blocks, Rotary, linear_gelu, linear_rotated
+from nucpro.models.kernels.product import Blocks, linear_gelu, linear_rotated
 from nucpro.models.packing import ALL_TOKENS, RESIDUES_ONLY, mean_pool
 
 BLOCKS = Blocks(rows=32, columns=128, depth=32, programs=2)
 HALF = torch.float16
+PRODUCTS = ["hopper", "cublas"]
 LENGTHS = (1, 2, 63, 64, 65, 129)
 # The interpreter computes with numpy, which warns of the NaN that a test puts in.
 puts_in_nan = pytest.mark.filterwarnings("ignore:(invalid value|All-NaN):RuntimeWarning")
@@ -30,6 +32,17 @@ def drawn(*shape, dtype=torch.float32, seed=0):
 
 def relative_error(actual, expected):
     return float((actual.double() - expected.double()).norm() / expected.double().norm())
+
+
+def with_gelu(products, *operands):
+    """The product with GELU of either way; here torch stands for cuBLAS."""
+    return finish.linear_gelu(*operands) if products == "cublas" else linear_gelu(*operands, BLOCKS)
+
+
+def rotated(products, *operands, rotary):
+    if products == "cublas":
+        return finish.linear_rotated(*operands, rotary)
+    return linear_rotated(*operands, BLOCKS, rotary)
 
 
 def gelu_of(values):
@@ -58,13 +71,14 @@ def test_gelu_keeps_infinity_and_nan_visible():
         assert not gelu_of(values).isfinite().any()
 
 
+@pytest.mark.parametrize("products", PRODUCTS)
 @pytest.mark.parametrize(
     ("rows", "width", "columns"), [(1, 8, 32), (33, 40, 96), (70, 64, 128), (64, 96, 256)]
 )
-def test_product_with_gelu_equals_torch(rows, width, columns):
+def test_product_with_gelu_equals_torch(rows, width, columns, products):
     inputs, weight, bias = drawn(rows, width), drawn(columns, width, seed=1), drawn(columns, seed=2)
     expected = F.gelu(F.linear(inputs, weight, bias))
-    assert relative_error(linear_gelu(inputs, weight, bias, BLOCKS), expected) <= 5e-5
+    assert relative_error(with_gelu(products, inputs, weight, bias), expected) <= 5e-5
 
 
 def test_product_with_gelu_in_half_precision_rounds_once():
@@ -75,14 +89,16 @@ def test_product_with_gelu_in_half_precision_rounds_once():
     assert relative_error(result, exact) <= 1.1 * relative_error(exact.to(HALF), exact)
 
 
+@pytest.mark.parametrize("products", PRODUCTS)
 @pytest.mark.parametrize(("heads", "head_width"), [(2, 16), (4, 16), (6, 32), (2, 64), (2, 128)])
-def test_rotated_product_equals_torch(heads, head_width):
+def test_rotated_product_equals_torch(heads, head_width, products):
     rows, width, columns = 37, 40, heads * head_width
     inputs, weight, bias = drawn(rows, width), drawn(3 * columns, width, seed=1), drawn(3 * columns, seed=2)
     tables = rotary_tables(200, 10_000.0 ** -(torch.arange(0, head_width, 2) / head_width))
     positions = torch.randint(200, (rows,), generator=torch.Generator().manual_seed(3), dtype=torch.int32)
     rotary = Rotary(*tables, positions, head_width)
-    query, key, value = linear_rotated(inputs, weight, bias, BLOCKS, rotary).view(rows, 3, -1).unbind(1)
+    mixed = rotated(products, inputs, weight, bias, rotary=rotary)
+    query, key, value = mixed.view(rows, 3, -1).unbind(1)
     plain = F.linear(inputs, weight, bias).view(rows, 3, heads, head_width)
     turned = rotate(plain, *(table[positions.long(), None, None] for table in tables))
     scale = math.log2(math.e) * head_width**-0.5
@@ -166,12 +182,14 @@ def test_means_do_not_see_neighbours():
 
 
 @torch.inference_mode()
-def both(model, sequences):
+def both(model, sequences, products):
     """Hidden states by the plain forward and by kernels."""
     tokens, lengths = random_esm.packed(sequences)
-    return model(tokens, lengths), FusedEsm2(model, BLOCKS)(tokens, lengths)
+    blocks = BLOCKS if products == "hopper" else None
+    return model(tokens, lengths), FusedEsm2(model, blocks)(tokens, lengths)
 
 
+@pytest.mark.parametrize("products", PRODUCTS)
 @pytest.mark.parametrize(
     "shape",
     [
@@ -181,16 +199,25 @@ def both(model, sequences):
     ],
     ids=["heads of 16", "odd count of heads of 24", "heads of 8"],
 )
-def test_forward_by_kernels_equals_the_plain_one(shape):
+def test_forward_by_kernels_equals_the_plain_one(shape, products):
     model = Esm2.from_huggingface(random_esm.model(**({"num_hidden_layers": 2} | shape)))
-    plain, fused = both(model, random_esm.proteins((1, 7, 62, 63)))
+    plain, fused = both(model, random_esm.proteins((1, 7, 62, 63)), products)
     difference = (fused - plain).abs()
     message = f"difference at most {difference.max():.3g}, in the mean {difference.mean():.3g}"
     assert difference.max() <= 3e-4, message
     assert difference.mean() <= 3e-5, message
 
 
-def test_large_hidden_states_stay_accurate_in_half_precision():
+def test_forward_around_cublas_products_takes_any_width():
+    changes = {"hidden_size": 60, "num_attention_heads": 3, "intermediate_size": 52, "num_hidden_layers": 2}
+    plain, fused = both(
+        Esm2.from_huggingface(random_esm.model(**changes)), random_esm.proteins((1, 62)), "cublas"
+    )
+    assert (fused - plain).abs().max() <= 3e-4
+
+
+@pytest.mark.parametrize("products", PRODUCTS)
+def test_large_hidden_states_stay_accurate_in_half_precision(products):
     esm = random_esm.model(num_hidden_layers=2)
     with torch.no_grad():
         # A few channels of trained models carry values of thousands through all layers.
@@ -198,7 +225,8 @@ def test_large_hidden_states_stay_accurate_in_half_precision():
     sequences = random_esm.proteins((30, 62))
     tokens, lengths = random_esm.packed(sequences)
     exactly = Esm2.from_huggingface(esm)
-    fused = FusedEsm2(Esm2.from_huggingface(esm, dtype=HALF), BLOCKS)
+    blocks = BLOCKS if products == "hopper" else None
+    fused = FusedEsm2(Esm2.from_huggingface(esm, dtype=HALF), blocks)
     with torch.inference_mode():
         exact = mean_pool(exactly(tokens, lengths), lengths, RESIDUES_ONLY)
         hidden = fused(tokens, lengths)

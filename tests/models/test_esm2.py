@@ -150,3 +150,33 @@ def test_what_is_no_esm2_is_refused_by_name():
         Esm2.from_huggingface(EsmModel(random_esm.config(position_embedding_type="absolute")))
     with pytest.raises(ModelError, match="emb_layer_norm_before is True, but every ESM-2 has False"):
         Esm2.from_huggingface(EsmModel(random_esm.config(emb_layer_norm_before=True)))
+
+
+def test_on_a_cpu_bfloat16_is_for_products_and_the_rest_is_float32():
+    esm = random_esm.model()
+    rounded, exact = Esm2.from_huggingface(esm, dtype=torch.bfloat16), Esm2.from_huggingface(esm)
+    assert rounded.dtype == torch.bfloat16
+    kinds = {name: parameter.dtype for name, parameter in rounded.named_parameters()}
+    products = {
+        "query_key_value.weight",
+        "attention_out.weight",
+        "feed_forward_in.weight",
+        "feed_forward_out.weight",
+    }
+    for name, kind in kinds.items():
+        is_product = any(name.endswith(product) for product in products)
+        assert kind == (torch.bfloat16 if is_product else torch.float32), name
+    tokens, lengths = random_esm.packed(random_esm.proteins((1, 30, 62)))
+    with torch.inference_mode():
+        hidden, truth = rounded(tokens, lengths), exact(tokens, lengths)
+    assert hidden.dtype == torch.float32
+    assert 1e-5 < float((hidden - truth).norm() / truth.norm()) < 1e-2
+
+
+def test_an_encoder_with_drawn_weights_computes_values_of_ordinary_size():
+    config = Esm2.from_huggingface(random_esm.model()).config
+    drawn = Esm2.drawn(config, device=torch.device("cpu"), dtype=torch.float32)
+    tokens, lengths = random_esm.packed(random_esm.proteins((1, 30)))
+    with torch.inference_mode():
+        hidden = drawn(tokens, lengths)
+    assert 0.5 < float(hidden.std()) < 2

@@ -13,10 +13,14 @@ import pytest
 import torch
 
 import random_esm
+from nucpro.models.architectures import use_kernels, way_of
 from nucpro.models.config import Esm2Config
+from nucpro.models.encoder import PackedEncoder
 from nucpro.models.esm2 import Esm2
-from nucpro.models.kernels import obstacle
+from nucpro.models.kernels import Choice, Way
 from nucpro.models.kernels.attention import attention_tiles
+from nucpro.models.mosaic_bert import MosaicBert
+from nucpro.speed import DNABERT_S
 
 CUDA = torch.device("cuda:0")
 HERE = Path(__file__).parent
@@ -56,48 +60,76 @@ def test_tiles_cover_every_token_once():
     assert {tuple(tile[:2]) for tile in tiles} == {(0, 64), (64, 1), (65, 130), (195, 63), (258, 65)}
 
 
+def card(monkeypatch, capability):
+    """Let torch report a GPU of a compute capability."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+
+
+def choice_of(config, device=CUDA, dtype=torch.float16, kind=Esm2):
+    return way_of(kind, config, device, dtype)
+
+
 @pytest.mark.parametrize(
     ("device", "dtype", "words"),
     [
         (torch.device("cpu"), torch.float16, "cpu is not an NVIDIA GPU"),
-        (CUDA, torch.float32, "they compute in float16 and bfloat16, not in float32"),
+        (CUDA, torch.float32, "kernels compute in float16 and bfloat16, not in float32"),
     ],
 )
 def test_says_why_kernels_cannot_run(device, dtype, words):
-    assert obstacle(shape(), device, dtype) == words
+    assert choice_of(shape(), device, dtype) == Choice(Way.PLAIN, words)
 
 
-@pytest.fixture
-def hopper(monkeypatch):
-    """Let torch report a GPU that kernels can use."""
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+def test_gpus_before_ampere_take_the_plain_path(monkeypatch):
+    card(monkeypatch, (7, 5))
+    words = "kernels need compute capability 8.0, and cuda:0 has 7.5"
+    assert choice_of(shape()) == Choice(Way.PLAIN, words)
 
 
-def test_refuses_older_gpus(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
-    words = "cuda:0 has compute capability 8.6, and they need 9.0 (Hopper)"
-    assert obstacle(shape(), CUDA, torch.float16) == words
+@pytest.mark.parametrize("capability", [(8, 0), (8, 6), (8, 7), (8, 9), (10, 0), (12, 0), (12, 1)])
+def test_all_other_gpus_take_cublas_products_and_say_why(monkeypatch, capability):
+    card(monkeypatch, capability)
+    assert str(choice_of(shape())) == (
+        "fused kernels around cuBLAS products: the Hopper product is for compute capability 9.0, and cuda:0 has "
+        f"{capability[0]}.{capability[1]}"
+    )
+    assert choice_of(DNABERT_S, kind=MosaicBert) == Choice(Way.CUBLAS)
 
 
-@pytest.mark.usefixtures("hopper")
-def test_refuses_shapes_that_blocks_cannot_hold():
-    narrow = shape(intermediate_size=24)
+def test_hopper_takes_its_own_product(monkeypatch):
+    card(monkeypatch, (9, 0))
+    assert choice_of(shape()) == Choice(Way.HOPPER)
+    assert choice_of(DNABERT_S, kind=MosaicBert) == Choice(Way.CUBLAS)
+
+
+def test_shapes_that_its_blocks_cannot_hold_take_cublas_products_on_hopper(monkeypatch):
+    card(monkeypatch, (9, 0))
     words = "hidden size 64 is not a multiple of 8, or intermediate size 24 not one of 32"
-    assert obstacle(narrow, CUDA, torch.float16) == words
+    assert choice_of(shape(intermediate_size=24)) == Choice(Way.CUBLAS, words)
 
 
-@pytest.mark.usefixtures("hopper")
+def test_heads_that_no_shared_memory_holds_take_the_plain_path():
+    words = "heads have 256 columns, and kernels hold at most 128"
+    assert choice_of(shape(hidden_size=512, num_attention_heads=2)) == Choice(Way.PLAIN, words)
+
+
+def test_an_encoder_without_kernels_takes_the_plain_path():
+    assert choice_of(shape(), kind=PackedEncoder) == Choice(Way.PLAIN, "this kind of encoder has no kernels")
+
+
 def test_needs_a_c_compiler(monkeypatch):
+    card(monkeypatch, (9, 0))
     monkeypatch.setattr(shutil, "which", lambda name: None)
     words = "Triton needs a C compiler, and neither gcc nor clang is on the path"
-    assert obstacle(shape(), CUDA, torch.float16) == words
+    assert choice_of(shape()) == Choice(Way.PLAIN, words)
 
 
-def test_encoder_says_that_it_runs_without_kernels(caplog):
+def test_log_says_what_an_encoder_runs(caplog):
+    encoder = Esm2.from_huggingface(random_esm.model())
     with caplog.at_level(logging.INFO):
-        encoder = Esm2.from_huggingface(random_esm.model())
+        use_kernels(encoder)
     assert encoder.fused is None
-    assert "ESM-2 on cpu runs without kernels: cpu is not an NVIDIA GPU" in caplog.messages
+    assert "ESM-2 on cpu runs the plain path: cpu is not an NVIDIA GPU" in caplog.messages
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU and a CUDA build of torch")
@@ -115,8 +147,8 @@ def test_encoder_says_that_it_runs_without_kernels(caplog):
 def test_vectors_on_cuda_equal_those_of_the_cpu(changes, dtype, least):
     esm = random_esm.model(**changes)
     encoder = Esm2.from_huggingface(esm, device=CUDA, dtype=dtype)
-    if reason := obstacle(encoder.config, CUDA, dtype):
-        pytest.skip(f"kernels cannot run: {reason}")
+    if (choice := use_kernels(encoder)).way is Way.PLAIN:
+        pytest.skip(f"kernels cannot run: {choice.reason}")
     assert encoder.fused is not None
     plain = Esm2.from_huggingface(esm)
     tokens, lengths = random_esm.packed(random_esm.proteins((1_000, 300, 166, 100, 99, 62, 30, 1)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 
@@ -14,12 +13,13 @@ import torch
 import random_mosaic_bert as mosaic
 from nucpro.embedding import Embedder, embed, prepare
 from nucpro.errors import ModelError
+from nucpro.models.architectures import way_of
 from nucpro.models.mosaic_bert import (
+    MosaicBert,
     MosaicBertConfig,
     alibi_bias,
     alibi_slopes,
     attend,
-    kernel_obstacle,
     load_dna_tokenizer,
     load_mosaic_bert,
 )
@@ -201,7 +201,7 @@ def test_slopes_are_those_of_the_paper(heads):
     ("device", "dtype", "heads", "words"),
     [
         ("cpu", torch.float16, 3, "cpu is not an NVIDIA GPU"),
-        ("cuda:0", torch.float32, 3, "they compute in float16 and bfloat16, not in float32"),
+        ("cuda:0", torch.float32, 3, "kernels compute in float16 and bfloat16, not in float32"),
         ("cuda:0", torch.float16, 2, "heads have 24 columns, not a power of two of at least 16"),
         ("cuda:0", torch.float16, 6, "heads have 8 columns, not a power of two of at least 16"),
     ],
@@ -209,17 +209,7 @@ def test_slopes_are_those_of_the_paper(heads):
 def test_says_why_kernels_cannot_run(saved, device, dtype, heads, words):
     fields = json.loads((saved / "config.json").read_text())
     config = MosaicBertConfig.from_dict(fields | {"num_attention_heads": heads, "intermediate_size": 96})
-    assert kernel_obstacle(config, torch.device(device), dtype) == words
-
-
-def test_encoder_says_that_it_runs_without_kernels(saved, caplog):
-    with caplog.at_level(logging.INFO):
-        encoder = load(saved)
-    assert encoder.fused is None
-    assert (
-        "DNABERT-S on cpu runs without kernels: heads have 4 columns, not a power of two of at least 16"
-        in caplog.messages
-    )
+    assert way_of(MosaicBert, config, torch.device(device), dtype).reason == words
 
 
 def with_prefix_and_heads(tensors):

@@ -94,7 +94,7 @@ def add_dna_model(parser: argparse.ArgumentParser, revision: str) -> None:
     parser.add_argument(revision, dest="dna_revision", help="revision of the DNA model on the hub")
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
+def add_device(parser: argparse.ArgumentParser, *, with_batches: bool = True) -> None:
     """Add the options that say where and how a model runs."""
     parser.add_argument(
         "--device", default=_DEFAULTS.device, help="cuda, cuda:N or cpu (default: %(default)s)"
@@ -103,11 +103,12 @@ def add_device(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=PRECISIONS,
         default=_DEFAULTS.precision,
-        help="auto is fp16 on a GPU and fp32 on a CPU (default: %(default)s)",
+        help="auto is fp16 on a GPU and fp32 on a CPU, where bf16 is that of products only (default: %(default)s)",
     )
-    parser.add_argument(
-        "--tokens-per-batch", type=int, metavar="N", help="token budget of a batch (default: by device)"
-    )
+    if with_batches:
+        parser.add_argument(
+            "--tokens-per-batch", type=int, metavar="N", help="token budget of a batch (default: by device)"
+        )
 
 
 def add_dry_run(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from nucpro import __version__
 from nucpro.cli import (
+    benchmark,
     dataset,
     doctor,
     download,
@@ -35,6 +36,7 @@ __all__ = ["leave", "main"]
 
 _COMMANDS = (
     doctor,
+    benchmark,
     download,
     dataset,
     split,

@@ -8,25 +8,31 @@ Shape suffixes: t tokens of the whole batch.
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from nucpro.layout import Side
-from nucpro.models.kernels import Shape, obstacle
 from nucpro.models.loading import empty_embedding
 from nucpro.models.packing import PooledSpan, mean_pool
 from nucpro.models.tokens import Tokenizer
 from nucpro.models.weights import ModelFiles
 
-__all__ = ["Architecture", "Config", "Forward", "Loader", "PackedEncoder", "Pooling", "plus_linear"]
-
-logger = logging.getLogger(__name__)
+__all__ = [
+    "Architecture",
+    "Config",
+    "Forward",
+    "Loader",
+    "PackedEncoder",
+    "Pooling",
+    "Product",
+    "plus_linear",
+]
 
 Forward = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
 """From packed token ids ``[T]`` and the tokens of each sequence to hidden states ``[T, width]``."""
@@ -36,7 +42,7 @@ Pooling = Callable[[torch.Tensor, Sequence[int], PooledSpan], torch.Tensor]
 """From hidden states ``[T, width]`` to the mean of each sequence, float32 ``[N, width]``."""
 
 
-class Config(Shape, Protocol):
+class Config(Protocol):
     """Checked configuration of an encoder: a frozen dataclass whose fields are plain numbers.
 
     All of them go into the ``meta`` of files.
@@ -48,6 +54,21 @@ class Config(Shape, Protocol):
     @property
     def vocabulary_size(self) -> int:
         """Rows of the token embedding."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Columns of a hidden state."""
+        ...
+
+    @property
+    def heads(self) -> int:
+        """Attention heads."""
+        ...
+
+    @property
+    def feed_forward_width(self) -> int:
+        """Columns between the two products of the feed-forward part."""
         ...
 
 
@@ -68,7 +89,7 @@ class PackedEncoder(nn.Module, ABC):
     pooled_span : PooledSpan
         Tokens of a sequence that its vector is the mean of.
     fused : callable or None
-        The forward by kernels, chosen when weights are loaded; None where kernels cannot run.
+        The forward by kernels, where :func:`nucpro.models.architectures.use_kernels` found one that can run.
     """
 
     title: ClassVar[str]
@@ -93,8 +114,9 @@ class PackedEncoder(nn.Module, ABC):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Element type of weights and hidden states."""
-        return self.token_embeddings.weight.dtype
+        """Element type of matrix products; that of hidden states is the same, or float32 (:class:`Product`)."""
+        products = (module.weight.dtype for module in self.modules() if isinstance(module, Product))
+        return next(products, self.token_embeddings.weight.dtype)
 
     def forward(self, tokens_t: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
         """Encode packed sequences.
@@ -122,29 +144,28 @@ class PackedEncoder(nn.Module, ABC):
     def encode(self, tokens_t: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
         """Encode packed sequences without kernels; see :meth:`forward`."""
 
-    def use_kernels(self, reason_not: str | None, make: Callable[[], Forward]) -> None:
-        """Choose the forward by kernels unless something stands against it, and say so in the log.
+    def run_by(self, fused: Forward, pooling: Pooling) -> None:
+        """Encode and pool by kernels from now on."""
+        self.fused, self._mean_pool = fused, pooling
 
-        Parameters
-        ----------
-        reason_not : str or None
-            Why kernels cannot run this encoder.
-        make : callable
-            Makes the forward by kernels of this encoder.
-        """
-        if reason_not is not None:
-            logger.info("%s on %s runs without kernels: %s", self.title, self.device, reason_not)
-            return
-        logger.info("%s on %s runs with kernels", self.title, self.device)
-        self.fused = make()
-        # Triton, which it imports, comes with CUDA builds of torch only.
-        from nucpro.models.kernels import pool  # noqa: PLC0415
 
-        self._mean_pool = pool.mean_pool
+class Product(nn.Linear):
+    """Linear layer whose weights may be of a smaller element type than its inputs and results.
+
+    So a CPU multiplies in bfloat16 and computes everything else in float32.
+    """
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """``inputs @ weight.T + bias`` in the element type of the inputs."""
+        kind = self.weight.dtype
+        bias = None if self.bias is None else self.bias.to(kind)
+        return F.linear(inputs.to(kind), self.weight, bias).to(inputs.dtype)
 
 
 def plus_linear(hidden_td: torch.Tensor, inputs_tx: torch.Tensor, linear: nn.Linear) -> torch.Tensor:
     """``hidden + linear(inputs)``, ``[T, D]``, with one pass over memory less: the product adds to the sum."""
+    if linear.weight.dtype != hidden_td.dtype:
+        return cast(torch.Tensor, linear(inputs_tx)).add_(hidden_td)
     return (hidden_td + linear.bias).addmm_(inputs_tx, linear.weight.t())
 
 
@@ -176,8 +197,6 @@ class Architecture:
         From its files to its tokens.
     load : Loader
         From its files and configuration to the encoder with its weights.
-    kernel_obstacle : callable
-        From configuration, device and element type to the reason why kernels cannot run it, None where they can.
     """
 
     side: Side
@@ -186,4 +205,3 @@ class Architecture:
     read_config: Callable[[Mapping[str, Any], str], Config]
     load_tokenizer: Callable[[ModelFiles], Tokenizer]
     load: Loader
-    kernel_obstacle: Callable[[Any, torch.device, torch.dtype], str | None] = obstacle

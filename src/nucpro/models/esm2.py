@@ -21,9 +21,8 @@ from torch import nn
 from nucpro.errors import ModelError
 from nucpro.layout import Side
 from nucpro.models.config import AUTO, MODEL_TYPES, Esm2Config
-from nucpro.models.encoder import Architecture, Forward, PackedEncoder, plus_linear
-from nucpro.models.kernels import obstacle
-from nucpro.models.loading import Checkpoint, build
+from nucpro.models.encoder import Architecture, PackedEncoder, Product, plus_linear
+from nucpro.models.loading import Checkpoint, build, draw
 from nucpro.models.packing import RESIDUES_ONLY, Run, equal_runs
 from nucpro.models.tokens import ResidueTokenizer
 from nucpro.models.weights import ModelFiles
@@ -120,6 +119,13 @@ class Esm2(PackedEncoder):
         return cls._filled(config, checkpoint, device or sample.device, dtype or sample.dtype)
 
     @classmethod
+    def drawn(cls, config: Esm2Config, *, device: torch.device, dtype: torch.dtype) -> Self:
+        """Make one with random weights, to measure speed; see :func:`nucpro.models.loading.draw`."""
+        model = draw(lambda: cls(config), device=device, dtype=dtype)
+        model.inverse_frequencies = _computed_frequencies(config).to(device)
+        return model
+
+    @classmethod
     def _filled(
         cls, config: Esm2Config, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype
     ) -> Self:
@@ -128,7 +134,6 @@ class Esm2(PackedEncoder):
         model.inverse_frequencies = _rotary_frequencies(config, checkpoint).to(device)
         if config.token_dropout:
             model.token_embeddings.weight.mul_(_UNMASKED_SHARE)
-        model.use_kernels(obstacle(config, device, dtype), lambda: _fused_forward(model))
         return model
 
 
@@ -216,11 +221,11 @@ class EncoderLayer(nn.Module):
         width = config.width
         self.heads = config.heads
         self.attention_norm = nn.LayerNorm(width, eps=config.norm_epsilon)
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.attention_out = nn.Linear(width, width)
+        self.query_key_value = Product(width, 3 * width)
+        self.attention_out = Product(width, width)
         self.feed_forward_norm = nn.LayerNorm(width, eps=config.norm_epsilon)
-        self.feed_forward_in = nn.Linear(width, config.feed_forward_width)
-        self.feed_forward_out = nn.Linear(config.feed_forward_width, width)
+        self.feed_forward_in = Product(width, config.feed_forward_width)
+        self.feed_forward_out = Product(config.feed_forward_width, width)
 
     def forward(
         self, hidden_td: torch.Tensor, runs: Sequence[Run], cosines_lr: torch.Tensor, sines_lr: torch.Tensor
@@ -290,14 +295,6 @@ def attend(
     return context_td
 
 
-def _fused_forward(model: Esm2) -> Forward:
-    # Triton, which these import, comes with CUDA builds of torch only.
-    from nucpro.models.fused import FusedEsm2  # noqa: PLC0415
-    from nucpro.models.kernels.product import Blocks  # noqa: PLC0415
-
-    return FusedEsm2(model, Blocks.of_device(model.device))
-
-
 def _parts_of_parameters(config: Esm2Config) -> dict[str, list[str]]:
     """Standard names of the tensors that make each parameter."""
     bare = {"token_embeddings.weight": ["embeddings.word_embeddings.weight"]}
@@ -331,8 +328,7 @@ def _rotary_frequencies(config: Esm2Config, checkpoint: Checkpoint) -> torch.Ten
     Published ESM-2 weights were trained with frequencies rounded to fp16 and carry those; computing them anew
     from the base moves the angle of residue 1,000 by up to a third of a radian.
     """
-    steps = torch.arange(0, config.head_width, 2, dtype=torch.float32) / config.head_width
-    computed = config.rotary_base**-steps
+    computed = _computed_frequencies(config)
     stored = {
         name: _checked_frequencies(checkpoint, name, computed)
         for name in checkpoint.tensors
@@ -348,6 +344,11 @@ def _rotary_frequencies(config: Esm2Config, checkpoint: Checkpoint) -> torch.Ten
                 "all layers of an ESM-2 share one set of rotary frequencies"
             )
     return stored[first]
+
+
+def _computed_frequencies(config: Esm2Config) -> torch.Tensor:
+    steps = torch.arange(0, config.head_width, 2, dtype=torch.float32) / config.head_width
+    return config.rotary_base**-steps
 
 
 def _checked_frequencies(checkpoint: Checkpoint, name: str, computed: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """The forward of ESM-2 on GPUs that can run our kernels: few passes over memory around each matrix product.
 
-:class:`nucpro.models.esm2.Esm2` calls it with the weights that it holds, and gets the hidden states that its own
-forward would give, but for rounding. Products that end a branch add to the hidden states in place: the sum is
-float32 and is rounded once. Their biases are left out there and added, summed up, by the norms that follow.
+:mod:`nucpro.models.architectures` gives it to an encoder, whose weights it shares; it makes the hidden states that the
+encoder's own forward would make, but for rounding. Products that end a branch add to the hidden states in place: the
+sum is float32 and is rounded once. Their biases are left out there and added, summed up, by the norms that follow.
 
 Shape suffixes: t tokens of the whole batch, n sequences, l positions, r half of a head, s attention tiles,
 d model width, f columns of a product, x other columns.
@@ -19,13 +19,28 @@ import torch.nn.functional as F
 import triton
 from torch import nn
 
+from nucpro.models.encoder import Forward
 from nucpro.models.esm2 import EncoderLayer, Esm2, rotary_tables
+from nucpro.models.kernels import Way, finish, product
 from nucpro.models.kernels.attention import attend, attention_tiles
+from nucpro.models.kernels.finish import Rotary
 from nucpro.models.kernels.norm import layer_norm
-from nucpro.models.kernels.product import Blocks, Rotary, linear_gelu, linear_rotated
 from nucpro.models.packing import to_device
 
-__all__ = ["FusedEsm2"]
+__all__ = ["FusedEsm2", "fused_forward"]
+
+
+def fused_forward(model: Esm2, way: Way) -> Forward:
+    """Make the forward by kernels of an ESM-2.
+
+    Parameters
+    ----------
+    model : Esm2
+        With its weights.
+    way : Way
+        Whose products it takes.
+    """
+    return FusedEsm2(model, product.Blocks.of_device(model.device) if way is Way.HOPPER else None)
 
 
 class FusedEsm2:
@@ -34,13 +49,13 @@ class FusedEsm2:
     Parameters
     ----------
     model : Esm2
-        With its weights; they are shared, and copied only where heads must be padded. Its width must be a
-        multiple of 8 and its feed-forward width one of 32.
-    blocks : Blocks
-        For the device of the model.
+        With its weights; they are shared, and copied only where heads must be padded.
+    blocks : Blocks or None
+        Those of the Hopper product, for which the model's width must be a multiple of 8 and its feed-forward width
+        one of 32; None for cuBLAS products.
     """
 
-    def __init__(self, model: Esm2, blocks: Blocks) -> None:
+    def __init__(self, model: Esm2, blocks: product.Blocks | None) -> None:
         self._blocks = blocks
         self._heads = _PaddedHeads.of(model.config.heads, model.config.head_width)
         self._embedding = model.token_embeddings.weight
@@ -61,13 +76,25 @@ class FusedEsm2:
         hidden_td = F.embedding(tokens_t, self._embedding)
         for layer in self._layers:
             normed_td = layer.attention_norm(hidden_td)
-            mixed_tf = linear_rotated(normed_td, layer.mix_weight_fd, layer.mix_bias_f, self._blocks, rotary)
+            mixed_tf = self._mix(layer, normed_td, rotary)
             context_tx = attend(mixed_tf, tiles_s, self._heads.padded_count)
             torch.addmm(hidden_td, context_tx, layer.out_weight_xd, out=hidden_td)
             normed_td = layer.feed_forward_norm(hidden_td)
-            inner_tf = linear_gelu(normed_td, layer.inner.weight, layer.inner.bias, self._blocks)
+            inner_tf = self._inner(layer.inner, normed_td)
             torch.addmm(hidden_td, inner_tf, layer.outer.weight.t(), out=hidden_td)
         return self._final_norm(hidden_td)
+
+    def _mix(self, layer: _FusedLayer, normed_td: torch.Tensor, rotary: Rotary) -> torch.Tensor:
+        """Queries, keys and values, turned by their positions."""
+        if self._blocks is None:
+            return finish.linear_rotated(normed_td, layer.mix_weight_fd, layer.mix_bias_f, rotary)
+        return product.linear_rotated(normed_td, layer.mix_weight_fd, layer.mix_bias_f, self._blocks, rotary)
+
+    def _inner(self, linear: nn.Linear, normed_td: torch.Tensor) -> torch.Tensor:
+        """First product of the feed-forward part, with GELU."""
+        if self._blocks is None:
+            return finish.linear_gelu(normed_td, linear.weight, linear.bias)
+        return product.linear_gelu(normed_td, linear.weight, linear.bias, self._blocks)
 
     def _rotary(self, lengths: Sequence[int]) -> Rotary:
         lengths_n = to_device(torch.tensor(lengths, dtype=torch.int32), self._embedding.device)

@@ -17,7 +17,7 @@ from torch import nn
 from nucpro.errors import ModelError
 from nucpro.text import first_few
 
-__all__ = ["Checkpoint", "build", "empty_embedding"]
+__all__ = ["Checkpoint", "build", "draw", "empty_embedding"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -185,7 +185,7 @@ def build(
     is_left_over : callable
         Whether a standard name is known not to matter.
     device, dtype : torch.device, torch.dtype
-        Of the parameters.
+        Of the parameters. On a CPU, bfloat16 is for the weights of matrix products only, and the rest is float32.
 
     Returns
     -------
@@ -200,15 +200,11 @@ def build(
     names = checkpoint.names()
     wanted = [part for group in parts.values() for part in group]
     checkpoint.refuse_unexplained(wanted, {name: is_left_over(name) for name in names})
-    # On the meta device first: no memory is spent on random weights that are then overwritten.
-    with torch.device("meta"):
-        model = make().requires_grad_(False).eval()
+    model = _without_weights(make)
     sources = {name: [names[part] for part in parts[name]] for name, _ in model.named_parameters()}
     for name, parameter in model.named_parameters():
         checkpoint.require_shape(parameter.shape, sources[name])
-    # Not Module.to_empty, for which torch imports a library of symbolic mathematics: one second.
-    empty = {n: torch.empty(p.shape, dtype=dtype, device=device) for n, p in model.named_parameters()}
-    model.load_state_dict(empty, assign=True)
+    _allocate(model, device, dtype)
     # Several at a time: reading pages of a mapped file in one thread is slower than any disk or link to a GPU.
     with ThreadPoolExecutor(_READERS) as readers:
         filling = [
@@ -218,6 +214,60 @@ def build(
         for filled in filling:
             filled.result()
     return model
+
+
+def draw(make: Callable[[], Model], *, device: torch.device, dtype: torch.dtype) -> Model:
+    """Make an encoder with random weights: as fast as any other of its shape, and of no other use.
+
+    Parameters
+    ----------
+    make : callable
+        Makes the encoder, with any weights.
+    device, dtype : torch.device, torch.dtype
+        As in :func:`build`.
+
+    Returns
+    -------
+    torch.nn.Module
+        Activations keep their size from layer to layer: products have weights of variance 1 / columns, norms change
+        nothing, and biases are zero.
+    """
+    model = _allocate(_without_weights(make), device, dtype)
+    for parameter in model.parameters():
+        if parameter.dim() == 2:
+            parameter.data.normal_(0, parameter.shape[1] ** -0.5)
+    for part in model.modules():
+        bias = getattr(part, "bias", None)
+        if isinstance(part, nn.LayerNorm):
+            part.weight.data.fill_(1.0)
+        if isinstance(bias, nn.Parameter):
+            bias.data.zero_()
+    return model
+
+
+def _without_weights(make: Callable[[], Model]) -> Model:
+    """On the meta device: no memory is spent on random weights that are then overwritten."""
+    with torch.device("meta"):
+        return make().requires_grad_(False).eval()
+
+
+def _allocate(model: Model, device: torch.device, dtype: torch.dtype) -> Model:
+    """Give all parameters memory, with undefined values."""
+    # Not Module.to_empty, for which torch imports a library of symbolic mathematics: one second.
+    kinds = _element_types(model, device, dtype)
+    empty = {n: torch.empty(p.shape, dtype=kinds[n], device=device) for n, p in model.named_parameters()}
+    model.load_state_dict(empty, assign=True)
+    return model
+
+
+def _element_types(model: nn.Module, device: torch.device, dtype: torch.dtype) -> dict[str, torch.dtype]:
+    """Element type of each parameter.
+
+    Processors multiply bfloat16 matrices several times as fast as float32 ones, and do nothing else faster in it.
+    """
+    rest = torch.float32 if device.type == "cpu" and dtype == torch.bfloat16 else dtype
+    products = {f"{name}.weight" for name, part in model.named_modules() if isinstance(part, nn.Linear)}
+    return {name: dtype if name in products else rest for name, _ in model.named_parameters()}
 
 
 def empty_embedding(rows: int, width: int) -> nn.Embedding:

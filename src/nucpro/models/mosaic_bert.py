@@ -22,9 +22,8 @@ from nucpro.errors import ModelError
 from nucpro.layout import Side
 from nucpro.models.config_fields import MOST_LAYERS, positive, refuse_other_values, size
 from nucpro.models.dna_tokens import DnaTokenizer
-from nucpro.models.encoder import Architecture, Forward, PackedEncoder, plus_linear
-from nucpro.models.kernels import obstacle
-from nucpro.models.loading import Checkpoint, build, empty_embedding
+from nucpro.models.encoder import Architecture, PackedEncoder, Product, plus_linear
+from nucpro.models.loading import Checkpoint, build, draw, empty_embedding
 from nucpro.models.packing import ALL_TOKENS, Run, equal_runs
 from nucpro.models.weights import ModelFiles
 
@@ -33,7 +32,6 @@ __all__ = [
     "MosaicBert",
     "MosaicBertConfig",
     "alibi_slopes",
-    "kernel_obstacle",
     "load_dna_tokenizer",
     "load_mosaic_bert",
 ]
@@ -43,9 +41,6 @@ _REQUIRED = {"hidden_act": "gelu", "is_decoder": False, "add_cross_attention": F
 _PREFIX = "bert."
 _LEFT_OVERS = ("pooler.", "cls.", "classifier.", "embeddings.position_ids", "embeddings.token_type_ids")
 """Heads and index buffers that published checkpoints carry and that vectors do not need."""
-
-_NARROWEST_HEAD = 16
-"""Columns that matrix units need; kernels take heads of powers of two."""
 
 _QUERY_ROWS = 512
 """Queries that are attended from together: bounds the bias to some MB a head for the longest sequences."""
@@ -152,6 +147,13 @@ class MosaicBert(PackedEncoder):
         self.register_buffer("slopes", None, persistent=False)
         self.slopes: torch.Tensor
 
+    @classmethod
+    def drawn(cls, config: MosaicBertConfig, *, device: torch.device, dtype: torch.dtype) -> Self:
+        """Make one with random weights, to measure speed; see :func:`nucpro.models.loading.draw`."""
+        model = draw(lambda: cls(config), device=device, dtype=dtype)
+        model.slopes = _slopes(config, device)
+        return model
+
     def encode(self, tokens_t: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
         """Hidden states after the last layer, ``[T, width]``, without kernels."""
         runs = equal_runs(lengths)
@@ -198,8 +200,7 @@ def load_mosaic_bert(
     checkpoint = Checkpoint(files.id, files.tensors(), _PREFIX)
     parts = _parts_of_parameters(config)
     model = build(lambda: MosaicBert(config), checkpoint, parts, _is_left_over, device=device, dtype=dtype)
-    model.slopes = torch.tensor(alibi_slopes(config.heads), dtype=torch.float32, device=device)
-    model.use_kernels(kernel_obstacle(config, device, dtype), lambda: _fused_forward(model))
+    model.slopes = _slopes(config, device)
     return model
 
 
@@ -232,14 +233,6 @@ def load_dna_tokenizer(files: ModelFiles) -> DnaTokenizer:
     return tokenizer
 
 
-def kernel_obstacle(config: MosaicBertConfig, device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why kernels cannot run a MosaicBERT, None where they can; see :func:`nucpro.models.kernels.obstacle`."""
-    width = config.width // config.heads
-    if width < _NARROWEST_HEAD or width.bit_count() != 1:
-        return f"heads have {width} columns, not a power of two of at least {_NARROWEST_HEAD}"
-    return obstacle(config, device, dtype)
-
-
 def _read_config(config: Mapping[str, Any], _token_dropout: str) -> MosaicBertConfig:
     """Configuration; no MosaicBERT was trained with dropped tokens."""
     return MosaicBertConfig.from_dict(config)
@@ -252,7 +245,6 @@ MOSAIC_BERT = Architecture(
     read_config=_read_config,
     load_tokenizer=load_dna_tokenizer,
     load=load_mosaic_bert,
-    kernel_obstacle=kernel_obstacle,
 )
 """What others need to know of it."""
 
@@ -269,11 +261,11 @@ class EncoderLayer(nn.Module):
     def __init__(self, config: MosaicBertConfig) -> None:
         super().__init__()
         width, feed_forward_width = config.width, config.feed_forward_width
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.attention_out = nn.Linear(width, width)
+        self.query_key_value = Product(width, 3 * width)
+        self.attention_out = Product(width, width)
         self.attention_norm = nn.LayerNorm(width, eps=config.norm_epsilon)
-        self.feed_forward_in = nn.Linear(width, 2 * feed_forward_width, bias=False)
-        self.feed_forward_out = nn.Linear(feed_forward_width, width)
+        self.feed_forward_in = Product(width, 2 * feed_forward_width, bias=False)
+        self.feed_forward_out = Product(feed_forward_width, width)
         self.feed_forward_norm = nn.LayerNorm(width, eps=config.norm_epsilon)
 
     def forward(self, hidden_td: torch.Tensor, runs: Sequence[Run], bias_hrc: torch.Tensor) -> torch.Tensor:
@@ -309,6 +301,10 @@ def alibi_slopes(heads: int) -> list[float]:
     series = [2 ** (-8 * power / nearest) for power in range(1, nearest + 1)]
     between = [2 ** (-8 * power / (2 * nearest)) for power in range(1, 2 * nearest + 1, 2)]
     return series + between[: heads - nearest]
+
+
+def _slopes(config: MosaicBertConfig, device: torch.device) -> torch.Tensor:
+    return torch.tensor(alibi_slopes(config.heads), dtype=torch.float32, device=device)
 
 
 def alibi_bias(slopes_h: torch.Tensor, length: int) -> torch.Tensor:
@@ -374,13 +370,6 @@ def attend(mixed_tx: torch.Tensor, runs: Sequence[Run], bias_hrc: torch.Tensor) 
             )
             run.block(context_td)[:, start:stop].copy_(block_nhrk.transpose(1, 2).flatten(2))
     return context_td
-
-
-def _fused_forward(model: MosaicBert) -> Forward:
-    # Triton, which this imports, comes with CUDA builds of torch only.
-    from nucpro.models.mosaic_bert_fused import FusedMosaicBert  # noqa: PLC0415
-
-    return FusedMosaicBert(model)
 
 
 def _parts_of_parameters(config: MosaicBertConfig) -> dict[str, list[str]]:

@@ -1,8 +1,9 @@
 """The forward of MosaicBERT on GPUs that can run our kernels: few passes over memory around each matrix product.
 
-:class:`nucpro.models.mosaic_bert.MosaicBert` calls it with the weights that it holds, and gets the hidden states
-that its own forward would give, but for rounding. Products that end a branch add to the hidden states in place:
-the sum is float32 and is rounded once. Their biases are left out there and added by the norms that follow.
+:mod:`nucpro.models.architectures` gives it to an encoder, whose weights it shares; it makes the hidden states that the
+encoder's own forward would make, but for rounding. Its products are those of cuBLAS on every GPU. Those that end a
+branch add to the hidden states in place: the sum is float32 and is rounded once. Their biases are left out there and
+added by the norms that follow.
 
 Shape suffixes: t tokens of the whole batch, s attention tiles, d model width, f columns of the gate, x others.
 """
@@ -16,13 +17,20 @@ from typing import cast
 import torch
 from torch import nn
 
+from nucpro.models.encoder import Forward
+from nucpro.models.kernels import Way
 from nucpro.models.kernels.attention import attend, attention_tiles
 from nucpro.models.kernels.gate import gated_gelu
 from nucpro.models.kernels.norm import layer_norm
 from nucpro.models.mosaic_bert import EncoderLayer, MosaicBert
 from nucpro.models.packing import to_device
 
-__all__ = ["FusedMosaicBert"]
+__all__ = ["FusedMosaicBert", "fused_forward"]
+
+
+def fused_forward(model: MosaicBert, _way: Way) -> Forward:
+    """Make the forward by kernels of a MosaicBERT, which is the same wherever kernels run."""
+    return FusedMosaicBert(model)
 
 
 class FusedMosaicBert:

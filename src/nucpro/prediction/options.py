@@ -99,7 +99,7 @@ class PredictionOptions(ParsedOptions):
     @property
     def machines(self) -> Options:
         """Options of the engine."""
-        names = ("device", "engine", "address", "workers", "gpus_per_worker", "cpus_per_worker")
+        names = ("device", "precision", "engine", "address", "workers", "gpus_per_worker", "cpus_per_worker")
         return Options(**{name: getattr(self, name) for name in names})
 
     @property

@@ -40,6 +40,7 @@ def mean_pool(hidden_td: torch.Tensor, lengths: Sequence[int], span: PooledSpan)
         ROWS=_ROWS,
         COLUMNS=_COLUMNS,
         num_warps=4,
+        enable_fp_fusion=True,
     )
     return means_nd
 

@@ -1,6 +1,8 @@
 """Matrix products that finish their results before these leave the chip: bias, then GELU or rotary positions.
 
-Inputs and weights come from :mod:`nucpro.models.fused`; results go to the next product or to attention.
+For Hopper GPUs, whose copy engine (TMA) feeds them; :mod:`nucpro.models.kernels.finish` does the same around
+products of cuBLAS. Inputs and weights come from :mod:`nucpro.models.fused`; results go to the next product or to
+attention.
 
 Shape suffixes: t tokens of the whole batch, d model width, h heads, k head width (a power of two), r half of it,
 l positions, f columns of the result.
@@ -12,7 +14,6 @@ l positions, f columns of the result.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,10 +21,9 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-__all__ = ["Blocks", "Rotary", "linear_gelu", "linear_rotated"]
+from nucpro.models.kernels.finish import Rotary, gelu
 
-_ROOMY = 200 * 1024
-"""Bytes of shared memory that the larger blocks need."""
+__all__ = ["Blocks", "linear_gelu", "linear_rotated"]
 
 
 @dataclass(frozen=True)
@@ -45,41 +45,8 @@ class Blocks:
 
     @classmethod
     def of_device(cls, device: torch.device) -> Blocks:
-        """Largest blocks for a CUDA device, by the shared memory of its multiprocessors.
-
-        Data centre GPUs from Hopper on have 227 KiB; the smaller blocks are for those of workstations.
-        """
-        properties = torch.cuda.get_device_properties(device)
-        programs = properties.multi_processor_count
-        # torch has this property, but its type stub lacks it.
-        if properties.shared_memory_per_block_optin >= _ROOMY:  # type: ignore[attr-defined]
-            return cls(128, 256, 64, programs)
-        return cls(128, 128, 32, programs)
-
-
-@dataclass(frozen=True)
-class Rotary:
-    """What turns queries and keys by their positions.
-
-    Parameters
-    ----------
-    cosines_lr, sines_lr : torch.Tensor
-        float32 tables ``[L, R]``, for the longest sequence or longer.
-    positions_t : torch.Tensor
-        int32 ``[T]``: position of each token in its sequence.
-    head_width : int
-        Columns of a head before padding; its root scales scores.
-    """
-
-    cosines_lr: torch.Tensor
-    sines_lr: torch.Tensor
-    positions_t: torch.Tensor
-    head_width: int
-
-    @property
-    def query_scale(self) -> float:
-        """Factor on queries that makes scores exponents of two, which the hardware computes."""
-        return math.log2(math.e) / math.sqrt(self.head_width)
+        """Blocks that fill a Hopper GPU, with a program for each of its multiprocessors."""
+        return cls(128, 256, 64, torch.cuda.get_device_properties(device).multi_processor_count)
 
 
 def linear_gelu(
@@ -193,23 +160,6 @@ def _halves(block, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 
 @triton.jit
-def _gelu(x):
-    """``x`` times the normal distribution function, as ``max(x, 0) - |x| * 2 ** -q(|x|)``.
-
-    ``2 ** -q(z)`` is the upper tail of the normal distribution. Its logarithm is so smooth that a polynomial of
-    degree 5 replaces the two branches of the error function: fitted by weighted least squares to the relative
-    error of the result, at most 1.2e-4 wherever float16 is not subnormal. NaN stays NaN.
-    """
-    z = tl.abs(x)
-    q = 0.00029673723 * z - 0.005586345
-    q = q * z + 0.04739412
-    q = q * z + 0.46530473
-    q = q * z + 1.1486067
-    q = q * z + 1.0001634
-    return tl.maximum(x, 0.0) - z * tl.exp2(-q)
-
-
-@triton.jit
 def _turn(block, cosines, sines, ROWS: tl.constexpr, COLUMNS: tl.constexpr, HALF: tl.constexpr):
     """Turn whole heads by ``[ROWS, 1, HALF]`` cosines and sines; columns ``HALF`` apart are a pair."""
     heads = tl.permute(tl.reshape(block, (ROWS, COLUMNS // (2 * HALF), 2, HALF)), (0, 1, 3, 2))
@@ -258,8 +208,8 @@ def _product_kernel(
         left += tl.load(places)[None, :].to(tl.float32)
         right += tl.load(places + SIDE)[None, :].to(tl.float32)
         if HALF == 0:
-            left = _gelu(left)
-            right = _gelu(right)
+            left = gelu(left)
+            right = gelu(right)
         elif column < OUTPUTS // 3 * 2:
             scale = tl.where(column < OUTPUTS // 3, query_scale, 1.0)
             tokens = row + tl.arange(0, ROWS)

@@ -1,0 +1,93 @@
+"""``nucpro benchmark``: how fast this machine is, in a form that can be pasted into an issue."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from nucpro import __version__
+from nucpro.cli.arguments import add_device
+from nucpro.cli.console import say
+from nucpro.options import Options, require
+
+__all__ = ["add_to"]
+
+_SECONDS = 45
+"""Together with making models and building kernels, about a minute."""
+
+
+def add_to(subparsers: Any) -> None:
+    """Add the command to the parser of ``nucpro``."""
+    parser = subparsers.add_parser(
+        "benchmark",
+        help="measure the speed of both encoders on this machine, in about a minute",
+        description="Measure sequences/s of both encoders, with random weights of the real shapes, beside the rate of "
+        "this machine's matrix products. Needs no model and no network, changes nothing. Paste what it prints into an "
+        "issue, so that the table of cards gets a line for yours.",
+    )
+    add_device(parser, with_batches=False)
+    parser.add_argument(
+        "--seconds", type=float, default=_SECONDS, metavar="N", help="time to measure (default: %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="the figures, for scripts")
+    parser.set_defaults(run=_run, log_file=lambda _: None)
+
+
+def _run(arguments: dict[str, Any]) -> None:
+    seconds, as_json = arguments.pop("seconds"), arguments.pop("json")
+    require(0 < seconds <= 3600, "--seconds", seconds, "more than 0, at most 3600")
+    options = Options.of(arguments)
+    from nucpro.models.device import choose_device, choose_precision, use_processors  # noqa: PLC0415 - torch
+    from nucpro.speed import machine, matrix_rate, speeds  # noqa: PLC0415 - torch
+
+    device = choose_device(options.device)
+    dtype = choose_precision(options.precision, device)
+    with _without_messages():
+        if device.type == "cpu":
+            use_processors(dtype)
+        result = {
+            **asdict(machine(device)),
+            "nucpro": __version__,
+            "precision": options.precision_name,
+            "matrix_teraflops": matrix_rate(device, dtype, seconds * 0.1),
+            "speeds": [asdict(speed) for speed in speeds(device, dtype, seconds * 0.9)],
+        }
+    for line in [json.dumps(result, indent=1)] if as_json else _table(result):
+        say(line)
+
+
+@contextmanager
+def _without_messages() -> Iterator[None]:
+    """What encoders say of themselves stands in the table; the answer is to be pasted or read by a script."""
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _table(result: dict[str, Any]) -> list[str]:
+    """Lines of Markdown."""
+    rate = result["matrix_teraflops"]
+    return [
+        f"{result['device']}; {result['precision']}",
+        "",
+        "| encoder | input | runs | sequences/s | TFLOP/s | of the matrix rate |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {one['encoder']} | {one['sequences']} | {one['runs']} | {_number(one['sequences_per_s'])} | "
+            f"{one['teraflops']:.3g} | {one['teraflops'] / rate:.0%} |"
+            for one in result["speeds"]
+        ),
+        "",
+        f"Matrix rate: {rate:.3g} TFLOP/s. nucpro {result['nucpro']}, {result['software']}",
+    ]
+
+
+def _number(value: float) -> str:
+    """Four digits or whole numbers, never an exponent."""
+    return f"{value:,.0f}" if value >= 1_000 else f"{value:.4g}"
