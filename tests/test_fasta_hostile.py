@@ -44,12 +44,12 @@ REFUSED = {
     ),
     "gzip of nothing": (gzip.compress(b""), "unpacks to nothing; remove it or make it again"),
     "start of gzip": (b"\x1f\x8b\x08", "gzip stream 1, which starts at byte 0 of 3, is cut off"),
-    "mark at the end": (b">a\nACGT\n>b", "it ends after the header of record 2 ('b'), without its sequence"),
+    "mark at the end": (b">a\nACGT\n>b", "it ends after a header ('b'), without its sequence"),
     "header at the end": (
         b">a\nACGT\n>b c\n",
-        "after the header of record 2 ('b c'), without its sequence",
+        "it ends after a header ('b c'), without its sequence",
     ),
-    "one header": (b">a\n", "it ends after the header of record 1 ('a'), without its sequence"),
+    "one header": (b">a\n", "it ends after a header ('a'), without its sequence"),
     "zstd": (
         b"\x28\xb5\x2f\xfd" + bytes(20),
         "is a zstd file; unpack it (zstd -d) and name the file that comes",

@@ -12,7 +12,7 @@ import codecs
 import hashlib
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
@@ -21,7 +21,7 @@ from typing import NamedTuple, Self
 
 from nucpro.errors import FastaError
 from nucpro.layout import Side
-from nucpro.letters import ALPHABETS, LIMITS, NUCLEOTIDES, RESIDUES, Tally, advice_on
+from nucpro.letters import ALPHABETS, LIMITS, NUCLEOTIDES, RESIDUES, Tally, advice_on, looks_like_nucleotides
 from nucpro.opening import UNKNOWN, is_pipe, looks_like
 from nucpro.text import first_few, is_plain
 from nucpro.unpacking import TextStream, open_text
@@ -47,7 +47,7 @@ __all__ = [
 LONGEST_RECORD = 100_000_000
 """Bytes of a record; the longest of the data sets have 10,000 letters. Reading one takes about four times as much."""
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 17
 _MARK = b"\n>"
 """What a record begins with, after the line before it."""
 _LOOKED_AHEAD = 8 << 20
@@ -101,7 +101,7 @@ class FastaFacts:
     over_limit : int
         Records longer than the limit that was asked for.
     nucleotide : bool
-        Whether the letters look like those of nucleotides; see :class:`nucpro.letters.Tally`.
+        Whether a file of proteins looks like nucleotides; see :class:`nucpro.letters.Tally`.
     problems : tuple of str
         One message for each kind of problem, naming the first records that have it.
     """
@@ -123,8 +123,8 @@ class FastaFacts:
 
 def _parse(
     path: Path, *, fastq: bool = False, longest: int | None = LONGEST_RECORD, allow_pipe: bool = False
-) -> Iterator[tuple[bytes, bytes]]:
-    """Header and sequence of each record, as they are in the file."""
+) -> Iterator[_Batch]:
+    """Header and sequence of each record, as they are in the file, some records at a time."""
     with open_text(path, FastaError, allow_pipe=allow_pipe) as text:
         first, blocks = _started(path, text, fastq)
         parse = _parse_fastq if first.startswith(b"@") else _parse_fasta
@@ -175,6 +175,10 @@ def _require_start(path: Path, start: bytes, fastq: bool) -> None:
     )
 
 
+_Batch = list[tuple[bytes, bytes]]
+"""Header and sequence of some records."""
+
+
 class _Stretch(NamedTuple):
     """A block of text, and the record that reaches into it: its offset, and its bytes up to its end or the block's.
 
@@ -200,23 +204,25 @@ def _stretches(blocks: Iterable[bytes]) -> Iterator[_Stretch]:
         last = block[-1:] or last
 
 
-def _parse_fasta(path: Path, blocks: Iterable[bytes], longest: int) -> Iterator[tuple[bytes, bytes]]:
+def _parse_fasta(path: Path, blocks: Iterable[bytes], longest: int) -> Iterator[_Batch]:
     for text in _whole_records(path, blocks, longest):
-        parts = text.split(_MARK)[::-1]
+        # Carriage returns that are left come from programs that made line ends of line ends.
+        clean = text.replace(b"\r", b"") if b"\r" in text else text
         # Nothing of a chromosome lives on while its reader works with what is yielded.
         del text
-        while parts:
-            header, _, lines = parts.pop().partition(b"\n")
-            lines = lines.replace(b"\n", b"")
-            if b"\r" in lines:  # left by a program that made line ends of line ends
-                lines = lines.replace(b"\r", b"")
-            yield header, lines
+        parts = clean.split(_MARK)
+        del clean
+        lines = [part.partition(b"\n") for part in parts]
+        del parts
+        batch = [(header, sequence.replace(b"\n", b"")) for header, _, sequence in lines]
+        del lines
+        yield batch
 
 
 def _whole_records(path: Path, blocks: Iterable[bytes], longest: int) -> Iterator[bytes]:
     """Texts of one or more whole records each, without the mark of their first."""
     pieces: list[bytes] = []
-    records, is_bounded = 0, longest == sys.maxsize
+    is_bounded = longest == sys.maxsize
     for block, start, length, cut in _stretches(blocks):
         if length > _LOOKED_AHEAD and not is_bounded:
             # Only now: most files have short records, and are read once.
@@ -229,15 +235,14 @@ def _whole_records(path: Path, blocks: Iterable[bytes], longest: int) -> Iterato
             texts = [b"".join(pieces)[1:]]
             pieces = [block[cut:]]
             if texts[0]:
-                records += texts[0].count(_MARK) + 1
                 yield texts.pop()
     texts = [b"".join(pieces)[1:]]
     pieces.clear()
-    _require_sequence_at_end(path, texts[0], records)
+    _require_sequence_at_end(path, texts[0])
     yield texts.pop()
 
 
-def _require_sequence_at_end(path: Path, text: bytes, records: int) -> None:
+def _require_sequence_at_end(path: Path, text: bytes) -> None:
     """Raise where a file ends with a header, as one that was cut off does; a blank line is an empty sequence."""
     mark = text.rfind(_MARK)
     start = mark + len(_MARK) if mark >= 0 else 0
@@ -245,8 +250,8 @@ def _require_sequence_at_end(path: Path, text: bytes, records: int) -> None:
     if end in (-1, len(text) - 1):
         header = text[start : start + _SHOWN_LETTERS].strip()
         raise FastaError(
-            f"{path}: cannot be read as FASTA: it ends after the header of record {records + text.count(_MARK) + 1} "
-            f"({header.decode('utf-8', 'replace')!a}), without its sequence; {_COPY_AGAIN}"
+            f"{path}: cannot be read as FASTA: it ends after a header ({header.decode('utf-8', 'replace')!a}), without "
+            f"its sequence; {_COPY_AGAIN}"
         )
 
 
@@ -260,7 +265,7 @@ def _require_bounded(path: Path, longest: int) -> None:
                 raise _too_long(path, start)
 
 
-def _parse_fastq(path: Path, blocks: Iterable[bytes], longest: int) -> Iterator[tuple[bytes, bytes]]:
+def _parse_fastq(path: Path, blocks: Iterable[bytes], longest: int) -> Iterator[_Batch]:
     record: list[bytes] = []
     records = 0
     for line in _lines(path, blocks, longest):
@@ -269,7 +274,7 @@ def _parse_fastq(path: Path, blocks: Iterable[bytes], longest: int) -> Iterator[
         record.append(line)
         if len(record) == _LINES_OF_FASTQ:
             records += 1
-            yield _fastq_record(path, records, record)
+            yield [_fastq_record(path, records, record)]
             record = []
     if record:
         raise FastaError(
@@ -344,16 +349,45 @@ def stream(
         The file is missing, empty, cut short, of another format, or an id is missing, not UTF-8, or holds
         controls.
     """
-    records = _parse(path, fastq=fastq, longest=longest, allow_pipe=allow_pipe)
-    for position, (header, sequence) in enumerate(records, start=1):
-        text = header.decode("utf-8", "replace")
-        name = text.split(maxsplit=1)[0] if text and not text[0].isspace() else ""
+    position = 0
+    for batch in _parse(path, fastq=fastq, longest=longest, allow_pipe=allow_pipe):
+        names = _ids(path, position, [header for header, _ in batch])
+        position += len(batch)
+        sequences = _upper([sequence for _, sequence in batch])
+        batch.clear()
+        yield from zip(names, sequences, strict=True)
+
+
+def _ids(path: Path, before: int, headers: Sequence[bytes]) -> list[str]:
+    """Ids of records that come after so many others."""
+    words = [header.split(None, 1) for header in headers]
+    if all(words):
+        names = [word[0].decode("utf-8", "replace") for word in words]
+        together = "".join(names)
+        # All at once, since nearly every id is plain; one that is not, or comes after white space, is looked for below.
+        is_plain = together.isascii() and together.isprintable()
+        if is_plain and all(map(bytes.startswith, headers, [word[0] for word in words])):
+            return names
+    names = [_first_word(header.decode("utf-8", "replace")) for header in headers]
+    for position, name in enumerate(names, before + 1):
         _require_usable_id(path, position, name)
-        # Letters outside ASCII become question marks, which no alphabet has.
-        known = (
-            sequence if sequence.isascii() else sequence.decode("utf-8", "replace").encode("ascii", "replace")
-        )
-        yield name, known.upper()
+    return names
+
+
+def _first_word(header: str) -> str:
+    return header.split(maxsplit=1)[0] if header[:1].strip() else ""
+
+
+def _upper(sequences: list[bytes]) -> list[bytes]:
+    """Upper-case letters; what is no ASCII becomes a question mark, which no alphabet has."""
+    together = b"".join(sequences)
+    if not together.isascii():
+        # Before upper(), which would turn some of them into letters.
+        sequences = [text.decode("utf-8", "replace").encode("ascii", "replace") for text in sequences]
+    elif len(sequences) > 1 and together.upper() == together:
+        return sequences
+    del together
+    return [sequence.upper() for sequence in sequences]
 
 
 def _require_usable_id(path: Path, position: int, name: str) -> None:
@@ -413,7 +447,7 @@ def inspect(path: Path, alphabet: str, limit: int | None = None) -> FastaFacts:
         digest=records.digest(),
         ids_digest=ids_digest(records.ids),
         over_limit=sum(length > limit for length in lengths),
-        nucleotide=Tally.of(b"".join(records.sequences)).side is Side.DNA,
+        nucleotide=alphabet != NUCLEOTIDES and looks_like_nucleotides(b"".join(records.sequences)),
         problems=tuple(_problems(records, alphabet)),
     )
 
@@ -521,7 +555,7 @@ def split(path: Path, folder: Path, records_per_file: int) -> int:
     FastaError
         The file cannot be parsed.
     """
-    records = _parse(path)
+    records = chain.from_iterable(_parse(path))
     number = 0
     while chunk := list(islice(records, records_per_file)):
         number += 1

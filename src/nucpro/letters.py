@@ -22,6 +22,7 @@ __all__ = [
     "advice_on",
     "are_alike",
     "copied_side",
+    "looks_like_nucleotides",
     "nucleotide_records",
 ]
 
@@ -95,6 +96,12 @@ class Tally:
         return Side.DNA if is_mostly_bases or is_certain else Side.PROTEIN
 
 
+def looks_like_nucleotides(text: bytes) -> bool:
+    """Whether upper-case letters of records that should be proteins look like those of nucleotides."""
+    # Leucine, the commonest residue, is no nucleotide code: counting it is enough for nearly every file of proteins.
+    return text.count(b"L") <= _HARDLY * len(text) and Tally.of(text).side is Side.DNA
+
+
 def nucleotide_records(sequences: Sequence[bytes]) -> list[int]:
     """Places of the records of a protein file that look like nucleotides.
 
@@ -105,7 +112,7 @@ def nucleotide_records(sequences: Sequence[bytes]) -> list[int]:
     sequences : sequence of bytes
         Upper-case letters.
     """
-    if sequences and Tally.of(b"".join(sequences)).side is Side.DNA:
+    if sequences and looks_like_nucleotides(b"".join(sequences)):
         return list(range(len(sequences)))
     return [
         place
@@ -116,7 +123,7 @@ def nucleotide_records(sequences: Sequence[bytes]) -> list[int]:
 
 
 def copied_side(
-    nucleotide: Path, bases: int, protein: Path, residues: int, *, looks_like_nucleotides: bool
+    nucleotide: Path, bases: int, protein: Path, residues: int, *, is_nucleotide: bool
 ) -> str | None:
     """Problem of a protein side that holds the nucleotides; None where nothing speaks for that.
 
@@ -128,10 +135,10 @@ def copied_side(
         The two sides of a pair.
     bases, residues : int
         Letters of each.
-    looks_like_nucleotides : bool
+    is_nucleotide : bool
         Whether those of the protein side do; see :class:`Tally`.
     """
-    if not looks_like_nucleotides or 2 * residues <= bases:
+    if not is_nucleotide or 2 * residues <= bases:
         return None
     return (
         f"{protein}: holds nucleotides: {residues} letters, hardly any but A, C, G, T, U and N, beside {bases} bases "

@@ -103,7 +103,7 @@ def _copied(pair: FilePair, left: FastaFacts, right: FastaFacts) -> list[str]:
         left.letters,
         pair.protein_fasta,
         right.letters,
-        looks_like_nucleotides=right.nucleotide,
+        is_nucleotide=right.nucleotide,
     )
     return [problem] if problem else []
 

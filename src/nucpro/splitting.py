@@ -18,7 +18,7 @@ from nucpro.discovery import numbers_in
 from nucpro.errors import DataError
 from nucpro.fasta import ALPHABETS, Records, difference, read, require_usable, split
 from nucpro.layout import Side, Source, temporary_start
-from nucpro.letters import Tally, copied_side
+from nucpro.letters import copied_side, looks_like_nucleotides
 from nucpro.store import cannot_write, sync_folder
 
 __all__ = ["remove_unfinished", "split_source"]
@@ -121,13 +121,13 @@ def _require_fitting_parts(nucleotide: Path, protein: Path, source: Source) -> N
 
 
 def _require_proteins(source: Source, nucleotide: Records, protein: Records) -> None:
-    tally = Tally.of(b"".join(protein.sequences))
+    letters = b"".join(protein.sequences)
     problem = copied_side(
         source.nucleotide_fasta,
         sum(map(len, nucleotide.sequences)),
         source.protein_fasta,
-        tally.letters,
-        looks_like_nucleotides=tally.side is Side.DNA,
+        len(letters),
+        is_nucleotide=looks_like_nucleotides(letters),
     )
     if problem:
         raise DataError(problem)

@@ -98,7 +98,7 @@ def test_letters_of_no_nucleotide_are_named(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", "the file is empty"),
-        (b">only\n", "cannot be read as FASTA: it ends after the header of record 1"),
+        (b">only\n", "cannot be read as FASTA: it ends after a header"),
         (
             gzip.compress(b">a\n" + b"ACGT" * 5000)[:40],
             "gzip stream 1, which starts at byte 0 of 40, is cut off",
