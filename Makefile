@@ -28,14 +28,11 @@ demo: $(DEMO_READY)
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# What tests write is kept in the clone, and only where one fails.
 test: $(READY)
-	mkdir -p build
-	$(BIN)/python -m pytest -n 2 --basetemp=build/tests --cov --cov-report=term $(if $(REAL_DATA),--real-data=$(REAL_DATA))
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term $(if $(REAL_DATA),--real-data=$(REAL_DATA))
 
 faults: $(READY)
-	mkdir -p build
-	$(BIN)/python -m pytest tests/faults --faults=all -n 2 --dist loadfile --basetemp=build/faults
+	$(BIN)/python -m pytest tests/faults --faults=all -n 2 --dist loadfile
 
 fuzz: $(READY)
 	$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS)

@@ -21,9 +21,9 @@ if os.environ.get("HOME") != str(HOME):
     for name in [name for name in os.environ if not KEPT.fullmatch(name)]:
         del os.environ[name]
     os.environ["HOME"] = str(HOME)
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(
-        HOME / "torch"
-    )  # torch makes a folder in /tmp when it is imported
+    # Where the folders of tests lie, and one that torch makes when it is imported.
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = str(ROOT / "build")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(HOME / "torch")
 HOME.mkdir(parents=True, exist_ok=True)
 # Before torch: runs in this process and started ones then give equal bytes.
 os.environ["OMP_NUM_THREADS"] = "1"
