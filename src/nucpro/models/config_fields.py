@@ -6,6 +6,7 @@ values go to :mod:`nucpro.models.config` and :mod:`nucpro.models.mosaic_bert`.
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,7 +42,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """
     raw = read_input(file, ModelError)
     try:
-        content = json.loads(raw.decode("utf-8-sig"))
+        content = json.loads(raw.removeprefix(codecs.BOM_UTF8).decode())
     except (ValueError, RecursionError) as error:
         looks = looks_like(raw)
         reason = str(error) if looks in ("JSON", UNKNOWN) else f"it is {looks}"

@@ -6,6 +6,7 @@ checkpoint's ``vocab.txt``, or is the order that all published ESM-2 checkpoints
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,7 +115,9 @@ class ResidueTokenizer:
             If the file cannot be read as UTF-8 text, or as the class says.
         """
         try:
-            text = read_input(vocab_txt, ModelError).decode("utf-8-sig").replace("\r\n", "\n")
+            text = (
+                read_input(vocab_txt, ModelError).removeprefix(codecs.BOM_UTF8).decode().replace("\r\n", "\n")
+            )
         except UnicodeDecodeError as error:
             raise ModelError(
                 f"{vocab_txt}: the vocabulary cannot be read ({error}); fetch the model again"
