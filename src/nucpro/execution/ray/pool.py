@@ -255,6 +255,8 @@ class EncoderPool(Generic[Item, Result]):
         )
 
     def _end(self) -> None:
-        for encoder in self._encoders:
+        # After an interrupt this may come when the cluster is gone and its encoders with it:
+        # a call would wait for ever.
+        for encoder in self._encoders if ray.is_initialized() else ():
             ray.kill(encoder.actor)
         self._encoders.clear()
