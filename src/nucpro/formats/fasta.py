@@ -30,6 +30,7 @@ __all__ = [
     "Records",
     "count",
     "difference",
+    "digest_line",
     "ids_digest",
     "inspect",
     "read",
@@ -78,7 +79,7 @@ class Records:
         """SHA-256 over ids and upper-case sequences: line width, line ends and compression do not count."""
         content = hashlib.sha256()
         for name, sequence in zip(self.ids, self.sequences, strict=True):
-            content.update(b"%b\t%b\n" % (name.encode(), sequence))
+            content.update(digest_line(name, sequence))
         return content.hexdigest()
 
 
@@ -444,6 +445,11 @@ def inspect(path: Path, alphabet: str, limit: int | None = None) -> FastaFacts:
         nucleotide=alphabet != NUCLEOTIDES and looks_like_nucleotides(b"".join(records.sequences)),
         problems=tuple(_problems(records, alphabet)),
     )
+
+
+def digest_line(name: str, sequence: bytes) -> bytes:
+    """What one record puts into :meth:`Records.digest`, for readers that hold one record at a time."""
+    return b"%b\t%b\n" % (name.encode(), sequence)
 
 
 def ids_digest(ids: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ from nucpro.errors import DataError, NucproError
 from nucpro.folder import selection
 from nucpro.folder.paths import CATEGORIES, CLASS_NAMES, DataFolder, FilePair, Source
 from nucpro.formats import MergedFile, VectorFile, read_merged, read_meta, read_vectors
-from nucpro.formats.fasta import stream
+from nucpro.formats.fasta import digest_line, stream
 from nucpro.formats.opening import open_input
 from nucpro.formats.sequences import ALPHABETS, DNA_WIDTH, LIMITS, SequenceType, Tally
 from nucpro.genomes.frames import place_of
@@ -140,8 +140,7 @@ def _sequences(path: Path) -> Facts:
         lengths.append(len(sequence))
         letters.update(Counter(sequence))
         tally += Tally.of(sequence)
-        # As nucpro.formats.fasta.Records.digest has it, so that it can be compared with the meta of vectors.
-        digest.update(b"%b\t%b\n" % (name.encode(), sequence))
+        digest.update(digest_line(name, sequence))
     side = tally.side
     limit = LIMITS[side]
     return {

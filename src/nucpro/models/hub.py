@@ -6,7 +6,6 @@ talking to the hub is huggingface_hub's, which resumes what was cut off and move
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from huggingface_hub.hf_api import RepoSibling
 from tqdm.auto import tqdm
 
 from nucpro.errors import ModelError
+from nucpro.formats.atomic import file_digest
 
 __all__ = ["Repository", "Snapshot", "commit_of", "download_into", "pin", "snapshot"]
 
@@ -209,10 +209,7 @@ def _is_file_of(path: Path, file: RepoSibling) -> bool:
     """Whether a file is the one of a repository: by size and, for weights, by digest."""
     if not path.is_file() or file.size not in (None, path.stat().st_size):
         return False
-    if file.lfs is None:
-        return True
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() == file.lfs.sha256
+    return file.lfs is None or file_digest(path) == file.lfs.sha256
 
 
 def _listing(repository: Repository, timeout: float | None = None) -> tuple[list[str], str]:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nucpro.errors import first_few
-from nucpro.formats.fasta import stream
+from nucpro.formats.fasta import digest_line, stream
 from nucpro.formats.sequences import NUCLEOTIDES, advice_on
 from nucpro.genomes.frames import (
     STANDARD,
@@ -129,7 +129,7 @@ def inspect(path: Path, length: int) -> InputFacts:
     foreign: list[str] = []
     advice = _NO_PROTEINS
     for name, sequence in stream(path, fastq=True):
-        content.update(b"%b\t%b\n" % (name.encode(), sequence))
+        content.update(digest_line(name, sequence))
         # Eight bytes a record find ids that come twice; the ids themselves would fill the memory.
         hashes.append(hash(name))
         records, bases, chunks = records + 1, bases + len(sequence), chunks + -(-len(sequence) // length)
