@@ -91,13 +91,7 @@ def extract(options: Options, show: Show = lambda _: None, at_end: AtEnd | None 
         dry_run(options)
         return Statistics()
     with Run(options, SequenceType.PROTEIN, show) as run:
-        run.discover()
-        run.check()
-        run.show()
-        run.prepare()
-        run.load()
-        run.make()
-        run.finish()
+        _make_missing(run)
         run.audit()
         run.validate(at_end)
         return run.statistics
@@ -122,15 +116,19 @@ def embed_dna(options: Options, show: Show = lambda _: None) -> Statistics:
         dry_run(options, SequenceType.DNA)
         return Statistics()
     with Run(options, SequenceType.DNA, show) as run:
-        run.discover()
-        run.check()
-        run.show()
-        run.prepare()
-        run.load()
-        run.make()
-        run.finish()
+        _make_missing(run)
         run.validate_vectors()
         return run.statistics
+
+
+def _make_missing(run: Run) -> None:
+    run.discover()
+    run.check()
+    run.show()
+    run.prepare()
+    run.load()
+    run.make()
+    run.finish()
 
 
 def make_dna_first(options: Options, show: Show = lambda _: None) -> None:
