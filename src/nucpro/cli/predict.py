@@ -7,6 +7,8 @@ from typing import Any
 
 from nucpro.cli.arguments import add_device, add_encoders, add_engine, sequences
 from nucpro.cli.console import Bar, say
+from nucpro.prediction import PredictionOptions, predict
+from nucpro.prediction.outputs import OUTPUTS
 
 __all__ = ["add_to"]
 
@@ -69,22 +71,11 @@ def add_to(subparsers: Any) -> None:
 
 
 def _add_outputs(parser: Any) -> None:
-    parser.add_argument("--json", action="store_true", help="also write everything as one JSON document")
-    parser.add_argument(
-        "--original-names",
-        action="store_true",
-        help="also write prediction_results.txt and prediction_results_highestscore.csv, as VirNucPro does",
-    )
-    parser.add_argument(
-        "--plot",
-        dest="plots",
-        type=int,
-        nargs="?",
-        const=10,
-        default=0,
-        metavar="N",
-        help="also draw the scores along the N longest sequences (default for N: %(const)s)",
-    )
+    for output in OUTPUTS:
+        value: dict[str, Any] = {"action": "store_true"}
+        if output.default is not None:
+            value = {"type": int, "nargs": "?", "const": output.default, "default": 0, "metavar": "N"}
+        parser.add_argument(output.option, dest=output.field, help=output.about, **value)
     parser.add_argument(
         "--replace", action="store_true", help="throw away what another prediction left in the output folder"
     )
@@ -101,8 +92,6 @@ def _add_models(parser: Any) -> None:
 
 
 def _run(arguments: dict[str, Any]) -> None:
-    from nucpro.prediction import PredictionOptions, predict  # noqa: PLC0415 - imports torch
-
     options = PredictionOptions.of(arguments)
     with _Bar() as bar:
         report = predict(options, bar.show)

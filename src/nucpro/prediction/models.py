@@ -11,17 +11,18 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nucpro.classifier.model import CARD_NAME, Classifier, ModelCard, load
-from nucpro.embedding import encoder as encoders
-from nucpro.embedding.encoder import Identified
 from nucpro.errors import DimensionError, ModelError, UsageError
 from nucpro.execution.engine import Loader
 from nucpro.formats.sequences import SequenceType
 from nucpro.options import DEFAULT_MODELS, Options
 from nucpro.prediction.options import PredictionOptions
 from nucpro.prediction.verdict import Scorer
+
+if TYPE_CHECKING:
+    from nucpro.classifier.model import Classifier, ModelCard
+    from nucpro.embedding.encoder import Identified
 
 __all__ = ["Models", "find_models"]
 
@@ -83,6 +84,9 @@ def find_models(options: PredictionOptions) -> tuple[Models | None, list[str]]:
     problems : list of str
         What is wrong, each as a whole message.
     """
+    from nucpro.classifier.model import CARD_NAME, load  # noqa: PLC0415 - imports torch
+    from nucpro.embedding.encoder import identify  # noqa: PLC0415
+
     try:
         classifier, card = load(options.model)
     except ModelError as error:
@@ -96,7 +100,7 @@ def find_models(options: PredictionOptions) -> tuple[Models | None, list[str]]:
     identified: dict[SequenceType, Identified] = {}
     for side in sides:
         try:
-            identified[side] = encoders.identify(encoding, side)
+            identified[side] = identify(encoding, side)
         except (ModelError, DimensionError, UsageError) as error:
             problems.append(str(error))
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -205,10 +204,6 @@ class OutputFolder:
         """Scores of a unit."""
         return self.work / f"unit_{number}.json"
 
-    def results(self) -> Iterator[Path]:
-        """Files of a result that are there, whatever made them."""
-        files = (self.record, *self.tables, self.document, self.original_frames, self.original_chunks)
-        pictures = (
-            path for path in sorted(self.plots.glob("sequence_*.png")) if _PICTURE.fullmatch(path.name)
-        )
-        return (path for path in (*files, *pictures) if path.exists())
+    def pictures(self) -> list[Path]:
+        """Pictures that are there; those of somebody else are not among them."""
+        return [path for path in sorted(self.plots.glob("*.png")) if _PICTURE.fullmatch(path.name)]

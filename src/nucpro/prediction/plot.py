@@ -26,9 +26,9 @@ _COLOURS = {True: "#c0392b", False: "#2c6e9e"}
 _LONGEST_TITLE = 60
 
 
-def plotting_problems(plots: int) -> list[str]:
+def plotting_problems() -> list[str]:
     """Why pictures cannot be drawn, as pre-flight problems."""
-    if not plots or can_draw():
+    if can_draw():
         return []
     return [
         "--plot needs matplotlib, which is not installed: pip install 'nucpro[train]', or leave --plot out"

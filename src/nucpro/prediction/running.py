@@ -25,8 +25,8 @@ from nucpro.genomes.reports import digest_of
 from nucpro.prediction.contigs import InputFacts, Unit, inspect, units_of
 from nucpro.prediction.models import Models, find_models
 from nucpro.prediction.options import OutputFolder, PredictionOptions
-from nucpro.prediction.plot import plotting_problems, write_plots
-from nucpro.prediction.tables import write_document, write_original, write_tables
+from nucpro.prediction.outputs import asked_for, files_of_a_result
+from nucpro.prediction.tables import write_tables
 from nucpro.prediction.verdict import ScoredUnit, Scorer
 from nucpro.prediction.work import Work, difference, make_record, read_record, write_record
 from nucpro.state.checkpoint import Fingerprint
@@ -126,7 +126,7 @@ def _predict(run: _Run, progress: Callable[[PredictionProgress], object]) -> Pre
     if not run.is_done():
         run.score(progress)
         run.write_tables()
-    return run.report(run.write_exports())
+    return run.report(run.write_outputs())
 
 
 @contextmanager
@@ -165,7 +165,7 @@ class _Run:
             The folder holds another prediction.
         """
         there, unfinished = self._recorded()
-        if there is None and unfinished is None and any(self._folder.results()):
+        if there is None and unfinished is None and any(files_of_a_result(self._folder)):
             self._replace("holds files of a prediction's names that nothing is recorded about")
         elif there is not None and (other := difference(there, self._record)):
             self._replace(f"holds a prediction that {other}")
@@ -210,7 +210,7 @@ class _Run:
 
     def _clear(self) -> None:
         # The record goes first: tables without one are never taken for finished ones.
-        for path in list(self._folder.results()):
+        for path in list(files_of_a_result(self._folder)):
             path.unlink()
         with suppress(OSError):
             # Pictures of somebody else stay, and their folder with them.
@@ -296,20 +296,12 @@ class _Run:
         write_record(self._folder.record, {**self._record, "counts": asdict(counts), "outputs": digests})
         self._work.remove()
 
-    def write_exports(self) -> tuple[Path, ...]:
+    def write_outputs(self) -> tuple[Path, ...]:
         """Write what is asked for beside the tables, and give its files."""
-        written: list[Path] = []
-        if self._options.json:
-            write_document(self._folder, read_record(self._folder.record))
-            written.append(self._folder.document)
-        if self._options.original_names:
-            write_original(self._folder)
-            written += [self._folder.original_frames, self._folder.original_chunks]
-        if self._options.plots:
-            written += write_plots(self._folder, self._options.plots)
-        return tuple(written)
+        written = (output.write(self._folder, self._options) for output in asked_for(self._options))
+        return tuple(path for paths in written for path in paths)
 
-    def report(self, exports: tuple[Path, ...]) -> PredictionReport:
+    def report(self, outputs: tuple[Path, ...]) -> PredictionReport:
         """Sum the run up."""
         return PredictionReport(
             folder=self._folder.root,
@@ -318,7 +310,7 @@ class _Run:
             scored_frames=self._scored.frames,
             seconds=self._scored.seconds,
             splits=self._scored.splits,
-            files=(*self._folder.tables, *exports),
+            files=(*self._folder.tables, *outputs),
         )
 
 
@@ -378,7 +370,8 @@ def check(options: PredictionOptions, engine: Engine, spool: Callable[[Path], Pa
     length = options.length or (models.card.chunk_length if models else None)
     if models and length is None:
         problems.append(f"{options.model}: does not say the length of its chunks; give it with --length")
-    problems += _output_problems(options) + plotting_problems(options.plots)
+    problems += _output_problems(options)
+    problems += [problem for output in asked_for(options) for problem in output.problems()]
     if problems and is_pipe(options.input):
         # Who writes into a pipe may take hours.
         raise PreflightError(problems)

@@ -15,20 +15,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from nucpro.classifier.model import Classifier
-from nucpro.embedding.encoder import FastaEncoder
 from nucpro.errors import ExtractionError
 from nucpro.folder.paths import CLASS_NAMES, VIRAL
 from nucpro.formats.fasta import Records
 from nucpro.formats.sequences import SequenceType
 from nucpro.prediction.contigs import IntVector, Unit, UnitFrames, frames_of
 from nucpro.state.history import Totals
+
+if TYPE_CHECKING:
+    from nucpro.classifier.model import Classifier
+    from nucpro.embedding.encoder import FastaEncoder
 
 __all__ = [
     "DIGITS",
@@ -237,6 +238,8 @@ class Scorer:
         return ScoredUnit.of(frames, scores, sum(side.truncated for side in vectors.values()))
 
     def _classify(self, rows: npt.NDArray[np.float32], ids: list[str]) -> list[float]:
+        import torch  # noqa: PLC0415 - the rules above are read without it
+
         probabilities = self._classifier.probabilities(torch.from_numpy(rows).to(self._device))
         scores = probabilities[:, _VIRAL_COLUMN].double().cpu().numpy()
         if not np.isfinite(scores).all():
