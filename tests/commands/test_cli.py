@@ -20,7 +20,7 @@ from nucpro.cli import main
 from nucpro.cli.console import FileBar, Terminated, exit_code_of
 from nucpro.errors import DimensionError, PreflightError, UsageError, human_time
 from nucpro.execution.runner import Progress
-from nucpro.formats import read_vectors
+from nucpro.formats import read_vectors, write_merged, write_vectors
 from nucpro.formats.sequences import SequenceType
 from nucpro.options import Options
 
@@ -193,17 +193,19 @@ def test_a_mistake_in_the_input_of_embed_is_found_before_the_model(
 
 
 @pytest.mark.parametrize(
-    ("output", "message"),
+    ("output", "code", "message"),
     [
-        ("x.fa", "exists and holds no vectors"),
-        ("notes.txt", "exists and holds no vectors"),
-        ("", "--output is the folder"),
-        ("folder", "--output is the folder"),
-        ("absent/o.pt", "which is no folder; make it first"),
+        ("x.fa", 2, "--output is x.fa, the input itself"),
+        ("link.fa", 2, "--output is link.fa, the input itself"),
+        ("notes.txt", 3, "notes.txt: is there, and nothing says that this command made it"),
+        ("", 2, "--output is the folder"),
+        ("folder", 2, "--output is the folder"),
+        ("absent/o.pt", 2, "which is no folder; make it first"),
     ],
 )
 def test_an_output_of_embed_that_cannot_be_written_is_refused_before_the_model(
     output: str,
+    code: int,
     message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -211,12 +213,44 @@ def test_an_output_of_embed_that_cannot_be_written_is_refused_before_the_model(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.fa").write_text(">a\nMKV\n")
+    (tmp_path / "link.fa").symlink_to("x.fa")
     (tmp_path / "notes.txt").write_text("mine\n")
     (tmp_path / "folder").mkdir()
-    assert main(["embed", "x.fa", "-o", output, "--protein-model", "./none", "--device", "cpu"]) == 2
+    assert main(["embed", "x.fa", "-o", output, "--protein-model", "./none", "--device", "cpu"]) == code
     assert message in capsys.readouterr().err
     assert (tmp_path / "x.fa").read_text() == ">a\nMKV\n"
     assert (tmp_path / "notes.txt").read_text() == "mine\n"
+
+
+def test_embed_replaces_what_it_made_and_asks_about_all_else(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fasta, own = tmp_path / "x.fa", tmp_path / "own.pt"
+    fasta.write_text(">a\nMKV\n")
+    options = ["--protein-model", str(model), "--device", "cpu"]
+    assert main(["embed", str(fasta), "-o", str(own), *options]) == 0
+    found = read_vectors(own, SequenceType.PROTEIN)
+    assert found.meta is not None
+    others = [tmp_path / name for name in ("output_1_ESM.pt", "merged.pt", "text", "link", "nowhere")]
+    write_vectors(
+        others[0], found.ids, found.vectors, {**found.meta, "command": "extract"}, SequenceType.PROTEIN
+    )
+    write_merged(others[1], found.ids, found.vectors, None, 1)
+    others[2].write_text("mine")
+    others[3].symlink_to(others[0])
+    others[4].symlink_to(tmp_path / "gone")
+    before = [os.path.lexists(path) and path.is_file() and path.read_bytes() for path in others]
+    for path in others:
+        assert main(["embed", str(fasta), "-o", str(path), *options]) == 3
+        assert f"{path}: is there, and nothing says that this command made it" in capsys.readouterr().err
+    assert before == [os.path.lexists(path) and path.is_file() and path.read_bytes() for path in others]
+    for path in reversed(others):
+        assert main(["embed", str(fasta), "-o", str(path), "--replace", *options]) == 0
+        assert not path.is_symlink()
+        assert path.read_bytes() == own.read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    assert main(["embed", str(fasta), "-o", str(tmp_path / "pipe"), "--replace", *options]) == 3
+    assert "is a pipe, which is never replaced" in capsys.readouterr().err
 
 
 def test_embed_writes_over_vectors(tmp_path: Path, model: Path) -> None:

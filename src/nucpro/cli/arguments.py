@@ -19,6 +19,7 @@ __all__ = [
     "add_encoders",
     "add_engine",
     "add_protein_model",
+    "add_replace",
     "add_selection",
     "log_file",
     "sequences",
@@ -115,6 +116,15 @@ def add_dry_run(parser: argparse.ArgumentParser) -> None:
     """Add the option to change nothing."""
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything and show the plan; change nothing"
+    )
+
+
+def add_replace(parser: argparse.ArgumentParser) -> None:
+    """Add the option to replace what the command did not make; see :func:`nucpro.formats.replacing_problems`."""
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="replace files of the same names that this command did not make",
     )
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nucpro.cli.arguments import add_device, add_dna_model, add_protein_model, sequences
+from nucpro.cli.arguments import add_device, add_dna_model, add_protein_model, add_replace, sequences
 from nucpro.cli.console import say
-from nucpro.errors import FastaError, StoreError, UsageError
-from nucpro.formats import read_meta
+from nucpro.errors import FastaError, PreflightError, StoreError, UsageError
+from nucpro.formats import read_meta, replacing_problems
 from nucpro.formats.fasta import Records, read, require_usable
 from nucpro.formats.sequences import ALPHABETS, LIMITS, SequenceType, nucleotide_records
 from nucpro.options import Options
 
 __all__ = ["add_to"]
+
+_MARK = {"command": "embed"}
+"""Tells, in the ``meta`` of a file, that this command made it."""
 
 
 def add_to(subparsers: Any) -> None:
@@ -40,6 +43,7 @@ def add_to(subparsers: Any) -> None:
     add_protein_model(parser)
     add_dna_model(parser, "--dna-revision")
     add_device(parser)
+    add_replace(parser)
     parser.set_defaults(run=_run, log_file=lambda _: None)
 
 
@@ -47,17 +51,18 @@ def _run(arguments: dict[str, Any]) -> None:
     from nucpro.embedding import encoder as encoders  # noqa: PLC0415 - imports torch
 
     fasta, output = arguments.pop("fasta"), arguments.pop("output")
+    replace = arguments.pop("replace")
     side = SequenceType.DNA if arguments.pop("dna") else SequenceType.PROTEIN
     is_sure = arguments.pop("protein")
     options = Options.of(arguments)
     # Checked first: a mistake should not cost the time of loading a model.
-    _require_free(output)
+    _require_free(output, fasta, replace=replace)
     records = read(fasta, allow_pipe=True)
     require_usable(records, ALPHABETS[side])
     if side is SequenceType.PROTEIN and not is_sure:
         _require_proteins(records)
     encoder = encoders.load(encoders.identify(options, side), options)
-    vectors = encoder.store(records, output)
+    vectors = encoder.store(records, output, **_MARK)
     say(f"{output}: {vectors.matrix.shape[0]} vectors of width {vectors.matrix.shape[1]}")
     if vectors.truncated:
         say(
@@ -77,17 +82,22 @@ def _require_proteins(records: Records) -> None:
         )
 
 
-def _require_free(output: Path) -> None:
-    """Refuse a name that cannot be written, or that belongs to a file of another kind, as the input itself."""
+def _require_free(output: Path, fasta: Path, *, replace: bool) -> None:
+    """Refuse a name that cannot be written, that of the input, and that of a file that this command did not make."""
     if not output.name or output.is_dir():
         raise UsageError(f"--output is the folder {str(output)!r}; name a file in it")
     if not output.parent.is_dir():
         raise UsageError(f"--output is in {output.parent}, which is no folder; make it first")
-    if not output.exists():
-        return
+    if output.exists() and fasta.exists() and output.samefile(fasta):
+        raise UsageError(f"--output is {output}, the input itself; name another file")
+    problems = replacing_problems([output], _is_own, replace=replace)
+    if problems:
+        raise PreflightError(problems)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether this command made a file."""
     try:
-        read_meta(output)
-    except StoreError as error:
-        raise UsageError(
-            f"--output is {output}, which exists and holds no vectors; name another file, or remove it"
-        ) from error
+        return (read_meta(path).meta or {}).items() >= _MARK.items()
+    except StoreError:
+        return False

@@ -157,12 +157,12 @@ class FastaEncoder:
         """
         return self.store(read(fasta), output)
 
-    def store(self, records: Records, output: Path) -> Vectors:
-        """Make the file of vectors of records that were read; see :meth:`extract`."""
+    def store(self, records: Records, output: Path, **marks: str) -> Vectors:
+        """Make the file of vectors of records that were read; `marks` go to its ``meta``; see :meth:`extract`."""
         self._require_precision()
         vectors = self.embed(records)
         self._require_meaning(vectors.matrix, records)
-        meta = self.recipe.meta(records.digest(), len(records))
+        meta = {**self.recipe.meta(records.digest(), len(records)), **marks}
         write_vectors(output, records.ids, vectors.matrix, meta, self.side)
         self._took[output] = time.perf_counter() - vectors.began
         return vectors

@@ -12,13 +12,15 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from nucpro.errors import StoreError
+from nucpro.formats.opening import kind_of
 
 __all__ = [
     "CHECKSUM",
@@ -35,6 +37,7 @@ __all__ = [
     "parsed",
     "remove_temporaries",
     "replace_file",
+    "replacing_problems",
     "sync_folder",
     "temporary_start",
     "write_bytes",
@@ -210,6 +213,31 @@ def replace_file(path: Path, expected: int | None = None) -> Iterator[AtomicFile
             file.close()
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def replacing_problems(paths: Iterable[Path], is_own: Callable[[Path], bool], *, replace: bool) -> list[str]:
+    """Say which files a command would replace though nothing tells that it made them, as pre-flight problems.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        Files that the command is about to write.
+    is_own : callable
+        Whether the command made what lies under one of these names; asked only where something does.
+    replace : bool
+        Replace files of others too, as ``--replace`` says. Folders, pipes and devices are never replaced.
+    """
+    problems = []
+    for path in filter(os.path.lexists, paths):
+        mode = path.lstat().st_mode
+        if not stat.S_ISLNK(mode) and not stat.S_ISREG(mode):
+            problems.append(f"{path}: is {kind_of(mode)}, which is never replaced; name another place")
+        elif not replace and not is_own(path):
+            problems.append(
+                f"{path}: is there, and nothing says that this command made it; name another place, move it away, or "
+                "replace it with --replace"
+            )
+    return problems
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> Written:

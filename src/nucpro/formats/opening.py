@@ -25,6 +25,7 @@ __all__ = [
     "UNKNOWN",
     "is_litter",
     "is_pipe",
+    "kind_of",
     "looks_like",
     "open_input",
     "problem_of",
@@ -183,7 +184,7 @@ def _checked(path: Path, descriptor: int, error: type[NucproError], allow_pipe: 
     kind = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(kind) and not (allow_pipe and _can_be_read_once(kind)):
         os.close(descriptor)
-        raise error(f"{path}: is {_kind_of(kind)}, not a regular file; name a file")
+        raise error(f"{path}: is {kind_of(kind)}, not a regular file; name a file")
     return os.fdopen(descriptor, "rb", buffering=0)
 
 
@@ -273,7 +274,8 @@ def _can_be_read_once(mode: int) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
-def _kind_of(mode: int) -> str:
+def kind_of(mode: int) -> str:
+    """Say in words what a name stands for that is no regular file: ``a pipe``."""
     return next((text for test, text in _KINDS if test(mode)), "something else")
 
 
