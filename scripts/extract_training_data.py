@@ -25,8 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 
 from nucpro.__main__ import open_streams
-from nucpro.cli.arguments import log_file
-from nucpro.cli.console import FileBar, Terminated, console, exit_code_of
+from nucpro.cli.arguments import add_messages, log_file, manner_of
+from nucpro.cli.console import Terminated, console, exit_code_of, showing, told_end
 from nucpro.cli.extract import add_arguments
 from nucpro.cli.main import leave
 from nucpro.errors import PreflightError, UsageError, first_few
@@ -146,7 +146,7 @@ def extract_all(
     if not files:
         return 0
     folder = DataFolder.of_checkpoint(Path(checkpoint_path)).root
-    with FileBar() as bar, Run(Options(folder), show=bar.show) as alone:
+    with showing() as show, Run(Options(folder), show=show) as alone:
         alone.take(_pairs(files, alone.folder))
         alone.use(recipe_of(model, tokenizer), lambda: as_encoder(model, tokenizer))
         alone.make(merging=False)
@@ -213,24 +213,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_arguments(parser)
+    add_messages(parser)
     arguments = vars(parser.parse_args(argv))
-    with console(log_file(arguments)):
+    manner = manner_of(arguments)
+    with console(log_file(arguments), manner):
         try:
             do(Options.of(arguments))
         except (Exception, KeyboardInterrupt, Terminated) as error:  # noqa: BLE001 - becomes an exit code
-            return exit_code_of(error)
-    return 0
+            return told_end(exit_code_of(error))
+        return told_end(0)
 
 
 def do(options: Options) -> None:
     """Call the steps in their order."""
-    with FileBar() as bar:  # a tqdm bar that counts files and estimates by residues
+    with showing() as show:  # a tqdm bar that counts files and estimates by residues
         if options.with_dna:
-            make_dna_first(options, bar.show)
+            make_dna_first(options, show)
         if options.dry_run:
             dry_run(options)
             return
-        with Run(options, show=bar.show) as run:
+        with Run(options, show=show) as run:
             viral_files, host_files = discover_training_data(run.options.data_dir, run=run)
             validate_prerequisites(viral_files, host_files, run=run)  # nothing is touched
             run.prepare()

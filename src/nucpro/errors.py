@@ -25,7 +25,9 @@ __all__ = [
     "UsageError",
     "ValidationError",
     "WorkerError",
+    "counted",
     "first_few",
+    "human_size",
     "human_time",
     "is_plain",
     "printable",
@@ -184,10 +186,52 @@ class WorkerError(NucproError):
 _LINES_SHOWN = 10
 
 
-def human_time(seconds: float) -> str:
-    """``2 h 03 min``, ``4 min 05 s`` or ``6.7 s``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
+_ADDED_ES = ("s", "x", "z", "ch", "sh")
+
+
+def counted(number: int, noun: str) -> str:
+    """Give a number with what is counted, in the singular or the plural.
+
+    Parameters
+    ----------
+    number : int
+        How many.
+    noun : str
+        In the singular; its last word takes the plural.
+
+    Examples
+    --------
+    >>> counted(1, "merged file"), counted(2, "batch"), counted(0, "family")
+    ('1 merged file', '2 batches', '0 families')
+    """
+    if number == 1:
+        return f"1 {noun}"
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return f"{number} {noun[:-1]}ies"
+    return f"{number} {noun}{'es' if noun.endswith(_ADDED_ES) else 's'}"
+
+
+def human_size(size: float) -> str:
+    """Bytes as ``512 B``, ``17.4 kB``, ``3.0 MB`` or ``2,480 GB``.
+
+    Examples
+    --------
+    >>> human_size(17_408), human_size(999_960), human_size(0)
+    ('17.4 kB', '1.0 MB', '0 B')
+    """
+    if abs(size) < 1000:
+        return f"{size:.0f} B"
+    size, unit = size / 1000, "kB"
+    for larger in ("MB", "GB"):
+        if abs(size) >= 999.95:
+            size, unit = size / 1000, larger
+    return f"{size:,.0f} {unit}" if abs(size) >= 99.95 else f"{size:.1f} {unit}"
+
+
+def human_time(seconds: float, decimals: int = 1) -> str:
+    """``2 h 03 min``, ``4 min 05 s`` or ``6.7 s``; without decimals, as for a time that is left, ``7 s``."""
+    if round(seconds, decimals) < 60:
+        return f"{seconds:.{decimals}f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import pty
 import signal
 import subprocess
 import sys
-import termios
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn
@@ -17,9 +15,8 @@ import pytest
 
 import nucpro
 from nucpro.cli import main
-from nucpro.cli.console import FileBar, Terminated, exit_code_of
-from nucpro.errors import DimensionError, PreflightError, UsageError, human_time
-from nucpro.execution.runner import Progress
+from nucpro.cli.console import Terminated, exit_code_of
+from nucpro.errors import DimensionError, PreflightError, UsageError
 from nucpro.formats import read_vectors, write_merged, write_vectors
 from nucpro.formats.sequences import SequenceType
 from nucpro.options import Options
@@ -133,41 +130,6 @@ def test_the_library_logs_and_prints_nothing(tmp_path: Path, capsys: pytest.Capt
         extract(Options(tmp_path / "nowhere"))
     assert capsys.readouterr() == ("", "")
     assert logging.getLogger("nucpro").handlers == []
-
-
-def test_the_bar_draws_nothing_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with FileBar() as bar:
-        bar.show(Progress(3, 10))
-        bar.show(Progress(4, 10, seconds_left=61.0))
-    assert capsys.readouterr() == ("", "")
-
-
-BAR = """
-from nucpro.cli.console import FileBar
-from nucpro.execution.runner import Progress
-from nucpro.formats.sequences import SequenceType
-with FileBar() as bar:
-    bar.show(Progress(3, 10))
-    bar.show(Progress(4, 10, seconds_left=61.0))
-"""
-
-
-def test_a_terminal_sees_files_and_the_time_left() -> None:
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 100))
-    subprocess.run([sys.executable, "-c", BAR], stderr=theirs, check=True)
-    os.close(theirs)
-    shown = os.read(ours, 10_000).decode()
-    os.close(ours)
-    assert "Embedding:  40%|" in shown
-    assert "| 4/10 files [00:00, 1 min 01 s left]" in shown
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(6.66, "6.7 s"), (60, "1 min 00 s"), (245, "4 min 05 s"), (7380, "2 h 03 min")]
-)
-def test_times_are_readable(seconds: float, text: str) -> None:
-    assert human_time(seconds) == text
 
 
 def test_errors_survive_the_way_back_from_a_worker() -> None:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -123,9 +124,8 @@ def test_each_finished_file_is_in_the_checkpoint_at_once(
     listed = [vectors_key(path, data) for path in (viral[0], hosts[0])]
     assert script.load_checkpoint(checkpoint)["completed_files"] == listed
     seen: list[list[str]] = []
-    monkeypatch.setattr(
-        script.FileBar, "show", lambda *_: seen.append(script.load_checkpoint(checkpoint)["completed_files"])
-    )
+    listing = lambda _: seen.append(script.load_checkpoint(checkpoint)["completed_files"])  # noqa: E731
+    monkeypatch.setattr(script, "showing", lambda: nullcontext(listing))
     assert script.extract_all([viral[1]], hosts, encoder, None, checkpoint) == 3
     assert [len(files) for files in seen] == [2, 3, 4, 5]
 

@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -31,7 +31,8 @@ from nucpro.errors import (
 )
 from nucpro.folder.paths import DataFolder
 from nucpro.formats.atomic import TEMPORARY_MARK
-from nucpro.genomes import Counts, DatasetOptions, GenomePair, SourceReport, build, recorded_lengths
+from nucpro.genomes import Counts, DatasetOptions, build, recorded_lengths
+from nucpro.progress import Progress
 from nucpro.state.lock import hold
 
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
@@ -255,38 +256,24 @@ def test_a_source_without_a_frame_has_no_files_and_is_done(tmp_path: Path) -> No
     assert not again.made
 
 
-class Log:
-    def __init__(self) -> None:
-        self.started_with: list[tuple[str, int]] = []
-        self.finished_with: list[tuple[str, bool, int]] = []
-
-    def started(self, pairs: Sequence[GenomePair], sizes: Sequence[int]) -> None:
-        self.started_with = [(pair.relative, size) for pair, size in zip(pairs, sizes, strict=True)]
-
-    def finished(self, report: SourceReport, size: int) -> None:
-        self.finished_with.append((report.name, report.made, size))
-
-
 def test_worker_processes_change_nothing(every_category: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(every_category, other)
     alone_report = build(every_category, ONE)
-    log = Log()
-    report = build(other, DatasetOptions(workers=2), log)
+    shown: list[Progress] = []
+    report = build(other, DatasetOptions(workers=2), shown.append)
     assert report == alone_report
     assert contents(other) == contents(every_category)
-    assert [name for name, _ in log.started_with] == [source.name for source in report.sources]
-    assert sorted((name, size) for name, _, size in log.finished_with) == sorted(log.started_with)
-    assert dict(log.started_with)["viral.1.1.genomic.fna.gz"] == 27516 + 70535
+    size = sum(path.stat().st_size for path in other.glob("*.gz"))
+    assert (shown[0].done, shown[-1].done, shown[-1].total, len(shown)) == (0, size, size, 9)
 
 
 def test_a_second_run_makes_nothing_and_reports_the_same(demo: Path) -> None:
     first = build(demo, ONE)
     before = {path: path.stat().st_mtime_ns for path in demo.glob("*.fa")}
-    log = Log()
-    second = build(demo, ONE, log)
+    second = build(demo, ONE)
     assert {path: path.stat().st_mtime_ns for path in demo.glob("*.fa")} == before
-    assert [made for _, made, _ in log.finished_with] == [False] * 2
+    assert [source.made for source in second.sources] == [False] * 2
     assert [asdict(s) | {"made": True} for s in second.sources] == [asdict(s) for s in first.sources]
 
 
@@ -467,12 +454,9 @@ def test_an_error_names_file_and_record_and_keeps_what_was_finished(demo: Path) 
     assert not (demo / "viral.1.1.identified_nucleotide.fa").exists()
 
 
-class Killer:
+def kill_workers(progress: Progress) -> None:
     """Kill all worker processes as soon as one of them has answered."""
-
-    def started(self, pairs: Sequence[GenomePair], sizes: Sequence[int]) -> None: ...
-
-    def finished(self, report: SourceReport, size: int) -> None:
+    if progress.done:
         for process in multiprocessing.active_children():
             process.kill()
 
@@ -482,7 +466,7 @@ def test_a_worker_process_that_dies_ends_the_run(tmp_path: Path) -> None:
         for path in DEMO.glob("fungi*.gz"):
             os.link(path, tmp_path / path.name.replace("fungi.1.", f"fungi.{number}."))
     with pytest.raises(DataError, match="a worker process ended without an answer while 100 pairs of genome"):
-        build(tmp_path, DatasetOptions(workers=2), Killer())
+        build(tmp_path, DatasetOptions(workers=2), kill_workers)
     assert 1 <= len(list(tmp_path.glob("*.fa"))) < 200
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 import resource
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,32 +15,15 @@ from hypothesis import strategies as st
 
 from nucpro.errors import DataError, LockedError, PreflightError, StoreError, UsageError
 from nucpro.folder.paths import DataFolder
-from nucpro.genomes import GROUPS, DownloadOptions, RemoteFile, download
+from nucpro.genomes import GROUPS, DownloadOptions, download
 from nucpro.genomes.catalogue import choose, parse_catalogue
+from nucpro.progress import Progress
 from nucpro.state.lock import hold
 from release_server import BREAK, ELSEWHERE, ERROR, GARBAGE, GONE, LONG, SHORT, STALL, WHOLE, ReleaseServer
 
 GENOMES = Path(__file__).resolve().parents[2] / "demo" / "genomes"
 NAMES = sorted(path.name for path in GENOMES.glob("*.gz"))
 VIRAL = "viral.1.1.genomic.fna.gz"
-
-
-class Progress:
-    def __init__(self) -> None:
-        self.release = 0
-        self.sizes: dict[str, int | None] = {}
-        self.bytes: dict[str, int] = {}
-        self.done: list[str] = []
-
-    def chosen(self, release: int, files: Sequence[RemoteFile], sizes: Mapping[str, int | None]) -> None:
-        self.release = release
-        self.sizes = dict(sizes)
-
-    def received(self, file: RemoteFile, count: int) -> None:
-        self.bytes[file.name] = self.bytes.get(file.name, 0) + count
-
-    def finished(self, file: RemoteFile) -> None:
-        self.done.append(file.name)
 
 
 @pytest.fixture
@@ -59,6 +42,10 @@ def options(server: ReleaseServer, **changes: object) -> DownloadOptions:
     return DownloadOptions(server.address, **{**few, **changes})  # type: ignore[arg-type]
 
 
+def downloading(done: int, total: int) -> Progress:
+    return Progress(done, total, "B", None if done == 0 else 0.0, "Downloading")
+
+
 def md5(content: bytes) -> str:
     return hashlib.md5(content).hexdigest()
 
@@ -72,18 +59,15 @@ def published(*names: str) -> dict[str, bytes]:
 
 
 def test_everything_arrives_verified_and_nothing_else_is_left(server: ReleaseServer, tmp_path: Path) -> None:
-    progress = Progress()
-    report = download(tmp_path / "new" / "data", options(server, counts={}), progress)
+    shown: list[Progress] = []
+    report = download(tmp_path / "new" / "data", options(server, counts={}), shown.append)
     assert held(tmp_path / "new" / "data") == published(*NAMES)
-    assert report.release == progress.release == 231
+    assert report.release == 231
     assert [file.name for file in report.files][:2] == [VIRAL, "viral.1.genomic.gbff.gz"]
     assert set(report.fetched) == set(report.files)
-    assert (
-        progress.sizes
-        == progress.bytes
-        == {name: len(content) for name, content in published(*NAMES).items()}
-    )
-    assert sorted(progress.done) == NAMES
+    size = sum(map(len, published(*NAMES).values()))
+    assert (shown[0], shown[-1]) == (downloading(0, size), downloading(size, size))
+    assert [now.done for now in shown] == sorted({now.done for now in shown})
     others = {path.name for path in (tmp_path / "new" / "data").iterdir()} - set(NAMES)
     assert others == {".download.json", DataFolder(tmp_path).lock.name}
 
@@ -101,11 +85,9 @@ def test_groups_with_too_few_pairs_give_all_they_have_and_are_named(
 def test_a_complete_folder_asks_the_server_nothing(server: ReleaseServer, tmp_path: Path) -> None:
     download(tmp_path, options(server))
     server.requests.clear()
-    progress = Progress()
-    report = download(tmp_path, options(server), progress)
+    report = download(tmp_path, options(server))
     assert server.requests == []
     assert report.fetched == ()
-    assert progress.done == [file.name for file in report.files]
 
 
 def test_more_pairs_later_fetch_only_these(server: ReleaseServer, tmp_path: Path) -> None:
@@ -119,10 +101,10 @@ def test_more_pairs_later_fetch_only_these(server: ReleaseServer, tmp_path: Path
 @pytest.mark.parametrize("fault", [BREAK, LONG, ERROR, GARBAGE, SHORT])
 def test_one_fault_of_any_kind_is_overcome(server: ReleaseServer, tmp_path: Path, fault: str) -> None:
     server.fault(VIRAL, fault)
-    progress = Progress()
-    download(tmp_path, options(server), progress)
+    shown: list[Progress] = []
+    download(tmp_path, options(server), shown.append)
     assert held(tmp_path)[VIRAL] == (GENOMES / VIRAL).read_bytes()
-    assert progress.bytes[VIRAL] == (GENOMES / VIRAL).stat().st_size
+    assert shown[-1].done == shown[-1].total
     assert len(server.gets(VIRAL)) == 2
 
 
@@ -137,10 +119,10 @@ def test_a_broken_connection_goes_on_where_it_broke(server: ReleaseServer, tmp_p
 @pytest.mark.parametrize("fault", [WHOLE, ELSEWHERE])
 def test_an_answer_to_another_range_does_no_harm(server: ReleaseServer, tmp_path: Path, fault: str) -> None:
     server.fault(VIRAL, BREAK, fault)
-    progress = Progress()
-    download(tmp_path, options(server), progress)
+    shown: list[Progress] = []
+    download(tmp_path, options(server), shown.append)
     assert held(tmp_path)[VIRAL] == (GENOMES / VIRAL).read_bytes()
-    assert progress.bytes[VIRAL] == (GENOMES / VIRAL).stat().st_size
+    assert shown[-1].done == shown[-1].total
 
 
 def test_a_later_run_goes_on_with_the_part_of_an_earlier_one(server: ReleaseServer, tmp_path: Path) -> None:
@@ -151,10 +133,10 @@ def test_a_later_run_goes_on_with_the_part_of_an_earlier_one(server: ReleaseServ
         download(tmp_path, options(server, attempts=1))
     assert VIRAL not in held(tmp_path)
     server.requests.clear()
-    progress = Progress()
-    download(tmp_path, options(server), progress)
+    shown: list[Progress] = []
+    download(tmp_path, options(server), shown.append)
     assert server.gets(VIRAL) == [f"bytes={(GENOMES / VIRAL).stat().st_size // 2}-"]
-    assert progress.bytes[VIRAL] == (GENOMES / VIRAL).stat().st_size
+    assert shown[-1].done == shown[-1].total
     assert held(tmp_path)[VIRAL] == (GENOMES / VIRAL).read_bytes()
 
 
@@ -436,10 +418,10 @@ def test_a_server_that_refuses_to_tell_sizes_gives_its_files(
     server: ReleaseServer, tmp_path: Path, status: int
 ) -> None:
     server.head_status = status
-    progress = Progress()
-    download(tmp_path, options(server, counts={}), progress)
+    shown: list[Progress] = []
+    download(tmp_path, options(server, counts={}), shown.append)
     assert held(tmp_path) == published(*NAMES)
-    assert set(progress.sizes.values()) == {None}
+    assert {now.total for now in shown} == {None}
     heads = [path for method, path, _ in server.requests if method == "HEAD"]
     assert len(heads) == len(set(heads)) == len(NAMES)
 

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 
 from nucpro.classifier.options import Placement
 from nucpro.classifier.sources import MergedSource, Survey
-from nucpro.errors import StoreError, UsageError, ValidationError
+from nucpro.errors import StoreError, UsageError, ValidationError, human_size
 from nucpro.folder.paths import CLASS_NAMES, category_of
 from nucpro.formats import MergedFile, label_of, read_merged
 from nucpro.machine import cores, memory_limit
+from nucpro.progress import Show, silent, tracked
 
 __all__ = ["Features", "place", "read_features"]
 
@@ -91,19 +92,25 @@ def place(need: int, device: torch.device, asked: Placement, scratch: Path) -> P
     }
     fitting = [name for name, room in rooms.items() if need <= room and asked in (Placement.AUTO, name)]
     if not fitting:
-        shown = ", ".join(f"{name} {room / 1e9:.1f} GB" for name, room in rooms.items())
+        shown = ", ".join(f"{name} {human_size(max(room, 0))}" for name, room in rooms.items())
         raise UsageError(
-            f"the features need {need / 1e9:.1f} GB, and --features {asked} has no room for them ({shown}); "
+            f"the features need {human_size(need)}, and --features {asked} has no room for them ({shown}); "
             "free some, or choose another place"
         )
-    logger.info("Features: %.2f GB, kept on %s (%s)", need / 1e9, _PLACES[fitting[0]], device)
+    logger.info("Features: %s, held %s (%s)", human_size(need), _PLACES[fitting[0]], device)
     return fitting[0]
 
 
-_PLACES = {Placement.DEVICE: "the device", Placement.MEMORY: "memory", Placement.DISK: "disk, mapped"}
+_PLACES = {
+    Placement.DEVICE: "on the device",
+    Placement.MEMORY: "in memory",
+    Placement.DISK: "on disk, mapped",
+}
 
 
-def read_features(survey: Survey, where: Placement, device: torch.device, scratch: Path) -> Features:
+def read_features(
+    survey: Survey, where: Placement, device: torch.device, scratch: Path, show: Show = silent
+) -> Features:
     """Read all merged files once.
 
     Parameters
@@ -116,6 +123,8 @@ def read_features(survey: Survey, where: Placement, device: torch.device, scratc
         For features on the device.
     scratch : Path
         Folder for features on disk; the file has no name, so nothing is left of it, however the run ends.
+    show : callable, optional
+        Takes the progress.
 
     Raises
     ------
@@ -126,7 +135,8 @@ def read_features(survey: Survey, where: Placement, device: torch.device, scratc
     """
     reader = _Reader(survey.files, _room_for((survey.rows, survey.files[0].width), where, device, scratch))
     with ThreadPoolExecutor(min(_MOST_READERS, cores())) as pool:
-        parts = list(pool.map(reader.read, range(len(survey.files))))
+        read = pool.map(reader.read, range(len(survey.files)))
+        parts = list(tracked(read, len(survey.files), "Reading features", show))
     ids = [name for part in parts for name in part.ids]
     if len(set(ids)) != len(ids):
         raise ValidationError(_repeated(ids, survey))

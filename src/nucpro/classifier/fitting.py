@@ -26,6 +26,7 @@ from nucpro.classifier.options import TrainingOptions
 from nucpro.classifier.splits import Split
 from nucpro.errors import NucproError, UsageError
 from nucpro.models.kernels import triton_obstacle
+from nucpro.progress import Progress, Show, silent
 
 __all__ = [
     "MOST_FUSED_ROWS",
@@ -410,7 +411,13 @@ class Fitter:
         """State after the last epoch that was finished; None before the first one."""
         return self._state
 
-    def fit(self, classifier: Classifier, device: torch.device, told: Callable[[Epoch], None]) -> Fitted:
+    def fit(
+        self,
+        classifier: Classifier,
+        device: torch.device,
+        told: Callable[[Epoch], None],
+        show: Show = silent,
+    ) -> Fitted:
         """Train until the epochs are over, or validation has not improved for as long as patience lasts.
 
         Parameters
@@ -421,6 +428,8 @@ class Fitter:
             Where it is.
         told : callable
             Is called after each epoch.
+        show : callable, optional
+            Takes the progress, in epochs: as many as may be run, since nobody knows when patience ends them.
 
         Raises
         ------
@@ -431,11 +440,19 @@ class Fitter:
         """
         steps = steps_for(classifier, self._options, device)
         self._resume(classifier, steps)
+        show(self._progress)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             while (ended := self.ended) is None:
                 self._run_epoch(classifier, steps, told)
+                show(self._progress)
         assert self._state is not None
         return fitted_of(classifier, self._state, ended)
+
+    @property
+    def _progress(self) -> Progress:
+        return Progress(
+            len(self._state.history) if self._state else 0, self._options.epochs, "epochs", message="Training"
+        )
 
     def _resume(self, classifier: Classifier, steps: Steps) -> None:
         state = None if self._options.restart else read_state(self._folder)

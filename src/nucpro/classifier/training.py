@@ -29,6 +29,7 @@ from nucpro.errors import PreflightError, ValidationError
 from nucpro.folder.paths import CLASS_NAMES
 from nucpro.formats import remove_temporaries, write_document, write_text
 from nucpro.formats.sequences import DNA_WIDTH, SequenceType
+from nucpro.progress import Show, silent
 from nucpro.state.lock import hold
 
 __all__ = ["Trained", "train"]
@@ -85,11 +86,18 @@ class _Material:
     device: torch.device
 
 
-def train(options: TrainingOptions) -> Trained:
+def train(options: TrainingOptions, show: Show = silent) -> Trained:
     """Train on a data folder, measure on what was kept aside, and write the model.
 
     Whatever ends training, the folder holds the weights of the best epoch so far; the same call goes on where a
     stopped one ended, and gives what an unbroken one gives.
+
+    Parameters
+    ----------
+    options : TrainingOptions
+        What was asked for.
+    show : callable, optional
+        Takes the progress: files that are read, then epochs.
 
     Raises
     ------
@@ -109,11 +117,11 @@ def train(options: TrainingOptions) -> Trained:
     top = options.model_folder
     folders = {name: top / name if options.compare else top for name in chosen}
     with _working_folders([top, *folders.values()]):
-        material = _prepare(found, options, device)
+        material = _prepare(found, options, device, show)
         measured = {}
         for name, sides in chosen.items():
             logger.info("Training on %s columns", " and ".join(sides))
-            measured[name] = _Training(material, replace(options, sides=sides), folders[name]).run()
+            measured[name] = _Training(material, replace(options, sides=sides), folders[name]).run(show)
         comparison = compare(measured)
         if options.compare:
             write_document(top / _COMPARISON, _plain(comparison))
@@ -135,10 +143,10 @@ def _working_folders(folders: Sequence[Path]) -> Iterator[None]:
         yield
 
 
-def _prepare(found: Survey, options: TrainingOptions, device: torch.device) -> _Material:
+def _prepare(found: Survey, options: TrainingOptions, device: torch.device, show: Show) -> _Material:
     """Read and split; the same for all models of one data folder."""
     where = place(found.rows * found.files[0].width * 4, device, options.placement, options.model_folder)
-    features = read_features(found, where, device, options.model_folder)
+    features = read_features(found, where, device, options.model_folder, show)
     groups = group(features.ids, features.files, features.file_names, options)
     genomes = _genomes(features, options)
     parts = split(groups, features.labels.numpy(), genomes, options)
@@ -198,10 +206,10 @@ class _Training:
         key = fit_key(features.digest, material.split, options, columns)
         self._fitter = Fitter(self._feed, features.labels.numpy(), material.split, options, folder, key)
 
-    def run(self) -> Resampled:
+    def run(self, show: Show) -> Resampled:
         """Train, measure and save; give what was measured on the test part."""
         try:
-            fitted = self._fitter.fit(self._classifier, self._material.device, self._tell)
+            fitted = self._fitter.fit(self._classifier, self._material.device, self._tell, show)
             logger.info("Training ended: %s; best epoch: %d", fitted.ended, fitted.best_epoch)
             test = self._score_test_part(fitted)
             options = self._options

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from nucpro.cli.console import PROGRESS, Manner
 from nucpro.folder.paths import DataFolder
 from nucpro.formats.opening import STANDARD_INPUT
 from nucpro.formats.sequences import SequenceType
@@ -18,10 +19,12 @@ __all__ = [
     "add_dry_run",
     "add_encoders",
     "add_engine",
+    "add_messages",
     "add_protein_model",
     "add_replace",
     "add_selection",
     "log_file",
+    "manner_of",
     "sequences",
 ]
 
@@ -158,6 +161,30 @@ def add_encoders(parser: argparse.ArgumentParser) -> None:
             metavar="X",
             help=f"{device.upper()} of each; a part of 1 to share one (default: %(default)g)",
         )
+
+
+def add_messages(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how much is told, and in which form; every command has them."""
+    group = parser.add_argument_group("messages")
+    group.add_argument(
+        "--progress",
+        choices=PROGRESS,
+        help="how progress is shown: drawn, as plain lines, or as JSON lines on standard error for programs "
+        "(default: bar on a terminal, else lines)",
+    )
+    amount = group.add_mutually_exclusive_group()
+    amount.add_argument("-q", "--quiet", action="store_true", help="only warnings, errors and the answer")
+    amount.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="also times, details, and where in the code an error arose",
+    )
+
+
+def manner_of(arguments: dict[str, Any]) -> Manner:
+    """Take the options of :func:`add_messages` out of parsed arguments."""
+    return Manner(*(arguments.pop(name) for name in ("progress", "quiet", "verbose")))
 
 
 def log_file(arguments: dict[str, Any]) -> Path | None:

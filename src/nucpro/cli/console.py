@@ -1,27 +1,29 @@
-"""What a person sees: messages, the log file, the progress bar and the answer to an interrupt."""
+"""What a person or a program sees: messages, the log file, progress and the answer to an interrupt."""
 
 from __future__ import annotations
 
 import errno
 import io
 import itertools
+import json
 import logging
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from nucpro.errors import NucproError, PreflightError, StoreError, human_time, printable
-from nucpro.execution.runner import Progress
+from nucpro.errors import NucproError, PreflightError, StoreError, human_size, human_time, printable
 from nucpro.formats.opening import problem_of
+from nucpro.progress import BYTES, Progress, Show, silent
 
-__all__ = ["Bar", "FileBar", "Terminated", "console", "exit_code_of", "say"]
+__all__ = ["PROGRESS", "Manner", "Terminated", "console", "exit_code_of", "say", "showing", "told_end"]
 
 _INTERRUPTED = "Interrupted. Everything that was finished is kept; run the same command again to continue."
 
@@ -36,52 +38,131 @@ _OF_SYSTEM = {
 }
 _NOTHING = logging.CRITICAL + 1
 
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} files [{elapsed}, {time_left} left]"
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {amount}, {time}"
+_COUNT = "{desc}: {amount}, {time}"
 
 
 class Terminated(BaseException):
     """SIGTERM arrived; like KeyboardInterrupt no ``Exception``, so that nothing catches it by accident."""
 
 
-class Bar(tqdm):  # type: ignore[type-arg]
-    """Progress on a terminal; nothing where standard error is none, or where there is none at all.
+BAR, LINES, JSON = "bar", "lines", "json"
+PROGRESS = (BAR, LINES, JSON)
+"""How progress can be shown: drawn on standard error, as lines among the messages, or for programs."""
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How much is said, and in which form.
 
     Parameters
     ----------
-    **options
-        Those of tqdm.
+    progress : str, optional
+        One of :data:`PROGRESS`; by default a bar where standard error is a terminal, and lines elsewhere.
+    quiet : bool
+        Only warnings, errors and the answer of a command.
+    verbose : bool
+        Also what helps to find a fault: the time of each message, details, and where an error arose.
     """
 
-    def __init__(self, **options: Any) -> None:
-        disable = None if sys.stderr is not None else True
-        super().__init__(**options, disable=disable, dynamic_ncols=True, delay=1e-9)
+    progress: str | None = None
+    quiet: bool = False
+    verbose: bool = False
 
 
-class FileBar(Bar):
-    """Progress over files; the time left is computed from residues or bases, since files differ in length.
+_manner = Manner()
 
-    Nothing is drawn before the first :meth:`show`, and without a terminal nothing at all: the log line of
-    each file is enough.
+
+@contextmanager
+def showing() -> Iterator[Show]:
+    """Give what shows the progress of a command, and take it from the screen again at the end of a ``with`` block."""
+    stream = sys.stderr
+    form = _manner.progress or (BAR if stream is not None and stream.isatty() else LINES)
+    if _manner.quiet:
+        yield silent
+    elif form == LINES:
+        yield _Steps().show
+    elif stream is None:
+        yield silent
+    elif form == JSON:
+        yield lambda progress: _write_json(event="progress", **asdict(progress))
+    else:
+        with _Bar() as bar:
+            yield bar.show
+
+
+class _Bar(tqdm):  # type: ignore[type-arg]
+    """Progress of one part of a command after the other; gone at the end, so that the last line is the result.
+
+    Nothing is drawn before the first :meth:`show`.
     """
 
     def __init__(self) -> None:
-        self._seconds_left: float | None = None
-        super().__init__(desc="Embedding", unit="file", bar_format=_BAR)
+        self._progress = Progress(0, None)
+        super().__init__(bar_format=_BAR, dynamic_ncols=True, delay=1e-9, leave=False, miniters=1)
 
     @property
     def format_dict(self) -> dict[str, Any]:
         """Fields of the bar's format."""
-        left = "?" if self._seconds_left is None else human_time(self._seconds_left)
-        return {**super().format_dict, "time_left": left}
+        fields = super().format_dict
+        # Elapsed time where none can be told that is left; both are too long for a narrow terminal.
+        time = _left(self._progress) or self.format_interval(fields["elapsed"])
+        return {**fields, "amount": _amount(self._progress), "time": time}
 
     def show(self, progress: Progress) -> None:
-        """Move to where the run is."""
-        self._seconds_left = progress.seconds_left
-        if self.total != progress.total or progress.done < self.n:
+        """Move to where the command is."""
+        is_new = _part(progress) != _part(self._progress)
+        self._progress = progress
+        if is_new or progress.done < self.n:
+            self.set_description_str(progress.message, refresh=False)
+            self.bar_format = _COUNT if progress.total is None else _BAR
             self.reset(progress.total)
             self.initial = self.n = progress.done
         self.update(progress.done - self.n)
         self.refresh()
+
+
+class _Steps:
+    """Progress as lines: one when a part begins, and one for each tenth of it that is done."""
+
+    def __init__(self) -> None:
+        self._last: tuple[object, int] | None = None
+
+    def show(self, progress: Progress) -> None:
+        """Say where the command is, unless that was said."""
+        # What has no total is told whenever it has doubled.
+        step = progress.done.bit_length() if not progress.total else 10 * progress.done // progress.total
+        if self._last != (_part(progress), step):
+            self._last = _part(progress), step
+            line = ", ".join(filter(None, (_amount(progress), _left(progress))))
+            # Nobody listens any more, or the disk behind a redirection is full: the run goes on without.
+            with suppress(OSError):
+                print(printable(f"{progress.message}: {line}"), flush=True)
+
+
+def _part(progress: Progress) -> tuple[str, int | None, str]:
+    """What two values have in common that tell of the same part of a command."""
+    return progress.message, progress.total, progress.unit
+
+
+def _amount(progress: Progress) -> str:
+    done, total, unit = progress.done, progress.total, progress.unit
+    if unit == BYTES:
+        return human_size(done) + ("" if total is None else f" of {human_size(total)}")
+    return f"{done} {unit}" if total is None else f"{done} of {total} {unit}"
+
+
+def _left(progress: Progress) -> str:
+    if progress.seconds_left is None or progress.done == progress.total:
+        return ""
+    return f"{human_time(progress.seconds_left, decimals=0)} left"
+
+
+def _write_json(**fields: object) -> None:
+    """Write one line for programs, where there is standard error and somebody who reads it."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print(json.dumps(fields), file=sys.stderr, flush=True)
 
 
 class _Plain(logging.Formatter):
@@ -95,11 +176,15 @@ class _Lines(logging.Handler):
     """Messages as plain lines on standard output, above the bar where there is one; problems on standard error."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.setFormatter(_Plain())
+        super().__init__(logging.WARNING if _manner.quiet else logging.NOTSET)
+        self.setFormatter(_Plain("%(asctime)s %(message)s" if _manner.verbose else None, "%H:%M:%S"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        is_problem = record.levelno >= logging.WARNING
+        if is_problem and _manner.progress == JSON:
+            _write_json(event="message", level=record.levelname.lower(), text=self.format(record))
+            return
+        stream = sys.stderr if is_problem else sys.stdout
         if stream is None:
             return
         try:
@@ -130,29 +215,37 @@ class _LogFile(logging.FileHandler):
 
 
 @contextmanager
-def console(log_file: Path | None = None) -> Iterator[None]:
+def console(log_file: Path | None = None, manner: Manner | None = None) -> Iterator[None]:
     """Show nucpro's messages, and also write them to a log file, for the length of a ``with`` block.
 
     SIGTERM raises :class:`Terminated` meanwhile.
     """
+    global _manner  # noqa: PLW0603 - the streams of a process are one for all, and so is what goes to them
     _write_each_line()
+    before = _manner, signal.signal(signal.SIGTERM, _terminate)
+    _manner = manner or Manner()
     logger = logging.getLogger("nucpro")
-    handlers: list[logging.Handler] = [_Lines()]
-    if log_file is not None:
-        handlers += _log_file(log_file)
-    before = signal.signal(signal.SIGTERM, _terminate)
+    handlers: list[logging.Handler] = [_Lines(), *(_log_file(log_file) if log_file is not None else [])]
     level = logger.level
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG if _manner.verbose else logging.INFO)
     for handler in handlers:
         logger.addHandler(handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        _manner, answer = before
+        signal.signal(signal.SIGTERM, answer)
         logger.setLevel(level)
         for handler in handlers:
             logger.removeHandler(handler)
             handler.close()
+
+
+def told_end(code: int) -> int:
+    """Tell programs how a command ended, with its exit code; gives the code back."""
+    if _manner.progress == JSON:
+        _write_json(event="end", exit_code=code)
+    return code
 
 
 def _write_each_line() -> None:
@@ -188,7 +281,8 @@ def say(line: str) -> None:
         It cannot be written where standard output goes.
     """
     try:
-        print(printable(line), flush=True)
+        with tqdm.external_write_mode():  # above the bar, where there is one
+            print(printable(line), flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -222,7 +316,7 @@ def exit_code_of(error: BaseException) -> int:
         logger.warning(_INTERRUPTED)
         return 128 + (signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM)
     if isinstance(error, NucproError):
-        logger.error("%s", error, exc_info=error if error.shows_traceback else None)
+        logger.error("%s", error, exc_info=error if error.shows_traceback or _manner.verbose else None)
         return error.exit_code
     if isinstance(error, OSError) and error.filename is not None:
         # What the system says of a path that was given, or of what lies below it, is no fault of the program.

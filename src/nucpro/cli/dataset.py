@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from nucpro.cli.arguments import add_data_dir, add_engine
-from nucpro.cli.console import Bar, say
+from nucpro.cli.console import say, showing
 from nucpro.execution.engine import engine_of
-from nucpro.genomes import DatasetOptions, DatasetReport, GenomePair, SourceReport, build
+from nucpro.genomes import DatasetOptions, DatasetReport, build
 from nucpro.options import Options
 
 __all__ = ["add_to"]
-
-
-class _Bar(Bar):
-    """Progress over the bytes of genome files."""
-
-    def __init__(self) -> None:
-        super().__init__(desc="Genomes", unit="B", unit_scale=True)
-
-    def started(self, pairs: Sequence[GenomePair], sizes: Sequence[int]) -> None:
-        self.reset(sum(sizes))
-
-    def finished(self, report: SourceReport, size: int) -> None:
-        self.update(size)
 
 
 def add_to(subparsers: Any) -> None:
@@ -61,11 +47,11 @@ def _run(arguments: dict[str, Any]) -> None:
     engine, address = arguments.pop("engine"), arguments.pop("address")
     where = Options(arguments.pop("data_dir"), engine=engine, address=address, device="cpu")
     options = DatasetOptions(**{k: v for k, v in arguments.items() if v is not None})
-    with engine_of(where) as machines, _Bar() as bar:
+    with engine_of(where) as machines, showing() as show:
         if where.uses_cluster:
-            report = build(where.anywhere().data_dir, options, bar, machines.workers)
+            report = build(where.anywhere().data_dir, options, show, machines.workers)
         else:
-            report = build(where.data_dir, options, bar)
+            report = build(where.data_dir, options, show)
     for line in _lines(report):
         say(line)
 

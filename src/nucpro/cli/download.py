@@ -3,34 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nucpro.cli.arguments import add_data_dir
-from nucpro.cli.console import Bar, say
-from nucpro.genomes import DEFAULT_COUNTS, DownloadOptions, RemoteFile, download
+from nucpro.cli.console import say, showing
+from nucpro.genomes import DEFAULT_COUNTS, DownloadOptions, download
 
 __all__ = ["add_to"]
-
-
-class _Bar(Bar):
-    """Progress over the bytes of all files that are fetched."""
-
-    def __init__(self) -> None:
-        super().__init__(desc="Download", unit="B", unit_scale=True)
-
-    def chosen(self, release: int, files: Sequence[RemoteFile], sizes: Mapping[str, int | None]) -> None:
-        self.write(f"RefSeq release {release}: {len(files)} files chosen, {len(sizes)} to fetch")
-        for file in files:
-            self.write(f"  {file.group}/{file.name}")
-        known = [size for size in sizes.values() if size is not None]
-        self.reset(sum(known) if len(known) == len(sizes) else None)
-
-    def received(self, file: RemoteFile, count: int) -> None:
-        self.update(count)
-
-    def finished(self, file: RemoteFile) -> None: ...
 
 
 def add_to(subparsers: Any) -> None:
@@ -74,8 +54,8 @@ def _count(text: str) -> tuple[str, int]:
 def _run(arguments: dict[str, Any]) -> None:
     data_dir: Path = arguments.pop("data_dir")
     options = DownloadOptions(counts=dict(arguments.pop("count")), **arguments)
-    with _Bar() as bar:
-        report = download(data_dir, options, bar)
+    with showing() as show:
+        report = download(data_dir, options, show)
     say(
         f"{data_dir}: {len(report.files)} files of release {report.release}, {len(report.fetched)} fetched now"
     )

@@ -14,7 +14,7 @@ from nucpro.cli.arguments import (
     add_selection,
     log_file,
 )
-from nucpro.cli.console import FileBar
+from nucpro.cli.console import showing
 from nucpro.extraction.run import embed_dna
 from nucpro.options import Options
 
@@ -48,5 +48,5 @@ def add_to(subparsers: Any) -> None:
 
 
 def _run(arguments: dict[str, Any]) -> None:
-    with FileBar() as bar:
-        embed_dna(Options.of(arguments), bar.show)
+    with showing() as show:
+        embed_dna(Options.of(arguments), show)

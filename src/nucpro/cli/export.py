@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from nucpro.cli.arguments import add_data_dir, add_selection
-from nucpro.cli.console import say
+from nucpro.cli.console import say, showing
+from nucpro.errors import counted, human_size
 from nucpro.export import FORMATS, export_folder
 from nucpro.options import Options
 
@@ -33,8 +34,9 @@ def add_to(subparsers: Any) -> None:
 
 def _run(arguments: dict[str, Any]) -> None:
     format_name, output = arguments.pop("to"), arguments.pop("output")
-    made = export_folder(Options.of(arguments), format_name, output)
+    with showing() as show:
+        made = export_folder(Options.of(arguments), format_name, output, show)
     say(
-        f"{made.folder}: {made.rows} rows of width {made.width} in {made.shards} files, "
-        f"{made.bytes / 1e9:.2f} GB; {made.made} written now"
+        f"{made.folder}: {counted(made.rows, 'row')} of width {made.width} in {counted(made.shards, 'file')}, "
+        f"{human_size(made.bytes)}; {made.made} written now"
     )

@@ -16,7 +16,7 @@ from nucpro.cli.arguments import (
     add_selection,
     log_file,
 )
-from nucpro.cli.console import FileBar
+from nucpro.cli.console import showing
 from nucpro.extraction.run import extract
 from nucpro.options import Options
 
@@ -78,11 +78,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: dict[str, Any]) -> None:
-    with FileBar() as bar:
+    with showing() as show:
         options = Options.of(arguments)
         if options.report:
             from nucpro.report import report_at_end  # noqa: PLC0415 - an extra draws it
 
-            extract(options, bar.show, report_at_end)
+            extract(options, show, report_at_end)
         else:
-            extract(options, bar.show)
+            extract(options, show)

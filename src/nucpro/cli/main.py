@@ -8,11 +8,13 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import Any
 
 from nucpro import __version__
-from nucpro.cli.console import Terminated, console, exit_code_of
+from nucpro.cli.arguments import add_messages, manner_of
+from nucpro.cli.console import Terminated, console, exit_code_of, told_end
 from nucpro.errors import NucproError
 
 __all__ = ["leave", "main"]
@@ -59,14 +61,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command is None:
         parser.print_help()
         return 2
-    log_file = arguments.pop("log_file")(arguments)
-    with console(log_file):
-        try:
-            command(arguments)
-        except (NucproError, KeyboardInterrupt, Terminated, Exception) as error:  # noqa: BLE001
-            if isinstance(error, BrokenPipeError) and _nobody_reads():
-                return 128 + signal.SIGPIPE
-            return exit_code_of(error)
+    manner = manner_of(arguments)
+    with console(arguments.pop("log_file")(arguments), manner):
+        return told_end(_exit_code(command, arguments))
+
+
+def _exit_code(command: Callable[[dict[str, Any]], object], arguments: dict[str, Any]) -> int:
+    try:
+        command(arguments)
+    except (NucproError, KeyboardInterrupt, Terminated, Exception) as error:  # noqa: BLE001
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return 128 + signal.SIGPIPE
+        return exit_code_of(error)
     return 0
 
 
@@ -107,4 +113,6 @@ def _parser(command: str) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(metavar="COMMAND")
     for module in [_COMMANDS[command]] if command in _COMMANDS else _COMMANDS.values():
         import_module(f"nucpro.cli.{module}").add_to(subparsers)
+    for command_parser in subparsers.choices.values():
+        add_messages(command_parser)
     return parser

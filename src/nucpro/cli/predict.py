@@ -6,27 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from nucpro.cli.arguments import add_device, add_encoders, add_engine, sequences
-from nucpro.cli.console import Bar, say
+from nucpro.cli.console import say, showing
 from nucpro.prediction import PredictionOptions, predict
 from nucpro.prediction.outputs import OUTPUTS
 
 __all__ = ["add_to"]
-
-
-class _Bar(Bar):
-    """Progress over chunks."""
-
-    def __init__(self) -> None:
-        super().__init__(desc="Scoring", unit="chunk", unit_scale=True)
-
-    def show(self, progress: Any) -> None:
-        """Move to where the run is."""
-        if self.total != progress.total:
-            self.reset(progress.total)
-            # Chunks of an earlier run say nothing about the speed of this one.
-            self.initial = self.n = progress.chunks
-        self.update(progress.chunks - self.n)
-        self.refresh()
 
 
 def add_to(subparsers: Any) -> None:
@@ -93,8 +77,8 @@ def _add_models(parser: Any) -> None:
 
 def _run(arguments: dict[str, Any]) -> None:
     options = PredictionOptions.of(arguments)
-    with _Bar() as bar:
-        report = predict(options, bar.show)
+    with showing() as show:
+        report = predict(options, show)
     counts = report.counts
     say(
         f"{counts['records']} sequences: {counts['viral']} viral, {counts['host']} host, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nucpro.cli.arguments import add_data_dir, add_selection
+from nucpro.cli.console import showing
 from nucpro.options import Options
 from nucpro.report import MOST_POINTS, POINTS, report_folder
 
@@ -33,4 +34,5 @@ def add_to(subparsers: Any) -> None:
 
 def _run(arguments: dict[str, Any]) -> None:
     points = arguments.pop("points")
-    report_folder(Options.of(arguments), points)
+    with showing() as show:
+        report_folder(Options.of(arguments), points, show)

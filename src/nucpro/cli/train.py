@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nucpro.classifier.options import Placement, SplitBy, TrainingOptions
 from nucpro.cli.arguments import add_data_dir, log_file
-from nucpro.cli.console import say
+from nucpro.cli.console import say, showing
 from nucpro.formats.sequences import SequenceType
 
 if TYPE_CHECKING:
@@ -138,7 +138,9 @@ def run(arguments: dict[str, Any]) -> None:
     from nucpro.classifier.training import train  # noqa: PLC0415 - imports torch
 
     arguments["sides"] = _SIDES[arguments["sides"]]
-    for line in _lines(train(TrainingOptions.of(arguments))):
+    with showing() as show:
+        trained = train(TrainingOptions.of(arguments), show)
+    for line in _lines(trained):
         say(line)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nucpro.cli.arguments import add_data_dir, add_engine, add_selection
+from nucpro.cli.console import showing
 from nucpro.extraction.run import validate_folder
 from nucpro.options import Options
 
@@ -25,4 +26,5 @@ def add_to(subparsers: Any) -> None:
 
 
 def _run(arguments: dict[str, Any]) -> None:
-    validate_folder(Options.of(arguments))
+    with showing() as show:
+        validate_folder(Options.of(arguments), show)

@@ -23,11 +23,12 @@ from nucpro.execution.workers import Background, Workers
 from nucpro.folder.paths import DataFolder
 from nucpro.formats.sequences import SequenceType
 from nucpro.options import Options
+from nucpro.progress import Meter, Show, silent
 from nucpro.state.checkpoint import Checkpoint, Fingerprint
 from nucpro.state.history import DONE, FAILED, INTERRUPTED, Counting, Recorder
 from nucpro.state.lock import hold
 
-__all__ = ["Progress", "Runner", "Show", "Statistics", "Task", "statistics_lines"]
+__all__ = ["Runner", "Statistics", "Task", "statistics_lines"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,30 +61,6 @@ class Task:
 
     def __str__(self) -> str:
         return str(self.input)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a command is.
-
-    Parameters
-    ----------
-    done, total : int
-        Units that are done, those of earlier runs included, and all.
-    unit : str
-        What is counted, in the plural.
-    seconds_left : float or None
-        Estimate from the work left and the rate so far; None where it cannot be told.
-    """
-
-    done: int
-    total: int
-    unit: str = "files"
-    seconds_left: float | None = None
-
-
-Show = Callable[[Progress], Any]
-"""Takes the progress of a command, before its first unit and after each."""
 
 
 @dataclass
@@ -159,7 +136,7 @@ class Runner(AbstractContextManager["Runner"]):
     """
 
     def __init__(
-        self, folder: DataFolder, options: Options, facts: Mapping[str, Any], show: Show = lambda _: None
+        self, folder: DataFolder, options: Options, facts: Mapping[str, Any], show: Show = silent
     ) -> None:
         self._folder = folder
         self._options = options
@@ -167,6 +144,7 @@ class Runner(AbstractContextManager["Runner"]):
         self._stack = ExitStack()
         self._tokens_noted = 0
         self._planned = (0, 0, 0)
+        self._meter: Meter | None = None
         self.history = Recorder(folder, facts)
         self.statistics = Statistics()
         self.records: Checkpoint
@@ -204,6 +182,7 @@ class Runner(AbstractContextManager["Runner"]):
         """Begin to write the history: all files, those that need no work, what an encoder has to do, stale files."""
         size = sum(task.size for task in tasks)
         self._planned = (total, total - len(tasks), size)
+        self._meter = None
         self.history.open(total, done, size, stale)
 
     def run(self, tasks: Sequence[Task], then: Callable[[Task], object] = lambda _: None) -> Iterator[Task]:
@@ -222,14 +201,16 @@ class Runner(AbstractContextManager["Runner"]):
             The first fault of the encoder, or of the work beside it; what was finished stays.
         """
         start = time.perf_counter()
-        self._show(self.progress)
+        if self._meter is None:
+            total, already, size = self._planned
+            self._meter = Meter(self._show, "Embedding", total, done=already, work=size)
         with self.stage("extract"):
             # With nothing to do, nothing was loaded.
             done_tasks = self.engine.run(make_vectors, tasks, len(tasks), self._beside.poll) if tasks else ()
             for done in done_tasks:
                 self._commit(done, time.perf_counter() - start)
                 then(done.item)
-                self._show(self.progress)
+                self._meter.advance(work=done.item.size)
                 self._beside.poll()
                 yield done.item
 
@@ -256,14 +237,6 @@ class Runner(AbstractContextManager["Runner"]):
         totals = self.engine.totals
         self.statistics.splits, self.statistics.tokens, self.statistics.unknown_tokens = totals
 
-    @property
-    def progress(self) -> Progress:
-        """How far the run is."""
-        total, done, size = self._planned
-        count = self.statistics
-        left, rate = size - count.size, count.size / count.seconds if count.seconds else 0.0
-        return Progress(done + count.files, total, seconds_left=left / rate if rate else None)
-
     def _commit(self, done: Done[Task, _Made], seconds: float) -> None:
         """Record a task whose file is on disk; ``seconds`` is the time since the first was begun."""
         task, made = done.item, done.result
@@ -282,9 +255,9 @@ class Runner(AbstractContextManager["Runner"]):
         counts = (task.records, task.size, tokens - self._tokens_noted)
         self.history.file(task.key, made.seconds, *counts, done.elapsed)
         self._tokens_noted = tokens
-        progress = self.progress
+        total, already, _ = self._planned
         line = "[%d/%d] Extracted %s (%d sequences, %.1fs)"
-        logger.info(line, progress.done, progress.total, task.input, task.records, made.seconds)
+        logger.info(line, already + count.files, total, task.input, task.records, made.seconds)
 
 
 def _ending(error: BaseException | None) -> str:

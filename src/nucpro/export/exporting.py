@@ -22,6 +22,7 @@ from nucpro.extraction.survey import looking
 from nucpro.folder.paths import ExportFolder, FilePair
 from nucpro.formats import file_digest, make_folder, remove_temporaries, write_bytes
 from nucpro.options import Options
+from nucpro.progress import Meter, Show, silent, tracked
 from nucpro.state import lock
 
 __all__ = ["Exported", "export", "export_folder"]
@@ -66,7 +67,9 @@ class _Task:
     known: Shard | None
 
 
-def export_folder(options: Options, format_name: str, output: Path | None = None) -> Exported:
+def export_folder(
+    options: Options, format_name: str, output: Path | None = None, show: Show = silent
+) -> Exported:
     """Export the merged rows of the selected files; changes nothing of them, and loads no model.
 
     Parameters
@@ -77,6 +80,8 @@ def export_folder(options: Options, format_name: str, output: Path | None = None
         One of :data:`nucpro.export.FORMATS`.
     output : Path, optional
         Folder to write; by default one named after the format, below ``export`` in the data folder.
+    show : callable, optional
+        Takes the progress.
 
     Raises
     ------
@@ -89,10 +94,12 @@ def export_folder(options: Options, format_name: str, output: Path | None = None
         pairs = survey.discover().pairs
         if survey.inventory.problems:
             raise PreflightError(survey.inventory.problems)
-        return export(pairs, output or survey.folder.exports / format_name, format_name, survey.workers)
+        return export(pairs, output or survey.folder.exports / format_name, format_name, survey.workers, show)
 
 
-def export(pairs: Sequence[FilePair], folder: Path, format_name: str, workers: Workers) -> Exported:
+def export(
+    pairs: Sequence[FilePair], folder: Path, format_name: str, workers: Workers, show: Show = silent
+) -> Exported:
     """Write the merged rows of file pairs as shards, one a pair, with a manifest and checksums.
 
     Parameters
@@ -105,6 +112,8 @@ def export(pairs: Sequence[FilePair], folder: Path, format_name: str, workers: W
         One of :data:`nucpro.export.FORMATS`.
     workers : Workers
         Where files are read and written; each holds one in memory.
+    show : callable, optional
+        Takes the progress.
 
     Returns
     -------
@@ -129,7 +138,7 @@ def export(pairs: Sequence[FilePair], folder: Path, format_name: str, workers: W
     with lock.hold(target.lock):
         ledger = Ledger(target, format_name)
         tasks = [replace(task, known=ledger.shards.get(task.name)) for task in tasks]
-        made = _make_all(tasks, target, ledger, workers)
+        made = _make_all(tasks, target, ledger, workers, show)
     shards = list(ledger.shards.values())
     return Exported(
         folder=folder,
@@ -165,20 +174,23 @@ def _tasks(pairs: Sequence[FilePair], target: ExportFolder, format_name: str, su
     return tasks
 
 
-def _make_all(tasks: list[_Task], target: ExportFolder, ledger: Ledger, workers: Workers) -> int:
+def _make_all(tasks: list[_Task], target: ExportFolder, ledger: Ledger, workers: Workers, show: Show) -> int:
     """Make what is not there as it must be; the number of shards that were written."""
     for folder in sorted({target.root, *(task.path.parent for task in tasks)}):
         make_folder(folder)
         remove_temporaries(folder)
     names = [task.name for task in tasks]
-    kept = {name for name in workers.map(_kept, tasks) if name is not None}
+    looked = tracked(workers.map(_kept, tasks), len(tasks), "Checking what is there", show)
+    kept = {name for name in looked if name is not None}
     to_make = [task for task in tasks if task.name not in kept]
     if not to_make and ledger.is_complete and set(ledger.shards) == set(names):
         return 0
     ledger.begin(names, kept)
-    for number, shard in enumerate(workers.map(_make, to_make), start=len(tasks) - len(to_make) + 1):
+    meter = Meter(show, "Exporting", len(tasks), done=len(kept))
+    for number, shard in enumerate(workers.map(_make, to_make), start=len(kept) + 1):
         _require_width(shard, ledger)
         ledger.add(shard)
+        meter.advance()
         logger.info("[%d/%d] Exported %s (%d rows)", number, len(tasks), shard.source, shard.rows)
     ledger.finish(names)
     return len(to_make)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from nucpro.errors import DataError, ModelError, NucproError, PreflightError, ValidationError
 from nucpro.execution.engine import engine_of
-from nucpro.execution.runner import Runner, Show, Statistics, Task, statistics_lines
+from nucpro.execution.runner import Runner, Statistics, Task, statistics_lines
 from nucpro.execution.workers import starting_problems
 from nucpro.extraction.merging import DnaFile, DnaVerdict, examine_dna, merge
 from nucpro.extraction.plan import (
@@ -53,6 +53,7 @@ from nucpro.folder.splitting import remove_unfinished, split_source
 from nucpro.formats import make_folder, remove_temporaries
 from nucpro.formats.sequences import PROTEIN_WIDTH, SequenceType
 from nucpro.options import Options, precision_problem
+from nucpro.progress import Show, silent, tracked
 from nucpro.state.checkpoint import Fingerprint
 from nucpro.state.history import this_software
 from nucpro.state.recipe import Recipe
@@ -64,11 +65,13 @@ __all__ = ["Run", "dry_run", "embed_dna", "extract", "make_dna_first", "validate
 
 logger = logging.getLogger(__name__)
 
+_VALIDATING = "Validating"
+
 AtEnd = Callable[[Survey, Sequence[str]], object]
 """Is told of a survey and its problems after validation has read everything, before it is judged."""
 
 
-def extract(options: Options, show: Show = lambda _: None, at_end: AtEnd | None = None) -> Statistics:
+def extract(options: Options, show: Show = silent, at_end: AtEnd | None = None) -> Statistics:
     """Do the whole job: discover, check, extract, merge, validate.
 
     Parameters
@@ -76,7 +79,7 @@ def extract(options: Options, show: Show = lambda _: None, at_end: AtEnd | None 
     options : Options
         What was asked for. With ``with_dna``, missing DNABERT-S files are made first.
     show : callable
-        Called before the first and after every file.
+        Takes the progress of each step that takes long.
     at_end : callable
         Called when everything was read back, before it is judged: writes the report.
 
@@ -97,7 +100,7 @@ def extract(options: Options, show: Show = lambda _: None, at_end: AtEnd | None 
         return run.statistics
 
 
-def embed_dna(options: Options, show: Show = lambda _: None) -> Statistics:
+def embed_dna(options: Options, show: Show = silent) -> Statistics:
     """Make the DNABERT-S files of a data folder that are missing or stale.
 
     Parameters
@@ -105,7 +108,7 @@ def embed_dna(options: Options, show: Show = lambda _: None) -> Statistics:
     options : Options
         What was asked for.
     show : callable
-        Called before the first and after every file.
+        Takes the progress of each step that takes long.
 
     Raises
     ------
@@ -131,7 +134,7 @@ def _make_missing(run: Run) -> None:
     run.finish()
 
 
-def make_dna_first(options: Options, show: Show = lambda _: None) -> None:
+def make_dna_first(options: Options, show: Show = silent) -> None:
     """Make missing DNABERT-S files, after everything that a run needs beside them was checked.
 
     Raises
@@ -159,7 +162,7 @@ def dry_run(options: Options, side: SequenceType = SequenceType.PROTEIN) -> None
         _show(survey)
 
 
-def validate_folder(options: Options) -> list[FileVerdict]:
+def validate_folder(options: Options, show: Show = silent) -> list[FileVerdict]:
     """Validate everything in a data folder, whoever made it; changes nothing and loads no model.
 
     Parameters
@@ -167,6 +170,8 @@ def validate_folder(options: Options) -> list[FileVerdict]:
     options : Options
         The folder, the number of sequences per file and the selection; with ``engine`` ``ray``, files are read on all
         nodes of the cluster.
+    show : callable, optional
+        Takes the progress.
 
     Raises
     ------
@@ -185,7 +190,8 @@ def validate_folder(options: Options) -> list[FileVerdict]:
         if survey.inventory.problems:
             raise ValidationError("\n".join(survey.inventory.problems))
         width = expected_width(pairs)
-        verdicts = list(survey.workers.map(validate_file, [ValidationTask(pair, width) for pair in pairs]))
+        found = survey.workers.map(validate_file, [ValidationTask(pair, width) for pair in pairs])
+        verdicts = list(tracked(found, len(pairs), _VALIDATING, show))
         _refuse(problems_between(verdicts) + survey.outside_problems(width))
         logger.info("%s", "\n".join(verdict_lines(verdicts)))
         return verdicts
@@ -203,7 +209,7 @@ class Run(AbstractContextManager["Run"]):
     side : SequenceType
         Sequence type whose vectors are made. Protein vectors are merged with DNA vectors that are there.
     show : callable
-        Called before the first and after every file.
+        Takes the progress of each step that takes long.
 
     Raises
     ------
@@ -212,12 +218,13 @@ class Run(AbstractContextManager["Run"]):
     """
 
     def __init__(
-        self, options: Options, side: SequenceType = SequenceType.PROTEIN, show: Show = lambda _: None
+        self, options: Options, side: SequenceType = SequenceType.PROTEIN, show: Show = silent
     ) -> None:
         self.options = options.anywhere() if options.uses_cluster else options
         self.side = side
         self.folder = DataFolder(self.options.data_dir)
         self.merges = side is SequenceType.PROTEIN
+        self._show = show
         self.runner = Runner(self.folder, self.options, _started_with(self.options, side), show)
         self.survey: Survey
         self._model: Identified
@@ -450,7 +457,8 @@ class Run(AbstractContextManager["Run"]):
             # The last look at the inputs of the run: whoever changes them later changes a validated folder.
             known = {item.pair: known_verdict(records, item.pair) for item in self.plan.items}
             tasks = [ValidationTask(pair, width) for pair, verdict in known.items() if verdict is None]
-            found = self.runner.workers.map(validate_and_stamp, tasks)
+            read = self.runner.workers.map(validate_and_stamp, tasks)
+            found = tracked(read, len(tasks), _VALIDATING, self._show)
             verdicts = [*filter(None, known.values()), *(remember_verdict(records, one) for one in found)]
             problems = problems_between(verdicts) + outside
         changed = bool(self.statistics.files or self.statistics.merged)
@@ -477,7 +485,8 @@ class Run(AbstractContextManager["Run"]):
             unread = [pair for pair in self.survey.pairs if not self._is_known(pair)]
             stamps = {pair: Fingerprint.of(pair.dna_vectors) for pair in unread}
             tasks = [ValidationTask(pair, width) for pair in unread]
-            verdicts = list(self.runner.workers.map(validate_vectors, tasks))
+            found = self.runner.workers.map(validate_vectors, tasks)
+            verdicts = list(tracked(found, len(tasks), _VALIDATING, self._show))
             _refuse(problems_between(verdicts))
             for verdict in verdicts:
                 fact = {"input": facts[verdict.pair].digest}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from nucpro.genomes.catalogue import GROUPS, RemoteFile
-from nucpro.genomes.dataset import DatasetProgress, build, recorded_lengths
-from nucpro.genomes.download import DownloadProgress, DownloadReport, download
+from nucpro.genomes.dataset import build, recorded_lengths
+from nucpro.genomes.download import DownloadReport, download
 from nucpro.genomes.identification import FrameRecord
 from nucpro.genomes.options import DEFAULT_COUNTS, DatasetOptions, DownloadOptions
 from nucpro.genomes.paths import GenomePair
@@ -15,10 +15,8 @@ __all__ = [
     "GROUPS",
     "Counts",
     "DatasetOptions",
-    "DatasetProgress",
     "DatasetReport",
     "DownloadOptions",
-    "DownloadProgress",
     "DownloadReport",
     "FrameRecord",
     "GenomePair",

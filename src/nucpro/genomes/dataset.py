@@ -14,7 +14,6 @@ from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Protocol
 
 from nucpro.errors import DataError, PreflightError, UsageError, first_few
 from nucpro.execution.workers import Workers, starting_problems
@@ -32,35 +31,20 @@ from nucpro.genomes.paths import (
     manifest_path,
 )
 from nucpro.genomes.reports import DatasetReport, SourceReport, read_manifest
+from nucpro.progress import BYTES, Meter, Show, silent
 from nucpro.state.lock import hold
 
-__all__ = ["DatasetProgress", "build", "recorded_lengths"]
+__all__ = ["build", "recorded_lengths"]
 
 logger = logging.getLogger(__name__)
 
 _SHOWN = 3
 
 
-class DatasetProgress(Protocol):
-    """Callbacks of a run, all from the thread that called :func:`build`."""
-
-    def started(self, pairs: Sequence[GenomePair], sizes: Sequence[int]) -> None:
-        """Take the pairs, once after the checks, with the bytes of each pair's two files together."""
-
-    def finished(self, report: SourceReport, size: int) -> None:
-        """Take the report of a pair that is done, in the order of completion, with the same bytes."""
-
-
-class _Silent:
-    def started(self, pairs: Sequence[GenomePair], sizes: Sequence[int]) -> None: ...
-
-    def finished(self, report: SourceReport, size: int) -> None: ...
-
-
 def build(
     data_dir: Path,
     options: DatasetOptions | None = None,
-    progress: DatasetProgress | None = None,
+    show: Show = silent,
     pool: Workers | None = None,
 ) -> DatasetReport:
     """Make ``X.identified_nucleotide.fa`` and ``X.identified_protein.fa`` for all genomes of a data folder.
@@ -74,8 +58,8 @@ def build(
         Folder with ``X.genomic.fna.gz`` and ``Y.genomic.gbff.gz``, sub-folders included.
     options : DatasetOptions, optional
         Choices; the defaults are those of the original training data at 300 bases.
-    progress : DatasetProgress, optional
-        Told about each step.
+    show : callable, optional
+        Takes the progress, in bytes of genome files.
     pool : Workers, optional
         Where pairs of genome files are converted, such as the nodes of a cluster; by default in
         ``options.workers`` processes.
@@ -93,7 +77,6 @@ def build(
         A file cannot be written.
     """
     options = options or DatasetOptions()
-    progress = _Silent() if progress is None else progress
     if not data_dir.is_dir():
         raise UsageError(f"{data_dir}: no such folder; name the folder with the genomes")
     with hold(DataFolder(data_dir).lock):
@@ -112,7 +95,7 @@ def build(
             remove_temporaries(folder)
         for name in genomes.without_partner:
             logger.warning("%s: no GenBank file (%s) beside it; left out", name, GENBANK_SUFFIX)
-        reports = {report.name: report for report in _convert_all(pairs, options, progress, pool)}
+        reports = {report.name: report for report in _convert_all(pairs, options, show, pool)}
     if unusable:
         raise DataError(
             f"{len(unusable)} of {len(genomes.pairs)} pairs of genome files could not be used; the others are done:\n"
@@ -141,16 +124,16 @@ def recorded_lengths(data_dir: Path) -> dict[str, int]:
 
 
 def _convert_all(
-    pairs: Sequence[GenomePair], options: DatasetOptions, progress: DatasetProgress, pool: Workers | None
+    pairs: Sequence[GenomePair], options: DatasetOptions, show: Show, pool: Workers | None
 ) -> Iterator[SourceReport]:
     sizes = {pair.relative: pair.fasta.stat().st_size + pair.genbank.stat().st_size for pair in pairs}
-    progress.started(pairs, [sizes[pair.relative] for pair in pairs])
+    meter = Meter(show, "Finding reading frames", sum(sizes.values()), BYTES)
     # The largest pair first, so that no worker is left with it alone at the end.
     order = sorted(pairs, key=lambda pair: -sizes[pair.relative])
     conversions = [Conversion(pair, options) for pair in order]
     for report in _results(conversions, min(options.workers, len(pairs)), pool):
         logger.info("%s: %d reading frames kept", report.name, report.counts.kept_frames)
-        progress.finished(report, sizes[report.name])
+        meter.advance(sizes[report.name])
         yield report
 
 

@@ -13,18 +13,19 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from nucpro.errors import DataError, PreflightError
+from nucpro.errors import DataError, PreflightError, counted, human_size
 from nucpro.folder.paths import DataFolder
 from nucpro.formats import decoded, write_document
 from nucpro.genomes.catalogue import RemoteFile, choose, parse_catalogue
 from nucpro.genomes.options import DownloadOptions
 from nucpro.genomes.transfer import Connection, StoppedError, md5_of, part_of
+from nucpro.progress import BYTES, Meter, Show, silent
 from nucpro.state.checkpoint import Fingerprint
 from nucpro.state.lock import hold
 
-__all__ = ["DownloadProgress", "DownloadRecord", "DownloadReport", "download", "read_record"]
+__all__ = ["DownloadRecord", "DownloadReport", "download", "read_record"]
 
 _NAME = ".download.json"
 
@@ -107,27 +108,6 @@ def read_record(data_dir: Path) -> DownloadRecord | None:
 logger = logging.getLogger(__name__)
 
 
-class DownloadProgress(Protocol):
-    """Callbacks of a run. They come from several threads, never two at a time."""
-
-    def chosen(self, release: int, files: Sequence[RemoteFile], sizes: Mapping[str, int | None]) -> None:
-        """Take the choice, with the sizes in bytes of the files that are not there yet (None: not known)."""
-
-    def received(self, file: RemoteFile, count: int) -> None:
-        """Take a number of bytes that came in; negative where bytes had to be thrown away."""
-
-    def finished(self, file: RemoteFile) -> None:
-        """Take a file that is complete and verified, those that were there before included."""
-
-
-class _Silent:
-    def chosen(self, release: int, files: Sequence[RemoteFile], sizes: Mapping[str, int | None]) -> None: ...
-
-    def received(self, file: RemoteFile, count: int) -> None: ...
-
-    def finished(self, file: RemoteFile) -> None: ...
-
-
 @dataclass(frozen=True)
 class DownloadReport:
     """What a run gave.
@@ -150,9 +130,7 @@ class DownloadReport:
     short: dict[str, tuple[int, int]]
 
 
-def download(
-    data_dir: Path, options: DownloadOptions | None = None, progress: DownloadProgress | None = None
-) -> DownloadReport:
+def download(data_dir: Path, options: DownloadOptions | None = None, show: Show = silent) -> DownloadReport:
     """Fetch a sample of RefSeq's genomes into a data folder.
 
     Parameters
@@ -161,8 +139,8 @@ def download(
         Made where it does not exist.
     options : DownloadOptions, optional
         Choices; the defaults draw as VirNucPro's script did.
-    progress : DownloadProgress, optional
-        Told about each step.
+    show : callable, optional
+        Takes the progress, in bytes; it is called by one thread at a time.
 
     Raises
     ------
@@ -177,7 +155,7 @@ def download(
     options = options or DownloadOptions()
     _make_folder(data_dir)
     with hold(DataFolder(data_dir).lock):
-        run = _Run(data_dir, options, _Silent() if progress is None else progress)
+        run = _Run(data_dir, options, show)
         record = run.record()
         fetched = run.complete(record)
     short = _short(record.files, options.counts)
@@ -199,12 +177,12 @@ def _make_folder(data_dir: Path) -> None:
 class _Run:
     """The state of one run that its threads share."""
 
-    def __init__(self, data_dir: Path, options: DownloadOptions, progress: DownloadProgress) -> None:
+    def __init__(self, data_dir: Path, options: DownloadOptions, show: Show) -> None:
         self._data_dir = data_dir
         self._options = options
         self._server = options.server.rstrip("/")
         self._connection = Connection(options.attempts, options.wait_s, options.timeout_s)
-        self._progress = progress
+        self._show = show
         self._turn = threading.Lock()
 
     def record(self) -> DownloadRecord:
@@ -233,12 +211,12 @@ class _Run:
         record.write(self._data_dir)
         with ThreadPoolExecutor(self._options.connections) as pool:
             sizes = self._sizes(pool, missing)
-            self._progress.chosen(record.release, record.files, sizes)
+            _tell_choice(record, missing)
             self._require_room(sizes)
-            for file in record.files:
-                if file not in missing:
-                    self._progress.finished(file)
-            self._wait([pool.submit(self._fetch, record, file) for file in missing])
+            known = [size for size in sizes.values() if size is not None]
+            total = sum(known) if len(known) == len(sizes) else None
+            meter = Meter(self._show, "Downloading", total, BYTES)
+            self._wait([pool.submit(self._fetch, record, file, meter) for file in missing])
         return missing
 
     def _missing(self, record: DownloadRecord) -> list[RemoteFile]:
@@ -268,16 +246,15 @@ class _Run:
         )
         free = shutil.disk_usage(self._data_dir).free
         if needed > free:
-            problem = f"{self._data_dir}: {needed} bytes are to be fetched, the disk has {free} free; free space there"
+            problem = (
+                f"{self._data_dir}: {human_size(needed)} are to be fetched, the disk has {human_size(free)} free; "
+                "free space there"
+            )
             raise PreflightError([problem])
 
-    def _fetch(self, record: DownloadRecord, file: RemoteFile) -> None:
-        def advance(count: int) -> None:
-            with self._turn:
-                self._progress.received(file, count)
-
+    def _fetch(self, record: DownloadRecord, file: RemoteFile, meter: Meter) -> None:
         try:
-            self._connection.fetch(self._address(file), self._data_dir / file.name, file.md5, advance)
+            self._connection.fetch(self._address(file), self._data_dir / file.name, file.md5, meter.advance)
         except BaseException:
             # Here, in the thread that would begin the next file before anybody hears of this one.
             self._connection.stop.set()
@@ -285,7 +262,6 @@ class _Run:
         with self._turn:
             record.note(self._data_dir, file)
             record.write(self._data_dir)
-            self._progress.finished(file)
 
     def _wait(self, futures: Sequence[Future[Any]]) -> None:
         """Wait for calls; the first error, or an interrupt, ends all of them."""
@@ -299,6 +275,17 @@ class _Run:
                 self._connection.stop.set()
                 for future in futures:
                     future.cancel()
+
+
+def _tell_choice(record: DownloadRecord, missing: Sequence[RemoteFile]) -> None:
+    logger.info(
+        "RefSeq release %d: %s chosen, %d to fetch",
+        record.release,
+        counted(len(record.files), "file"),
+        len(missing),
+    )
+    for file in record.files:
+        logger.info("  %s/%s", file.group, file.name)
 
 
 def _short(files: Sequence[RemoteFile], counts: Mapping[str, int]) -> dict[str, tuple[int, int]]:

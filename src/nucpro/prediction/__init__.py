@@ -6,6 +6,6 @@ FASTA or FASTQ comes in, with a classifier that ``nucpro train`` made; tables of
 from __future__ import annotations
 
 from nucpro.prediction.options import PredictionOptions
-from nucpro.prediction.running import PredictionProgress, PredictionReport, predict
+from nucpro.prediction.running import PredictionReport, predict
 
-__all__ = ["PredictionOptions", "PredictionProgress", "PredictionReport", "predict"]
+__all__ = ["PredictionOptions", "PredictionReport", "predict"]

@@ -29,30 +29,17 @@ from nucpro.prediction.outputs import asked_for, files_of_a_result
 from nucpro.prediction.tables import write_tables
 from nucpro.prediction.verdict import ScoredUnit, Scorer
 from nucpro.prediction.work import Work, difference, make_record, read_record, write_record
+from nucpro.progress import Meter, Show, silent
 from nucpro.state.checkpoint import Fingerprint
 from nucpro.state.lock import hold
 
-__all__ = ["Checked", "PredictionProgress", "PredictionReport", "check", "predict"]
+__all__ = ["Checked", "PredictionReport", "check", "predict"]
 
 logger = logging.getLogger(__name__)
 
 _CHUNKS_PER_UNIT = {"cuda": 8_192, "cpu": 256}
 """By class of device: seconds of a GPU, and seconds to minutes of a CPU."""
 _ELSEWHERE = "name another folder with --output, or throw it away with --replace"
-
-
-@dataclass(frozen=True)
-class PredictionProgress:
-    """Where a run is.
-
-    Parameters
-    ----------
-    chunks, total : int
-        Chunks that are scored, and all chunks.
-    """
-
-    chunks: int
-    total: int
 
 
 @dataclass(frozen=True)
@@ -94,17 +81,15 @@ class _Scored:
     splits: int = 0
 
 
-def predict(
-    options: PredictionOptions, progress: Callable[[PredictionProgress], object] = lambda _: None
-) -> PredictionReport:
+def predict(options: PredictionOptions, show: Show = silent) -> PredictionReport:
     """Tell viral sequences from others.
 
     Parameters
     ----------
     options : PredictionOptions
         Input, classifier and output.
-    progress : callable, optional
-        Called before the first unit and after each.
+    show : callable, optional
+        Takes the progress, in chunks.
 
     Raises
     ------
@@ -119,12 +104,12 @@ def predict(
     with engine_of(options.machines) as engine, ExitStack() as stack:
         checked = check(options, engine, lambda path: stack.enter_context(spooled(path, FastaError)))
         with _held(folder):
-            return _predict(_Run(checked, folder, engine), progress)
+            return _predict(_Run(checked, folder, engine), show)
 
 
-def _predict(run: _Run, progress: Callable[[PredictionProgress], object]) -> PredictionReport:
+def _predict(run: _Run, show: Show) -> PredictionReport:
     if not run.is_done():
-        run.score(progress)
+        run.score(show)
         run.write_tables()
     return run.report(run.write_outputs())
 
@@ -231,7 +216,7 @@ class _Run:
     def _units(self) -> int:
         return max(1, -(-self._checked.facts.chunks // self._chunks_per_unit))
 
-    def score(self, progress: Callable[[PredictionProgress], object]) -> None:
+    def score(self, show: Show) -> None:
         """Score all units that are not scored.
 
         Raises
@@ -241,17 +226,15 @@ class _Run:
         """
         done = self._work.start({**self._record, "chunks_per_unit": self._chunks_per_unit})
         total = self._checked.facts.chunks
-        finished = sum(self._chunks_of(number) for number in done)
         if done:
             logger.info("Going on: %d of %d units are done", len(done), self._units)
-        progress(PredictionProgress(finished, total))
+        meter = Meter(show, "Scoring", total, "chunks", done=sum(map(self._chunks_of, done)))
         if len(done) < self._units:
             for number, (unit, seconds, scored) in enumerate(self._score_units(done), len(done) + 1):
                 self._keep(unit, seconds, scored)
-                finished += unit.chunks
                 line = "[%d/%d] Scored %d frames of %d chunks, %.1fs"
                 logger.info(line, number, self._units, len(scored), unit.chunks, seconds)
-                progress(PredictionProgress(finished, total))
+                meter.advance(unit.chunks)
             self._scored.splits = self._engine.totals.splits
 
     def _chunks_of(self, number: int) -> int:

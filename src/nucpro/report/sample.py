@@ -21,6 +21,7 @@ from nucpro.folder.paths import CATEGORIES, SEED, FilePair
 from nucpro.formats import label_of, read_merged_rows, read_meta
 from nucpro.formats.fasta import read
 from nucpro.formats.sequences import SequenceType
+from nucpro.progress import Show, silent, tracked
 
 __all__ = ["MOST_FILES", "Sample", "draw_rows", "read_sample", "shares"]
 
@@ -99,7 +100,7 @@ class _Part:
     problem: str = ""
 
 
-def read_sample(pairs: Iterable[FilePair], points: int, workers: Workers) -> Sample:
+def read_sample(pairs: Iterable[FilePair], points: int, workers: Workers, show: Show = silent) -> Sample:
     """Draw rows from the merged files that are there.
 
     Parameters
@@ -111,13 +112,16 @@ def read_sample(pairs: Iterable[FilePair], points: int, workers: Workers) -> Sam
         each file. Fewer where files hold fewer.
     workers : Workers
         Where files are read.
+    show : callable, optional
+        Takes the progress.
     """
     present = [pair for pair in pairs if pair.merged.exists()]
     chosen = _choose(present)
     wanted = draw_rows(chosen, points)
     step = -(-len(chosen) // _ASKED)
     tasks = [(number, pair, wanted[pair], number % step == 0) for number, pair in enumerate(chosen)]
-    parts = sorted(workers.map(_read, tasks), key=lambda part: part.number)
+    read_parts = tracked(workers.map(_read, tasks), len(tasks), "Reading a sample", show)
+    parts = sorted(read_parts, key=lambda part: part.number)
     return _joined(parts, len(present))
 
 

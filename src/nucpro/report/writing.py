@@ -10,6 +10,7 @@ import importlib.util
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from nucpro.errors import NucproError, PreflightError, UsageError
@@ -19,6 +20,7 @@ from nucpro.extraction.validation import known_verdict
 from nucpro.folder.paths import FilePair
 from nucpro.formats import make_folder, remove_temporaries, write_text
 from nucpro.options import Options
+from nucpro.progress import Progress, Show, silent
 from nucpro.report.geometry import describe
 from nucpro.report.page import page
 from nucpro.report.pictures import write_pictures
@@ -43,7 +45,7 @@ def _missing_packages() -> list[str]:
     return [name for module, name in _PACKAGES.items() if importlib.util.find_spec(module) is None]
 
 
-def report_folder(options: Options, points: int = POINTS) -> Path:
+def report_folder(options: Options, points: int = POINTS, show: Show = silent) -> Path:
     """Write the report of a data folder as it lies on disk; changes nothing else, and loads no model.
 
     Parameters
@@ -52,6 +54,8 @@ def report_folder(options: Options, points: int = POINTS) -> Path:
         The folder, the number of sequences per file and the selection.
     points : int
         Sequences on the map.
+    show : callable, optional
+        Takes the progress.
 
     Returns
     -------
@@ -76,12 +80,12 @@ def report_folder(options: Options, points: int = POINTS) -> Path:
             problems = error.problems if isinstance(error, PreflightError) else (str(error),)
             for problem in problems:
                 logger.warning("Warning: the page shows no files: %s", problem)
-            return write_report(_subject(survey, problems), survey.workers, points)
+            return write_report(_subject(survey, problems), survey.workers, points, show)
         recipe = survey.records.recipe_of(survey.side)
         inputs = survey.inputs()
         items = () if recipe is None else survey.compare(recipe).items
         notes = [f"Stale: {reason}" for item in items for reason in item.reasons]
-        return write_report(_subject(survey, inputs, notes), survey.workers, points)
+        return write_report(_subject(survey, inputs, notes), survey.workers, points, show)
 
 
 def report_at_end(survey: Survey, problems: Sequence[str]) -> None:
@@ -120,7 +124,7 @@ def _output_of(survey: Survey, pair: FilePair) -> Output:
     return Output.MADE if pair.merged.exists() else Output.MISSING
 
 
-def write_report(subject: Subject, workers: Workers, points: int = POINTS) -> Path:
+def write_report(subject: Subject, workers: Workers, points: int = POINTS, show: Show = silent) -> Path:
     """Write ``report/report.html`` and pictures into the data folder.
 
     Parameters
@@ -131,6 +135,8 @@ def write_report(subject: Subject, workers: Workers, points: int = POINTS) -> Pa
         Where files are read.
     points : int
         Sequences on the map, at most :data:`MOST_POINTS`.
+    show : callable, optional
+        Takes the progress.
 
     Returns
     -------
@@ -152,14 +158,19 @@ def write_report(subject: Subject, workers: Workers, points: int = POINTS) -> Pa
     if not 0 <= points <= MOST_POINTS:
         raise UsageError(f"--points is {points}; allowed: 0 to {MOST_POINTS}")
     start = time.perf_counter()
-    sample = read_sample((file.pair for file in subject.files), points, workers)
+    sample = read_sample((file.pair for file in subject.files), points, workers, show)
     read = time.perf_counter()
+    drawing = partial(Progress, total=3, unit="parts", message="Drawing the report")
+    show(drawing(0))
     geometry = describe(sample.vectors, sample.labels)
+    show(drawing(1))
     folder = subject.folder.report
     make_folder(folder)
     path = folder / "report.html"
     write_text(path, page(subject, sample, geometry))
+    show(drawing(2))
     write_pictures(folder, subject, sample, geometry)
+    show(drawing(3))
     logger.info(
         "Report: %s (%d sequences of %d files; read in %.1f s, drawn in %.1f s)",
         path,

@@ -35,8 +35,9 @@ from nucpro.classifier.model import ModelCard, load, save
 from nucpro.cli import main
 from nucpro.errors import DataError, ExtractionError, ModelError, UsageError
 from nucpro.execution.ray.worker import load_same
-from nucpro.prediction import PredictionOptions, PredictionProgress, predict
+from nucpro.prediction import PredictionOptions, predict
 from nucpro.prediction.models import find_models
+from nucpro.progress import Progress
 
 PER_UNIT = 5
 FORMS = ("--chunks-per-unit", str(PER_UNIT), "--json", "--original-names")
@@ -131,8 +132,8 @@ def test_a_cluster_gives_the_same_bytes(
 def test_a_run_may_change_between_engines(
     options: PredictionOptions, local: dict[str, bytes], first: str, second: str
 ) -> None:
-    def stop(progress: PredictionProgress) -> None:
-        if progress.chunks >= 2 * PER_UNIT:
+    def stop(progress: Progress) -> None:
+        if progress.done >= 2 * PER_UNIT:
             raise StoppedError
 
     with pytest.raises(StoppedError):
@@ -149,8 +150,8 @@ def test_a_killed_worker_loses_nothing(
 ) -> None:
     killed: list[int] = []
 
-    def strike(progress: PredictionProgress) -> None:
-        if progress.chunks and not killed:
+    def strike(progress: Progress) -> None:
+        if progress.done and not killed:
             [process, *_] = re.findall(r"Encoder 1 \(.*process (\d+)\): Loading", caplog.text)
             killed.append(int(process))
             os.kill(killed[0], signal.SIGKILL)
@@ -180,7 +181,7 @@ def test_an_error_of_a_worker_keeps_its_type_and_exit_code(
 def test_an_input_that_changes_meanwhile_ends_the_run(
     options: PredictionOptions,
 ) -> None:
-    def shorten(progress: PredictionProgress) -> None:
+    def shorten(progress: Progress) -> None:
         write_contigs(options.input, [Contig("a", "ACGT" * 100)])
 
     with pytest.raises(DataError, match=r"contigs\.fasta: was changed while it was read"):

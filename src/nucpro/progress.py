@@ -1,0 +1,152 @@
+"""How far a command is: one value for every long command, whoever shows it.
+
+Commands take a :data:`Show` and call it; :mod:`nucpro.cli.console` draws what it is given, and a script may pass a
+callable of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+__all__ = ["BYTES", "Meter", "Progress", "Show", "silent", "tracked"]
+
+BYTES = "B"
+"""Unit of files that are read or fetched as a whole."""
+
+_STEPS = 1_000
+"""A command shows its progress this often at most: 100,000 files must not mean 100,000 redrawn bars."""
+_UNKNOWN_BYTES = 10**10
+"""What a download of unknown size is taken for, to decide how often it is shown."""
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a command, or one part of it, is.
+
+    Parameters
+    ----------
+    done : int
+        Units that are done, those of earlier runs included.
+    total : int or None
+        All units; None where it is not known.
+    unit : str
+        What is counted, in the plural, or :data:`BYTES`.
+    seconds_left : float or None
+        Estimate from the work that is left and the rate so far; None where it cannot be told.
+    message : str
+        What is being done, such as ``Embedding``. Another message begins another part, counted anew.
+    """
+
+    done: int
+    total: int | None
+    unit: str = "files"
+    seconds_left: float | None = None
+    message: str = "Working"
+
+
+Show = Callable[[Progress], object]
+"""Takes the progress of a command: before its first unit, and as units are done."""
+
+
+def silent(progress: Progress) -> None:
+    """Show nothing."""
+
+
+class Meter:
+    """Counts what is done of one part of a command, and shows it; may be used by several threads.
+
+    Parameters
+    ----------
+    show : callable
+        Takes the progress: at once, then after each unit, or each thousandth where there are more.
+    message : str
+        What is being done.
+    total : int or None
+        All units; None where it is not known.
+    unit : str
+        What is counted, in the plural, or :data:`BYTES`.
+    done : int
+        Units that are done already.
+    work : int, optional
+        What is left to do, where units differ in size: residues of files, for one. By default units count alike.
+    clock : callable
+        Seconds of a clock that only goes forward.
+    """
+
+    def __init__(
+        self,
+        show: Show,
+        message: str,
+        total: int | None,
+        unit: str = "files",
+        *,
+        done: int = 0,
+        work: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._show = show
+        self._message, self._total, self._unit = message, total, unit
+        self._done = done
+        self._worked, self._work = 0, work if work is not None or total is None else total - done
+        self._clock = clock
+        self._start = clock()
+        self._turn = threading.Lock()
+        whole = total if total is not None else _UNKNOWN_BYTES if unit == BYTES else 0
+        self._step = max(1, whole // _STEPS)
+        show(self.progress)
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is."""
+        return Progress(self._done, self._total, self._unit, self._seconds_left(), self._message)
+
+    def advance(self, count: int = 1, work: int | None = None) -> None:
+        """Count units that are done.
+
+        Parameters
+        ----------
+        count : int
+            Units; negative where some have to be done again.
+        work : int, optional
+            Their size, where units differ; by default `count`.
+        """
+        with self._turn:
+            before, self._done = self._done, self._done + count
+            self._worked += count if work is None else work
+            if before // self._step != self._done // self._step or self._done == self._total:
+                self._show(self.progress)
+
+    def _seconds_left(self) -> float | None:
+        seconds = self._clock() - self._start
+        if self._work is None or self._worked <= 0 or seconds <= 0:
+            return None
+        return max(0.0, (self._work - self._worked) * seconds / self._worked)
+
+
+def tracked(
+    items: Iterable[Item], total: int, message: str, show: Show, unit: str = "files"
+) -> Iterator[Item]:
+    """Yield items as they come, and show how many came.
+
+    Parameters
+    ----------
+    items : iterable
+        Such as results of worker processes.
+    total : int
+        How many they are; with none, nothing is shown.
+    message, unit : str
+        See :class:`Progress`.
+    show : callable
+        Takes the progress.
+    """
+    meter = Meter(show, message, total, unit) if total else None
+    for item in items:
+        if meter is not None:
+            meter.advance()
+        yield item
