@@ -488,7 +488,7 @@ def test_one_class_only(merged: Path) -> None:
 
 def test_features_that_fit_nowhere(tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"need 1000000\.0 GB, and --features auto has no room for them \(device"
+        UsageError, match=r"need 1,000,000 GB, and --features auto has no room for them \(device"
     ):
         place(10**15, CPU, Placement.AUTO, tmp_path)
     with pytest.raises(UsageError, match="--features device has no room"):
