@@ -30,9 +30,10 @@ import gb_io
 import needletail
 import numpy as np
 
-from nucpro.genomes import DatasetOptions, build
 from nucpro.genomes.conversion import Conversion, convert
+from nucpro.genomes.dataset import build
 from nucpro.genomes.genbank import read_annotations
+from nucpro.genomes.options import DatasetOptions
 from nucpro.genomes.paths import find_genomes
 
 HERE = Path(__file__).parent

@@ -26,7 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src")]
 
 from nucpro.execution.workers import Workers
-from nucpro.export import FORMATS, export
+from nucpro.export.exporting import export
+from nucpro.export.formats import FORMATS
 from nucpro.folder.paths import DataFolder, FilePair
 from nucpro.formats import write_merged
 

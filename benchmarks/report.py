@@ -31,7 +31,8 @@ from nucpro.execution.workers import Workers
 from nucpro.folder.paths import DataFolder, FilePair
 from nucpro.formats import write_merged, write_vectors
 from nucpro.formats.sequences import SequenceType
-from nucpro.report import FileState, Output, Subject, write_report
+from nucpro.report.subject import FileState, Output, Subject
+from nucpro.report.writing import write_report
 
 WIDTH, DNA, PROTEIN = 2048, 768, 1280
 CATEGORIES = ("viral", "bacteria", "fungi", "plant", "invertebrate", "vertebrate")

@@ -36,7 +36,7 @@ from nucpro.extraction.survey import DNA_COMMAND, looking
 from nucpro.extraction.validation import expected_width
 from nucpro.folder.paths import CLASS_NAMES, DataFolder, FilePair, SourceFinder, walk_failed
 from nucpro.options import Options
-from nucpro.report import report_at_end
+from nucpro.report.writing import report_at_end
 from nucpro.state.checkpoint import Checkpoint
 from units import (
     DNA_DIM,

@@ -32,7 +32,8 @@ import dna_stand_ins
 import stand_ins
 from folders import Frame, add_dna, add_source, copied, read_frames
 from nucpro.folder.paths import DataFolder
-from nucpro.genomes import DatasetOptions, build
+from nucpro.genomes.dataset import build
+from nucpro.genomes.options import DatasetOptions
 
 GENOMES = ROOT / "demo" / "genomes"
 

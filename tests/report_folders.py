@@ -12,7 +12,7 @@ from nucpro.folder.paths import DataFolder, FilePair
 from nucpro.formats import read_merged, write_merged, write_vectors
 from nucpro.formats.fasta import read
 from nucpro.formats.sequences import DNA_WIDTH, SequenceType
-from nucpro.report import FileState, Output, Subject
+from nucpro.report.subject import FileState, Output, Subject
 from nucpro.state import history
 
 PROTEIN = 32

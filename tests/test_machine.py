@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nucpro.execution.workers import MOST_WORKERS, Workers
-from nucpro.genomes import DatasetOptions
+from nucpro.genomes.options import DatasetOptions
 from nucpro.machine import cores, memory_limit
 
 HERE = len(os.sched_getaffinity(0))
@@ -85,7 +85,7 @@ def test_the_narrowest_limit_of_memory_counts(
 BOUND = """
 import os, torch
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-from nucpro.genomes import DatasetOptions
+from nucpro.genomes.options import DatasetOptions
 from nucpro.embedding.device import choose_device
 from nucpro.execution.workers import Workers
 choose_device("cpu")

@@ -11,7 +11,8 @@ from folders import Frame, add_source, read_frames
 from nucpro.classifier.model import load
 from nucpro.cli import main
 from nucpro.folder.paths import DataFolder
-from nucpro.genomes import DatasetOptions, build
+from nucpro.genomes.dataset import build
+from nucpro.genomes.options import DatasetOptions
 
 KEPT = 6
 """Frames of each genome, so that embedding takes seconds on a CPU."""

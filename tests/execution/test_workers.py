@@ -57,7 +57,8 @@ def test_a_killed_worker_is_told_in_words() -> None:
 UNGUARDED = """
 import sys
 from pathlib import Path
-from nucpro.genomes import DatasetOptions, build
+from nucpro.genomes.dataset import build
+from nucpro.genomes.options import DatasetOptions
 from nucpro.execution.workers import Workers
 
 print("once")

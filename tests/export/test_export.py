@@ -19,7 +19,8 @@ import torch
 from folders import Frame, add_dna, add_source, arguments, copied, pairs_of, write_fasta
 from nucpro.cli import main
 from nucpro.execution.workers import Workers
-from nucpro.export import FORMATS, export
+from nucpro.export.exporting import export
+from nucpro.export.formats import FORMATS
 from nucpro.folder.paths import DataFolder
 from nucpro.genomes.frames import place_of
 from nucpro.state import lock

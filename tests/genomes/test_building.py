@@ -31,7 +31,9 @@ from nucpro.errors import (
 )
 from nucpro.folder.paths import DataFolder
 from nucpro.formats.atomic import TEMPORARY_MARK
-from nucpro.genomes import Counts, DatasetOptions, build, recorded_lengths
+from nucpro.genomes.dataset import build, recorded_lengths
+from nucpro.genomes.options import DatasetOptions
+from nucpro.genomes.reports import Counts
 from nucpro.progress import Progress
 from nucpro.state.lock import hold
 
@@ -403,7 +405,8 @@ def test_a_manifest_that_was_changed_is_refused(demo: Path) -> None:
 
 KILLED_RUN = """
 import os, pathlib, signal, sys
-from nucpro.genomes import DatasetOptions, build
+from nucpro.genomes.dataset import build
+from nucpro.genomes.options import DatasetOptions
 folder, wanted, left = sys.argv[1], sys.argv[2], int(sys.argv[3])
 def kill(event, arguments):
     global left
@@ -517,7 +520,8 @@ def test_two_runs_on_one_folder_are_refused(demo: Path) -> None:
 
 LIMITED_RUN = """
 import pathlib, resource, sys
-from nucpro.genomes import DatasetOptions, build
+from nucpro.genomes.dataset import build
+from nucpro.genomes.options import DatasetOptions
 from nucpro.errors import StoreError
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 try:

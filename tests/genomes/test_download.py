@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from nucpro.errors import DataError, LockedError, PreflightError, StoreError, UsageError
 from nucpro.folder.paths import DataFolder
-from nucpro.genomes import GROUPS, DownloadOptions, download
-from nucpro.genomes.catalogue import choose, parse_catalogue
+from nucpro.genomes.catalogue import GROUPS, choose, parse_catalogue
+from nucpro.genomes.download import download
+from nucpro.genomes.options import DownloadOptions
 from nucpro.progress import Progress
 from nucpro.state.lock import hold
 from release_server import BREAK, ELSEWHERE, ERROR, GARBAGE, GONE, LONG, SHORT, STALL, WHOLE, ReleaseServer

@@ -8,7 +8,7 @@ import pytest
 
 from folders import Frame
 from nucpro.folder.paths import DataFolder
-from nucpro.report import Subject
+from nucpro.report.subject import Subject
 from nucpro.state.history import DONE, Recorder
 from report_folders import HOSTILE, add_files, subject_of
 

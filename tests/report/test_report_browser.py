@@ -12,7 +12,8 @@ import browser
 from folders import Frame
 from nucpro.execution.workers import Workers
 from nucpro.folder.paths import DataFolder
-from nucpro.report import Subject, write_report
+from nucpro.report.subject import Subject
+from nucpro.report.writing import write_report
 from report_folders import HOSTILE, add_files, copy_rows, subject_of
 
 pytestmark = pytest.mark.skipif(browser.CHROMIUM is None, reason=browser.WITHOUT)

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from nucpro.errors import UsageError
 from nucpro.execution.workers import Workers
 from nucpro.folder.paths import DataFolder
-from nucpro.report import Output, Subject, sections, write_report
+from nucpro.report import sections
 from nucpro.report.charts import Markup, element, table, ticks
 from nucpro.report.findings import map_data
 from nucpro.report.geometry import describe
 from nucpro.report.page import page
 from nucpro.report.sample import Sample, read_sample
+from nucpro.report.subject import Output, Subject
+from nucpro.report.writing import write_report
 from nucpro.state.history import FAILED, INTERRUPTED, FileDone, Run
 from report_folders import HOSTILE
 

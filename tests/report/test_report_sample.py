@@ -16,9 +16,9 @@ from nucpro.folder.paths import DataFolder, FilePair
 from nucpro.formats import read_merged, write_merged
 from nucpro.formats.fasta import read
 from nucpro.formats.sequences import SequenceType
-from nucpro.report import Subject
 from nucpro.report import sample as sampling
 from nucpro.report.sample import Sample, draw_rows, read_sample, shares
+from nucpro.report.subject import Subject
 from report_folders import add_files
 
 

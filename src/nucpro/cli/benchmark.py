@@ -41,8 +41,8 @@ def _run(arguments: dict[str, Any]) -> None:
     seconds, as_json = arguments.pop("seconds"), arguments.pop("json")
     require(0 < seconds <= 3600, "--seconds", seconds, "more than 0, at most 3600")
     options = Options.of(arguments)
-    from nucpro.embedding.device import PRECISIONS, choose_device, precision_of, use_processors  # noqa: PLC0415 - torch
-    from nucpro.inspection.speed import machine, matrix_rate, speeds  # noqa: PLC0415 - torch
+    from nucpro.embedding.device import PRECISIONS, choose_device, precision_of, use_processors
+    from nucpro.inspection.speed import machine, matrix_rate, speeds
 
     device = choose_device(options.device)
     dtype = PRECISIONS[precision_of(options)]

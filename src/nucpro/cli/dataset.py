@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nucpro.cli.arguments import add_data_dir, add_engine
 from nucpro.cli.console import say, showing
-from nucpro.execution.engine import engine_of
-from nucpro.genomes import DatasetOptions, DatasetReport, build
 from nucpro.options import Options
+
+if TYPE_CHECKING:
+    from nucpro.genomes.reports import DatasetReport
 
 __all__ = ["add_to"]
 
@@ -44,6 +45,10 @@ def add_to(subparsers: Any) -> None:
 
 
 def _run(arguments: dict[str, Any]) -> None:
+    from nucpro.execution.engine import engine_of
+    from nucpro.genomes.dataset import build
+    from nucpro.genomes.options import DatasetOptions
+
     engine, address = arguments.pop("engine"), arguments.pop("address")
     where = Options(arguments.pop("data_dir"), engine=engine, address=address, device="cpu")
     options = DatasetOptions(**{k: v for k, v in arguments.items() if v is not None})

@@ -32,10 +32,10 @@ def add_to(subparsers: Any) -> None:
 
 
 def _run(arguments: dict[str, Any]) -> None:
+    from nucpro.inspection.environment import Verdict, examine
+
     data_dir, as_json = arguments.pop("data_dir"), arguments.pop("json")
     options = Options.of(arguments)
-    from nucpro.inspection.environment import Verdict, examine  # noqa: PLC0415 - imports torch
-
     findings = examine(options, data_dir)
     if as_json:
         say(json.dumps([asdict(finding) for finding in findings], indent=1))

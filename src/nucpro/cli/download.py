@@ -8,7 +8,7 @@ from typing import Any
 
 from nucpro.cli.arguments import add_data_dir
 from nucpro.cli.console import say, showing
-from nucpro.genomes import DEFAULT_COUNTS, DownloadOptions, download
+from nucpro.genomes.options import DEFAULT_COUNTS, DownloadOptions
 
 __all__ = ["add_to"]
 
@@ -52,6 +52,8 @@ def _count(text: str) -> tuple[str, int]:
 
 
 def _run(arguments: dict[str, Any]) -> None:
+    from nucpro.genomes.download import download
+
     data_dir: Path = arguments.pop("data_dir")
     options = DownloadOptions(counts=dict(arguments.pop("count")), **arguments)
     with showing() as show:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nucpro.cli.arguments import add_device, add_dna_model, add_protein_model, add_replace, sequences
 from nucpro.cli.console import say
 from nucpro.errors import FastaError, PreflightError, StoreError, UsageError
-from nucpro.formats import read_meta, replacing_problems
-from nucpro.formats.fasta import Records, read, require_usable
+from nucpro.formats import replacing_problems
 from nucpro.formats.sequences import ALPHABETS, LIMITS, SequenceType, nucleotide_records
 from nucpro.options import Options
+
+if TYPE_CHECKING:
+    from nucpro.formats.fasta import Records
 
 __all__ = ["add_to"]
 
@@ -48,7 +50,8 @@ def add_to(subparsers: Any) -> None:
 
 
 def _run(arguments: dict[str, Any]) -> None:
-    from nucpro.embedding import encoder as encoders  # noqa: PLC0415 - imports torch
+    from nucpro.embedding import encoder as encoders
+    from nucpro.formats.fasta import read, require_usable
 
     fasta, output = arguments.pop("fasta"), arguments.pop("output")
     replace = arguments.pop("replace")
@@ -97,6 +100,8 @@ def _require_free(output: Path, fasta: Path, *, replace: bool) -> None:
 
 def _is_own(path: Path) -> bool:
     """Whether this command made a file."""
+    from nucpro.formats import read_meta
+
     try:
         return (read_meta(path).meta or {}).items() >= _MARK.items()
     except StoreError:

@@ -15,7 +15,6 @@ from nucpro.cli.arguments import (
     log_file,
 )
 from nucpro.cli.console import showing
-from nucpro.extraction.run import embed_dna
 from nucpro.options import Options
 
 __all__ = ["add_to"]
@@ -48,5 +47,7 @@ def add_to(subparsers: Any) -> None:
 
 
 def _run(arguments: dict[str, Any]) -> None:
+    from nucpro.extraction.run import embed_dna
+
     with showing() as show:
         embed_dna(Options.of(arguments), show)

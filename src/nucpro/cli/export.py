@@ -8,7 +8,7 @@ from typing import Any
 from nucpro.cli.arguments import add_data_dir, add_selection
 from nucpro.cli.console import say, showing
 from nucpro.errors import counted, human_size
-from nucpro.export import FORMATS, export_folder
+from nucpro.export.formats import FORMATS
 from nucpro.options import Options
 
 __all__ = ["add_to"]
@@ -33,6 +33,8 @@ def add_to(subparsers: Any) -> None:
 
 
 def _run(arguments: dict[str, Any]) -> None:
+    from nucpro.export.exporting import export_folder
+
     format_name, output = arguments.pop("to"), arguments.pop("output")
     with showing() as show:
         made = export_folder(Options.of(arguments), format_name, output, show)

@@ -17,7 +17,6 @@ from nucpro.cli.arguments import (
     log_file,
 )
 from nucpro.cli.console import showing
-from nucpro.extraction.run import extract
 from nucpro.options import Options
 
 __all__ = ["add_arguments", "add_to"]
@@ -78,10 +77,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: dict[str, Any]) -> None:
+    from nucpro.extraction.run import extract
+
     with showing() as show:
         options = Options.of(arguments)
         if options.report:
-            from nucpro.report import report_at_end  # noqa: PLC0415 - an extra draws it
+            from nucpro.report.writing import report_at_end
 
             extract(options, show, report_at_end)
         else:

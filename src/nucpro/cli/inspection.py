@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from nucpro.cli.console import say
-from nucpro.inspection.files import inspect
 
 __all__ = ["add_to", "lines_of"]
 
@@ -31,6 +30,8 @@ def add_to(subparsers: Any) -> None:
 
 
 def _run(arguments: dict[str, Any]) -> None:
+    from nucpro.inspection.files import inspect
+
     facts = inspect(arguments["path"])
     if arguments["json"]:
         say(json.dumps(facts, indent=1))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
-from nucpro import __version__
+import nucpro
 from nucpro.cli.arguments import add_messages, manner_of
 from nucpro.cli.console import Terminated, console, exit_code_of, told_end
 from nucpro.errors import NucproError
@@ -103,13 +103,24 @@ def leave(code: int) -> None:
         os._exit(code)
 
 
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for: reading metadata takes as long as all else before a command."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        """Print it, and end."""
+        print(f"nucpro {nucpro.__version__}")
+        parser.exit()
+
+
 def _parser(command: str) -> argparse.ArgumentParser:
     """Parser of one command; of all, for help and for words that are no command."""
     parser = argparse.ArgumentParser(
         prog="nucpro",
         description="Joined DNABERT-S and protein language model embeddings of viral and host sequences.",
     )
-    parser.add_argument("--version", action="version", version=f"nucpro {__version__}")
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="show the version and exit"
+    )
     subparsers = parser.add_subparsers(metavar="COMMAND")
     for module in [_COMMANDS[command]] if command in _COMMANDS else _COMMANDS.values():
         import_module(f"nucpro.cli.{module}").add_to(subparsers)

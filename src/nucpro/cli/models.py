@@ -29,7 +29,7 @@ def add_to(subparsers: Any) -> None:
 
 
 def _run(arguments: dict[str, Any]) -> None:
-    from nucpro.models.weights import fetch  # noqa: PLC0415 - imports torch
+    from nucpro.models.weights import fetch
 
     files = fetch(
         arguments["model"],

@@ -7,7 +7,6 @@ from typing import Any
 
 from nucpro.cli.arguments import add_device, add_encoders, add_engine, sequences
 from nucpro.cli.console import say, showing
-from nucpro.prediction import PredictionOptions, predict
 from nucpro.prediction.outputs import OUTPUTS
 
 __all__ = ["add_to"]
@@ -76,6 +75,9 @@ def _add_models(parser: Any) -> None:
 
 
 def _run(arguments: dict[str, Any]) -> None:
+    from nucpro.prediction.options import PredictionOptions
+    from nucpro.prediction.running import predict
+
     options = PredictionOptions.of(arguments)
     with showing() as show:
         report = predict(options, show)

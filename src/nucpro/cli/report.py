@@ -7,7 +7,7 @@ from typing import Any
 from nucpro.cli.arguments import add_data_dir, add_selection
 from nucpro.cli.console import showing
 from nucpro.options import Options
-from nucpro.report import MOST_POINTS, POINTS, report_folder
+from nucpro.report import MOST_POINTS, POINTS
 
 __all__ = ["add_to"]
 
@@ -33,6 +33,8 @@ def add_to(subparsers: Any) -> None:
 
 
 def _run(arguments: dict[str, Any]) -> None:
+    from nucpro.report.writing import report_folder
+
     points = arguments.pop("points")
     with showing() as show:
         report_folder(Options.of(arguments), points, show)

@@ -9,7 +9,6 @@ from nucpro.cli.arguments import add_data_dir
 from nucpro.cli.console import say
 from nucpro.errors import PreflightError
 from nucpro.folder.paths import DataFolder
-from nucpro.folder.splitting import remove_unfinished, split_source
 from nucpro.options import SEQUENCES_PER_FILE
 from nucpro.state.lock import hold
 
@@ -36,6 +35,8 @@ def add_to(subparsers: Any) -> None:
 
 
 def _run(arguments: dict[str, Any]) -> None:
+    from nucpro.folder.splitting import remove_unfinished, split_source
+
     data_dir: Path = arguments["data_dir"]
     if not data_dir.is_dir():
         raise PreflightError([f"{data_dir}: no such folder"])

@@ -6,10 +6,8 @@ from typing import Any
 
 from nucpro.cli.arguments import add_data_dir, add_selection
 from nucpro.cli.console import say
-from nucpro.cli.watch import watch
 from nucpro.errors import PreflightError, UsageError
 from nucpro.folder.paths import DataFolder
-from nucpro.inspection.monitor import status
 from nucpro.options import Options
 
 __all__ = ["add_to"]
@@ -39,6 +37,8 @@ def add_to(subparsers: Any) -> None:
 
 
 def _run(arguments: dict[str, Any]) -> None:
+    from nucpro.inspection.monitor import status
+
     interval = arguments.pop("watch")
     options = Options.of(arguments)
     if interval is not None:
@@ -49,6 +49,8 @@ def _run(arguments: dict[str, Any]) -> None:
 
 
 def _watch(options: Options, interval: float) -> None:
+    from nucpro.cli.watch import watch
+
     if not interval > 0:
         raise UsageError(f"--watch is {interval:g}; allowed: more than 0 seconds")
     if not options.data_dir.is_dir():

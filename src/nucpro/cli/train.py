@@ -135,7 +135,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: dict[str, Any]) -> None:
     """Train, and show what came out."""
-    from nucpro.classifier.training import train  # noqa: PLC0415 - imports torch
+    from nucpro.classifier.training import train
 
     arguments["sides"] = _SIDES[arguments["sides"]]
     with showing() as show:

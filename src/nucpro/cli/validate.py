@@ -6,7 +6,6 @@ from typing import Any
 
 from nucpro.cli.arguments import add_data_dir, add_engine, add_selection
 from nucpro.cli.console import showing
-from nucpro.extraction.run import validate_folder
 from nucpro.options import Options
 
 __all__ = ["add_to"]
@@ -26,5 +25,7 @@ def add_to(subparsers: Any) -> None:
 
 
 def _run(arguments: dict[str, Any]) -> None:
+    from nucpro.extraction.run import validate_folder
+
     with showing() as show:
         validate_folder(Options.of(arguments), show)

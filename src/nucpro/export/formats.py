@@ -10,16 +10,16 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
-
-import numpy as np
-import safetensors.numpy
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from nucpro.errors import DataError, UsageError
 from nucpro.folder.paths import FilePair
-from nucpro.formats import label_of, read_merged
-from nucpro.genomes.frames import Place, place_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from nucpro.genomes.frames import Place
 
 __all__ = ["FORMATS", "Format", "Rows", "require_installed", "rows_of"]
 
@@ -63,6 +63,9 @@ def rows_of(pair: FilePair) -> Rows:
     StoreError
         It is damaged, no merged file, or was merged without a class.
     """
+    from nucpro.formats import label_of, read_merged  # noqa: PLC0415 - numpy
+    from nucpro.genomes.frames import place_of  # noqa: PLC0415 - numpy
+
     merged = read_merged(pair.merged)
     return Rows(
         source=pair.relative(pair.merged),
@@ -104,6 +107,7 @@ class Format:
 
 
 def _parquet(rows: Rows) -> memoryview:
+    import numpy as np  # noqa: PLC0415
     import pyarrow as pa  # noqa: PLC0415 - an extra
     import pyarrow.parquet as pq  # noqa: PLC0415
 
@@ -139,6 +143,9 @@ def _parquet(rows: Rows) -> memoryview:
 
 
 def _safetensors(rows: Rows) -> bytes:
+    import numpy as np  # noqa: PLC0415
+    from safetensors.numpy import save  # noqa: PLC0415
+
     records, chunks, frames = zip(*rows.places, strict=True)
     count = len(rows.ids)
     text = {
@@ -156,11 +163,13 @@ def _safetensors(rows: Rows) -> bytes:
         "row": np.arange(count, dtype=np.int32),
     }
     # One key only: safetensors writes several in an order that differs from process to process.
-    data: bytes = safetensors.numpy.save(tensors, {"nucpro": json.dumps(text, ensure_ascii=False)})
+    data: bytes = save(tensors, {"nucpro": json.dumps(text, ensure_ascii=False)})
     return data
 
 
 def _npz(rows: Rows) -> memoryview:
+    import numpy as np  # noqa: PLC0415
+
     longest = max(map(len, rows.ids))
     if longest > _LONGEST_ID:
         # Each element of an array of text takes the room of the longest one.

@@ -5,6 +5,9 @@ Nothing here imports torch, so that processes which only merge or validate start
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from nucpro.formats.atomic import (
     AtomicFile,
     Written,
@@ -23,23 +26,25 @@ from nucpro.formats.atomic import (
     write_text,
 )
 from nucpro.formats.atomic import checksum_of as seal_of
-from nucpro.formats.vectors import (
-    MergedFile,
-    MergedRows,
-    Summary,
-    VectorFile,
-    check_directory,
-    label_of,
-    no_label,
-    read_ids,
-    read_merged,
-    read_merged_rows,
-    read_meta,
-    read_vectors,
-    rows_unlike,
-    write_merged,
-    write_vectors,
-)
+
+if TYPE_CHECKING:
+    from nucpro.formats.vectors import (
+        MergedFile,
+        MergedRows,
+        Summary,
+        VectorFile,
+        check_directory,
+        label_of,
+        no_label,
+        read_ids,
+        read_merged,
+        read_merged_rows,
+        read_meta,
+        read_vectors,
+        rows_unlike,
+        write_merged,
+        write_vectors,
+    )
 
 __all__ = [
     "AtomicFile",
@@ -74,3 +79,10 @@ __all__ = [
     "write_text",
     "write_vectors",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # numpy takes longer to import than a help text may take, and only those who read or write vectors need it.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("nucpro.formats.vectors"), name)

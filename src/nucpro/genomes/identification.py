@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,12 +26,10 @@ from nucpro.genomes.frames import (
     genetic_code,
     open_frames,
 )
+from nucpro.genomes.options import CodeChoice
 from nucpro.genomes.proteins import Proteins
 
-__all__ = ["CodeChoice", "FrameRecord", "Identified", "frame_records", "identify", "occurring"]
-
-CodeChoice = Literal["standard", "auto"]
-"""``standard``: all frames by the standard code; ``auto``: by the code of each CDS."""
+__all__ = ["FrameRecord", "Identified", "frame_records", "identify", "occurring"]
 
 _PLAIN = b"ACGT"
 _ALLOWED = NUCLEOTIDES.encode()

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 from nucpro.errors import UsageError
 from nucpro.folder.paths import SEED
 from nucpro.genomes.catalogue import GROUPS
-from nucpro.genomes.identification import CodeChoice
 from nucpro.machine import cores
 
-__all__ = ["DEFAULT_COUNTS", "DatasetOptions", "DownloadOptions"]
+__all__ = ["DEFAULT_COUNTS", "CodeChoice", "DatasetOptions", "DownloadOptions"]
 
 DEFAULT_COUNTS: Mapping[str, int] = {
     "bacteria": 1,
@@ -26,6 +25,9 @@ DEFAULT_COUNTS: Mapping[str, int] = {
     "vertebrate_other": 10,
 }
 """Pairs of files of each host group, as VirNucPro drew them."""
+
+CodeChoice = Literal["standard", "auto"]
+"""``standard``: all frames by the standard code; ``auto``: by the code of each CDS."""
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,3 @@
 
 FASTA or FASTQ comes in, with a classifier that ``nucpro train`` made; tables of scores go out.
 """
-
-from __future__ import annotations
-
-from nucpro.prediction.options import PredictionOptions
-from nucpro.prediction.running import PredictionReport, predict
-
-__all__ = ["PredictionOptions", "PredictionReport", "predict"]

@@ -3,7 +3,7 @@
 An output is made of the tables (:func:`nucpro.prediction.tables.read_tables`) when these are there, also of a
 prediction that was finished before. The command's options, the checks before the start, the run and ``--replace`` go
 through the rows; for one more output, add one, a field of :class:`nucpro.prediction.options.PredictionOptions`, and a
-writer.
+writer. The rows are known without torch, which the writers import.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nucpro.formats import AtomicFile, replace_file
 from nucpro.prediction.options import DEFAULT_PLOTS, OutputFolder, PredictionOptions
-from nucpro.prediction.plot import plotting_problems, write_plots
-from nucpro.prediction.tables import SequenceRow, read_tables, shown_score
-from nucpro.prediction.verdict import FrameScore
-from nucpro.prediction.work import read_record
+
+if TYPE_CHECKING:
+    from nucpro.prediction.tables import SequenceRow
+    from nucpro.prediction.verdict import FrameScore
 
 __all__ = ["OUTPUTS", "Output", "asked_for", "files_of_a_result", "write_document", "write_original"]
 
@@ -87,6 +87,8 @@ def write_original(folder: OutputFolder, _: PredictionOptions) -> Sequence[Path]
     StoreError
         A file cannot be written.
     """
+    from nucpro.prediction.tables import read_tables  # noqa: PLC0415
+
     with replace_file(folder.original_frames) as frames, replace_file(folder.original_chunks) as chunks:
         _write_rows(frames, [_FRAME_COLUMNS])
         _write_rows(chunks, [_CHUNK_COLUMNS])
@@ -100,6 +102,8 @@ def write_original(folder: OutputFolder, _: PredictionOptions) -> Sequence[Path]
 
 
 def _frame_row(chunk: str, frame: FrameScore) -> tuple[str, ...]:
+    from nucpro.prediction.tables import shown_score  # noqa: PLC0415
+
     verdict = _VIRUS if frame.score >= 0.5 else _OTHERS
     return (f"{chunk}{frame.frame}", verdict, shown_score(1 - frame.score), shown_score(frame.score))
 
@@ -120,6 +124,9 @@ def write_document(folder: OutputFolder, _: PredictionOptions) -> Sequence[Path]
     StoreError
         The file cannot be written.
     """
+    from nucpro.prediction.tables import read_tables  # noqa: PLC0415
+    from nucpro.prediction.work import read_record  # noqa: PLC0415
+
     record = read_record(folder.record)
     with replace_file(folder.document) as file:
         file.write(f'{{"prediction": {_json(record)},\n"sequences": ['.encode())
@@ -162,6 +169,18 @@ def _number(value: str) -> int | float | None:
     return float(value) if "." in value else int(value)
 
 
+def _write_plots(folder: OutputFolder, options: PredictionOptions) -> Sequence[Path]:
+    from nucpro.prediction.plot import write_plots  # noqa: PLC0415
+
+    return write_plots(folder, options.plots)
+
+
+def _plotting_problems() -> list[str]:
+    from nucpro.prediction.plot import plotting_problems  # noqa: PLC0415
+
+    return plotting_problems()
+
+
 OUTPUTS = (
     Output(
         "--json",
@@ -182,9 +201,9 @@ OUTPUTS = (
         "plots",
         "also draw the scores along the N longest sequences (default for N: %(const)s)",
         lambda folder: folder.pictures(),
-        lambda folder, options: write_plots(folder, options.plots),
+        _write_plots,
         DEFAULT_PLOTS,
-        plotting_problems,
+        _plotting_problems,
     ),
 )
 """All of them, in the order of the help."""

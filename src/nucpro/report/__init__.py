@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from nucpro.report.subject import FileState, Output, Subject
-from nucpro.report.writing import MOST_POINTS, POINTS, report_at_end, report_folder, write_report
+__all__ = ["MOST_POINTS", "POINTS"]
 
-__all__ = [
-    "MOST_POINTS",
-    "POINTS",
-    "FileState",
-    "Output",
-    "Subject",
-    "report_at_end",
-    "report_folder",
-    "write_report",
-]
+POINTS = 20_000
+"""Sequences on the map, unless another number is asked for."""
+MOST_POINTS = 50_000
+"""Most sequences on the map: what a browser opens at once, and what 2 GB of memory hold."""

@@ -21,6 +21,7 @@ from nucpro.folder.paths import FilePair
 from nucpro.formats import make_folder, remove_temporaries, write_text
 from nucpro.options import Options
 from nucpro.progress import Progress, Show, silent
+from nucpro.report import MOST_POINTS, POINTS
 from nucpro.report.geometry import describe
 from nucpro.report.page import page
 from nucpro.report.pictures import write_pictures
@@ -28,14 +29,9 @@ from nucpro.report.sample import read_sample
 from nucpro.report.subject import FileState, Output, Subject
 from nucpro.state.history import DONE, FAILED, read
 
-__all__ = ["MOST_POINTS", "POINTS", "report_at_end", "report_folder", "write_report"]
+__all__ = ["report_at_end", "report_folder", "write_report"]
 
 logger = logging.getLogger(__name__)
-
-POINTS = 20_000
-"""Sequences on the map, unless another number is asked for."""
-MOST_POINTS = 50_000
-"""Most sequences on the map: what a browser opens at once, and what 2 GB of memory hold."""
 
 _PACKAGES = {"sklearn": "scikit-learn", "matplotlib": "matplotlib"}
 

@@ -35,8 +35,9 @@ from nucpro.classifier.model import ModelCard, load, save
 from nucpro.cli import main
 from nucpro.errors import DataError, ExtractionError, ModelError, UsageError
 from nucpro.execution.ray.worker import load_same
-from nucpro.prediction import PredictionOptions, predict
 from nucpro.prediction.models import find_models
+from nucpro.prediction.options import PredictionOptions
+from nucpro.prediction.running import predict
 from nucpro.progress import Progress
 
 PER_UNIT = 5
