@@ -34,7 +34,7 @@ from nucpro.extraction.preflight import dna_problems
 from nucpro.extraction.run import Run, dry_run, make_dna_first, validate_folder
 from nucpro.extraction.survey import DNA_COMMAND, looking
 from nucpro.extraction.validation import expected_width
-from nucpro.folder.paths import CLASS_NAMES, DataFolder, FilePair, SourceFinder, walk_failed
+from nucpro.folder.paths import CLASS_NAMES, DataFolder, FilePair, walk_failed
 from nucpro.options import Options
 from nucpro.report.writing import report_at_end
 from nucpro.state.checkpoint import Checkpoint
@@ -63,15 +63,14 @@ def discover_training_data(
         Split nucleotide FASTA files, which begin as ``data_dir`` does; everything else that belongs to one is
         found from its path.
     """
-    finder = SourceFinder(DataFolder(Path(data_dir)))
-    for root, subfolders, files in os.walk(data_dir, followlinks=True, onerror=walk_failed):
-        finder.visit(root, subfolders, files)
+    walked = os.walk(data_dir, followlinks=True, onerror=walk_failed)
+    sources = DataFolder(Path(data_dir)).walk_sources(walked)
     if run is not None:
-        run.discover(finder.sources)
+        run.discover(sources)
         selection = run.survey.selection
     else:
         with looking(Options(Path(data_dir))) as survey:
-            selection = survey.discover(finder.sources)
+            selection = survey.discover(sources)
     return _names(data_dir, selection.viral), _names(data_dir, selection.hosts)
 
 

@@ -16,10 +16,10 @@ from typing import Any
 from nucpro.errors import DataError, PreflightError, StoreError
 from nucpro.execution.workers import Workers
 from nucpro.folder.paths import NO_CATEGORY, DataFolder, FilePair, category_of, contradiction_in, natural_key
-from nucpro.formats import no_label, read_meta
+from nucpro.formats import file_digest, no_label, read_meta
 from nucpro.formats.sequences import DNA_WIDTH, SequenceType
 from nucpro.genomes.paths import manifest_path
-from nucpro.genomes.reports import digest_of, read_manifest
+from nucpro.genomes.reports import read_manifest
 
 __all__ = ["MergedSource", "Survey", "survey"]
 
@@ -154,7 +154,7 @@ def _maker(pair: FilePair, side: SequenceType, digest: object) -> tuple[Mapping[
     """What made one side of a merged file, by the file of vectors with that digest; and what is wrong with it."""
     vectors = pair.vectors(side)
     try:
-        if digest_of(vectors) != digest:
+        if file_digest(vectors) != digest:
             return None, [
                 f"{pair.merged}: was merged from other vectors than {vectors} holds now; {_MERGE_AGAIN}"
             ]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,10 +19,11 @@ from nucpro.export.manifest import Ledger, Shard
 from nucpro.extraction.preflight import space_problems, writing_problems
 from nucpro.extraction.survey import looking
 from nucpro.folder.paths import ExportFolder, FilePair
-from nucpro.formats import file_digest, make_folder, remove_temporaries, write_bytes
+from nucpro.formats import make_folder, remove_temporaries, write_bytes
 from nucpro.options import Options
 from nucpro.progress import Meter, Show, silent, tracked
 from nucpro.state import lock
+from nucpro.state.checkpoint import changed_files
 
 __all__ = ["Exported", "export", "export_folder"]
 
@@ -198,14 +198,10 @@ def _make_all(tasks: list[_Task], target: ExportFolder, ledger: Ledger, workers:
 
 def _kept(task: _Task) -> str | None:
     """Name of a shard that lies there as it was written, from the merged file that lies there now; else None."""
-    if task.known is not None:
-        with suppress(FileNotFoundError):
-            if (file_digest(task.path), file_digest(task.pair.merged)) == (
-                task.known.sha256,
-                task.known.source_sha256,
-            ):
-                return task.name
-    return None
+    known = task.known
+    if known is None or changed_files({task.path: known.sha256, task.pair.merged: known.source_sha256}):
+        return None
+    return task.name
 
 
 def _make(task: _Task) -> Shard:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
@@ -39,13 +40,12 @@ __all__ = [
     "ExportFolder",
     "FilePair",
     "Source",
-    "SourceFinder",
     "below_merge_root",
     "category_of",
     "contradiction_in",
     "natural_key",
-    "prune",
     "split_number",
+    "walk",
     "walk_failed",
 ]
 
@@ -434,24 +434,46 @@ class DataFolder:
         source = folder.with_name(f"{folder.name.removesuffix('_merged')}.{_NUCLEOTIDE}.fa")
         return Source(self.root, source.as_posix()).pair(number)
 
-    def walk_sources(self) -> list[Source]:
+    def walk_sources(self, steps: Iterable[Step] | None = None) -> list[Source]:
         """All ``*identified_nucleotide.fa`` below the folder, naturally sorted by relative path.
 
-        Symbolic links to folders are followed, each folder once.
+        Split folders hold no sources, and ``data_merge`` is never input.
+
+        Parameters
+        ----------
+        steps : iterable, optional
+            See :func:`walk`.
+
+        Raises
+        ------
+        PreflightError
+            Paths that name two categories, or that cannot be shown in messages and written into records: all at once.
         """
-        finder = SourceFinder(self)
-        for folder, subfolders, files in os.walk(self.root, followlinks=True, onerror=walk_failed):
-            finder.visit(folder, subfolders, files)
-        return finder.sources
+        files = (folder / name for folder, names in walk(self.root, self._is_output, steps) for name in names)
+        found = [source for source in map(self.source_of, files) if source is not None]
+        odd = [str(source.nucleotide_fasta) for source in found if not is_plain(source.relative)]
+        if odd:
+            what = "the path holds control characters or is not UTF-8"
+            raise PreflightError([f"{path}: {what}; rename the file or its folder" for path in odd])
+        found.sort(key=lambda source: natural_key(source.relative))
+        doubts = [(source, contradiction_in(source.relative)) for source in found]
+        problems = [f"{source.nucleotide_fasta}: {doubt}" for source, doubt in doubts if doubt]
+        if problems:
+            raise PreflightError(problems)
+        return found
 
     def merged_files(self) -> list[Path]:
         """All merged files below ``data_merge``, whether or not their pair is still there, naturally sorted."""
-        found: list[Path] = []
-        seen: set[tuple[int, int]] = set()
-        for folder, subfolders, files in os.walk(self.merge_root):
-            if prune(folder, subfolders, files, seen):
-                found += [Path(folder, name) for name in files if name.endswith("_merged.pt")]
+        if not self.merge_root.is_dir():
+            return []
+        files = (folder / name for folder, names in walk(self.merge_root) for name in names)
+        found = [path for path in files if path.name.endswith("_merged.pt")]
         return sorted(found, key=lambda path: natural_key(path.as_posix()))
+
+    def _is_output(self, folder: Path, name: str, siblings: Collection[str]) -> bool:
+        """Tell the merged and the split folders from folders that only sound alike."""
+        is_split = name.endswith((_NUCLEOTIDE, _PROTEIN)) and f"{name}.fa" in siblings
+        return is_split or folder / name == self.merge_root
 
 
 @dataclass(frozen=True)
@@ -494,6 +516,10 @@ class ExportFolder:
         return self.root.joinpath(*PurePosixPath(shard).parts)
 
 
+Step = tuple[str, list[str], list[str]]
+"""What ``os.walk`` yields: a folder, the names of its folders, and those of its files."""
+
+
 def walk_failed(error: OSError) -> None:
     """Take what ``os.walk`` could not read: what lies there would silently be left out.
 
@@ -507,84 +533,44 @@ def walk_failed(error: OSError) -> None:
     ) from error
 
 
-def prune(folder: str, subfolders: list[str], files: list[str], seen: set[tuple[int, int]]) -> bool:
-    """Take litter out of one step of ``os.walk``, and sort what is left.
+def walk(
+    root: Path,
+    is_left_out: Callable[[Path, str, Collection[str]], bool] = lambda folder, name, siblings: False,
+    steps: Iterable[Step] | None = None,
+) -> Iterator[tuple[Path, list[str]]]:
+    """Walk a folder: symbolic links to folders are followed, each folder is entered once, and litter never.
 
     Parameters
     ----------
-    folder, subfolders, files
-        What ``os.walk`` gave.
-    seen : set of (int, int)
-        Device and inode of the folders that were entered so far; this one is added.
+    root : Path
+        The folder.
+    is_left_out : callable
+        Whether a folder is not entered: takes the folder that it lies in, its name, and the names of the files beside
+        it.
+    steps : iterable, optional
+        What is walked, for somebody who walks themselves: ``os.walk`` from the top, with ``followlinks``.
 
-    Returns
-    -------
-    bool
-        False where a link led here again; nothing is left of the step then.
+    Yields
+    ------
+    folder : Path
+        A folder, its own ones after it.
+    names : list of str
+        Names of its files, sorted.
+
+    Raises
+    ------
+    PreflightError
+        A folder cannot be read.
     """
-    facts = Path(folder).stat()
-    is_new = (facts.st_dev, facts.st_ino) not in seen
-    seen.add((facts.st_dev, facts.st_ino))
-    for names in (subfolders, files):
-        names[:] = sorted(name for name in names if is_new and not is_litter(name))
-    return is_new
-
-
-class SourceFinder:
-    """Finds sources while somebody walks a data folder from its top (``os.walk`` with ``followlinks``).
-
-    Parameters
-    ----------
-    folder : DataFolder
-        The data folder.
-    """
-
-    def __init__(self, folder: DataFolder) -> None:
-        self._folder = folder
-        self._found: list[Source] = []
-        self._seen: set[tuple[int, int]] = set()
-
-    @property
-    def sources(self) -> list[Source]:
-        """Everything found so far, naturally sorted by relative path.
-
-        Raises
-        ------
-        PreflightError
-            Paths that name two categories, all at once.
-        """
-        found = sorted(self._found, key=lambda source: natural_key(source.relative))
-        doubts = [(source, contradiction_in(source.relative)) for source in found]
-        problems = [f"{source.nucleotide_fasta}: {doubt}" for source, doubt in doubts if doubt]
-        if problems:
-            raise PreflightError(problems)
-        return found
-
-    def visit(self, folder: str, subfolders: list[str], files: list[str]) -> None:
-        """Take what ``os.walk`` found in one folder, and remove from it what must not be entered.
-
-        Split folders hold no sources, ``data_merge`` is never input, litter neither, and a folder that a link
-        leads to again is not entered twice.
-
-        Raises
-        ------
-        PreflightError
-            The path of a source cannot be shown in messages or written into records as it is.
-        """
-        here = Path(folder)
-        if not prune(folder, subfolders, files, self._seen):
-            return
-        subfolders[:] = [name for name in subfolders if not self._is_output(here, name, files)]
-        sources = (self._folder.source_of(here / name) for name in files)
-        found = [source for source in sources if source is not None]
-        odd = [str(source.nucleotide_fasta) for source in found if not is_plain(source.relative)]
-        if odd:
-            what = "the path holds control characters or is not UTF-8"
-            raise PreflightError([f"{path}: {what}; rename the file or its folder" for path in odd])
-        self._found += found
-
-    def _is_output(self, parent: Path, name: str, siblings: list[str]) -> bool:
-        """Tell the merged and the split folders from folders that only sound alike."""
-        if parent == self._folder.root and name == _MERGE_ROOT:
-            return True
-        return name.endswith((_NUCLEOTIDE, _PROTEIN)) and f"{name}.fa" in siblings
+    seen: set[tuple[int, int]] = set()
+    walked = os.walk(root, followlinks=True, onerror=walk_failed) if steps is None else steps
+    for top, subfolders, files in walked:
+        folder = Path(top)
+        facts = folder.stat()
+        is_new = (facts.st_dev, facts.st_ino) not in seen
+        seen.add((facts.st_dev, facts.st_ino))
+        names = [file for file in sorted(files) if not is_litter(file)]
+        entered = (name for name in subfolders if is_new and not is_litter(name))
+        subfolders[:] = sorted(name for name in entered if not is_left_out(folder, name, names))
+        if is_new:
+            yield folder, names

@@ -14,7 +14,6 @@ from nucpro.formats.atomic import (
     cannot_write,
     decoded,
     document,
-    file_digest,
     make_folder,
     parsed,
     remove_temporaries,
@@ -26,6 +25,7 @@ from nucpro.formats.atomic import (
     write_text,
 )
 from nucpro.formats.atomic import checksum_of as seal_of
+from nucpro.formats.opening import file_digest
 
 if TYPE_CHECKING:
     from nucpro.formats.vectors import (

@@ -31,7 +31,6 @@ __all__ = [
     "checksum_of",
     "decoded",
     "document",
-    "file_digest",
     "make_folder",
     "name_problem",
     "parsed",
@@ -250,20 +249,6 @@ def write_bytes(path: Path, data: bytes | memoryview) -> Written:
 def write_text(path: Path, text: str) -> Written:
     """Write a whole text file at once, in UTF-8, line feeds as they are; see :func:`replace_file`."""
     return write_bytes(path, text.encode())
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 (hex) of the bytes of a file that lies there.
-
-    Raises
-    ------
-    OSError
-        The file cannot be read, or is no regular file: a pipe would be waited for.
-    """
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "is no regular file", str(path))
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove_temporaries(folder: Path) -> list[str]:

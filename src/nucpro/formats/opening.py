@@ -8,6 +8,7 @@ link to nowhere. What the first bytes of a file say about its format is known he
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import stat
@@ -23,6 +24,7 @@ from nucpro.errors import DataError, NucproError
 __all__ = [
     "STANDARD_INPUT",
     "UNKNOWN",
+    "file_digest",
     "is_litter",
     "is_pipe",
     "kind_of",
@@ -193,6 +195,15 @@ def read_input(path: Path, error: type[NucproError] = DataError) -> bytes:
     try:
         with open_input(path, error) as file:
             return file.read()
+    except OSError as failure:
+        raise error(f"{path}: {problem_of(path, failure)}") from failure
+
+
+def file_digest(path: Path, error: type[NucproError] = DataError, algorithm: str = "sha256") -> str:
+    """Digest (hex) of the bytes of a regular file, as ``sha256sum`` gives it; see :func:`open_input`."""
+    try:
+        with open_input(path, error) as file:
+            return hashlib.file_digest(file, algorithm).hexdigest()
     except OSError as failure:
         raise error(f"{path}: {problem_of(path, failure)}") from failure
 

@@ -13,14 +13,14 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from nucpro.errors import DataError, FastaError, StoreError
-from nucpro.formats import AtomicFile, cannot_write, replace_file
+from nucpro.formats import AtomicFile, cannot_write, file_digest, replace_file
 from nucpro.formats.fasta import stream
 from nucpro.genomes.genbank import read_annotations
 from nucpro.genomes.identification import FrameRecord, frame_records, identify
 from nucpro.genomes.options import DatasetOptions
 from nucpro.genomes.paths import GenomePair
 from nucpro.genomes.proteins import Absence, Proteins, ProteinStore
-from nucpro.genomes.reports import Counts, Manifest, SourceReport, digest_of, read_manifest, write_manifest
+from nucpro.genomes.reports import Counts, Manifest, SourceReport, read_manifest, write_manifest
 
 __all__ = ["Conversion", "convert"]
 
@@ -59,7 +59,7 @@ def convert(conversion: Conversion) -> SourceReport:
         An output cannot be written.
     """
     pair, options = conversion.pair, conversion.options
-    inputs = {"fasta": digest_of(pair.fasta), "genbank": digest_of(pair.genbank)}
+    inputs = {"fasta": file_digest(pair.fasta), "genbank": file_digest(pair.genbank)}
     earlier = read_manifest(pair.manifest)
     if earlier and earlier.fits(options, inputs) and earlier.describes(pair.source):
         return _report(pair, made=False, counts=Counts(**earlier.counts), examples=earlier.examples)

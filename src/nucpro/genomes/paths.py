@@ -7,12 +7,11 @@ come the two FASTA files of :class:`nucpro.folder.paths.Source`, and ``X.identif
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from nucpro.folder.paths import DataFolder, Source, natural_key, prune, walk_failed
+from nucpro.folder.paths import DataFolder, Source, natural_key, walk
 
 __all__ = ["FASTA_SUFFIX", "GENBANK_SUFFIX", "GenomePair", "Genomes", "find_genomes", "manifest_path"]
 
@@ -105,7 +104,8 @@ def find_genomes(data_dir: Path) -> Genomes:
     pairs: list[GenomePair] = []
     without_partner: list[str] = []
     recorded: list[Source] = []
-    for folder, names in _walk(data_dir):
+    merge_root = DataFolder(data_dir).merge_root
+    for folder, names in walk(data_dir, lambda folder, name, _: folder / name == merge_root):
         for name in names:
             relative = (folder / name).relative_to(data_dir).as_posix()
             if name.endswith(_MANIFEST_SUFFIX):
@@ -125,17 +125,6 @@ def find_genomes(data_dir: Path) -> Genomes:
 
 def _source(data_dir: Path, stem: str) -> Source:
     return Source(data_dir, f"{stem}.identified_nucleotide.fa")
-
-
-def _walk(data_dir: Path) -> Iterator[tuple[Path, frozenset[str]]]:
-    merge_root = DataFolder(data_dir).merge_root
-    seen: set[tuple[int, int]] = set()
-    for name, subfolders, files in os.walk(data_dir, followlinks=True, onerror=walk_failed):
-        folder = Path(name)
-        if folder == merge_root:
-            subfolders.clear()
-        elif prune(name, subfolders, files, seen):
-            yield folder, frozenset(files)
 
 
 def _partner(fasta_name: str, names: Iterable[str]) -> str | None:

@@ -14,16 +14,16 @@ from pathlib import Path
 
 from nucpro.errors import DataError, ValidationError
 from nucpro.folder.paths import Source
-from nucpro.formats import decoded, file_digest, seal_of, write_document
+from nucpro.formats import decoded, seal_of, write_document
 from nucpro.formats.atomic import CHECKSUM
 from nucpro.genomes.options import DatasetOptions
+from nucpro.state.checkpoint import changed_files
 
 __all__ = [
     "Counts",
     "DatasetReport",
     "Manifest",
     "SourceReport",
-    "digest_of",
     "read_manifest",
     "write_manifest",
 ]
@@ -72,26 +72,8 @@ class Manifest:
 
     def describes(self, source: Source) -> bool:
         """Whether the FASTA files of a source are complete and as this manifest says."""
-        sides = {"nucleotide": source.nucleotide_fasta, "protein": source.protein_fasta}
-        return self.outputs == {
-            side: digest_of(path) if path.exists() else None for side, path in sides.items()
-        }
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal.
-
-    Raises
-    ------
-    DataError
-        The file cannot be read.
-    """
-    try:
-        return file_digest(path)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read: {error.strerror}; check that it exists and who may read it"
-        ) from error
+        files = {"nucleotide": source.nucleotide_fasta, "protein": source.protein_fasta}
+        return not changed_files({path: self.outputs.get(name) for name, path in files.items()})
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:

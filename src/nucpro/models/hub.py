@@ -24,7 +24,7 @@ from huggingface_hub.hf_api import RepoSibling
 from tqdm.auto import tqdm
 
 from nucpro.errors import ModelError
-from nucpro.formats.atomic import file_digest
+from nucpro.formats.opening import file_digest
 
 __all__ = ["Repository", "Snapshot", "commit_of", "download_into", "pin", "snapshot"]
 
@@ -209,7 +209,7 @@ def _is_file_of(path: Path, file: RepoSibling) -> bool:
     """Whether a file is the one of a repository: by size and, for weights, by digest."""
     if not path.is_file() or file.size not in (None, path.stat().st_size):
         return False
-    return file.lfs is None or file_digest(path) == file.lfs.sha256
+    return file.lfs is None or file_digest(path, ModelError) == file.lfs.sha256
 
 
 def _listing(repository: Repository, timeout: float | None = None) -> tuple[list[str], str]:

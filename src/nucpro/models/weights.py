@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nucpro.errors import ModelError
-from nucpro.formats.opening import is_litter, open_input, problem_of
+from nucpro.formats.opening import file_digest, is_litter, problem_of
 from nucpro.models import hub
 from nucpro.models.config import read_json
 from nucpro.models.origins import fair_esm_problem, problem_of_file
@@ -129,7 +129,7 @@ class ModelFiles:
     def _digest(self) -> str:
         # Noted before anything is read, so that no later change is missed.
         assert self._fingerprints
-        digests = [(_file_digest(file), file.name) for file in self.weights]
+        digests = [(file_digest(file, ModelError), file.name) for file in self.weights]
         if len(digests) == 1:
             return digests[0][0]
         return hashlib.sha256("".join(f"{digest}  {name}\n" for digest, name in digests).encode()).hexdigest()
@@ -372,11 +372,3 @@ def _missing(folder: Path, what: str, present: Sequence[str]) -> ModelError:
         f"{folder}: no {what}; the folder holds {shown}; "
         "fill it with `nucpro fetch-models`, or give another folder or the id of a repository"
     )
-
-
-def _file_digest(file: Path) -> str:
-    try:
-        with open_input(file, ModelError) as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelError(f"{file}: {problem_of(file, error)}") from error

@@ -21,7 +21,6 @@ from nucpro.formats import remove_temporaries
 from nucpro.formats.atomic import name_problem
 from nucpro.formats.fasta import stream
 from nucpro.formats.opening import is_pipe, spooled
-from nucpro.genomes.reports import digest_of
 from nucpro.prediction.contigs import InputFacts, Unit, inspect, units_of
 from nucpro.prediction.models import Models, find_models
 from nucpro.prediction.options import OutputFolder, PredictionOptions
@@ -30,7 +29,7 @@ from nucpro.prediction.tables import write_tables
 from nucpro.prediction.verdict import ScoredUnit, Scorer
 from nucpro.prediction.work import Work, difference, make_record, read_record, write_record
 from nucpro.progress import Meter, Show, silent
-from nucpro.state.checkpoint import Fingerprint
+from nucpro.state.checkpoint import Fingerprint, changed_files
 from nucpro.state.lock import hold
 
 __all__ = ["Checked", "PredictionReport", "check", "predict"]
@@ -206,8 +205,8 @@ class _Run:
         """Names of the tables that are there but are not those that a record was written for."""
         outputs = record.get("outputs")
         expected = outputs if isinstance(outputs, dict) else {}
-        there = (path for path in self._folder.tables if path.exists())
-        return [path.name for path in there if digest_of(path) != expected.get(path.name)]
+        there = [path for path in self._folder.tables if path.exists()]
+        return [path.name for path in changed_files({path: expected.get(path.name) for path in there})]
 
     def _default_chunks(self) -> int:
         return _CHUNKS_PER_UNIT[self._options.device.partition(":")[0]]

@@ -20,11 +20,11 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from nucpro.errors import StoreError
-from nucpro.formats import cannot_write, parsed, write_text
+from nucpro.formats import cannot_write, file_digest, parsed, write_text
 from nucpro.formats.sequences import SequenceType
 from nucpro.state.recipe import Recipe
 
-__all__ = ["Checkpoint", "Fingerprint", "Journal", "StateFiles", "journal_entries"]
+__all__ = ["Checkpoint", "Fingerprint", "Journal", "StateFiles", "changed_files", "journal_entries"]
 
 _CRC_LENGTH = 8
 
@@ -55,6 +55,21 @@ class Fingerprint:
     def as_list(self) -> list[int]:
         """Form in which stamps are stored."""
         return [self.size, self.modified, self.inode]
+
+
+def changed_files(recorded: Mapping[Path, object]) -> list[Path]:
+    """Files that are not as they are recorded: by their SHA-256, or None for one that must not be there.
+
+    The rule for whoever has no stamps of its files: a piece of work is done where this list is empty.
+
+    Raises
+    ------
+    DataError
+        A file cannot be read.
+    """
+    return [
+        path for path, digest in recorded.items() if digest != (file_digest(path) if path.exists() else None)
+    ]
 
 
 class StateFiles(Protocol):
