@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -135,8 +136,7 @@ def export(
     target = ExportFolder(folder)
     tasks = _tasks(pairs, target, format_name, suffix)
     make_folder(folder)
-    with lock.hold(target.lock):
-        ledger = Ledger(target, format_name)
+    with lock.hold(target.lock), closing(Ledger(target, format_name)) as ledger:
         tasks = [replace(task, known=ledger.shards.get(task.name)) for task in tasks]
         made = _make_all(tasks, target, ledger, workers, show)
     shards = list(ledger.shards.values())

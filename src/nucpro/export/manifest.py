@@ -8,7 +8,6 @@ gives equal bytes.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -19,6 +18,7 @@ from nucpro.errors import PreflightError
 from nucpro.folder.paths import CLASS_NAMES, ExportFolder
 from nucpro.formats import cannot_write, document, parsed, write_bytes
 from nucpro.formats.opening import is_litter
+from nucpro.state.checkpoint import Journal, journal_entries
 
 __all__ = ["Ledger", "Shard"]
 
@@ -78,6 +78,7 @@ class Ledger:
     def __init__(self, folder: ExportFolder, format_name: str) -> None:
         self._folder = folder
         self._format = format_name
+        self._journal = Journal(folder.journal, checked=False)
         self.shards: dict[str, Shard] = {}
         if not folder.root.is_dir():
             return
@@ -111,8 +112,7 @@ class Ledger:
         kept : collection of str
             Shards that need not be made; all others are forgotten.
         """
-        lines = [_line(self._format, None), *(_line(self._format, shard) for shard in self.shards.values())]
-        write_bytes(self._folder.journal, b"".join(lines))
+        self._journal.begin([self._entry(shard) for shard in (None, *self.shards.values())])
         for path in (self._folder.manifest, self._folder.checksums):
             path.unlink(missing_ok=True)
         for name in self.shards.keys() - set(names):
@@ -123,9 +123,7 @@ class Ledger:
         """Record a shard that lies on disk."""
         self.shards[shard.shard] = shard
         try:
-            with self._folder.journal.open("ab") as journal:
-                # The last line of a killed run may be cut: what follows begins a line of its own.
-                journal.write(b"\n" + _line(self._format, shard))
+            self._journal.append([self._entry(shard)])
         except OSError as error:
             raise cannot_write(self._folder.journal, error) from error
 
@@ -137,7 +135,15 @@ class Ledger:
         sums.append((hashlib.sha256(manifest).hexdigest(), self._folder.manifest.name))
         write_bytes(self._folder.checksums, "".join(_sum_line(*item) for item in sums).encode())
         write_bytes(self._folder.manifest, manifest)
+        self.close()
         self._folder.journal.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close the journal; what was recorded stays."""
+        self._journal.close()
+
+    def _entry(self, shard: Shard | None) -> dict[str, Any]:
+        return {"to": self._format, "shard": asdict(shard) if shard else None}
 
     def _content(self, shards: list[Shard]) -> dict[str, Any]:
         categories: Counter[str] = Counter()
@@ -163,15 +169,9 @@ class Ledger:
         content = parsed(_bytes_of(self._folder.manifest))
         if isinstance(content.get("shards"), list):
             yield from ((str(content.get("to")), _shard(entry)) for entry in content["shards"])
-        for line in _bytes_of(self._folder.journal).splitlines():
-            entry = parsed(line)
+        for entry in journal_entries(_bytes_of(self._folder.journal), checked=False):
             if "to" in entry:
                 yield str(entry["to"]), _shard(entry.get("shard"))
-
-
-def _line(format_name: str, shard: Shard | None) -> bytes:
-    entry = {"to": format_name, "shard": asdict(shard) if shard else None}
-    return json.dumps(entry, ensure_ascii=False).encode() + b"\n"
 
 
 def _sum_line(digest: str, name: str) -> str:

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from nucpro.errors import StoreError
-from nucpro.formats import cannot_write, file_digest, parsed, write_text
+from nucpro.formats import cannot_write, file_digest, parsed, write_bytes, write_text
 from nucpro.formats.sequences import SequenceType
 from nucpro.state.recipe import Recipe
 
@@ -143,6 +143,17 @@ class Journal:
         while rest:
             rest = rest[self._file.write(rest) :]
         return len(lines)
+
+    def begin(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Write these lines in place of all others, whole or not at all.
+
+        Raises
+        ------
+        StoreError
+            The file cannot be written.
+        """
+        self.close()
+        write_bytes(self._path, b"".join(map(self._line, entries)))
 
     def close(self) -> None:
         """Close the file; what was written stays."""
