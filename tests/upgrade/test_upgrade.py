@@ -1,11 +1,15 @@
 """Folders that version 0.1 made or began: what it finished stays, and equal work still gives equal bytes.
 
-``begun/data`` was left by a run that was killed after two of three files, ``begun/golden`` by one that was not.
+``begun/data`` was left by a run that was killed after two of three files, ``begun/golden`` by one that was not. The
+same of a prediction (``prediction`` with two of its units scored, ``predicted``), of a data set (``dataset``, one of
+two pairs) and of an export (``exported``, two of three shards).
 """
 
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +24,7 @@ from nucpro.state.checkpoint import Checkpoint, Fingerprint
 
 BEGUN = Path(__file__).parent / "begun"
 FINISHED = ("viral.1.1.identified_protein/output_1_ESM.pt", "viral.1.1.identified_protein/output_2_ESM.pt")
+_SCORE = re.compile(r"\b[01]\.[0-9]{6}\b")
 PASSED = "Validation passed: 3 files, 12 sequences, all dimensions correct"
 
 
@@ -120,3 +125,63 @@ def test_a_record_without_its_checksum_is_verified_once_and_nothing_is_recompute
     assert extract(begun) == 0
     assert "Extracted" not in capsys.readouterr().out
     assert contents(data) == before
+
+
+def predicted(begun: Path, output: str) -> int:
+    return main([
+        *("predict", str(begun / "contigs.fa"), "--model", str(begun / "classifier"), "--device", "cpu"),
+        *("--protein-model", str(begun / "model"), "-o", str(begun / output)),
+    ])  # fmt: skip
+
+
+def scores(path: Path) -> tuple[str, list[float]]:
+    """A table without its scores, and the scores."""
+    text = path.read_text(encoding="utf-8")
+    return _SCORE.sub("", text), [float(score) for score in _SCORE.findall(text)]
+
+
+def test_a_prediction_that_was_begun_goes_on(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = begun / "prediction"
+    assert predicted(begun, "prediction") == 0
+    output = capsys.readouterr().out
+    assert "Going on: 2 of 5 units are done" in output
+    assert [f"[{number}/5] Scored" in output for number in range(1, 6)] == [False, False, True, True, True]
+    assert not (folder / "unfinished").exists()
+    for name in ("sequences.tsv", "chunks.tsv", "frames.tsv"):
+        made, golden = scores(folder / name), scores(begun / "predicted" / name)
+        assert made[0] == golden[0]
+        # The last units are scored here, perhaps on a processor that rounds otherwise.
+        assert made[1] == pytest.approx(golden[1], abs=1e-5)
+
+
+def test_a_prediction_that_was_finished_is_known(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (begun / "predicted").iterdir()}
+    assert predicted(begun, "predicted") == 0
+    assert f"{begun / 'predicted'} holds this prediction already" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_data_set_that_was_begun_goes_on(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = begun / "dataset"
+    finished = sorted(data.glob("vertebrate_other.1.1.identified*"))
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in finished}
+    assert len(before) == 3
+    assert main(["dataset", str(data), "--length", "300", "--workers", "1"]) == 0
+    assert "2 pairs of genome files at 300 bases: 1 made, the others were there" in capsys.readouterr().out
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in finished} == before
+    assert (data / "protozoa.1.1.identified.json").is_file()
+
+
+def test_an_export_that_was_begun_goes_on(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, exported = begun / "data", begun / "exported"
+    copied(BEGUN / "golden", begun / "whole")
+    shutil.copytree(begun / "whole", data, dirs_exist_ok=True)
+    before = {path: path.stat().st_mtime_ns for path in exported.rglob("*.safetensors")}
+    assert len(before) == 2
+    command = ["export", str(data), "--to", "safetensors", "-o", str(exported), "--sequences-per-file", "4"]
+    assert main(command) == 0
+    output = capsys.readouterr().out
+    assert "[3/3] Exported data_merge/bacteria.1.1_merged/output_1_merged.pt (4 rows)" in output
+    assert "1 written now" in output
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert not (exported / ".export_journal.jsonl").exists()
