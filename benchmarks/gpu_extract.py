@@ -406,14 +406,18 @@ def random_model(size: Size, device: torch.device) -> EsmModel:
         return EsmModel(config, add_pooling_layer=False).eval()
 
 
-def main() -> None:
+def asked_for(description: str) -> tuple[argparse.Namespace, torch.device]:
+    """Arguments of a benchmark of a GPU, and the GPU where there is one."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tiny", action="store_true", help="a tiny model and little work, on any machine")
+    parser.add_argument("--tiny", action="store_true", help="tiny models and little work, on any machine")
     parser.add_argument("--output", type=Path, help="JSON file for the results")
-    arguments = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return parser.parse_args(), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def main() -> None:
+    arguments, device = asked_for(__doc__)
     size = TINY if arguments.tiny else FULL
     dtype = torch.float16 if device.type == "cuda" else torch.float32
     results: dict[str, dict] = {"hardware": hardware(device), "size": asdict(size)}

@@ -11,18 +11,16 @@ beside ours: the matrix products of all layers alone, and our forward with ``tor
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import random
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from gpu_extract import hardware, medians, show
+from gpu_extract import asked_for, hardware, medians, show
 
 from nucpro.inspection.speed import DNABERT_S, ESM2_650M
 from nucpro.models import architectures, fused, kernels, mosaic_bert_fused
@@ -196,13 +194,7 @@ def random_tokens(model: PackedEncoder, count: int) -> torch.Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--tiny", action="store_true", help="tiny models and little work, on any machine")
-    parser.add_argument("--output", type=Path, help="JSON file for the results")
-    arguments = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    arguments, device = asked_for(__doc__)
     tokens, rounds, blocks = (170, 1, Blocks(32, 128, 32, 2)) if arguments.tiny else (65_536, 9, None)
     esm, dna = ESM2_650M, DNABERT_S
     if arguments.tiny:

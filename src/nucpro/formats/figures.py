@@ -60,7 +60,7 @@ def draw(path: Path, size: tuple[float, float], dots_per_inch: int, fill: Callab
     try:
         content = _drawn(size, dots_per_inch, fill)
     # matplotlib depends on fonts, caches and files of settings, and raises what any of them raises.
-    except Exception as error:  # noqa: BLE001
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
         logger.warning(
             "Warning: %s: cannot be drawn (%s: %s); all else is written", path, type(error).__name__, error
         )

@@ -15,6 +15,7 @@ import io
 import lzma
 import zlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -73,12 +74,10 @@ def open_text(path: Path, error: type[NucproError] = DataError, *, allow_pipe: b
     NucproError
         Of the type `error`: the file cannot be opened, is packed in a form that is not read, or is packed twice.
     """
-    file = open_input(path, error, allow_pipe=allow_pipe)
-    try:
-        return TextStream(file, path, error)
-    except BaseException:
-        file.close()
-        raise
+    with ExitStack() as opened:
+        stream = TextStream(opened.enter_context(open_input(path, error, allow_pipe=allow_pipe)), path, error)
+        opened.pop_all()
+        return stream
 
 
 class TextStream(io.RawIOBase):
