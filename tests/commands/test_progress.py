@@ -16,7 +16,7 @@ import pytest
 
 from folders import arguments
 from nucpro.cli import main
-from nucpro.cli.console import Manner, console, say, showing
+from nucpro.cli.console import Manner, Steps, console, say, showing
 from nucpro.errors import counted, human_size, human_time
 from nucpro.progress import BYTES, Meter, Progress, tracked
 
@@ -45,11 +45,8 @@ def shown(capsys: pytest.CaptureFixture[str], **manner: object) -> tuple[list[st
     return out.splitlines(), err.splitlines()
 
 
-@pytest.mark.parametrize("manner", [{}, {"progress": "lines"}], ids=["no terminal", "lines"])
-def test_each_tenth_is_a_line_where_there_is_no_terminal(
-    capsys: pytest.CaptureFixture[str], manner: dict[str, str]
-) -> None:
-    assert shown(capsys, **manner) == (
+def test_each_tenth_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown(capsys, progress="lines") == (
         [
             "Embedding: 0 of 20 files",
             "Embedding: 3 of 20 files, 1 min 01 s left",
@@ -62,6 +59,16 @@ def test_each_tenth_is_a_line_where_there_is_no_terminal(
         ],
         ["careful"],
     )
+
+
+def test_without_a_terminal_only_what_takes_long_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown(capsys) == (["well", "the answer"], ["careful"])
+    seconds = 0.0
+    steps = Steps(10, lambda: seconds)
+    for done in range(6):
+        steps.show(Progress(done, 5, message="Reading"))
+        seconds += 4
+    assert capsys.readouterr().out.splitlines() == [f"Reading: {done} of 5 files" for done in (3, 4, 5)]
 
 
 def test_programs_read_json_lines_and_nothing_else_on_standard_error(
@@ -119,7 +126,7 @@ def test_a_run_counts_to_its_end(data: Path, model: Path, capsys: pytest.Capture
 
 TERMINAL = """
 import sys
-from nucpro.cli.console import Manner, console, say, showing
+from nucpro.cli.console import Manner, Steps, console, say, showing
 from nucpro.progress import Progress
 with console(None, Manner()):
     with showing() as show:

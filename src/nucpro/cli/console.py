@@ -10,7 +10,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +24,17 @@ from nucpro.errors import NucproError, PreflightError, StoreError, human_size, h
 from nucpro.formats.opening import problem_of
 from nucpro.progress import BYTES, Progress, Show, silent
 
-__all__ = ["PROGRESS", "Manner", "Terminated", "console", "exit_code_of", "say", "showing", "told_end"]
+__all__ = [
+    "PROGRESS",
+    "Manner",
+    "Steps",
+    "Terminated",
+    "console",
+    "exit_code_of",
+    "say",
+    "showing",
+    "told_end",
+]
 
 _INTERRUPTED = "Interrupted. Everything that was finished is kept; run the same command again to continue."
 
@@ -39,6 +50,8 @@ _OF_SYSTEM = {
 _NOTHING = logging.CRITICAL + 1
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {amount}, {time}"
+_SHORT = 10.0
+"""Seconds."""
 _COUNT = "{desc}: {amount}, {time}"
 
 
@@ -81,7 +94,8 @@ def showing() -> Iterator[Show]:
     if _manner.quiet:
         yield silent
     elif form == LINES:
-        yield _Steps().show
+        # Who did not ask for lines should not read them of what takes no time.
+        yield Steps(0 if _manner.progress else _SHORT).show
     elif stream is None:
         yield silent
     elif form == JSON:
@@ -106,8 +120,8 @@ class _Bar(tqdm):  # type: ignore[type-arg]
         """Fields of the bar's format."""
         fields = super().format_dict
         # Elapsed time where none can be told that is left; both are too long for a narrow terminal.
-        time = _left(self._progress) or self.format_interval(fields["elapsed"])
-        return {**fields, "amount": _amount(self._progress), "time": time}
+        shown = _left(self._progress) or self.format_interval(fields["elapsed"])
+        return {**fields, "amount": _amount(self._progress), "time": shown}
 
     def show(self, progress: Progress) -> None:
         """Move to where the command is."""
@@ -122,18 +136,31 @@ class _Bar(tqdm):  # type: ignore[type-arg]
         self.refresh()
 
 
-class _Steps:
-    """Progress as lines: one when a part begins, and one for each tenth of it that is done."""
+class Steps:
+    """Progress as lines: one when a part of a command begins, and one for each tenth of it that is done.
 
-    def __init__(self) -> None:
-        self._last: tuple[object, int] | None = None
+    Parameters
+    ----------
+    patience : float
+        Seconds in which nothing is said of a part.
+    clock : callable
+        Seconds of a clock that only goes forward.
+    """
+
+    def __init__(self, patience: float = 0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._patience, self._clock = patience, clock
+        self._part: object = None
+        self._step = -1
+        self._began = 0.0
 
     def show(self, progress: Progress) -> None:
         """Say where the command is, unless that was said."""
+        if self._part != _part(progress):
+            self._part, self._step, self._began = _part(progress), -1, self._clock()
         # What has no total is told whenever it has doubled.
         step = progress.done.bit_length() if not progress.total else 10 * progress.done // progress.total
-        if self._last != (_part(progress), step):
-            self._last = _part(progress), step
+        if step != self._step and self._clock() - self._began >= self._patience:
+            self._step = step
             line = ", ".join(filter(None, (_amount(progress), _left(progress))))
             # Nobody listens any more, or the disk behind a redirection is full: the run goes on without.
             with suppress(OSError):
