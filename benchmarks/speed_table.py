@@ -41,19 +41,19 @@ def with_table(text: str, name: str, section: str) -> str:
 
 def speed_section(results: Path) -> str:
     """Introduction and table, as Markdown."""
-    encoder, job, two, dna, training, prediction, cpu = (
+    encoder, job, many, dna, training, prediction, cpu = (
         json.loads((results / f"{name}.json").read_text())
         for name in (
             "gpu_extract_h100",
             "end_to_end_h100",
-            "ray_two_gpus_h100",
+            "ray_gpus_h200",
             "gpu_dna_h100",
             "train_h100",
             "predict_h100",
             "cpu_extract",
         )
     )
-    rows = [*encoder_rows(encoder), *job_rows(job), *two_gpu_rows(two), *dna_rows(dna)]
+    rows = [*encoder_rows(encoder), *job_rows(job), *many_gpu_rows(many), *dna_rows(dna)]
     rows += [*training_rows(training), *prediction_rows(prediction), *cpu_rows(cpu)]
     table = ["| what | speed | beside |", "|---|---|---|"]
     table += [f"| {' | '.join(row)} |" for row in rows]
@@ -121,14 +121,16 @@ def dna_rows(result: dict) -> list[tuple[str, str, str]]:
     ]
 
 
-def two_gpu_rows(result: dict) -> list[tuple[str, str, str]]:
-    run = result["runs"]["ray_2"]
+def many_gpu_rows(result: dict) -> list[tuple[str, str, str]]:
+    card = result["machine"]["gpu"].removeprefix("NVIDIA ")
     return [
         (
-            "the same on two GPUs (`--engine ray`)",
+            f"the same on {name.removeprefix('ray_')} {card} (`--engine ray`)",
             f"{result['sequences_per_file'] / run['seconds_a_file_after_the_first']:,.0f} sequences/s",
-            f"{result['times_the_rate_of_one_gpu']['than_local']:.2f} times one GPU; equal bytes",
+            f"{result['times_the_rate_of_one_gpu'][name]:.2f} times one GPU; equal bytes",
         )
+        for name, run in result["runs"].items()
+        if name != "local"
     ]
 
 
