@@ -85,16 +85,30 @@ def test_points_of_curves_are_scikit_learns() -> None:
 
 
 def test_genomes_are_drawn_whole() -> None:
-    # Two genomes a class: one that is always right and one that is always wrong.
-    genomes = np.repeat([0, 1, 2, 3], 10)
-    labels = np.repeat([1, 1, 0, 0], 10)
-    scores = np.repeat([0.9, -0.1, -0.1, 0.9], 10)
-    found = resample(Scored(labels, scores), genomes, 400, 0).measured
+    # Ten genomes a class: half of them are always right and half of them always wrong.
+    genomes = np.repeat(np.arange(20), 10)
+    labels = np.repeat([1, 0], 100)
+    right = np.repeat([True, False] * 10, 10)
+    scored = Scored(labels, np.where(right == (labels == 1), 0.9, -0.1))
+    found = resample(scored, genomes, 400, 0).measured
     assert found.values["accuracy"] == 0.5
-    assert found.intervals["accuracy"] == (0.0, 1.0)
-    rows = resample(Scored(labels, scores), np.arange(40), 400, 0).measured
-    low, high = rows.intervals["accuracy"]
-    assert 0.3 < low < 0.5 < high < 0.7
+    low, high = found.intervals["accuracy"] or (0.5, 0.5)
+    rows = resample(scored, np.arange(200), 400, 0).measured
+    narrow_low, narrow_high = rows.intervals["accuracy"] or (0.0, 1.0)
+    assert low < narrow_low - 0.1 < 0.5 < narrow_high + 0.1 < high
+
+
+@pytest.mark.parametrize(("host", "viral"), [(1, 1), (9, 30), (30, 9)])
+def test_too_few_genomes_of_a_class_give_no_intervals(host: int, viral: int) -> None:
+    genomes = np.arange(host + viral).repeat(4)
+    labels = (genomes >= host).astype(np.int64)
+    scored = Scored(labels, np.random.default_rng(0).normal(labels - 0.5))
+    few = resample(scored, genomes, 50, 0)
+    assert set(few.measured.intervals.values()) == {None}
+    found = compare({"a": few, "b": few})
+    assert set(found.differences["a", "b"].intervals.values()) == {None}
+    enough = resample(scored, np.arange(len(genomes)), 50, 0)
+    assert (enough.draws is None) == (4 * min(host, viral) < 10)
 
 
 def test_models_are_compared_on_the_same_draws() -> None:
@@ -106,6 +120,7 @@ def test_models_are_compared_on_the_same_draws() -> None:
     assert list(found.differences) == [("a", "b"), ("a", "c"), ("b", "c")]
     assert same.values["auroc"] == 0
     assert same.intervals["auroc"] == (0, 0)
+    assert better.intervals["auroc"] is not None
     assert better.intervals["auroc"][0] > 0
     alone = (resample(rows, np.arange(300) // 3, 200, 1) for rows in (first, worse))
     again = compare(dict(zip("ac", alone, strict=True)))

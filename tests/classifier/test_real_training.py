@@ -38,20 +38,11 @@ def test_real_genomes_and_weights_give_a_model_with_its_encoders(
     assert main(["embed-dna", str(data), "--dna-model", str(dna_model), "--all", *common]) == 0
     model = ["--protein-model", str(real_data / "esm2_8m"), "--host-selection", "all"]
     assert main(["extract", "--data-dir", str(data), *model, *common]) == 0
-    recipe = [
-        "--epochs",
-        "20",
-        "--learning-rate",
-        "0.002",
-        "--bootstrap",
-        "50",
-        "--device",
-        "cpu",
-        "--no-curves",
-    ]
+    recipe = ["--epochs", "20", "--learning-rate", "0.002", "--bootstrap", "50", "--test", "0.3"]
+    recipe += ["--device", "cpu", "--no-curves"]
     assert main(["train", str(data), "--compare", *recipe]) == 0
     said = capsys.readouterr().out
-    assert "AUROC, both less dna: " in said
+    assert "AUROC difference, both - dna: " in said
     _, card = load(data / "model" / "both")
     assert card.widths == {"dna": 768, "protein": 320}
     assert card.encoders["protein"] is not None

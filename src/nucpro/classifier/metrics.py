@@ -12,7 +12,19 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["METRICS", "Comparison", "Measured", "Resampled", "Scored", "compare", "curves_of", "resample"]
+from nucpro.classifier.options import FEW_GROUPS
+
+__all__ = [
+    "METRICS",
+    "Comparison",
+    "Measured",
+    "Resampled",
+    "Scored",
+    "compare",
+    "curves_of",
+    "groups_per_class",
+    "resample",
+]
 
 METRICS = ("loss", "accuracy", "precision", "recall", "f1", "auroc", "auprc", "calibration_error")
 """Names of all metrics, in the order in which they are shown; viral is the positive class."""
@@ -161,12 +173,13 @@ class Measured:
     ----------
     values : dict of str to float
         By name, on all rows.
-    intervals : dict of str to (float, float)
-        95% intervals of the bootstrap; NaN where no draw gave a number.
+    intervals : dict of str to ((float, float) or None)
+        95% intervals of the bootstrap; None where a class has fewer than
+        :data:`nucpro.classifier.options.FEW_GROUPS` genomes.
     """
 
     values: Mapping[str, float]
-    intervals: Mapping[str, Interval]
+    intervals: Mapping[str, Interval | None]
 
 
 @dataclass(frozen=True)
@@ -193,12 +206,13 @@ class Resampled:
     ----------
     values : dict of str to float
         Metrics by name, on all rows.
-    draws : ndarray of float64, shape [R, M]
-        The same metrics of each draw, in the order of :data:`nucpro.classifier.metrics.METRICS`.
+    draws : ndarray of float64, shape [R, M], or None
+        The same metrics of each draw, in the order of :data:`nucpro.classifier.metrics.METRICS`; None where there
+        are too few genomes to draw from.
     """
 
     values: Mapping[str, float]
-    draws: NDArray[np.float64]
+    draws: Floats | None
 
     @property
     def measured(self) -> Measured:
@@ -220,9 +234,17 @@ def resample(rows: Scored, genomes: NDArray[np.int64], draws: int, seed: int) ->
     seed : int
         Of the draws: models of the same rows are measured on the same ones.
     """
+    if min(groups_per_class(genomes, rows.labels)) < FEW_GROUPS:
+        return Resampled(rows.metrics(), None)
     generator = np.random.default_rng([seed, draws])
     drawn = [list(rows.metrics(_draw(genomes, rows.labels, generator)).values()) for _ in range(draws)]
     return Resampled(rows.metrics(), np.array(drawn))
+
+
+def groups_per_class(genomes: NDArray[np.int64], labels: NDArray[np.int64]) -> tuple[int, int]:
+    """Count the genomes that host rows are of, and those of viral rows."""
+    host, viral = (len(np.unique(genomes[labels == label])) for label in (0, 1))
+    return host, viral
 
 
 def compare(models: Mapping[str, Resampled]) -> Comparison:
@@ -238,7 +260,7 @@ def compare(models: Mapping[str, Resampled]) -> Comparison:
     differences = {
         (first, second): Measured(
             {metric: models[first].values[metric] - models[second].values[metric] for metric in METRICS},
-            _intervals(models[first].draws - models[second].draws),
+            _intervals(_difference(models[first].draws, models[second].draws)),
         )
         for first, second in pairs
     }
@@ -257,13 +279,13 @@ def _draw(
     return times[genomes]
 
 
-def _intervals(table: NDArray[np.float64]) -> dict[str, Interval]:
-    """Percentile intervals of each column; draws without both classes are no numbers and do not count."""
-    intervals = {}
-    for column, metric in enumerate(METRICS):
-        values = table[:, column][~np.isnan(table[:, column])]
-        ends = (
-            np.quantile(values, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]) if len(values) else np.full(2, np.nan)
-        )
-        intervals[metric] = (float(ends[0]), float(ends[1]))
-    return intervals
+def _difference(first: Floats | None, second: Floats | None) -> Floats | None:
+    return None if first is None or second is None else first - second
+
+
+def _intervals(table: Floats | None) -> dict[str, Interval | None]:
+    """Percentile interval of each column."""
+    if table is None:
+        return dict.fromkeys(METRICS)
+    ends = np.quantile(table, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2], axis=0)
+    return {metric: (float(low), float(high)) for metric, low, high in zip(METRICS, *ends, strict=True)}

@@ -10,7 +10,10 @@ from nucpro.folder.paths import SEED
 from nucpro.formats.sequences import SequenceType
 from nucpro.options import ParsedOptions, require
 
-__all__ = ["Placement", "SplitBy", "TrainingOptions"]
+__all__ = ["FEW_GROUPS", "Placement", "SplitBy", "TrainingOptions"]
+
+FEW_GROUPS = 10
+"""With fewer test genomes of a class than this, drawing them again shows nothing about other genomes."""
 
 
 class SplitBy(StrEnum):

@@ -19,9 +19,18 @@ from numpy.typing import NDArray
 from nucpro.classifier.curves import draw_curves, require_matplotlib
 from nucpro.classifier.features import Features, place, read_features
 from nucpro.classifier.fitting import Epoch, Fitted, Fitter, feed_of, fit_key, fitted_of, viral_margins
-from nucpro.classifier.metrics import METRICS, Comparison, Measured, Resampled, Scored, compare, resample
+from nucpro.classifier.metrics import (
+    METRICS,
+    Comparison,
+    Measured,
+    Resampled,
+    Scored,
+    compare,
+    groups_per_class,
+    resample,
+)
 from nucpro.classifier.model import CARD_NAME, Classifier, ModelCard, save
-from nucpro.classifier.options import SplitBy, TrainingOptions
+from nucpro.classifier.options import FEW_GROUPS, SplitBy, TrainingOptions
 from nucpro.classifier.sources import Survey, survey
 from nucpro.classifier.splits import PARTS, Grouping, Split, genomes_of, group, split
 from nucpro.embedding.device import choose_device
@@ -40,7 +49,6 @@ _LOCK = ".training.lock"
 _CURVES = "curves.png"
 _HISTORY = "epochs.tsv"
 _COMPARISON = "comparison.json"
-_FEW_GENOMES = 10
 _PLURALS = {
     SplitBy.GENOME: "genomes",
     SplitBy.FAMILY: "families",
@@ -160,21 +168,27 @@ def _prepare(found: Survey, options: TrainingOptions, device: torch.device, show
     if genomes is not None and options.split_by is not SplitBy.FAMILY:
         drawn, kind = genomes, "genomes"
     test_groups = drawn.codes[test_rows]
-    _warn_of_few(test_groups, features.labels.numpy()[test_rows], kind)
+    _judge_test_part(test_groups, features.labels.numpy()[test_rows], kind, options.compare)
     return _Material(found, features, parts, test_groups, kind, genomes, device)
 
 
-def _warn_of_few(test_groups: NDArray[np.int64], labels: NDArray[np.int64], kind: str) -> None:
-    """Say when the test part has too few genomes (or families) for its numbers, and their intervals, to mean much."""
-    host, viral = (len(np.unique(test_groups[labels == label])) for label in (0, 1))
-    if min(host, viral) < _FEW_GENOMES:
+def _judge_test_part(
+    test_groups: NDArray[np.int64], labels: NDArray[np.int64], kind: str, compared: bool
+) -> None:
+    """Say when the test part has too few genomes (or families) for its metrics to mean much."""
+    host, viral = groups_per_class(test_groups, labels)
+    fewest, found = min(host, viral), f"the test part has {host} host and {viral} viral {kind}"
+    if compared and fewest < 2:
+        raise ValidationError(
+            f"{found}; models can be compared on at least 2 of each class: keep more of them for the test with "
+            "--test, extract more genomes, or train without --compare"
+        )
+    if fewest < FEW_GROUPS:
         logger.warning(
-            "Warning: the test part has %d host and %d viral %s; with fewer than %d of a class its numbers say "
-            "little of other genomes, and the intervals are too narrow",
-            host,
-            viral,
-            kind,
-            _FEW_GENOMES,
+            "Warning: %s; with fewer than %d of a class its metrics say little about other genomes, and no "
+            "intervals are given",
+            found,
+            FEW_GROUPS,
         )
 
 
@@ -286,9 +300,7 @@ def _card(material: _Material, options: TrainingOptions, fitted: Fitted, test: M
         metrics={
             "validation": {name: fitted.history[fitted.best_epoch - 1][name] for name in METRICS},
             "test": None if test is None else dict(test.values),
-            "test_intervals": None
-            if test is None
-            else {name: list(ends) for name, ends in test.intervals.items()},
+            "test_intervals": None if test is None else dict(test.intervals),
         },
     )
 
@@ -334,4 +346,4 @@ def _plain(comparison: Comparison) -> dict[str, Any]:
 
 
 def _values(found: Measured) -> dict[str, Any]:
-    return {name: {"value": found.values[name], "interval": list(found.intervals[name])} for name in METRICS}
+    return {name: {"value": found.values[name], "interval": found.intervals[name]} for name in METRICS}

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nucpro.classifier.options import Placement, SplitBy, TrainingOptions
+from nucpro.classifier.options import FEW_GROUPS, Placement, SplitBy, TrainingOptions
 from nucpro.cli.arguments import add_data_dir, log_file
 from nucpro.cli.console import say, showing
 from nucpro.formats.sequences import SequenceType
 
 if TYPE_CHECKING:
-    from nucpro.classifier.metrics import Comparison
+    from nucpro.classifier.metrics import Comparison, Measured
     from nucpro.classifier.training import Trained
 
 __all__ = ["add_options", "add_to", "run"]
@@ -146,23 +146,27 @@ def run(arguments: dict[str, Any]) -> None:
 
 def _lines(trained: Trained) -> Iterator[str]:
     names = list(trained.folders)
-    yield from _table(["test part", *names], _rows(trained.comparison, names))
-    for (first, second), found in trained.comparison.differences.items():
-        low, high = found.intervals["auroc"]
-        yield f"AUROC, {first} less {second}: {found.values['auroc']:+.4f} ({low:+.4f} to {high:+.4f})"
-    yield f"In brackets: 95% intervals, from drawing {trained.drawn} with replacement"
+    comparison = trained.comparison
+    yield from _table(["test part", *names], _rows(comparison, names))
+    for (first, second), found in comparison.differences.items():
+        yield f"AUROC difference, {first} - {second}: {_with_interval(found, 'auroc', '+.4f')}"
+    if any(found.intervals["auroc"] is None for found in comparison.models.values()):
+        yield f"n/a: no intervals, since a class has fewer than {FEW_GROUPS} test {trained.drawn}"
+    else:
+        yield f"In brackets: 95% intervals, from drawing {trained.drawn} with replacement"
     for folder in trained.folders.values():
         yield f"Model: {folder}"
 
 
 def _rows(comparison: Comparison, names: Sequence[str]) -> Iterator[list[str]]:
     for metric in _SHOWN:
-        cells = []
-        for name in names:
-            found = comparison.models[name]
-            low, high = found.intervals[metric]
-            cells.append(f"{found.values[metric]:.4f} ({low:.4f} to {high:.4f})")
-        yield [metric, *cells]
+        yield [metric, *(_with_interval(comparison.models[name], metric, ".4f") for name in names)]
+
+
+def _with_interval(found: Measured, metric: str, form: str) -> str:
+    interval = found.intervals[metric]
+    shown = "n/a" if interval is None else f"{interval[0]:{form}} to {interval[1]:{form}}"
+    return f"{found.values[metric]:{form}} ({shown})"
 
 
 def _table(head: Sequence[str], rows: Iterator[list[str]]) -> Iterator[str]:
