@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from nucpro.classifier.fitting import Block, PlainSteps
+from nucpro.classifier.fitting import Block, TorchSteps
 from nucpro.classifier.fused import FusedSteps
 from nucpro.classifier.model import Classifier
 
@@ -39,7 +39,7 @@ def trained(kind, data: Block, size: int, *, hidden: int = 20, dropout: float = 
 )
 def test_two_visits_give_the_weights_that_plain_torch_gives(rows: int, width: int, size: int) -> None:
     data = block(rows, width)
-    plain, plain_steps, plain_losses = trained(PlainSteps, data, size)
+    plain, plain_steps, plain_losses = trained(TorchSteps, data, size)
     fused, fused_steps, fused_losses = trained(FusedSteps, data, size)
     assert fused_losses == pytest.approx(plain_losses, rel=1e-5)
     for name, value in plain.state_dict().items():
@@ -51,7 +51,7 @@ def test_two_visits_give_the_weights_that_plain_torch_gives(rows: int, width: in
 def test_a_part_of_the_columns_is_read_where_it_lies() -> None:
     data = block(64, 96, slice(32, 96))
     assert not data.matrix.is_contiguous()
-    plain, _, _ = trained(PlainSteps, data, 32, epochs=1)
+    plain, _, _ = trained(TorchSteps, data, 32, epochs=1)
     fused, _, _ = trained(FusedSteps, data, 32, epochs=1)
     torch.testing.assert_close(fused.hidden.weight, plain.hidden.weight, rtol=1e-4, atol=1e-6)
 

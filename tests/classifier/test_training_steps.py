@@ -13,9 +13,9 @@ import torch
 from torch.nn import functional as F
 
 from nucpro.classifier.fitting import (
-    PlainSteps,
     ResidentFeed,
     StreamedFeed,
+    TorchSteps,
     batch_ends,
     feed_of,
     steps_for,
@@ -56,7 +56,7 @@ def test_an_epoch_is_that_of_a_plain_loop_bit_by_bit() -> None:
     rows, labels = rows_and_labels(300, 40)
     order = torch.randperm(300, generator=torch.Generator().manual_seed(3))
     ours, plain = started(40), started(40)
-    steps = PlainSteps(ours, 32, 0.9)
+    steps = TorchSteps(ours, 32, 0.9)
     steps.begin_epoch(2e-4, 7)
     total = sum(steps.run(block) for block in ResidentFeed(rows, labels).blocks(order))
 
@@ -79,13 +79,13 @@ def test_running_sums_can_be_taken_over() -> None:
     rows, labels = rows_and_labels(64, 10)
     order = torch.arange(64)
     whole, first = started(10, 0.0), started(10, 0.0)
-    whole_steps, first_steps = PlainSteps(whole, 32, 0.9), PlainSteps(first, 32, 0.9)
+    whole_steps, first_steps = TorchSteps(whole, 32, 0.9), TorchSteps(first, 32, 0.9)
     for steps, epochs in ((whole_steps, 2), (first_steps, 1)):
         for epoch in range(epochs):
             steps.begin_epoch(0.1, epoch)
             steps.run(next(ResidentFeed(rows, labels).blocks(order)))
     second = copy.deepcopy(first)
-    steps = PlainSteps(second, 32, 0.9)
+    steps = TorchSteps(second, 32, 0.9)
     assert all(not total.any() for total in steps.momentum().values())
     steps.restore_momentum(first_steps.momentum())
     steps.begin_epoch(0.1, 1)
@@ -116,7 +116,7 @@ def test_streaming_changes_no_weight() -> None:
     results = []
     for feed in (ResidentFeed(rows, labels), StreamedFeed(rows, labels, CPU, 96)):
         classifier = started(24)
-        steps = PlainSteps(classifier, 32, 0.9)
+        steps = TorchSteps(classifier, 32, 0.9)
         steps.begin_epoch(0.01, 1)
         for block in feed.blocks(order):
             steps.run(block)
@@ -139,8 +139,30 @@ def test_margins_are_those_of_single_rows() -> None:
 
 def test_the_choice_of_steps_is_logged_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="nucpro")
-    assert isinstance(steps_for(started(8), TrainingOptions(device="cpu"), CPU), PlainSteps)
+    assert isinstance(steps_for(started(8), TrainingOptions(device="cpu"), CPU), TorchSteps)
     assert "Steps: plain torch, in float32 (no fused kernels: cpu is not an NVIDIA GPU)" in caplog.messages
     large = TrainingOptions(batch_size=256)
-    assert isinstance(steps_for(started(8), large, torch.device("cuda", 0)), PlainSteps)
+    assert isinstance(steps_for(started(8), large, torch.device("cuda", 0)), TorchSteps)
     assert "batches of 256 keep the device busy without them; they take at most 128" in caplog.messages[-1]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU and a CUDA build of torch")
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_a_recorded_epoch_is_that_of_single_steps(dropout: float) -> None:
+    device = torch.device("cuda", torch.cuda.current_device())
+    rows, labels = rows_and_labels(20_000, 40)
+    order = torch.randperm(20_000, generator=torch.Generator().manual_seed(3))
+    results = []
+    for records in (True, False):
+        classifier = started(40, dropout).to(device)
+        steps = TorchSteps(classifier, 32, 0.9)
+        steps._records = records
+        for epoch in range(2):
+            steps.begin_epoch(0.01, epoch)
+            losses = [
+                steps.run(block) for block in feed_of(rows.to(device), labels, device, 32).blocks(order)
+            ]
+        results.append((classifier.state_dict(), torch.cat(losses)))
+    torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-5, atol=1e-4)
+    for name, value in results[1][0].items():
+        torch.testing.assert_close(results[0][0][name], value, rtol=1e-4, atol=1e-5, msg=name)

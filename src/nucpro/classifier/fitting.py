@@ -1,7 +1,7 @@
-"""The optimisation steps of an epoch in plain torch: on any device, for any size of batch.
+"""How a classifier is fitted: the steps of an epoch, how rows get to them, and the epochs until training ends.
 
-Batches are rows of the matrix of :mod:`nucpro.classifier.features`, in an order that
-:mod:`nucpro.classifier.fitting` draws. :mod:`nucpro.classifier.fused` does the same work by kernels.
+Batches are rows of the matrix of :mod:`nucpro.classifier.features`, in an order that :class:`Fitter` draws.
+:mod:`nucpro.classifier.fused` runs the same steps by kernels.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +36,10 @@ __all__ = [
     "Fitted",
     "Fitter",
     "Momentum",
-    "PlainSteps",
     "ResidentFeed",
     "Steps",
     "StreamedFeed",
+    "TorchSteps",
     "batch_ends",
     "feed_of",
     "fit_key",
@@ -98,8 +98,21 @@ def batch_ends(rows: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + size, rows)
 
 
-class PlainSteps:
+_RECORDED_STEPS = 128
+"""Most steps of a graph: replaying one costs about as much as running two of its steps."""
+_GATHERED_ROWS = 16_384
+"""Most rows that are gathered at a time: 134 MB at 2,048 columns."""
+
+
+def _steps_at_once(batch_size: int) -> int:
+    return max(1, min(_RECORDED_STEPS, _GATHERED_ROWS // batch_size))
+
+
+class TorchSteps:
     """Stochastic gradient descent by autograd and ``torch.optim.SGD``.
+
+    Rows of many steps are gathered at a time. On an NVIDIA GPU these steps are recorded as one CUDA graph, since
+    starting the kernels of a step one by one takes many times longer than their work.
 
     Parameters
     ----------
@@ -112,50 +125,87 @@ class PlainSteps:
     """
 
     def __init__(self, classifier: Classifier, batch_size: int, momentum: float) -> None:
+        device = classifier.hidden.weight.device
         self._classifier = classifier
         self._batch_size = batch_size
-        self._names = dict(classifier.named_parameters())
-        self._optimizer = torch.optim.SGD(classifier.parameters(), lr=0.0, momentum=momentum)
+        self._parameters = dict(classifier.named_parameters())
+        # A graph reads the learning rate where it lies.
+        self._rate = torch.zeros((), device=device)
+        self._records = device.type == "cuda" and torch.version.hip is None
+        self._optimizer = torch.optim.SGD(
+            self._parameters.values(), lr=self._rate, momentum=momentum, fused=self._records
+        )
+        for parameter in self._parameters.values():
+            self._optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        steps = _steps_at_once(batch_size)
+        self._rows = torch.zeros(steps * batch_size, classifier.hidden.in_features, device=device)
+        self._labels = torch.zeros(len(self._rows), dtype=torch.int64, device=device)
+        self._losses = torch.zeros(steps, device=device)
+        self._graph: torch.cuda.CUDAGraph | None = None
 
     def begin_epoch(self, learning_rate: float, seed: int) -> None:
         """Set the learning rate, and seed torch's generators, which dropout draws from."""
-        for settings in self._optimizer.param_groups:
-            settings["lr"] = learning_rate
-        torch.manual_seed(seed)
         self._classifier.train()
+        if self._records and self._graph is None:
+            self._graph = self._recorded()
+        self._rate.fill_(learning_rate)
+        torch.manual_seed(seed)
 
     def run(self, block: Block) -> torch.Tensor:
         """Visit the rows of a block."""
         total = torch.zeros(1, dtype=torch.float64, device=block.matrix.device)
-        for start, end in batch_ends(len(block.order), self._batch_size):
-            rows = block.order[start:end]
-            self._optimizer.zero_grad(set_to_none=True)
-            scores = self._classifier(block.matrix.index_select(0, rows))
-            loss = F.cross_entropy(scores, block.labels.index_select(0, rows))
-            loss.backward()  # type: ignore[no-untyped-call]
-            self._optimizer.step()
-            total += loss.detach() * (end - start)
+        for order in torch.split(block.order, len(self._rows)):
+            count = len(order)
+            torch.index_select(block.matrix, 0, order, out=self._rows[:count])
+            torch.index_select(block.labels, 0, order, out=self._labels[:count])
+            batches = list(batch_ends(count, self._batch_size))
+            if self._graph is not None and count == len(self._rows):
+                self._graph.replay()
+            else:
+                self._visit(batches)
+            sizes = torch.tensor([end - start for start, end in batches], dtype=torch.float64)
+            total += (self._losses[: len(batches)] * sizes.to(total.device)).sum()
         return total
 
     def momentum(self) -> Momentum:
-        """Running sums; zeros before the first step."""
+        """Momentum buffers of the optimiser, by parameter."""
         states = self._optimizer.state
-        found = {name: states[parameter].get("momentum_buffer") for name, parameter in self._names.items()}
-        return {
-            name: torch.zeros_like(self._names[name]) if buffer is None else buffer
-            for name, buffer in found.items()
-        }
+        return {name: states[parameter]["momentum_buffer"] for name, parameter in self._parameters.items()}
 
     def restore_momentum(self, momentum: Momentum) -> None:
-        """Take over running sums."""
-        for name, parameter in self._names.items():
-            self._optimizer.state[parameter]["momentum_buffer"] = momentum[name].to(
-                parameter.device, copy=True
-            )
+        """Load momentum buffers, in place."""
+        for name, buffer in self.momentum().items():
+            buffer.copy_(momentum[name])
+
+    def _visit(self, batches: Sequence[tuple[int, int]]) -> None:
+        """Run the steps of batches of the gathered rows."""
+        for number, (start, end) in enumerate(batches):
+            loss = F.cross_entropy(self._classifier(self._rows[start:end]), self._labels[start:end])
+            gradients = torch.autograd.grad(loss, list(self._parameters.values()))
+            for parameter, gradient in zip(self._parameters.values(), gradients, strict=True):
+                parameter.grad = gradient
+            self._optimizer.step()
+            self._losses[number] = loss.detach()
+
+    def _recorded(self) -> torch.cuda.CUDAGraph:
+        """Record the steps of all gathered rows; the classifier and its momentum are left as they were."""
+        batches = list(batch_ends(len(self._rows), self._batch_size))
+        changed = [*self._classifier.state_dict().values(), *self.momentum().values()]
+        before = [tensor.clone() for tensor in changed]
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            self._visit(batches[:3])  # libraries choose and load their kernels, which no graph can record
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            self._visit(batches)
+        with torch.no_grad():
+            for tensor, value in zip(changed, before, strict=True):
+                tensor.copy_(value)
+        return graph
 
 
-_BLOCK_ROWS = 16_384
-"""Rows of a streamed block: 134 MB at 2,048 columns, some milliseconds of work for a GPU."""
 _EVALUATED_ROWS = 8192
 """Rows that are scored at a time."""
 
@@ -180,11 +230,12 @@ def feed_of(matrix: torch.Tensor, labels: torch.Tensor, device: torch.device, ba
     device : torch.device
         Of the classifier.
     batch_size : int
-        Streamed blocks hold whole batches, so that streaming changes no batch.
+        Streamed blocks hold whole batches, and as many as are visited at a time, so that streaming changes no batch.
     """
     if matrix.device == device:
         return ResidentFeed(matrix, labels.to(device))
-    return StreamedFeed(matrix, labels, device, max(1, _BLOCK_ROWS // batch_size) * batch_size)
+    at_once = _steps_at_once(batch_size) * batch_size
+    return StreamedFeed(matrix, labels, device, max(1, _GATHERED_ROWS // at_once) * at_once)
 
 
 class ResidentFeed:
@@ -354,8 +405,9 @@ def steps_for(classifier: Classifier, options: TrainingOptions, device: torch.de
 
         logger.info("Steps: fused kernels in CUDA graphs, in float32")
         return FusedSteps(classifier, options.batch_size, options.momentum)
-    logger.info("Steps: plain torch, in float32 (no fused kernels: %s)", obstacle)
-    return PlainSteps(classifier, options.batch_size, options.momentum)
+    graphs = " in CUDA graphs" if device.type == "cuda" and torch.version.hip is None else ""
+    logger.info("Steps: plain torch%s, in float32 (no fused kernels: %s)", graphs, obstacle)
+    return TorchSteps(classifier, options.batch_size, options.momentum)
 
 
 def _obstacle(batch_size: int, device: torch.device) -> str | None:

@@ -1,6 +1,6 @@
 """Optimisation steps by four kernels each, many of them recorded as one CUDA graph.
 
-Takes the place of :class:`nucpro.classifier.fitting.PlainSteps` on GPUs for small batches, where starting some forty
+Takes the place of :class:`nucpro.classifier.fitting.TorchSteps` on GPUs for small batches, where starting some forty
 kernels of torch takes many times longer than their work. The weights are those of the classifier itself.
 """
 
