@@ -89,7 +89,7 @@ def test_before_its_first_line_a_run_is_checking_files(tmp_path: Path, begin: Be
         assert monitor.look(0).state.endswith(": checking files before the start")
     begin(tmp_path)
     # The lines of a killed run are not those of the run that holds the lock now.
-    lines = folder.history.read_text()
+    lines = re.sub("^[0-9a-f]{8} ", "", folder.history.read_text(), flags=re.MULTILINE)
     folder.history.write_text(lines.replace(f'"process":{os.getpid()},', '"process":1,'))
     assert monitor.look(time.time()).state == "ended: killed; run the same command again to continue"
     with lock.hold(folder.lock):

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 from nucpro.errors import NucproError, PreflightError, StoreError, human_size, human_time, printable
-from nucpro.formats.opening import problem_of
+from nucpro.formats.opening import open_kept, problem_of
 from nucpro.progress import BYTES, Progress, Show, silent
 
 __all__ = [
@@ -225,6 +225,11 @@ class _Lines(logging.Handler):
 class _LogFile(logging.FileHandler):
     """The log file; when it cannot be written any more, that is said once, and the run goes on without it."""
 
+    def _open(self) -> io.TextIOWrapper:
+        return io.TextIOWrapper(
+            io.BufferedWriter(open_kept(Path(self.baseFilename), append=True)), encoding="utf-8"
+        )
+
     def close(self) -> None:
         # Closing writes what is still waiting, which fails again on a full disk.
         with suppress(OSError):
@@ -252,12 +257,14 @@ def console(log_file: Path | None = None, manner: Manner | None = None) -> Itera
     before = _manner, signal.signal(signal.SIGTERM, _terminate)
     _manner = manner or Manner()
     logger = logging.getLogger("nucpro")
-    handlers: list[logging.Handler] = [_Lines(), *(_log_file(log_file) if log_file is not None else [])]
+    handlers: list[logging.Handler] = []
     level = logger.level
     logger.setLevel(logging.DEBUG if _manner.verbose else logging.INFO)
-    for handler in handlers:
-        logger.addHandler(handler)
     try:
+        # One after the other: what is wrong with the log is shown by the first.
+        for handler in itertools.chain([_Lines()], _log_files(log_file)):
+            handlers.append(handler)
+            logger.addHandler(handler)
         yield
     finally:
         _manner, answer = before
@@ -285,16 +292,18 @@ def _write_each_line() -> None:
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
 
 
-def _log_file(path: Path) -> list[logging.Handler]:
+def _log_files(path: Path | None) -> Iterator[logging.Handler]:
+    if path is None or not os.path.isdir(path.parent):
+        return
     try:
-        if not path.parent.is_dir():
-            return []
-        handler = _LogFile(path, encoding="utf-8")
-    except OSError:
+        handler = _LogFile(path)
+    except StoreError as error:
         # A folder that cannot be written is one of the problems that pre-flight reports.
-        return []
+        if os.path.lexists(path):
+            logging.getLogger("nucpro").warning("Warning: %s; this run writes no log", error)
+        return
     handler.setFormatter(_Plain("%(asctime)s %(levelname)s %(message)s"))
-    return [handler]
+    yield handler
 
 
 def say(line: str) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 
 from nucpro.errors import PreflightError
 from nucpro.folder.paths import CLASS_NAMES, ExportFolder
-from nucpro.formats import cannot_write, document, parsed, write_bytes
-from nucpro.formats.opening import is_litter
+from nucpro.formats import document, parsed, write_bytes
+from nucpro.formats.opening import is_litter, read_kept
 from nucpro.state.checkpoint import Journal, journal_entries
 
 __all__ = ["Ledger", "Shard"]
@@ -78,7 +78,7 @@ class Ledger:
     def __init__(self, folder: ExportFolder, format_name: str) -> None:
         self._folder = folder
         self._format = format_name
-        self._journal = Journal(folder.journal, checked=False)
+        self._journal = Journal(folder.journal)
         self.shards: dict[str, Shard] = {}
         if not folder.root.is_dir():
             return
@@ -122,10 +122,7 @@ class Ledger:
     def add(self, shard: Shard) -> None:
         """Record a shard that lies on disk."""
         self.shards[shard.shard] = shard
-        try:
-            self._journal.append([self._entry(shard)])
-        except OSError as error:
-            raise cannot_write(self._folder.journal, error) from error
+        self._journal.append([self._entry(shard)])
 
     def finish(self, names: Sequence[str]) -> None:
         """Write checksums and manifest of the shards of an export, in their order."""
@@ -169,7 +166,7 @@ class Ledger:
         content = parsed(_bytes_of(self._folder.manifest))
         if isinstance(content.get("shards"), list):
             yield from ((str(content.get("to")), _shard(entry)) for entry in content["shards"])
-        for entry in journal_entries(_bytes_of(self._folder.journal), checked=False):
+        for entry in journal_entries(read_kept(self._folder.journal), or_plain=True):
             if "to" in entry:
                 yield str(entry["to"]), _shard(entry.get("shard"))
 

@@ -1,25 +1,29 @@
-"""One way to open an input by its name: a regular file, or a pipe where the command takes one.
+"""One way to open a file by its name: inputs, and what nucpro itself keeps under names of its own.
 
-Names come from the command line, from a data folder or from a model's folder. What cannot be read ends here in one
+Names come from the command line, from a data folder or from a model's folder. What cannot be opened ends here in one
 line that says what stands in its place and what helps: nothing blocks on a pipe, reads a device, or follows a
-link to nowhere. What the first bytes of a file say about its format is known here too.
+link to nowhere. What the first bytes of a file say about its format is known here too. Outputs are written by
+:func:`nucpro.formats.replace_file`.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
+import logging
 import os
 import shutil
 import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
+from typing import cast
 
-from nucpro.errors import DataError, NucproError
+from nucpro.errors import DataError, NucproError, StoreError
 
 __all__ = [
     "STANDARD_INPUT",
@@ -28,12 +32,17 @@ __all__ = [
     "is_litter",
     "is_pipe",
     "kind_of",
+    "look_at_kept",
     "looks_like",
     "open_input",
+    "open_kept",
     "problem_of",
     "read_input",
+    "read_kept",
     "spooled",
 ]
+
+logger = logging.getLogger(__name__)
 
 _LITTER = frozenset(
     {
@@ -86,6 +95,7 @@ _PROBLEMS = {
     errno.ENXIO: "is a socket, or a device that is not there; name a file",
     errno.EBADF: "cannot be read: it is closed; name a file",
 }
+_OWN_NAME = "not the regular file that is kept under this name; move it away, then run again"
 _NOT_THERE = "copy the file itself with `cp -L`, or get it with `git annex get` or `datalad get`"
 
 _LOOKS = (
@@ -206,6 +216,113 @@ def file_digest(path: Path, error: type[NucproError] = DataError, algorithm: str
             return hashlib.file_digest(file, algorithm).hexdigest()
     except OSError as failure:
         raise error(f"{path}: {problem_of(path, failure)}") from failure
+
+
+def open_kept(path: Path, error: Callable[[str], NucproError] = StoreError, *, append: bool) -> FileIO:
+    """Open a file that nucpro keeps in a folder and writes piece by piece: a log, a journal, a lock, a download.
+
+    A symbolic link of that name, which may have come with the folder and lead anywhere, is never followed: a new
+    file takes its place, and a warning says so. Nothing is truncated.
+
+    Parameters
+    ----------
+    path : Path
+        Its name; made where it is not there.
+    error : callable
+        Makes what is raised of a message.
+    append : bool
+        Write at the end, wherever the file was read.
+
+    Raises
+    ------
+    NucproError
+        From `error`: a folder, pipe or device has that name, or the file may not be read and written.
+    """
+    flags = os.O_RDWR | os.O_CREAT | (os.O_APPEND if append else 0)
+    try:
+        try:
+            descriptor = os.open(path, flags | _NEVER_ELSEWHERE, 0o666)
+        except OSError as failure:
+            if failure.errno != errno.ELOOP or not path.is_symlink():
+                raise
+            _remove_link(path)
+            descriptor = os.open(path, flags | _NEVER_ELSEWHERE, 0o666)
+    except OSError as failure:
+        raise error(f"{path}: {_problem_of_kept(path, failure, 'written')}") from failure
+    return _kept(path, descriptor, error, "a+b" if append else "r+b")
+
+
+def look_at_kept(path: Path, error: Callable[[str], NucproError] = StoreError) -> FileIO | None:
+    """Open what :func:`open_kept` writes for reading; None where nothing has that name, or a symbolic link.
+
+    Raises
+    ------
+    NucproError
+        From `error`: as in :func:`open_kept`.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | _NEVER_ELSEWHERE)
+    except OSError as failure:
+        if failure.errno in (errno.ENOENT, errno.ENOTDIR) or path.is_symlink():
+            return None
+        raise error(f"{path}: {_problem_of_kept(path, failure, 'read')}") from failure
+    return _kept(path, descriptor, error, "rb")
+
+
+def read_kept(path: Path, error: Callable[[str], NucproError] = StoreError) -> bytes:
+    """Content of what :func:`open_kept` writes; nothing where there is nothing, or a symbolic link.
+
+    Raises
+    ------
+    NucproError
+        From `error`: as in :func:`open_kept`.
+    """
+    file = look_at_kept(path, error)
+    if file is None:
+        return b""
+    with file:
+        try:
+            return file.read()
+        except OSError as failure:
+            raise error(f"{path}: {_problem_of_kept(path, failure, 'read')}") from failure
+
+
+_NEVER_ELSEWHERE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""Neither what a link leads to is opened, nor is a pipe waited for."""
+
+
+def _kept(path: Path, descriptor: int, error: Callable[[str], NucproError], mode: str) -> FileIO:
+    kind = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(kind):
+        os.close(descriptor)
+        raise error(f"{path}: is {kind_of(kind)}, {_OWN_NAME}")
+    return cast(FileIO, os.fdopen(descriptor, mode, buffering=0))
+
+
+def _remove_link(path: Path) -> None:
+    """Take a link away, and nothing else, whoever else finds it at the same time."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        if path.is_symlink():
+            target = path.readlink()
+            path.unlink()
+            logger.warning(
+                "Warning: %s was a link to %s; a new file takes its place, what it led to is untouched",
+                path,
+                target,
+            )
+    finally:
+        os.close(folder)
+
+
+def _problem_of_kept(path: Path, failure: OSError, how: str) -> str:
+    with suppress(OSError):
+        kind = path.lstat().st_mode
+        if not stat.S_ISREG(kind):
+            return f"is {kind_of(kind)}, {_OWN_NAME}"
+    return f"cannot be {how} ({failure.strerror}); check owner and rights of the file and its folder, then run again"
 
 
 def is_pipe(path: Path) -> bool:

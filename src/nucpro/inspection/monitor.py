@@ -12,11 +12,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from io import BytesIO
 from itertools import pairwise
 
+from nucpro.errors import StoreError
 from nucpro.extraction.plan import discovery_lines, state_lines
 from nucpro.extraction.survey import looking, outside_lines
 from nucpro.folder.paths import DataFolder
+from nucpro.formats.opening import look_at_kept
 from nucpro.options import Options
 from nucpro.state import lock
 from nucpro.state.history import DONE, FAILED, INTERRUPTED, FileDone, History, Run
@@ -260,10 +263,10 @@ def _seconds_left(run: Run, rates: Rates | None, quiet: float) -> float | None:
 
 def _tail(folder: DataFolder) -> str:
     try:
-        with folder.log.open("rb") as file:
+        with look_at_kept(folder.log) or BytesIO() as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL))
             return file.read().decode(errors="replace")
-    except OSError:
+    except (OSError, StoreError):
         return ""
 
 

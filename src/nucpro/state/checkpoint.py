@@ -21,6 +21,7 @@ from typing import Any, Protocol, Self
 
 from nucpro.errors import StoreError
 from nucpro.formats import cannot_write, file_digest, parsed, write_bytes, write_text
+from nucpro.formats.opening import open_kept, read_kept
 from nucpro.formats.sequences import SequenceType
 from nucpro.state.recipe import Recipe
 
@@ -105,20 +106,18 @@ class StateFiles(Protocol):
 
 
 class Journal:
-    """Appends JSON objects to a file, one a line; opened by the first.
+    """Appends JSON objects to a file, one a line with its CRC-32 before it; opened by the first.
 
     Parameters
     ----------
     path : Path
         The file.
-    checked : bool
-        Begin each line with the CRC-32 of its object, so that damage is told from content.
     """
 
-    def __init__(self, path: Path, *, checked: bool) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._checked = checked
         self._file: FileIO | None = None
+        self._is_new = True
 
     def append(self, entries: Sequence[Mapping[str, Any]]) -> int:
         """Write lines; handed to the system at once, so that a killed process loses nothing that it recorded.
@@ -130,18 +129,22 @@ class Journal:
 
         Raises
         ------
-        OSError
+        StoreError
             The file cannot be opened or written.
         """
-        lines = b"".join(self._line(entry) for entry in entries)
+        lines = b"".join(_line(entry) for entry in entries)
         if self._file is None:
-            self._file = self._path.open("ab", buffering=0)
+            self._file = open_kept(self._path, append=True)
+        try:
             # The last line of a killed run may be cut: it must not swallow the first of this one.
-            if self._file.tell() and not _ends_with_a_line(self._path):
+            if self._is_new and not _ends_with_a_line(self._file):
                 lines = b"\n" + lines
-        rest = lines
-        while rest:
-            rest = rest[self._file.write(rest) :]
+            self._is_new = False
+            rest = lines
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
         return len(lines)
 
     def begin(self, entries: Sequence[Mapping[str, Any]]) -> None:
@@ -153,7 +156,7 @@ class Journal:
             The file cannot be written.
         """
         self.close()
-        write_bytes(self._path, b"".join(map(self._line, entries)))
+        write_bytes(self._path, b"".join(map(_line, entries)))
 
     def close(self) -> None:
         """Close the file; what was written stays."""
@@ -162,24 +165,33 @@ class Journal:
             with suppress(OSError):
                 file.close()
 
-    def _line(self, entry: Mapping[str, Any]) -> bytes:
-        body = json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode()
-        return b"%08x %s\n" % (zlib.crc32(body), body) if self._checked else body + b"\n"
+
+def _line(entry: Mapping[str, Any]) -> bytes:
+    body = json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode()
+    return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
-def journal_entries(raw: bytes, *, checked: bool) -> Iterator[dict[str, Any]]:
-    """Objects of a journal, in order; lines that are cut or damaged are left out."""
+def journal_entries(raw: bytes, *, or_plain: bool = False) -> Iterator[dict[str, Any]]:
+    """Objects of a journal, in order; lines that are cut or damaged are left out.
+
+    Parameters
+    ----------
+    raw : bytes
+        What the file holds.
+    or_plain : bool
+        Take lines without a CRC-32 too, as earlier versions wrote some journals.
+    """
     for line in raw.split(b"\n"):
-        body = line[_CRC_LENGTH + 1 :] if checked else line
-        is_whole = not checked or line[:_CRC_LENGTH] == b"%08x" % zlib.crc32(body)
-        if is_whole and (entry := parsed(body)):
+        body = line[_CRC_LENGTH + 1 :]
+        if line[:_CRC_LENGTH] != b"%08x" % zlib.crc32(body):
+            body = line if or_plain and line.startswith(b"{") else b""
+        if entry := parsed(body):
             yield entry
 
 
-def _ends_with_a_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
+def _ends_with_a_line(file: FileIO) -> bool:
+    size = os.fstat(file.fileno()).st_size
+    return size == 0 or os.pread(file.fileno(), 1, size - 1) == b"\n"
 
 
 logger = logging.getLogger(__name__)
@@ -208,7 +220,7 @@ class Checkpoint:
         self._facts: dict[str, dict[str, Any]] = {}
         self.completed: list[str] = []
         self.started_at = _now()
-        self._journal = Journal(folder.journal, checked=True)
+        self._journal = Journal(folder.journal)
         self._is_foreign = False
         self._read()
 
@@ -219,7 +231,7 @@ class Checkpoint:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self._folder.journal.exists() and not self._read_only:
+            if os.path.lexists(self._folder.journal) and not self._read_only:
                 self.fold()
         except StoreError as failure:
             # What ended the run is the message to show, and the journal holds everything still.
@@ -332,10 +344,7 @@ class Checkpoint:
     def _append(self, entry: Mapping[str, Any]) -> None:
         if self._read_only:
             return
-        try:
-            self._journal.append([entry])
-        except OSError as error:
-            raise cannot_write(self._folder.journal, error) from error
+        self._journal.append([entry])
 
     def _read(self) -> None:
         content, self._is_foreign = _document(self._folder)
@@ -349,11 +358,7 @@ class Checkpoint:
         self._replay()
 
     def _replay(self) -> None:
-        try:
-            raw = self._folder.journal.read_bytes()
-        except FileNotFoundError:
-            return
-        for entry in journal_entries(raw, checked=True):
+        for entry in journal_entries(read_kept(self._folder.journal)):
             for key, value in entry.items():
                 if key == "completed" and isinstance(value, str):
                     self._note_completed(self._listed(value))
@@ -364,11 +369,8 @@ class Checkpoint:
 def _document(folder: StateFiles) -> tuple[dict[str, Any], bool]:
     """Content of the checkpoint, as far as it is known to be right, and whether another program wrote it."""
     path = folder.checkpoint
-    try:
-        # Only a regular file is read: a pipe of that name would be waited for.
-        raw = path.read_bytes() if path.is_file() else b""
-    except OSError:
-        raw = b""
+    # What is no regular file is kept aside like a checkpoint of another program.
+    raw = read_kept(path) if path.is_file() else b""
     content = parsed(raw)
     if content.get("format") != _FORMAT or "sha256" not in content:
         is_foreign = os.path.lexists(path)

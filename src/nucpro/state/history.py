@@ -17,9 +17,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from io import BytesIO
 from typing import Any, NamedTuple, Protocol
 
 from nucpro import __version__
+from nucpro.errors import StoreError
+from nucpro.formats.opening import look_at_kept
 from nucpro.state.checkpoint import Journal, StateFiles, journal_entries
 
 __all__ = [
@@ -158,7 +161,7 @@ class Recorder:
 
     def __init__(self, folder: StateFiles, facts: Mapping[str, Any]) -> None:
         self._path = folder.history
-        self._journal = Journal(folder.history, checked=False)
+        self._journal = Journal(folder.history)
         self._waiting: list[dict[str, Any]] = []
         self._is_open = False
         self._in_stage = False
@@ -205,8 +208,8 @@ class Recorder:
             return
         try:
             self._journal.append(self._waiting)
-        except OSError as error:
-            logger.warning("%s: cannot be written (%s); the report will lack this run", self._path, error)
+        except StoreError as error:
+            logger.warning("%s; the report will lack this run", error)
             self._is_open = False
         self._waiting = []
 
@@ -231,16 +234,16 @@ class History:
         Lines that are cut or damaged are left out; without a file there are no runs.
         """
         try:
-            with self._path.open("rb") as file:
+            with look_at_kept(self._path) or BytesIO() as file:
                 if file.seek(0, os.SEEK_END) < self._offset:
                     self._offset, self.runs = 0, []
                 file.seek(self._offset)
                 new = file.read()
-        except OSError:
+        except (OSError, StoreError):
             return self.runs
         whole = new[: new.rfind(b"\n") + 1]
         self._offset += len(whole)
-        for entry in journal_entries(whole, checked=False):
+        for entry in journal_entries(whole, or_plain=True):
             self._take(entry)
         return self.runs
 

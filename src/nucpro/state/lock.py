@@ -15,14 +15,19 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 
-from nucpro.errors import LockedError, PreflightError
+from nucpro.errors import LockedError, NucproError, PreflightError
+from nucpro.formats.opening import look_at_kept, open_kept
 
 __all__ = ["hold", "holder", "state"]
 
 _TAKEN = (errno.EWOULDBLOCK, errno.EACCES)
 _INSTANT = 0.1
+_START = b'{"process": '
+_LONGEST = 4096
+"""Bytes that a lock file can hold."""
 
 
 @contextmanager
@@ -36,19 +41,22 @@ def hold(path: Path) -> Iterator[None]:
     PreflightError
         The folder cannot be written, or its file system cannot lock.
     """
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise PreflightError(
-            [f"{path.parent}: cannot be written ({error.strerror}); check owner and rights"]
-        ) from error
-    try:
+    with open_kept(path, lambda problem: PreflightError([problem]), append=False) as file:
+        descriptor = file.fileno()
         _take(descriptor, path)
+        _require_lock(descriptor, path)
         _tell(descriptor, json.dumps({"process": os.getpid(), "host": socket.gethostname()}))
         yield
         _tell(descriptor, "")
-    finally:
-        os.close(descriptor)
+
+
+def _require_lock(descriptor: int, path: Path) -> None:
+    """Refuse a file that holds anything but what a lock holds: it would be overwritten."""
+    content = os.pread(descriptor, _LONGEST, 0).strip(b"\0")  # a loss of power leaves zeros
+    if not (content.startswith(_START) or _START.startswith(content)):
+        raise PreflightError(
+            [f"{path}: is no lock of nucpro, so it is left as it is; move it away, then run again"]
+        )
 
 
 def _tell(descriptor: int, text: str) -> None:
@@ -82,22 +90,24 @@ def _take(descriptor: int, path: Path) -> None:
 def holder(path: Path) -> str:
     """Who wrote the lock file last: process and host."""
     try:
-        content = json.loads(path.read_bytes())
+        with look_at_kept(path) or BytesIO() as file:
+            content = json.loads(file.read(_LONGEST))
         return f"process {int(content['process'])} on host {content['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, NucproError, ValueError, KeyError, TypeError):
         return "another process"
 
 
 def state(path: Path) -> str:
     """Whether a run holds a lock file now, and which; takes the lock only for a moment, and writes nothing."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
+        file = look_at_kept(path)
+    except NucproError as error:
+        return f"unknown ({error})"
+    if file is None:
         return "none"
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        return f"at work, {holder(path)}" if error.errno in _TAKEN else f"unknown ({error.strerror})"
-    finally:
-        os.close(descriptor)
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return f"at work, {holder(path)}" if error.errno in _TAKEN else f"unknown ({error.strerror})"
     return "none"
