@@ -293,12 +293,12 @@ def _write_each_line() -> None:
 
 
 def _log_files(path: Path | None) -> Iterator[logging.Handler]:
-    if path is None or not os.path.isdir(path.parent):
+    if path is None:
         return
     try:
         handler = _LogFile(path)
     except StoreError as error:
-        # A folder that cannot be written is one of the problems that pre-flight reports.
+        # A folder that is missing, or cannot be written, is one of the problems that pre-flight reports.
         if os.path.lexists(path):
             logging.getLogger("nucpro").warning("Warning: %s; this run writes no log", error)
         return
