@@ -7,129 +7,26 @@ import json
 import logging
 import shutil
 import socket
-import struct
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
 
 import random_esm
-from nucpro.errors import ModelError
+from hub_server import MAIN, MODEL, OLDER, WEIGHTS, Hub
+from nucpro.errors import LockedError, ModelError, human_size
 from nucpro.models.esm2 import load_esm2
 from nucpro.models.weights import available, fetch, locate
-
-MODEL = "someone/tiny-esm2"
-WEIGHTS = "model.safetensors"
-MAIN = "1" * 40
-OLDER = "2" * 40
+from nucpro.state.lock import hold
 
 
-class Hub(ThreadingHTTPServer):
-    """Revisions of one model, and what is to go wrong."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.revisions = {"main": MAIN, MAIN: MAIN, "v1": OLDER, OLDER: OLDER}
-        self.files = {}
-        self.cut_after = {}
-        self.refusal = None
-        self.served = []
-
-    @property
-    def address(self):
-        return f"http://127.0.0.1:{self.server_port}"
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch):
+    monkeypatch.setattr("nucpro.models.hub._WAIT_S", 0.0)
 
 
-class Answer(BaseHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        hub = self.server
-        parts = self.path.split("?")[0].strip("/").split("/")
-        if hub.refusal:
-            return self.refuse(*hub.refusal)
-        if parts[:2] == ["api", "models"]:
-            return self.answer_api("/".join(parts[2:4]), *parts[4:])
-        return self.answer_file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
-
-    def answer_api(self, model, kind, revision):
-        hub = self.server
-        if model != MODEL:
-            return self.refuse(404, "RepoNotFound")
-        if revision not in hub.revisions:
-            return self.refuse(404, "RevisionNotFound")
-        commit = hub.revisions[revision]
-        files = hub.files[commit]
-        if kind == "tree":
-            return self.send(
-                json.dumps([self.tree_entry(*item) for item in files.items()]).encode(), "x", commit
-            )
-        siblings = [self.sibling(*item) for item in files.items()]
-        info = {
-            "id": model,
-            "modelId": model,
-            "sha": commit,
-            "siblings": siblings,
-            "tags": [],
-            "private": False,
-        }
-        return self.send(json.dumps(info).encode(), "x", commit)
-
-    def answer_file(self, model, revision, name):
-        hub = self.server
-        commit = hub.revisions[revision]
-        content = hub.files[commit].get(name)
-        if model != MODEL or content is None:
-            return self.refuse(404, "EntryNotFound")
-        if self.command == "GET":
-            hub.served.append(name)
-        return self.send(content, hashlib.sha256(content).hexdigest(), commit, hub.cut_after.get(name))
-
-    @staticmethod
-    def sibling(name, content):
-        entry = {"rfilename": name, "size": len(content)}
-        if name != WEIGHTS:
-            return entry
-        digest = hashlib.sha256(content).hexdigest()
-        return entry | {"lfs": {"sha256": digest, "size": len(content), "pointerSize": 134}}
-
-    @staticmethod
-    def tree_entry(name, content):
-        return {
-            "type": "file",
-            "path": name,
-            "size": len(content),
-            "oid": hashlib.sha256(content).hexdigest()[:40],
-        }
-
-    def send(self, content, etag, commit, cut_after=None):
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("Content-Type", "application/json")
-        self.send_header("ETag", f'"{etag}"')
-        self.send_header("X-Repo-Commit", commit)
-        self.end_headers()
-        if self.command == "HEAD":
-            return
-        self.wfile.write(content[:cut_after])
-        if cut_after is not None:
-            self.wfile.flush()
-            # Closing without lingering resets the connection, as a router that fails does.
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.connection.close()
-
-    def refuse(self, status, code):
-        self.send_response(status)
-        self.send_header("X-Error-Code", code)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
+def digest_of(content):
+    return hashlib.sha256(content).hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -199,9 +96,9 @@ def test_a_broken_connection_is_explained_and_the_second_try_succeeds(hub, find)
     with pytest.raises(ModelError) as caught:
         find()
     message = str(caught.value)
-    assert message.startswith(f"model '{MODEL}' (revision 'main'): the download broke off (")
+    assert message.startswith(f"model '{MODEL}' (revision '{MAIN}'): the download was interrupted (")
     assert "nothing half-made is used: try again, finished files are kept" in message
-    with pytest.raises(ModelError, match="no weights"):
+    with pytest.raises(ModelError, match="is not in the local cache"):
         find(offline=True)
     hub.cut_after = {}
     assert find().revision == MAIN
@@ -283,7 +180,7 @@ def test_fetch_fills_a_folder_that_counts_as_the_repository(hub, find, tmp_path)
 
 def test_fetch_goes_on_where_it_was_cut_off(hub, tmp_path):
     hub.cut_after = {WEIGHTS: 50_000}
-    with pytest.raises(ModelError, match="the download broke off"):
+    with pytest.raises(ModelError, match="the download was interrupted"):
         fetch(MODEL, tmp_path / "model", endpoint=hub.address)
     with pytest.raises(ModelError, match="no weights"):
         locate(str(tmp_path / "model"))
@@ -322,20 +219,126 @@ def test_a_folder_says_nothing_while_another_commit_comes_in(hub, tmp_path):
     fetch(MODEL, folder, endpoint=hub.address)
     hub.files[OLDER] = {"config.json": b"{}", WEIGHTS: b"other" * 50_000}
     hub.cut_after = {WEIGHTS: 50_000}
-    with pytest.raises(ModelError, match="the download broke off"):
+    with pytest.raises(ModelError, match="the download was interrupted"):
         fetch(MODEL, folder, revision="v1", endpoint=hub.address)
     assert not (folder / "nucpro_source.json").exists()
 
 
-def test_files_of_another_commit_are_not_taken_for_those_of_this_one(hub, tmp_path, monkeypatch):
+def test_a_byte_flipped_on_the_way_is_fetched_again(hub, find, tmp_path, saved):
+    hub.flips = {WEIGHTS: 1, "config.json": 1}
+    assert fetch(MODEL, tmp_path / "model", endpoint=hub.address).digest() == digest_of(saved[WEIGHTS])
+    assert sorted(hub.served) == ["config.json", "config.json", WEIGHTS, WEIGHTS, "vocab.txt"]
+    hub.flips = {WEIGHTS: 1}
+    assert find().digest() == digest_of(saved[WEIGHTS])
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "config.json"])
+def test_damaged_bytes_never_get_a_name(hub, find, tmp_path, name):
+    hub.flips = {name: 10}
+    reason = "the SHA-256 is" if name == WEIGHTS else "the git blob id is"
+    with pytest.raises(ModelError, match=f"the download was interrupted .*{name}: not fetched.*{reason}"):
+        fetch(MODEL, tmp_path / "model", endpoint=hub.address)
+    assert name not in {file.name for file in (tmp_path / "model").iterdir()}
+    assert not list((tmp_path / "model").glob(".*.part"))
+    with pytest.raises(ModelError, match="the download was interrupted"):
+        find()
+    assert not any(path.name == name for path in (tmp_path / "cache").rglob("*"))
+    hub.flips = {}
+    assert fetch(MODEL, tmp_path / "model", endpoint=hub.address).digest() == find().digest()
+
+
+def test_a_damaged_file_of_a_folder_is_fetched_again(hub, tmp_path, saved):
+    folder = tmp_path / "model"
+    fetch(MODEL, folder, endpoint=hub.address)
+    (folder / "config.json").write_bytes(saved["config.json"].replace(b"1", b"2"))
+    with pytest.raises(ModelError, match=r"config\.json: is not the file that was fetched"):
+        locate(str(folder))
+    hub.served.clear()
+    fetch(MODEL, folder, endpoint=hub.address)
+    assert hub.served == ["config.json"]
+
+
+def test_damaged_weights_are_found_when_their_digest_is_taken(hub, find, tmp_path, saved):
+    fetch(MODEL, tmp_path / "model", endpoint=hub.address)
+    damaged = saved[WEIGHTS][:-1] + b"x"
+    (tmp_path / "model" / WEIGHTS).write_bytes(damaged)
+    with pytest.raises(ModelError, match=f"{WEIGHTS}: is not the file that was fetched"):
+        locate(str(tmp_path / "model")).digest()
+    find().weights[0].resolve().write_bytes(damaged)
+    with pytest.raises(ModelError, match=r"is damaged .*; remove .*/blobs/.*, then run again"):
+        find(offline=True).digest()
+    # With the hub at hand, a small damaged file is fetched again.
+    assert find().digest() == digest_of(saved[WEIGHTS])
+
+
+def test_files_of_another_commit_are_not_taken_for_those_of_this_one(hub, tmp_path):
     folder = tmp_path / "model"
     fetch(MODEL, folder, endpoint=hub.address)
     hub.files[OLDER] = hub.files[MAIN] | {WEIGHTS: hub.files[MAIN][WEIGHTS][::-1]}
-    # As huggingface_hub does when the hub fails after it has named the commit: what lies there is given back.
-    monkeypatch.setattr("nucpro.models.hub.snapshot_download", lambda *_, local_dir, **__: local_dir)
-    with pytest.raises(ModelError, match=f"{WEIGHTS}: is not the file of model"):
-        fetch(MODEL, folder, revision="v1", endpoint=hub.address)
-    assert not (folder / "nucpro_source.json").exists()
+    fetched = fetch(MODEL, folder, revision="v1", endpoint=hub.address)
+    assert (fetched.revision, fetched.digest()) == (OLDER, digest_of(hub.files[OLDER][WEIGHTS]))
+
+
+@pytest.mark.parametrize(
+    "address", ["file:///etc/passwd", "ftp://127.0.0.1/weights", "http://[", "gopher://x"]
+)
+def test_redirects_to_other_schemes_are_refused(hub, tmp_path, address):
+    hub.redirects = {WEIGHTS: address}
+    with pytest.raises(ModelError, match="the download was interrupted"):
+        fetch(MODEL, tmp_path / "model", endpoint=hub.address)
+    assert hub.served.count(WEIGHTS) == 1
+    assert not (tmp_path / "model" / WEIGHTS).exists()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"{",
+        b"[]",
+        b"null",
+        b"[" * 100_000,
+        b'{"sha": 1, "siblings": []}',
+        b'{"siblings": []}',
+        b'{"sha": "%s", "siblings": {"a": 1}}',
+        b'{"sha": "%s", "siblings": [{"rfilename": 7}]}',
+        b'{"sha": "%s", "siblings": [{"rfilename": "config.json", "size": true}]}',
+        b'{"sha": "%s", "siblings": [{"rfilename": "config.json", "size": -1}]}',
+        b'{"sha": "%s", "siblings": [{"rfilename": "config.json", "size": 1e999}]}',
+        b'{"sha": "%s", "siblings": [{"rfilename": "config.json", "size": ' + b"9" * 5000 + b"}]}",
+        b'{"sha": "%s", "siblings": [{"rfilename": "config.json", "lfs": 3}]}',
+        b'{"sha": "%s", "siblings": [{"rfilename": "config.json", "lfs": {"size": 3, "sha256": "../../x"}}]}',
+        b'{"sha": "%s", "siblings": [{"rfilename": "config.json", "blobId": ["a"]}]}',
+        b'{"sha": "%s", "siblings": [7]}',
+    ],
+)
+def test_what_is_no_listing_of_a_hub_is_refused(hub, find, tmp_path, answer):
+    hub.listing = answer.replace(b"%s", MAIN.encode())
+    with pytest.raises(ModelError, match=r"is not the listing of a hub .*; check the endpoint"):
+        find()
+    with pytest.raises(ModelError, match="is not the listing of a hub"):
+        fetch(MODEL, tmp_path / "model", endpoint=hub.address)
+    assert not (tmp_path / "model").exists()
+
+
+def test_endpoints_of_other_schemes_are_refused(tmp_path):
+    with pytest.raises(ModelError, match="endpoint 'file:///etc' is not allowed"):
+        fetch(MODEL, tmp_path / "model", endpoint="file:///etc")
+
+
+def test_a_disk_without_room_is_found_before_the_first_byte(hub, tmp_path):
+    large = {"rfilename": WEIGHTS, "lfs": {"size": 1 << 49, "sha256": "a" * 64}}
+    hub.listing = json.dumps({"sha": MAIN, "siblings": [{"rfilename": "config.json"}, large]}).encode()
+    with pytest.raises(
+        ModelError, match=f"{human_size(1 << 49)} are to be fetched, the disk has .* free space there"
+    ):
+        fetch(MODEL, tmp_path / "model", endpoint=hub.address)
+    assert hub.served == []
+
+
+def test_two_runs_on_one_folder_are_refused(hub, tmp_path):
+    (tmp_path / "model").mkdir()
+    with hold(tmp_path / "model" / ".fetch.lock"), pytest.raises(LockedError):
+        fetch(MODEL, tmp_path / "model", endpoint=hub.address)
 
 
 def test_fetch_into_a_file_is_refused_before_the_hub_is_asked(hub, tmp_path):

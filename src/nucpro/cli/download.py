@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from nucpro.cli.arguments import add_data_dir
+from nucpro.cli.arguments import add_data_dir, add_dry_run
 from nucpro.cli.console import say, showing
 from nucpro.genomes.options import DEFAULT_COUNTS, DownloadOptions
 
@@ -41,6 +41,7 @@ def add_to(subparsers: Any) -> None:
     parser.add_argument(
         "--connections", type=int, default=defaults.connections, metavar="N", help="files at a time"
     )
+    add_dry_run(parser)
     parser.set_defaults(run=_run, log_file=lambda _: None)
 
 
@@ -55,9 +56,9 @@ def _run(arguments: dict[str, Any]) -> None:
     from nucpro.genomes.download import download
 
     data_dir: Path = arguments.pop("data_dir")
+    dry_run: bool = arguments.pop("dry_run")
     options = DownloadOptions(counts=dict(arguments.pop("count")), **arguments)
     with showing() as show:
-        report = download(data_dir, options, show)
-    say(
-        f"{data_dir}: {len(report.files)} files of release {report.release}, {len(report.fetched)} fetched now"
-    )
+        report = download(data_dir, options, show, dry_run=dry_run)
+    what = "to fetch" if dry_run else "fetched now"
+    say(f"{data_dir}: {len(report.files)} files of release {report.release}, {len(report.fetched)} {what}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nucpro.cli.console import say
+from nucpro.cli.console import say, showing
 from nucpro.formats.sequences import SequenceType
 from nucpro.options import DEFAULT_MODELS
 
@@ -31,11 +31,13 @@ def add_to(subparsers: Any) -> None:
 def _run(arguments: dict[str, Any]) -> None:
     from nucpro.models.weights import fetch
 
-    files = fetch(
-        arguments["model"],
-        arguments["folder"],
-        revision=arguments["revision"],
-        endpoint=arguments["endpoint"],
-    )
+    with showing() as show:
+        files = fetch(
+            arguments["model"],
+            arguments["folder"],
+            revision=arguments["revision"],
+            endpoint=arguments["endpoint"],
+            show=show,
+        )
     say(f"{files.id}, revision {files.revision}: {', '.join(str(path) for path in files.weights)}")
     say(f"SHA-256 of the weights: {files.digest()}")

@@ -128,8 +128,8 @@ def choose(catalogue: Catalogue, counts: Mapping[str, int], seed: int) -> list[R
 
 def _pairs(catalogue: Catalogue, group: str) -> list[str]:
     """Names before ``.genomic.gbff.gz`` of the GenBank files that have a first FASTA file, in order of names."""
-    ends = (name for name in sorted(catalogue) if name.startswith(f"{group}.") and name.endswith(_GENBANK))
-    stems = (name.removesuffix(_GENBANK) for name in ends)
+    ends = (name for name in catalogue if name.startswith(f"{group}.") and name.endswith(_GENBANK))
+    stems = (name.removesuffix(_GENBANK) for name in sorted(ends))
     return [stem for stem in stems if f"{stem}.1.genomic.fna.gz" in catalogue]
 
 

@@ -7,27 +7,34 @@ run trusts these facts and reads only files that changed.
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nucpro.errors import DataError, PreflightError, counted, human_size
 from nucpro.folder.paths import DataFolder
 from nucpro.formats import decoded, write_document
+from nucpro.formats.transfer import Connection, Expected, StoppedError, part_of
 from nucpro.genomes.catalogue import RemoteFile, choose, parse_catalogue
 from nucpro.genomes.options import DownloadOptions
-from nucpro.genomes.transfer import Connection, StoppedError, md5_of, part_of
 from nucpro.progress import BYTES, Meter, Show, silent
 from nucpro.state.checkpoint import Fingerprint
 from nucpro.state.lock import hold
 
 __all__ = ["DownloadRecord", "DownloadReport", "download", "read_record"]
 
+Result = TypeVar("Result")
+
 _NAME = ".download.json"
+_RELEASE = re.compile(r"[0-9]{1,9}")
+_LARGEST_NUMBER = 1 << 12
+_LARGEST_CATALOGUE = 1 << 28
+"""Bytes of the list of installed files; a million lines have a third of that."""
 
 
 @dataclass
@@ -64,7 +71,7 @@ class DownloadRecord:
         if not path.is_file():
             return False
         if self.verified.get(file.name) != _fingerprint(path):
-            if md5_of(path) != file.md5:
+            if _expected(file).problem_of(path):
                 return False
             self.note(data_dir, file)
         return True
@@ -76,6 +83,10 @@ class DownloadRecord:
     def write(self, data_dir: Path) -> None:
         """Write the record whole or not at all."""
         write_document(data_dir / _NAME, asdict(self), sort_keys=True)
+
+
+def _expected(file: RemoteFile, size: int | None = None) -> Expected:
+    return Expected("the release", size, file.md5, "MD5 sum")
 
 
 def _fingerprint(path: Path) -> list[int]:
@@ -117,9 +128,9 @@ class DownloadReport:
     release : int
         Number of the RefSeq release.
     files : tuple of RemoteFile
-        All that was chosen, in the order of the choice; every one of them is there and verified.
+        All that was chosen, in the order of the choice; after a run every one of them is there and verified.
     fetched : tuple of RemoteFile
-        Those that this run fetched.
+        Those that this run fetched, or that a dry run would fetch.
     short : dict of str to (int, int)
         Groups of which the release has fewer pairs than asked for: how many were asked for, how many there are.
     """
@@ -130,7 +141,9 @@ class DownloadReport:
     short: dict[str, tuple[int, int]]
 
 
-def download(data_dir: Path, options: DownloadOptions | None = None, show: Show = silent) -> DownloadReport:
+def download(
+    data_dir: Path, options: DownloadOptions | None = None, show: Show = silent, *, dry_run: bool = False
+) -> DownloadReport:
     """Fetch a sample of RefSeq's genomes into a data folder.
 
     Parameters
@@ -141,6 +154,8 @@ def download(data_dir: Path, options: DownloadOptions | None = None, show: Show 
         Choices; the defaults draw as VirNucPro's script did.
     show : callable, optional
         Takes the progress, in bytes; it is called by one thread at a time.
+    dry_run : bool
+        Only ask the server what would be fetched, and log it; nothing is written.
 
     Raises
     ------
@@ -153,15 +168,20 @@ def download(data_dir: Path, options: DownloadOptions | None = None, show: Show 
         A file cannot be written.
     """
     options = options or DownloadOptions()
-    _make_folder(data_dir)
-    with hold(DataFolder(data_dir).lock):
-        run = _Run(data_dir, options, show)
+    run = _Run(data_dir, options, show)
+    if dry_run:
         record = run.record()
-        fetched = run.complete(record)
+        missing = run.missing(record)
+    else:
+        _make_folder(data_dir)
+        with hold(DataFolder(data_dir).lock):
+            record = run.record()
+            missing = run.missing(record)
+            run.fetch(record, missing)
     short = _short(record.files, options.counts)
     for group, (asked, present) in short.items():
         logger.warning("%s: %d pairs asked for, the release has %d", group, asked, present)
-    return DownloadReport(record.release, tuple(record.files), tuple(fetched), short)
+    return DownloadReport(record.release, tuple(record.files), tuple(missing), short)
 
 
 def _make_folder(data_dir: Path) -> None:
@@ -183,6 +203,7 @@ class _Run:
         self._server = options.server.rstrip("/")
         self._connection = Connection(options.attempts, options.wait_s, options.timeout_s)
         self._show = show
+        self._sizes: dict[str, int | None] = {}
         self._turn = threading.Lock()
 
     def record(self) -> DownloadRecord:
@@ -198,34 +219,34 @@ class _Run:
                 "replace the files"
             )
         address = f"{self._server}/release-catalog/release{release}.files.installed"
-        catalogue = parse_catalogue(self._connection.text(address), address)
+        catalogue = parse_catalogue(self._connection.text(address, _LARGEST_CATALOGUE), address)
         files = choose(catalogue, options.counts, options.seed)
         verified = earlier.verified if earlier else {}
-        record = DownloadRecord(release, options.seed, options.counts, files, verified)
-        record.write(self._data_dir)
-        return record
+        return DownloadRecord(release, options.seed, options.counts, files, verified)
 
-    def complete(self, record: DownloadRecord) -> list[RemoteFile]:
-        """Fetch what is missing and give it back."""
+    def missing(self, record: DownloadRecord) -> list[RemoteFile]:
+        """Find what is to be fetched, and require room for it; nothing is written."""
         missing = self._missing(record)
-        record.write(self._data_dir)
-        with ThreadPoolExecutor(self._options.connections) as pool:
-            sizes = self._sizes(pool, missing)
-            _tell_choice(record, missing)
-            self._require_room(sizes)
-            known = [size for size in sizes.values() if size is not None]
-            total = sum(known) if len(known) == len(sizes) else None
-            meter = Meter(self._show, "Downloading", total, BYTES)
-            self._wait([pool.submit(self._fetch, record, file, meter) for file in missing])
+        sizes = self._each(self._connection.size, [(self._address(file),) for file in missing])
+        self._sizes = {file.name: size for file, size in zip(missing, sizes, strict=True)}
+        _tell_choice(record, self._sizes)
+        self._require_room(self._sizes)
         return missing
+
+    def fetch(self, record: DownloadRecord, missing: Sequence[RemoteFile]) -> None:
+        """Fetch files, and record each that is complete."""
+        record.write(self._data_dir)
+        known = [size for size in self._sizes.values() if size is not None]
+        meter = Meter(self._show, "Downloading", sum(known) if len(known) == len(missing) else None, BYTES)
+        self._each(self._fetch, [(record, file, meter) for file in missing])
 
     def _missing(self, record: DownloadRecord) -> list[RemoteFile]:
         return [file for file in record.files if not record.is_there(self._data_dir, file)]
 
     def _release(self) -> int:
         address = f"{self._server}/RELEASE_NUMBER"
-        text = self._connection.text(address).strip()
-        if not text.isdecimal():
+        text = self._connection.text(address, _LARGEST_NUMBER).strip()
+        if not _RELEASE.fullmatch(text):
             raise DataError(
                 f"{address}: holds {text[:40]!r}, not a release number; check the address of the server"
             )
@@ -234,17 +255,15 @@ class _Run:
     def _address(self, file: RemoteFile) -> str:
         return f"{self._server}/{file.group}/{file.name}"
 
-    def _sizes(self, pool: ThreadPoolExecutor, files: Sequence[RemoteFile]) -> dict[str, int | None]:
-        futures = [pool.submit(self._connection.size, self._address(file)) for file in files]
-        self._wait(futures)
-        return {file.name: future.result() for file, future in zip(files, futures, strict=True)}
-
     def _require_room(self, sizes: Mapping[str, int | None]) -> None:
         parts = (part_of(self._data_dir / name) for name in sizes)
         needed = sum(size or 0 for size in sizes.values()) - sum(
             part.stat().st_size for part in parts if part.exists()
         )
-        free = shutil.disk_usage(self._data_dir).free
+        there = next(
+            folder for folder in (self._data_dir, *self._data_dir.absolute().parents) if folder.is_dir()
+        )
+        free = shutil.disk_usage(there).free
         if needed > free:
             problem = (
                 f"{self._data_dir}: {human_size(needed)} are to be fetched, the disk has {human_size(free)} free; "
@@ -254,38 +273,48 @@ class _Run:
 
     def _fetch(self, record: DownloadRecord, file: RemoteFile, meter: Meter) -> None:
         try:
-            self._connection.fetch(self._address(file), self._data_dir / file.name, file.md5, meter.advance)
+            expected = _expected(file, self._sizes[file.name])
+            self._connection.fetch(self._address(file), self._data_dir / file.name, expected, meter.advance)
         except BaseException:
             # Here, in the thread that would begin the next file before anybody hears of this one.
-            self._connection.stop.set()
+            self._connection.give_up()
             raise
         with self._turn:
             record.note(self._data_dir, file)
             record.write(self._data_dir)
 
-    def _wait(self, futures: Sequence[Future[Any]]) -> None:
-        """Wait for calls; the first error, or an interrupt, ends all of them."""
-        try:
-            for future in as_completed(futures):
-                # What was stopped was so for the failure of another, which tells why.
-                if not isinstance(future.exception(), StoppedError):
-                    future.result()
-        finally:
-            if not all(future.done() for future in futures):
-                self._connection.stop.set()
-                for future in futures:
-                    future.cancel()
+    def _each(self, call: Callable[..., Result], arguments: Sequence[tuple[Any, ...]]) -> list[Result]:
+        """Make calls, several at a time; the first error, or an interrupt, ends all of them."""
+        with ThreadPoolExecutor(self._options.connections) as pool:
+            futures = [pool.submit(call, *one) for one in arguments]
+            try:
+                for future in as_completed(futures):
+                    # What was stopped was so for the failure of another, which tells why.
+                    if not isinstance(future.exception(), StoppedError):
+                        future.result()
+            finally:
+                if not all(future.done() for future in futures):
+                    self._connection.give_up()
+                    for future in futures:
+                        future.cancel()
+        return [future.result() for future in futures]
 
 
-def _tell_choice(record: DownloadRecord, missing: Sequence[RemoteFile]) -> None:
+def _tell_choice(record: DownloadRecord, sizes: Mapping[str, int | None]) -> None:
+    """Log the files of the choice, with the sizes of those that are not there yet."""
+    known = [size for size in sizes.values() if size is not None]
     logger.info(
-        "RefSeq release %d: %s chosen, %d to fetch",
+        "RefSeq release %d: %s chosen, %d to fetch (%s%s)",
         record.release,
         counted(len(record.files), "file"),
-        len(missing),
+        len(sizes),
+        human_size(sum(known)),
+        "" if len(known) == len(sizes) else ", and files whose size the server does not tell",
     )
     for file in record.files:
-        logger.info("  %s/%s", file.group, file.name)
+        size = sizes.get(file.name)
+        state = "there" if file.name not in sizes else "size unknown" if size is None else human_size(size)
+        logger.info("  %s/%s: %s", file.group, file.name, state)
 
 
 def _short(files: Sequence[RemoteFile], counts: Mapping[str, int]) -> dict[str, tuple[int, int]]:

@@ -1,43 +1,52 @@
 """Downloads from the Hugging Face hub: which files, which commit, and what to say when it does not work.
 
-:mod:`nucpro.models.weights` asks; files land in the cache that all programs share, or in a folder. All
-talking to the hub is huggingface_hub's, which resumes what was cut off and moves only whole files into place.
+:mod:`nucpro.models.weights` asks; files land in the cache that all programs share, in the layout that huggingface_hub
+documents, or in a folder. Addresses, tokens and names of the cache are huggingface_hub's; the bytes come through
+:mod:`nucpro.formats.transfer`, which compares them with the hub's listing before they get a name.
 """
 
 from __future__ import annotations
 
+import fcntl
 import logging
-from collections.abc import Callable, Sequence
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
-from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from huggingface_hub.hf_api import RepoSibling
-from tqdm.auto import tqdm
+from huggingface_hub import constants, get_token, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.file_download import repo_folder_name
 
-from nucpro.errors import ModelError
-from nucpro.formats.opening import file_digest
+from nucpro.errors import DataError, ModelError, human_size, is_plain
+from nucpro.formats.atomic import decoded, make_folder, write_text
+from nucpro.formats.transfer import AnswerError, Connection, Expected, part_of
+from nucpro.progress import BYTES, Meter, Show, silent
 
-__all__ = ["Repository", "Snapshot", "commit_of", "download_into", "pin", "snapshot"]
+__all__ = ["Repository", "Snapshot", "commit_of", "digest_in_cache", "download_into", "pin", "snapshot"]
 
 logger = logging.getLogger(__name__)
 
-# huggingface_hub has changed its HTTP library twice; the bases of its own error belong to the one in use.
-_CONNECTION_ERRORS: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, OSError)
-
-_PATIENCE = 10.0
-"""Seconds to wait for the hub where somebody only asks whether it is there."""
+_PATIENCE_S = 10.0
+"""Seconds to wait for the hub to say what it has."""
+_TIMEOUT_S = 30.0
+_ATTEMPTS = 5
+_WAIT_S = 0.5
+_LARGEST_LISTING = 1 << 26
+_COMPARED = 1 << 24
+"""Bytes up to which a file that is in the cache is read and compared; weights are when their digest is taken."""
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 ChooseFiles = Callable[[Sequence[str]], list[str]]
 """Picks the files worth having from the names of all files of a repository."""
+Listing = Mapping[str, Expected]
+"""What the hub says of each file of a commit, by name."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +61,22 @@ class Repository:
         Branch, tag or commit hash.
     endpoint : str or None
         Address of the hub; None for the usual one.
-    show_progress : bool
-        Whether huggingface_hub may draw progress bars on the terminal.
+    show : callable
+        Takes the progress of a download, in bytes.
     """
 
     id: str
     revision: str
     endpoint: str | None
-    show_progress: bool = False
+    show: Show = silent
 
     def __str__(self) -> str:
         return f"model {self.id!r} (revision {self.revision!r})"
+
+    @property
+    def address(self) -> str:
+        """Address of the hub."""
+        return (self.endpoint or constants.ENDPOINT).rstrip("/")
 
 
 @dataclass(frozen=True)
@@ -81,12 +95,8 @@ class Snapshot:
     commit: str
 
 
-class _SilentBar(tqdm):  # type: ignore[type-arg]
-    """Progress bar that draws nothing: the library prints nothing unless it is asked to."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.pop("name", None)
-        super().__init__(*args, **{**kwargs, "disable": True})
+class _UnreachableError(Exception):
+    """The hub gives no answer that could be used."""
 
 
 def snapshot(
@@ -124,8 +134,8 @@ def snapshot(
             )
         return cached
     try:
-        names, _ = _listing(repository)
-    except _CONNECTION_ERRORS as error:
+        listing, commit = _listing(repository)
+    except _UnreachableError as error:
         cached = _cached(repository, cache_dir)
         if cached is None:
             raise _unreachable(repository, error) from error
@@ -133,7 +143,8 @@ def snapshot(
             "%s: the hub cannot be reached; the cached commit %s is used", repository, cached.commit
         )
         return cached
-    return _snapshot_of(_download(repository, choose(names), cache_dir=cache_dir))
+    files = {name: listing[name] for name in choose(list(listing))}
+    return _Cache(replace(repository, revision=commit), cache_dir).fill(repository.revision, files)
 
 
 def commit_of(repository: Repository) -> str:
@@ -144,13 +155,10 @@ def commit_of(repository: Repository) -> str:
     ModelError
         If the repository or revision does not exist, or the hub does not answer within seconds.
     """
-    try:
-        return _listing(repository, timeout=_PATIENCE)[1]
-    except _CONNECTION_ERRORS as error:
-        raise _unreachable(repository, error) from error
+    return pin(repository)[0].revision
 
 
-def pin(repository: Repository) -> tuple[Repository, list[str]]:
+def pin(repository: Repository) -> tuple[Repository, Listing]:
     """Ask the hub what a repository holds now; nothing is downloaded.
 
     Returns
@@ -158,8 +166,8 @@ def pin(repository: Repository) -> tuple[Repository, list[str]]:
     Repository
         The same with its commit hash as the revision, so that all files are of one even when the branch moves
         meanwhile.
-    list of str
-        Names of all its files.
+    mapping of str to Expected
+        What all its files are, by name.
 
     Raises
     ------
@@ -167,117 +175,246 @@ def pin(repository: Repository) -> tuple[Repository, list[str]]:
         If the repository or revision does not exist, or the hub cannot be reached.
     """
     try:
-        names, commit = _listing(repository)
-    except _CONNECTION_ERRORS as error:
+        listing, commit = _listing(repository)
+    except _UnreachableError as error:
         raise _unreachable(repository, error) from error
-    return replace(repository, revision=commit), names
+    return replace(repository, revision=commit), listing
 
 
-def download_into(repository: Repository, folder: Path, names: list[str]) -> None:
-    """Put files of a repository into a folder, and make sure that they are those.
-
-    huggingface_hub takes what lies in the folder already where the hub fails in the middle, whatever its commit.
+def download_into(repository: Repository, folder: Path, files: Listing) -> None:
+    """Put files of a repository into a folder; those that are there and right stay.
 
     Parameters
     ----------
     repository : Repository
         What to get, as :func:`pin` gave it.
     folder : Path
-        Where to; made if it is not there.
-    names : list of str
+        Where to; it exists, and no other process does the same.
+    files : mapping of str to Expected
         The files to get.
 
     Raises
     ------
     ModelError
-        If they cannot be downloaded, or other files lie there after it.
+        If they cannot be downloaded; no file has its name then that is not the one of the listing.
     """
-    _download(repository, names, local_dir=folder)
+    missing = {name: file for name, file in files.items() if _problem(folder / name, file) is not None}
+    _fetch(repository, missing, {name: folder / name for name in missing})
+
+
+def digest_in_cache(file: Path) -> str | None:
+    """SHA-256 that a file of the cache must have; None where its place does not tell.
+
+    The cache keeps large files under their digest, and links to them.
+    """
+    blob = file.resolve()
+    return (
+        blob.name
+        if file.is_symlink() and blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name)
+        else None
+    )
+
+
+class _Cache:
+    """One repository in the cache that all programs share, in the layout that huggingface_hub documents.
+
+    ``blobs`` holds the bytes under their digest, ``snapshots/COMMIT`` links to them by name, and ``refs`` says which
+    commit a branch or tag is.
+    """
+
+    def __init__(self, repository: Repository, cache_dir: Path | None) -> None:
+        self._repository = repository
+        self._cache = cache_dir or Path(constants.HF_HUB_CACHE)
+        self._name = repo_folder_name(repo_id=repository.id, repo_type="model")
+
+    def fill(self, revision: str, files: Listing) -> Snapshot:
+        """Fetch what is missing or damaged, and say which commit a revision is."""
+        root = self._cache / self._name
+        commit = self._repository.revision
+        blobs = {name: root / "blobs" / (file.digest or f"{commit}-{name}") for name, file in files.items()}
+        snapshot = root / "snapshots" / commit
+        locks = self._cache / ".locks" / self._name
+        try:
+            for folder in (root / "blobs", snapshot, root / "refs", locks):
+                make_folder(folder)
+            with ExitStack() as held:
+                missing = {name: file for name, file in files.items() if not _is_right(snapshot / name, file)}
+                for name in sorted({blobs[name].name for name in missing}):
+                    held.enter_context(_waited_for(locks / f"{name}.lock"))
+                # Meanwhile another process may have fetched it.
+                absent = {name: file for name, file in missing.items() if not _is_right(blobs[name], file)}
+                _fetch(self._repository, absent, blobs)
+            for name in missing:
+                _link(snapshot / name, Path("..", "..", "blobs", blobs[name].name))
+            if revision != commit:
+                reference = root / "refs" / revision
+                make_folder(reference.parent)
+                write_text(reference, commit)
+        except (OSError, DataError) as error:
+            raise ModelError(f"{root}: the cache of models cannot be filled: {error}") from error
+        return Snapshot(snapshot, commit)
+
+
+@contextmanager
+def _waited_for(lock: Path) -> Iterator[None]:
+    """Hold a lock that huggingface_hub takes too; another process that fetches the same file is waited for."""
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o664)
     try:
-        info = HfApi(endpoint=repository.endpoint).model_info(
-            repository.id, revision=repository.revision, files_metadata=True
-        )
-    except _CONNECTION_ERRORS as error:
-        raise _unreachable(repository, error) from error
-    for file in info.siblings or ():
-        path = folder / file.rfilename
-        if file.rfilename in names and not _is_file_of(path, file):
-            raise ModelError(f"{path}: is not the file of {repository}; the download broke off: try again")
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
-def _is_file_of(path: Path, file: RepoSibling) -> bool:
-    """Whether a file is the one of a repository: by size and, for weights, by digest."""
-    if not path.is_file() or file.size not in (None, path.stat().st_size):
+def _is_right(path: Path, file: Expected) -> bool:
+    """Whether a file of the cache is the one of the listing; of large ones only the size is compared."""
+    try:
+        large = path.stat().st_size > _COMPARED
+        return (replace(file, digest=None) if large else file).problem_of(path) is None
+    except OSError:
         return False
-    return file.lfs is None or file_digest(path, ModelError) == file.lfs.sha256
 
 
-def _listing(repository: Repository, timeout: float | None = None) -> tuple[list[str], str]:
-    """Names of all files of a revision, and its commit hash."""
+def _link(link: Path, target: Path) -> None:
+    if link.is_symlink() and link.readlink() == target:
+        return
+    temporary = link.with_name(f".{link.name}.{os.getpid()}.link")
+    temporary.symlink_to(target)
+    temporary.replace(link)
+
+
+def _problem(path: Path, file: Expected) -> str | None:
+    """What is wrong with a file that lies in a folder; None where it is the one of the listing."""
     try:
-        info = HfApi(endpoint=repository.endpoint).model_info(
-            repository.id, revision=repository.revision, timeout=timeout
+        return file.problem_of(path)
+    except OSError as error:
+        return str(error)
+
+
+def _fetch(repository: Repository, files: Listing, places: Mapping[str, Path]) -> None:
+    """Fetch files to their places, whole or not at all."""
+    if not files:
+        return
+    logger.info("%s: getting %s", repository, ", ".join(files))
+    _require_room(files, places)
+    connection = _connection(_ATTEMPTS, _TIMEOUT_S)
+    meter = Meter(repository.show, "Downloading", sum(file.size or 0 for file in files.values()), BYTES)
+    for name, file in files.items():
+        url = hf_hub_url(repository.id, name, revision=repository.revision, endpoint=repository.address)
+        try:
+            connection.fetch(url, places[name], file, meter.advance)
+        except DataError as error:
+            raise ModelError(
+                f"{repository}: the download was interrupted ({error}); nothing half-made is used: "
+                f"try again, finished files are kept; or {_remedy(repository)}"
+            ) from error
+
+
+def _require_room(files: Listing, places: Mapping[str, Path]) -> None:
+    parts = (part_of(places[name]) for name in files)
+    needed = sum(file.size or 0 for file in files.values())
+    needed -= sum(part.stat().st_size for part in parts if part.exists())
+    folder = next(iter(places.values())).parent
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ModelError(
+            f"{folder}: {human_size(needed)} are to be fetched, the disk has {human_size(free)} free; free space there"
         )
+
+
+def _connection(attempts: int, timeout_s: float) -> Connection:
+    token = get_token()
+    return Connection(attempts, _WAIT_S, timeout_s, {"Authorization": f"Bearer {token}"} if token else {})
+
+
+def _listing(repository: Repository) -> tuple[Listing, str]:
+    """What all files of a revision are, and its commit hash."""
+    try:
+        hf_hub_url(repository.id, "config.json")
     except HFValidationError as error:
         raise ModelError(
             f"model {repository.id!r} is neither a folder nor the id of a repository (owner/name): {error}"
         ) from error
-    except GatedRepoError as error:
+    if urlsplit(repository.address).scheme not in ("http", "https"):
         raise ModelError(
+            f"endpoint {repository.address!r} is not allowed; use an address that starts with https://"
+        )
+    if constants.HF_HUB_OFFLINE:
+        raise _UnreachableError("HF_HUB_OFFLINE is set")
+    url = f"{repository.address}/api/models/{repository.id}/revision/{quote(repository.revision, safe='')}?blobs=true"
+    try:
+        text = _connection(2, _PATIENCE_S).text(url, _LARGEST_LISTING)
+        return _read_listing(decoded(text.encode()))
+    except AnswerError as error:
+        raise _refusal(repository, error) from error
+    except DataError as error:
+        raise _UnreachableError(str(error)) from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(
+            f"{repository}: what {repository.address} answers is not the listing of a hub ({type(error).__name__}: "
+            f"{str(error)[:200]}); check the endpoint"
+        ) from error
+
+
+def _refusal(repository: Repository, error: AnswerError) -> Exception:
+    """Say why the hub does not give its listing."""
+    code = {name.lower(): value for name, value in error.headers.items()}.get("x-error-code", "")
+    if code == "GatedRepo":
+        return ModelError(
             f"{repository}: access must be granted by its owner; ask for it on the model's page, then log in "
             "with `hf auth login`"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise ModelError(
+        )
+    if code == "RevisionNotFound":
+        return ModelError(
             f"{repository}: the repository has no such revision; give a branch, a tag or a full commit hash"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise ModelError(
+        )
+    # The hub answers 401 for repositories that are not there, as it does for private ones.
+    if code == "RepoNotFound" or error.status in (401, 404):
+        return ModelError(
             f"{repository}: there is no such folder here, and no such repository on the hub; check the "
             "spelling, or log in with `hf auth login` if it is private"
-        ) from error
-    if info.sha is None:
-        raise ModelError(f"{repository}: the hub did not say which commit it is; is the endpoint a hub?")
-    return [file.rfilename for file in info.siblings or ()], info.sha
-
-
-def _download(
-    repository: Repository, names: list[str], *, cache_dir: Path | None = None, local_dir: Path | None = None
-) -> Path:
-    logger.info("%s: getting %s", repository, ", ".join(names))
-    try:
-        folder = snapshot_download(
-            repository.id,
-            revision=repository.revision,
-            endpoint=repository.endpoint,
-            allow_patterns=names,
-            cache_dir=cache_dir,
-            local_dir=local_dir,
-            tqdm_class=None if repository.show_progress else _SilentBar,
         )
-    except _CONNECTION_ERRORS as error:
-        raise ModelError(
-            f"{repository}: the download broke off ({_first_line(error)}); nothing half-made is used: "
-            f"try again, finished files are kept; or {_remedy(repository)}"
-        ) from error
-    return Path(folder)
+    return _UnreachableError(str(error))
+
+
+def _read_listing(content: Any) -> tuple[Listing, str]:
+    """Check what the hub answers.
+
+    Raises
+    ------
+    ValueError, TypeError, KeyError
+        It is not what a hub answers.
+    """
+    commit = content["sha"]
+    if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
+        raise ValueError(f"the commit is {commit!r}")
+    return dict(_read_sibling(sibling) for sibling in content["siblings"]), commit
+
+
+def _read_sibling(sibling: Any) -> tuple[str, Expected]:
+    name, lfs = sibling["rfilename"], sibling.get("lfs")
+    if not isinstance(name, str) or not is_plain(name):
+        raise ValueError(f"the name of a file is {name!r}")
+    size, digest = (lfs["size"], lfs["sha256"]) if lfs else (sibling.get("size"), sibling.get("blobId"))
+    if size is not None and (type(size) is not int or not 0 <= size < 1 << 50):
+        raise ValueError(f"the size of {name} is {size!r}")
+    pattern = _SHA256 if lfs else _COMMIT
+    if digest is not None and not (isinstance(digest, str) and pattern.fullmatch(digest)):
+        raise ValueError(f"the digest of {name} is {digest!r}")
+    return name, Expected("the hub", size, digest, "SHA-256" if lfs else "git blob id")
 
 
 def _cached(repository: Repository, cache_dir: Path | None) -> Snapshot | None:
     config = try_to_load_from_cache(
         repository.id, "config.json", cache_dir=cache_dir, revision=repository.revision
     )
-    return _snapshot_of(Path(config).parent) if isinstance(config, str) else None
-
-
-def _snapshot_of(folder: Path) -> Snapshot:
     # The cache names a snapshot's folder after its commit.
-    return Snapshot(folder, folder.name)
+    return Snapshot(Path(config).parent, Path(config).parent.name) if isinstance(config, str) else None
 
 
 def _unreachable(repository: Repository, error: Exception) -> ModelError:
     return ModelError(
-        f"{repository}: the hub cannot be reached ({_first_line(error)}), and the model is not in the local "
+        f"{repository}: the hub cannot be reached ({error}), and the model is not in the local "
         f"cache; {_remedy(repository)}"
     )
 
@@ -287,8 +424,3 @@ def _remedy(repository: Repository) -> str:
         f"on a machine with network, run `nucpro fetch-models FOLDER --model {repository.id}` and give "
         "that folder as the model"
     )
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

@@ -8,22 +8,24 @@ repository may hold is never downloaded.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nucpro.errors import ModelError
+from nucpro.formats.atomic import write_document
 from nucpro.formats.opening import file_digest, is_litter, problem_of
 from nucpro.models import hub
 from nucpro.models.config import read_json
 from nucpro.models.origins import fair_esm_problem, problem_of_file
+from nucpro.progress import Show, silent
 from nucpro.state.checkpoint import Fingerprint
+from nucpro.state.lock import hold
 
 if TYPE_CHECKING:
     from nucpro.models.tensors import WeightTensors
@@ -39,6 +41,7 @@ _TEXT_FILES = (_CONFIG, _VOCABULARY, "tokenizer.json", "tokenizer_config.json", 
 _SINGLE_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt")
 _SOURCE_RECORD = "nucpro_source.json"
+_LOCK = ".fetch.lock"
 _LOOKS_LIKE_PATH = re.compile(r"[./~]|.*/.*/|.*\\")
 
 
@@ -58,6 +61,8 @@ class ModelFiles:
         Content of ``config.json``.
     weights : tuple of Path
         The weights file, or all shards.
+    sums : mapping of str to str
+        SHA-256 (hex) of files as they were fetched, by name, where that is known.
     """
 
     id: str
@@ -65,6 +70,7 @@ class ModelFiles:
     folder: Path
     config: dict[str, Any]
     weights: tuple[Path, ...]
+    sums: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def vocabulary(self) -> Path | None:
@@ -99,6 +105,11 @@ class ModelFiles:
         str
             sha256 (hex) of the file. For shards: sha256 of the text that ``sha256sum SHARDS`` prints with the
             shards in the order of their names.
+
+        Raises
+        ------
+        ModelError
+            A file cannot be read, or is not the one that was fetched.
         """
         return self._digest
 
@@ -130,6 +141,13 @@ class ModelFiles:
         # Noted before anything is read, so that no later change is missed.
         assert self._fingerprints
         digests = [(file_digest(file, ModelError), file.name) for file in self.weights]
+        for file, (digest, name) in zip(self.weights, digests, strict=True):
+            if (in_cache := hub.digest_in_cache(file)) not in (None, digest):
+                raise ModelError(
+                    f"{file}: is damaged (its SHA-256 is not {in_cache}); remove {file.resolve()}, then run again"
+                )
+            if self.sums.get(name, digest) != digest:
+                raise _changed(file)
         if len(digests) == 1:
             return digests[0][0]
         return hashlib.sha256("".join(f"{digest}  {name}\n" for digest, name in digests).encode()).hexdigest()
@@ -142,7 +160,7 @@ def locate(
     cache_dir: Path | None = None,
     endpoint: str | None = None,
     offline: bool = False,
-    show_progress: bool = False,
+    show: Show = silent,
 ) -> ModelFiles:
     """Find a model, downloading it where it is not here yet.
 
@@ -158,8 +176,8 @@ def locate(
         Address of the hub; None for the usual one.
     offline : bool
         Use what is in the cache and ask nobody.
-    show_progress : bool
-        Whether a download may draw progress bars on the terminal.
+    show : callable
+        Takes the progress of a download, in bytes.
 
     Returns
     -------
@@ -178,9 +196,9 @@ def locate(
     folder = Path(model).expanduser()
     if _is_folder(folder):
         return _local(folder, revision)
-    repository = _repository(model, revision, endpoint, show_progress)
+    repository = _repository(model, revision, endpoint, show)
     snapshot = hub.snapshot(repository, cache_dir=cache_dir, offline=offline, choose=_wanted_files)
-    return _read_folder(snapshot.folder, model, snapshot.commit)
+    return _read_folder(snapshot.folder, model, snapshot.commit, {})
 
 
 def available(model: str, *, revision: str | None = None, endpoint: str | None = None) -> str:
@@ -207,7 +225,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _repository(
-    model: str, revision: str | None, endpoint: str | None, show_progress: bool = False
+    model: str, revision: str | None, endpoint: str | None, show: Show = silent
 ) -> hub.Repository:
     """Repository of a name that is no folder."""
     if os.path.lexists(path := Path(model).expanduser()):
@@ -217,7 +235,7 @@ def _repository(
             f"model {model!r}: there is no such folder; give a folder with {_CONFIG} and weights, "
             "or the id of a repository on the Hugging Face hub"
         )
-    return hub.Repository(model, revision or "main", endpoint, show_progress)
+    return hub.Repository(model, revision or "main", endpoint, show)
 
 
 def fetch(
@@ -226,7 +244,7 @@ def fetch(
     *,
     revision: str | None = None,
     endpoint: str | None = None,
-    show_progress: bool = False,
+    show: Show = silent,
 ) -> ModelFiles:
     """Fill a folder with a model, to be carried to a machine without network.
 
@@ -242,8 +260,8 @@ def fetch(
         Branch, tag or commit; None for the main branch.
     endpoint : str or None
         Address of the hub; None for the usual one.
-    show_progress : bool
-        Whether the download may draw progress bars on the terminal.
+    show : callable
+        Takes the progress of the download, in bytes.
 
     Returns
     -------
@@ -257,30 +275,31 @@ def fetch(
     """
     if folder.exists() and not folder.is_dir():
         raise ModelError(f"{folder}: is no folder; name one to put the model into")
-    repository = hub.Repository(model, revision or "main", endpoint, show_progress)
-    pinned, names = hub.pin(repository)
-    chosen = _wanted_files(names)
-    record = _without_record(folder)
-    hub.download_into(pinned, folder, chosen)
-    strangers = [file.name for file in _local(folder, None).weights if file.name not in chosen]
-    if strangers:
-        raise ModelError(
-            f"{folder}: holds {', '.join(strangers)}, which is not part of {repository}; give an empty folder"
-        )
-    source = {"id": model, "revision": pinned.revision}
-    record.write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
+    repository = hub.Repository(model, revision or "main", endpoint, show)
+    pinned, listing = hub.pin(repository)
+    chosen = {name: listing[name] for name in _wanted_files(list(listing))}
+    _make_folder(folder)
+    with hold(folder / _LOCK):
+        # Files of another commit may come in: nothing is said of where they are from until all are there.
+        (folder / _SOURCE_RECORD).unlink(missing_ok=True)
+        hub.download_into(pinned, folder, chosen)
+        files = _local(folder, None)
+        others = [file.name for file in files.weights if file.name not in chosen]
+        if others:
+            raise ModelError(
+                f"{folder}: holds {', '.join(others)}, which is not part of {repository}; give an empty folder"
+            )
+        sums = {name: file_digest(folder / name, ModelError) for name in chosen}
+        source = {"id": model, "revision": pinned.revision, "sha256": sums}
+        write_document(folder / _SOURCE_RECORD, source)
     return _local(folder, None)
 
 
-def _without_record(folder: Path) -> Path:
-    """Make a folder say nothing about where its files are from, as files of another commit may come in."""
-    record = folder / _SOURCE_RECORD
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        record.unlink(missing_ok=True)
     except OSError as error:
         raise ModelError(f"{folder}: cannot be written ({error.strerror}); name another folder") from error
-    return record
 
 
 def _local(folder: Path, revision: str | None) -> ModelFiles:
@@ -292,14 +311,29 @@ def _local(folder: Path, revision: str | None) -> ModelFiles:
     record_file = folder / _SOURCE_RECORD
     record = read_json(record_file) if os.path.lexists(record_file) else {}
     name, commit = record.get("id", folder.resolve().name), record.get("revision")
-    if not isinstance(name, str) or not isinstance(commit, str | None):
+    sums = record.get("sha256", {})
+    if not isinstance(name, str) or not isinstance(commit, str | None) or not _are_sums(sums):
         raise ModelError(
-            f"{record_file}: id and revision must be text; fetch the model again (nucpro fetch-models)"
+            f"{record_file}: id, revision and digests must be text; fetch the model again (nucpro fetch-models)"
         )
-    return _read_folder(folder, name, commit)
+    for file in _TEXT_FILES:
+        if file in sums and file_digest(folder / file, ModelError) != sums[file]:
+            raise _changed(folder / file)
+    return _read_folder(folder, name, commit, sums)
 
 
-def _read_folder(folder: Path, name: str, commit: str | None) -> ModelFiles:
+def _are_sums(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(digest, str) for digest in value.values())
+
+
+def _changed(file: Path) -> ModelError:
+    return ModelError(
+        f"{file}: is not the file that was fetched: it is damaged, or was changed; fetch the model again (nucpro "
+        f"fetch-models), or remove {_SOURCE_RECORD} beside it if you changed it on purpose"
+    )
+
+
+def _read_folder(folder: Path, name: str, commit: str | None, sums: Mapping[str, str]) -> ModelFiles:
     try:
         present = sorted(path.name for path in folder.iterdir() if not is_litter(path.name))
     except OSError as error:
@@ -310,7 +344,7 @@ def _read_folder(folder: Path, name: str, commit: str | None) -> ModelFiles:
         raise _missing(folder, _CONFIG, present)
     config = read_json(folder / _CONFIG)
     weights = tuple(folder / file for file in _weight_files(folder, present))
-    return ModelFiles(name, commit, folder, config, weights)
+    return ModelFiles(name, commit, folder, config, weights, sums)
 
 
 def _weight_files(folder: Path, present: Sequence[str]) -> list[str]:
