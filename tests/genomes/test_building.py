@@ -28,6 +28,7 @@ from nucpro.errors import (
     PreflightError,
     UsageError,
     ValidationError,
+    WorkerError,
 )
 from nucpro.folder.paths import DataFolder
 from nucpro.formats.atomic import TEMPORARY_MARK
@@ -468,7 +469,7 @@ def test_a_worker_process_that_dies_ends_the_run(tmp_path: Path) -> None:
     for number in range(1, 101):
         for path in DEMO.glob("fungi*.gz"):
             os.link(path, tmp_path / path.name.replace("fungi.1.", f"fungi.{number}."))
-    with pytest.raises(DataError, match="a worker process ended without an answer while 100 pairs of genome"):
+    with pytest.raises(WorkerError, match="a worker process was killed, probably for lack of memory"):
         build(tmp_path, DatasetOptions(workers=2), kill_workers)
     assert 1 <= len(list(tmp_path.glob("*.fa"))) < 200
 

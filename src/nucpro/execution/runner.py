@@ -1,21 +1,21 @@
-"""The one runner: has an engine do the tasks of a plan, and commits each before anything else hears of it.
+"""The one runner of every command that makes files: it holds their folder, and commits each piece of work.
 
-It holds what a run holds: the lock of the data folder, what is known of its files, the history, the engine. A plan
-gives it tasks; a task that is done goes through :meth:`Runner._commit`, the only place where work is recorded: file on
-disk, line of the journal, line of the history, line of the log, progress. What follows a task (merging, reading back)
-is queued beside the encoder, for worker processes.
+A piece that is done goes through :meth:`Runner.each`: file on disk, record of it, line of the log, progress, in this
+order, and nothing else hears of it before. :class:`VectorRunner` has an engine do the tasks of a plan in a data folder,
+and holds what such a run holds besides: what is known of its files, the history, the engine. What follows a task
+(merging, reading back) is queued beside the encoder, for worker processes.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 from nucpro.errors import DataError, human_time
 from nucpro.execution.engine import Done, Engine, engine_of
@@ -28,9 +28,11 @@ from nucpro.state.checkpoint import Checkpoint, Fingerprint
 from nucpro.state.history import DONE, FAILED, INTERRUPTED, Counting, Recorder
 from nucpro.state.lock import hold
 
-__all__ = ["Runner", "Statistics", "Task", "statistics_lines"]
+__all__ = ["Committed", "Runner", "Statistics", "Task", "VectorRunner", "statistics_lines"]
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,80 @@ def make_vectors(encoder: _Extracts, task: Task) -> _Made:
     return _Made(encoder.took(task.output), Fingerprint.of(task.output))
 
 
+class Committed(NamedTuple):
+    """What is told of a piece of work that is on disk and recorded.
+
+    Parameters
+    ----------
+    line : str
+        Line of the log.
+    units, work : int
+        Units of progress, and their size where they differ; see :meth:`nucpro.progress.Meter.advance`.
+    """
+
+    line: str
+    units: int = 1
+    work: int | None = None
+
+
 class Runner(AbstractContextManager["Runner"]):
-    """What a run holds while it is at work on a data folder.
+    """Holds a folder while a command makes files in it, so that one does at a time.
+
+    Parameters
+    ----------
+    lock : Path
+        What is locked; the folder must be there.
+
+    Raises
+    ------
+    PreflightError
+        On entering: the folder cannot be written, or another run holds it.
+    """
+
+    def __init__(self, lock: Path) -> None:
+        self._lock = lock
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(hold(self._lock))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def each(
+        self,
+        results: Iterable[Result],
+        commit: Callable[[Result], Committed],
+        meter: Meter,
+        *,
+        done: int,
+        total: int,
+    ) -> Iterator[Result]:
+        """Commit pieces of work as they are done, and yield each.
+
+        Parameters
+        ----------
+        results : iterable
+            Gives what was done; its files are on disk.
+        commit : callable
+            Records it; only then it is shown and logged.
+        meter : Meter
+            Shows the progress.
+        done, total : int
+            Pieces that were done before, and all.
+        """
+        for number, result in enumerate(results, start=done + 1):
+            told = commit(result)
+            logger.info("[%d/%d] %s", number, total, told.line)
+            meter.advance(told.units, told.work)
+            yield result
+
+
+class VectorRunner(Runner):
+    """What a run holds while it makes vectors in a data folder.
 
     Parameters
     ----------
@@ -138,10 +212,10 @@ class Runner(AbstractContextManager["Runner"]):
     def __init__(
         self, folder: DataFolder, options: Options, facts: Mapping[str, Any], show: Show = silent
     ) -> None:
+        super().__init__(folder.lock)
         self._folder = folder
         self._options = options
         self._show = show
-        self._stack = ExitStack()
         self._tokens_noted = 0
         self._planned = (0, 0, 0)
         self._meter: Meter | None = None
@@ -151,12 +225,12 @@ class Runner(AbstractContextManager["Runner"]):
         self.engine: Engine
 
     def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            stack.enter_context(hold(self._folder.lock))
-            self.records = stack.enter_context(Checkpoint(self._folder))
-            self.engine = stack.enter_context(engine_of(self._options))
+        with self._stack:
+            super().__enter__()
+            self.records = self._stack.enter_context(Checkpoint(self._folder))
+            self.engine = self._stack.enter_context(engine_of(self._options))
             self._beside = Background(self.engine.workers)
-            self._stack = stack.pop_all()
+            self._stack = self._stack.pop_all()
         return self
 
     def __exit__(
@@ -165,7 +239,7 @@ class Runner(AbstractContextManager["Runner"]):
         try:
             self.history.close(_ending(error), str(error or ""))
         finally:
-            self._stack.__exit__(kind, error, trace)
+            super().__exit__(kind, error, trace)
 
     @property
     def workers(self) -> Workers:
@@ -201,16 +275,20 @@ class Runner(AbstractContextManager["Runner"]):
             The first fault of the encoder, or of the work beside it; what was finished stays.
         """
         start = time.perf_counter()
+        total, already, size = self._planned
         if self._meter is None:
-            total, already, size = self._planned
             self._meter = Meter(self._show, "Embedding", total, done=already, work=size)
+
+        def commit(done: Done[Task, _Made]) -> Committed:
+            committed = self._commit(done, time.perf_counter() - start)
+            then(done.item)
+            return committed
+
         with self.stage("extract"):
             # With nothing to do, nothing was loaded.
-            done_tasks = self.engine.run(make_vectors, tasks, len(tasks), self._beside.poll) if tasks else ()
-            for done in done_tasks:
-                self._commit(done, time.perf_counter() - start)
-                then(done.item)
-                self._meter.advance(work=done.item.size)
+            made = self.engine.run(make_vectors, tasks, len(tasks), self._beside.poll) if tasks else ()
+            before = already + self.statistics.files
+            for done in self.each(made, commit, self._meter, done=before, total=total):
                 self._beside.poll()
                 yield done.item
 
@@ -237,7 +315,7 @@ class Runner(AbstractContextManager["Runner"]):
         totals = self.engine.totals
         self.statistics.splits, self.statistics.tokens, self.statistics.unknown_tokens = totals
 
-    def _commit(self, done: Done[Task, _Made], seconds: float) -> None:
+    def _commit(self, done: Done[Task, _Made], seconds: float) -> Committed:
         """Record a task whose file is on disk; ``seconds`` is the time since the first was begun."""
         task, made = done.item, done.result
         if self.records.fact("fasta", task.input) is None:
@@ -255,9 +333,8 @@ class Runner(AbstractContextManager["Runner"]):
         counts = (task.records, task.size, tokens - self._tokens_noted)
         self.history.file(task.key, made.seconds, *counts, done.elapsed)
         self._tokens_noted = tokens
-        total, already, _ = self._planned
-        line = "[%d/%d] Extracted %s (%d sequences, %.1fs)"
-        logger.info(line, already + count.files, total, task.input, task.records, made.seconds)
+        line = f"Extracted {task.input} ({task.records} sequences, {made.seconds:.1f}s)"
+        return Committed(line, work=task.size)
 
 
 def _ending(error: BaseException | None) -> str:

@@ -85,14 +85,20 @@ class Workers:
         with _told_apart():
             return self._pool.submit(function, *arguments)
 
-    def map(self, function: Callable[[Argument], Result], arguments: Iterable[Argument]) -> Iterator[Result]:
+    def map(
+        self,
+        function: Callable[[Argument], Result],
+        arguments: Iterable[Argument],
+        *,
+        few: int = _NOT_WORTH_A_POOL,
+    ) -> Iterator[Result]:
         """Results as they are ready (the earlier call first), with a bounded number of calls under way.
 
         The first error ends the iteration; what had not started is dropped. Few calls are made right
-        here when no worker runs yet: starting one takes longer.
+        here when no worker runs yet: starting one takes longer. How many are few, `few` says.
         """
         arguments = list(arguments)
-        if not self.is_running and len(arguments) <= _NOT_WORTH_A_POOL:
+        if not self.is_running and len(arguments) <= few:
             yield from map(function, arguments)
             return
         pending: list[Future[Result]] = []
@@ -187,8 +193,9 @@ def _told_apart() -> Iterator[None]:
         yield
     except BrokenProcessPool as error:
         raise WorkerError(
-            "a worker process was killed, probably for lack of memory (each needs about 0.3 GB); free memory and "
-            "run the same command again: everything that was finished is kept"
+            "a worker process was killed, probably for lack of memory (each needs about 0.3 GB); free memory, or use "
+            "fewer with --workers where there is such an option, and run the same command again: everything that was "
+            "finished is kept"
         ) from error
 
 

@@ -7,13 +7,13 @@ was made from still have the SHA-256 that was recorded.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nucpro.errors import DimensionError, PreflightError
+from nucpro.execution.runner import Committed, Runner
 from nucpro.execution.workers import Workers
 from nucpro.export.formats import FORMATS, require_installed, rows_of
 from nucpro.export.manifest import Ledger, Shard
@@ -23,12 +23,9 @@ from nucpro.folder.paths import ExportFolder, FilePair
 from nucpro.formats import make_folder, remove_temporaries, write_bytes
 from nucpro.options import Options
 from nucpro.progress import Meter, Show, silent, tracked
-from nucpro.state import lock
 from nucpro.state.checkpoint import changed_files
 
 __all__ = ["Exported", "export", "export_folder"]
-
-logger = logging.getLogger(__name__)
 
 _SHOWN = 5
 
@@ -136,9 +133,9 @@ def export(
     target = ExportFolder(folder)
     tasks = _tasks(pairs, target, format_name, suffix)
     make_folder(folder)
-    with lock.hold(target.lock), closing(Ledger(target, format_name)) as ledger:
+    with Runner(target.lock) as runner, closing(Ledger(target, format_name)) as ledger:
         tasks = [replace(task, known=ledger.shards.get(task.name)) for task in tasks]
-        made = _make_all(tasks, target, ledger, workers, show)
+        made = _make_all(runner, tasks, target, ledger, workers, show)
     shards = list(ledger.shards.values())
     return Exported(
         folder=folder,
@@ -174,7 +171,9 @@ def _tasks(pairs: Sequence[FilePair], target: ExportFolder, format_name: str, su
     return tasks
 
 
-def _make_all(tasks: list[_Task], target: ExportFolder, ledger: Ledger, workers: Workers, show: Show) -> int:
+def _make_all(
+    runner: Runner, tasks: list[_Task], target: ExportFolder, ledger: Ledger, workers: Workers, show: Show
+) -> int:
     """Make what is not there as it must be; the number of shards that were written."""
     for folder in sorted({target.root, *(task.path.parent for task in tasks)}):
         make_folder(folder)
@@ -186,12 +185,16 @@ def _make_all(tasks: list[_Task], target: ExportFolder, ledger: Ledger, workers:
     if not to_make and ledger.is_complete and set(ledger.shards) == set(names):
         return 0
     ledger.begin(names, kept)
-    meter = Meter(show, "Exporting", len(tasks), done=len(kept))
-    for number, shard in enumerate(workers.map(_make, to_make), start=len(kept) + 1):
+
+    def commit(shard: Shard) -> Committed:
         _require_width(shard, ledger)
         ledger.add(shard)
-        meter.advance()
-        logger.info("[%d/%d] Exported %s (%d rows)", number, len(tasks), shard.source, shard.rows)
+        return Committed(f"Exported {shard.source} ({shard.rows} rows)")
+
+    meter = Meter(show, "Exporting", len(tasks), done=len(kept))
+    made = workers.map(_make, to_make)
+    for _ in runner.each(made, commit, meter, done=len(kept), total=len(tasks)):
+        pass
     ledger.finish(names)
     return len(to_make)
 

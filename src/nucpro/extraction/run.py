@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from nucpro.errors import DataError, ModelError, NucproError, PreflightError, ValidationError
 from nucpro.execution.engine import engine_of
-from nucpro.execution.runner import Runner, Statistics, Task, statistics_lines
+from nucpro.execution.runner import Statistics, Task, VectorRunner, statistics_lines
 from nucpro.execution.workers import starting_problems
 from nucpro.extraction.merging import DnaFile, DnaVerdict, examine_dna, merge
 from nucpro.extraction.plan import (
@@ -225,7 +225,7 @@ class Run(AbstractContextManager["Run"]):
         self.folder = DataFolder(self.options.data_dir)
         self.merges = side is SequenceType.PROTEIN
         self._show = show
-        self.runner = Runner(self.folder, self.options, _started_with(self.options, side), show)
+        self.runner = VectorRunner(self.folder, self.options, _started_with(self.options, side), show)
         self.survey: Survey
         self._model: Identified
         self._recorded: Recipe | None = None

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 from nucpro.errors import DataError, PreflightError, UsageError, first_few
+from nucpro.execution.runner import Committed, Runner
 from nucpro.execution.workers import Workers, starting_problems
 from nucpro.folder.paths import DataFolder, Source, contradiction_in
 from nucpro.formats import remove_temporaries
@@ -32,7 +31,6 @@ from nucpro.genomes.paths import (
 )
 from nucpro.genomes.reports import DatasetReport, SourceReport, read_manifest
 from nucpro.progress import BYTES, Meter, Show, silent
-from nucpro.state.lock import hold
 
 __all__ = ["build", "recorded_lengths"]
 
@@ -79,7 +77,7 @@ def build(
     options = options or DatasetOptions()
     if not data_dir.is_dir():
         raise UsageError(f"{data_dir}: no such folder; name the folder with the genomes")
-    with hold(DataFolder(data_dir).lock):
+    with Runner(DataFolder(data_dir).lock) as runner:
         genomes = find_genomes(data_dir)
         problems = list(_problems(genomes, data_dir, options, pool))
         if problems:
@@ -95,7 +93,7 @@ def build(
             remove_temporaries(folder)
         for name in genomes.without_partner:
             logger.warning("%s: no GenBank file (%s) beside it; left out", name, GENBANK_SUFFIX)
-        reports = {report.name: report for report in _convert_all(pairs, options, show, pool)}
+        reports = {report.name: report for report in _convert_all(runner, pairs, options, show, pool)}
     if unusable:
         raise DataError(
             f"{len(unusable)} of {len(genomes.pairs)} pairs of genome files could not be used; the others are done:\n"
@@ -124,34 +122,24 @@ def recorded_lengths(data_dir: Path) -> dict[str, int]:
 
 
 def _convert_all(
-    pairs: Sequence[GenomePair], options: DatasetOptions, show: Show, pool: Workers | None
+    runner: Runner, pairs: Sequence[GenomePair], options: DatasetOptions, show: Show, pool: Workers | None
 ) -> Iterator[SourceReport]:
     sizes = {pair.relative: pair.fasta.stat().st_size + pair.genbank.stat().st_size for pair in pairs}
     meter = Meter(show, "Finding reading frames", sum(sizes.values()), BYTES)
     # The largest pair first, so that no worker is left with it alone at the end.
     order = sorted(pairs, key=lambda pair: -sizes[pair.relative])
     conversions = [Conversion(pair, options) for pair in order]
-    for report in _results(conversions, min(options.workers, len(pairs)), pool):
-        logger.info("%s: %d reading frames kept", report.name, report.counts.kept_frames)
-        meter.advance(sizes[report.name])
-        yield report
+    count = min(options.workers, len(pairs))
+    with Workers(count) if pool is None else nullcontext(pool) as workers:
+        few = len(pairs) if pool is None and count == 1 else 0
+        converted = workers.map(convert, conversions, few=few)
+        yield from runner.each(converted, lambda one: _told(one, sizes), meter, done=0, total=len(pairs))
 
 
-def _results(
-    conversions: Sequence[Conversion], workers: int, given: Workers | None
-) -> Iterator[SourceReport]:
-    if workers == 1 and given is None:
-        yield from map(convert, conversions)
-        return
-    with nullcontext(given) if given is not None else Workers(workers) as pool:
-        futures = [pool.submit(convert, conversion) for conversion in conversions]
-        try:
-            yield from (future.result() for future in as_completed(futures))
-        except BrokenProcessPool as error:
-            raise DataError(
-                f"a worker process ended without an answer while {len(conversions)} pairs of genome files "
-                "were converted, most likely for lack of memory; run again with fewer workers"
-            ) from error
+def _told(report: SourceReport, sizes: Mapping[str, int]) -> Committed:
+    """What is told of a source, which its worker recorded when it had written it."""
+    line = f"{report.name}: {report.counts.kept_frames} reading frames kept"
+    return Committed(line, sizes[report.name])
 
 
 def _problems(

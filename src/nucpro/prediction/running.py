@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nucpro.errors import DataError, FastaError, PreflightError
-from nucpro.execution.engine import Engine, engine_of
+from nucpro.execution.engine import Done, Engine, engine_of
+from nucpro.execution.runner import Committed, Runner
 from nucpro.extraction.preflight import writing_problems
 from nucpro.formats import remove_temporaries
 from nucpro.formats.atomic import name_problem
@@ -30,7 +31,6 @@ from nucpro.prediction.verdict import ScoredUnit, Scorer
 from nucpro.prediction.work import Work, difference, make_record, read_record, write_record
 from nucpro.progress import Meter, Show, silent
 from nucpro.state.checkpoint import Fingerprint, changed_files
-from nucpro.state.lock import hold
 
 __all__ = ["Checked", "PredictionReport", "check", "predict"]
 
@@ -102,8 +102,10 @@ def predict(options: PredictionOptions, show: Show = silent) -> PredictionReport
     folder = OutputFolder(options.folder)
     with engine_of(options.machines) as engine, ExitStack() as stack:
         checked = check(options, engine, lambda path: stack.enter_context(spooled(path, FastaError)))
-        with _held(folder):
-            return _predict(_Run(checked, folder, engine), show)
+        _make_folder(folder.root)
+        with Runner(folder.lock) as runner:
+            remove_temporaries(folder.root)
+            return _predict(_Run(checked, folder, engine, runner), show)
 
 
 def _predict(run: _Run, show: Show) -> PredictionReport:
@@ -113,26 +115,21 @@ def _predict(run: _Run, show: Show) -> PredictionReport:
     return run.report(run.write_outputs())
 
 
-@contextmanager
-def _held(folder: OutputFolder) -> Iterator[None]:
-    """Make the output folder and hold it, so that one run writes there at a time."""
+def _make_folder(path: Path) -> None:
     try:
-        folder.root.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise PreflightError(
-            [f"{folder.root}: cannot be made ({error.strerror}); name another folder with --output"]
-        ) from error
-    with hold(folder.lock):
-        remove_temporaries(folder.root)
-        yield
+        problem = f"{path}: cannot be made ({error.strerror}); name another folder with --output"
+        raise PreflightError([problem]) from error
 
 
 class _Run:
     """One prediction that was checked, in a folder that is held."""
 
-    def __init__(self, checked: Checked, folder: OutputFolder, engine: Engine) -> None:
+    def __init__(self, checked: Checked, folder: OutputFolder, engine: Engine, runner: Runner) -> None:
         self._checked = checked
         self._engine = engine
+        self._runner = runner
         self._options = checked.options
         self._folder = folder
         self._work = Work(folder)
@@ -229,18 +226,16 @@ class _Run:
             logger.info("Going on: %d of %d units are done", len(done), self._units)
         meter = Meter(show, "Scoring", total, "chunks", done=sum(map(self._chunks_of, done)))
         if len(done) < self._units:
-            for number, (unit, seconds, scored) in enumerate(self._score_units(done), len(done) + 1):
-                self._keep(unit, seconds, scored)
-                line = "[%d/%d] Scored %d frames of %d chunks, %.1fs"
-                logger.info(line, number, self._units, len(scored), unit.chunks, seconds)
-                meter.advance(unit.chunks)
+            units = self._score_units(done)
+            for _ in self._runner.each(units, self._keep, meter, done=len(done), total=self._units):
+                pass
             self._scored.splits = self._engine.totals.splits
 
     def _chunks_of(self, number: int) -> int:
         before = (number - 1) * self._chunks_per_unit
         return min(self._chunks_per_unit, self._checked.facts.chunks - before)
 
-    def _score_units(self, done: set[int]) -> Iterator[tuple[Unit, float, ScoredUnit]]:
+    def _score_units(self, done: set[int]) -> Iterator[Done[Unit, ScoredUnit]]:
         """Score units where the engine does it; nothing is written there."""
         load = partial(self._checked.models.load_scorer, self._options.input)
         self._engine.load(load)
@@ -253,12 +248,14 @@ class _Run:
         # A shorter input would leave an engine waiting for units that never come.
         self._require_unchanged_input()
 
-    def _keep(self, unit: Unit, seconds: float, scored: ScoredUnit) -> None:
+    def _keep(self, done: Done[Unit, ScoredUnit]) -> Committed:
+        unit, seconds, scored = done
         self._require_unchanged_input()
         self._work.commit(unit, scored)
         self._scored.chunks += unit.chunks
         self._scored.frames += len(scored)
         self._scored.seconds += seconds
+        return Committed(f"Scored {len(scored)} frames of {unit.chunks} chunks, {seconds:.1f}s", unit.chunks)
 
     def _require_unchanged_input(self) -> None:
         if Fingerprint.of(self._options.input) != self._checked.stamp:
