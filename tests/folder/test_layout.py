@@ -15,7 +15,6 @@ from nucpro.folder.paths import (
     DataFolder,
     ExportFolder,
     Source,
-    below_merge_root,
     category_of,
     contradiction_in,
     natural_key,
@@ -152,22 +151,6 @@ def test_a_pair_of_no_category_has_no_label() -> None:
         DataError, match=r"output_1.fa: nothing says its class: its name must begin with viral"
     ):
         _ = pair.label
-
-
-@pytest.mark.parametrize(
-    ("path", "below"),
-    [
-        (
-            "/data_merge/x/data_merge/a/viral.1_merged/output_1_merged.pt",
-            "a/viral.1_merged/output_1_merged.pt",
-        ),
-        ("/x/viral.1_merged/m.pt", "viral.1_merged/m.pt"),
-        ("m.pt", "m.pt"),
-        ("data_merge", "data_merge"),
-    ],
-)
-def test_what_lies_below_data_merge(path: str, below: str) -> None:
-    assert below_merge_root(Path(path)) == below
 
 
 LITTER = [

@@ -40,7 +40,6 @@ __all__ = [
     "ExportFolder",
     "FilePair",
     "Source",
-    "below_merge_root",
     "category_of",
     "contradiction_in",
     "natural_key",
@@ -125,14 +124,6 @@ def _named_categories(relative_path: str) -> list[tuple[str, str]]:
 
 def _is_merged(folder: str, name: str) -> bool:
     return folder.endswith("_merged") and name.endswith(".pt")
-
-
-def below_merge_root(merged_file: Path) -> str:
-    """Path of a merged file below its ``data_merge``; without such a folder, below the folder above its own."""
-    parts = merged_file.parts
-    places = [place for place, name in enumerate(parts[:-1]) if name == _MERGE_ROOT]
-    below = parts[places[-1] + 1 :] if places else parts[-2:]
-    return PurePosixPath(*below).as_posix()
 
 
 def split_number(name: str) -> int | None:

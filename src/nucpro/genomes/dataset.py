@@ -32,7 +32,7 @@ from nucpro.genomes.paths import (
 from nucpro.genomes.reports import DatasetReport, SourceReport, read_manifest
 from nucpro.progress import BYTES, Meter, Show, silent
 
-__all__ = ["build", "recorded_lengths"]
+__all__ = ["build"]
 
 logger = logging.getLogger(__name__)
 
@@ -101,24 +101,6 @@ def build(
         )
     sources = tuple(reports[pair.relative] for pair in pairs)
     return DatasetReport(options.length, options.genetic_code, sources, genomes.without_partner)
-
-
-def recorded_lengths(data_dir: Path) -> dict[str, int]:
-    """Bases of a full chunk for each source that :func:`build` made, by path of its nucleotide FASTA.
-
-    Parameters
-    ----------
-    data_dir : Path
-        The data folder. Sources of other origin are not listed: nothing is known about their length.
-
-    Raises
-    ------
-    DataError
-        A manifest is damaged.
-    """
-    sources = [source for source in find_genomes(data_dir).recorded if _has_files(source)]
-    manifests = {source.relative: read_manifest(manifest_path(source)) for source in sources}
-    return {name: manifest.length for name, manifest in manifests.items() if manifest}
 
 
 def _convert_all(
