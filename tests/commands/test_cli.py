@@ -149,7 +149,7 @@ def test_a_mistake_in_the_input_of_embed_is_found_before_the_model(
     fasta = tmp_path / "x.fa"
     fasta.write_text(">a\nMK*\n")
     command = ["embed", str(fasta), "-o", str(tmp_path / "o.pt"), "--protein-model", str(tmp_path / "none")]
-    assert main([*command, "--device", "cpu"]) == 1
+    assert main([*command, "--device", "cpu"]) == 3
     assert "a has '*' at position 3" in capsys.readouterr().err
     assert not (tmp_path / "o.pt").exists()
 
@@ -159,10 +159,10 @@ def test_a_mistake_in_the_input_of_embed_is_found_before_the_model(
     [
         ("x.fa", 2, "--output is x.fa, the input itself"),
         ("link.fa", 2, "--output is link.fa, the input itself"),
-        ("notes.txt", 3, "notes.txt: is there, and nothing says that this command made it"),
+        ("notes.txt", 2, "allowed: a file that ends with .pt"),
+        ("notes.pt", 3, "notes.pt: is there, and nothing says that this command made it"),
         ("", 2, "--output is the folder"),
         ("folder", 2, "--output is the folder"),
-        ("absent/o.pt", 2, "which is no folder; make it first"),
     ],
 )
 def test_an_output_of_embed_that_cannot_be_written_is_refused_before_the_model(
@@ -176,12 +176,13 @@ def test_an_output_of_embed_that_cannot_be_written_is_refused_before_the_model(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.fa").write_text(">a\nMKV\n")
     (tmp_path / "link.fa").symlink_to("x.fa")
-    (tmp_path / "notes.txt").write_text("mine\n")
+    for name in ("notes.txt", "notes.pt"):
+        (tmp_path / name).write_text("mine\n")
     (tmp_path / "folder").mkdir()
     assert main(["embed", "x.fa", "-o", output, "--protein-model", "./none", "--device", "cpu"]) == code
     assert message in capsys.readouterr().err
     assert (tmp_path / "x.fa").read_text() == ">a\nMKV\n"
-    assert (tmp_path / "notes.txt").read_text() == "mine\n"
+    assert (tmp_path / "notes.txt").read_text() == (tmp_path / "notes.pt").read_text() == "mine\n"
 
 
 def test_embed_replaces_what_it_made_and_asks_about_all_else(
@@ -193,7 +194,9 @@ def test_embed_replaces_what_it_made_and_asks_about_all_else(
     assert main(["embed", str(fasta), "-o", str(own), *options]) == 0
     found = read_vectors(own, SequenceType.PROTEIN)
     assert found.meta is not None
-    others = [tmp_path / name for name in ("output_1_ESM.pt", "merged.pt", "text", "link", "nowhere")]
+    others = [
+        tmp_path / name for name in ("output_1_ESM.pt", "merged.pt", "text.pt", "link.pt", "nowhere.pt")
+    ]
     write_vectors(
         others[0], found.ids, found.vectors, {**found.meta, "command": "extract"}, SequenceType.PROTEIN
     )
@@ -210,8 +213,8 @@ def test_embed_replaces_what_it_made_and_asks_about_all_else(
         assert main(["embed", str(fasta), "-o", str(path), "--replace", *options]) == 0
         assert not path.is_symlink()
         assert path.read_bytes() == own.read_bytes()
-    os.mkfifo(tmp_path / "pipe")
-    assert main(["embed", str(fasta), "-o", str(tmp_path / "pipe"), "--replace", *options]) == 3
+    os.mkfifo(tmp_path / "pipe.pt")
+    assert main(["embed", str(fasta), "-o", str(tmp_path / "pipe.pt"), "--replace", *options]) == 3
     assert "is a pipe, which is never replaced" in capsys.readouterr().err
 
 

@@ -157,7 +157,7 @@ def test_embed_refuses_nucleotides_unless_it_is_told(
     fasta.write_bytes(b">a\n%b\n>b\n%b\n" % (text, text[::-1]))
     command = ["embed", str(fasta), "-o", str(output), "--device", "cpu"]
     command += ["--protein-model", str(model), "--dna-model", str(dna_model)]
-    assert main(command) == 1
+    assert main(command) == 3
     said = capsys.readouterr().err
     assert f"{fasta}: 2 of 2 records look like nucleotides, first a; add --dna to embed nucleotides" in said
     assert not output.exists()

@@ -200,7 +200,7 @@ def test_embed_reads_standard_input(tmp_path: Path, model: Path) -> None:
 )
 def test_standard_input_that_gives_nothing_is_refused(shell: str, message: bytes, tmp_path: Path) -> None:
     done = run("embed", "-", "-o", str(tmp_path / "a.pt"), "--device", "cpu", shell=shell)
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert message in done.stderr
     assert b"Traceback" not in done.stderr
 

@@ -157,14 +157,27 @@ class FastaEncoder:
         """
         return self.store(read(fasta), output)
 
-    def store(self, records: Records, output: Path, **marks: str) -> Vectors:
-        """Make the file of vectors of records that were read; `marks` go to its ``meta``; see :meth:`extract`."""
+    def store(self, records: Records, output: Path) -> Vectors:
+        """Make the file of vectors of records that were read; see :meth:`extract`."""
+        vectors = self.embed_checked(records)
+        meta = self.recipe.meta(records.digest(), len(records))
+        write_vectors(output, records.ids, vectors.matrix, meta, self.side)
+        self._took[output] = time.perf_counter() - vectors.began
+        return vectors
+
+    def embed_checked(self, records: Records) -> Vectors:
+        """Vectors of records that are to be kept: as :meth:`embed`, and refused where they say nothing.
+
+        Raises
+        ------
+        ModelError
+            The encoder computes in another precision than files of its vectors would say.
+        ExtractionError
+            A vector is all zero, or records of different tokens have the same vector.
+        """
         self._require_precision()
         vectors = self.embed(records)
         self._require_meaning(vectors.matrix, records)
-        meta = {**self.recipe.meta(records.digest(), len(records)), **marks}
-        write_vectors(output, records.ids, vectors.matrix, meta, self.side)
-        self._took[output] = time.perf_counter() - vectors.began
         return vectors
 
     def took(self, output: Path) -> float:

@@ -26,6 +26,7 @@ from nucpro.formats.unpacking import TextStream, open_text
 
 __all__ = [
     "LONGEST_RECORD",
+    "Checker",
     "FastaFacts",
     "Records",
     "count",
@@ -465,49 +466,86 @@ def require_usable(records: Records, alphabet: str) -> None:
     FastaError
         Names the file, the records, and for a letter its position (counted from 1).
     """
-    problems = list(_problems(records, alphabet))
+    problems = _problems(records, alphabet)
     if problems:
         raise FastaError("\n".join(problems))
 
 
-def _problems(records: Records, alphabet: str) -> Iterator[str]:
-    path = records.path
-    empty = [name for name, sequence in zip(records.ids, records.sequences, strict=True) if not sequence]
-    if empty:
-        yield (
-            f"{path}: {len(empty)} records without a sequence: {first_few(empty, _SHOWN)}; "
-            "remove them from both sides"
-        )
-    if len(set(records.ids)) != len(records):
-        twice = [name for name, times in Counter(records.ids).items() if times > 1]
-        yield (
-            f"{path}: {len(twice)} ids appear more than once: {first_few(twice, _SHOWN)}; "
-            "ids must be unique in a file"
-        )
-    wrong = list(_wrong_letters(records, alphabet))
-    if wrong:
-        places = [f"{name} has {letter!r} at position {position}" for name, letter, position in wrong]
-        yield (
-            f"{path}: letters outside {alphabet}: {first_few(places, _SHOWN)}; correct or remove these records"
-            f"{_advice(records, alphabet, wrong[0][1])}"
-        )
+class Checker:
+    """Finds records that cannot be used, some records at a time; memory grows with their ids only.
+
+    Parameters
+    ----------
+    path : Path
+        The file, for messages.
+    alphabet : str
+        Upper-case letters that are allowed.
+    """
+
+    def __init__(self, path: Path, alphabet: str) -> None:
+        self._path = path
+        self._alphabet = alphabet
+        self._seen: set[str] = set()
+        self._twice: dict[str, None] = {}
+        self._empty: list[str] = []
+        self._wrong: list[tuple[str, str, int]] = []
+        self._looks = Tally(0, 0, 0)
+
+    def add(self, ids: Sequence[str], sequences: Sequence[bytes]) -> None:
+        """Look at records that follow those before."""
+        self._empty += [name for name, sequence in zip(ids, sequences, strict=True) if not sequence]
+        if not self._seen.isdisjoint(ids) or len(set(ids)) != len(ids):
+            counts = Counter(ids)
+            self._twice |= dict.fromkeys(n for n in counts if counts[n] > 1 or n in self._seen)
+        self._seen.update(ids)
+        # One pass over all letters in C decides the normal case; records are only searched when it fails.
+        together = b"".join(sequences)
+        if together.translate(None, self._alphabet.encode()):
+            self._wrong += _wrong_letters(ids, sequences, self._alphabet.encode())
+            self._looks += Tally.of(together)
+
+    def problems(self) -> list[str]:
+        """One message for each kind of problem, naming the first records that have it."""
+        problems = []
+        if self._empty:
+            count = len(self._empty)
+            problems.append(
+                f"{self._path}: {count} records without a sequence: {first_few(self._empty, _SHOWN)}; "
+                "remove them from both sides"
+            )
+        if self._twice:
+            problems.append(
+                f"{self._path}: {len(self._twice)} ids appear more than once: {first_few(list(self._twice), _SHOWN)}; "
+                "ids must be unique in a file"
+            )
+        if self._wrong:
+            places = [
+                f"{name} has {letter!r} at position {position}" for name, letter, position in self._wrong
+            ]
+            problems.append(
+                f"{self._path}: letters outside {self._alphabet}: {first_few(places, _SHOWN)}; correct or remove these "
+                f"records{self._advice()}"
+            )
+        return problems
+
+    def _advice(self) -> str:
+        if self._alphabet == NUCLEOTIDES and self._looks.side is SequenceType.PROTEIN:
+            return " (they look like proteins, and nucleotides are expected here)"
+        advice = advice_on(self._wrong[0][1])
+        return f" ({advice})" if advice else ""
 
 
-def _advice(records: Records, alphabet: str, letter: str) -> str:
-    looks = Tally.of(b"".join(records.sequences)).side
-    if alphabet == NUCLEOTIDES and looks is SequenceType.PROTEIN:
-        return " (they look like proteins, and nucleotides are expected here)"
-    advice = advice_on(letter)
-    return f" ({advice})" if advice else ""
+def _problems(records: Records, alphabet: str) -> list[str]:
+    checker = Checker(records.path, alphabet)
+    checker.add(records.ids, records.sequences)
+    return checker.problems()
 
 
-def _wrong_letters(records: Records, alphabet: str) -> Iterator[tuple[str, str, int]]:
+def _wrong_letters(
+    ids: Sequence[str], sequences: Sequence[bytes], allowed: bytes
+) -> Iterator[tuple[str, str, int]]:
     """Id, letter and its position, counted from 1, of each record that has a letter outside the alphabet."""
-    allowed = alphabet.encode()
-    # One pass over the whole file in C decides the normal case; records are only searched when it fails.
-    if not b"".join(records.sequences).translate(None, allowed):
-        return
-    for name, sequence in zip(records.ids, records.sequences, strict=True):
+    for name, sequence in zip(ids, sequences, strict=True):
         foreign = sequence.translate(None, allowed)
         if foreign:
             yield name, chr(foreign[0]), sequence.index(foreign[0]) + 1

@@ -24,6 +24,7 @@ __all__ = [
     "advice_on",
     "are_alike",
     "copied_side",
+    "is_surely_bases",
     "looks_like_nucleotides",
     "nucleotide_records",
 ]
@@ -135,12 +136,13 @@ def nucleotide_records(sequences: Sequence[bytes]) -> list[int]:
     """
     if sequences and looks_like_nucleotides(b"".join(sequences)):
         return list(range(len(sequences)))
-    return [
-        place
-        for place, sequence in enumerate(sequences)
-        if len(sequence) >= _CERTAIN
-        and len(sequence.translate(None, _BASES)) <= (1 - _MOSTLY) * len(sequence)
-    ]
+    return [place for place, sequence in enumerate(sequences) if is_surely_bases(sequence)]
+
+
+def is_surely_bases(sequence: bytes) -> bool:
+    """Whether upper-case letters of one record are nucleotides: enough of them to tell, and nearly all are bases."""
+    is_enough = len(sequence) >= _CERTAIN
+    return is_enough and len(sequence.translate(None, _BASES)) <= (1 - _MOSTLY) * len(sequence)
 
 
 def copied_side(

@@ -1,0 +1,327 @@
+"""A file of vectors of a file of sequences: everything is checked, then computed part by part, then written whole.
+
+A run that was stopped at any moment and is started again goes on with the parts that it lacks. The folder in which
+they are kept, and the file itself, are not touched before everything is known to fit.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nucpro.embedding import encoder as encoders
+from nucpro.embedding.batches import FloatMatrix
+from nucpro.embedding.encoder import FastaEncoder, Identified
+from nucpro.errors import (
+    DataError,
+    DimensionError,
+    FastaError,
+    ModelError,
+    PreflightError,
+    StoreError,
+    UsageError,
+)
+from nucpro.execution.engine import Engine, Loader, engine_of
+from nucpro.extraction.preflight import space_problems, writing_problems
+from nucpro.formats import make_folder, replacing_problems
+from nucpro.formats.atomic import name_problem
+from nucpro.formats.fasta import stream
+from nucpro.formats.opening import spooled
+from nucpro.formats.sequences import SequenceType
+from nucpro.options import Options
+from nucpro.progress import Meter, Show, silent
+from nucpro.state.checkpoint import Fingerprint
+from nucpro.vectors.inputs import InputFacts, Part, PartSize, inspect, parts_of
+from nucpro.vectors.outputs import Content, format_of, made_by
+from nucpro.vectors.work import Work
+
+__all__ = ["EmbedOptions", "EmbedReport", "embed_file"]
+
+logger = logging.getLogger(__name__)
+
+_PART_SIZES = {"cuda": PartSize(10_000, 4_000_000), "cpu": PartSize(256, 64_000)}
+"""By class of device: seconds of a GPU, and seconds to a minute of a CPU."""
+_FLOAT = 4
+_MARK = {"command": "embed"}
+"""Tells, in the ``meta`` of a file, that this command made it."""
+
+
+@dataclass(frozen=True)
+class EmbedOptions:
+    """What ``nucpro embed`` makes, and of what.
+
+    Parameters
+    ----------
+    input : Path
+        FASTA file, plain or packed, or a pipe.
+    output : Path
+        File to write; its suffix says the form (:data:`nucpro.vectors.outputs.FORMATS`).
+    models : Options
+        Model, device, precision and engine.
+    sequence_type : SequenceType
+        What the records are.
+    is_sure : bool
+        Take proteins that look like nucleotides.
+    replace : bool
+        Replace a file of other vectors, or what another run left unfinished.
+    part : PartSize, optional
+        What is computed and kept at a time; the default depends on the class of device only.
+    """
+
+    input: Path
+    output: Path
+    models: Options
+    sequence_type: SequenceType = SequenceType.PROTEIN
+    is_sure: bool = False
+    replace: bool = False
+    part: PartSize | None = None
+
+
+@dataclass(frozen=True)
+class EmbedReport:
+    """What a run gave.
+
+    Parameters
+    ----------
+    output : Path
+        The file.
+    records, width : int
+        Shape of its vectors.
+    truncated : int
+        Records that are longer than the model reads, and were cut there.
+    computed : int
+        Records of them that this run computed.
+    tokens, unknown : int
+        Tokens that this run computed, and those of them that the model does not know.
+    """
+
+    output: Path
+    records: int
+    width: int
+    truncated: int
+    computed: int = 0
+    tokens: int = 0
+    unknown: int = 0
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """A job that nothing speaks against."""
+
+    options: EmbedOptions
+    path: Path
+    stamp: Fingerprint | None
+    facts: InputFacts
+    identified: Identified
+    size: PartSize
+    is_done: bool
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """``meta`` of the file."""
+        return {**self.identified.recipe.meta(self.facts.digest, len(self.facts.ids)), **_MARK}
+
+
+class _Made(NamedTuple):
+    """Rows of a part, and the seconds that they took from its first batch on the device."""
+
+    rows: FloatMatrix
+    seconds: float
+
+
+def embed_file(options: EmbedOptions, show: Show = silent) -> EmbedReport:
+    """Make a file of vectors of a file of sequences, or go on with one that was stopped.
+
+    Parameters
+    ----------
+    options : EmbedOptions
+        Input, output and model.
+    show : callable, optional
+        Takes the progress.
+
+    Raises
+    ------
+    UsageError
+        The output has a suffix that stands for no form.
+    PreflightError
+        Found before anything was touched: problems of input, model, device or output, all at once.
+    ExtractionError
+        The encoder failed on a record; parts that were done stay.
+    DataError, StoreError
+        The input changed meanwhile, or a file cannot be written.
+    """
+    with engine_of(options.models) as engine, ExitStack() as stack:
+        checked = _check(options, engine, lambda path: stack.enter_context(spooled(path, FastaError)))
+        if checked.is_done:
+            logger.info("%s holds these vectors already", options.output)
+            return _report(checked)
+        make_folder(options.output.parent)
+        work = Work(options.output)
+        with work.held():
+            return _Run(checked, engine, work, show).run()
+
+
+def _check(options: EmbedOptions, engine: Engine, spool: Callable[[Path], Path]) -> _Checked:
+    """Read input and model, and look whether the output can be written.
+
+    Raises
+    ------
+    PreflightError
+        Names every problem.
+    """
+    output = options.output
+    _require_file_name(options)
+    form, work = format_of(output), Work(output)
+    size = options.part or work.part_size or _PART_SIZES[options.models.device.partition(":")[0]]
+    identified, problems = _model(options)
+    facts, path = None, options.input
+    try:
+        path = spool(options.input)
+        stamp = Fingerprint.of(path)
+        facts = inspect(path, options.sequence_type, size, is_sure=options.is_sure)
+        problems += [problem.replace(str(path), str(options.input)) for problem in facts.problems]
+    except FastaError as error:
+        # What a pipe gave lies in a file whose name means nothing to anybody.
+        problems.append(str(error).replace(str(path), str(options.input)))
+    problems += engine.problems() + _target_problems(options, work)
+    is_done = False
+    if facts is not None and identified is not None and not problems:
+        vectors = len(facts.ids) * identified.recipe.width * _FLOAT
+        unfit = form.problem(facts.ids, vectors)
+        problems += [f"{output}: a {output.suffix} file {unfit}; choose another suffix"] if unfit else []
+        is_done = _is_done(output, identified, facts)
+        if not is_done:
+            problems += work.problems(identified.recipe.key, replace=options.replace)
+            there = output.stat().st_size if output.exists() else 0
+            # The rows that are kept meanwhile, and the file that is made of them.
+            problems += space_problems({output.parent: (2 * vectors - work.kept_bytes, there)})
+    if problems or facts is None or identified is None:
+        raise PreflightError(problems)
+    return _Checked(options, path, stamp, facts, identified, size, is_done)
+
+
+def _require_file_name(options: EmbedOptions) -> None:
+    output, fasta = options.output, options.input
+    if not output.name or output.is_dir():
+        raise UsageError(f"--output is the folder {str(output)!r}; name a file in it")
+    if output.exists() and fasta.exists() and output.samefile(fasta):
+        raise UsageError(f"--output is {output}, the input itself; name another file")
+
+
+def _model(options: EmbedOptions) -> tuple[Identified | None, list[str]]:
+    machines = options.models.anywhere() if options.models.uses_cluster else options.models
+    try:
+        return encoders.identify(machines, options.sequence_type), []
+    except (ModelError, DimensionError, UsageError) as error:
+        return None, [str(error)]
+
+
+def _target_problems(options: EmbedOptions, work: Work) -> list[str]:
+    output = options.output
+    too_long = name_problem(output) or name_problem(work.root)
+    if too_long:
+        return [f"{output}: {too_long} (with the mark of unfinished ones); choose a shorter name"]
+    above = next(path for path in output.absolute().parents if os.path.lexists(path))
+    if not above.is_dir():
+        return [f"{output}: {above} is a file, not a folder; name another place"]
+    problems = replacing_problems([output], lambda path: _own_meta(path) is not None, replace=options.replace)
+    return problems + writing_problems([output.parent])
+
+
+def _is_done(output: Path, identified: Identified, facts: InputFacts) -> bool:
+    """Whether the output is what this run would make."""
+    meta = _own_meta(output)
+    return meta is not None and identified.recipe.difference(meta, facts.digest) is None
+
+
+def _own_meta(path: Path) -> Mapping[str, Any] | None:
+    """``meta`` of a file that this command made; None for any other."""
+    if not path.is_file():
+        return None
+    try:
+        meta = made_by(path) or {}
+    except StoreError:
+        return None
+    return meta if meta.items() >= _MARK.items() else None
+
+
+def _report(checked: _Checked, **counts: int) -> EmbedReport:
+    facts = checked.facts
+    width = checked.identified.recipe.width
+    return EmbedReport(checked.options.output, len(facts.ids), width, facts.over_limit, **counts)
+
+
+class _Run:
+    """One job that was checked, whose folder is held."""
+
+    def __init__(self, checked: _Checked, engine: Engine, work: Work, show: Show) -> None:
+        self._checked = checked
+        self._engine = engine
+        self._work = work
+        self._show = show
+
+    def run(self) -> EmbedReport:
+        """Compute what is not there, and write the file."""
+        checked = self._checked
+        recipe, parts = checked.identified.recipe, checked.facts.parts
+        done = self._work.begin(recipe.key, checked.size, parts, recipe.width)
+        if done:
+            logger.info("Going on: %d of %d parts are done", len(done), len(parts))
+        computed = self._compute(done)
+        content = Content(checked.facts.ids, self._work.matrix(), checked.meta, checked.options.sequence_type)
+        format_of(checked.options.output).write(checked.options.output, content)
+        self._work.remove()
+        totals = self._engine.totals
+        return _report(checked, computed=computed, tokens=totals.tokens, unknown=totals.unknown)
+
+    def _compute(self, done: set[int]) -> int:
+        """Compute the parts that are not done, and keep each; the number of their records."""
+        parts = self._checked.facts.parts
+        left = [part for number, part in enumerate(parts) if number not in done]
+        total = len(self._checked.facts.ids)
+        finished = total - sum(part.records for part in left)
+        meter = Meter(
+            self._show, "Embedding", total, "sequences", done=finished, work=sum(part.size for part in left)
+        )
+        if not left:
+            return 0
+        self._engine.load(partial(_load, self._checked.identified, self._checked.options.models))
+        computed = 0
+        for number, (part, _, made) in enumerate(
+            self._engine.run(_compute_part, self._parts_left(done), len(left)), len(done) + 1
+        ):
+            self._require_unchanged_input()
+            self._work.commit(part.number, made.rows)
+            computed += len(part.records)
+            meter.advance(len(part.records), part.size)
+            line = "[%d/%d] Embedded %d sequences of %s, %.1fs"
+            logger.info(line, number, len(parts), len(part.records), part.records.path, made.seconds)
+        return computed
+
+    def _parts_left(self, done: set[int]) -> Iterator[Part]:
+        path, size = self._checked.path, self._checked.size
+        yield from (part for part in parts_of(path, stream(path), size) if part.number not in done)
+        # A shorter input would leave an engine waiting for parts that never come.
+        self._require_unchanged_input()
+
+    def _require_unchanged_input(self) -> None:
+        if Fingerprint.of(self._checked.path) != self._checked.stamp:
+            raise DataError(
+                f"{self._checked.path}: was changed while it was read; run again when nobody writes it"
+            )
+
+
+def _load(identified: Identified, options: Options, load: Loader) -> FastaEncoder:
+    return load(identified, options)
+
+
+def _compute_part(encoder: FastaEncoder, part: Part) -> _Made:
+    vectors = encoder.embed_checked(part.records)
+    return _Made(vectors.matrix, time.perf_counter() - vectors.began)

@@ -1,0 +1,256 @@
+"""A file of vectors of anyone's FASTA: every form, checked before it is computed, and resumed part by part."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors import safe_open
+
+import random_esm
+from nucpro.cli import main
+from nucpro.errors import PreflightError
+from nucpro.formats import read_vectors
+from nucpro.formats.sequences import SequenceType
+from nucpro.options import Options
+from nucpro.progress import Progress
+from nucpro.vectors.inputs import PartSize
+from nucpro.vectors.job import EmbedOptions, EmbedReport, embed_file
+
+LENGTHS = (30, 7, 99, 100, 61, 30, 12, 250, 8, 8)
+SMALL = PartSize(3, 10_000)
+
+
+@pytest.fixture
+def fasta(tmp_path: Path) -> Path:
+    path = tmp_path / "proteins.fa"
+    proteins = random_esm.proteins(LENGTHS)
+    path.write_text("".join(f">p{row} text\n{one.decode()}\n" for row, one in enumerate(proteins)))
+    return path
+
+
+def embed(
+    fasta: Path, output: Path, model: Path, *, seen: list[Progress] | None = None, **changes
+) -> EmbedReport:
+    machines = Options(protein_model=str(model), device="cpu")
+    fields = {"part": SMALL} | changes
+    return embed_file(
+        EmbedOptions(fasta, output, machines, **fields), (seen if seen is not None else []).append
+    )
+
+
+def stopped_after(parts: int, fasta: Path, output: Path, model: Path, **changes) -> None:
+    """Run that a person interrupts when so many parts are done."""
+    machines = Options(protein_model=str(model), device="cpu")
+    seen: list[Progress] = []
+
+    def interrupt(progress: Progress) -> None:
+        seen.append(progress)
+        if len(seen) > parts:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed_file(EmbedOptions(fasta, output, machines, **({"part": SMALL} | changes)), interrupt)
+
+
+def command(fasta: Path, output: Path, model: Path, *more: str) -> list[str]:
+    return ["embed", str(fasta), "-o", str(output), "--protein-model", str(model), "--device", "cpu", *more]
+
+
+def test_every_form_holds_the_same_vectors_and_what_made_them(
+    fasta: Path, tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "new" / "folder"
+    for suffix in (".pt", ".npz", ".parquet", ".safetensors"):
+        assert main(command(fasta, folder / f"out{suffix}", model)) == 0
+        assert capsys.readouterr().out.splitlines()[-1].endswith("10 vectors of width 16")
+    expected = read_vectors(folder / "out.pt", SequenceType.PROTEIN)
+    assert expected.ids == [f"p{row}" for row in range(10)]
+    with np.load(folder / "out.npz") as arrays:
+        ids, vectors, meta = arrays["id"].tolist(), arrays["vector"], json.loads(str(arrays["nucpro"]))
+    assert (ids, meta) == (expected.ids, expected.meta)
+    assert np.array_equal(vectors, expected.vectors)
+    frame = pd.read_parquet(folder / "out.parquet")
+    assert frame["id"].tolist() == expected.ids
+    assert np.array_equal(np.stack(frame["vector"].tolist()), expected.vectors)
+    with safe_open(folder / "out.safetensors", framework="numpy") as tensors:
+        assert json.loads(tensors.metadata()["id"]) == expected.ids
+        assert json.loads(tensors.metadata()["nucpro"]) == expected.meta
+        assert np.array_equal(tensors.get_tensor("vector"), expected.vectors)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        f"out{suffix}" for suffix in (".npz", ".parquet", ".pt", ".safetensors")
+    ]
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out", "out.pth", "out.NPZ", "out.pt.gz"])
+def test_another_suffix_is_refused_before_anything_is_read(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(tmp_path / "none.fa", tmp_path / name, tmp_path / "none")) == 2
+    assert "allowed: a file that ends with .pt, .npz, .parquet, .safetensors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".npz", ".parquet", ".safetensors"])
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(
+    parts: int, suffix: str, fasta: Path, tmp_path: Path, model: Path
+) -> None:
+    output = tmp_path / f"out{suffix}"
+    stopped_after(parts, fasta, output, model)
+    assert not output.exists()
+    seen: list[Progress] = []
+    # Without a size of parts, it is that of the run that was stopped.
+    assert embed(fasta, output, model, seen=seen, part=None).computed == 10 - 3 * parts
+    assert [progress.done for progress in seen] == [*range(3 * parts, 10, 3), 10]
+    whole = tmp_path / f"whole{suffix}"
+    embed(fasta, whole, model)
+    assert output.read_bytes() == whole.read_bytes()
+    assert not list(tmp_path.glob("*.unfinished"))
+    assert embed(fasta, output, model).computed == 0
+
+
+def test_a_run_that_was_stopped_before_its_first_part_leaves_nothing(
+    fasta: Path, tmp_path: Path, model: Path
+) -> None:
+    stopped_after(0, fasta, tmp_path / "out.pt", model)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["proteins.fa"]
+
+
+def test_kept_rows_that_were_damaged_are_computed_again(fasta: Path, tmp_path: Path, model: Path) -> None:
+    output, whole = tmp_path / "out.pt", tmp_path / "whole.pt"
+    embed(fasta, whole, model)
+    stopped_after(3, fasta, output, model)
+    rows = tmp_path / "out.pt.unfinished" / "rows.f32"
+    data = bytearray(rows.read_bytes())
+    data[4 * 16 * 4] ^= 1
+    rows.write_bytes(data)
+    assert embed(fasta, output, model).computed == 10 - 6
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def test_a_fasta_that_was_changed_keeps_the_parts_that_are_the_same(
+    fasta: Path, tmp_path: Path, model: Path
+) -> None:
+    output, whole = tmp_path / "out.pt", tmp_path / "whole.pt"
+    stopped_after(3, fasta, output, model)
+    fasta.write_text(fasta.read_text().replace(">p1 text\n", ">p1 text\nMK"))
+    assert embed(fasta, output, model).computed == 10 - 6
+    embed(fasta, whole, model)
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def test_what_another_model_left_unfinished_is_replaced_only_where_that_is_asked_for(
+    fasta: Path, tmp_path: Path, model: Path
+) -> None:
+    output = tmp_path / "out.pt"
+    stopped_after(2, fasta, output, model)
+    other = random_esm.save(random_esm.model(), tmp_path / "other")
+    with pytest.raises(PreflightError, match="begin anew with --replace"):
+        embed(fasta, output, other)
+    assert embed(fasta, output, other, replace=True).computed == 10
+
+
+def test_vectors_of_something_else_are_replaced_only_where_that_is_asked_for(
+    fasta: Path, tmp_path: Path, model: Path
+) -> None:
+    output = tmp_path / "out.parquet"
+    embed(fasta, output, model)
+    fasta.write_text(">a\nMKV\n")
+    # This command made it, and makes it of what the FASTA holds now.
+    embed(fasta, output, model)
+    frame = pd.read_parquet(output)
+    assert frame["id"].tolist() == ["a"]
+    frame.to_parquet(output)
+    with pytest.raises(PreflightError, match=r"nothing says that this command made it; .* with --replace"):
+        embed(fasta, output, model)
+    assert len(pd.read_parquet(output).columns) == 2
+    embed(fasta, output, model, replace=True)
+    assert pd.read_parquet(output)["id"].tolist() == ["a"]
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".npz", ".parquet", ".safetensors"])
+def test_a_file_of_somebody_else_is_left_alone(suffix: str, fasta: Path, tmp_path: Path, model: Path) -> None:
+    for name, content in (("text", b"mine\n"), ("empty", b""), ("zip", b"PK\3\4")):
+        path = tmp_path / f"{name}{suffix}"
+        path.write_bytes(content)
+        with pytest.raises(PreflightError, match="nothing says that this command made it"):
+            embed(fasta, path, model)
+        assert path.read_bytes() == content
+
+
+def test_a_folder_of_somebody_else_is_left_alone(fasta: Path, tmp_path: Path, model: Path) -> None:
+    folder = tmp_path / "out.pt.unfinished"
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("mine\n")
+    for replace in (False, True):
+        with pytest.raises(PreflightError, match=r"holds thesis.tex, which no run put there"):
+            embed(fasta, tmp_path / "out.pt", model, replace=replace)
+    assert (folder / "thesis.tex").read_text() == "mine\n"
+
+
+def test_rows_are_not_written_through_a_link(fasta: Path, tmp_path: Path, model: Path) -> None:
+    folder, victim = tmp_path / "out.pt.unfinished", tmp_path / "victim"
+    folder.mkdir()
+    victim.write_text("mine\n")
+    (folder / "rows.f32").symlink_to(victim)
+    embed(fasta, tmp_path / "out.pt", model)
+    assert victim.read_text() == "mine\n"
+
+
+def test_all_problems_are_told_at_once_before_anything_is_computed(
+    fasta: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with fasta.open("a") as file:
+        file.write(">p3 again\nMK*\n")
+    # The two records of one id are in different parts.
+    output = tmp_path / "file" / "out.pt"
+    (tmp_path / "file").write_text("")
+    assert main(command(fasta, output, tmp_path / "none")) == 3
+    said = capsys.readouterr().err
+    for problem in (
+        f"{tmp_path / 'file'} is a file, not a folder",
+        "there is no such folder",
+        "1 ids appear more than once: p3",
+        "p3 has '*' at position 3",
+    ):
+        assert problem in said
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_too_little_disk_is_told_before_anything_is_computed(
+    fasta: Path, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**6, 10**6 - 1000, 1000))
+    with pytest.raises(PreflightError, match="too little disk space"):
+        embed(fasta, tmp_path / "out.pt", model)
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_computed(
+    fasta: Path, model: Path
+) -> None:
+    if os.geteuid() == 0:
+        with pytest.raises(PreflightError, match="cannot be written"):
+            embed(fasta, Path("/proc/out.pt"), model)
+        return
+    fasta.parent.chmod(0o500)
+    with pytest.raises(PreflightError, match="cannot be written"):
+        embed(fasta, fasta.parent / "out.pt", model)
+    fasta.parent.chmod(0o700)
+
+
+def test_the_sizes_of_parts_change_vectors_by_rounding_only(fasta: Path, tmp_path: Path, model: Path) -> None:
+    vectors = []
+    for size in (PartSize(1, 10_000), PartSize(4, 100), PartSize(100, 10_000)):
+        output = tmp_path / f"{size.records}.pt"
+        embed(fasta, output, model, part=size)
+        vectors.append(read_vectors(output, SequenceType.PROTEIN).vectors)
+    for other in vectors[1:]:
+        np.testing.assert_allclose(other, vectors[0], rtol=0, atol=1e-5)
