@@ -30,7 +30,9 @@ from nucpro.cli import main
 from nucpro.errors import DataError
 from nucpro.extraction.run import Run
 from nucpro.folder.paths import DataFolder
+from nucpro.formats import read_vectors
 from nucpro.formats.fasta import read
+from nucpro.formats.sequences import SequenceType
 from nucpro.options import Options
 from nucpro.state.checkpoint import Checkpoint
 
