@@ -44,7 +44,7 @@ class Work:
         self._lock = self.root / ".lock"
         self._rows = self.root / "rows.f32"
         self._journal_path = self.root / "parts.jsonl"
-        self._journal = Journal(self._journal_path, checked=True)
+        self._journal = Journal(self._journal_path)
         self._parts: Sequence[PartFacts] = ()
         self._width = 0
 
@@ -202,7 +202,7 @@ class Work:
         except (DataError, OSError):
             # It says nothing then, and its parts are computed again.
             return iter(())
-        return journal_entries(raw, checked=True)
+        return journal_entries(raw)
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
