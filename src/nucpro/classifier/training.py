@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -222,15 +222,14 @@ class _Training:
 
     def run(self, show: Show) -> Resampled:
         """Train, measure and save; give what was measured on the test part."""
-        try:
+        with ExitStack() as unless_done:
+            unless_done.callback(self._save_so_far)
             fitted = self._fitter.fit(self._classifier, self._material.device, self._tell, show)
             logger.info("Training ended: %s; best epoch: %d", fitted.ended, fitted.best_epoch)
             test = self._score_test_part(fitted)
             options = self._options
             measured = resample(test, self._material.test_groups, options.bootstrap, options.seed)
-        except BaseException:
-            self._save_so_far()
-            raise
+            unless_done.pop_all()
         self._save(fitted, test, measured.measured)
         return measured
 

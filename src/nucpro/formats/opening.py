@@ -209,11 +209,11 @@ def read_input(path: Path, error: type[NucproError] = DataError) -> bytes:
         raise error(f"{path}: {problem_of(path, failure)}") from failure
 
 
-def file_digest(path: Path, error: type[NucproError] = DataError, algorithm: str = "sha256") -> str:
-    """Digest (hex) of the bytes of a regular file, as ``sha256sum`` gives it; see :func:`open_input`."""
+def file_digest(path: Path, error: type[NucproError] = DataError) -> str:
+    """SHA-256 (hex) of the bytes of a regular file, as ``sha256sum`` gives it; see :func:`open_input`."""
     try:
         with open_input(path, error) as file:
-            return hashlib.file_digest(file, algorithm).hexdigest()
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as failure:
         raise error(f"{path}: {problem_of(path, failure)}") from failure
 

@@ -12,6 +12,7 @@ import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -272,13 +273,12 @@ class _Run:
             raise PreflightError([problem])
 
     def _fetch(self, record: DownloadRecord, file: RemoteFile, meter: Meter) -> None:
-        try:
+        with ExitStack() as unless_done:
+            # Here, in the thread that would begin the next file before anybody hears of this one.
+            unless_done.callback(self._connection.give_up)
             expected = _expected(file, self._sizes[file.name])
             self._connection.fetch(self._address(file), self._data_dir / file.name, expected, meter.advance)
-        except BaseException:
-            # Here, in the thread that would begin the next file before anybody hears of this one.
-            self._connection.give_up()
-            raise
+            unless_done.pop_all()
         with self._turn:
             record.note(self._data_dir, file)
             record.write(self._data_dir)
