@@ -22,6 +22,7 @@ __all__ = [
     "HostSelection",
     "Options",
     "ParsedOptions",
+    "lasting_name",
     "precision_problem",
     "require",
 ]
@@ -103,16 +104,18 @@ class Options(ParsedOptions):
     ----------
     data_dir : Path
         The data folder.
-    protein_model, revision : str
-        Hub id or folder of the protein model, and the revision on the hub.
-    dna_model, dna_revision : str
+    protein_model, revision : str, optional
+        Hub id or folder of the protein model, and the revision on the hub; by default what is recorded in the data
+        folder, else the model of :data:`DEFAULT_MODELS`.
+    dna_model, dna_revision : str, optional
         The same of the DNA model.
     device : str
         ``cuda``, ``cuda:N`` or ``cpu``; what is asked for is used or refused, never replaced.
     precision : str
-        One of :data:`PRECISIONS`.
-    sequences_per_file : int
-        Records of a full split file.
+        One of :data:`PRECISIONS`; ``auto`` is what is recorded in the data folder, else what the device computes in.
+    sequences_per_file : int, optional
+        Records of a full split file; by default what is recorded in the data folder, else what its split folders hold,
+        else :data:`SEQUENCES_PER_FILE`.
     host_selection : HostSelection
         How host files are chosen.
     strict_sampling : bool
@@ -122,7 +125,7 @@ class Options(ParsedOptions):
     verify_existing : int
         Records to recompute of each file that does not say how it was made, to keep it where they agree.
     token_dropout : str
-        One of :data:`TOKEN_DROPOUT`.
+        One of :data:`TOKEN_DROPOUT`; ``auto`` is what was asked for when the recorded model was chosen.
     tokens_per_batch : int, optional
         Token budget of a batch; the default depends only on the class of device.
     audit : int
@@ -133,9 +136,10 @@ class Options(ParsedOptions):
         Make missing DNABERT-S files first.
     report : bool
         Write the report at the end of the run.
-    all_files, replace_existing : bool
-        For the DNA side: all full files, not only the selected ones; also files that are there already
-        and do not say how they were made.
+    replace : bool
+        Recompute files that another model, other options or an unknown model made.
+    all_files : bool
+        For the DNA side: all full files, not only the selected ones.
     engine : str
         One of :data:`ENGINES`.
     address : str, optional
@@ -153,13 +157,13 @@ class Options(ParsedOptions):
     """
 
     data_dir: Path = Path("data")
-    protein_model: str = DEFAULT_MODELS[SequenceType.PROTEIN]
+    protein_model: str | None = None
     revision: str | None = None
-    dna_model: str = DEFAULT_MODELS[SequenceType.DNA]
+    dna_model: str | None = None
     dna_revision: str | None = None
     device: str = "cuda"
     precision: str = "auto"
-    sequences_per_file: int = SEQUENCES_PER_FILE
+    sequences_per_file: int | None = None
     host_selection: HostSelection = HostSelection.AUTO
     strict_sampling: bool = False
     trust_existing: bool = False
@@ -170,8 +174,8 @@ class Options(ParsedOptions):
     dry_run: bool = False
     with_dna: bool = False
     report: bool = True
+    replace: bool = False
     all_files: bool = False
-    replace_existing: bool = False
     engine: str = "local"
     address: str | None = None
     workers: int | None = None
@@ -183,7 +187,8 @@ class Options(ParsedOptions):
             self.precision in PRECISIONS, "--precision", self.precision, f"one of {', '.join(PRECISIONS)}"
         )
         require(self.token_dropout in TOKEN_DROPOUT, "--token-dropout", self.token_dropout, "auto, on or off")
-        require(self.sequences_per_file > 0, "--sequences-per-file", self.sequences_per_file, "1 or more")
+        size = self.sequences_per_file
+        require(size is None or size > 0, "--sequences-per-file", size, "1 or more")
         require(self.audit >= 0, "--audit", self.audit, "0 or more")
         require(self.verify_existing >= 0, "--verify-existing", self.verify_existing, "0 or more")
         both = self.trust_existing and self.verify_existing
@@ -200,8 +205,18 @@ class Options(ParsedOptions):
     def model_of(self, side: SequenceType) -> tuple[str, str | None]:
         """Hub id or folder, and revision, of the model of a side."""
         if side is SequenceType.DNA:
-            return self.dna_model, self.dna_revision
-        return self.protein_model, self.revision
+            return self.dna_model or DEFAULT_MODELS[side], self.dna_revision
+        return self.protein_model or DEFAULT_MODELS[side], self.revision
+
+    def asks_for_model(self, side: SequenceType) -> bool:
+        """Whether a model of a side is named, and not left to what is recorded."""
+        return (self.dna_model if side is SequenceType.DNA else self.protein_model) is not None
+
+    def with_model(self, side: SequenceType, model: str, revision: str | None) -> Self:
+        """Make the same options with another model of a side, of this revision where none is asked for."""
+        if side is SequenceType.DNA:
+            return replace(self, dna_model=model, dna_revision=self.dna_revision or revision)
+        return replace(self, protein_model=model, revision=self.revision or revision)
 
     @property
     def uses_cluster(self) -> bool:
@@ -210,11 +225,7 @@ class Options(ParsedOptions):
 
     def anywhere(self) -> Self:
         """Make the same options with absolute paths, which workers in other folders understand."""
-        models = (self.protein_model, self.dna_model)
-        protein, dna = (
-            str(Path(model).expanduser().absolute()) if Path(model).expanduser().is_dir() else model
-            for model in models
-        )
+        protein, dna = (model and lasting_name(model) for model in (self.protein_model, self.dna_model))
         return replace(self, data_dir=self.data_dir.absolute(), protein_model=protein, dna_model=dna)
 
     def _check_engine(self) -> None:
@@ -233,6 +244,12 @@ class Options(ParsedOptions):
         else:
             require(self.address is None, "--address", self.address, "only with --engine ray")
             require(self.workers is None, "--workers", self.workers, "only with --engine ray")
+
+
+def lasting_name(model: str) -> str:
+    """Name of a model that is understood in any working directory: the absolute path of a folder, else a hub id."""
+    folder = Path(model).expanduser()
+    return str(folder.absolute()) if folder.is_dir() else model
 
 
 def require(fine: bool, name: str, value: object, allowed: str) -> None:

@@ -72,7 +72,7 @@ def test_existing_files_keep_their_bytes(data: Path, dna_model: Path) -> None:
 
 def test_existing_files_are_replaced_when_asked(data: Path, dna_model: Path) -> None:
     before = contents(data)
-    assert embed_dna(data, dna_model, "--replace-existing") == 0
+    assert embed_dna(data, dna_model, "--replace") == 0
     after = contents(data)
     assert {name for name in before if before[name] != after[name]} == set(made(data))
 

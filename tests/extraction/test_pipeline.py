@@ -123,7 +123,7 @@ def test_a_changed_fasta_redoes_its_file_only(
 
 def test_another_option_redoes_everything(finished: Path, model: Path, tmp_path: Path) -> None:
     data = copied(finished, tmp_path / "data")
-    assert main(["extract", *arguments(data, model, "--token-dropout", "off")]) == 0
+    assert main(["extract", *arguments(data, model, "--token-dropout", "off", "--replace")]) == 0
     before, after = contents(finished), contents(data)
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {name for name in before if not name.endswith("_DNABERT_S.pt")}

@@ -59,7 +59,7 @@ def test_auto_keeps_the_precision_of_the_folder(
     assert main(["extract", *arguments(data, model)]) == 0
     assert "Extracted" not in capsys.readouterr().out
     assert contents(data) == before
-    assert main(["extract", *arguments(data, model, "--precision", "fp32")]) == 0
+    assert main(["extract", *arguments(data, model, "--precision", "fp32", "--replace")]) == 0
     assert "was made with precision = bf16, not fp32" in capsys.readouterr().out
 
 

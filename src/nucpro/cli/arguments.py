@@ -10,7 +10,15 @@ from nucpro.cli.console import PROGRESS, Manner
 from nucpro.folder.paths import DataFolder
 from nucpro.formats.opening import STANDARD_INPUT
 from nucpro.formats.sequences import SequenceType
-from nucpro.options import DEFAULT_MODELS, ENGINES, PRECISIONS, TOKEN_DROPOUT, HostSelection, Options
+from nucpro.options import (
+    DEFAULT_MODELS,
+    ENGINES,
+    PRECISIONS,
+    SEQUENCES_PER_FILE,
+    TOKEN_DROPOUT,
+    HostSelection,
+    Options,
+)
 
 __all__ = [
     "add_data_dir",
@@ -29,6 +37,7 @@ __all__ = [
 ]
 
 _DEFAULTS = Options()
+_RECORDED = "that of the data folder's files, else "
 
 
 def sequences(name: str) -> Path:
@@ -53,9 +62,9 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sequences-per-file",
         type=int,
-        default=_DEFAULTS.sequences_per_file,
         metavar="N",
-        help="records of a full split file; only full files are used (default: %(default)s)",
+        help="records of a full split file; only full files are used (default: as recorded in the folder, else as its "
+        f"split folders have it, else {SEQUENCES_PER_FILE})",
     )
     parser.add_argument(
         "--host-selection",
@@ -74,9 +83,8 @@ def add_protein_model(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose the protein model."""
     parser.add_argument(
         "--protein-model",
-        default=DEFAULT_MODELS[SequenceType.PROTEIN],
         metavar="MODEL",
-        help="hub id or folder of an ESM-2 model (default: %(default)s)",
+        help=f"hub id or folder of an ESM-2 model (default: {_RECORDED}{DEFAULT_MODELS[SequenceType.PROTEIN]})",
     )
     parser.add_argument("--revision", help="revision of the protein model on the hub")
     parser.add_argument(
@@ -91,9 +99,9 @@ def add_dna_model(parser: argparse.ArgumentParser, revision: str) -> None:
     """Add the options that choose the DNA model; its revision has another name where proteins have one too."""
     parser.add_argument(
         "--dna-model",
-        default=DEFAULT_MODELS[SequenceType.DNA],
         metavar="MODEL",
-        help="hub id or folder of a DNABERT-S or DNABERT-2 model (default: %(default)s)",
+        help="hub id or folder of a DNABERT-S or DNABERT-2 model "
+        f"(default: {_RECORDED}{DEFAULT_MODELS[SequenceType.DNA]})",
     )
     parser.add_argument(revision, dest="dna_revision", help="revision of the DNA model on the hub")
 
@@ -107,12 +115,22 @@ def add_device(parser: argparse.ArgumentParser, *, with_batches: bool = True) ->
         "--precision",
         choices=PRECISIONS,
         default=_DEFAULTS.precision,
-        help="auto is fp16 on a GPU and fp32 on a CPU, where bf16 is that of products only (default: %(default)s)",
+        help="auto is that of the data folder's files, else fp16 on a GPU and fp32 on a CPU, where bf16 is that of "
+        "products only (default: %(default)s)",
     )
     if with_batches:
         parser.add_argument(
             "--tokens-per-batch", type=int, metavar="N", help="token budget of a batch (default: by device)"
         )
+
+
+def add_replace(parser: argparse.ArgumentParser) -> None:
+    """Add the option to recompute files that are good, but made otherwise."""
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="recompute files that another model, other options or an unknown model made",
+    )
 
 
 def add_dry_run(parser: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ from nucpro.cli.arguments import (
     add_dry_run,
     add_encoders,
     add_engine,
+    add_replace,
     add_selection,
     log_file,
 )
@@ -37,11 +38,7 @@ def add_to(subparsers: Any) -> None:
     parser.add_argument(
         "--all", dest="all_files", action="store_true", help="all full files, not only the selected ones"
     )
-    parser.add_argument(
-        "--replace-existing",
-        action="store_true",
-        help="also make files again that do not say how they were made",
-    )
+    add_replace(parser)
     add_dry_run(parser)
     parser.set_defaults(run=_run, log_file=log_file)
 

@@ -13,6 +13,7 @@ from nucpro.cli.arguments import (
     add_encoders,
     add_engine,
     add_protein_model,
+    add_replace,
     add_selection,
     log_file,
 )
@@ -56,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="keep those of them of which N random records, recomputed in float32, agree with the model of the run",
     )
+    add_replace(parser)
     parser.add_argument(
         "--with-dna", action="store_true", help="make missing DNABERT-S files first (see nucpro embed-dna)"
     )

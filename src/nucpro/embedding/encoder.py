@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from nucpro.models.encoder import Architecture, WeightsIdentity, describe_model,
 from nucpro.models.esm2 import ESM2, Esm2
 from nucpro.models.tokens import ResidueTokenizer, Tokenizer
 from nucpro.models.weights import ModelFiles, locate
-from nucpro.options import DEFAULT_MODELS, Options, precision_problem
+from nucpro.options import DEFAULT_MODELS, Options, lasting_name, precision_problem
 from nucpro.state.history import Totals
 from nucpro.state.recipe import Recipe
 
@@ -259,7 +259,16 @@ def identify(
         raise DimensionError(_WIDTHS[side], config.width, "hidden size in config.json", name)
     tokenizer = architecture.load_tokenizer(files)
     made_by = describe_model(WeightsIdentity.of_files(files), config, tokenizer)
-    return Identified(files, tokenizer, _recipe(architecture, made_by, precision_of(options, recorded)))
+    recipe = _recipe(architecture, made_by, precision_of(options, recorded))
+    return Identified(files, tokenizer, replace(recipe, source=_source(name, files, options)))
+
+
+def _source(name: str, files: ModelFiles, options: Options) -> dict[str, Any]:
+    """Where a model was found, and the option that goes with it: what later runs on a folder take it from."""
+    model = lasting_name(name)
+    # A folder has no revision to ask for, even if it knows its commit.
+    revision = files.revision if model == name and not Path(model).is_dir() else None
+    return {"model": model, "revision": revision, "token_dropout": options.token_dropout}
 
 
 def _recipe(architecture: Architecture, model: dict[str, Any], precision: str) -> Recipe:

@@ -81,6 +81,9 @@ class PlanItem:
         Whether recomputing records can prove the vectors, which are stale until then.
     kept_as : str
         ``trusted`` or ``verified`` for vectors that are done though they do not say how they were made.
+    made_by : mapping or None
+        For vectors that are stale only because another model or other options made them: how they were made, empty
+        where the file does not say it.
     """
 
     pair: FilePair
@@ -90,6 +93,7 @@ class PlanItem:
     reasons: tuple[str, ...] = ()
     to_verify: bool = False
     kept_as: str = ""
+    made_by: Mapping[str, Any] | None = None
 
     @property
     def is_done(self) -> bool:
@@ -207,6 +211,7 @@ class _Answer:
     stamps: tuple[Fingerprint | None, Fingerprint | None]
     reasons: tuple[str, ...]
     to_verify: bool = False
+    made_by: Mapping[str, Any] | None = None
 
 
 def make_plan(
@@ -247,7 +252,7 @@ def make_plan(
             questions.append(question)
     for answer in workers.map(_examine, questions):
         _remember(answer, checkpoint)
-        items[answer.question.pair] = _item(answer)
+        items[answer.question.pair] = _item(answer, checkpoint)
     return Plan(tuple(items[pair] for pair, _ in pairs), recipe)
 
 
@@ -297,7 +302,7 @@ def _remember(answer: _Answer, checkpoint: Checkpoint) -> None:
         checkpoint.add("merged", answer.question.pair.merged, answer.merged, answer.stamps[1])
 
 
-def _item(answer: _Answer) -> PlanItem:
+def _item(answer: _Answer, checkpoint: Checkpoint) -> PlanItem:
     question = answer.question
     fact = question.known or answer.vectors
     vectors = _state(fact is not None, question.vectors)
@@ -310,7 +315,18 @@ def _item(answer: _Answer) -> PlanItem:
         answer.reasons,
         answer.to_verify,
         _kept_as(fact or {}),
+        None if vectors is State.DONE else _made_otherwise(answer, checkpoint),
     )
+
+
+def _made_otherwise(answer: _Answer, checkpoint: Checkpoint) -> Mapping[str, Any] | None:
+    """How another model or other options made vectors that are right otherwise, by themselves or by the record."""
+    question = answer.question
+    fact = checkpoint.fact("vectors", question.vectors)
+    if answer.made_by is not None or fact is None:
+        return answer.made_by
+    is_other = fact.get("recipe") != question.recipe.key and fact.get("input") == question.facts.digest
+    return {} if is_other else None
 
 
 def _state(done: bool, path: Path) -> State:
@@ -322,14 +338,22 @@ def _state(done: bool, path: Path) -> State:
 def _examine(question: _Question) -> _Answer:
     stamps = (Fingerprint.of(question.vectors), Fingerprint.of(question.pair.merged))
     reasons: list[str] = []
-    vectors = merged = None
+    vectors = merged = made_by = None
     to_verify = False
     if question.known is None and stamps[0] is not None:
         vectors, to_verify = _examine_vectors(question, reasons)
+        made_by = None if vectors else _other_recipe(question)
     # What was merged from vectors that are still to be verified is looked at when they are.
     if question.merging and stamps[1] is not None and not to_verify:
         merged = _examine_merged(question, (question.known or vectors) is not None, reasons)
-    return _Answer(question, vectors, merged, stamps, tuple(reasons), to_verify)
+    return _Answer(question, vectors, merged, stamps, tuple(reasons), to_verify, made_by)
+
+
+def _other_recipe(question: _Question) -> Mapping[str, Any] | None:
+    try:
+        return question.recipe.made_otherwise(read_meta(question.vectors).meta, question.facts.digest)
+    except NucproError:
+        return None
 
 
 def _examine_vectors(question: _Question, reasons: list[str]) -> tuple[dict[str, Any] | None, bool]:

@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -56,7 +57,7 @@ from nucpro.options import Options, precision_problem
 from nucpro.progress import Show, silent, tracked
 from nucpro.state.checkpoint import Fingerprint
 from nucpro.state.history import this_software
-from nucpro.state.recipe import Recipe
+from nucpro.state.recipe import Recipe, described
 
 if TYPE_CHECKING:
     from nucpro.embedding.encoder import FastaEncoder, Identified
@@ -220,12 +221,12 @@ class Run(AbstractContextManager["Run"]):
     def __init__(
         self, options: Options, side: SequenceType = SequenceType.PROTEIN, show: Show = silent
     ) -> None:
-        self.options = options.anywhere() if options.uses_cluster else options
+        self._asked = options.anywhere() if options.uses_cluster else options
         self.side = side
-        self.folder = DataFolder(self.options.data_dir)
+        self.folder = DataFolder(self._asked.data_dir)
         self.merges = side is SequenceType.PROTEIN
         self._show = show
-        self.runner = VectorRunner(self.folder, self.options, _started_with(self.options, side), show)
+        self.runner = VectorRunner(self.folder, self._asked, _started_with(self._asked, side), show)
         self.survey: Survey
         self._model: Identified
         self._recorded: Recipe | None = None
@@ -238,7 +239,7 @@ class Run(AbstractContextManager["Run"]):
         require_folder(self.folder.root)
         with ExitStack() as stack:
             stack.enter_context(self.runner)
-            self.survey = Survey(self.options, self.side, self.runner.records, self.runner.workers)
+            self.survey = Survey(self._asked, self.side, self.runner.records, self.runner.workers)
             # Finding and hashing a model takes seconds, in which files are read.
             thread = ThreadPoolExecutor(1, "nucpro-identify")
             stack.callback(thread.shutdown, wait=False)
@@ -253,6 +254,11 @@ class Run(AbstractContextManager["Run"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, trace)
+
+    @property
+    def options(self) -> Options:
+        """What was asked for, with what the folder remembers."""
+        return self.survey.options
 
     @property
     def plan(self) -> Plan:
@@ -336,7 +342,8 @@ class Run(AbstractContextManager["Run"]):
             done = sum(item.is_done for item in plan.items)
             stale = sum(State.STALE in (item.vectors, item.merged) for item in plan.items)
             self.runner.plan(total=len(plan.items), done=done, tasks=plan.tasks, stale=stale)
-            save(self.folder, survey.selection, self.options.sequences_per_file)
+            save(self.folder, survey.selection, survey.size)
+            self.runner.records.remember_size(survey.size)
             self.runner.records.remember_recipe(plan.recipe)
             written = survey.folders_written()
             # Parents too: pre-flight probes them while the folders themselves do not exist yet.
@@ -511,7 +518,7 @@ class Run(AbstractContextManager["Run"]):
     def _split(self) -> None:
         unsplit = self.survey.unsplit()
         for source in unsplit:
-            made = split_source(source, self.options.sequences_per_file)
+            made = split_source(source, self.survey.size)
             logger.info("Split %s", ", ".join(map(str, made)))
         if not unsplit:
             return
@@ -642,7 +649,7 @@ def check_all(
         problems.append(str(error))
     else:
         plan = survey.compare(model.recipe)
-        problems += space_problems(plan.space)
+        problems += survey.replacing_problems() + space_problems(plan.space)
         needs_device = bool(plan.to_extract or survey.options.audit)
     if not probe:
         problems += survey.dna_contents()
@@ -663,7 +670,7 @@ def _precision_problems(survey: Survey) -> list[str]:
     return [
         f"{survey.folder.root}: its {survey.side} vectors are in {precision}, in which {survey.options.device} does "
         f"not compute, and {len(survey.plan.to_extract)} files are still to be made; run where a GPU is, or recompute "
-        "all of them with --precision fp32"
+        "all of them with --precision fp32 --replace"
     ]
 
 
@@ -691,6 +698,7 @@ def _identify(options: Options, side: SequenceType, recorded: Recipe | None, *, 
     from nucpro.models.weights import locate  # noqa: PLC0415
 
     model, revision = options.model_of(side)
+    _require_recorded(model, side, recorded)
     files = locate(model, revision=revision, offline=offline)
     # Importing torch and hashing gigabytes of weights take seconds each: both at once.
     with ThreadPoolExecutor(1, "nucpro-hash") as hashing:
@@ -698,6 +706,21 @@ def _identify(options: Options, side: SequenceType, recorded: Recipe | None, *, 
         from nucpro.embedding.encoder import identify  # noqa: PLC0415
 
     return identify(options, side, files, recorded=recorded)
+
+
+def _require_recorded(model: str, side: SequenceType, recorded: Recipe | None) -> None:
+    """Refuse a recorded folder of a model that is gone, with what tells it from others."""
+    folder = Path(model)
+    if (
+        recorded is not None
+        and recorded.model == (model, None)
+        and folder.is_absolute()
+        and not folder.is_dir()
+    ):
+        raise ModelError(
+            f"{model}: the {side.word} model of this data folder is no longer there "
+            f"({described(recorded.made_by)}); name the folder where it is now with --{side}-model"
+        )
 
 
 def _load(

@@ -19,14 +19,14 @@ from nucpro.extraction.merging import DnaFile, DnaVerdict, examine_dna
 from nucpro.extraction.plan import Plan, Unproven, make_plan
 from nucpro.extraction.preflight import dna_problems, side_problems, unsplit_problems
 from nucpro.extraction.validation import outside_outputs, repeated_ids, width_outside, without_class
-from nucpro.folder.inventory import Inventory, inspect_all, take_inventory
+from nucpro.folder.inventory import Inventory, inspect_all, size_on_disk, take_inventory
 from nucpro.folder.paths import DataFolder, FilePair, Source, natural_key
 from nucpro.folder.selection import Selection, load, select
 from nucpro.formats.fasta import FastaFacts
 from nucpro.formats.sequences import DNA_WIDTH, SequenceType
-from nucpro.options import Options
+from nucpro.options import AUTO, SEQUENCES_PER_FILE, TOKEN_DROPOUT, Options
 from nucpro.state.checkpoint import Checkpoint
-from nucpro.state.recipe import Recipe
+from nucpro.state.recipe import Recipe, described
 
 __all__ = ["DNA_COMMAND", "Survey", "bad_dna", "looking", "outside_lines", "require_folder"]
 
@@ -58,6 +58,8 @@ class Survey:
         What is known of files that have not changed.
     workers : Workers
         Where files are read.
+    makes : bool
+        Look at the folder as a run with these options would; else as the last run left it.
 
     Attributes
     ----------
@@ -65,16 +67,32 @@ class Survey:
         Whether there is a plan.
     needs_dna : bool
         Whether missing DNABERT-S files are problems; they are not for somebody who only extracts.
+    options : Options
+        What was asked for, with the models that are recorded in the folder where none was named.
+    size : int
+        Records of a full split file.
     """
 
-    def __init__(self, options: Options, side: SequenceType, records: Checkpoint, workers: Workers) -> None:
-        self.options = options
+    def __init__(
+        self,
+        options: Options,
+        side: SequenceType,
+        records: Checkpoint,
+        workers: Workers,
+        *,
+        makes: bool = True,
+    ) -> None:
+        self.options = with_recorded_models(options, records)
+        self.asked = options
         self.side = side
         self.folder = DataFolder(options.data_dir)
         self.records = records
+        self.size = options.sequences_per_file or SEQUENCES_PER_FILE
         self.workers = workers
         self.needs_dna = side is SequenceType.PROTEIN
-        self.unproven = _unproven_of(options, side)
+        self.makes = makes
+        is_known = side is SequenceType.PROTEIN and not makes
+        self.unproven = Unproven.REMEMBER if is_known else _unproven_of(options, side)
         self.inventory: Inventory
         self.selection = Selection((), (), "given")
         self.plan: Plan
@@ -96,7 +114,8 @@ class Survey:
             No full viral file, or a recorded host file that is gone.
         """
         found = self.folder.walk_sources() if sources is None else list(sources)
-        size = self.options.sequences_per_file
+        size = self._settle_size(found)
+        self._show_recorded()
         self.inventory = take_inventory(found, self.records, self.workers, size)
         left_out = self.inventory.left_out(size)
         try:
@@ -124,7 +143,8 @@ class Survey:
                 [f"{path}: no such file; give paths of split FASTA files" for path in absent]
             )
         sources = list(dict.fromkeys(pair.source for pair in pairs))
-        self.inventory = take_inventory(sources, self.records, self.workers, self.options.sequences_per_file)
+        size = self._settle_size(sources)
+        self.inventory = take_inventory(sources, self.records, self.workers, size)
         viral, hosts = (tuple(pair for pair in pairs if pair.label == label) for label in (1, 0))
         self.selection = Selection(viral, hosts, "given")
         return self.selection
@@ -156,7 +176,7 @@ class Survey:
         """The files that are used, in the order of work; with ``--all`` every full file, the selected ones first."""
         if not self.options.all_files:
             return self.selection.pairs
-        full = self.inventory.full(self.options.sequences_per_file)
+        full = self.inventory.full(self.size)
         others = sorted(set(full) - set(self.selection.pairs), key=lambda pair: natural_key(pair.key))
         return (*self.selection.pairs, *others)
 
@@ -195,6 +215,44 @@ class Survey:
         self.plan = make_plan(pairs, recipe, self.records, self.workers, unproven=how)
         self.is_compared = True
         return self.plan
+
+    def _show_recorded(self) -> None:
+        """Log the options that nobody gave and the folder remembers, in one line."""
+        parts = []
+        if self.asked.sequences_per_file is None and self.size != SEQUENCES_PER_FILE:
+            parts.append(f"--sequences-per-file {self.size}")
+        recipe = self.records.recipe_of(self.side)
+        if self.makes and recipe is not None:
+            if not self.asked.asks_for_model(self.side) and recipe.model is not None:
+                parts.append(f"--{self.side}-model {recipe.model[0]}")
+            if self.options.token_dropout != self.asked.token_dropout:
+                parts.append(f"--token-dropout {self.options.token_dropout}")
+            if self.asked.precision == AUTO:
+                parts.append(f"--precision {recipe.made_by.get('precision')}")
+        if parts:
+            logger.info("As recorded in %s: %s", self.folder.root, " ".join(parts))
+
+    def replacing_problems(self) -> list[str]:
+        """Why files that another model or other options made are not recomputed unasked; needs :meth:`compare`."""
+        others = [item.made_by for item in self.plan.items if item.made_by is not None]
+        recorded, recipe = self.records.recipe_of(self.side), self.plan.recipe
+        is_going_on = recorded is not None and recorded.key == recipe.key
+        if not others or self.options.replace or is_going_on:
+            return []
+        made_by = next(filter(None, others), recorded.made_by if recorded else {})
+        return [
+            f"{self.folder.root}: {len(others)} of {len(self.plan.items)} {self.side.word} files were made by "
+            f"{described(made_by)}; this run would recompute them by {described(recipe.made_by)}: give the model and "
+            "precision that they were made with, or --replace to recompute them"
+        ]
+
+    def _settle_size(self, sources: Sequence[Source]) -> int:
+        """Find out how many records a full file holds: as asked for, as recorded, as on disk, or the usual."""
+        size = self.asked.sequences_per_file or self.records.sequences_per_file
+        if size is None and (selection := load(self.folder)) is not None:
+            size = selection.sequences_per_file
+        self.size = size or size_on_disk(sources, self.records, self.workers) or SEQUENCES_PER_FILE
+        return self.size
 
     def dna_to_read(self, pairs: Sequence[FilePair]) -> tuple[list[DnaFile], list[str]]:
         """DNABERT-S files whose contents are not known, and what is wrong with the FASTA files of others."""
@@ -266,6 +324,19 @@ class Survey:
         return [*unreadable, *problems, *side_problems(both, facts, protein)]
 
 
+def with_recorded_models(options: Options, records: Checkpoint) -> Options:
+    """Fill in the models of earlier runs on the folder, for those that were not asked for."""
+    for side in SequenceType:
+        recorded = records.recipe_of(side)
+        if recorded is None or recorded.model is None or options.asks_for_model(side):
+            continue
+        options = options.with_model(side, *recorded.model)
+        dropout = recorded.source.get("token_dropout")
+        if side is SequenceType.PROTEIN and options.token_dropout == AUTO and dropout in TOKEN_DROPOUT:
+            options = replace(options, token_dropout=dropout)
+    return options
+
+
 def bad_dna(verdicts: Iterable[DnaVerdict]) -> list[str]:
     """What to say of DNABERT-S files that cannot be used."""
     problems = sorted(verdict.problem for verdict in verdicts if verdict.problem is not None)
@@ -301,10 +372,7 @@ def looking(
     folder = DataFolder(options.data_dir)
     require_folder(folder.root)
     with nullcontext(workers) if workers is not None else Workers() as readers:
-        survey = Survey(options, side, Checkpoint(folder, read_only=True), readers)
-        if side is SequenceType.PROTEIN and not planning:
-            survey.unproven = Unproven.REMEMBER
-        yield survey
+        yield Survey(options, side, Checkpoint(folder, read_only=True), readers, makes=planning)
 
 
 def require_folder(root: Path) -> None:
@@ -322,8 +390,9 @@ def require_folder(root: Path) -> None:
 def _unproven_of(options: Options, side: SequenceType) -> Unproven:
     """What becomes of files of the right width that do not say how they were made, in a run with these options."""
     if side is SequenceType.DNA:
-        # Those of the original program do not say it; they are good by ids, width, finiteness.
-        return Unproven.REDO if options.replace_existing else Unproven.TRUST
+        # Those of the original program do not say it; they are good by ids, width, finiteness, and a run that only
+        # adds what is missing (--with-dna) does not doubt them.
+        return Unproven.REDO if options.replace and not options.with_dna else Unproven.TRUST
     if options.verify_existing:
         return Unproven.VERIFY
     return Unproven.TRUST if options.trust_existing else Unproven.REDO

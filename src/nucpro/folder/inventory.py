@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from nucpro.errors import FastaError
-from nucpro.folder.paths import NO_CATEGORY, FilePair, Source, split_number
+from nucpro.folder.paths import NO_CATEGORY, VIRAL, FilePair, Source, split_number
 from nucpro.formats.fasta import FastaFacts, count, inspect
 from nucpro.formats.sequences import ALPHABETS, LIMITS, SequenceType
 from nucpro.state.checkpoint import Checkpoint, Fingerprint
 
-__all__ = ["Inventory", "SourceState", "inspect_all", "numbers_in", "take_inventory"]
+__all__ = ["Inventory", "SourceState", "inspect_all", "numbers_in", "size_on_disk", "take_inventory"]
 
 _FACTS = FastaFacts.__dataclass_fields__.keys()
 """What must be remembered of a FASTA file; an earlier version may have noted less."""
@@ -160,6 +160,19 @@ def take_inventory(
             # Where a part could not be read, nothing is known of the total.
             problems += _split_problems(state, records)
     return Inventory(tuple(states), records, tuple(problems))
+
+
+def size_on_disk(sources: Sequence[Source], checkpoint: Checkpoint, workers: Mapper) -> int | None:
+    """Records of a full file, as the split folders tell it; None where every source fits into one file.
+
+    Viral sources decide where they can: their full files are what a run needs.
+    """
+    split = [source for source in sources if len(numbers_in(source.nucleotide_folder) or ()) > 1]
+    viral = [source for source in split if source.category == VIRAL]
+    firsts = [source.pair(1).nucleotide_fasta for source in viral or split]
+    facts, _ = inspect_all(firsts, SequenceType.DNA, checkpoint, workers)
+    common = Counter(fact.records for fact in facts.values()).most_common(1)
+    return common[0][0] if common else None
 
 
 def inspect_all(

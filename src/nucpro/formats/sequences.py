@@ -47,6 +47,11 @@ class SequenceType(StrEnum):
     DNA = "dna"
     PROTEIN = "protein"
 
+    @property
+    def word(self) -> str:
+        """As text names it."""
+        return "DNA" if self is SequenceType.DNA else "protein"
+
 
 NUCLEOTIDES = "ACGTURYSWKMBDHVN"
 """Letters of a nucleotide record: the four bases, U, and the IUPAC ambiguity codes."""

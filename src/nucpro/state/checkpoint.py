@@ -198,6 +198,7 @@ logger = logging.getLogger(__name__)
 
 _FORMAT = 1
 _RECIPE = "recipe"
+_SPLIT = "split"
 _SEAL = '{{"sha256":"{}",'
 """What a checkpoint begins with; the digest is that of the document without it."""
 _SEAL_LENGTH = len(_SEAL.format("0" * 64))
@@ -276,15 +277,33 @@ class Checkpoint:
         if entry is None:
             return None
         try:
-            return Recipe(str(entry["kind"]), dict(entry["made_by"]), int(entry["width"]))
+            source = dict(entry.get("source", {}))
+            return Recipe(str(entry["kind"]), dict(entry["made_by"]), int(entry["width"]), source)
         except (KeyError, TypeError, ValueError):
             return None
 
     def remember_recipe(self, recipe: Recipe) -> None:
         """Record how this run makes vectors."""
-        entry = {"kind": recipe.kind, "made_by": dict(recipe.made_by), "width": recipe.width}
+        entry = {
+            "kind": recipe.kind,
+            "made_by": dict(recipe.made_by),
+            "width": recipe.width,
+            "source": dict(recipe.source),
+        }
         self._facts[f"{_RECIPE}:{recipe.kind}"] = entry
         self._append({f"{_RECIPE}:{recipe.kind}": entry})
+
+    @property
+    def sequences_per_file(self) -> int | None:
+        """Records of a full split file, as they were recorded; None before that."""
+        size = self._facts.get(_SPLIT, {}).get("sequences_per_file")
+        return size if isinstance(size, int) and size > 0 else None
+
+    def remember_size(self, sequences_per_file: int) -> None:
+        """Record how many records a full split file holds."""
+        if self.sequences_per_file != sequences_per_file:
+            self._facts[_SPLIT] = {"sequences_per_file": sequences_per_file}
+            self._append({_SPLIT: self._facts[_SPLIT]})
 
     def restart(self, completed: Iterable[Path]) -> None:
         """Set the list of completed files to what was found to be done."""

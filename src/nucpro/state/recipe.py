@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-__all__ = ["Recipe", "input_digest", "merged_difference", "merged_meta", "weights_digest"]
+__all__ = ["Recipe", "described", "input_digest", "merged_difference", "merged_meta", "weights_digest"]
 
 _FORMAT = 1
 
@@ -33,11 +33,16 @@ class Recipe:
         the options that change values (precision, pooling, longest input and such).
     width : int
         Columns of a vector.
+    source : mapping
+        Where the model was found, for later runs on the same folder: ``model`` (absolute path or hub id), ``revision``
+        and the ``token_dropout`` that was asked for. It decides no values and goes into no file of vectors; empty
+        where earlier versions recorded the run.
     """
 
     kind: str
     made_by: Mapping[str, Any]
     width: int
+    source: Mapping[str, Any] = field(default_factory=dict, compare=False)
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -55,6 +60,15 @@ class Recipe:
             "made_by": dict(self.made_by),
             "width": self.width,
         }
+
+    @property
+    def model(self) -> tuple[str, str | None] | None:
+        """Name of the model for later runs, and its revision; None where nothing says where it is."""
+        if "model" in self.source:
+            return str(self.source["model"]), self.source.get("revision")
+        # Earlier versions recorded no path: a name with a slash is the id of a repository.
+        name = str(self.made_by.get("id"))
+        return (name, self.made_by.get("revision")) if "/" in name else None
 
     def cut_at(self, limit: int) -> Recipe:
         """Recipe of the same vectors, of sequences that are cut after another number of residues or bases."""
@@ -80,6 +94,14 @@ class Recipe:
             for some in (made_by, self.made_by)
         )
         return _first_difference(others, own)
+
+    def made_otherwise(self, meta: Mapping[str, Any] | None, input_digest: str) -> Mapping[str, Any] | None:
+        """How another model or other options made a file of this kind from this input; None for any other file."""
+        if meta is None or meta.get("format") != _FORMAT or meta.get("kind") != self.kind:
+            return None
+        made_by = _part(meta, "made_by")
+        is_same = _decisive(made_by) == _decisive(self.made_by) and meta.get("width") == self.width
+        return None if is_same or _part(meta, "input").get("sha256") != input_digest else made_by
 
     def difference(self, meta: Mapping[str, Any] | None, input_digest: str) -> str | None:
         """Why a file with this ``meta`` is not what this run would make of an input; None where it is.
@@ -129,6 +151,17 @@ def merged_difference(meta: Mapping[str, Any] | None, expected: Mapping[str, Any
     if _part(meta, "sources") != expected["sources"]:
         return "was merged from other vectors"
     return None if dict(meta) == dict(expected) else "was made by another version of the format"
+
+
+def described(made_by: Mapping[str, Any]) -> str:
+    """Model and options of vectors, as a person would name them."""
+    dropout = made_by.get("token_dropout")
+    parts = [
+        f"{made_by.get('id')} (weights {_short(made_by.get('weights_sha256'))})",
+        str(made_by.get("precision")),
+        *([f"token dropout {'on' if dropout else 'off'}"] if isinstance(dropout, bool) else []),
+    ]
+    return ", ".join(parts)
 
 
 def _decisive(made_by: Mapping[str, Any]) -> dict[str, Any]:

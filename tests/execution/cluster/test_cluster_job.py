@@ -154,7 +154,7 @@ def test_dna_vectors_and_validation_on_a_cluster(
     other = copied(data, tmp_path / "other")
     for folder, engine in ((data, RAY), (other, ())):
         command = ["embed-dna", str(folder), "--dna-model", str(dna_model), "--device", "cpu"]
-        assert main([*command, "--sequences-per-file", "4", "--replace-existing", *engine]) == 0
+        assert main([*command, "--sequences-per-file", "4", "--replace", *engine]) == 0
     names = [pair.dna_vectors.relative_to(data).as_posix() for pair in pairs_of(data)]
     made, expected = contents(data), contents(other)
     assert [made[name] for name in names if name in made] == [
