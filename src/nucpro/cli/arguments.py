@@ -124,15 +124,6 @@ def add_device(parser: argparse.ArgumentParser, *, with_batches: bool = True) ->
         )
 
 
-def add_replace(parser: argparse.ArgumentParser) -> None:
-    """Add the option to recompute files that are good, but made otherwise."""
-    parser.add_argument(
-        "--replace",
-        action="store_true",
-        help="recompute files that another model, other options or an unknown model made",
-    )
-
-
 def add_dry_run(parser: argparse.ArgumentParser) -> None:
     """Add the option to change nothing."""
     parser.add_argument(
@@ -140,13 +131,11 @@ def add_dry_run(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_replace(parser: argparse.ArgumentParser) -> None:
-    """Add the option to replace what the command did not make; see :func:`nucpro.formats.replacing_problems`."""
-    parser.add_argument(
-        "--replace",
-        action="store_true",
-        help="replace files of the same names that this command did not make",
-    )
+def add_replace(
+    parser: argparse.ArgumentParser, what: str = "files of the same names that this command did not make"
+) -> None:
+    """Add the option to replace what the command would not replace unasked."""
+    parser.add_argument("--replace", action="store_true", help=f"replace {what}")
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nucpro.cli.arguments import add_data_dir, add_engine
+from nucpro.cli.arguments import add_data_dir, add_engine, add_replace
 from nucpro.cli.console import say, showing
 from nucpro.options import Options
 
@@ -38,9 +38,7 @@ def add_to(subparsers: Any) -> None:
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
     add_engine(parser)
-    parser.add_argument(
-        "--replace", action="store_true", help="make files again that were made with other options"
-    )
+    add_replace(parser, "files that were made with other options")
     parser.set_defaults(run=_run, log_file=lambda _: None)
 
 

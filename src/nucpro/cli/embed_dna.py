@@ -38,7 +38,7 @@ def add_to(subparsers: Any) -> None:
     parser.add_argument(
         "--all", dest="all_files", action="store_true", help="all full files, not only the selected ones"
     )
-    add_replace(parser)
+    add_replace(parser, "files that another model, other options or an unknown model made")
     add_dry_run(parser)
     parser.set_defaults(run=_run, log_file=log_file)
 

@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="keep those of them of which N random records, recomputed in float32, agree with the model of the run",
     )
-    add_replace(parser)
+    add_replace(parser, "files that another model, other options or an unknown model made")
     parser.add_argument(
         "--with-dna", action="store_true", help="make missing DNABERT-S files first (see nucpro embed-dna)"
     )

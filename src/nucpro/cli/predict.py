@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nucpro.cli.arguments import add_device, add_encoders, add_engine, sequences
+from nucpro.cli.arguments import add_device, add_encoders, add_engine, add_replace, sequences
 from nucpro.cli.console import say, showing
 from nucpro.prediction.outputs import OUTPUTS
 
@@ -59,9 +59,7 @@ def _add_outputs(parser: Any) -> None:
         if output.default is not None:
             value = {"type": int, "nargs": "?", "const": output.default, "default": 0, "metavar": "N"}
         parser.add_argument(output.option, dest=output.field, help=output.about, **value)
-    parser.add_argument(
-        "--replace", action="store_true", help="throw away what another prediction left in the output folder"
-    )
+    add_replace(parser, "what another prediction left in the output folder")
 
 
 def _add_models(parser: Any) -> None:
