@@ -34,8 +34,8 @@ def trained(kind, data: Block, size: int, *, hidden: int = 20, dropout: float = 
 
 @pytest.mark.parametrize(
     ("rows", "width", "size"),
-    [(64, 66, 32), (43, 70, 32), (17, 40, 16), (60, 40, 48), (130, 40, 128)],
-    ids=["whole", "rest of 11", "rest of 1 left out", "size no power of two", "largest"],
+    [(64, 66, 32), (43, 70, 32), (17, 40, 16), (60, 40, 24)],
+    ids=["whole", "rest of 11", "rest of 1 left out", "size no power of two"],
 )
 def test_two_visits_give_the_weights_that_plain_torch_gives(rows: int, width: int, size: int) -> None:
     data = block(rows, width)

@@ -141,9 +141,9 @@ def test_the_choice_of_steps_is_logged_with_its_reason(caplog: pytest.LogCapture
     caplog.set_level("INFO", logger="nucpro")
     assert isinstance(steps_for(started(8), TrainingOptions(device="cpu"), CPU), TorchSteps)
     assert "Steps: plain torch, in float32 (no fused kernels: cpu is not an NVIDIA GPU)" in caplog.messages
-    large = TrainingOptions(batch_size=256)
+    large = TrainingOptions(batch_size=64)
     assert isinstance(steps_for(started(8), large, torch.device("cuda", 0)), TorchSteps)
-    assert "batches of 256 keep the device busy without them; they take at most 128" in caplog.messages[-1]
+    assert "batches of 64 are faster without them; they take at most 32" in caplog.messages[-1]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU and a CUDA build of torch")

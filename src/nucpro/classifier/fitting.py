@@ -47,8 +47,9 @@ __all__ = [
     "viral_margins",
 ]
 
-MOST_FUSED_ROWS = 128
-"""Largest batch of :mod:`nucpro.classifier.fused`: all rows of some hidden columns must fit into one program."""
+MOST_FUSED_ROWS = 32
+"""Largest batch of :mod:`nucpro.classifier.fused`: on an H100 its kernels visit 981,000 rows/s at 32, where a graph of
+torch's steps visits 269,000, but 191,000 at 64, where the graph visits 542,000 (benchmarks/NOTES.md)."""
 Momentum = Mapping[str, torch.Tensor]
 """Running sum of gradients of each parameter, by its name."""
 
@@ -414,9 +415,7 @@ def _obstacle(batch_size: int, device: torch.device) -> str | None:
     if device.type != "cuda" or torch.version.hip is not None:
         return f"{device} is not an NVIDIA GPU"
     if batch_size > MOST_FUSED_ROWS:
-        return (
-            f"batches of {batch_size} keep the device busy without them; they take at most {MOST_FUSED_ROWS}"
-        )
+        return f"batches of {batch_size} are faster without them; they take at most {MOST_FUSED_ROWS}"
     return triton_obstacle()
 
 

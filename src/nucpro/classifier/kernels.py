@@ -129,8 +129,7 @@ def first_product(matrix_nd: torch.Tensor, order_e: torch.Tensor, state: State, 
         DEPTH=_DEPTH,
         num_warps=4,
         enable_fp_fusion=True,
-        # Three stages of the largest batches do not fit into the shared memory of smaller GPUs.
-        num_stages=3 if at.block <= 64 else 2,
+        num_stages=3,
     )
 
 
