@@ -175,8 +175,8 @@ def test_groups_are_numbered_by_sorted_names() -> None:
         ({"learning_rate": float("nan")}, "--learning-rate is nan; allowed: more than 0"),
         ({"decay_every": 0}, "--decay-every is 0; allowed: 1 or more"),
         ({"seed": -1}, "--seed is -1"),
-        ({"split_by": SplitBy.FAMILY}, "--families is None; allowed: a TSV, with --split-by family only"),
-        ({"families": Path("x.tsv")}, "--families is x.tsv; allowed: a TSV, with --split-by family only"),
+        ({"split_by": SplitBy.FAMILY}, "--split-by family needs a table: --families FILE.tsv"),
+        ({"families": Path("x.tsv")}, "--families is for --split-by family, which is genome here"),
     ],
 )
 def test_options_that_are_not_allowed(options: dict[str, object], message: str) -> None:

@@ -31,6 +31,9 @@ from nucpro.errors import DataError, PreflightError, StoreError, UsageError, Val
 from nucpro.folder.paths import DataFolder
 from nucpro.formats import read_merged, write_merged
 from nucpro.formats.sequences import DNA_WIDTH, SequenceType
+from nucpro.genomes.flatfile import Organism
+from nucpro.genomes.paths import organisms_path
+from nucpro.genomes.taxonomy import organisms_table, read_organisms
 
 CPU = torch.device("cpu")
 
@@ -339,6 +342,77 @@ def test_without_genomes_intervals_are_drawn_from_what_was_split(
     else:
         assert re.search(r"the test part has \d+ host and \d+ viral files;", err)
         assert "fewer than 10 test files" in out
+
+
+def test_taxa_are_kept_together(merged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    renamed(merged, "NC_{0}x{1}.1_chunk_1F1")
+    arguments = [str(merged), "--split-by", "taxon"]
+    assert run_command(capsys, *arguments)[0] == 1
+    code, _, err = run_command(capsys, *arguments)
+    assert "231 of 231 records have no taxon" in err
+    assert "run nucpro dataset again" in err
+    # Five records of a taxon, two taxa of a genus; hosts are of taxa below 1000.
+    names = {path: read_merged(path).ids for path in sorted(merged.rglob("*_merged.pt"))}
+    nodes: list[str] = []
+    root = "1\t|\t1\t|\tno rank\t|\t\t|\n"
+    for number, (path, ids) in enumerate(names.items()):
+        source = DataFolder(merged).pair_of_merged(path).source
+        base = 1000 * number + 10
+        organisms = {
+            name.partition("_chunk")[0]: Organism("x", base + row // 5) for row, name in enumerate(ids)
+        }
+        before = read_organisms(organisms_path(source)) if organisms_path(source).exists() else {}
+        organisms_path(source).write_bytes(organisms_table({**before, **organisms}))
+        for taxon in {organism.taxon for organism in organisms.values()}:
+            genus = 100_000 + taxon // 2
+            nodes += [f"{taxon}\t|\t{genus}\t|\tspecies\t|\t\t|\n", f"{genus}\t|\t1\t|\tgenus\t|\t\t|\n"]
+    code, out, _ = run_command(capsys, *arguments)
+    assert code == 0
+    assert re.search(r"^Test: +\d+ host, \d+ viral rows of \d+ taxa$", out, re.MULTILINE)
+    assert re.search(r"^Nearest training row of \d+ test rows: median cosine -?\d\.\d\d", out, re.MULTILINE)
+    taxa = load(merged / "model")[1].split["taxa"]
+    assert taxa["train_and_test"] == 0
+    assert taxa["train"] + taxa["validation"] + taxa["test"] == len(nodes) // 2
+    arguments += ["--rank", "genus", "--restart"]
+    code, _, err = run_command(capsys, *arguments)
+    assert code == 2
+    assert "taxdump.tar.gz: no such file; fetch NCBI's taxonomy with nucpro download DATA --taxonomy" in err
+    (merged / "dump").mkdir()
+    (merged / "dump" / "nodes.dmp").write_text(root + "".join(nodes))
+    code, out, _ = run_command(capsys, *arguments, "--taxonomy", str(merged / "dump"))
+    assert code == 0
+    assert re.search(r"^Test: +\d+ host, \d+ viral rows of \d+ genera, \d+ taxa$", out, re.MULTILINE)
+    card = load(merged / "model")[1]
+    assert (card.split["by"], card.split["rank"]) == ("taxon", "genus")
+
+
+def test_taxa_on_both_sides_of_a_split_are_counted(merged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    renamed(merged, "NC_{0}x{1}.1_chunk_1F1")
+    for path in merged.rglob("*_merged.pt"):
+        source = DataFolder(merged).pair_of_merged(path).source
+        before = read_organisms(organisms_path(source)) if organisms_path(source).exists() else {}
+        organisms = {name.partition("_chunk")[0]: Organism("x", 7) for name in read_merged(path).ids}
+        organisms_path(source).write_bytes(organisms_table({**before, **organisms}))
+    code, out, _ = run_command(capsys, str(merged))
+    assert code == 0
+    assert "1 of 1 taxa of the test part are also trained on" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--split-by", "family"], "--split-by family needs a table: --families FILE.tsv"),
+        (["--families", "x.tsv"], "--families is for --split-by family, which is genome here"),
+        (["--rank", "genus"], "--rank is for --split-by taxon, which is genome here"),
+        (["--split-by", "taxon", "--taxonomy", "x"], "--taxonomy is for --rank, which is not given"),
+    ],
+)
+def test_options_of_the_split_that_do_not_fit(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run_command(capsys, str(tmp_path), *arguments)
+    assert code == 2
+    assert message in err
 
 
 def test_a_training_that_diverges_says_what_to_do(merged: Path, capsys: pytest.CaptureFixture[str]) -> None:

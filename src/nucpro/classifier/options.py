@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from nucpro.errors import UsageError
 from nucpro.folder.paths import SEED
 from nucpro.formats.sequences import SequenceType
 from nucpro.options import ParsedOptions, require
@@ -20,8 +21,9 @@ class SplitBy(StrEnum):
     """What stays together when rows are divided into training, validation and test."""
 
     GENOME = "genome"
-    FILE = "file"
+    TAXON = "taxon"
     FAMILY = "family"
+    FILE = "file"
     ROW = "row"
 
 
@@ -32,6 +34,21 @@ class Placement(StrEnum):
     DEVICE = "device"
     MEMORY = "memory"
     DISK = "disk"
+
+
+_PLURALS = {
+    "genome": "genomes",
+    "taxon": "taxa",
+    "file": "files",
+    "row": "rows",
+    "species": "species",
+    "genus": "genera",
+    "subfamily": "subfamilies",
+    "family": "families",
+    "order": "orders",
+    "class": "classes",
+    "phylum": "phyla",
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +65,11 @@ class TrainingOptions(ParsedOptions):
         What stays together.
     families : Path, optional
         TSV of record and family, for :attr:`SplitBy.FAMILY`.
+    rank : str, optional
+        One of :data:`nucpro.genomes.taxonomy.RANKS`, for :attr:`SplitBy.TAXON`: what stays together is all that
+        belongs to one taxon of this rank. Without it, what has the same taxon.
+    taxonomy : Path, optional
+        NCBI's dump, for `rank`; by default ``taxdump.tar.gz`` in the data folder.
     validation, test : float
         Parts of the rows that are kept from training; each between 0 and 1.
     sides : tuple of SequenceType
@@ -89,6 +111,8 @@ class TrainingOptions(ParsedOptions):
     output: Path | None = None
     split_by: SplitBy = SplitBy.GENOME
     families: Path | None = None
+    rank: str | None = None
+    taxonomy: Path | None = None
     validation: float = 0.1
     test: float = 0.1
     sides: tuple[SequenceType, ...] = (SequenceType.DNA, SequenceType.PROTEIN)
@@ -120,13 +144,22 @@ class TrainingOptions(ParsedOptions):
             value = getattr(self, name)
             require(value >= 1, f"--{name.replace('_', '-')}", value, "1 or more")
         require(0 <= self.seed < 1 << 32, "--seed", self.seed, "0 or more, below 2**32")
-        by_family = self.split_by is SplitBy.FAMILY
-        require(
-            by_family == (self.families is not None),
-            "--families",
-            self.families,
-            "a TSV, with --split-by family only",
-        )
+        self._require_groups()
+
+    def _require_groups(self) -> None:
+        if self.split_by is SplitBy.FAMILY and self.families is None:
+            raise UsageError("--split-by family needs a table: --families FILE.tsv")
+        if self.split_by is not SplitBy.FAMILY and self.families is not None:
+            raise UsageError(f"--families is for --split-by family, which is {self.split_by} here")
+        if self.split_by is not SplitBy.TAXON and self.rank is not None:
+            raise UsageError(f"--rank is for --split-by taxon, which is {self.split_by} here")
+        if self.rank is None and self.taxonomy is not None:
+            raise UsageError("--taxonomy is for --rank, which is not given")
+
+    @property
+    def groups(self) -> str:
+        """Plural of what stays together."""
+        return _PLURALS[self.rank or self.split_by.value]
 
     @property
     def base_rate(self) -> float:

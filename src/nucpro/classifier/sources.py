@@ -8,18 +8,28 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nucpro.errors import DataError, PreflightError, StoreError
 from nucpro.execution.workers import Workers
-from nucpro.folder.paths import NO_CATEGORY, DataFolder, FilePair, category_of, contradiction_in, natural_key
+from nucpro.folder.paths import (
+    NO_CATEGORY,
+    DataFolder,
+    FilePair,
+    Source,
+    category_of,
+    contradiction_in,
+    natural_key,
+)
 from nucpro.formats import file_digest, no_label, read_meta
 from nucpro.formats.sequences import DNA_WIDTH, SequenceType
-from nucpro.genomes.paths import manifest_path
+from nucpro.genomes.flatfile import Organism
+from nucpro.genomes.paths import manifest_path, organisms_path
 from nucpro.genomes.reports import read_manifest
+from nucpro.genomes.taxonomy import read_organisms
 
 __all__ = ["MergedSource", "Survey", "survey"]
 
@@ -69,12 +79,15 @@ class Survey:
         By side, what made the vectors of all files.
     chunk_length : int or None
         Bases of a full chunk, where all sources that say so agree.
+    organisms : dict of str to Organism
+        What records are of, as far as the data set says it.
     """
 
     folder: DataFolder
     files: tuple[MergedSource, ...]
     encoders: Mapping[str, Mapping[str, Any] | None]
     chunk_length: int | None
+    organisms: Mapping[str, Organism]
 
     @property
     def rows(self) -> int:
@@ -114,7 +127,10 @@ def survey(data_dir: Path) -> Survey:
     if problems:
         raise PreflightError([*problems[:_SHOWN], *_more(problems)])
     encoders = {side.value: _common_encoder(files, side) for side in SequenceType}
-    return Survey(folder, files, encoders, _chunk_length(folder, files))
+    sources = {pair.source for file in files if (pair := folder.pair_of_merged(file.path)) is not None}
+    tables = [path for source in sources if (path := organisms_path(source)).exists()]
+    organisms = {record: organism for path in tables for record, organism in read_organisms(path).items()}
+    return Survey(folder, files, encoders, _chunk_length(sources), organisms)
 
 
 def _look_at(where: tuple[DataFolder, Path]) -> MergedSource:
@@ -214,10 +230,8 @@ def _common_encoder(files: Sequence[MergedSource], side: SequenceType) -> Mappin
     return known[0] if known else None
 
 
-def _chunk_length(folder: DataFolder, files: Sequence[MergedSource]) -> int | None:
+def _chunk_length(sources: Iterable[Source]) -> int | None:
     """Length that the records of the data set name; one folder has one length (docs/dataset.md)."""
-    pairs = (folder.pair_of_merged(file.path) for file in files)
-    sources = {pair.source for pair in pairs if pair is not None}
     manifests = (read_manifest(manifest_path(source)) for source in sources)
     lengths = {manifest.length for manifest in manifests if manifest is not None}
     return lengths.pop() if len(lengths) == 1 else None

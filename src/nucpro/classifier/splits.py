@@ -6,9 +6,11 @@ model's card. Rows of one group (a genome, a file, a family) lie on one side onl
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,13 @@ from nucpro.classifier.options import SplitBy, TrainingOptions
 from nucpro.errors import DataError, ValidationError
 from nucpro.folder.paths import CLASS_NAMES
 from nucpro.formats.opening import read_input
+from nucpro.genomes.flatfile import Organism
 from nucpro.genomes.frames import place_of
+from nucpro.genomes.taxonomy import DUMP_NAME, Taxonomy
 
-__all__ = ["PARTS", "Grouping", "Split", "genomes_of", "group", "read_families", "split"]
+__all__ = ["PARTS", "Grouping", "Split", "genomes_of", "group", "read_families", "split", "taxa_of"]
+
+logger = logging.getLogger(__name__)
 
 PARTS = ("train", "validation", "test")
 """Names of the three parts, by number."""
@@ -149,7 +155,11 @@ def _unquoted(cell: str) -> str:
 
 
 def group(
-    ids: Sequence[str], files: NDArray[np.int32], names: Sequence[str], options: TrainingOptions
+    ids: Sequence[str],
+    files: NDArray[np.int32],
+    names: Sequence[str],
+    options: TrainingOptions,
+    organisms: Mapping[str, Organism] = MappingProxyType({}),
 ) -> Grouping:
     """What must stay together.
 
@@ -162,28 +172,76 @@ def group(
     names : sequence of str
         Name of each file.
     options : TrainingOptions
-        ``split_by`` and ``families``.
+        ``split_by``, ``families``, ``rank`` and ``taxonomy``.
+    organisms : dict of str to Organism
+        By record, as far as they are recorded.
 
     Raises
     ------
+    UsageError
+        There is no taxonomy.
     ValidationError
-        Ids that do not say their genome, or genomes that the TSV of families lacks.
+        Ids that do not say their genome, genomes that the TSV of families lacks, or genomes without a taxon.
     """
     if options.split_by is SplitBy.FILE:
         return Grouping(files.astype(np.int64), tuple(names))
     if options.split_by is SplitBy.ROW:
         return Grouping(np.arange(len(ids), dtype=np.int64), tuple(ids))
     genomes = genomes_of(ids)
-    if options.families is None:
+    if options.split_by is SplitBy.TAXON:
+        whole = Grouping.of(_taxa(genomes.names, organisms, options))
+    elif options.families is not None:
+        whole = Grouping.of(_families(genomes.names, options.families))
+    else:
         return genomes
-    families = read_families(options.families)
-    missing = [name for name in genomes.names if name not in families]
+    return Grouping(whole.codes[genomes.codes], whole.names)
+
+
+def _families(records: Sequence[str], table: Path) -> list[str]:
+    families = read_families(table)
+    missing = [name for name in records if name not in families]
     if missing:
         raise ValidationError(
-            f"{options.families}: {len(missing)} of {len(genomes.names)} records have no family there (first "
+            f"{table}: {len(missing)} of {len(records)} records have no family there (first "
             f"{', '.join(missing[:_SHOWN])}); add them, a family of its own for each that is of none"
         )
-    whole = Grouping.of([families[name] for name in genomes.names])
+    return [families[name] for name in records]
+
+
+def _taxa(records: Sequence[str], organisms: Mapping[str, Organism], options: TrainingOptions) -> list[str]:
+    """Taxon of each record, or that of the rank above it."""
+    taxa = [organisms[name].taxon if name in organisms else None for name in records]
+    known = [taxon for taxon in taxa if taxon is not None]
+    missing = [name for name, taxon in zip(records, taxa, strict=True) if taxon is None]
+    if missing:
+        raise ValidationError(
+            f"{len(missing)} of {len(records)} records have no taxon (first {', '.join(missing[:_SHOWN])}); run nucpro "
+            "dataset again where the GenBank files lie, which records it, or name families: --split-by family"
+        )
+    if options.rank is None:
+        return [f"taxon {taxon}" for taxon in known]
+    taxonomy = Taxonomy(options.taxonomy or options.data_dir / DUMP_NAME)
+    above = {taxon: taxonomy.ancestor(taxon, options.rank) for taxon in set(known)}
+    names = taxonomy.names(taxon for taxon in above.values() if taxon is not None)
+    without = [taxon for taxon, found in above.items() if found is None]
+    if without:
+        logger.warning(
+            "Warning: %d of %d taxa belong to no %s; each is kept together by itself",
+            len(without),
+            len(above),
+            options.rank,
+        )
+    found = ((taxon, above[taxon]) for taxon in known)
+    return [f"taxon {taxon}" if group is None else f"{names[group]} ({group})" for taxon, group in found]
+
+
+def taxa_of(genomes: Grouping | None, organisms: Mapping[str, Organism]) -> Grouping | None:
+    """Taxon of each row; None where it is not recorded of all."""
+    if genomes is None or any(
+        name not in organisms or organisms[name].taxon is None for name in genomes.names
+    ):
+        return None
+    whole = Grouping.of([str(organisms[name].taxon) for name in genomes.names])
     return Grouping(whole.codes[genomes.codes], whole.names)
 
 
@@ -274,6 +332,7 @@ def _summary(
 ) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "by": options.split_by.value,
+        "rank": options.rank,
         "seed": options.seed,
         "fractions": {"validation": options.validation, "test": options.test},
         "leak": _leak(genomes, parts),

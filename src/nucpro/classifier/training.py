@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from nucpro.classifier.curves import draw_curves, require_matplotlib
 from nucpro.classifier.features import Features, place, read_features
 from nucpro.classifier.fitting import Epoch, Fitted, Fitter, feed_of, fit_key, fitted_of, viral_margins
+from nucpro.classifier.leakage import nearest_across, neighbours_line
 from nucpro.classifier.metrics import (
     METRICS,
     Comparison,
@@ -32,7 +33,7 @@ from nucpro.classifier.metrics import (
 from nucpro.classifier.model import CARD_NAME, Classifier, ModelCard, save
 from nucpro.classifier.options import FEW_GROUPS, SplitBy, TrainingOptions
 from nucpro.classifier.sources import Survey, survey
-from nucpro.classifier.splits import PARTS, Grouping, Split, genomes_of, group, split
+from nucpro.classifier.splits import PARTS, Grouping, Split, genomes_of, group, split, taxa_of
 from nucpro.embedding.device import choose_device
 from nucpro.errors import PreflightError, ValidationError
 from nucpro.folder.paths import CLASS_NAMES
@@ -49,12 +50,6 @@ _LOCK = ".training.lock"
 _CURVES = "curves.png"
 _HISTORY = "epochs.tsv"
 _COMPARISON = "comparison.json"
-_PLURALS = {
-    SplitBy.GENOME: "genomes",
-    SplitBy.FAMILY: "families",
-    SplitBy.FILE: "files",
-    SplitBy.ROW: "rows",
-}
 _COMPARED = {
     "both": (SequenceType.DNA, SequenceType.PROTEIN),
     "dna": (SequenceType.DNA,),
@@ -155,21 +150,38 @@ def _prepare(found: Survey, options: TrainingOptions, device: torch.device, show
     """Read and split; the same for all models of one data folder."""
     where = place(found.rows * found.files[0].width * 4, device, options.placement, options.model_folder)
     features = read_features(found, where, device, options.model_folder, show)
-    groups = group(features.ids, features.files, features.file_names, options)
+    groups = group(features.ids, features.files, features.file_names, options, found.organisms)
     genomes = _genomes(features, options)
     parts = split(groups, features.labels.numpy(), genomes, options)
-    for line in _split_lines(parts):
+    parts = _with_relations(parts, features, genomes or groups, taxa_of(genomes, found.organisms), device)
+    for line in _split_lines(parts, options.groups):
         logger.info("%s", line)
     if parts.leak:
         logger.warning("Warning: %s", parts.leak)
     test_rows = parts.rows[PARTS.index("test")]
     # What is drawn for intervals: whole families where the split kept them whole.
-    drawn, kind = groups, _PLURALS[options.split_by]
-    if genomes is not None and options.split_by is not SplitBy.FAMILY:
+    drawn, kind = groups, options.groups
+    if genomes is not None and options.split_by not in (SplitBy.FAMILY, SplitBy.TAXON):
         drawn, kind = genomes, "genomes"
     test_groups = drawn.codes[test_rows]
     _judge_test_part(test_groups, features.labels.numpy()[test_rows], kind, options.compare)
     return _Material(found, features, parts, test_groups, kind, genomes, device)
+
+
+def _with_relations(
+    parts: Split, features: Features, genomes: Grouping, taxa: Grouping | None, device: torch.device
+) -> Split:
+    """Add to the summary how many taxa each part has, and how near test rows lie to training rows."""
+    summary = {
+        **parts.summary,
+        "neighbours": nearest_across(features.matrix, parts, genomes, device, parts.summary["seed"]),
+        "taxa": None,
+    }
+    if taxa is not None:
+        of_parts = {name: np.unique(taxa.codes[rows]) for name, rows in zip(PARTS, parts.rows, strict=True)}
+        shared = len(np.intersect1d(of_parts["train"], of_parts["test"]))
+        summary["taxa"] = {**{name: len(found) for name, found in of_parts.items()}, "train_and_test": shared}
+    return replace(parts, summary=summary)
 
 
 def _judge_test_part(
@@ -197,7 +209,7 @@ def _genomes(features: Features, options: TrainingOptions) -> Grouping | None:
     try:
         return genomes_of(features.ids)
     except ValidationError:
-        if options.split_by in (SplitBy.GENOME, SplitBy.FAMILY):
+        if options.split_by in (SplitBy.GENOME, SplitBy.FAMILY, SplitBy.TAXON):
             raise
         return None
 
@@ -327,13 +339,18 @@ def _found_line(found: Survey) -> str:
     return f"Found {len(found.files)} merged files with {found.rows} rows of {width} columns"
 
 
-def _split_lines(parts: Split) -> Iterator[str]:
-    by = parts.summary["by"]
+def _split_lines(parts: Split, groups: str) -> Iterator[str]:
+    taxa = parts.summary["taxa"]
     for name in PARTS:
         part = parts.summary[name]
         rows = ", ".join(f"{count} {label}" for label, count in part["rows"].items())
-        what = "" if by == SplitBy.ROW else f" of {part['groups']} {'groups' if by == 'family' else by + 's'}"
-        yield f"{name.capitalize() + ':':12}{rows} rows{what}"
+        line = f"{name.capitalize() + ':':12}{rows} rows"
+        if groups != "rows":
+            line += f" of {part['groups']} {groups}"
+        yield line if taxa is None or groups == "taxa" else f"{line}, {taxa[name]} taxa"
+    if taxa is not None and taxa["train_and_test"]:
+        yield f"{taxa['train_and_test']} of {taxa['test']} taxa of the test part are also trained on"
+    yield neighbours_line(parts.summary["neighbours"])
 
 
 def _plain(comparison: Comparison) -> dict[str, Any]:

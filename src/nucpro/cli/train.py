@@ -11,6 +11,7 @@ from nucpro.classifier.options import FEW_GROUPS, Placement, SplitBy, TrainingOp
 from nucpro.cli.arguments import add_data_dir, log_file
 from nucpro.cli.console import say, showing
 from nucpro.formats.sequences import SequenceType
+from nucpro.genomes.taxonomy import RANKS
 
 if TYPE_CHECKING:
     from nucpro.classifier.metrics import Comparison, Measured
@@ -73,6 +74,18 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--families", type=Path, metavar="TSV", help="record and family, one a line, for --split-by family"
+    )
+    parser.add_argument(
+        "--rank",
+        choices=RANKS,
+        help="keep together all of one taxon of this rank, for --split-by taxon (default: of one taxon id)",
+    )
+    parser.add_argument(
+        "--taxonomy",
+        type=Path,
+        metavar="FILE",
+        help="NCBI's taxdump.tar.gz, or the folder with its files, for --rank (default: DATA/taxdump.tar.gz, which "
+        "nucpro download DATA --taxonomy fetches)",
     )
     for part in ("validation", "test"):
         parser.add_argument(

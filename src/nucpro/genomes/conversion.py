@@ -1,26 +1,28 @@
 """One pair of genome files to one source: the work of one process.
 
-``X.genomic.fna.gz`` and its GenBank partner come in, the two FASTA files and the manifest of the source go
-out. Memory holds one record at a time, and for each GenBank record the place of its proteins on disk.
+``X.genomic.fna.gz`` and its GenBank partner come in, the two FASTA files, the table of organisms and the manifest
+of the source go out. Memory holds one record at a time, and for each GenBank record the place of its proteins on disk.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from nucpro.errors import DataError, FastaError, StoreError
-from nucpro.formats import AtomicFile, cannot_write, file_digest, replace_file
+from nucpro.formats import AtomicFile, cannot_write, file_digest, replace_file, write_bytes
 from nucpro.formats.fasta import stream
+from nucpro.genomes.flatfile import Organism
 from nucpro.genomes.genbank import read_annotations
 from nucpro.genomes.identification import FrameRecord, frame_records, identify
 from nucpro.genomes.options import DatasetOptions
-from nucpro.genomes.paths import GenomePair
+from nucpro.genomes.paths import GenomePair, organisms_path
 from nucpro.genomes.proteins import Absence, Proteins, ProteinStore
 from nucpro.genomes.reports import Counts, Manifest, SourceReport, read_manifest, write_manifest
+from nucpro.genomes.taxonomy import organisms_table
 
 __all__ = ["Conversion", "convert"]
 
@@ -62,6 +64,8 @@ def convert(conversion: Conversion) -> SourceReport:
     inputs = {"fasta": file_digest(pair.fasta), "genbank": file_digest(pair.genbank)}
     earlier = read_manifest(pair.manifest)
     if earlier and earlier.fits(options, inputs) and earlier.describes(pair.source):
+        if not earlier.has_organisms(pair.source):
+            _add_organisms(pair, earlier)
         return _report(pair, made=False, counts=Counts(**earlier.counts), examples=earlier.examples)
     _require_unsplit(pair)
     report = _report(pair, made=True, counts=Counts(), examples={})
@@ -77,11 +81,25 @@ def convert(conversion: Conversion) -> SourceReport:
     return report
 
 
+def _add_organisms(pair: GenomePair, earlier: Manifest) -> None:
+    """Write the table of organisms again, or for the first time: the FASTA files need not be made again for it."""
+    if not pair.source.nucleotide_fasta.exists():
+        return
+    organisms = {annotation.record: annotation.organism for annotation in read_annotations(pair.genbank)}
+    names = [name for name, _ in stream(pair.fasta, longest=None)]
+    path = organisms_path(pair.source)
+    written = write_bytes(
+        path, organisms_table({name: organisms[name] for name in names if name in organisms})
+    )
+    write_manifest(pair.manifest, replace(earlier, outputs={**earlier.outputs, "organisms": written.digest}))
+
+
 def _report(pair: GenomePair, *, made: bool, counts: Counts, examples: dict[str, list[str]]) -> SourceReport:
     return SourceReport(pair.relative, pair.source.category, made, counts, examples)
 
 
 def _remove_outputs(pair: GenomePair) -> None:
+    organisms_path(pair.source).unlink(missing_ok=True)
     pair.source.nucleotide_fasta.unlink(missing_ok=True)
     pair.source.protein_fasta.unlink(missing_ok=True)
 
@@ -103,10 +121,17 @@ def _write_source(
     report: SourceReport,
 ) -> None:
     source = pair.source
-    with replace_file(source.protein_fasta) as protein, replace_file(source.nucleotide_fasta) as nucleotide:
-        outputs = _Outputs(nucleotide, protein)
+    paths = source.protein_fasta, source.nucleotide_fasta, organisms_path(source)
+    with (
+        replace_file(paths[0]) as protein,
+        replace_file(paths[1]) as nucleotide,
+        replace_file(paths[2]) as table,
+    ):
+        outputs = _Outputs(nucleotide, protein, table)
         for name, bases, found in _annotated_records(pair.fasta, proteins, report):
             outputs.write(_frames_of(name, bases, found, options, report))
+            outputs.organisms[name] = proteins.organism(name)
+        outputs.end()
         report.counts.require_balance(report.name)
         _require_common_record(pair, proteins, report)
         # Between the old manifest and the new files there are no files, rather than some of another length.
@@ -136,25 +161,30 @@ def _require_common_record(pair: GenomePair, proteins: ProteinStore, report: Sou
 
 
 class _Outputs:
-    """The two FASTA files of a source while they are written."""
+    """The files of a source while they are written."""
 
-    def __init__(self, nucleotide: AtomicFile, protein: AtomicFile) -> None:
+    def __init__(self, nucleotide: AtomicFile, protein: AtomicFile, organisms: AtomicFile) -> None:
         self.empty = True
-        self._files = {"nucleotide": nucleotide, "protein": protein}
-        self._hashes = {side: hashlib.sha256() for side in self._files}
+        self.organisms: dict[str, Organism] = {}
+        self._files = {"nucleotide": nucleotide, "protein": protein, "organisms": organisms}
+        self._hashes = {kind: hashlib.sha256() for kind in self._files}
 
     def write(self, records: Sequence[FrameRecord]) -> None:
         self.empty = self.empty and not records
-        texts = {
-            "nucleotide": "".join([f">{record.name}\n{record.nucleotides}\n" for record in records]),
-            "protein": "".join([f">{record.name}\n{record.protein}\n" for record in records]),
-        }
-        for side, text in texts.items():
-            self._files[side].write(text.encode())
-            self._hashes[side].update(text.encode())
+        self._add(
+            "nucleotide", "".join([f">{record.name}\n{record.nucleotides}\n" for record in records]).encode()
+        )
+        self._add("protein", "".join([f">{record.name}\n{record.protein}\n" for record in records]).encode())
+
+    def end(self) -> None:
+        self._add("organisms", organisms_table(self.organisms))
+
+    def _add(self, kind: str, content: bytes) -> None:
+        self._files[kind].write(content)
+        self._hashes[kind].update(content)
 
     def digests(self) -> dict[str, str | None]:
-        return {side: None if self.empty else content.hexdigest() for side, content in self._hashes.items()}
+        return {kind: None if self.empty else content.hexdigest() for kind, content in self._hashes.items()}
 
 
 def _load(genbank: Path, proteins: ProteinStore, report: SourceReport) -> None:

@@ -23,11 +23,12 @@ from nucpro.formats import decoded, write_document
 from nucpro.formats.transfer import Connection, Expected, StoppedError, part_of
 from nucpro.genomes.catalogue import RemoteFile, choose, parse_catalogue
 from nucpro.genomes.options import DownloadOptions
+from nucpro.genomes.taxonomy import DUMP_NAME
 from nucpro.progress import BYTES, Meter, Show, silent
 from nucpro.state.checkpoint import Fingerprint
 from nucpro.state.lock import hold
 
-__all__ = ["DownloadRecord", "DownloadReport", "download", "read_record"]
+__all__ = ["DownloadRecord", "DownloadReport", "download", "download_taxonomy", "read_record"]
 
 Result = TypeVar("Result")
 
@@ -183,6 +184,54 @@ def download(
     for group, (asked, present) in short.items():
         logger.warning("%s: %d pairs asked for, the release has %d", group, asked, present)
     return DownloadReport(record.release, tuple(record.files), tuple(missing), short)
+
+
+def download_taxonomy(
+    data_dir: Path, options: DownloadOptions | None = None, show: Show = silent, *, dry_run: bool = False
+) -> bool:
+    """Fetch NCBI's taxonomy into a data folder.
+
+    Parameters
+    ----------
+    data_dir : Path
+        Made where it does not exist.
+    options : DownloadOptions, optional
+        ``taxonomy_server`` and how to ask it.
+    show : callable, optional
+        Takes the progress, in bytes.
+    dry_run : bool
+        Only ask whether there is a newer one; nothing is written.
+
+    Returns
+    -------
+    bool
+        False where the newest one was there.
+
+    Raises
+    ------
+    PreflightError
+        Another run holds the folder.
+    DataError
+        The server does not give it.
+    StoreError
+        It cannot be written.
+    """
+    options = options or DownloadOptions()
+    connection = Connection(options.attempts, options.wait_s, options.timeout_s)
+    address = f"{options.taxonomy_server.rstrip('/')}/{DUMP_NAME}"
+    path = data_dir / DUMP_NAME
+    md5 = connection.text(f"{address}.md5", _LARGEST_NUMBER).partition(" ")[0].strip()
+    if not re.fullmatch(r"[0-9a-f]{32}", md5):
+        raise DataError(f"{address}.md5: holds {md5[:40]!r}, not an MD5 sum; check the address of the server")
+    expected = Expected("the server", connection.size(address), md5, "MD5 sum")
+    if path.is_file() and expected.problem_of(path) is None:
+        return False
+    if not dry_run:
+        _make_folder(data_dir)
+        with hold(DataFolder(data_dir).lock):
+            meter = Meter(show, "Downloading", expected.size, BYTES)
+            connection.fetch(address, path, expected, meter.advance)
+    return True
 
 
 def _make_folder(data_dir: Path) -> None:

@@ -1,4 +1,4 @@
-"""Records of a GenBank flat file, as far as their coding sequences go.
+"""Records of a GenBank flat file, as far as their coding sequences and their organism go.
 
 Lines come in, one :class:`FlatRecord` a record goes to :mod:`nucpro.genomes.genbank`. The layout is that of NCBI's
 release notes (https://www.ncbi.nlm.nih.gov/genbank/release/current/, section 3.4): keywords of a record start in
@@ -17,7 +17,7 @@ from typing import BinaryIO, NoReturn
 
 from nucpro.errors import DataError, printable
 
-__all__ = ["LONGEST_LINE", "CodingSequence", "FlatRecord", "read_records"]
+__all__ = ["LONGEST_LINE", "NO_ORGANISM", "CodingSequence", "FlatRecord", "Organism", "read_records"]
 
 LONGEST_LINE = 1 << 20
 """Bytes of a line; the format has lines of 80 columns, and some programs do not wrap qualifiers."""
@@ -30,6 +30,9 @@ _SECTION = re.compile(rb"[A-Z][A-Z_]+(?= |$)")
 _FEATURE = re.compile(rb" *CDS +\S|.*FEATURES +Location/Qualifiers")
 _LENGTH = re.compile(rb"\s(\d+)\s+([A-Za-z]{2})\s")
 _GAP = re.compile(rb"\[gap (\d+) bp\][^\n]*")
+_TAXON = re.compile(rb'/db_xref="taxon:(\d{1,9})"')
+_ORGANISM = re.compile(rb'/organism="([^"]*)"')
+_HEADING_TEXT = b" " * 12
 _NOT_BASES = b" 0123456789\t\r\n"
 _FULL_LINE = 76
 _BASES_OF_FULL_LINE = 60
@@ -57,6 +60,29 @@ class CodingSequence:
     transl_table: str | None = None
 
 
+@dataclass(frozen=True)
+class Organism:
+    """What a record is of.
+
+    Parameters
+    ----------
+    name : str
+        Of its first ``source`` feature, or its ORGANISM line; empty where there is neither.
+    taxon : int or None
+        Number of NCBI's taxonomy (``/db_xref="taxon:10710"``).
+    lineage : tuple of str
+        Names of the taxa above it, the widest first; GenBank does not say their ranks.
+    """
+
+    name: str = ""
+    taxon: int | None = None
+    lineage: tuple[str, ...] = ()
+
+
+NO_ORGANISM = Organism()
+"""Of a record that names none."""
+
+
 @dataclass
 class FlatRecord:
     """One record.
@@ -73,6 +99,8 @@ class FlatRecord:
         Bases below ORIGIN; None where there is no sequence.
     cds : list of CodingSequence
         In the order of the file.
+    organism : Organism
+        As far as it is named.
     """
 
     number: int
@@ -81,6 +109,7 @@ class FlatRecord:
     length: int | None = None
     bases: int | None = None
     cds: list[CodingSequence] = field(default_factory=list)
+    organism: Organism = NO_ORGANISM
 
 
 def read_records(path: Path, file: BinaryIO) -> Iterator[FlatRecord]:
@@ -154,6 +183,8 @@ class _Reader:
                 self._features()
             elif line.startswith(b"ORIGIN"):
                 self._sequence()
+            elif line.startswith(b"  ORGANISM "):
+                self._lineage(line)
             else:
                 self._heading(line)
                 self._next()
@@ -200,6 +231,18 @@ class _Reader:
                 f"{_shown(line)} stands outside the table of features; FEATURES must start in column 1"
             )
 
+    def _lineage(self, line: bytes) -> None:
+        """Read ORGANISM: a name, and below it the taxa that it belongs to."""
+        lines = [line.removeprefix(b"  ORGANISM ")]
+        while (following := self._next()) is not None and following.startswith(_HEADING_TEXT):
+            lines.append(following)
+        words = [_text_of(one) for one in lines]
+        # Long names go on below; the lineage begins with the first line of names between semicolons.
+        start = next((n for n, one in enumerate(words[1:], 1) if ";" in one or one.endswith(".")), len(words))
+        lineage = " ".join(words[start:]).removesuffix(".").split(";")
+        names = tuple(name.strip() for name in lineage if name.strip())
+        self._record.organism = Organism(" ".join(words[:start]), lineage=names)
+
     def _features(self) -> None:
         """Read the table of features, up to the first line that does not belong to it."""
         self._next()
@@ -230,6 +273,8 @@ class _Reader:
         lines = self._continued(location)
         if words[0] == b"CDS":
             self._record.cds.append(self._coding_sequence(first, lines))
+        elif words[0] == b"source" and self._record.organism.taxon is None:
+            self._source(lines)
 
     def _continued(self, location: bytes) -> list[bytes]:
         """Gather the lines of a feature without their indentation, up to the first line that is not its own."""
@@ -250,6 +295,14 @@ class _Reader:
     def _require_bounded(self, line: bytes) -> None:
         if len(line) > LONGEST_LINE:
             self._fail(f"has more than {LONGEST_LINE:,} bytes; wrap it")
+
+    def _source(self, lines: list[bytes]) -> None:
+        text = b" ".join(lines)
+        taxon, name = _TAXON.search(text), _ORGANISM.search(text)
+        before = self._record.organism
+        self._record.organism = Organism(
+            _text_of(name[1]) if name else before.name, int(taxon[1]) if taxon else None, before.lineage
+        )
 
     def _coding_sequence(self, first: int, lines: list[bytes]) -> CodingSequence:
         location, texts = _divided(lines)
@@ -344,6 +397,9 @@ def _open_quotes(before: int, text: bytes) -> int:
     return 0 if is_closed else quotes
 
 
+def _text_of(text: bytes) -> str:
+    return printable(" ".join(text.decode(errors="replace").split()))
+
+
 def _shown(text: bytes) -> str:
-    words = " ".join(text.decode(errors="replace").split())
-    return repr(printable(words)[:60])
+    return repr(_text_of(text)[:60])

@@ -18,7 +18,7 @@ from typing import BinaryIO, cast
 
 from nucpro.errors import DataError, is_plain
 from nucpro.formats.unpacking import open_text
-from nucpro.genomes.flatfile import CodingSequence, FlatRecord, read_records
+from nucpro.genomes.flatfile import NO_ORGANISM, CodingSequence, FlatRecord, Organism, read_records
 from nucpro.genomes.frames import STANDARD, is_known
 
 __all__ = ["Annotation", "read_annotations"]
@@ -69,6 +69,8 @@ class Annotation:
         Those that are joined across the origin of a circular record.
     of_unknown_code : int
         Those whose ``/transl_table`` is no number that NCBI lists; they count as standard.
+    organism : Organism
+        What the record is of.
     """
 
     record: str
@@ -77,6 +79,7 @@ class Annotation:
     without_translation: int = 0
     across_origin: int = 0
     of_unknown_code: int = 0
+    organism: Organism = NO_ORGANISM
 
 
 def read_annotations(path: Path) -> Iterator[Annotation]:
@@ -121,7 +124,7 @@ def _annotation(path: Path, record: FlatRecord) -> Annotation:
             f"{path}: record {record.number} has the name {record.name[:100]!a}, which holds control characters; "
             "correct it"
         )
-    annotation = Annotation(record.name)
+    annotation = Annotation(record.name, organism=record.organism)
     for cds in record.cds:
         _add(annotation, cds, record.length or record.bases or 0)
     return annotation

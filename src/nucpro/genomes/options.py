@@ -38,6 +38,8 @@ class DownloadOptions:
     ----------
     server : str
         Address of the release folder, http or https.
+    taxonomy_server : str
+        Address of the folder with NCBI's taxonomy.
     counts : mapping of str to int
         Pairs of files for each host group; groups that are not named keep their default.
     seed : int
@@ -58,6 +60,7 @@ class DownloadOptions:
     """
 
     server: str = "https://ftp.ncbi.nlm.nih.gov/refseq/release"
+    taxonomy_server: str = "https://ftp.ncbi.nlm.nih.gov/pub/taxonomy"
     counts: Mapping[str, int] = field(default_factory=dict)
     seed: int = SEED
     connections: int = 3
@@ -66,11 +69,12 @@ class DownloadOptions:
     timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
-        address = urlsplit(self.server)
-        if address.scheme not in ("http", "https") or not address.netloc:
-            raise UsageError(
-                f"server {self.server!r} is not allowed; use an address that starts with https://"
-            )
+        for server in (self.server, self.taxonomy_server):
+            address = urlsplit(server)
+            if address.scheme not in ("http", "https") or not address.netloc:
+                raise UsageError(
+                    f"server {server!r} is not allowed; use an address that starts with https://"
+                )
         for group, count in self.counts.items():
             if group not in GROUPS:
                 raise UsageError(

@@ -2,7 +2,8 @@
 
 For a RefSeq FASTA file ``X.genomic.fna.gz`` the partner is ``Y.genomic.gbff.gz`` in the same folder, with Y
 the longest part of X that ends before a dot and has such a file: ``viral.1`` for ``viral.1.1``. From both
-come the two FASTA files of :class:`nucpro.folder.paths.Source`, and ``X.identified.json`` that records how.
+come the two FASTA files of :class:`nucpro.folder.paths.Source`, ``X.identified.json`` that records how, and
+``X.organisms.tsv`` with what the records are of.
 """
 
 from __future__ import annotations
@@ -13,7 +14,15 @@ from pathlib import Path, PurePosixPath
 
 from nucpro.folder.paths import DataFolder, Source, natural_key, walk
 
-__all__ = ["FASTA_SUFFIX", "GENBANK_SUFFIX", "GenomePair", "Genomes", "find_genomes", "manifest_path"]
+__all__ = [
+    "FASTA_SUFFIX",
+    "GENBANK_SUFFIX",
+    "GenomePair",
+    "Genomes",
+    "find_genomes",
+    "manifest_path",
+    "organisms_path",
+]
 
 FASTA_SUFFIX = ".genomic.fna.gz"
 """End of the name of a file with sequences."""
@@ -89,6 +98,11 @@ class Genomes:
 def manifest_path(source: Source) -> Path:
     """``X.identified.json``: how a source was made."""
     return source.nucleotide_fasta.with_name(f"{source.name}{_MANIFEST_SUFFIX}")
+
+
+def organisms_path(source: Source) -> Path:
+    """``X.organisms.tsv``: organism, taxon and lineage of the records of a source."""
+    return source.nucleotide_fasta.with_name(f"{source.name}.organisms.tsv")
 
 
 def find_genomes(data_dir: Path) -> Genomes:

@@ -1,4 +1,4 @@
-"""Proteins of all records of one GenBank file, kept on disk.
+"""Proteins and organisms of all records of one GenBank file; the proteins are kept on disk.
 
 :class:`ProteinStore` takes annotations in the order of the GenBank file and gives them back in the order of
 the FASTA file. The two orders may differ, and a file may hold more proteins than memory: the translations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import IO
 
+from nucpro.genomes.flatfile import Organism
 from nucpro.genomes.genbank import Annotation
 
 __all__ = ["Absence", "ProteinStore", "Proteins"]
@@ -34,6 +35,7 @@ class _Place:
     offset: int
     sizes: tuple[tuple[int, int], ...]
     has_cds: bool
+    organism: Organism
 
 
 class ProteinStore:
@@ -49,6 +51,7 @@ class ProteinStore:
         self._file = file
         self._places: dict[str, _Place] = {}
         self._accessions: set[str] = set()
+        self._organisms: dict[Organism, Organism] = {}  # thousands of contigs are of one
 
     def add(self, annotation: Annotation) -> bool:
         """Keep an annotation; of two for one record the later one stays, as it did in VirNucPro.
@@ -63,7 +66,8 @@ class ProteinStore:
         sizes = tuple(
             (code, self._file.write(_text(annotation.proteins[code]))) for code in sorted(annotation.proteins)
         )
-        self._places[annotation.record] = _Place(offset, sizes, annotation.cds > 0)
+        organism = self._organisms.setdefault(annotation.organism, annotation.organism)
+        self._places[annotation.record] = _Place(offset, sizes, annotation.cds > 0, organism)
         self._accessions.add(_unversioned(annotation.record))
         return is_new
 
@@ -71,6 +75,10 @@ class ProteinStore:
     def first(self) -> str:
         """Name of the first record; empty where there is none."""
         return next(iter(self._places), "")
+
+    def organism(self, record: str) -> Organism:
+        """Organism of a record that is there."""
+        return self._places[record].organism
 
     def get(self, record: str) -> Proteins | Absence:
         """Proteins of a record, or why there are none. Call it after the last :meth:`add`."""

@@ -17,6 +17,7 @@ from nucpro.folder.paths import Source
 from nucpro.formats import decoded, seal_of, write_document
 from nucpro.formats.atomic import CHECKSUM
 from nucpro.genomes.options import DatasetOptions
+from nucpro.genomes.paths import organisms_path
 from nucpro.state.checkpoint import changed_files
 
 __all__ = [
@@ -45,7 +46,8 @@ class Manifest:
     inputs : dict of str to str
         SHA-256 of the compressed files, by ``fasta`` and ``genbank``.
     outputs : dict of str to (str or None)
-        SHA-256 of the FASTA files, by ``nucleotide`` and ``protein``; None where no frame was kept.
+        SHA-256 of the FASTA files, by ``nucleotide`` and ``protein``; None where no frame was kept. Of the table of
+        organisms by ``organisms``; it lacks where a version made the source that wrote none.
     counts : dict of str to int
         See :class:`nucpro.genomes.reports.Counts`.
     examples : dict of str to list of str
@@ -74,6 +76,11 @@ class Manifest:
         """Whether the FASTA files of a source are complete and as this manifest says."""
         files = {"nucleotide": source.nucleotide_fasta, "protein": source.protein_fasta}
         return not changed_files({path: self.outputs.get(name) for name, path in files.items()})
+
+    def has_organisms(self, source: Source) -> bool:
+        """Whether the table of organisms of a source is there and as this manifest says."""
+        recorded = self.outputs.get("organisms", "")
+        return not changed_files({organisms_path(source): recorded})
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
