@@ -10,7 +10,9 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from html import escape
 from importlib.resources import files
+from string import Template
 
 from nucpro import __version__
 from nucpro.report import findings, sections
@@ -38,51 +40,31 @@ def page(subject: Subject, sample: Sample, geometry: Geometry | None) -> str:
     geometry : Geometry or None
         How they lie to each other; None for too few of them.
     """
-    style, script = _part("page.css"), _part("page.js")
+    script = _part("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    policy = (
-        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data: blob:; "
-        "base-uri 'none'; form-action 'none'"
-    )
     name = subject.folder.root.resolve().name
-    head = (
-        Markup('<meta charset="utf-8">'),
-        Markup(f'<meta http-equiv="Content-Security-Policy" content="{policy}">'),
-        Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-        Markup('<link rel="icon" href="data:,">'),
-        element("title", f"{name}: report of nucpro"),
-        element("style", Markup(style)),
+    mark, verdict = _verdict(subject)
+    texts = {
+        "name": name,
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "mark": mark,
+        "verdict": verdict,
+        "version": __version__,
+    }
+    markup = {
+        "script_digest": digest,
+        "style": _part("page.css"),
+        "script": script,
+        "contents": _contents(subject, sample, geometry),
+        "data": findings.map_data(sample, geometry),
+    }
+    return Template(_part("page.html")).substitute(
+        markup, **{key: escape(text) for key, text in texts.items()}
     )
-    body = (
-        _top(subject, name),
-        _contents(subject, sample, geometry),
-        element(
-            "footer",
-            f"nucpro {__version__}. Sampled files and figures of this page: docs/report.md of nucpro says how they "
-            "are made.",
-        ),
-        element("script", Markup(findings.map_data(sample, geometry)), type="application/json", id="data"),
-        element("script", Markup(script)),
-    )
-    document = element("html", element("head", *head), element("body", *body), lang="en")
-    return f"<!DOCTYPE html>\n{document}\n"
 
 
 def _part(name: str) -> str:
     return files("nucpro.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _top(subject: Subject, name: str) -> Markup:
-    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    button = element("button", "dark theme", id="theme", type="button")
-    mark, text = _verdict(subject)
-    return element(
-        "header",
-        element("div", element("h1", f"Embeddings of {name}"), button, class_="headline"),
-        element("p", f"Report of {made}"),
-        element("p", text, class_=f"verdict {mark}"),
-        class_="top",
-    )
 
 
 def _verdict(subject: Subject) -> tuple[str, str]:
