@@ -26,4 +26,4 @@ USER 1000:1000
 
 WORKDIR /work
 ENTRYPOINT ["/opt/nucpro/docker/entrypoint.sh"]
-CMD ["extract", "--data-dir", "/work/data"]
+CMD ["extract", "/work/data"]

@@ -13,7 +13,6 @@ processes; called on their own, they open one for the files that they are given.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from nucpro.cli.arguments import add_messages, log_file, manner_of
 from nucpro.cli.console import Terminated, console, exit_code_of, showing, told_end
 from nucpro.cli.extract import add_arguments
 from nucpro.cli.main import leave
+from nucpro.cli.parser import Parser
 from nucpro.errors import PreflightError, UsageError, first_few
 from nucpro.extraction.preflight import dna_problems
 from nucpro.extraction.run import Run, dry_run, make_dna_first, validate_folder
@@ -208,9 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done, 1 data or validation error, 2 usage, 3 pre-flight, 130 and 143 interrupted.
     """
     open_streams()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="extract_training_data.py", description=__doc__)
     add_arguments(parser)
     add_messages(parser)
     arguments = vars(parser.parse_args(argv))

@@ -26,7 +26,7 @@ if [ -z "$folder" ]; then
 fi
 
 code=0
-srun --ntasks=1 nucpro extract --data-dir "$folder" "$@" || code=$?
+srun --ntasks=1 nucpro extract "$folder" "$@" || code=$?
 # 143: ended by the signal above, with everything that was finished kept.
 if [ "$code" -eq 143 ]; then
     scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"

@@ -20,7 +20,7 @@ data=${1:?the data folder}
 shift
 code=0
 srun --ntasks=1 --cpus-per-task="${SLURM_CPUS_ON_NODE:?submit this with sbatch}" \
-    nucpro extract --data-dir "$data" --engine ray "$@" || code=$?
+    nucpro extract "$data" --engine ray "$@" || code=$?
 if [ "$code" -eq 143 ]; then
     scontrol requeue "$SLURM_JOB_ID"
     exit 0

@@ -217,10 +217,10 @@ def test_the_same_command_after_success_changes_nothing(merged: Path) -> None:
 def test_a_folder_of_another_training_is_left_alone(merged: Path) -> None:
     train(options(merged))
     before = model_bytes(merged / "model")
-    with pytest.raises(UsageError, match=r"model: holds a training with other data or options .*--restart"):
+    with pytest.raises(UsageError, match=r"model: holds a training with other data or options .*--replace"):
         train(options(merged, seed=5))
     assert model_bytes(merged / "model") == before
-    train(options(merged, seed=5, restart=True))
+    train(options(merged, seed=5, replace=True))
     assert model_bytes(merged / "model") != before
 
 
@@ -605,7 +605,7 @@ def test_a_state_that_is_damaged(merged: Path) -> None:
     train(options(merged))
     (merged / "model" / ".training.safetensors").write_bytes(b"short")
     with pytest.raises(
-        Exception, match=r"\.training\.safetensors: cannot be read .*; begin anew with --restart"
+        Exception, match=r"\.training\.safetensors: cannot be read .*; start over with --replace"
     ):
         train(options(merged))
 
@@ -614,11 +614,11 @@ def test_a_state_with_one_wrong_bit_is_not_gone_on_from(merged: Path) -> None:
     train(options(merged))
     state = merged / "model" / ".training.safetensors"
     before = state.read_bytes()
-    train(options(merged, restart=True))
+    train(options(merged, replace=True))
     assert state.read_bytes() == before
     for where in (before.index(b"best_epoch") + len('best_epoch\\": '), len(before) - 1):
         changed = bytearray(before)
         changed[where] ^= 1
         state.write_bytes(changed)
-        with pytest.raises(DataError, match=r"its SHA-256 is another: .*; begin anew with --restart"):
+        with pytest.raises(DataError, match=r"its SHA-256 is another: .*; start over with --replace"):
             train(options(merged))

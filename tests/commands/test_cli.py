@@ -232,7 +232,7 @@ def test_dataset_and_split_from_genomes(tmp_path: Path, capsys: pytest.CaptureFi
 
     for path in (Path(__file__).resolve().parents[2] / "demo" / "genomes").glob("bacteria*"):
         shutil.copy(path, tmp_path)
-    assert main(["dataset", str(tmp_path), "--length", "300", "--workers", "1"]) == 0
+    assert main(["dataset", str(tmp_path), "--length", "300", "--processes", "1"]) == 0
     assert "bacteria: 2 records" in capsys.readouterr().out
     assert main(["split", str(tmp_path), "--sequences-per-file", "10"]) == 0
     assert sorted(path.name for path in tmp_path.glob("*/output_*.fa")) == sorted(

@@ -39,7 +39,7 @@ def shell(command: str, redirection: str, **variables: str) -> subprocess.Comple
 
 @pytest.mark.parametrize("redirection", CLOSED)
 def test_closed_streams_stop_nothing_and_no_file_gets_their_place(genomes: Path, redirection: str) -> None:
-    made = shell(f"dataset {genomes} --length 300 --workers 2", redirection)
+    made = shell(f"dataset {genomes} --length 300 --processes 2", redirection)
     assert made.returncode == 0
     assert "Traceback" not in made.stdout + made.stderr
     assert (genomes / "viral.1.1.identified_protein.fa").read_bytes().startswith(b">")
@@ -55,7 +55,7 @@ def test_exit_codes_do_not_depend_on_streams(redirection: str, command: str, cod
 
 
 def test_an_answer_that_cannot_be_written_is_no_success(genomes: Path) -> None:
-    done = shell(f"dataset {genomes} --length 300 --workers 1", ">/dev/full")
+    done = shell(f"dataset {genomes} --length 300 --processes 1", ">/dev/full")
     assert done.returncode == 1
     assert done.stderr.startswith(
         "standard output: cannot be written (No space left on device), so the answer is"
@@ -64,7 +64,7 @@ def test_an_answer_that_cannot_be_written_is_no_success(genomes: Path) -> None:
 
 
 def test_messages_that_cannot_be_written_stop_nothing(genomes: Path) -> None:
-    assert shell(f"dataset {genomes} --length 300 --workers 1", "2>/dev/full").returncode == 0
+    assert shell(f"dataset {genomes} --length 300 --processes 1", "2>/dev/full").returncode == 0
 
 
 SURROUNDINGS = [
@@ -105,7 +105,7 @@ SURROUNDINGS = [
 
 @pytest.mark.parametrize("variables", SURROUNDINGS, ids=str)
 def test_odd_surroundings_change_nothing(genomes: Path, variables: dict[str, str]) -> None:
-    done = shell(f"dataset {genomes} --length 300 --workers 2", "", **variables)
+    done = shell(f"dataset {genomes} --length 300 --processes 2", "", **variables)
     assert (done.returncode, done.stderr) == (0, "")
     assert "192 of 1746 frames kept" in done.stdout
     look = shell(f"inspect {genomes}", "", **variables)
@@ -164,7 +164,7 @@ TERMINALS = [
 
 @pytest.mark.parametrize(("columns", "variables"), TERMINALS)
 def test_odd_terminals_show_the_answer(genomes: Path, columns: int, variables: dict[str, str]) -> None:
-    code, shown = on_terminal(columns, f"dataset {genomes} --length 300 --workers 1", **variables)
+    code, shown = on_terminal(columns, f"dataset {genomes} --length 300 --processes 1", **variables)
     assert (code, shown.count("192 of 1746 frames kept")) == (0, 1)
     code, shown = on_terminal(columns, f"status {genomes} --watch 0.1", **variables)
     assert code == 0

@@ -21,7 +21,7 @@ SMALL = ["--sequences-per-file", "20"]
 MODELS = ["--protein-model", "models", "--dna-model", "dna_models"]
 CPU = ["--device", "cpu"]
 HERE = {
-    "dataset": ["--workers", "1"],
+    "dataset": ["--processes", "1"],
     "split": SMALL,
     "embed-dna": [*SMALL, *CPU, "--dna-model", "dna_models"],
     "extract": [*SMALL, *CPU, *MODELS, "--no-report"],

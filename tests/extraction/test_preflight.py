@@ -292,7 +292,7 @@ def test_strict_sampling_refuses_fewer_hosts_than_viral_files(data: Path, refuse
 
 def test_no_such_folder(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["extract", *arguments(tmp_path / "nowhere", model)]) == 3
-    assert "nowhere: no such folder; name the data folder" in capsys.readouterr().err
+    assert "nowhere: no such folder; give the path of the data folder" in capsys.readouterr().err
 
 
 def test_too_little_disk_is_told_with_what_is_missing(tmp_path: Path) -> None:

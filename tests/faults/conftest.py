@@ -55,7 +55,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Scenario:
     for pattern in ("bacteria*", "protozoa*", "vertebrate_mammalian*"):
         for path in GENOMES.glob(pattern):
             shutil.copy(path, start)
-    return Scenario(start, lambda data: ["dataset", str(data), "--length", "300", "--workers", "1"])
+    return Scenario(start, lambda data: ["dataset", str(data), "--length", "300", "--processes", "1"])
 
 
 @pytest.fixture(scope="session")

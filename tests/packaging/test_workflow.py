@@ -56,7 +56,7 @@ def test_without_a_folder_of_genomes_they_are_downloaded(root: Path, tmp_path: P
     done = snakemake(root, tmp_path, "--dry-run", "--printshellcmds")
     assert done.returncode == 0, done.stderr
     assert "nucpro download data" in done.stdout
-    assert "nucpro extract --data-dir data --protein-model Synthyra/FastESM2_650 --device cuda" in done.stdout
+    assert "nucpro extract data --protein-model Synthyra/FastESM2_650 --device cuda" in done.stdout
 
 
 def test_an_empty_folder_of_genomes_is_refused(root: Path, tmp_path: Path) -> None:

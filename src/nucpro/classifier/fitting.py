@@ -506,13 +506,13 @@ class Fitter:
         )
 
     def _resume(self, classifier: Classifier, steps: Steps) -> None:
-        state = None if self._options.restart else read_state(self._folder)
+        state = None if self._options.replace else read_state(self._folder)
         if state is None:
             return
         if state.key != self._key:
             raise UsageError(
                 f"{self._folder}: holds a training with other data or options that was not finished or has ended; "
-                "name another folder with --output, or begin anew with --restart"
+                "name another folder with --output, or start over with --replace"
             )
         classifier.load_state_dict(dict(state.weights))
         steps.restore_momentum(state.momentum)

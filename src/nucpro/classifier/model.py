@@ -308,7 +308,7 @@ STATE_NAME = ".training.safetensors"
 Tensors = Mapping[str, torch.Tensor]
 
 _KINDS = ("weights", "best", "momentum")
-_REMEDY = "begin anew with --restart"
+_REMEDY = "start over with --replace"
 
 
 @dataclass(frozen=True, eq=False)

@@ -98,8 +98,8 @@ class TrainingOptions(ParsedOptions):
         Train on DNA, on protein and on both, and compare.
     curves : bool
         Draw them.
-    restart : bool
-        Begin anew where a training that was stopped could go on.
+    replace : bool
+        Start over instead of resuming, also where other options made the model.
 
     Raises
     ------
@@ -129,7 +129,7 @@ class TrainingOptions(ParsedOptions):
     bootstrap: int = 1000
     compare: bool = False
     curves: bool = True
-    restart: bool = False
+    replace: bool = False
 
     def __post_init__(self) -> None:
         for name in ("validation", "test"):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nucpro.cli.console import PROGRESS, Manner
+from nucpro.cli.parser import INPUT, MESSAGES, MODEL, OUTPUT, PERFORMANCE, Parser
 from nucpro.folder.paths import DataFolder
 from nucpro.formats.opening import STANDARD_INPUT
 from nucpro.formats.sequences import SequenceType
@@ -45,28 +46,53 @@ def sequences(name: str) -> Path:
     return STANDARD_INPUT if name == "-" else Path(name)
 
 
-def add_data_dir(parser: argparse.ArgumentParser) -> None:
-    """Add the data folder as the argument DATA."""
-    parser.add_argument(
+class _Once(argparse.Action):
+    """Takes a value that may be given as an argument or as an option, but once."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, _: Any = None) -> None:
+        """Keep it; what was not given is no value."""
+        before = getattr(namespace, self.dest, self.default)
+        if values is self.default:
+            return
+        if before is not self.default and before != values:
+            parser.error(f"two data folders are given: {before} and {values}")
+        setattr(namespace, self.dest, values)
+
+
+def add_data_dir(parser: Parser, *, option: bool = False) -> None:
+    """Add the data folder as the argument DATA, and also as an option where scripts know it as one."""
+    group, default = parser.group(INPUT), Path("./data/")
+    group.add_argument(
         "data_dir",
         type=Path,
         metavar="DATA",
         nargs="?",
-        default=Path("./data/"),
+        action=_Once,
+        default=default,
         help="data folder (default: ./data/)",
     )
+    if option:
+        group.add_argument(
+            "--data-dir",
+            type=Path,
+            metavar="DATA",
+            action=_Once,
+            default=default,
+            help="the same, as an option",
+        )
 
 
-def add_selection(parser: argparse.ArgumentParser) -> None:
+def add_selection(parser: Parser) -> None:
     """Add the options that say which files of a data folder are used."""
-    parser.add_argument(
+    group = parser.group(INPUT)
+    group.add_argument(
         "--sequences-per-file",
         type=int,
         metavar="N",
         help="records of a full split file; only full files are used (default: as recorded in the folder, else as its "
         f"split folders have it, else {SEQUENCES_PER_FILE})",
     )
-    parser.add_argument(
+    group.add_argument(
         "--host-selection",
         type=HostSelection,
         choices=list(HostSelection),
@@ -74,20 +100,26 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
         help="which host files: auto takes the recorded selection, else the existing one, else a new draw "
         "(default: %(default)s)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--strict-sampling", action="store_true", help="refuse fewer host files than viral files"
     )
 
 
-def add_protein_model(parser: argparse.ArgumentParser) -> None:
+def add_protein_model(parser: Parser) -> None:
     """Add the options that choose the protein model."""
-    parser.add_argument(
+    group = parser.group(MODEL)
+    group.add_argument(
         "--protein-model",
         metavar="MODEL",
         help=f"hub id or folder of an ESM-2 model (default: {_RECORDED}{DEFAULT_MODELS[SequenceType.PROTEIN]})",
     )
-    parser.add_argument("--revision", help="revision of the protein model on the hub")
-    parser.add_argument(
+    group.add_argument(
+        "--protein-revision",
+        dest="revision",
+        metavar="REVISION",
+        help="its branch, tag or commit on the hub (default: main)",
+    )
+    group.add_argument(
         "--token-dropout",
         choices=TOKEN_DROPOUT,
         default=_DEFAULTS.token_dropout,
@@ -95,23 +127,30 @@ def add_protein_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_dna_model(parser: argparse.ArgumentParser, revision: str) -> None:
-    """Add the options that choose the DNA model; its revision has another name where proteins have one too."""
-    parser.add_argument(
+def add_dna_model(parser: Parser) -> None:
+    """Add the options that choose the DNA model."""
+    group = parser.group(MODEL)
+    group.add_argument(
         "--dna-model",
         metavar="MODEL",
         help="hub id or folder of a DNABERT-S or DNABERT-2 model "
         f"(default: {_RECORDED}{DEFAULT_MODELS[SequenceType.DNA]})",
     )
-    parser.add_argument(revision, dest="dna_revision", help="revision of the DNA model on the hub")
-
-
-def add_device(parser: argparse.ArgumentParser, *, with_batches: bool = True) -> None:
-    """Add the options that say where and how a model runs."""
-    parser.add_argument(
-        "--device", default=_DEFAULTS.device, help="cuda, cuda:N or cpu (default: %(default)s)"
+    group.add_argument(
+        "--dna-revision", metavar="REVISION", help="its branch, tag or commit on the hub (default: main)"
     )
-    parser.add_argument(
+
+
+def add_device(parser: Parser, *, with_batches: bool = True) -> None:
+    """Add the options that say where and how a model runs."""
+    group = parser.group(PERFORMANCE)
+    group.add_argument(
+        "--device",
+        default=_DEFAULTS.device,
+        metavar="DEVICE",
+        help="cuda, cuda:N or cpu (default: %(default)s)",
+    )
+    parser.group(MODEL).add_argument(
         "--precision",
         choices=PRECISIONS,
         default=_DEFAULTS.precision,
@@ -119,35 +158,38 @@ def add_device(parser: argparse.ArgumentParser, *, with_batches: bool = True) ->
         "products only (default: %(default)s)",
     )
     if with_batches:
-        parser.add_argument(
-            "--tokens-per-batch", type=int, metavar="N", help="token budget of a batch (default: by device)"
+        group.add_argument(
+            "--tokens-per-batch",
+            type=int,
+            metavar="N",
+            help="tokens that are computed at a time (default: 65536 on a GPU, 16384 where it has less than 12 GiB, "
+            "2048 on a CPU)",
         )
 
 
-def add_dry_run(parser: argparse.ArgumentParser) -> None:
+def add_dry_run(parser: Parser) -> None:
     """Add the option to change nothing."""
-    parser.add_argument(
+    parser.group(OUTPUT).add_argument(
         "--dry-run", action="store_true", help="check everything and show the plan; change nothing"
     )
 
 
-def add_replace(
-    parser: argparse.ArgumentParser, what: str = "files of the same names that this command did not make"
-) -> None:
+def add_replace(parser: Parser, what: str = "files of the same names that this command did not make") -> None:
     """Add the option to replace what the command would not replace unasked."""
-    parser.add_argument("--replace", action="store_true", help=f"replace {what}")
+    parser.group(OUTPUT).add_argument("--replace", action="store_true", help=f"replace {what}")
 
 
-def add_engine(parser: argparse.ArgumentParser) -> None:
+def add_engine(parser: Parser) -> None:
     """Add the options that say which machines do the work."""
-    parser.add_argument(
+    group = parser.group(PERFORMANCE)
+    group.add_argument(
         "--engine",
         choices=ENGINES,
         default=_DEFAULTS.engine,
         help="local is this machine with one device; ray is all GPUs of this machine, or of a cluster "
         "(default: %(default)s)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--address",
         metavar="HOST:PORT",
         help="a running Ray cluster, auto for the one that this machine is part of (default: start one of this "
@@ -155,24 +197,28 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_encoders(parser: argparse.ArgumentParser) -> None:
+def add_encoders(parser: Parser) -> None:
     """Add the options that say how many models are loaded on a cluster, and what each takes."""
-    parser.add_argument(
-        "--workers", type=int, metavar="N", help="models to load on the cluster (default: one a GPU)"
+    group = parser.group(PERFORMANCE)
+    group.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="worker processes on the cluster, each with the models loaded (default: one per GPU)",
     )
-    for device in ("gpus", "cpus"):
-        parser.add_argument(
-            f"--{device}-per-worker",
+    for device in ("GPUs", "CPUs"):
+        group.add_argument(
+            f"--{device.lower()}-per-worker",
             type=float,
             default=1.0,
             metavar="X",
-            help=f"{device.upper()} of each; a part of 1 to share one (default: %(default)g)",
+            help=f"{device} per worker; a fraction shares one (default: %(default)g)",
         )
 
 
-def add_messages(parser: argparse.ArgumentParser) -> None:
+def add_messages(parser: Parser) -> None:
     """Add the options that say how much is told, and in which form; every command has them."""
-    group = parser.add_argument_group("messages")
+    group = parser.group(MESSAGES)
     group.add_argument(
         "--progress",
         choices=PROGRESS,

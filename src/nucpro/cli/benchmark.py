@@ -12,6 +12,7 @@ from typing import Any
 from nucpro import __version__
 from nucpro.cli.arguments import add_device
 from nucpro.cli.console import say
+from nucpro.cli.parser import OUTPUT, PERFORMANCE
 from nucpro.options import Options, require
 
 __all__ = ["add_to"]
@@ -28,12 +29,13 @@ def add_to(subparsers: Any) -> None:
         description="Measure sequences/s of both encoders, with random weights of the real shapes, beside the rate of "
         "this machine's matrix products. Needs no model and no network, changes nothing. Paste what it prints into an "
         "issue, so that the table of cards gets a line for yours.",
+        example="nucpro benchmark --device cuda:1\nnucpro benchmark --seconds 20 --json > card.json",
     )
     add_device(parser, with_batches=False)
-    parser.add_argument(
+    parser.group(PERFORMANCE).add_argument(
         "--seconds", type=float, default=_SECONDS, metavar="N", help="time to measure (default: %(default)s)"
     )
-    parser.add_argument("--json", action="store_true", help="the figures, for scripts")
+    parser.group(OUTPUT).add_argument("--json", action="store_true", help="the figures, for scripts")
     parser.set_defaults(run=_run, log_file=lambda _: None)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from nucpro.cli.arguments import add_data_dir, add_engine, add_replace
 from nucpro.cli.console import say, showing
+from nucpro.cli.parser import INPUT, PERFORMANCE
 from nucpro.options import Options
 
 if TYPE_CHECKING:
@@ -21,22 +22,30 @@ def add_to(subparsers: Any) -> None:
         help="make the FASTA files of reading frames from genomes",
         description="Cut the genomes of a data folder into chunks and keep the reading frames that its annotated "
         "proteins contain. What is complete and was made from the same genomes in the same way is kept.",
+        example="nucpro dataset data --length 300\n"
+        "nucpro dataset data --length 500 --genetic-code auto --replace",
     )
     add_data_dir(parser)
-    parser.add_argument(
+    parser.group(INPUT).add_argument(
         "--length",
         type=int,
         required=True,
         metavar="N",
         help="bases of a full chunk: 300 and 500 are what published models were trained on",
     )
-    parser.add_argument(
+    parser.group(INPUT).add_argument(
         "--genetic-code",
         choices=("standard", "auto"),
         default="standard",
         help="standard, as the original, or the code that each CDS names (default: %(default)s)",
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    parser.group(PERFORMANCE).add_argument(
+        "--processes",
+        dest="workers",
+        type=int,
+        metavar="N",
+        help="processes of this machine (default: one per core)",
+    )
     add_engine(parser)
     add_replace(parser, "files that were made with other options")
     parser.set_defaults(run=_run, log_file=lambda _: None)

@@ -9,6 +9,7 @@ from typing import Any
 
 from nucpro.cli.arguments import add_device, add_dna_model, add_protein_model
 from nucpro.cli.console import say
+from nucpro.cli.parser import INPUT, OUTPUT
 from nucpro.errors import PreflightError
 from nucpro.options import Options
 
@@ -22,12 +23,15 @@ def add_to(subparsers: Any) -> None:
         help="check this machine: torch, GPU, kernels, models, disk, data folder",
         description="Check what a run needs on this machine, and say what will be slow and why. Changes nothing. Exit "
         "code 3 where a run would not start.",
+        example="nucpro doctor data\nnucpro doctor --device cpu --json",
     )
-    parser.add_argument("data_dir", type=Path, metavar="DATA", nargs="?", help="data folder to check as well")
+    parser.group(INPUT).add_argument(
+        "data_dir", type=Path, metavar="DATA", nargs="?", help="data folder to check as well"
+    )
     add_device(parser)
     add_protein_model(parser)
-    add_dna_model(parser, "--dna-revision")
-    parser.add_argument("--json", action="store_true", help="the findings, for scripts")
+    add_dna_model(parser)
+    parser.group(OUTPUT).add_argument("--json", action="store_true", help="the findings, for scripts")
     parser.set_defaults(run=_run, log_file=lambda _: None)
 
 

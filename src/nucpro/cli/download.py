@@ -8,6 +8,7 @@ from typing import Any
 
 from nucpro.cli.arguments import add_data_dir, add_dry_run
 from nucpro.cli.console import say, showing
+from nucpro.cli.parser import INPUT, PERFORMANCE
 from nucpro.genomes.options import DEFAULT_COUNTS, DownloadOptions
 from nucpro.genomes.taxonomy import DUMP_NAME
 
@@ -22,25 +23,30 @@ def add_to(subparsers: Any) -> None:
         help="fetch genomes of the RefSeq release into a data folder",
         description="Fetch one viral pair of RefSeq files and a seeded sample of each host group, with sizes and "
         "MD5 sums verified. Run again after an interruption, it continues.",
+        example="nucpro download data\nnucpro download data --count bacteria=2 --count plant=0 --seed 7",
     )
     add_data_dir(parser)
-    parser.add_argument(
+    parser.group(INPUT).add_argument(
         "--server", default=defaults.server, metavar="URL", help="release folder (default: %(default)s)"
     )
     counts = " ".join(f"{group}={count}" for group, count in DEFAULT_COUNTS.items())
-    parser.add_argument(
+    parser.group(INPUT).add_argument(
         "--count",
         type=_count,
         action="append",
         default=[],
         metavar="GROUP=N",
-        help=f"pairs of a group (default: {counts})",
+        help=f"pairs of files of a group, may be repeated (default: {counts})",
     )
-    parser.add_argument(
+    parser.group(INPUT).add_argument(
         "--seed", type=int, default=defaults.seed, help="seed of the draw (default: %(default)s)"
     )
-    parser.add_argument(
-        "--connections", type=int, default=defaults.connections, metavar="N", help="files at a time"
+    parser.group(PERFORMANCE).add_argument(
+        "--connections",
+        type=int,
+        default=defaults.connections,
+        metavar="N",
+        help="files that are fetched at a time (default: %(default)s)",
     )
     add_dry_run(parser)
     parser.add_argument(

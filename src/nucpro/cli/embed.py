@@ -15,6 +15,7 @@ from nucpro.cli.arguments import (
     sequences,
 )
 from nucpro.cli.console import say, showing
+from nucpro.cli.parser import INPUT, OUTPUT
 from nucpro.formats.sequences import LIMITS, SequenceType
 from nucpro.options import Options
 
@@ -28,13 +29,15 @@ def add_to(subparsers: Any) -> None:
         help="embed the records of a FASTA file",
         description="Write one vector for each record of a FASTA file, in its order, with ids and what made them. The "
         "suffix of the output says its form. Run again after an interruption, it continues.",
+        example="nucpro embed proteins.fasta -o proteins.pt\n"
+        "zcat contigs.fasta.gz | nucpro embed - --dna -o contigs.parquet",
     )
-    parser.add_argument(
+    parser.group(INPUT).add_argument(
         "fasta",
         type=sequences,
         help="FASTA file, plain or packed with gzip, bzip2 or xz; - for standard input",
     )
-    parser.add_argument(
+    parser.group(OUTPUT).add_argument(
         "-o",
         "--output",
         type=Path,
@@ -42,7 +45,7 @@ def add_to(subparsers: Any) -> None:
         metavar="OUT",
         help="file to write: OUT.pt, OUT.npz, OUT.parquet or OUT.safetensors; its folder is made",
     )
-    kind = parser.add_mutually_exclusive_group()
+    kind = parser.group(INPUT).add_mutually_exclusive_group()
     kind.add_argument("--dna", action="store_true", help="the records are nucleotides; by default proteins")
     kind.add_argument(
         "--protein",
@@ -51,7 +54,7 @@ def add_to(subparsers: Any) -> None:
     )
     add_replace(parser)
     add_protein_model(parser)
-    add_dna_model(parser, "--dna-revision")
+    add_dna_model(parser)
     add_device(parser)
     add_engine(parser)
     add_encoders(parser)

@@ -16,6 +16,7 @@ from nucpro.cli.arguments import (
     log_file,
 )
 from nucpro.cli.console import showing
+from nucpro.cli.parser import INPUT
 from nucpro.options import Options
 
 __all__ = ["add_to"]
@@ -28,14 +29,15 @@ def add_to(subparsers: Any) -> None:
         help="make the DNABERT-S files of a data folder",
         description="Make the DNABERT-S files of the selected files of a data folder that are missing, or that say "
         "themselves that they are outdated; others stay as they are. Run again after an interruption, it continues.",
+        example="nucpro embed-dna data\nnucpro embed-dna data --dna-model dna_models --device cpu --dry-run",
     )
     add_data_dir(parser)
-    add_dna_model(parser, "--revision")
+    add_dna_model(parser)
     add_device(parser)
     add_engine(parser)
     add_encoders(parser)
     add_selection(parser)
-    parser.add_argument(
+    parser.group(INPUT).add_argument(
         "--all", dest="all_files", action="store_true", help="all full files, not only the selected ones"
     )
     add_replace(parser, "files that another model, other options or an unknown model made")

@@ -7,6 +7,7 @@ from typing import Any
 
 from nucpro.cli.arguments import add_data_dir, add_selection
 from nucpro.cli.console import say, showing
+from nucpro.cli.parser import OUTPUT
 from nucpro.errors import counted, human_size
 from nucpro.export.formats import FORMATS
 from nucpro.options import Options
@@ -22,10 +23,13 @@ def add_to(subparsers: Any) -> None:
         description="Write the rows of all selected merged files as shards, one a file, with a manifest and "
         "SHA-256 sums. Run again after an interruption, it continues; run again later, it brings the folder up to "
         "date.",
+        example="nucpro export data --to parquet\nnucpro export data --to npz -o rows",
     )
     add_data_dir(parser)
-    parser.add_argument("--to", required=True, choices=list(FORMATS), help="format of the shards")
-    parser.add_argument(
+    parser.group(OUTPUT).add_argument(
+        "--to", required=True, choices=list(FORMATS), help="format of the shards"
+    )
+    parser.group(OUTPUT).add_argument(
         "-o", "--output", type=Path, metavar="OUT", help="folder to write (default: DATA/export/FORMAT)"
     )
     add_selection(parser)

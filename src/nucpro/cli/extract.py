@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 from nucpro.cli.arguments import (
+    add_data_dir,
     add_device,
     add_dna_model,
     add_dry_run,
@@ -18,6 +17,7 @@ from nucpro.cli.arguments import (
     log_file,
 )
 from nucpro.cli.console import showing
+from nucpro.cli.parser import OUTPUT, Parser
 from nucpro.options import Options
 
 __all__ = ["add_arguments", "add_to"]
@@ -30,27 +30,26 @@ def add_to(subparsers: Any) -> None:
         help="extract, merge and validate the protein embeddings of a data folder",
         description="Extract the protein embeddings of a VirNucPro data folder, merge them with its DNABERT-S "
         "files and validate the result. Run again after an interruption, it continues.",
+        example="nucpro extract data\nnucpro extract data --with-dna --protein-model models --dry-run",
     )
     add_arguments(parser)
     parser.set_defaults(run=_run, log_file=log_file)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add the options of the job; the script of the same job has the same."""
-    parser.add_argument(
-        "--data-dir", type=Path, default=Path("./data/"), help="the data folder (default: ./data/)"
-    )
+    add_data_dir(parser, option=True)
     add_protein_model(parser)
     add_device(parser)
     add_engine(parser)
     add_encoders(parser)
     add_selection(parser)
-    parser.add_argument(
+    parser.group(OUTPUT).add_argument(
         "--trust-existing",
         action="store_true",
         help="keep protein files of the right width that say nothing of their origin",
     )
-    parser.add_argument(
+    parser.group(OUTPUT).add_argument(
         "--verify-existing",
         type=int,
         default=0,
@@ -58,18 +57,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep those of them of which N random records, recomputed in float32, agree with the model of the run",
     )
     add_replace(parser, "files that another model, other options or an unknown model made")
-    parser.add_argument(
+    parser.group(OUTPUT).add_argument(
         "--with-dna", action="store_true", help="make missing DNABERT-S files first (see nucpro embed-dna)"
     )
-    add_dna_model(parser, "--dna-revision")
-    parser.add_argument(
+    add_dna_model(parser)
+    parser.group(OUTPUT).add_argument(
         "--audit",
         type=int,
         default=0,
         metavar="N",
         help="recompute N random sequences in float32 and compare",
     )
-    parser.add_argument(
+    parser.group(OUTPUT).add_argument(
         "--no-report",
         dest="report",
         action="store_false",

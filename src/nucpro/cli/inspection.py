@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nucpro.cli.console import say
+from nucpro.cli.parser import INPUT, OUTPUT
 
 __all__ = ["add_to", "lines_of"]
 
@@ -23,9 +24,12 @@ def add_to(subparsers: Any) -> None:
         help="show what a file or folder is: shapes, ids, value ranges, what made it",
         description="Show what a .pt file, a FASTA file or a data folder is. Changes nothing; files are read whole, "
         "of a folder only names and sizes.",
+        example="nucpro inspect data\nnucpro inspect data/data_merge/viral.1.1_merged/output_1_merged.pt",
     )
-    parser.add_argument("path", type=Path, metavar="FILE.pt|FASTA|DATA", help="file or folder to look at")
-    parser.add_argument("--json", action="store_true", help="everything, for scripts")
+    parser.group(INPUT).add_argument(
+        "path", type=Path, metavar="FILE.pt|FASTA|DATA", help="file or folder to look at"
+    )
+    parser.group(OUTPUT).add_argument("--json", action="store_true", help="everything, for scripts")
     parser.set_defaults(run=_run, log_file=lambda _: None)
 
 

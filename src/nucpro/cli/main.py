@@ -8,36 +8,35 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from typing import Any
 
 import nucpro
 from nucpro.cli.arguments import add_messages, manner_of
 from nucpro.cli.console import Terminated, console, exit_code_of, told_end
+from nucpro.cli.parser import Parser, did_you_mean
 from nucpro.errors import NucproError
 
-__all__ = ["leave", "main"]
+__all__ = ["commands_of", "leave", "main", "purposes", "tree"]
 
-_COMMANDS = {
-    "doctor": "doctor",
-    "benchmark": "benchmark",
-    "download": "download",
-    "dataset": "dataset",
-    "split": "split",
-    "embed-dna": "embed_dna",
-    "extract": "extract",
-    "validate": "validate",
-    "status": "status",
-    "inspect": "inspection",
-    "report": "report",
-    "export": "export",
-    "embed": "embed",
-    "train": "train",
-    "predict": "predict",
-    "fetch-models": "models",
+_WHAT = "Joined DNABERT-S and protein language model embeddings of viral and host sequences."
+
+_PURPOSES = {
+    "Data sets": {"download": "download", "dataset": "dataset", "split": "split"},
+    "Vectors": {"embed-dna": "embed_dna", "extract": "extract", "validate": "validate", "embed": "embed"},
+    "Monitoring and inspection": {"status": "status", "inspect": "inspection", "report": "report"},
+    "Using the vectors": {"export": "export", "train": "train", "predict": "predict"},
+    "This machine": {
+        "doctor": "doctor",
+        "benchmark": "benchmark",
+        "fetch-models": "models",
+        "completion": "completion",
+    },
 }
-"""Module of each command, in the order of the help; only that of the command that is run is imported."""
+"""Module of each command by purpose, in the order of the help; only that of the command that is run is imported."""
+_MODULES = {name: module for commands in _PURPOSES.values() for name, module in commands.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,13 +53,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done, 1 data or validation error, 2 usage, 3 pre-flight, 130 and 143 interrupted, 141 where the reader of
         the answer left.
     """
-    argv = sys.argv[1:] if argv is None else argv
-    parser = _parser(argv[0] if argv else "")
-    arguments = vars(parser.parse_args(argv))
-    command = arguments.pop("run", None)
-    if command is None:
-        parser.print_help()
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["--version"]:
+        print(f"nucpro {nucpro.__version__}")
+        return 0
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if argv else 2
+    if argv[0] not in _MODULES:
+        what = "options come after a command" if argv[0].startswith("-") else f"no command {argv[0]}"
+        print(
+            f"nucpro: error: {what}{did_you_mean(argv[0], _MODULES)}\nAll commands: nucpro --help",
+            file=sys.stderr,
+        )
         return 2
+    arguments = vars(commands_of(tree([argv[0]]))[argv[0]].parse_args(argv[1:]))
+    command = arguments.pop("run")
     manner = manner_of(arguments)
     with console(arguments.pop("log_file")(arguments), manner):
         return told_end(_exit_code(command, arguments))
@@ -103,27 +111,40 @@ def leave(code: int) -> None:
         os._exit(code)
 
 
-class _Version(argparse.Action):
-    """Looks the version up when it is asked for: reading metadata takes as long as all else before a command."""
+def tree(names: Iterable[str] = _MODULES) -> argparse.ArgumentParser:
+    """Parser of the program, with those of some commands; by default of all."""
+    root = argparse.ArgumentParser(prog="nucpro")
+    subparsers = root.add_subparsers(parser_class=Parser)
+    for name in names:
+        import_module(f"nucpro.cli.{_MODULES[name]}").add_to(subparsers)
+        add_messages(subparsers.choices[name])
+    return root
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        """Print it, and end."""
-        print(f"nucpro {nucpro.__version__}")
-        parser.exit()
+
+def commands_of(root: argparse.ArgumentParser) -> dict[str, Parser]:
+    """Parsers of the commands of :func:`tree` by their names."""
+    return dict(_subparsers(root).choices)
 
 
-def _parser(command: str) -> argparse.ArgumentParser:
-    """Parser of one command; of all, for help and for words that are no command."""
-    parser = argparse.ArgumentParser(
-        prog="nucpro",
-        description="Joined DNABERT-S and protein language model embeddings of viral and host sequences.",
+def purposes() -> dict[str, dict[str, str]]:
+    """What each command is for, in a line, by purpose and name."""
+    help_of = {entry.dest: str(entry.help) for entry in _subparsers(tree())._choices_actions}
+    return {purpose: {name: help_of[name] for name in names} for purpose, names in _PURPOSES.items()}
+
+
+def _subparsers(root: argparse.ArgumentParser) -> Any:
+    return next(action for action in root._actions if action.nargs == argparse.PARSER)
+
+
+def _overview() -> str:
+    """All commands by purpose."""
+    lines = ["usage: nucpro COMMAND [options]", "", *textwrap.wrap(_WHAT, 78), ""]
+    for purpose, commands in purposes().items():
+        lines += [f"{purpose}:"]
+        for name, text in commands.items():
+            first, *rest = textwrap.wrap(text, 62)
+            lines += [f"  {name:13} {first}", *(f"{'':16}{line}" for line in rest)]
+        lines.append("")
+    return "\n".join(
+        [*lines, "nucpro COMMAND --help shows its options and an example; nucpro --version the version."]
     )
-    parser.add_argument(
-        "--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="show the version and exit"
-    )
-    subparsers = parser.add_subparsers(metavar="COMMAND")
-    for module in [_COMMANDS[command]] if command in _COMMANDS else _COMMANDS.values():
-        import_module(f"nucpro.cli.{module}").add_to(subparsers)
-    for command_parser in subparsers.choices.values():
-        add_messages(command_parser)
-    return parser

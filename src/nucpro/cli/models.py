@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nucpro.cli.console import say, showing
+from nucpro.cli.parser import MODEL, OUTPUT
 from nucpro.formats.sequences import SequenceType
 from nucpro.options import DEFAULT_MODELS
 
@@ -18,13 +19,16 @@ def add_to(subparsers: Any) -> None:
         "fetch-models",
         help="download a model into a folder, to be carried to a machine without network",
         description="Download a model from the Hugging Face hub into a folder; give that folder as --protein-model.",
+        example="nucpro fetch-models models\nnucpro fetch-models dna_models --model zhihan1996/DNABERT-S",
     )
-    parser.add_argument("folder", type=Path, help="folder to fill")
-    parser.add_argument(
+    parser.group(OUTPUT).add_argument("folder", type=Path, help="folder to fill")
+    parser.group(MODEL).add_argument(
         "--model", default=DEFAULT_MODELS[SequenceType.PROTEIN], help="hub id (default: %(default)s)"
     )
-    parser.add_argument("--revision", help="branch, tag or commit")
-    parser.add_argument("--endpoint", metavar="URL", help="address of the hub, where it is a mirror")
+    parser.group(MODEL).add_argument("--revision", help="branch, tag or commit (default: main)")
+    parser.group(MODEL).add_argument(
+        "--endpoint", metavar="URL", help="address of the hub (default: that of Hugging Face)"
+    )
     parser.set_defaults(run=_run, log_file=lambda _: None)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from nucpro.cli.arguments import add_device, add_encoders, add_engine, add_replace, sequences
 from nucpro.cli.console import say, showing
+from nucpro.cli.parser import INPUT, MODEL, OUTPUT, PERFORMANCE
 from nucpro.prediction.outputs import OUTPUTS
 
 __all__ = ["add_to"]
@@ -19,24 +20,26 @@ def add_to(subparsers: Any) -> None:
         help="tell viral sequences from others",
         description="Cut sequences into chunks, embed every reading frame without a stop, and score frames, chunks and "
         "whole sequences with a classifier that nucpro train made. Run again after an interruption, it continues.",
+        example="nucpro predict contigs.fasta --model data/model\n"
+        "zcat contigs.fasta.gz | nucpro predict - --model data/model -o scores --plot",
     )
-    parser.add_argument(
+    parser.group(INPUT).add_argument(
         "input",
         type=sequences,
         metavar="INPUT",
         help="FASTA or FASTQ file, plain or packed with gzip, bzip2 or xz; - for standard input",
     )
-    parser.add_argument(
+    parser.group(MODEL).add_argument(
         "--model", type=Path, required=True, metavar="FOLDER", help="folder that nucpro train wrote"
     )
-    parser.add_argument(
+    parser.group(OUTPUT).add_argument(
         "-o",
         "--output",
         type=Path,
         metavar="FOLDER",
         help="folder to write (default: INPUT's name + _prediction)",
     )
-    parser.add_argument(
+    parser.group(INPUT).add_argument(
         "--length", type=int, metavar="N", help="bases of a full chunk (default: as in the training data)"
     )
     _add_outputs(parser)
@@ -44,7 +47,7 @@ def add_to(subparsers: Any) -> None:
     add_device(parser)
     add_engine(parser)
     add_encoders(parser)
-    parser.add_argument(
+    parser.group(PERFORMANCE).add_argument(
         "--chunks-per-unit",
         type=int,
         metavar="N",
@@ -58,18 +61,24 @@ def _add_outputs(parser: Any) -> None:
         value: dict[str, Any] = {"action": "store_true"}
         if output.default is not None:
             value = {"type": int, "nargs": "?", "const": output.default, "default": 0, "metavar": "N"}
-        parser.add_argument(output.option, dest=output.field, help=output.about, **value)
+        parser.group(OUTPUT).add_argument(output.option, dest=output.field, help=output.about, **value)
     add_replace(parser, "what another prediction left in the output folder")
 
 
 def _add_models(parser: Any) -> None:
-    for side, revision in (("protein", "--revision"), ("dna", "--dna-revision")):
-        parser.add_argument(
+    group = parser.group(MODEL)
+    for side, name in (("protein", "protein"), ("dna", "DNA")):
+        group.add_argument(
             f"--{side}-model",
             metavar="MODEL",
-            help=f"hub id or folder of the {side} model that made the training data (default: as the classifier says)",
+            help=f"hub id or folder of the {name} model that made the training data (default: as the classifier says)",
         )
-        parser.add_argument(revision, help=f"revision of the {side} model on the hub")
+        group.add_argument(
+            f"--{side}-revision",
+            dest="revision" if side == "protein" else "dna_revision",
+            metavar="REVISION",
+            help="its branch, tag or commit on the hub (default: as the classifier says)",
+        )
 
 
 def _run(arguments: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from nucpro.cli.arguments import add_data_dir, add_selection
 from nucpro.cli.console import showing
+from nucpro.cli.parser import OUTPUT
 from nucpro.options import Options
 from nucpro.report import MOST_POINTS, POINTS
 
@@ -19,10 +20,11 @@ def add_to(subparsers: Any) -> None:
         help="write a page that shows a data folder: files, runs, lengths, and a map of the embeddings",
         description="Write DATA/report/report.html, one page that needs no network, and pictures for papers. Reads "
         "what lies on disk, also after a run that failed; needs the extra nucpro[report].",
+        example="nucpro report data\nnucpro report data --points 50000",
     )
     add_data_dir(parser)
     add_selection(parser)
-    parser.add_argument(
+    parser.group(OUTPUT).add_argument(
         "--points",
         type=int,
         default=POINTS,

@@ -7,6 +7,7 @@ from typing import Any
 
 from nucpro.cli.arguments import add_data_dir
 from nucpro.cli.console import say
+from nucpro.cli.parser import OUTPUT
 from nucpro.errors import PreflightError
 from nucpro.folder.paths import DataFolder
 from nucpro.options import SEQUENCES_PER_FILE
@@ -22,9 +23,10 @@ def add_to(subparsers: Any) -> None:
         help="split the FASTA files of a data folder",
         description="Make the split folders that are missing, both sides with the same boundaries. Folders that "
         "exist are left as they are.",
+        example="nucpro split data\nnucpro split data --sequences-per-file 20",
     )
     add_data_dir(parser)
-    parser.add_argument(
+    parser.group(OUTPUT).add_argument(
         "--sequences-per-file",
         type=int,
         default=SEQUENCES_PER_FILE,

@@ -6,6 +6,7 @@ from typing import Any
 
 from nucpro.cli.arguments import add_data_dir, add_selection
 from nucpro.cli.console import say
+from nucpro.cli.parser import OUTPUT
 from nucpro.errors import PreflightError, UsageError
 from nucpro.folder.paths import DataFolder
 from nucpro.options import Options
@@ -21,10 +22,11 @@ def add_to(subparsers: Any) -> None:
         "status",
         help="show what is done, stale and missing in a data folder",
         description="Show what is done, stale and missing in a data folder. Changes nothing, also during a run.",
+        example="nucpro status data\nnucpro status data --watch 10",
     )
     add_data_dir(parser)
     add_selection(parser)
-    parser.add_argument(
+    parser.group(OUTPUT).add_argument(
         "--watch",
         type=float,
         nargs="?",

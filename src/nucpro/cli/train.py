@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nucpro.classifier.options import FEW_GROUPS, Placement, SplitBy, TrainingOptions
 from nucpro.cli.arguments import add_data_dir, log_file
 from nucpro.cli.console import say, showing
+from nucpro.cli.parser import EVALUATION, OUTPUT, PERFORMANCE, TRAINING, Parser
 from nucpro.formats.sequences import SequenceType
 from nucpro.genomes.taxonomy import RANKS
 
@@ -35,36 +35,47 @@ def add_to(subparsers: Any) -> None:
         help="train a classifier on the merged files of a data folder",
         description="Train VirNucPro's classifier on all merged files of a data folder, and measure it on genomes that "
         "it never saw. A training that was stopped goes on when the same command is given again.",
+        example="nucpro train data\nnucpro train data --compare --epochs 50 -o models/compared",
     )
     add_data_dir(parser)
     add_options(parser)
     parser.set_defaults(run=run, log_file=log_file)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: Parser) -> None:
     """Add all options but the data folder."""
-    parser.add_argument(
+    parser.group(OUTPUT).add_argument(
         "-o", "--output", type=Path, metavar="FOLDER", help="model folder (default: DATA/model)"
     )
     _add_evaluation(parser)
     _add_recipe(parser)
-    parser.add_argument(
-        "--device", default=_DEFAULTS.device, help="cuda, cuda:N or cpu (default: %(default)s)"
+    parser.group(PERFORMANCE).add_argument(
+        "--device",
+        default=_DEFAULTS.device,
+        metavar="DEVICE",
+        help="cuda, cuda:N or cpu (default: %(default)s)",
     )
-    parser.add_argument(
+    parser.group(PERFORMANCE).add_argument(
         "--features",
         dest="placement",
         type=Placement,
         choices=list(Placement),
         default=_DEFAULTS.placement,
-        help="where all features lie meanwhile; auto is the GPU if they fit there, else memory, else disk",
+        help="where the features are held; auto is the GPU if they fit there, else memory, else disk "
+        "(default: %(default)s)",
     )
-    parser.add_argument("--no-curves", dest="curves", action="store_false", help="draw no curves.png")
-    parser.add_argument("--restart", action="store_true", help="begin anew where a training could go on")
+    parser.group(OUTPUT).add_argument(
+        "--no-curves", dest="curves", action="store_false", help="draw no curves.png"
+    )
+    parser.group(OUTPUT).add_argument(
+        "--replace",
+        action="store_true",
+        help="start over instead of resuming, also where other options made the model",
+    )
 
 
-def _add_evaluation(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+def _add_evaluation(parser: Parser) -> None:
+    parser.group(EVALUATION).add_argument(
         "--split-by",
         type=SplitBy,
         choices=list(SplitBy),
@@ -72,8 +83,8 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
         help="what lies on one side of the split as a whole; row is the original's split, whose test rows are of "
         "genomes that were trained on (default: %(default)s)",
     )
-    parser.add_argument(
-        "--families", type=Path, metavar="TSV", help="record and family, one a line, for --split-by family"
+    parser.group(EVALUATION).add_argument(
+        "--families", type=Path, metavar="TSV", help="record and family on each line, for --split-by family"
     )
     parser.add_argument(
         "--rank",
@@ -88,14 +99,14 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
         "nucpro download DATA --taxonomy fetches)",
     )
     for part in ("validation", "test"):
-        parser.add_argument(
+        parser.group(EVALUATION).add_argument(
             f"--{part}",
             type=float,
             default=_DEFAULTS.test,
             metavar="X",
             help=f"part of the rows for {part} (default: %(default)s)",
         )
-    columns = parser.add_mutually_exclusive_group()
+    columns = parser.group(TRAINING).add_mutually_exclusive_group()
     columns.add_argument(
         "--compare",
         action="store_true",
@@ -108,7 +119,7 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
         default="both",
         help="columns to train on (default: %(default)s)",
     )
-    parser.add_argument(
+    parser.group(EVALUATION).add_argument(
         "--bootstrap",
         type=int,
         default=_DEFAULTS.bootstrap,
@@ -117,32 +128,32 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_recipe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+def _add_recipe(parser: Parser) -> None:
+    parser.group(TRAINING).add_argument(
         "--seed",
         type=int,
         default=_DEFAULTS.seed,
         metavar="N",
-        help="of everything that is drawn (default: %(default)s)",
+        help="random seed of split, weights, order and dropout (default: %(default)s)",
     )
     for name, text in (
-        ("batch_size", "rows of a step"),
-        ("epochs", "most epochs"),
+        ("batch_size", "rows of a batch"),
+        ("epochs", "maximum number of epochs"),
         ("patience", "epochs without a lower validation loss before training ends"),
     ):
         default = getattr(_DEFAULTS, name)
-        parser.add_argument(
+        parser.group(TRAINING).add_argument(
             f"--{name.replace('_', '-')}",
             type=int,
             default=default,
             metavar="N",
             help=f"{text} (default: %(default)s)",
         )
-    parser.add_argument(
+    parser.group(TRAINING).add_argument(
         "--learning-rate",
         type=float,
         metavar="X",
-        help="of the first epochs (default: 0.0002 for every 32 rows of a batch)",
+        help="initial learning rate (default: 0.0002 for every 32 rows of a batch)",
     )
 
 

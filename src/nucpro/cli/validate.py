@@ -17,6 +17,7 @@ def add_to(subparsers: Any) -> None:
         "validate",
         help="read back every selected file of a data folder and check it",
         description="Check every protein and merged file of a data folder against its sources. Changes nothing.",
+        example="nucpro validate data\nnucpro validate data --engine ray --progress json",
     )
     add_data_dir(parser)
     add_selection(parser)

@@ -384,7 +384,7 @@ def require_folder(root: Path) -> None:
         It names the folder.
     """
     if not root.is_dir():
-        raise PreflightError([f"{root}: no such folder; name the data folder (DATA or --data-dir)"])
+        raise PreflightError([f"{root}: no such folder; give the path of the data folder"])
 
 
 def _unproven_of(options: Options, side: SequenceType) -> Unproven:

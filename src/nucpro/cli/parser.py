@@ -1,0 +1,161 @@
+"""How the command line is read and explained: one parser for each command, with its options in groups.
+
+What argparse does otherwise: an error shows the usage of the program and not that of the command, a word that is
+nearly an option is not recognised, and an option with an optional number takes the next word, whatever it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NoReturn
+
+__all__ = [
+    "EVALUATION",
+    "GROUPS",
+    "INPUT",
+    "MESSAGES",
+    "MODEL",
+    "OUTPUT",
+    "PERFORMANCE",
+    "TRAINING",
+    "Help",
+    "Parser",
+    "did_you_mean",
+    "value_of",
+]
+
+INPUT, MODEL, TRAINING, EVALUATION = "input", "model", "training", "evaluation"
+OUTPUT, PERFORMANCE, MESSAGES = "output", "performance", "messages"
+GROUPS = (INPUT, MODEL, TRAINING, EVALUATION, OUTPUT, PERFORMANCE, MESSAGES)
+"""Groups of options, in the order of the help."""
+
+_WIDEST = 100
+_INDENT = 28
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Give the part of a message that names what is nearly the same as a word; nothing where nothing is.
+
+    Examples
+    --------
+    >>> did_you_mean("extrat", ["extract", "export"])
+    '; did you mean extract?'
+    """
+    near = difflib.get_close_matches(word, list(known), 2, cutoff=0.6)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+class Help(argparse.HelpFormatter):
+    """Help as wide as the terminal, in which examples keep their lines."""
+
+    def __init__(self, prog: str) -> None:
+        width = min(shutil.get_terminal_size().columns, _WIDEST) - 2
+        super().__init__(prog, max_help_position=_INDENT, width=width)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Wrap paragraphs; what is indented are lines of their own."""
+        if "\n" not in text:
+            return super()._fill_text(text, width, indent)
+        return "\n".join(f"{indent}{line}" for line in text.splitlines())
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        """Name the value of an option once: ``-o, --output FOLDER``."""
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        return f"{', '.join(action.option_strings)} {value_of(action)}"
+
+
+class Parser(argparse.ArgumentParser):
+    """Parser of one command.
+
+    Parameters
+    ----------
+    example : str
+        Lines as they are typed, for the help and the manual.
+    **options
+        Those of argparse.
+    """
+
+    def __init__(self, *, example: str = "", **options: Any) -> None:
+        super().__init__(**options, formatter_class=Help, add_help=False)
+        self.example = example
+        if example:
+            self.epilog = "\n".join(["examples:", *(f"  {line}" for line in example.splitlines())])
+        self._groups = {name: self.add_argument_group(name) for name in GROUPS}
+        self.group(MESSAGES).add_argument("-h", "--help", action="help", help="show this help and exit")
+
+    def group(self, name: str) -> argparse._ArgumentGroup:
+        """Give a group of options, to add some to it."""
+        return self._groups[name]
+
+    @property
+    def actions(self) -> list[argparse.Action]:
+        """All arguments and options."""
+        return self._actions
+
+    def format_usage(self) -> str:
+        """One line: what must be given; options have a list of their own."""
+        return f"usage: {self.usage_line}\n"
+
+    @property
+    def usage_line(self) -> str:
+        """The command with everything that must be given."""
+        needed = [action for action in self._actions if action.required and action.option_strings]
+        words = [value_of(action) for action in self._get_positional_actions()]
+        words += [f"{action.option_strings[-1]} {value_of(action)}" for action in needed]
+        return " ".join([self.prog, *words, "[options]"])
+
+    def format_help(self) -> str:
+        """Usage, description, options in groups, examples."""
+        self.usage = self.usage_line.replace("%", "%%")
+        return super().format_help()
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2, the usage of this command, and what is wrong."""
+        self.exit(2, f"{self.format_usage()}{self.prog}: error: {message}\nAll options: {self.prog} --help\n")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and name what is nearly the same as an option that is not known."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            name = next((word for word in unknown if word.startswith("-")), unknown[0]).partition("=")[0]
+            if name.startswith("-"):
+                self.error(f"no option {name}{did_you_mean(name, self._option_string_actions)}")
+            self.error(f"one argument too many: {name}")
+        return found
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse; an option whose number may be left out takes the next word only where it is a number."""
+        return super().parse_known_args(args if args is None else list(self._with_numbers(args)), namespace)
+
+    def _with_numbers(self, words: Sequence[str]) -> Iterator[str]:
+        for word, following in zip(words, [*words[1:], ""], strict=True):
+            action = self._option_string_actions.get(word)
+            if action is not None and action.nargs == argparse.OPTIONAL and not _fits(action, following):
+                yield f"{word}={action.const}"
+            else:
+                yield word
+
+
+def _fits(action: argparse.Action, word: str) -> bool:
+    """Whether a word is a value of an option."""
+    if not callable(action.type):
+        return True
+    try:
+        action.type(word)
+    except (ValueError, TypeError, argparse.ArgumentTypeError):
+        return False
+    return True
+
+
+def value_of(action: argparse.Action) -> str:
+    """How the value of an option is shown: ``N``, ``[N]``, ``{fp16,fp32}``; nothing where it takes none."""
+    if action.nargs == 0:
+        return ""
+    name = action.metavar or (
+        f"{{{','.join(map(str, action.choices))}}}" if action.choices else action.dest.upper()
+    )
+    return f"[{name}]" if action.nargs == argparse.OPTIONAL else str(name)
