@@ -37,5 +37,5 @@ def _run(arguments: dict[str, Any]) -> None:
     for parser in commands_of(root).values():
         for action in parser.actions:
             if action.type in (Path, sequences):
-                action.complete = shtab.FILE  # type: ignore[attr-defined] - how it is told
+                vars(action)["complete"] = shtab.FILE  # where shtab looks for it
     say(shtab.complete(root, arguments["shell"]))
