@@ -49,12 +49,12 @@ def add_to(subparsers: Any) -> None:
         help="files that are fetched at a time (default: %(default)s)",
     )
     add_dry_run(parser)
-    parser.add_argument(
+    parser.group(INPUT).add_argument(
         "--taxonomy",
         action="store_true",
         help="fetch NCBI's taxonomy (taxdump.tar.gz, 70 MB) instead, which nucpro train --rank reads",
     )
-    parser.add_argument(
+    parser.group(INPUT).add_argument(
         "--taxonomy-server",
         default=defaults.taxonomy_server,
         metavar="URL",

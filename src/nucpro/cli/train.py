@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nucpro.classifier.options import FEW_GROUPS, Placement, SplitBy, TrainingOptions
-from nucpro.cli.arguments import add_data_dir, log_file
+from nucpro.cli.arguments import add_data_dir, add_replace, log_file
 from nucpro.cli.console import say, showing
 from nucpro.cli.parser import EVALUATION, OUTPUT, PERFORMANCE, TRAINING, Parser
 from nucpro.formats.sequences import SequenceType
@@ -67,11 +67,7 @@ def add_options(parser: Parser) -> None:
     parser.group(OUTPUT).add_argument(
         "--no-curves", dest="curves", action="store_false", help="draw no curves.png"
     )
-    parser.group(OUTPUT).add_argument(
-        "--replace",
-        action="store_true",
-        help="start over instead of resuming, also where other options made the model",
-    )
+    add_replace(parser, "a model that is there, also where other options made it, instead of resuming")
 
 
 def _add_evaluation(parser: Parser) -> None:
@@ -86,12 +82,12 @@ def _add_evaluation(parser: Parser) -> None:
     parser.group(EVALUATION).add_argument(
         "--families", type=Path, metavar="TSV", help="record and family on each line, for --split-by family"
     )
-    parser.add_argument(
+    parser.group(EVALUATION).add_argument(
         "--rank",
         choices=RANKS,
         help="keep together all of one taxon of this rank, for --split-by taxon (default: of one taxon id)",
     )
-    parser.add_argument(
+    parser.group(EVALUATION).add_argument(
         "--taxonomy",
         type=Path,
         metavar="FILE",
