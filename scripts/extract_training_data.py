@@ -117,7 +117,7 @@ def validate_prerequisites(
         run.check()
         run.show()
         return
-    from nucpro.embedding.encoder import device_problems  # noqa: PLC0415 - imports torch
+    from nucpro.embedding.device import device_problems  # noqa: PLC0415 - imports torch
 
     problems = device_problems(device) + dna_problems(pairs, DNA_COMMAND)
     if problems:

@@ -13,6 +13,7 @@ from nucpro.formats.sequences import SequenceType
 
 __all__ = [
     "AUTO",
+    "AUTO_DEVICE",
     "DEFAULT_MODELS",
     "ENGINES",
     "NAMED_PRECISIONS",
@@ -40,6 +41,8 @@ class HostSelection(StrEnum):
     ALL = "all"
 
 
+AUTO_DEVICE = "auto"
+"""A GPU where there is one, else the CPU."""
 AUTO = "auto"
 """fp16 on a GPU and fp32 on a CPU."""
 NAMED_PRECISIONS = ("fp16", "bf16", "fp32")
@@ -110,7 +113,8 @@ class Options(ParsedOptions):
     dna_model, dna_revision : str, optional
         The same of the DNA model.
     device : str
-        ``cuda``, ``cuda:N`` or ``cpu``; what is asked for is used or refused, never replaced.
+        ``cuda``, ``cuda:N`` or ``cpu``; what is asked for is used or refused, never replaced. ``auto`` is a GPU where
+        there is one (:func:`nucpro.embedding.device.settled`).
     precision : str
         One of :data:`PRECISIONS`; ``auto`` is what is recorded in the data folder, else what the device computes in.
     sequences_per_file : int, optional
@@ -196,8 +200,8 @@ class Options(ParsedOptions):
         budget = self.tokens_per_batch
         require(budget is None or budget > 0, "--tokens-per-batch", budget, "1 or more")
         kind, _, number = self.device.partition(":")
-        known = self.device in ("cpu", "cuda") or (kind == "cuda" and number.isdecimal())
-        require(known, "--device", self.device, "cuda, cuda:N or cpu")
+        known = self.device in ("auto", "cpu", "cuda") or (kind == "cuda" and number.isdecimal())
+        require(known, "--device", self.device, "auto, cuda, cuda:N or cpu")
         if problem := precision_problem(self.precision, self.device):
             raise UsageError(problem)
         self._check_engine()
@@ -240,7 +244,8 @@ class Options(ParsedOptions):
             host, _, port = (self.address or "auto:0").rpartition(":")
             plain = self.address == "auto" or (port.isdecimal() and bool(host) and "/" not in host)
             require(plain, "--address", self.address, "auto, or HOST:PORT of the cluster's head")
-            require(self.device in ("cpu", "cuda"), "--device", self.device, "cuda or cpu with --engine ray")
+            devices = ("auto", "cpu", "cuda")
+            require(self.device in devices, "--device", self.device, "auto, cuda or cpu with --engine ray")
         else:
             require(self.address is None, "--address", self.address, "only with --engine ray")
             require(self.workers is None, "--workers", self.workers, "only with --engine ray")

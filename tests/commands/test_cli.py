@@ -62,7 +62,7 @@ def test_the_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--device", "tpu"], "--device is tpu; allowed: cuda, cuda:N or cpu"),
+        (["--device", "tpu"], "--device is tpu; allowed: auto, cuda, cuda:N or cpu"),
         (["--sequences-per-file", "0"], "--sequences-per-file is 0; allowed: 1 or more"),
         (["--tokens-per-batch", "-5"], "--tokens-per-batch is -5; allowed: 1 or more"),
         (["--audit", "-1"], "--audit is -1; allowed: 0 or more"),

@@ -4,29 +4,58 @@ from __future__ import annotations
 
 import gzip
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from doc_blocks import ROOT, runnable
 from doc_reader import Reader
+from huggingface_hub import constants
 
 import dna_stand_ins
 import stand_ins
 from nucpro.formats.fasta import stream
+from nucpro.formats.sequences import SequenceType
+from nucpro.options import DEFAULT_MODELS
 
 GENOMES = ROOT / "demo" / "genomes"
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def downloaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache that holds models under the names of the published ones, on a machine without network."""
+    cache = tmp_path_factory.mktemp("hub")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_CACHE", str(cache))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        # They were read when the package was imported.
+        patch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        patch.setattr(constants, "HF_HUB_OFFLINE", True)
+        stand_ins.make_checkpoint(in_cache(cache, SequenceType.PROTEIN), layers=1, feed_forward=64)
+        dna = in_cache(cache, SequenceType.DNA)
+        dna_stand_ins.make_dna_checkpoint(dna, layers=1, feed_forward_width=64)
+        dna_stand_ins.train_tokenizer(dna, ["ACGTTGCAAGGCTTAACCGTATCG" * 20])
+        yield cache
+
+
+def in_cache(cache: Path, sequence_type: SequenceType) -> Path:
+    """Folder of a commit, as huggingface_hub lays it out."""
+    commit = f"{sequence_type:x<40}".encode().hex()[:40]
+    repository = cache / f"models--{DEFAULT_MODELS[sequence_type].replace('/', '--')}"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    folder = repository / "snapshots" / commit
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, downloaded: Path) -> Path:
     """What a reader of the quick start has at its end: vectors, merged files, a classifier, scores."""
     folder = tmp_path_factory.mktemp("finished")
     shutil.copytree(GENOMES, folder / "data", ignore=shutil.ignore_patterns("README.md"))
-    stand_ins.make_checkpoint(folder / "models", layers=1, feed_forward=64)
-    dna_stand_ins.make_dna_checkpoint(folder / "dna_models", layers=1, feed_forward_width=64)
-    dna_stand_ins.train_tokenizer(folder / "dna_models", ["ACGTTGCAAGGCTTAACCGTATCG" * 20])
     write_unknown(folder)
-    reader = Reader(folder)
+    reader = Reader(folder, here={})
     for block in runnable(ROOT / "docs" / "quick-start.md"):
         reader.follow(block)
     return folder

@@ -10,31 +10,22 @@ import runpy
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from doc_blocks import ROOT, Block, Command, commands_of
 
 from nucpro.cli import main
 
-SMALL = ["--sequences-per-file", "20"]
-MODELS = ["--protein-model", "models", "--dna-model", "dna_models"]
 CPU = ["--device", "cpu"]
 HERE = {
-    "dataset": ["--processes", "1"],
-    "split": SMALL,
-    "embed-dna": [*SMALL, *CPU, "--dna-model", "dna_models"],
-    "extract": [*SMALL, *CPU, *MODELS, "--no-report"],
-    "validate": SMALL,
-    "status": SMALL,
-    "report": [*SMALL, "--points", "100"],
-    "export": SMALL,
-    "embed": [*CPU, *MODELS],
-    "train": [*CPU, "--epochs", "2", "--bootstrap", "20", "--no-curves"],
-    "predict": [*CPU, *MODELS],
-    "doctor": [*CPU, *MODELS],
+    "embed-dna": CPU,
+    "extract": [*CPU, "--no-report"],
+    "report": ["--points", "100"],
+    "train": ["--epochs", "2", "--bootstrap", "20", "--no-curves"],
 }
-"""What each command needs besides the text of the page: this machine has no GPU, no network and little data."""
+"""What commands of other pages than the quick start, which is typed as it stands, are given here: this machine has no
+GPU, and pictures take their time."""
 SCRIPTS = {
     "scripts/extract_training_data.py": "extract",
     "features_extract.py": "extract",
@@ -43,10 +34,11 @@ SCRIPTS = {
 
 
 class Reader:
-    """Types the blocks of one page, one after the other, in one folder."""
+    """Types the blocks of one page, one after the other, in one folder; ``here`` adds options to commands."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, here: Mapping[str, Sequence[str]] | None = None) -> None:
         self.folder = folder
+        self.here = HERE if here is None else here
         self.names: dict[str, object] = {"__name__": "page"}
 
     def follow(self, block: Block) -> None:
@@ -61,7 +53,7 @@ class Reader:
     def nucpro(self, arguments: Sequence[str]) -> str:
         """Run a command of nucpro; returns what it shows."""
         with contextlib.chdir(self.folder):
-            return _shown_by(lambda: main([*arguments, *HERE.get(arguments[0], [])]))
+            return _shown_by(lambda: main([*arguments, *self.here.get(arguments[0], [])]))
 
     def _type(self, block: Block, command: Command) -> None:
         try:
@@ -78,7 +70,7 @@ class Reader:
         if words[0] == "nucpro" and not set(words) & {"|", "&&", ">", ";"}:
             return self.nucpro(words[1:])
         if words[0] == "python" and words[1] in SCRIPTS:
-            return _shown_by(lambda: _run_script(words[1], [*words[2:], *HERE[SCRIPTS[words[1]]]]))
+            return _shown_by(lambda: _run_script(words[1], [*words[2:], *self.here[SCRIPTS[words[1]]]]))
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", text],
             env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},

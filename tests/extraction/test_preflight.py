@@ -231,7 +231,7 @@ def test_no_cuda_is_told_and_nothing_else_is_used(data: Path, model: Path, capsy
     assert main(["extract", *options]) == 3
     said = capsys.readouterr().err
     assert "finds no CUDA device" in said
-    assert "ask for the device cpu" in said
+    assert "compute on the CPU with --device cpu" in said
 
 
 def test_two_sources_that_would_share_their_merged_files_are_named(data: Path, refused) -> None:

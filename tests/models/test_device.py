@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from pathlib import Path
 
 import pytest
 import torch
 
 from nucpro.embedding.device import (
+    CPU_SLOWER,
     choose_device,
     cpu_threads,
     multiplies_bf16,
     precision_of,
+    settled,
     use_processors,
 )
 from nucpro.errors import UsageError
@@ -48,6 +52,33 @@ def test_cuda_devices_are_counted():
     assert choose_device("cuda").index is not None
     with pytest.raises(UsageError, match=r"device 'cuda:999' was asked for, but this machine has \d+ CUDA"):
         choose_device("cuda:999")
+
+
+@WITHOUT_CUDA
+def test_auto_is_the_cpu_where_there_is_no_gpu_and_says_what_that_costs(caplog):
+    with caplog.at_level(logging.INFO):
+        assert settled(Options(device="auto")) == Options(device="cpu")
+    assert f"No GPU found: computing on the CPU, about {CPU_SLOWER} times slower" in caplog.text
+
+
+@WITH_CUDA
+def test_auto_is_a_gpu_where_there_is_one():
+    assert settled(Options(device="auto")) == Options(device="cuda")
+
+
+def test_auto_leaves_other_devices_alone_and_asks_a_cluster_for_gpus(caplog):
+    for options in (Options(device="cpu"), Options(device="cuda:3")):
+        assert settled(options) is options
+    assert settled(Options(device="auto", engine="ray")).device == "cuda"
+    assert not caplog.records
+
+
+def test_how_much_slower_a_cpu_is_was_measured():
+    results = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+    gpu = json.loads((results / "gpu_extract_h100.json").read_text())["speed"]["100"]["sequences_per_s"]
+    cpu = json.loads((results / "cpu_bf16_xeon_amx.json").read_text())["100 residues, 16 threads"]
+    of_all_layers = cpu["fp32, sequences/s"] * 6 / 33
+    assert gpu / of_all_layers == pytest.approx(CPU_SLOWER, rel=0.1)
 
 
 def recorded(precision):

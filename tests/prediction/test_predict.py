@@ -360,10 +360,10 @@ class TestRefusals:
         shown = self.refused(capsys, *arguments(fasta, classifier, (model, other)))
         trained = card.encoders["dna"] or {}
         assert (
-            f"{classifier}: its dna training data (tiny_dna, weights {trained['weights_sha256'][:12]}…)"
-            in shown
+            f"{classifier}: was trained on DNA vectors of tiny_dna (weights {trained['weights_sha256'][:12]}…), "
+            "fp32, and the encoder here is other_dna (weights " in shown
         )
-        assert "was made with layers = 1, not 2, as other_dna, weights " in shown
+        assert "fp32: layers = 1, not 2; give" in shown
         assert "give the model that made its training data with --dna-model" in shown
 
     def test_other_token_dropout_cannot_slip_in(
@@ -381,7 +381,7 @@ class TestRefusals:
         self, fasta: Path, classifier: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         shown = self.refused(capsys, "predict", str(fasta), "--model", str(classifier), "--device", "cpu")
-        assert "the dna vectors that it was trained on were made from a folder called 'tiny_dna'" in shown
+        assert "the DNA vectors that it was trained on were made by tiny_dna (weights " in shown
         assert "give that model with --protein-model" in shown
 
     def test_a_pickled_model(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -42,6 +43,8 @@ HIDDEN_WIDTH = 512
 """Columns between the two layers of VirNucPro's classifier."""
 WEIGHTS_NAME = "model.safetensors"
 """The weights in a model folder."""
+MODEL_FOLDER = "model"
+"""Where the model of a data folder lies, unless another place is named."""
 CARD_NAME = "model.json"
 """The card in a model folder; it is written last, so a folder with a card that fits its weights is complete."""
 
@@ -130,6 +133,8 @@ class ModelCard:
     encoders : dict of str to (dict or None)
         By side, the ``made_by`` of the vectors (:class:`nucpro.state.recipe.Recipe`): ``id``, ``revision``,
         ``weights_sha256``, architecture and options; None where no file says what made it.
+    models : dict of str to str
+        By side, the folder or hub id under which the data folder knew that model; empty where it did not.
     class_names : tuple of str
         Name of each output column.
     chunk_length : int or None
@@ -151,6 +156,7 @@ class ModelCard:
     sides: tuple[str, ...] = (SequenceType.DNA.value, SequenceType.PROTEIN.value)
     widths: Mapping[str, int] = field(default_factory=lambda: {"dna": DNA_WIDTH, "protein": PROTEIN_WIDTH})
     encoders: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
+    models: Mapping[str, str] = field(default_factory=dict)
     class_names: tuple[str, ...] = CLASS_NAMES
     chunk_length: int | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -203,6 +209,7 @@ def load(folder: Path) -> tuple[Classifier, ModelCard]:
     ModelError
         There is no model, it is a pickle, it was cut off or changed, or it is not what its card says.
     """
+    _require_model(folder)
     _refuse_pickles(folder)
     content = _read_card(folder / CARD_NAME)
     weights = folder / WEIGHTS_NAME
@@ -217,6 +224,15 @@ def load(folder: Path) -> tuple[Classifier, ModelCard]:
     classifier = Classifier(card.input_width, card.hidden_width, card.dropout)
     _fill(classifier, raw, weights)
     return classifier.eval(), card
+
+
+def _require_model(folder: Path) -> None:
+    """Refuse a folder that holds no model, and say where one is."""
+    if not os.path.lexists(folder):
+        raise ModelError(f"{folder}: no such folder; name one that nucpro train wrote")
+    inside = folder / MODEL_FOLDER
+    if not (folder / CARD_NAME).exists() and (inside / CARD_NAME).exists():
+        raise ModelError(f"{folder}: a data folder; its model is {inside}")
 
 
 def _refuse_pickles(path: Path) -> None:
@@ -254,6 +270,7 @@ def _read_card(path: Path) -> dict[str, Any]:
 
 def _card_of(content: dict[str, Any], path: Path) -> ModelCard:
     known = {field.name for field in fields(ModelCard)}
+    content.setdefault("models", {})  # earlier versions did not record where a model was
     if content.keys() != known:
         odd = ", ".join(sorted(content.keys() ^ known))
         raise ModelError(f"{path}: has missing or unknown entries: {odd}; {_TRAIN_AGAIN}")
@@ -268,7 +285,7 @@ def _card_of(content: dict[str, Any], path: Path) -> ModelCard:
 
 def _check_card(card: ModelCard, path: Path) -> None:
     """Check what prediction relies on."""
-    for name in ("widths", "encoders", "data", "split", "training", "metrics"):
+    for name in ("widths", "encoders", "models", "data", "split", "training", "metrics"):
         if not isinstance(getattr(card, name), dict):
             raise ModelError(f"{path}: {name} is {getattr(card, name)!r}, expected an object; {_TRAIN_AGAIN}")
     for name in ("input_width", "hidden_width"):

@@ -89,7 +89,7 @@ class TrainingOptions(ParsedOptions):
     patience : int
         Epochs without a lower validation loss after which training ends.
     device : str
-        ``cuda``, ``cuda:N`` or ``cpu``; what is asked for is used or refused.
+        ``cuda``, ``cuda:N`` or ``cpu``; what is asked for is used or refused. ``auto`` is a GPU where there is one.
     placement : Placement
         Where the features lie; ``auto`` is the device if they fit there, else memory, else disk.
     bootstrap : int
@@ -124,7 +124,7 @@ class TrainingOptions(ParsedOptions):
     decay_every: int = 10
     epochs: int = 200
     patience: int = 5
-    device: str = "cuda"
+    device: str = "auto"
     placement: Placement = Placement.AUTO
     bootstrap: int = 1000
     compare: bool = False

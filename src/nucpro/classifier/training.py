@@ -34,12 +34,13 @@ from nucpro.classifier.model import CARD_NAME, Classifier, ModelCard, save
 from nucpro.classifier.options import FEW_GROUPS, SplitBy, TrainingOptions
 from nucpro.classifier.sources import Survey, survey
 from nucpro.classifier.splits import PARTS, Grouping, Split, genomes_of, group, split, taxa_of
-from nucpro.embedding.device import choose_device
+from nucpro.embedding.device import choose_device, device_problems, settled
 from nucpro.errors import PreflightError, ValidationError
 from nucpro.folder.paths import CLASS_NAMES
 from nucpro.formats import remove_temporaries, write_document, write_text
 from nucpro.formats.sequences import DNA_WIDTH, SequenceType
 from nucpro.progress import Show, silent
+from nucpro.state.checkpoint import Checkpoint
 from nucpro.state.lock import hold
 
 __all__ = ["Trained", "train"]
@@ -111,6 +112,9 @@ def train(options: TrainingOptions, show: Show = silent) -> Trained:
     DataError
         Files that are damaged or do not belong together.
     """
+    options = settled(options)
+    if problems := device_problems(options.device):
+        raise PreflightError(problems)
     device = choose_device(options.device)
     if options.curves:
         require_matplotlib()
@@ -286,6 +290,17 @@ def _columns(sides: Sequence[SequenceType], found: Survey) -> slice:
     return slice(first, found.files[0].width if SequenceType.PROTEIN in sides else DNA_WIDTH)
 
 
+def _recorded_models(found: Survey) -> dict[str, str]:
+    """Where the data folder's record says that the encoders are; an entry where they are those that made the rows."""
+    records = Checkpoint(found.folder, read_only=True)
+    models = {}
+    for side in SequenceType:
+        recipe, made_by = records.recipe_of(side), found.encoders[side.value] or {}
+        if recipe is not None and recipe.model is not None and recipe.other_model(made_by) is None:
+            models[side.value] = recipe.model[0]
+    return models
+
+
 def _card(material: _Material, options: TrainingOptions, fitted: Fitted, test: Measured | None) -> ModelCard:
     """Everything that is known about a model."""
     found, features = material.survey, material.features
@@ -298,6 +313,7 @@ def _card(material: _Material, options: TrainingOptions, fitted: Fitted, test: M
         sides=tuple(side.value for side in options.sides),
         widths=found.widths,
         encoders=found.encoders,
+        models=_recorded_models(found),
         chunk_length=found.chunk_length,
         data={
             "digest": features.digest,

@@ -12,6 +12,7 @@ from nucpro.folder.paths import DataFolder
 from nucpro.formats.opening import STANDARD_INPUT
 from nucpro.formats.sequences import SequenceType
 from nucpro.options import (
+    AUTO_DEVICE,
     DEFAULT_MODELS,
     ENGINES,
     PRECISIONS,
@@ -24,6 +25,7 @@ from nucpro.options import (
 __all__ = [
     "add_data_dir",
     "add_device",
+    "add_device_only",
     "add_dna_model",
     "add_dry_run",
     "add_encoders",
@@ -141,15 +143,9 @@ def add_dna_model(parser: Parser) -> None:
     )
 
 
-def add_device(parser: Parser, *, with_batches: bool = True) -> None:
+def add_device(parser: Parser, *, with_batches: bool = True, default: str = AUTO_DEVICE) -> None:
     """Add the options that say where and how a model runs."""
-    group = parser.group(PERFORMANCE)
-    group.add_argument(
-        "--device",
-        default=_DEFAULTS.device,
-        metavar="DEVICE",
-        help="cuda, cuda:N or cpu (default: %(default)s)",
-    )
+    add_device_only(parser, default)
     parser.group(MODEL).add_argument(
         "--precision",
         choices=PRECISIONS,
@@ -158,7 +154,7 @@ def add_device(parser: Parser, *, with_batches: bool = True) -> None:
         "products only (default: %(default)s)",
     )
     if with_batches:
-        group.add_argument(
+        parser.group(PERFORMANCE).add_argument(
             "--tokens-per-batch",
             type=int,
             metavar="N",
@@ -171,6 +167,16 @@ def add_dry_run(parser: Parser) -> None:
     """Add the option to change nothing."""
     parser.group(OUTPUT).add_argument(
         "--dry-run", action="store_true", help="check everything and show the plan; change nothing"
+    )
+
+
+def add_device_only(parser: Parser, default: str = AUTO_DEVICE) -> None:
+    """Add the option that says where a model runs; what fills a data folder has ``cuda`` as its default."""
+    parser.group(PERFORMANCE).add_argument(
+        "--device",
+        default=default,
+        metavar="DEVICE",
+        help="auto (a GPU where there is one, else the CPU), cuda, cuda:N or cpu (default: %(default)s)",
     )
 
 

@@ -33,7 +33,7 @@ def add_to(subparsers: Any) -> None:
     )
     add_data_dir(parser)
     add_dna_model(parser)
-    add_device(parser)
+    add_device(parser, default="cuda")
     add_engine(parser)
     add_encoders(parser)
     add_selection(parser)

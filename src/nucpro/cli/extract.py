@@ -40,7 +40,7 @@ def add_arguments(parser: Parser) -> None:
     """Add the options of the job; the script of the same job has the same."""
     add_data_dir(parser, option=True)
     add_protein_model(parser)
-    add_device(parser)
+    add_device(parser, default="cuda")
     add_engine(parser)
     add_encoders(parser)
     add_selection(parser)

@@ -30,7 +30,11 @@ def add_to(subparsers: Any) -> None:
         help="FASTA or FASTQ file, plain or packed with gzip, bzip2 or xz; - for standard input",
     )
     parser.group(MODEL).add_argument(
-        "--model", type=Path, required=True, metavar="FOLDER", help="folder that nucpro train wrote"
+        "--model",
+        type=Path,
+        default=Path("data/model"),
+        metavar="FOLDER",
+        help="folder that nucpro train wrote (default: %(default)s)",
     )
     parser.group(OUTPUT).add_argument(
         "-o",

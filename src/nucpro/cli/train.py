@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nucpro.classifier.options import FEW_GROUPS, Placement, SplitBy, TrainingOptions
-from nucpro.cli.arguments import add_data_dir, add_replace, log_file
+from nucpro.cli.arguments import add_data_dir, add_device_only, add_replace, log_file
 from nucpro.cli.console import say, showing
 from nucpro.cli.parser import EVALUATION, OUTPUT, PERFORMANCE, TRAINING, Parser
 from nucpro.formats.sequences import SequenceType
@@ -49,12 +49,7 @@ def add_options(parser: Parser) -> None:
     )
     _add_evaluation(parser)
     _add_recipe(parser)
-    parser.group(PERFORMANCE).add_argument(
-        "--device",
-        default=_DEFAULTS.device,
-        metavar="DEVICE",
-        help="cuda, cuda:N or cpu (default: %(default)s)",
-    )
+    add_device_only(parser)
     parser.group(PERFORMANCE).add_argument(
         "--features",
         dest="placement",

@@ -6,25 +6,37 @@ Names come from the command line; torch objects go to the loaders of this packag
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import torch
 
 from nucpro.errors import UsageError
 from nucpro.machine import cores
-from nucpro.options import AUTO, Options
+from nucpro.options import AUTO, AUTO_DEVICE, Options
 from nucpro.state.recipe import Recipe
 
 __all__ = [
+    "CPU_SLOWER",
     "PRECISIONS",
     "choose_device",
     "cpu_threads",
+    "device_problems",
     "multiplies_bf16",
     "precision_of",
+    "settled",
     "use_processors",
 ]
 
 logger = logging.getLogger(__name__)
+
+CPU_SLOWER = 600
+"""How many times longer the protein model of 650 M parameters takes on 16 cores than on an H100, for sequences of 100
+residues: ``benchmarks/results/gpu_extract_h100.json`` and ``cpu_bf16_xeon_amx.json`` (six of its 33 layers)."""
+
+
+OptionsOf = TypeVar("OptionsOf")
 
 _CPU_FACTS = Path("/proc/cpuinfo")
 
@@ -60,7 +72,7 @@ def choose_device(name: str) -> torch.device:
     if not torch.cuda.is_available():
         raise UsageError(
             f"device {name!r} was asked for, but torch {torch.__version__} finds no CUDA device here; "
-            "install a CUDA build of torch, make a GPU visible, or ask for the device cpu"
+            "install a CUDA build of torch, make a GPU visible, or compute on the CPU with --device cpu"
         )
     count = torch.cuda.device_count()
     number = int(index) if index else torch.cuda.current_device()
@@ -69,6 +81,40 @@ def choose_device(name: str) -> torch.device:
             f"device {name!r} was asked for, but this machine has {count} CUDA device(s), from cuda:0"
         )
     return torch.device("cuda", number)
+
+
+def settled(options: OptionsOf) -> OptionsOf:
+    """Settle on a device where ``auto`` is asked for; the log says what computing on a CPU costs.
+
+    Parameters
+    ----------
+    options : dataclass
+        With a ``device``. Workers of a cluster have GPUs that this machine may lack.
+
+    Returns
+    -------
+    dataclass
+        The same options, with ``cuda`` or ``cpu`` in place of ``auto``.
+    """
+    asked: Any = options
+    if asked.device != AUTO_DEVICE:
+        return options
+    if getattr(asked, "engine", "local") == "ray" or torch.cuda.is_available():
+        return cast(OptionsOf, replace(asked, device="cuda"))
+    logger.info(
+        "No GPU found: computing on the CPU, about %d times slower than an H100 with models of real size",
+        CPU_SLOWER,
+    )
+    return cast(OptionsOf, replace(asked, device="cpu"))
+
+
+def device_problems(device: str) -> list[str]:
+    """Why a device cannot be used, as pre-flight problems."""
+    try:
+        choose_device(device)
+    except UsageError as error:
+        return [str(error)]
+    return []
 
 
 def precision_of(options: Options, recorded: Recipe | None = None) -> str:

@@ -32,7 +32,7 @@ from nucpro.options import DEFAULT_MODELS, Options, lasting_name, precision_prob
 from nucpro.state.history import Totals
 from nucpro.state.recipe import Recipe
 
-__all__ = ["FastaEncoder", "Identified", "device_problems", "identify", "load", "of_huggingface"]
+__all__ = ["FastaEncoder", "Identified", "identify", "load", "of_huggingface"]
 
 logger = logging.getLogger(__name__)
 
@@ -276,15 +276,6 @@ def _recipe(architecture: Architecture, model: dict[str, Any], precision: str) -
     side = architecture.side
     choices = describe_options(precision, architecture.encoder.pooled_span, LIMITS[side])
     return Recipe(side, {**model, **choices}, model["width"])
-
-
-def device_problems(device: str) -> list[str]:
-    """Why a device cannot be used, as pre-flight problems."""
-    try:
-        choose_device(device)
-    except UsageError as error:
-        return [str(error)]
-    return []
 
 
 def load(identified: Identified, options: Options) -> FastaEncoder:

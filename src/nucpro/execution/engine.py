@@ -168,7 +168,7 @@ class LocalEngine(Engine):
 
     def problems(self) -> list[str]:
         """Why the device cannot be used."""
-        from nucpro.embedding.encoder import device_problems  # noqa: PLC0415 - imports torch
+        from nucpro.embedding.device import device_problems  # noqa: PLC0415 - imports torch
 
         return device_problems(self._options.device)
 

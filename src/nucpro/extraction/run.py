@@ -53,7 +53,7 @@ from nucpro.folder.selection import save
 from nucpro.folder.splitting import remove_unfinished, split_source
 from nucpro.formats import make_folder, remove_temporaries
 from nucpro.formats.sequences import PROTEIN_WIDTH, SequenceType
-from nucpro.options import Options, precision_problem
+from nucpro.options import AUTO_DEVICE, Options, precision_problem
 from nucpro.progress import Show, silent, tracked
 from nucpro.state.checkpoint import Fingerprint
 from nucpro.state.history import this_software
@@ -143,7 +143,7 @@ def make_dna_first(options: Options, show: Show = silent) -> None:
     NucproError
         See the steps of :class:`Run`.
     """
-    with looking(replace(options, dry_run=True), planning=True) as survey:
+    with looking(replace(_settled(options), dry_run=True), planning=True) as survey:
         survey.discover()
         _check_only(survey)
     embed_dna(options, show)
@@ -157,7 +157,7 @@ def dry_run(options: Options, side: SequenceType = SequenceType.PROTEIN) -> None
     PreflightError
         All problems at once.
     """
-    with looking(options, side, planning=True) as survey:
+    with looking(_settled(options), side, planning=True) as survey:
         survey.discover()
         _check_only(survey)
         _show(survey)
@@ -221,6 +221,7 @@ class Run(AbstractContextManager["Run"]):
     def __init__(
         self, options: Options, side: SequenceType = SequenceType.PROTEIN, show: Show = silent
     ) -> None:
+        options = _settled(options)
         self._asked = options.anywhere() if options.uses_cluster else options
         self.side = side
         self.folder = DataFolder(self._asked.data_dir)
@@ -607,7 +608,7 @@ def _check_only(survey: Survey) -> None:
     def device_problems() -> list[str]:
         if survey.options.uses_cluster:
             return []  # whether a cluster has room for the work is known when it is there
-        from nucpro.embedding.encoder import device_problems  # noqa: PLC0415 - imports torch
+        from nucpro.embedding.device import device_problems  # noqa: PLC0415 - imports torch
 
         return device_problems(survey.options.device)
 
@@ -692,6 +693,14 @@ def _started_with(options: Options, side: SequenceType) -> dict[str, Any]:
     """What the history says of a run: plain values, without the folder, which may be moved."""
     said = {name: value for name, value in asdict(options).items() if name != "data_dir"}
     return {"side": str(side), "engine": options.engine, "software": this_software(), "options": said}
+
+
+def _settled(options: Options) -> Options:
+    if options.device != AUTO_DEVICE:
+        return options
+    from nucpro.embedding.device import settled  # noqa: PLC0415 - imports torch
+
+    return settled(options)
 
 
 def _identify(options: Options, side: SequenceType, recorded: Recipe | None, *, offline: bool) -> Identified:

@@ -19,8 +19,15 @@ from pathlib import Path
 import torch
 
 from nucpro import __version__
-from nucpro.embedding.device import PRECISIONS, choose_device, cpu_threads, precision_of
-from nucpro.embedding.encoder import device_problems
+from nucpro.embedding.device import (
+    CPU_SLOWER,
+    PRECISIONS,
+    choose_device,
+    cpu_threads,
+    device_problems,
+    precision_of,
+    settled,
+)
 from nucpro.errors import ModelError, NucproError
 from nucpro.execution.workers import starting_problems
 from nucpro.extraction.preflight import writing_problems
@@ -85,6 +92,7 @@ def examine(options: Options, data_dir: Path | None) -> list[Finding]:
     data_dir : Path or None
         The data folder; None where none is chosen yet.
     """
+    options = settled(options)
     return [
         *_machine(),
         *_device(options),
@@ -123,7 +131,7 @@ def _device(options: Options) -> Iterator[Finding]:
         return
     device = choose_device(options.device)
     if device.type == "cpu":
-        why = "with models of real size a GPU is hundreds of times faster: --device cuda"
+        why = f"with models of real size an H100 is about {CPU_SLOWER} times faster"
         yield Finding("Device", Verdict.SLOW, f"cpu, {cpu_threads()} threads; {why}")
         return
     free, total = torch.cuda.mem_get_info(device)

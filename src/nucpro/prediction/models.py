@@ -19,6 +19,7 @@ from nucpro.formats.sequences import SequenceType
 from nucpro.options import DEFAULT_MODELS, Options
 from nucpro.prediction.options import PredictionOptions
 from nucpro.prediction.verdict import Scorer
+from nucpro.state.recipe import described
 
 if TYPE_CHECKING:
     from nucpro.classifier.model import Classifier, ModelCard
@@ -115,8 +116,17 @@ def _asked_for(side: SequenceType, options: PredictionOptions) -> str | None:
 
 
 def _is_named(side: SequenceType, card: ModelCard, options: PredictionOptions) -> bool:
-    """Whether it is clear where the encoder of a side is: a card names folders without their paths."""
-    return _asked_for(side, options) is not None or "/" in _id_of(side, card)
+    """Whether it is clear where the encoder of a side is."""
+    return _asked_for(side, options) is not None or _known_as(side, card) is not None
+
+
+def _known_as(side: SequenceType, card: ModelCard) -> str | None:
+    """Folder or hub id of an encoder, as the card knows it; None where its folder is unknown or no longer there."""
+    place = card.models.get(side.value)
+    if place is not None and Path(place).is_dir():
+        return place
+    name = _id_of(side, card)
+    return name if "/" in name else None
 
 
 def _id_of(side: SequenceType, card: ModelCard) -> str:
@@ -125,9 +135,11 @@ def _id_of(side: SequenceType, card: ModelCard) -> str:
 
 def _unnamed(side: SequenceType, card: ModelCard, options: PredictionOptions) -> str:
     name = _id_of(side, card)
-    known = f"from a folder called {name!r}" if name else "by nobody knows what: its files did not say"
+    known = f"by {described(card.encoders[side.value] or {})}" if name else "by an unknown model"
+    place = card.models.get(side.value)
+    gone = f", which is no longer in {place}" if place else ""
     return (
-        f"{options.model}: the {side} vectors that it was trained on were made {known}; "
+        f"{options.model}: the {side.word} vectors that it was trained on were made {known}{gone}; "
         f"give that model with {_OPTION_NAMES[side]}"
     )
 
@@ -136,11 +148,16 @@ def _encoding_options(card: ModelCard, options: PredictionOptions) -> Options:
     """Options under which the encoders make vectors as those of the training data."""
     made_by = {side: card.encoders.get(side) or {} for side in SequenceType}
     names = {
-        side: _asked_for(side, options) or _id_of(side, card) or DEFAULT_MODELS[side] for side in SequenceType
+        side: _asked_for(side, options) or _known_as(side, card) or DEFAULT_MODELS[side]
+        for side in SequenceType
     }
     revisions = {SequenceType.DNA: options.dna_revision, SequenceType.PROTEIN: options.revision}
     for side in SequenceType:
-        if _asked_for(side, options) is None and revisions[side] is None:
+        if (
+            names[side] == _id_of(side, card)
+            and _asked_for(side, options) is None
+            and revisions[side] is None
+        ):
             revisions[side] = made_by[side].get("revision")
     encoding = Options(
         protein_model=names[SequenceType.PROTEIN],
@@ -169,7 +186,7 @@ def _other_model(found: Identified, card: ModelCard, model: Path) -> list[str]:
     side, own = found.side, found.recipe.made_by
     if found.recipe.width != card.widths[side]:
         return [
-            f"{model}: takes {card.widths[side]} {side} columns, {own['id']} gives {found.recipe.width}; "
+            f"{model}: takes {card.widths[side]} {side.word} columns, {own['id']} gives {found.recipe.width}; "
             f"give the model that made its training data with {_OPTION_NAMES[side]}"
         ]
     trained = card.encoders.get(side)
@@ -184,8 +201,8 @@ def _other_model(found: Identified, card: ModelCard, model: Path) -> list[str]:
     difference = found.recipe.other_model(trained)
     if difference is not None:
         return [
-            f"{model}: its {side} training data ({_described(trained)}) was {difference}, as {_described(own)} is; "
-            f"give the model that made its training data with {_OPTION_NAMES[side]}"
+            f"{model}: was trained on {side.word} vectors of {described(trained)}, and the encoder here is "
+            f"{described(own)}: {difference}; give the model that made its training data with {_OPTION_NAMES[side]}"
         ]
     if trained.get("precision") != own["precision"]:
         logger.warning(
@@ -196,10 +213,6 @@ def _other_model(found: Identified, card: ModelCard, model: Path) -> list[str]:
             own["precision"],
         )
     return []
-
-
-def _described(made_by: Mapping[str, Any]) -> str:
-    return f"{made_by.get('id')}, weights {str(made_by.get('weights_sha256'))[:12]}…"
 
 
 def _token_dropout(recorded: object) -> str:

@@ -28,7 +28,7 @@ class PredictionOptions(ParsedOptions):
     input : Path
         FASTA or FASTQ file, plain or packed with gzip, bzip2 or xz, or a pipe.
     model : Path
-        Folder that ``nucpro train`` wrote.
+        Folder that ``nucpro train`` wrote; by default that of the data folder ``data``.
     output : Path, optional
         Folder for the result; by default beside the input, with its name and ``_prediction``.
     length : int, optional
@@ -61,14 +61,14 @@ class PredictionOptions(ParsedOptions):
     """
 
     input: Path
-    model: Path
+    model: Path = Path("data/model")
     output: Path | None = None
     length: int | None = None
     protein_model: str | None = None
     dna_model: str | None = None
     revision: str | None = None
     dna_revision: str | None = None
-    device: str = "cuda"
+    device: str = "auto"
     precision: str = "auto"
     tokens_per_batch: int | None = None
     chunks_per_unit: int | None = None

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from nucpro.embedding.device import settled
 from nucpro.errors import DataError, FastaError, PreflightError
 from nucpro.execution.engine import Done, Engine, engine_of
 from nucpro.execution.runner import Committed, Runner
@@ -99,6 +100,7 @@ def predict(options: PredictionOptions, show: Show = silent) -> PredictionReport
     DataError, StoreError
         The input changed meanwhile, or a file cannot be read or written.
     """
+    options = settled(options)
     folder = OutputFolder(options.folder)
     with engine_of(options.machines) as engine, ExitStack() as stack:
         checked = check(options, engine, lambda path: stack.enter_context(spooled(path, FastaError)))

@@ -87,7 +87,7 @@ class Recipe:
         Returns
         -------
         str or None
-            The end of a sentence whose subject are the others.
+            The first value that differs, as ``layers = 1, not 2``.
         """
         others, own = (
             {key: value for key, value in _decisive(some).items() if key != "precision"}
@@ -116,7 +116,8 @@ class Recipe:
             return "was made from another FASTA"
         if meta.get("width") != self.width:
             return f"is {meta.get('width')} wide, not {self.width}"
-        return _first_difference(_decisive(_part(meta, "made_by")), _decisive(self.made_by))
+        difference = _first_difference(_decisive(_part(meta, "made_by")), _decisive(self.made_by))
+        return difference and f"was made with {difference}"
 
 
 def input_digest(meta: Mapping[str, Any] | None) -> str | None:
@@ -171,7 +172,7 @@ def _decisive(made_by: Mapping[str, Any]) -> dict[str, Any]:
 def _first_difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str | None:
     for key in sorted(found.keys() | expected.keys()):
         if found.get(key) != expected.get(key):
-            return f"was made with {key} = {_short(found.get(key))}, not {_short(expected.get(key))}"
+            return f"{key} = {_short(found.get(key))}, not {_short(expected.get(key))}"
     return None
 
 

@@ -11,13 +11,14 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nucpro.embedding import encoder as encoders
 from nucpro.embedding.batches import FloatMatrix
+from nucpro.embedding.device import settled
 from nucpro.embedding.encoder import FastaEncoder, Identified
 from nucpro.errors import (
     DataError,
@@ -157,6 +158,7 @@ def embed_file(options: EmbedOptions, show: Show = silent) -> EmbedReport:
     DataError, StoreError
         The input changed meanwhile, or a file cannot be written.
     """
+    options = replace(options, models=settled(options.models))
     with engine_of(options.models) as engine, ExitStack() as stack:
         checked = _check(options, engine, lambda path: stack.enter_context(spooled(path, FastaError)))
         if checked.is_done:
