@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from scenarios import WHOLE, Baseline, Scenario, baseline
+from scenarios import WHOLE, Baseline, Scenario, baseline, copied
 
 from folders import Frame, add_source, arguments
+from hub_server import MAIN, MODEL, Hub
+from nucpro.genomes.catalogue import GROUPS
+from release_server import ReleaseServer
 
 GENOMES = Path(__file__).resolve().parents[2] / "demo" / "genomes"
 
@@ -85,3 +90,109 @@ def building(dataset: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Bas
 @pytest.fixture(scope="session")
 def splitting(split: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Baseline:
     return baseline(split, tmp_path_factory.mktemp("splitting"))
+
+
+@pytest.fixture(scope="session")
+def merged(extract: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder as extraction leaves it, for the commands that read merged files."""
+    data = copied(extract.start, tmp_path_factory.mktemp("merged") / "data")
+    assert extract.repeat(data) == 0
+    return data
+
+
+def training(*more: str) -> Callable[[Path], list[str]]:
+    few = ["--epochs", "2", "--bootstrap", "20", "--device", "cpu", "--split-by", "row"]
+    return lambda data: ["train", str(data), "-o", str(data / "model"), *few, *more]
+
+
+@pytest.fixture(scope="session")
+def train(merged: Path) -> Scenario:
+    return Scenario(merged, training())
+
+
+@pytest.fixture(scope="session")
+def compare(merged: Path) -> Scenario:
+    return Scenario(merged, training("--compare"))
+
+
+@pytest.fixture(scope="session")
+def predict(
+    train: Scenario,
+    frames: dict[str, list[Frame]],
+    model: Path,
+    dna_model: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Scenario:
+    trained = copied(train.start, tmp_path_factory.mktemp("trained") / "data")
+    assert train.repeat(trained) == 0
+    start = tmp_path_factory.mktemp("contigs") / "data"
+    start.mkdir()
+    contigs = [
+        ("".join(frame.bases for frame in frames[name][:4]), name) for name in ("viral.1.1", "bacteria.1.1")
+    ]
+    (start / "contigs.fasta").write_text("".join(f">{name}\n{bases}\n" for bases, name in contigs))
+    with_models = ["--protein-model", str(model), "--dna-model", str(dna_model), "--device", "cpu"]
+    how = ["--model", str(trained / "model"), "--length", "300", "--chunks-per-unit", "2"]
+    return Scenario(
+        start,
+        lambda data: [
+            "predict",
+            str(data / "contigs.fasta"),
+            "-o",
+            str(data / "predicted"),
+            *how,
+            *with_models,
+        ],
+    )
+
+
+@pytest.fixture(scope="session")
+def export(merged: Path) -> Scenario:
+    size = ["--to", "npz", "--sequences-per-file", "4"]
+    return Scenario(merged, lambda data: ["export", str(data), "-o", str(data / "exported"), *size])
+
+
+@pytest.fixture(scope="session")
+def report(merged: Path) -> Scenario:
+    return Scenario(merged, lambda data: ["report", str(data), "--sequences-per-file", "4"])
+
+
+@pytest.fixture(scope="session")
+def embed(merged: Path, model: Path) -> Scenario:
+    how = ["--protein-model", str(model), "--device", "cpu"]
+    return Scenario(
+        merged,
+        lambda data: [
+            *("embed", str(data / "viral.1.1.identified_protein.fa"), "-o", str(data / "vectors.pt")),
+            *how,
+        ],
+    )
+
+
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("empty") / "data"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def download(empty: Path) -> Iterator[Scenario]:
+    names = [path.name for path in GENOMES.glob("*.gz") if path.name.startswith(("viral", "plant"))]
+    none = [f"--count={group}=0" for group in GROUPS if group != "plant"]
+    with ReleaseServer(GENOMES, names) as server:
+        how = ["--server", server.address, "--connections", "1", *none]
+        yield Scenario(empty, lambda data: ["download", str(data), *how])
+
+
+@pytest.fixture(scope="session")
+def fetch_models(empty: Path, model: Path) -> Iterator[Scenario]:
+    hub = Hub()
+    hub.files = {MAIN: {path.name: path.read_bytes() for path in model.iterdir()}}
+    thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    how = ["--model", MODEL, "--endpoint", hub.address]
+    yield Scenario(empty, lambda data: ["fetch-models", str(data / "model"), *how])
+    hub.shutdown()
+    thread.join()
+    hub.server_close()

@@ -92,6 +92,7 @@ class Baseline:
         assert self.scenario.repeat(data) == 0
         assert state(data) == self.final
         assert leftovers(data) == []
+        assert list(data.rglob("*unfinished")) == []
 
 
 def baseline(scenario: Scenario, folder: Path) -> Baseline:
@@ -109,10 +110,14 @@ def state(data: Path) -> dict[str, bytes]:
     return {
         path.relative_to(data).as_posix(): path.read_bytes()
         for path in files
-        # Records of runs tell times.
-        if path == selection
-        or not (path.name.startswith((".extraction", "extraction.log")) or TEMPORARY_MARK in str(path))
+        if path == selection or not _is_of_runs(path.relative_to(data))
     }
+
+
+def _is_of_runs(path: Path) -> bool:
+    """Whether a file is a record of runs, which tells times, or what an unfinished one keeps for the next."""
+    hidden = path.name.startswith((".", "extraction.log"))
+    return hidden or any(part.endswith("unfinished") for part in path.parts) or TEMPORARY_MARK in str(path)
 
 
 def copied(source: Path, target: Path) -> Path:

@@ -65,7 +65,10 @@ def digest_of(crash: Crash) -> str:
     return digest.hexdigest()
 
 
-NAMES = ("extract", "dataset", "embed_dna", "split")
+NAMES = (
+    *("extract", "dataset", "embed_dna", "split"),
+    *("train", "compare", "predict", "export", "report", "embed", "download", "fetch_models"),
+)
 FAST = ("extract", "dataset")
 
 

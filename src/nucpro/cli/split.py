@@ -44,7 +44,8 @@ def _run(arguments: dict[str, Any]) -> None:
         raise PreflightError([f"{data_dir}: no such folder"])
     folder = DataFolder(data_dir)
     with hold(folder.lock):
-        for source in folder.walk_sources():
-            remove_unfinished(source)
+        sources = folder.walk_sources()
+        remove_unfinished(sources)
+        for source in sources:
             made = split_source(source, arguments["sequences_per_file"])
             say(f"{source.name}: {', '.join(map(str, made)) or 'was split already'}")

@@ -350,8 +350,7 @@ class Run(AbstractContextManager["Run"]):
             # Parents too: pre-flight probes them while the folders themselves do not exist yet.
             for folder in sorted({self.folder.root, *written, *(folder.parent for folder in written)}):
                 remove_temporaries(folder)
-            for state in survey.inventory.sources:
-                remove_unfinished(state.source)
+            remove_unfinished(state.source for state in survey.inventory.sources)
             self._split()
             # Made here and not by the workers, which could see each other's folders before these are safe on disk.
             for folder in written:

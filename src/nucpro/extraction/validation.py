@@ -330,8 +330,10 @@ def _suspects(outside: dict[Path, Digests], selected: Iterable[tuple[Path, Diges
     digests, owners = digests[order], owners[order]
     others: list[set[Path]] = [set() for _ in paths]
     for path, found in selected:
-        for owner in np.unique(owners[np.isin(digests, found)]):
-            others[owner].add(path)
+        starts, ends = (np.searchsorted(digests, found, side) for side in ("left", "right"))
+        for start, end in zip(starts, ends, strict=True):
+            for owner in owners[start:end]:
+                others[owner].add(path)
     for start in np.flatnonzero(digests[1:] == digests[:-1]):
         one, two = owners[start], owners[start + 1]
         others[one].add(paths[two])

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from glob import escape
 from pathlib import Path
 
 from nucpro.errors import DataError
 from nucpro.folder.inventory import numbers_in
 from nucpro.folder.paths import Source
 from nucpro.formats import cannot_write, sync_folder
-from nucpro.formats.atomic import temporary_start
+from nucpro.formats.atomic import TEMPORARY_MARK, temporary_start
 from nucpro.formats.fasta import Records, difference, read, require_usable, split
 from nucpro.formats.sequences import ALPHABETS, SequenceType, copied_side, looks_like_nucleotides
 
@@ -61,11 +60,17 @@ def split_source(source: Source, sequences_per_file: int) -> list[Path]:
     return made
 
 
-def remove_unfinished(source: Source) -> None:
+def remove_unfinished(sources: Iterable[Source]) -> None:
     """Remove the temporary folders that dead runs left; only for whoever holds the data folder's lock."""
-    for folder in (source.protein_folder, source.nucleotide_folder):
-        for entry in folder.parent.glob(f"{escape(temporary_start(folder.name))}*"):
-            shutil.rmtree(entry, ignore_errors=True)
+    starts: dict[Path, set[str]] = {}
+    for source in sources:
+        for folder in (source.protein_folder, source.nucleotide_folder):
+            starts.setdefault(folder.parent, set()).add(temporary_start(folder.name))
+    # Each folder is listed once, however many sources lie in it.
+    for parent, known in starts.items():
+        for entry in [entry for entry in parent.iterdir() if TEMPORARY_MARK in entry.name]:
+            if entry.name[: entry.name.rindex(TEMPORARY_MARK) + len(TEMPORARY_MARK)] in known:
+                shutil.rmtree(entry, ignore_errors=True)
 
 
 @contextmanager

@@ -34,6 +34,8 @@ Result = TypeVar("Result")
 
 _NAME = ".download.json"
 _RELEASE = re.compile(r"[0-9]{1,9}")
+_RECORDED_SHARE = 32
+"""Of the files that are there, the part of which a run that is killed leaves the next one to read and compare."""
 _LARGEST_NUMBER = 1 << 12
 _LARGEST_CATALOGUE = 1 << 28
 """Bytes of the list of installed files; a million lines have a third of that."""
@@ -253,6 +255,7 @@ class _Run:
         self._server = options.server.rstrip("/")
         self._connection = Connection(options.attempts, options.wait_s, options.timeout_s)
         self._show = show
+        self._unrecorded = 0
         self._sizes: dict[str, int | None] = {}
         self._turn = threading.Lock()
 
@@ -288,7 +291,10 @@ class _Run:
         record.write(self._data_dir)
         known = [size for size in self._sizes.values() if size is not None]
         meter = Meter(self._show, "Downloading", sum(known) if len(known) == len(missing) else None, BYTES)
-        self._each(self._fetch, [(record, file, meter) for file in missing])
+        try:
+            self._each(self._fetch, [(record, file, meter) for file in missing])
+        finally:
+            record.write(self._data_dir)
 
     def _missing(self, record: DownloadRecord) -> list[RemoteFile]:
         return [file for file in record.files if not record.is_there(self._data_dir, file)]
@@ -330,7 +336,11 @@ class _Run:
             unless_done.pop_all()
         with self._turn:
             record.note(self._data_dir, file)
-            record.write(self._data_dir)
+            self._unrecorded += 1
+            # The record is written whole: once for each of many files, that would grow with their square.
+            if self._unrecorded > len(record.verified) // _RECORDED_SHARE:
+                record.write(self._data_dir)
+                self._unrecorded = 0
 
     def _each(self, call: Callable[..., Result], arguments: Sequence[tuple[Any, ...]]) -> list[Result]:
         """Make calls, several at a time; the first error, or an interrupt, ends all of them."""
