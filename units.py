@@ -36,7 +36,8 @@ from nucpro.state.recipe import Recipe
 if TYPE_CHECKING:
     import torch
 
-    from nucpro.embedding.encoder import FastaEncoder, Identified
+    from nucpro.embedding.encoder import FastaEncoder
+    from nucpro.embedding.identification import Identified
 
 __all__ = [
     "CHECKPOINT_VERSION",

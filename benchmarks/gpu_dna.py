@@ -33,9 +33,9 @@ import torch.nn.functional as F
 from transformers import PreTrainedTokenizerFast
 
 from nucpro.embedding.batches import Embedder, Pending, Prepared, default_tokens_per_batch, prepare
-from nucpro.models.architectures import use_kernels
+from nucpro.models.architectures import load_dna_tokenizer, use_kernels
 from nucpro.models.dna_tokens import DnaTokenizer
-from nucpro.models.mosaic_bert import MosaicBert, alibi_bias, load_dna_tokenizer, load_mosaic_bert
+from nucpro.models.mosaic_bert import MosaicBert, alibi_bias, load_mosaic_bert
 from nucpro.models.weights import ModelFiles, locate
 
 ROOT = Path(__file__).resolve().parent.parent

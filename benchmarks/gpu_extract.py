@@ -425,7 +425,7 @@ def main() -> None:
     results["accuracy"] = measure_accuracy(peer, device)
     peer = peer.to(dtype)
     encoder = with_kernels(Esm2.from_huggingface(peer))
-    results["hardware"]["runs"] = str(way_of(Esm2, encoder.config, device, dtype))
+    results["hardware"]["runs"] = str(way_of(encoder.config, device, dtype))
     results["repeatability"] = measure_repeatability(encoder, device)
     results["speed"] = measure_speed(encoder, peer, size, device)
     results["parts"] = measure_parts(encoder, size, device)

@@ -137,7 +137,7 @@ def accuracy(
     exact = make(torch.float32)
     tokens_t = random_tokens(exact, sum(lengths))
     truth = exact.encode(tokens_t, lengths)
-    truth_nd = mean_pool(truth, lengths, exact.pooled_span)
+    truth_nd = mean_pool(truth, lengths, exact.config.pooled_span)
     report = {}
     for dtype in (torch.float16, torch.bfloat16):
         # On a CPU, a model in bfloat16 is not one that kernels take.
@@ -145,7 +145,7 @@ def accuracy(
             continue
         for name, way in ways_of(make(dtype), device, blocks).items():
             hidden = way(tokens_t, lengths).float()
-            cosines = torch.cosine_similarity(mean_pool(hidden, lengths, exact.pooled_span), truth_nd)
+            cosines = torch.cosine_similarity(mean_pool(hidden, lengths, exact.config.pooled_span), truth_nd)
             report[f"{name}, {str(dtype).removeprefix('torch.')}"] = {
                 "relative_error_of_hidden_states": float((hidden - truth).norm() / truth.norm()),
                 "pooled_cosine_mean": float(cosines.mean()),
@@ -200,7 +200,7 @@ def main() -> None:
     if arguments.tiny:
         esm = replace(esm, width=64, layers=2, heads=4, feed_forward_width=128)
         dna = replace(dna, width=64, layers=2, heads=4, feed_forward_width=128)
-    elif architectures.way_of(Esm2, esm, device, torch.float16).way is kernels.Way.HOPPER:
+    elif architectures.way_of(esm, device, torch.float16).way is kernels.Way.HOPPER:
         blocks = Blocks.of_device(device)
     results = {"hardware": hardware(device)}
     for title, kind, config, work in (

@@ -17,8 +17,9 @@ from transformers import EsmModel
 import random_esm
 from nucpro.embedding.batches import Embedder, default_tokens_per_batch, embed, prepare
 from nucpro.errors import ExtractionError
+from nucpro.models.config import PooledSpan
 from nucpro.models.esm2 import Esm2, load_esm2
-from nucpro.models.tensors import PooledSpan, mean_pool
+from nucpro.models.tensors import mean_pool
 from nucpro.models.tokens import ESM_VOCABULARY, ResidueTokenizer
 from nucpro.models.weights import locate
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import random_esm
+from nucpro.models.config import ALL_TOKENS, RESIDUES_ONLY
 from nucpro.models.esm2 import Esm2, rotary_tables, rotate
 from nucpro.models.fused import FusedEsm2
 from nucpro.models.kernels import finish, pool
@@ -16,7 +17,7 @@ from nucpro.models.kernels.attention import attend, attention_tiles
 from nucpro.models.kernels.finish import Rotary
 from nucpro.models.kernels.norm import layer_norm
 from nucpro.models.kernels.product import Blocks, linear_gelu, linear_rotated
-from nucpro.models.tensors import ALL_TOKENS, RESIDUES_ONLY, mean_pool
+from nucpro.models.tensors import mean_pool
 
 BLOCKS = Blocks(rows=32, columns=128, depth=32, programs=2)
 HALF = torch.float16

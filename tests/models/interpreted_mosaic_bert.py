@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 
 import random_mosaic_bert as mosaic
+from nucpro.models.config import ALL_TOKENS
 from nucpro.models.kernels.attention import attend, attention_tiles
 from nucpro.models.kernels.gate import gated_gelu
 from nucpro.models.mosaic_bert import alibi_slopes, load_mosaic_bert
 from nucpro.models.mosaic_bert_fused import FusedMosaicBert
-from nucpro.models.tensors import ALL_TOKENS, mean_pool
+from nucpro.models.tensors import mean_pool
 from nucpro.models.weights import locate
 
 HALF = torch.float16

@@ -18,10 +18,10 @@ from nucpro.errors import ModelError
 from nucpro.formats import read_vectors
 from nucpro.formats.sequences import SequenceType
 from nucpro.models import architectures
-from nucpro.models.config import size
-from nucpro.models.encoder import Architecture, PackedEncoder
+from nucpro.models.architectures import Architecture
+from nucpro.models.config import ALL_TOKENS, PooledSpan, size
+from nucpro.models.encoder import PackedEncoder
 from nucpro.models.loading import Checkpoint, build
-from nucpro.models.tensors import ALL_TOKENS
 from nucpro.models.tokens import ESM_VOCABULARY, ResidueTokenizer
 from nucpro.models.weights import ModelFiles, locate
 from nucpro.options import Options
@@ -32,6 +32,7 @@ WIDTH = 8
 @dataclass(frozen=True)
 class CompositionConfig:
     architecture: ClassVar[str] = "composition"
+    pooled_span: ClassVar[PooledSpan] = ALL_TOKENS
 
     vocabulary_size: int
     width: int
@@ -44,9 +45,6 @@ class CompositionConfig:
 
 class Composition(PackedEncoder):
     """No layers: a vector is the mean of the vectors of a protein's tokens."""
-
-    title = "Composition"
-    pooled_span = ALL_TOKENS
 
     def encode(self, tokens_t: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
         assert sum(lengths) == len(tokens_t)
@@ -62,12 +60,13 @@ def load_composition(
 
 
 COMPOSITION = Architecture(
+    title="Composition",
     side=SequenceType.PROTEIN,
     model_types=("composition",),
-    encoder=Composition,
+    config=CompositionConfig,
     read_config=CompositionConfig.read,
     load_tokenizer=lambda files: ResidueTokenizer(),
-    load=load_composition,
+    loader=f"{__name__}:load_composition",
 )
 
 

@@ -14,10 +14,10 @@ from nucpro.embedding.device import (
     choose_device,
     cpu_threads,
     multiplies_bf16,
-    precision_of,
     settled,
     use_processors,
 )
+from nucpro.embedding.identification import precision_of
 from nucpro.errors import UsageError
 from nucpro.options import Options
 from nucpro.state.recipe import Recipe

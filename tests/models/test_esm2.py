@@ -8,8 +8,9 @@ from transformers import EsmForMaskedLM, EsmModel
 
 import random_esm
 from nucpro.errors import ModelError
+from nucpro.models.config import RESIDUES_ONLY
 from nucpro.models.esm2 import Esm2, load_esm2
-from nucpro.models.tensors import RESIDUES_ONLY, mean_pool
+from nucpro.models.tensors import mean_pool
 from nucpro.models.weights import locate
 
 CPU = torch.device("cpu")

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import random_esm
-from nucpro.models.config import Esm2Config
-from nucpro.models.encoder import WeightsIdentity, describe_model, describe_options
-from nucpro.models.tensors import RESIDUES_ONLY
+from nucpro.embedding.encoder import identity_of
+from nucpro.embedding.identification import WeightsIdentity, describe_model, describe_options
+from nucpro.models.config import RESIDUES_ONLY, Esm2Config
 from nucpro.models.tokens import ESM_VOCABULARY, ResidueTokenizer
 from nucpro.models.weights import locate
 
@@ -75,11 +75,11 @@ def test_what_changes_numbers_changes_the_description(folder, tmp_path):
 def test_a_model_object_is_known_by_its_repository_or_folder(path, expected):
     esm = random_esm.model()
     esm.config._name_or_path = path
-    assert WeightsIdentity.of_object(esm).id == expected
+    assert identity_of(esm).id == expected
 
 
 def test_a_model_object_is_identified_by_its_tensors():
-    first, second = (WeightsIdentity.of_object(random_esm.model()) for _ in range(2))
+    first, second = (identity_of(random_esm.model()) for _ in range(2))
     assert first == second
-    assert WeightsIdentity.of_object(random_esm.model(seed=1)) != first
-    assert WeightsIdentity.of_object(random_esm.model().to(torch.float16)) != first
+    assert identity_of(random_esm.model(seed=1)) != first
+    assert identity_of(random_esm.model().to(torch.float16)) != first

@@ -16,11 +16,9 @@ import random_esm
 from nucpro.inspection.speed import DNABERT_S
 from nucpro.models.architectures import use_kernels, way_of
 from nucpro.models.config import Esm2Config
-from nucpro.models.encoder import PackedEncoder
 from nucpro.models.esm2 import Esm2
-from nucpro.models.kernels import Choice, Way
+from nucpro.models.kernels import Choice, Way, choose_way
 from nucpro.models.kernels.attention import attention_tiles
-from nucpro.models.mosaic_bert import MosaicBert
 
 CUDA = torch.device("cuda:0")
 HERE = Path(__file__).parent
@@ -65,8 +63,8 @@ def card(monkeypatch, capability):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
 
 
-def choice_of(config, device=CUDA, dtype=torch.float16, kind=Esm2):
-    return way_of(kind, config, device, dtype)
+def choice_of(config, device=CUDA, dtype=torch.float16):
+    return way_of(config, device, dtype)
 
 
 @pytest.mark.parametrize(
@@ -93,13 +91,13 @@ def test_all_other_gpus_take_cublas_products_and_say_why(monkeypatch, capability
         "fused kernels around cuBLAS products: the Hopper product is for compute capability 9.0, and cuda:0 has "
         f"{capability[0]}.{capability[1]}"
     )
-    assert choice_of(DNABERT_S, kind=MosaicBert) == Choice(Way.CUBLAS)
+    assert choice_of(DNABERT_S) == Choice(Way.CUBLAS)
 
 
 def test_hopper_takes_its_own_product(monkeypatch):
     card(monkeypatch, (9, 0))
     assert choice_of(shape()) == Choice(Way.HOPPER)
-    assert choice_of(DNABERT_S, kind=MosaicBert) == Choice(Way.CUBLAS)
+    assert choice_of(DNABERT_S) == Choice(Way.CUBLAS)
 
 
 def test_shapes_that_its_blocks_cannot_hold_take_cublas_products_on_hopper(monkeypatch):
@@ -114,7 +112,8 @@ def test_heads_that_no_shared_memory_holds_take_the_plain_path():
 
 
 def test_an_encoder_without_kernels_takes_the_plain_path():
-    assert choice_of(shape(), kind=PackedEncoder) == Choice(Way.PLAIN, "this kind of encoder has no kernels")
+    words = "this kind of encoder has no kernels"
+    assert choose_way(None, shape(), CUDA, torch.float16) == Choice(Way.PLAIN, words)
 
 
 def test_needs_a_c_compiler(monkeypatch):

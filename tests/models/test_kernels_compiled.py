@@ -16,12 +16,11 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from nucpro.models import fused, mosaic_bert_fused
-from nucpro.models.config import Esm2Config
+from nucpro.models.config import RESIDUES_ONLY, Esm2Config, MosaicBertConfig
 from nucpro.models.esm2 import Esm2
 from nucpro.models.kernels import pool
 from nucpro.models.kernels.product import Blocks
-from nucpro.models.mosaic_bert import MosaicBert, MosaicBertConfig
-from nucpro.models.tensors import RESIDUES_ONLY
+from nucpro.models.mosaic_bert import MosaicBert
 
 KIB = 1024
 CARDS = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99, 121: 99}

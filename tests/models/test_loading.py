@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 import random_esm
 from nucpro.errors import ModelError
-from nucpro.models.esm2 import load_esm2, load_tokenizer
+from nucpro.models.architectures import load_tokenizer
+from nucpro.models.esm2 import load_esm2
 from nucpro.models.weights import locate
 
 CPU = torch.device("cpu")

@@ -13,16 +13,9 @@ import torch
 import random_mosaic_bert as mosaic
 from nucpro.embedding.batches import Embedder, embed, prepare
 from nucpro.errors import ModelError
-from nucpro.models.architectures import way_of
-from nucpro.models.mosaic_bert import (
-    MosaicBert,
-    MosaicBertConfig,
-    alibi_bias,
-    alibi_slopes,
-    attend,
-    load_dna_tokenizer,
-    load_mosaic_bert,
-)
+from nucpro.models.architectures import load_dna_tokenizer, way_of
+from nucpro.models.config import MosaicBertConfig
+from nucpro.models.mosaic_bert import alibi_bias, alibi_slopes, attend, load_mosaic_bert
 from nucpro.models.tensors import equal_runs, mean_pool
 from nucpro.models.weights import locate
 
@@ -136,7 +129,7 @@ def test_companions_and_order_do_not_matter(encoder, order):
 def test_half_precision_points_the_same_way(saved, encoder, tokenizer, dtype, least):
     tokens, lengths = mosaic.packed(tokenizer, mosaic.chunks(8))
     exact, half = (
-        mean_pool(encode(one, tokens, lengths), lengths, one.pooled_span)
+        mean_pool(encode(one, tokens, lengths), lengths, one.config.pooled_span)
         for one in (encoder, load(saved, dtype))
     )
     cosines = torch.cosine_similarity(exact, half)
@@ -209,7 +202,7 @@ def test_slopes_are_those_of_the_paper(heads):
 def test_says_why_kernels_cannot_run(saved, device, dtype, heads, words):
     fields = json.loads((saved / "config.json").read_text())
     config = MosaicBertConfig.from_dict(fields | {"num_attention_heads": heads, "intermediate_size": 96})
-    assert way_of(MosaicBert, config, torch.device(device), dtype).reason == words
+    assert way_of(config, torch.device(device), dtype).reason == words
 
 
 def with_prefix_and_heads(tensors):

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nucpro.models.tensors import RESIDUES_ONLY, PooledSpan, equal_runs, mean_pool
+from nucpro.models.config import RESIDUES_ONLY, PooledSpan
+from nucpro.models.tensors import equal_runs, mean_pool
 
 LENGTHS = st.lists(st.integers(3, 6), min_size=1, max_size=12)
 

@@ -42,7 +42,8 @@ def add_to(subparsers: Any) -> None:
 def _run(arguments: dict[str, Any]) -> None:
     seconds, as_json = arguments.pop("seconds"), arguments.pop("json")
     require(0 < seconds <= 3600, "--seconds", seconds, "more than 0, at most 3600")
-    from nucpro.embedding.device import PRECISIONS, choose_device, precision_of, settled, use_processors
+    from nucpro.embedding.device import PRECISIONS, choose_device, settled, use_processors
+    from nucpro.embedding.identification import precision_of
     from nucpro.inspection.speed import machine, matrix_rate, speeds
 
     options = settled(Options.of(arguments))

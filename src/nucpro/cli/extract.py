@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from nucpro.cli.arguments import (
     add_data_dir,
@@ -19,6 +20,9 @@ from nucpro.cli.arguments import (
 from nucpro.cli.console import showing
 from nucpro.cli.parser import OUTPUT, Parser
 from nucpro.options import Options
+
+if TYPE_CHECKING:
+    from nucpro.extraction.survey import Survey
 
 __all__ = ["add_arguments", "add_to"]
 
@@ -82,9 +86,10 @@ def _run(arguments: dict[str, Any]) -> None:
 
     with showing() as show:
         options = Options.of(arguments)
-        if options.report:
-            from nucpro.report.writing import report_at_end
+        extract(options, show, _report if options.report else None)
 
-            extract(options, show, report_at_end)
-        else:
-            extract(options, show)
+
+def _report(survey: Survey, problems: Sequence[str]) -> None:
+    from nucpro.report.writing import report_at_end
+
+    report_at_end(survey, problems)

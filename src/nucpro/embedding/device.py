@@ -14,8 +14,7 @@ import torch
 
 from nucpro.errors import UsageError
 from nucpro.machine import cores
-from nucpro.options import AUTO, AUTO_DEVICE, Options
-from nucpro.state.recipe import Recipe
+from nucpro.options import AUTO_DEVICE
 
 __all__ = [
     "CPU_SLOWER",
@@ -24,7 +23,6 @@ __all__ = [
     "cpu_threads",
     "device_problems",
     "multiplies_bf16",
-    "precision_of",
     "settled",
     "use_processors",
 ]
@@ -115,32 +113,6 @@ def device_problems(device: str) -> list[str]:
     except UsageError as error:
         return [str(error)]
     return []
-
-
-def precision_of(options: Options, recorded: Recipe | None = None) -> str:
-    """Precision to compute in: the one that is asked for, else that of the folder's files, else the device's own.
-
-    The only place that decides it, before anything is planned.
-
-    Parameters
-    ----------
-    options : Options
-        Precision and device.
-    recorded : Recipe, optional
-        How the files of the folder were made, where a run is recorded.
-
-    Returns
-    -------
-    str
-        ``fp16``, ``bf16`` or ``fp32``: of weights and activations on a GPU; on a CPU of matrix products, and everything
-        else is float32. A CPU computes in bf16 only where it is asked to (it keeps too few nearest neighbours:
-        ``benchmarks/cpu_bf16.py``).
-    """
-    if options.precision != AUTO:
-        return options.precision
-    if recorded is not None and recorded.made_by.get("precision") in PRECISIONS:
-        return str(recorded.made_by["precision"])
-    return "fp32" if options.device == "cpu" else "fp16"
 
 
 def cpu_threads() -> int:

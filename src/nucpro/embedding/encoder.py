@@ -1,68 +1,51 @@
-"""From options to vectors on disk: which model, what identifies it, and the unit of work, one FASTA file.
+"""From an identified model to vectors on disk: loading it, and the unit of work, one FASTA file.
 
 One machinery for all models: what differs between them is in their modules, which
 :mod:`nucpro.models.architectures` lists; what differs between the protein and the DNA side are width, letters and
-limit. Identification reads the checkpoint's config and hashes its weights; loading comes after pre-flight.
+limit. :mod:`nucpro.embedding.identification` finds and describes the model; loading comes after pre-flight.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 import time
 from copy import copy
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
 
 from nucpro.embedding.batches import Embedder, FloatMatrix, Vectors, prepare
-from nucpro.embedding.device import PRECISIONS, choose_device, precision_of, use_processors
-from nucpro.errors import DimensionError, ExtractionError, FastaError, ModelError, UsageError
+from nucpro.embedding.device import PRECISIONS, choose_device, use_processors
+from nucpro.embedding.identification import (
+    Identified,
+    WeightsIdentity,
+    describe_model,
+    identify,
+    recipe_for,
+)
+from nucpro.errors import ExtractionError, FastaError, ModelError, UsageError
 from nucpro.formats import write_vectors
 from nucpro.formats.fasta import Records, read, require_usable
-from nucpro.formats.sequences import ALPHABETS, DNA_WIDTH, LIMITS, PROTEIN_WIDTH, SequenceType
+from nucpro.formats.sequences import ALPHABETS, LIMITS, SequenceType
 from nucpro.models.architectures import architecture_of, use_kernels
-from nucpro.models.encoder import Architecture, WeightsIdentity, describe_model, describe_options
-from nucpro.models.esm2 import ESM2, Esm2
+from nucpro.models.esm2 import Esm2
 from nucpro.models.tokens import ResidueTokenizer, Tokenizer
-from nucpro.models.weights import ModelFiles, locate
-from nucpro.options import DEFAULT_MODELS, Options, lasting_name, precision_problem
+from nucpro.options import Options, precision_problem
 from nucpro.state.history import Totals
 from nucpro.state.recipe import Recipe
 
-__all__ = ["FastaEncoder", "Identified", "identify", "load", "of_huggingface"]
+__all__ = ["FastaEncoder", "Identified", "identify", "identity_of", "load", "of_huggingface"]
 
 logger = logging.getLogger(__name__)
 
-_WIDTHS = {SequenceType.PROTEIN: PROTEIN_WIDTH, SequenceType.DNA: DNA_WIDTH}
 _ALIKE = 1e-5
 """Largest difference of vectors, in parts of their largest value, that says nothing but rounding."""
-
-
-@dataclass(frozen=True)
-class Identified:
-    """A model that was found, but not loaded.
-
-    Parameters
-    ----------
-    files : ModelFiles
-        The checkpoint on disk.
-    tokenizer : Tokenizer
-        Its tokens.
-    recipe : Recipe
-        What identifies vectors that are made with it under the options of the run.
-    """
-
-    files: ModelFiles
-    tokenizer: Tokenizer
-    recipe: Recipe
-
-    @property
-    def side(self) -> SequenceType:
-        """What the model reads."""
-        return SequenceType(self.recipe.kind)
 
 
 @dataclass
@@ -227,57 +210,6 @@ class FastaEncoder:
         return len({row.tobytes() for row in tokens}) > 1
 
 
-def identify(
-    options: Options, side: SequenceType, files: ModelFiles | None = None, *, recorded: Recipe | None = None
-) -> Identified:
-    """Find the model of a side, and describe it without loading it.
-
-    Parameters
-    ----------
-    options : Options
-        Model, revision, precision and token dropout.
-    side : SequenceType
-        What the model reads.
-    files : ModelFiles, optional
-        The model, where it was found already.
-    recorded : Recipe, optional
-        How the files of the data folder were made: its precision is kept where none is asked for.
-
-    Raises
-    ------
-    ModelError
-        The model cannot be found, or its config is not one of this side.
-    DimensionError
-        A model of another width than it must have.
-    """
-    name, revision = options.model_of(side)
-    files = files or locate(name, revision=revision)
-    architecture = architecture_of(files, side)
-    config = architecture.read_config(files.config, options.token_dropout)
-    # Other protein models may have other widths; the DNA columns of merged files are always 768.
-    if config.width != _WIDTHS[side] and (side is SequenceType.DNA or name == DEFAULT_MODELS[side]):
-        raise DimensionError(_WIDTHS[side], config.width, "hidden size in config.json", name)
-    tokenizer = architecture.load_tokenizer(files)
-    made_by = describe_model(WeightsIdentity.of_files(files), config, tokenizer)
-    recipe = _recipe(architecture, made_by, precision_of(options, recorded))
-    return Identified(files, tokenizer, replace(recipe, source=_source(name, files, options)))
-
-
-def _source(name: str, files: ModelFiles, options: Options) -> dict[str, Any]:
-    """Where a model was found, and the option that goes with it: what later runs on a folder take it from."""
-    model = lasting_name(name)
-    # A folder has no revision to ask for, even if it knows its commit.
-    revision = files.revision if model == name and not Path(model).is_dir() else None
-    return {"model": model, "revision": revision, "token_dropout": options.token_dropout}
-
-
-def _recipe(architecture: Architecture, model: dict[str, Any], precision: str) -> Recipe:
-    """Recipe of vectors that a model, described by plain values, makes in a precision."""
-    side = architecture.side
-    choices = describe_options(precision, architecture.encoder.pooled_span, LIMITS[side])
-    return Recipe(side, {**model, **choices}, model["width"])
-
-
 def load(identified: Identified, options: Options) -> FastaEncoder:
     """Load a model that was identified.
 
@@ -333,5 +265,35 @@ def of_huggingface(model: Any, tokenizer: Any) -> FastaEncoder:
         vocabulary = tokenizer.get_vocab()
         tokens = ResidueTokenizer(sorted(vocabulary, key=vocabulary.__getitem__), type(tokenizer).__name__)
     names = {dtype: name for name, dtype in PRECISIONS.items()}
-    made_by = describe_model(WeightsIdentity.of_object(model), encoder.config, tokens)
-    return FastaEncoder(Embedder(encoder), tokens, _recipe(ESM2, made_by, names[encoder.dtype]))
+    made_by = describe_model(identity_of(model), encoder.config, tokens)
+    recipe = recipe_for(SequenceType.PROTEIN, made_by, names[encoder.dtype], encoder.config.pooled_span)
+    return FastaEncoder(Embedder(encoder), tokens, recipe)
+
+
+def identity_of(model: nn.Module) -> WeightsIdentity:
+    """Identify a Hugging Face model object by the tensors that it holds now.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The object; its ``.config`` may know where it came from.
+
+    Returns
+    -------
+    WeightsIdentity
+        Its identity. The digest covers name, element type, shape and bytes of each tensor, so it differs
+        from that of the files that the object was loaded from.
+    """
+    config = getattr(model, "config", None)
+    name = PurePath(getattr(config, "_name_or_path", "") or type(model).__name__)
+    is_repository = len(name.parts) == 2 and not name.is_absolute()
+    commit = getattr(config, "_commit_hash", None)
+    return WeightsIdentity(str(name) if is_repository else name.name, commit, _tensor_digest(model))
+
+
+def _tensor_digest(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -26,7 +26,8 @@ from nucpro.options import Options
 from nucpro.state.history import Counting, Totals
 
 if TYPE_CHECKING:
-    from nucpro.embedding.encoder import FastaEncoder, Identified
+    from nucpro.embedding.encoder import FastaEncoder
+    from nucpro.embedding.identification import Identified
 
 __all__ = ["FILES_UNDER_WAY", "Done", "Engine", "Loader", "LocalEngine", "engine_of", "in_order"]
 

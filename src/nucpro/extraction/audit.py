@@ -12,14 +12,16 @@ import torch
 from numpy.typing import NDArray
 
 from nucpro.embedding.batches import Embedder, Encoder, FloatMatrix
-from nucpro.embedding.encoder import FastaEncoder, Identified, load
+from nucpro.embedding.encoder import FastaEncoder, load
+from nucpro.embedding.identification import Identified
 from nucpro.errors import DataError, ValidationError
 from nucpro.extraction.plan import Plan, PlanItem
 from nucpro.folder.paths import SEED
 from nucpro.formats import read_vectors
 from nucpro.formats.fasta import Records, read
 from nucpro.formats.sequences import SequenceType
-from nucpro.models.tensors import ALL_TOKENS, RESIDUES_ONLY, PooledSpan, mean_pool
+from nucpro.models.config import ALL_TOKENS, RESIDUES_ONLY, PooledSpan
+from nucpro.models.tensors import mean_pool
 from nucpro.options import Options
 from nucpro.state.checkpoint import Fingerprint
 

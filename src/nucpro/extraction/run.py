@@ -14,10 +14,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from nucpro.embedding.identification import Identified, identify
 from nucpro.errors import DataError, ModelError, NucproError, PreflightError, ValidationError
 from nucpro.execution.engine import engine_of
 from nucpro.execution.runner import Statistics, Task, VectorRunner, statistics_lines
@@ -57,10 +57,10 @@ from nucpro.options import AUTO_DEVICE, Options, precision_problem
 from nucpro.progress import Show, silent, tracked
 from nucpro.state.checkpoint import Fingerprint
 from nucpro.state.history import this_software
-from nucpro.state.recipe import Recipe, described
+from nucpro.state.recipe import Recipe
 
 if TYPE_CHECKING:
-    from nucpro.embedding.encoder import FastaEncoder, Identified
+    from nucpro.embedding.encoder import FastaEncoder
 
 __all__ = ["Run", "dry_run", "embed_dna", "extract", "make_dna_first", "validate_folder"]
 
@@ -230,7 +230,6 @@ class Run(AbstractContextManager["Run"]):
         self.runner = VectorRunner(self.folder, self._asked, _started_with(self._asked, side), show)
         self.survey: Survey
         self._model: Identified
-        self._recorded: Recipe | None = None
         self._identifying: Future[Identified] | None = None
         self._unread_dna: dict[FilePair, DnaFile] = {}
         self._ready_to_merge: set[FilePair] = set()
@@ -244,9 +243,8 @@ class Run(AbstractContextManager["Run"]):
             # Finding and hashing a model takes seconds, in which files are read.
             thread = ThreadPoolExecutor(1, "nucpro-identify")
             stack.callback(thread.shutdown, wait=False)
-            self._recorded = self.runner.records.recipe_of(self.side)
             self._identifying = thread.submit(
-                _identify, self.options, self.side, self._recorded, offline=True
+                identify, self.options, self.side, records=self.runner.records, offline=True
             )
             self._stack = stack.pop_all()
         return self
@@ -286,6 +284,8 @@ class Run(AbstractContextManager["Run"]):
         """
         with self.runner.stage("check before the start"):
             self._model = check_all(self.survey, self._identified, self.runner.engine.problems)
+            # So that the next run need not read gigabytes again.
+            self.runner.records.remember_digests(self._model.files.digests)
             return self.plan
 
     def use(self, recipe: Recipe, load: Callable[[], FastaEncoder]) -> None:
@@ -538,7 +538,7 @@ class Run(AbstractContextManager["Run"]):
         except ModelError:
             if not online:
                 raise
-        return _identify(self.options, self.side, self._recorded, offline=not online)
+        return identify(self.options, self.side, records=self.runner.records, offline=not online)
 
     def _is_known(self, pair: FilePair) -> bool:
         records = self.runner.records
@@ -611,8 +611,7 @@ def _check_only(survey: Survey) -> None:
 
         return device_problems(survey.options.device)
 
-    recorded = survey.records.recipe_of(survey.side)
-    find = partial(_identify, survey.options, survey.side, recorded)
+    find = partial(identify, survey.options, survey.side, records=survey.records)
     check_all(survey, lambda online: find(offline=not online), device_problems, probe=False)
 
 
@@ -700,35 +699,6 @@ def _settled(options: Options) -> Options:
     from nucpro.embedding.device import settled  # noqa: PLC0415 - imports torch
 
     return settled(options)
-
-
-def _identify(options: Options, side: SequenceType, recorded: Recipe | None, *, offline: bool) -> Identified:
-    from nucpro.models.weights import locate  # noqa: PLC0415
-
-    model, revision = options.model_of(side)
-    _require_recorded(model, side, recorded)
-    files = locate(model, revision=revision, offline=offline)
-    # Importing torch and hashing gigabytes of weights take seconds each: both at once.
-    with ThreadPoolExecutor(1, "nucpro-hash") as hashing:
-        hashing.submit(files.digest)
-        from nucpro.embedding.encoder import identify  # noqa: PLC0415
-
-    return identify(options, side, files, recorded=recorded)
-
-
-def _require_recorded(model: str, side: SequenceType, recorded: Recipe | None) -> None:
-    """Refuse a recorded folder of a model that is gone, with what tells it from others."""
-    folder = Path(model)
-    if (
-        recorded is not None
-        and recorded.model == (model, None)
-        and folder.is_absolute()
-        and not folder.is_dir()
-    ):
-        raise ModelError(
-            f"{model}: the {side.word} model of this data folder is no longer there "
-            f"({described(recorded.made_by)}); name the folder where it is now with --{side}-model"
-        )
 
 
 def _load(

@@ -25,9 +25,9 @@ from nucpro.embedding.device import (
     choose_device,
     cpu_threads,
     device_problems,
-    precision_of,
     settled,
 )
+from nucpro.embedding.identification import precision_of
 from nucpro.errors import ModelError, NucproError
 from nucpro.execution.workers import starting_problems
 from nucpro.extraction.preflight import writing_problems
@@ -181,7 +181,7 @@ def _kernels(options: Options, side: SequenceType, files: ModelFiles) -> Iterato
     except NucproError as error:
         yield Finding(label, Verdict.PROBLEM, str(error))
         return
-    choice = way_of(architecture.encoder, config, device, PRECISIONS[precision_of(options)])
+    choice = way_of(config, device, PRECISIONS[precision_of(options)])
     if choice.way is Way.PLAIN:
         yield Finding(label, Verdict.SLOW, f"{choice.way.value} runs: {choice.reason}")
     else:

@@ -19,10 +19,10 @@ import torch.nn.functional as F
 
 from nucpro.embedding.batches import default_tokens_per_batch
 from nucpro.models.architectures import use_kernels
-from nucpro.models.config import Esm2Config
+from nucpro.models.config import Esm2Config, MosaicBertConfig
 from nucpro.models.encoder import PackedEncoder
 from nucpro.models.esm2 import Esm2
-from nucpro.models.mosaic_bert import MosaicBert, MosaicBertConfig
+from nucpro.models.mosaic_bert import MosaicBert
 
 __all__ = ["DNABERT_S", "ESM2_650M", "Machine", "Speed", "machine", "matrix_rate", "speeds"]
 

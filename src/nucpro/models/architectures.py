@@ -1,38 +1,180 @@
 """All kinds of encoders that can be used, which of them a checkpoint holds, and by what means each computes.
 
-``config.json`` comes from :mod:`nucpro.models.weights`; the entry goes to :mod:`nucpro.embedding.encoder`. To add an
-encoder, write its module and name its entry here. Encoders know nothing of kernels: their forward by kernels is named
-here.
+``config.json`` comes from :mod:`nucpro.models.weights`; the entry goes to :mod:`nucpro.embedding.identification`, which
+describes a model without torch, and to :mod:`nucpro.embedding.encoder`, which loads it. To add an encoder, write its
+module and its entry here. Encoders know nothing of kernels: their forward by kernels is named here.
 """
 
 from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Mapping
-
-import torch
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from nucpro.errors import ModelError
 from nucpro.formats.sequences import SequenceType
-from nucpro.models.encoder import Architecture, Config, PackedEncoder
-from nucpro.models.esm2 import ESM2, Esm2
+from nucpro.models.config import ESM2_TYPES, MOSAIC_BERT_TYPE, Config, Esm2Config, MosaicBertConfig
 from nucpro.models.kernels import Choice, Fused, Way, choose_way
-from nucpro.models.mosaic_bert import MOSAIC_BERT, MosaicBert
+from nucpro.models.tokens import ResidueTokenizer, Tokenizer
 from nucpro.models.weights import ModelFiles
 
-__all__ = ["ARCHITECTURES", "FUSED", "architecture_of", "use_kernels", "way_of"]
+if TYPE_CHECKING:
+    import torch
+
+    from nucpro.models.dna_tokens import DnaTokenizer
+    from nucpro.models.encoder import PackedEncoder
+
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "Loader",
+    "architecture_of",
+    "load_dna_tokenizer",
+    "load_tokenizer",
+    "use_kernels",
+    "way_of",
+]
 
 logger = logging.getLogger(__name__)
 
-ARCHITECTURES: tuple[Architecture, ...] = (ESM2, MOSAIC_BERT)
-"""What a model of either side may be."""
 
-FUSED: Mapping[type[PackedEncoder], Fused] = {
-    Esm2: Fused("nucpro.models.fused", pads_heads=True, has_hopper_product=True),
-    MosaicBert: Fused("nucpro.models.mosaic_bert_fused", pads_heads=False, has_hopper_product=False),
-}
-"""Forwards by kernels; an encoder that has none computes by its own."""
+class Loader(Protocol):
+    """What loads the weights of an encoder."""
+
+    def __call__(
+        self, files: ModelFiles, *, device: torch.device, dtype: torch.dtype, config: Any
+    ) -> PackedEncoder:
+        """Load the encoder that a checked configuration describes."""
+        ...
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One kind of encoder, as far as whoever identifies, checks and loads models must know it.
+
+    Parameters
+    ----------
+    title : str
+        What the log calls it.
+    side : SequenceType
+        What it reads.
+    model_types : tuple of str
+        Values of ``model_type`` in ``config.json`` that stand for it on this side.
+    config : type of Config
+        Its configuration.
+    read_config : callable
+        From the content of ``config.json`` and the choice of token dropout to its configuration.
+    load_tokenizer : callable
+        From its files to its tokens.
+    loader : str
+        ``module:function`` of its :class:`Loader`. Named and not imported: torch, which it needs, takes seconds, and
+        who only identifies a model can do without.
+    fused : Fused, optional
+        Its forward by kernels; an encoder that has none computes by its own.
+    """
+
+    title: str
+    side: SequenceType
+    model_types: tuple[str, ...]
+    config: type[Config]
+    read_config: Callable[[Mapping[str, Any], str], Config]
+    load_tokenizer: Callable[[ModelFiles], Tokenizer]
+    loader: str
+    fused: Fused | None = None
+
+    @property
+    def load(self) -> Loader:
+        """From its files and configuration to the encoder with its weights; imports torch."""
+        return cast(Loader, pkgutil.resolve_name(self.loader))
+
+
+def load_tokenizer(files: ModelFiles) -> ResidueTokenizer:
+    """Load the tokenizer of an ESM-2 checkpoint.
+
+    Parameters
+    ----------
+    files : ModelFiles
+        Where it is.
+
+    Returns
+    -------
+    ResidueTokenizer
+        With the checkpoint's vocabulary, or that of all published ESM-2 models where it has none.
+
+    Raises
+    ------
+    ModelError
+        If the vocabulary is not that of a protein model, or larger than the model's token embedding.
+    """
+    tokenizer = ResidueTokenizer.from_file(files.vocabulary) if files.vocabulary else ResidueTokenizer()
+    rows = Esm2Config.from_dict(files.config).vocabulary_size
+    if len(tokenizer.vocabulary) > rows:
+        raise ModelError(
+            f"{files.id}: the vocabulary has {len(tokenizer.vocabulary)} tokens, but config.json says vocab_size "
+            f"{rows}; they must belong together: fetch the model again (nucpro fetch-models)"
+        )
+    return tokenizer
+
+
+def load_dna_tokenizer(files: ModelFiles) -> DnaTokenizer:
+    """Load the tokenizer of a DNABERT-S or DNABERT-2 checkpoint.
+
+    Parameters
+    ----------
+    files : ModelFiles
+        Where it is.
+
+    Returns
+    -------
+    DnaTokenizer
+        As ``tokenizer.json`` describes it.
+
+    Raises
+    ------
+    ModelError
+        If there is no such file, it is not a tokenizer of nucleotides, or it has ids that the model's token
+        embedding lacks.
+    """
+    # The library of its merges is needed for this side alone.
+    from nucpro.models.dna_tokens import DnaTokenizer  # noqa: PLC0415
+
+    tokenizer = DnaTokenizer.from_file(files.folder / "tokenizer.json")
+    rows = MosaicBertConfig.from_dict(files.config).vocabulary_size
+    if tokenizer.largest_id >= rows:
+        raise ModelError(
+            f"{files.id}: tokenizer.json has ids up to {tokenizer.largest_id}, but config.json says vocab_size "
+            f"{rows}; they must belong together: fetch the model again (nucpro fetch-models)"
+        )
+    return tokenizer
+
+
+ARCHITECTURES: tuple[Architecture, ...] = (
+    Architecture(
+        title="ESM-2",
+        side=SequenceType.PROTEIN,
+        model_types=ESM2_TYPES,
+        config=Esm2Config,
+        read_config=Esm2Config.from_dict,
+        load_tokenizer=load_tokenizer,
+        loader="nucpro.models.esm2:load_esm2",
+        fused=Fused("nucpro.models.fused", pads_heads=True, has_hopper_product=True),
+    ),
+    Architecture(
+        title="DNABERT-S",
+        side=SequenceType.DNA,
+        model_types=(MOSAIC_BERT_TYPE,),
+        config=MosaicBertConfig,
+        # No MosaicBERT was trained with dropped tokens.
+        read_config=lambda config, _token_dropout: MosaicBertConfig.from_dict(config),
+        load_tokenizer=load_dna_tokenizer,
+        loader="nucpro.models.mosaic_bert:load_mosaic_bert",
+        fused=Fused("nucpro.models.mosaic_bert_fused", pads_heads=False, has_hopper_product=False),
+    ),
+)
+"""What a model of either side may be."""
 
 
 def architecture_of(files: ModelFiles, side: SequenceType) -> Architecture:
@@ -55,16 +197,16 @@ def architecture_of(files: ModelFiles, side: SequenceType) -> Architecture:
     for architecture in of_side:
         if model_type in architecture.model_types:
             return architecture
-    allowed = ", ".join(f"{' or '.join(known.model_types)} ({known.encoder.title})" for known in of_side)
+    allowed = ", ".join(f"{' or '.join(known.model_types)} ({known.title})" for known in of_side)
     raise ModelError(
         f"{files.id}: model_type is {model_type!r} in config.json; allowed for the {side} model: {allowed}; "
         "name a model of one of these, or add its architecture (CONTRIBUTING.md says how)"
     )
 
 
-def way_of(encoder: type[PackedEncoder], config: Config, device: torch.device, dtype: torch.dtype) -> Choice:
+def way_of(config: Config, device: torch.device, dtype: torch.dtype) -> Choice:
     """How an encoder of a configuration computes on a device; see :func:`nucpro.models.kernels.choose_way`."""
-    return choose_way(FUSED.get(encoder), config, device, dtype)
+    return choose_way(_entry_of(config).fused, config, device, dtype)
 
 
 def use_kernels(model: PackedEncoder) -> Choice:
@@ -80,11 +222,15 @@ def use_kernels(model: PackedEncoder) -> Choice:
     Choice
         What it computes by.
     """
-    choice = way_of(type(model), model.config, model.device, model.dtype)
-    logger.info("%s on %s runs %s", model.title, model.device, choice)
-    if choice.way is not Way.PLAIN:
+    entry, choice = _entry_of(model.config), way_of(model.config, model.device, model.dtype)
+    logger.info("%s on %s runs %s", entry.title, model.device, choice)
+    if entry.fused is not None and choice.way is not Way.PLAIN:
         # Triton, which these import, comes with CUDA builds of torch only.
-        fused = importlib.import_module(FUSED[type(model)].module)
+        fused = importlib.import_module(entry.fused.module)
         pool = importlib.import_module("nucpro.models.kernels.pool")
         model.run_by(fused.fused_forward(model, choice.way), pool.mean_pool)
     return choice
+
+
+def _entry_of(config: Config) -> Architecture:
+    return next(known for known in ARCHITECTURES if isinstance(config, known.config))

@@ -1,7 +1,7 @@
-"""JSON files of a checkpoint, and checked fields of its ``config.json`` for the configurations of all encoders.
+"""JSON files of a checkpoint, and the configurations of all encoders: the checked fields of its ``config.json``.
 
-The files are found by :mod:`nucpro.models.weights`; a Hugging Face model object has a configuration too. Checked
-values go to :mod:`nucpro.models.config` and :mod:`nucpro.models.mosaic_bert`.
+The files are found by :mod:`nucpro.models.weights`; a Hugging Face model object has a configuration too. Nothing here
+needs torch: a model is identified without.
 """
 
 from __future__ import annotations
@@ -12,17 +12,22 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from nucpro.errors import ModelError, UsageError
 from nucpro.formats.opening import UNKNOWN, looks_like, read_input
 
 __all__ = [
+    "ALL_TOKENS",
     "AUTO",
-    "MODEL_TYPES",
-    "MOST_LAYERS",
+    "ESM2_TYPES",
+    "MOSAIC_BERT_TYPE",
+    "RESIDUES_ONLY",
     "TOKEN_DROPOUT_CHOICES",
+    "Config",
     "Esm2Config",
+    "MosaicBertConfig",
+    "PooledSpan",
     "positive",
     "read_json",
     "refuse_other_values",
@@ -31,7 +36,7 @@ __all__ = [
 ]
 
 _LARGEST_SIZE = 1_000_000
-MOST_LAYERS = 1_000
+_MOST_LAYERS = 1_000
 """Encoder layers above which a configuration is taken to be damaged."""
 
 
@@ -141,6 +146,61 @@ def refuse_other_values(
             )
 
 
+@dataclass(frozen=True)
+class PooledSpan:
+    """Which tokens of a sequence its vector is the mean of.
+
+    Parameters
+    ----------
+    name : str
+        What is left, in words; part of every file's ``meta``.
+    skip_start, skip_end : int
+        Tokens left out at either end of every sequence.
+    """
+
+    name: str
+    skip_start: int
+    skip_end: int
+
+
+RESIDUES_ONLY = PooledSpan("mean of residues", skip_start=1, skip_end=1)
+"""Everything but the first and the last token, ``<cls>`` and ``<eos>``."""
+ALL_TOKENS = PooledSpan("mean of all tokens", skip_start=0, skip_end=0)
+"""Every token, special ones included."""
+
+
+class Config(Protocol):
+    """Checked configuration of an encoder: a frozen dataclass whose fields are plain numbers.
+
+    All of them go into the ``meta`` of files.
+    """
+
+    architecture: ClassVar[str]
+    """Name of the architecture in ``meta``."""
+    pooled_span: ClassVar[PooledSpan]
+    """Tokens of a sequence that its vector is the mean of."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Rows of the token embedding."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Columns of a hidden state."""
+        ...
+
+    @property
+    def heads(self) -> int:
+        """Attention heads."""
+        ...
+
+    @property
+    def feed_forward_width(self) -> int:
+        """Columns between the two products of the feed-forward part."""
+        ...
+
+
 AUTO = "auto"
 """The choice that follows the checkpoint."""
 TOKEN_DROPOUT_CHOICES = (AUTO, "on", "off")
@@ -151,7 +211,7 @@ _TYPE_DEFAULTS: dict[str, dict[str, Any]] = {
     "esm": {"token_dropout": False, "position_embedding_type": "absolute"},
     "fast_esm": {"token_dropout": True, "position_embedding_type": "rotary"},
 }
-MODEL_TYPES = tuple(_TYPE_DEFAULTS)
+ESM2_TYPES = tuple(_TYPE_DEFAULTS)
 """Values of ``model_type`` that stand for an ESM-2."""
 _REQUIRED: dict[str, Any] = {
     "position_embedding_type": "rotary",
@@ -187,6 +247,7 @@ class Esm2Config:
     """
 
     architecture: ClassVar[str] = "esm2"
+    pooled_span: ClassVar[PooledSpan] = RESIDUES_ONLY
 
     vocabulary_size: int
     width: int
@@ -231,7 +292,7 @@ class Esm2Config:
         sizes = {
             "vocabulary_size": size(fields, "vocab_size"),
             "width": size(fields, "hidden_size"),
-            "layers": size(fields, "num_hidden_layers", MOST_LAYERS),
+            "layers": size(fields, "num_hidden_layers", _MOST_LAYERS),
             "heads": size(fields, "num_attention_heads"),
             "feed_forward_width": size(fields, "intermediate_size"),
         }
@@ -279,9 +340,9 @@ class Esm2Config:
 
 def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     model_type = config.get("model_type")
-    if model_type not in MODEL_TYPES:
+    if model_type not in ESM2_TYPES:
         raise ModelError(
-            f"config.json: model_type is {model_type!r}; allowed are {' and '.join(MODEL_TYPES)}: "
+            f"config.json: model_type is {model_type!r}; allowed are {' and '.join(ESM2_TYPES)}: "
             "this is not an ESM-2 checkpoint"
         )
     given = {name: value for name, value in config.items() if value is not None}
@@ -299,3 +360,88 @@ def _token_dropout(fields: Mapping[str, Any], choice: str) -> bool:
     if not isinstance(value, bool):
         raise ModelError(f"config.json: token_dropout is {value!r}; it must be true or false")
     return value
+
+
+MOSAIC_BERT_TYPE = "bert"
+"""Value of ``model_type`` that stands for a MosaicBERT."""
+_MOSAIC_BERT_REQUIRED = {"hidden_act": "gelu", "is_decoder": False, "add_cross_attention": False}
+
+
+@dataclass(frozen=True)
+class MosaicBertConfig:
+    """Shape of a MosaicBERT encoder.
+
+    Parameters
+    ----------
+    vocabulary_size : int
+        Rows of the token embedding.
+    token_types : int
+        Rows of the token type embedding, of which the first is added to every token.
+    width : int
+        Columns of a hidden state.
+    layers, heads : int
+        Encoder layers, and attention heads of each.
+    feed_forward_width : int
+        Columns of the gate, and of what it gates.
+    norm_epsilon : float
+        Added to the variance in layer norms.
+    """
+
+    architecture: ClassVar[str] = "mosaic_bert"
+    pooled_span: ClassVar[PooledSpan] = ALL_TOKENS
+    """All tokens, ``[CLS]`` and ``[SEP]`` included: what existing DNABERT-S files hold."""
+
+    vocabulary_size: int
+    token_types: int
+    width: int
+    layers: int
+    heads: int
+    feed_forward_width: int
+    norm_epsilon: float
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> Self:
+        """Check a configuration and take from it what an encoder needs.
+
+        Parameters
+        ----------
+        config : mapping
+            Content of ``config.json``, with the field names of transformers' ``BertConfig``. Fields on positions
+            (``position_embedding_type``, ``alibi_starting_size``) mean nothing: every MosaicBERT has ALiBi, at
+            any length.
+
+        Returns
+        -------
+        MosaicBertConfig
+            The checked configuration.
+
+        Raises
+        ------
+        ModelError
+            If a field is missing or impossible, or the model is not a BERT.
+        """
+        fields = {name: value for name, value in config.items() if value is not None}
+        model_type = fields.get("model_type")
+        if model_type != MOSAIC_BERT_TYPE:
+            raise ModelError(
+                f"config.json: model_type is {model_type!r}; allowed is {MOSAIC_BERT_TYPE}: "
+                "this is not a DNABERT-S or DNABERT-2 checkpoint"
+            )
+        refuse_other_values(
+            fields, _MOSAIC_BERT_REQUIRED, "every MosaicBERT", "a decoder, or a BERT of another kind"
+        )
+        width, heads = size(fields, "hidden_size"), size(fields, "num_attention_heads")
+        if width % heads:
+            raise ModelError(
+                f"config.json: hidden_size {width} cannot be shared by {heads} attention heads: "
+                "each needs the same number of columns"
+            )
+        return cls(
+            vocabulary_size=size(fields, "vocab_size"),
+            token_types=size(fields, "type_vocab_size"),
+            width=width,
+            layers=size(fields, "num_hidden_layers", _MOST_LAYERS),
+            heads=heads,
+            feed_forward_width=size(fields, "intermediate_size"),
+            norm_epsilon=positive(fields, "layer_norm_eps"),
+        )

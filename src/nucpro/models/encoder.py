@@ -1,43 +1,26 @@
-"""What every encoder is made of: the module that holds its weights, and the entry that tells others how to use it.
+"""What every encoder is made of: the module that holds its weights.
 
-The module of an encoder (:mod:`nucpro.models.esm2`, :mod:`nucpro.models.mosaic_bert`) fills both in;
-:mod:`nucpro.models.architectures` lists the entries, and :mod:`nucpro.embedding.encoder` asks there.
+The module of an encoder (:mod:`nucpro.models.esm2`, :mod:`nucpro.models.mosaic_bert`) fills it in, and has an entry in
+:mod:`nucpro.models.architectures`.
 
 Shape suffixes: t tokens of the whole batch.
 """
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import PurePath
-from typing import Any, ClassVar, Protocol, cast
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nucpro.formats.sequences import SequenceType
+from nucpro.models.config import Config, PooledSpan
 from nucpro.models.loading import empty_embedding
-from nucpro.models.tensors import PooledSpan, mean_pool
-from nucpro.models.tokens import Tokenizer
-from nucpro.models.weights import ModelFiles
+from nucpro.models.tensors import mean_pool
 
-__all__ = [
-    "Architecture",
-    "Config",
-    "Forward",
-    "Loader",
-    "PackedEncoder",
-    "Pooling",
-    "Product",
-    "WeightsIdentity",
-    "describe_model",
-    "describe_options",
-    "plus_linear",
-]
+__all__ = ["Forward", "PackedEncoder", "Pooling", "Product", "plus_linear"]
 
 Forward = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
 """From packed token ids ``[T]`` and the tokens of each sequence to hidden states ``[T, width]``."""
@@ -45,36 +28,6 @@ Forward = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
 
 Pooling = Callable[[torch.Tensor, Sequence[int], PooledSpan], torch.Tensor]
 """From hidden states ``[T, width]`` to the mean of each sequence, float32 ``[N, width]``."""
-
-
-class Config(Protocol):
-    """Checked configuration of an encoder: a frozen dataclass whose fields are plain numbers.
-
-    All of them go into the ``meta`` of files.
-    """
-
-    architecture: ClassVar[str]
-    """Name of the architecture in ``meta``."""
-
-    @property
-    def vocabulary_size(self) -> int:
-        """Rows of the token embedding."""
-        ...
-
-    @property
-    def width(self) -> int:
-        """Columns of a hidden state."""
-        ...
-
-    @property
-    def heads(self) -> int:
-        """Attention heads."""
-        ...
-
-    @property
-    def feed_forward_width(self) -> int:
-        """Columns between the two products of the feed-forward part."""
-        ...
 
 
 class PackedEncoder(nn.Module, ABC):
@@ -89,16 +42,9 @@ class PackedEncoder(nn.Module, ABC):
 
     Attributes
     ----------
-    title : str
-        What the log calls it.
-    pooled_span : PooledSpan
-        Tokens of a sequence that its vector is the mean of.
     fused : callable or None
         The forward by kernels, where :func:`nucpro.models.architectures.use_kernels` found one that can run.
     """
-
-    title: ClassVar[str]
-    pooled_span: ClassVar[PooledSpan]
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -142,8 +88,8 @@ class PackedEncoder(nn.Module, ABC):
         return (self.fused or self.encode)(tokens_t, lengths)
 
     def pool(self, hidden_td: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
-        """Mean hidden state of each sequence over :attr:`pooled_span`, float32 ``[N, width]``."""
-        return self._mean_pool(hidden_td, lengths, self.pooled_span)
+        """Mean hidden state of each sequence over the span of its configuration, float32 ``[N, width]``."""
+        return self._mean_pool(hidden_td, lengths, self.config.pooled_span)
 
     @abstractmethod
     def encode(self, tokens_t: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
@@ -172,153 +118,3 @@ def plus_linear(hidden_td: torch.Tensor, inputs_tx: torch.Tensor, linear: nn.Lin
     if linear.weight.dtype != hidden_td.dtype:
         return cast(torch.Tensor, linear(inputs_tx)).add_(hidden_td)
     return (hidden_td + linear.bias).addmm_(inputs_tx, linear.weight.t())
-
-
-class Loader(Protocol):
-    """What loads the weights of an encoder."""
-
-    def __call__(
-        self, files: ModelFiles, *, device: torch.device, dtype: torch.dtype, config: Any
-    ) -> PackedEncoder:
-        """Load the encoder that a checked configuration describes."""
-        ...
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """One kind of encoder, as far as whoever identifies, checks and loads models must know it.
-
-    Parameters
-    ----------
-    side : SequenceType
-        What it reads.
-    model_types : tuple of str
-        Values of ``model_type`` in ``config.json`` that stand for it on this side.
-    encoder : type of PackedEncoder
-        Its module.
-    read_config : callable
-        From the content of ``config.json`` and the choice of token dropout to its :class:`Config`.
-    load_tokenizer : callable
-        From its files to its tokens.
-    load : Loader
-        From its files and configuration to the encoder with its weights.
-    """
-
-    side: SequenceType
-    model_types: tuple[str, ...]
-    encoder: type[PackedEncoder]
-    read_config: Callable[[Mapping[str, Any], str], Config]
-    load_tokenizer: Callable[[ModelFiles], Tokenizer]
-    load: Loader
-
-
-@dataclass(frozen=True)
-class WeightsIdentity:
-    """Which weights were loaded.
-
-    Parameters
-    ----------
-    id : str
-        Repository on the hub, or the name of a folder, never its path.
-    revision : str or None
-        Commit hash where it is known.
-    weights_sha256 : str
-        Digest of the weights: of the files (:meth:`ModelFiles.digest`), or of the tensors of a model object.
-    """
-
-    id: str
-    revision: str | None
-    weights_sha256: str
-
-    @classmethod
-    def of_files(cls, files: ModelFiles) -> WeightsIdentity:
-        """Identify a checkpoint on disk; reads all of its bytes once.
-
-        Parameters
-        ----------
-        files : ModelFiles
-            The checkpoint.
-
-        Returns
-        -------
-        WeightsIdentity
-            Its identity.
-        """
-        return cls(files.id, files.revision, files.digest())
-
-    @classmethod
-    def of_object(cls, model: nn.Module) -> WeightsIdentity:
-        """Identify a Hugging Face model object by the tensors that it holds now.
-
-        Parameters
-        ----------
-        model : torch.nn.Module
-            The object; its ``.config`` may know where it came from.
-
-        Returns
-        -------
-        WeightsIdentity
-            Its identity. The digest covers name, element type, shape and bytes of each tensor, so it differs
-            from that of the files that the object was loaded from.
-        """
-        config = getattr(model, "config", None)
-        name = PurePath(getattr(config, "_name_or_path", "") or type(model).__name__)
-        is_repository = len(name.parts) == 2 and not name.is_absolute()
-        commit = getattr(config, "_commit_hash", None)
-        return cls(str(name) if is_repository else name.name, commit, _tensor_digest(model))
-
-
-def describe_model(
-    weights: WeightsIdentity, config: Config, tokenizer: Tokenizer
-) -> dict[str, str | int | float | None]:
-    """Plain values that say which model makes the vectors.
-
-    Parameters
-    ----------
-    weights : WeightsIdentity
-        Its weights.
-    config : Config
-        Its shape, and the options that it carries (token dropout).
-    tokenizer : Tokenizer
-        Its tokenizer.
-
-    Returns
-    -------
-    dict
-        ``id``, ``revision``, ``weights_sha256``, the architecture's name and numbers, a digest of the vocabulary.
-    """
-    numbers: dict[str, Any] = asdict(cast(Any, config))
-    return {
-        **asdict(weights),
-        "architecture": config.architecture,
-        **numbers,
-        "vocabulary_sha256": tokenizer.digest(),
-    }
-
-
-def describe_options(precision: str, span: PooledSpan, limit: int) -> dict[str, str | int]:
-    """Plain values of the options that change vectors.
-
-    Parameters
-    ----------
-    precision : str
-        ``fp32``, ``fp16`` or ``bf16``.
-    span : PooledSpan
-        Tokens that a vector is the mean of.
-    limit : int
-        Where longer sequences are cut, in residues or bases.
-
-    Returns
-    -------
-    dict
-        ``precision``, ``pooling`` and ``longest_input``.
-    """
-    return {"precision": precision, "pooling": span.name, "longest_input": limit}
-
-
-def _tensor_digest(model: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()

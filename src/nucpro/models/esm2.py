@@ -19,15 +19,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from nucpro.errors import ModelError
-from nucpro.formats.sequences import SequenceType
-from nucpro.models.config import AUTO, MODEL_TYPES, Esm2Config
-from nucpro.models.encoder import Architecture, PackedEncoder, Product, plus_linear
+from nucpro.models.config import AUTO, Esm2Config
+from nucpro.models.encoder import PackedEncoder, Product, plus_linear
 from nucpro.models.loading import Checkpoint, build, draw
-from nucpro.models.tensors import RESIDUES_ONLY, Run, equal_runs
-from nucpro.models.tokens import ResidueTokenizer
+from nucpro.models.tensors import Run, equal_runs
 from nucpro.models.weights import ModelFiles
 
-__all__ = ["ESM2", "Esm2", "load_esm2", "load_tokenizer"]
+__all__ = ["Esm2", "load_esm2"]
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +59,6 @@ class Esm2(PackedEncoder):
         Shape and options.
     """
 
-    title = "ESM-2"
-    pooled_span = RESIDUES_ONLY
     config: Esm2Config
 
     def __init__(self, config: Esm2Config) -> None:
@@ -166,45 +162,6 @@ def load_esm2(
     config = config or Esm2Config.from_dict(files.config)
     logger.info("Token dropout rescaling is %s", "on" if config.token_dropout else "off")
     return Esm2._filled(config, Checkpoint(files.id, files.tensors(), _PREFIX), device, dtype)
-
-
-def load_tokenizer(files: ModelFiles) -> ResidueTokenizer:
-    """Load the tokenizer of an ESM-2 checkpoint.
-
-    Parameters
-    ----------
-    files : ModelFiles
-        Where it is.
-
-    Returns
-    -------
-    ResidueTokenizer
-        With the checkpoint's vocabulary, or that of all published ESM-2 models where it has none.
-
-    Raises
-    ------
-    ModelError
-        If the vocabulary is not that of a protein model, or larger than the model's token embedding.
-    """
-    tokenizer = ResidueTokenizer.from_file(files.vocabulary) if files.vocabulary else ResidueTokenizer()
-    rows = Esm2Config.from_dict(files.config).vocabulary_size
-    if len(tokenizer.vocabulary) > rows:
-        raise ModelError(
-            f"{files.id}: the vocabulary has {len(tokenizer.vocabulary)} tokens, but config.json says vocab_size "
-            f"{rows}; they must belong together: fetch the model again (nucpro fetch-models)"
-        )
-    return tokenizer
-
-
-ESM2 = Architecture(
-    side=SequenceType.PROTEIN,
-    model_types=MODEL_TYPES,
-    encoder=Esm2,
-    read_config=Esm2Config.from_dict,
-    load_tokenizer=load_tokenizer,
-    load=load_esm2,
-)
-"""What others need to know of it."""
 
 
 class EncoderLayer(nn.Module):

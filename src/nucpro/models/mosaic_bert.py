@@ -10,116 +10,31 @@ queries, c columns of the bias, h heads, k head width, d model width, x and f ot
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self, cast
+from collections.abc import Sequence
+from typing import Self, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nucpro.errors import ModelError
-from nucpro.formats.sequences import SequenceType
-from nucpro.models.config import MOST_LAYERS, positive, refuse_other_values, size
-from nucpro.models.dna_tokens import DnaTokenizer
-from nucpro.models.encoder import Architecture, PackedEncoder, Product, plus_linear
+from nucpro.models.config import MosaicBertConfig
+from nucpro.models.encoder import PackedEncoder, Product, plus_linear
 from nucpro.models.loading import Checkpoint, build, draw, empty_embedding
-from nucpro.models.tensors import ALL_TOKENS, Run, equal_runs
+from nucpro.models.tensors import Run, equal_runs
 from nucpro.models.weights import ModelFiles
 
 __all__ = [
-    "MOSAIC_BERT",
     "MosaicBert",
-    "MosaicBertConfig",
     "alibi_slopes",
-    "load_dna_tokenizer",
     "load_mosaic_bert",
 ]
 
-_MODEL_TYPE = "bert"
-_REQUIRED = {"hidden_act": "gelu", "is_decoder": False, "add_cross_attention": False}
 _PREFIX = "bert."
 _LEFT_OVERS = ("pooler.", "cls.", "classifier.", "embeddings.position_ids", "embeddings.token_type_ids")
 """Heads and index buffers that published checkpoints carry and that vectors do not need."""
 
 _QUERY_ROWS = 512
 """Queries that are attended from together: bounds the bias to some MB a head for the longest sequences."""
-
-
-@dataclass(frozen=True)
-class MosaicBertConfig:
-    """Shape of a MosaicBERT encoder.
-
-    Parameters
-    ----------
-    vocabulary_size : int
-        Rows of the token embedding.
-    token_types : int
-        Rows of the token type embedding, of which the first is added to every token.
-    width : int
-        Columns of a hidden state.
-    layers, heads : int
-        Encoder layers, and attention heads of each.
-    feed_forward_width : int
-        Columns of the gate, and of what it gates.
-    norm_epsilon : float
-        Added to the variance in layer norms.
-    """
-
-    architecture: ClassVar[str] = "mosaic_bert"
-
-    vocabulary_size: int
-    token_types: int
-    width: int
-    layers: int
-    heads: int
-    feed_forward_width: int
-    norm_epsilon: float
-
-    @classmethod
-    def from_dict(cls, config: Mapping[str, Any]) -> Self:
-        """Check a configuration and take from it what an encoder needs.
-
-        Parameters
-        ----------
-        config : mapping
-            Content of ``config.json``, with the field names of transformers' ``BertConfig``. Fields on positions
-            (``position_embedding_type``, ``alibi_starting_size``) mean nothing: every MosaicBERT has ALiBi, at
-            any length.
-
-        Returns
-        -------
-        MosaicBertConfig
-            The checked configuration.
-
-        Raises
-        ------
-        ModelError
-            If a field is missing or impossible, or the model is not a BERT.
-        """
-        fields = {name: value for name, value in config.items() if value is not None}
-        model_type = fields.get("model_type")
-        if model_type != _MODEL_TYPE:
-            raise ModelError(
-                f"config.json: model_type is {model_type!r}; allowed is {_MODEL_TYPE}: "
-                "this is not a DNABERT-S or DNABERT-2 checkpoint"
-            )
-        refuse_other_values(fields, _REQUIRED, "every MosaicBERT", "a decoder, or a BERT of another kind")
-        width, heads = size(fields, "hidden_size"), size(fields, "num_attention_heads")
-        if width % heads:
-            raise ModelError(
-                f"config.json: hidden_size {width} cannot be shared by {heads} attention heads: "
-                "each needs the same number of columns"
-            )
-        return cls(
-            vocabulary_size=size(fields, "vocab_size"),
-            token_types=size(fields, "type_vocab_size"),
-            width=width,
-            layers=size(fields, "num_hidden_layers", MOST_LAYERS),
-            heads=heads,
-            feed_forward_width=size(fields, "intermediate_size"),
-            norm_epsilon=positive(fields, "layer_norm_eps"),
-        )
 
 
 class MosaicBert(PackedEncoder):
@@ -133,9 +48,6 @@ class MosaicBert(PackedEncoder):
         Shape.
     """
 
-    title = "DNABERT-S"
-    pooled_span = ALL_TOKENS
-    """All tokens, ``[CLS]`` and ``[SEP]`` included: what existing DNABERT-S files hold."""
     config: MosaicBertConfig
 
     def __init__(self, config: MosaicBertConfig) -> None:
@@ -202,51 +114,6 @@ def load_mosaic_bert(
     model = build(lambda: MosaicBert(config), checkpoint, parts, _is_left_over, device=device, dtype=dtype)
     model.slopes = _slopes(config, device)
     return model
-
-
-def load_dna_tokenizer(files: ModelFiles) -> DnaTokenizer:
-    """Load the tokenizer of a DNABERT-S or DNABERT-2 checkpoint.
-
-    Parameters
-    ----------
-    files : ModelFiles
-        Where it is.
-
-    Returns
-    -------
-    DnaTokenizer
-        As ``tokenizer.json`` describes it.
-
-    Raises
-    ------
-    ModelError
-        If there is no such file, it is not a tokenizer of nucleotides, or it has ids that the model's token
-        embedding lacks.
-    """
-    tokenizer = DnaTokenizer.from_file(files.folder / "tokenizer.json")
-    rows = MosaicBertConfig.from_dict(files.config).vocabulary_size
-    if tokenizer.largest_id >= rows:
-        raise ModelError(
-            f"{files.id}: tokenizer.json has ids up to {tokenizer.largest_id}, but config.json says vocab_size "
-            f"{rows}; they must belong together: fetch the model again (nucpro fetch-models)"
-        )
-    return tokenizer
-
-
-def _read_config(config: Mapping[str, Any], _token_dropout: str) -> MosaicBertConfig:
-    """Configuration; no MosaicBERT was trained with dropped tokens."""
-    return MosaicBertConfig.from_dict(config)
-
-
-MOSAIC_BERT = Architecture(
-    side=SequenceType.DNA,
-    model_types=(_MODEL_TYPE,),
-    encoder=MosaicBert,
-    read_config=_read_config,
-    load_tokenizer=load_dna_tokenizer,
-    load=load_mosaic_bert,
-)
-"""What others need to know of it."""
 
 
 class EncoderLayer(nn.Module):

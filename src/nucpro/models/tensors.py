@@ -22,12 +22,10 @@ from safetensors import SafetensorError, safe_open
 
 from nucpro.errors import ModelError
 from nucpro.formats.opening import looks_like, open_input, problem_of
+from nucpro.models.config import PooledSpan
 from nucpro.models.origins import fair_esm_problem
 
 __all__ = [
-    "ALL_TOKENS",
-    "RESIDUES_ONLY",
-    "PooledSpan",
     "Run",
     "WeightTensors",
     "equal_runs",
@@ -169,29 +167,6 @@ def _pickle_error(file: Path, error: Exception) -> ModelError:
     told = _REASON.search(str(error))
     reason = told[1] if told else (str(error).splitlines() or [type(error).__name__])[0]
     return ModelError(f"{file}: damaged PyTorch weights file ({reason}); {_FETCH_AGAIN}")
-
-
-@dataclass(frozen=True)
-class PooledSpan:
-    """Which tokens of a sequence its vector is the mean of.
-
-    Parameters
-    ----------
-    name : str
-        What is left, in words; part of every file's ``meta``.
-    skip_start, skip_end : int
-        Tokens left out at either end of every sequence.
-    """
-
-    name: str
-    skip_start: int
-    skip_end: int
-
-
-RESIDUES_ONLY = PooledSpan("mean of residues", skip_start=1, skip_end=1)
-"""Everything but the first and the last token, ``<cls>`` and ``<eos>``."""
-ALL_TOKENS = PooledSpan("mean of all tokens", skip_start=0, skip_end=0)
-"""Every token, special ones included."""
 
 
 @dataclass(frozen=True)

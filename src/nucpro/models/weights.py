@@ -45,6 +45,9 @@ _LOCK = ".fetch.lock"
 _LOOKS_LIKE_PATH = re.compile(r"[./~]|.*/.*/|.*\\")
 
 
+Noted = Mapping[Path, tuple[Fingerprint | None, str]]
+
+
 @dataclass(frozen=True)
 class ModelFiles:
     """A checkpoint on disk.
@@ -63,6 +66,8 @@ class ModelFiles:
         The weights file, or all shards.
     sums : mapping of str to str
         SHA-256 (hex) of files as they were fetched, by name, where that is known.
+    noted : mapping
+        Fingerprint and sha256 of weights files that were read before; counts for a file that is as it was then.
     """
 
     id: str
@@ -71,6 +76,7 @@ class ModelFiles:
     config: dict[str, Any]
     weights: tuple[Path, ...]
     sums: Mapping[str, str] = field(default_factory=dict)
+    noted: Noted = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def vocabulary(self) -> Path | None:
@@ -111,46 +117,46 @@ class ModelFiles:
         ModelError
             A file cannot be read, or is not the one that was fetched.
         """
-        return self._digest
+        digests = [(digest, file.name) for file, (_, digest) in self.digests.items()]
+        if len(digests) == 1:
+            return digests[0][0]
+        return hashlib.sha256("".join(f"{digest}  {name}\n" for digest, name in digests).encode()).hexdigest()
+
+    @cached_property
+    def digests(self) -> Noted:
+        """Fingerprint and sha256 of each weights file, which is read unless it is as it was noted."""
+        return {file: self._noted_or_read(file) for file in self.weights}
 
     def require_unchanged(self) -> None:
-        """Check that the weights are the files that :meth:`digest` read.
+        """Check that the weights are the files that :meth:`digest` is of.
 
         Raises
         ------
         ModelError
             A file was replaced or changed since.
         """
-        for file, before in self._fingerprints.items():
+        for file, (before, _) in self.digests.items():
             if Fingerprint.of(file) != before:
                 raise ModelError(
                     f"{file}: replaced while the run began; run again when the model's files are complete"
                 )
 
     def __getstate__(self) -> dict[str, Any]:
-        # What was noted of the files here says nothing of those of another machine.
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        # Another process reads again what is not the same file there.
+        return {**{one.name: getattr(self, one.name) for one in fields(self)}, "noted": self.digests}
 
-    @cached_property
-    def _fingerprints(self) -> dict[Path, Fingerprint | None]:
-        """What tells that the files have not changed."""
-        return {file: Fingerprint.of(file) for file in self.weights}
-
-    @cached_property
-    def _digest(self) -> str:
-        # Noted before anything is read, so that no later change is missed.
-        assert self._fingerprints
-        digests = [(file_digest(file, ModelError), file.name) for file in self.weights]
-        for file, (digest, name) in zip(self.weights, digests, strict=True):
-            if (in_cache := hub.digest_in_cache(file)) not in (None, digest):
-                raise ModelError(
-                    f"{file}: is damaged (its SHA-256 is not {in_cache}); remove {file.resolve()}, then run again"
-                )
-            if self.sums.get(name, digest) != digest:
-                raise _changed(file)
-        if len(digests) == 1:
-            return digests[0][0]
-        return hashlib.sha256("".join(f"{digest}  {name}\n" for digest, name in digests).encode()).hexdigest()
+    def _noted_or_read(self, file: Path) -> tuple[Fingerprint | None, str]:
+        # Taken before anything is read, so that no later change is missed.
+        fingerprint = Fingerprint.of(file)
+        noted = self.noted.get(file)
+        digest = noted[1] if noted and noted[0] == fingerprint else file_digest(file, ModelError)
+        if (in_cache := hub.digest_in_cache(file)) not in (None, digest):
+            raise ModelError(
+                f"{file}: is damaged (its SHA-256 is not {in_cache}); remove {file.resolve()}, then run again"
+            )
+        if self.sums.get(file.name, digest) != digest:
+            raise _changed(file)
+        return fingerprint, digest
 
 
 def locate(

@@ -23,7 +23,7 @@ from nucpro.state.recipe import described
 
 if TYPE_CHECKING:
     from nucpro.classifier.model import Classifier, ModelCard
-    from nucpro.embedding.encoder import Identified
+    from nucpro.embedding.identification import Identified
 
 __all__ = ["Models", "find_models"]
 
@@ -86,7 +86,7 @@ def find_models(options: PredictionOptions) -> tuple[Models | None, list[str]]:
         What is wrong, each as a whole message.
     """
     from nucpro.classifier.model import CARD_NAME, load  # noqa: PLC0415 - imports torch
-    from nucpro.embedding.encoder import identify  # noqa: PLC0415
+    from nucpro.embedding.identification import identify  # noqa: PLC0415
 
     try:
         classifier, card = load(options.model)

@@ -199,6 +199,7 @@ logger = logging.getLogger(__name__)
 _FORMAT = 1
 _RECIPE = "recipe"
 _SPLIT = "split"
+_DIGEST = "digest"
 _SEAL = '{{"sha256":"{}",'
 """What a checkpoint begins with; the digest is that of the document without it."""
 _SEAL_LENGTH = len(_SEAL.format("0" * 64))
@@ -305,6 +306,21 @@ class Checkpoint:
             self._facts[_SPLIT] = {"sequences_per_file": sequences_per_file}
             self._append({_SPLIT: self._facts[_SPLIT]})
 
+    def digests(self, files: Iterable[Path]) -> dict[Path, tuple[Fingerprint, str]]:
+        """Fingerprint and SHA-256 of those files, here or elsewhere, that are as they were when they were read."""
+        known = ((file, self.fact(_DIGEST, file)) for file in files)
+        return {
+            file: (Fingerprint(*fact["stamp"]), str(fact["sha256"]))
+            for file, fact in known
+            if fact is not None
+        }
+
+    def remember_digests(self, digests: Mapping[Path, tuple[Fingerprint | None, str]]) -> None:
+        """Record SHA-256 of files, here or elsewhere, with what they were when they were read."""
+        for file, (stamp, digest) in digests.items():
+            if not self.knows(_DIGEST, file, sha256=digest):
+                self.add(_DIGEST, file, {"sha256": digest}, stamp)
+
     def restart(self, completed: Iterable[Path]) -> None:
         """Set the list of completed files to what was found to be done."""
         self._list(map(self._key, completed))
@@ -332,7 +348,10 @@ class Checkpoint:
         self._journal.close()
 
     def _key(self, path: Path) -> str:
-        return path.relative_to(self._folder.root).as_posix()
+        try:
+            return path.relative_to(self._folder.root).as_posix()
+        except ValueError:
+            return path.absolute().as_posix()
 
     def _list(self, keys: Iterable[str]) -> None:
         self._completed_set = dict.fromkeys(map(self._listed, keys))

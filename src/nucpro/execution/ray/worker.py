@@ -21,7 +21,8 @@ from nucpro.errors import ModelError, WorkerError
 from nucpro.state.history import Counting, Totals
 
 if TYPE_CHECKING:
-    from nucpro.embedding.encoder import FastaEncoder, Identified
+    from nucpro.embedding.encoder import FastaEncoder
+    from nucpro.embedding.identification import Identified
     from nucpro.options import Options
 
 __all__ = ["EncoderWorker", "Report", "load_same"]

@@ -13,9 +13,10 @@ import sysconfig
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Choice", "Fused", "Shape", "Way", "choose_way", "triton_obstacle"]
 
@@ -140,6 +141,8 @@ def triton_obstacle() -> str | None:
 
 def _obstacle(fused: Fused | None, config: Shape, device: torch.device, dtype: torch.dtype) -> str | None:
     """Why no kernels can run an encoder: the first reason in words, None where there is none."""
+    import torch  # noqa: PLC0415 - whoever only identifies a model does without
+
     if fused is None:
         return "this kind of encoder has no kernels"
     if device.type != "cuda" or torch.version.hip is not None:
@@ -165,6 +168,8 @@ def _shape_obstacle(fused: Fused, config: Shape) -> str | None:
 
 def _hopper_obstacle(config: Shape, device: torch.device) -> str | None:
     """Why the Hopper product cannot run: its descriptors hold whole blocks of rows of 16 bytes only."""
+    import torch  # noqa: PLC0415
+
     capability = torch.cuda.get_device_capability(device)
     if capability != _HOPPER:
         return (

@@ -17,7 +17,8 @@ import torch
 import triton
 import triton.language as tl
 
-from nucpro.models.tensors import PooledSpan, to_device
+from nucpro.models.config import PooledSpan
+from nucpro.models.tensors import to_device
 
 __all__ = ["mean_pool"]
 

@@ -1,0 +1,238 @@
+"""Which model, and what identifies it: found, hashed and described without loading it, and without torch.
+
+From the options and the checkpoint comes the recipe of its vectors; :mod:`nucpro.embedding.encoder` loads it. A run
+with nothing to compute ends here: torch takes seconds to import.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from nucpro.errors import DimensionError, ModelError
+from nucpro.formats.sequences import DNA_WIDTH, LIMITS, PROTEIN_WIDTH, SequenceType
+from nucpro.models.architectures import architecture_of
+from nucpro.models.config import Config, PooledSpan
+from nucpro.models.tokens import Tokenizer
+from nucpro.models.weights import ModelFiles, locate
+from nucpro.options import AUTO, DEFAULT_MODELS, NAMED_PRECISIONS, Options, lasting_name
+from nucpro.state.checkpoint import Checkpoint
+from nucpro.state.recipe import Recipe, described
+
+__all__ = [
+    "Identified",
+    "WeightsIdentity",
+    "describe_model",
+    "describe_options",
+    "identify",
+    "precision_of",
+    "recipe_for",
+]
+
+_WIDTHS = {SequenceType.PROTEIN: PROTEIN_WIDTH, SequenceType.DNA: DNA_WIDTH}
+
+
+@dataclass(frozen=True)
+class Identified:
+    """A model that was found, but not loaded.
+
+    Parameters
+    ----------
+    files : ModelFiles
+        The checkpoint on disk.
+    tokenizer : Tokenizer
+        Its tokens.
+    recipe : Recipe
+        What identifies vectors that are made with it under the options of the run.
+    """
+
+    files: ModelFiles
+    tokenizer: Tokenizer
+    recipe: Recipe
+
+    @property
+    def side(self) -> SequenceType:
+        """What the model reads."""
+        return SequenceType(self.recipe.kind)
+
+
+def identify(
+    options: Options, side: SequenceType, *, records: Checkpoint | None = None, offline: bool = False
+) -> Identified:
+    """Find the model of a side, and describe it without loading it.
+
+    Its weights are read once; not even that where `records` know their digest.
+
+    Parameters
+    ----------
+    options : Options
+        Model, revision, precision and token dropout.
+    side : SequenceType
+        What the model reads.
+    records : Checkpoint, optional
+        Of the data folder: the precision of its files is kept where none is asked for.
+    offline : bool
+        Use what is in the cache of downloads and ask nobody.
+
+    Raises
+    ------
+    ModelError
+        The model cannot be found, or its config is not one of this side.
+    DimensionError
+        A model of another width than it must have.
+    """
+    name, revision = options.model_of(side)
+    recorded = None if records is None else records.recipe_of(side)
+    _require_recorded(name, side, recorded)
+    files = locate(name, revision=revision, offline=offline)
+    if records is not None:
+        files = replace(files, noted=records.digests(files.weights))
+    architecture = architecture_of(files, side)
+    config = architecture.read_config(files.config, options.token_dropout)
+    # Other protein models may have other widths; the DNA columns of merged files are always 768.
+    if config.width != _WIDTHS[side] and (side is SequenceType.DNA or name == DEFAULT_MODELS[side]):
+        raise DimensionError(_WIDTHS[side], config.width, "hidden size in config.json", name)
+    tokenizer = architecture.load_tokenizer(files)
+    made_by = describe_model(WeightsIdentity.of_files(files), config, tokenizer)
+    recipe = recipe_for(side, made_by, precision_of(options, recorded), config.pooled_span)
+    return Identified(files, tokenizer, replace(recipe, source=_source(name, files, options)))
+
+
+def _require_recorded(model: str, side: SequenceType, recorded: Recipe | None) -> None:
+    """Refuse a recorded folder of a model that is gone, with what tells it from others."""
+    folder = Path(model)
+    if (
+        recorded is not None
+        and recorded.model == (model, None)
+        and folder.is_absolute()
+        and not folder.is_dir()
+    ):
+        raise ModelError(
+            f"{model}: the {side.word} model of this data folder is no longer there "
+            f"({described(recorded.made_by)}); name the folder where it is now with --{side}-model"
+        )
+
+
+def _source(name: str, files: ModelFiles, options: Options) -> dict[str, Any]:
+    """Where a model was found, and the option that goes with it: what later runs on a folder take it from."""
+    model = lasting_name(name)
+    # A folder has no revision to ask for, even if it knows its commit.
+    revision = files.revision if model == name and not Path(model).is_dir() else None
+    return {"model": model, "revision": revision, "token_dropout": options.token_dropout}
+
+
+def recipe_for(side: SequenceType, model: dict[str, Any], precision: str, span: PooledSpan) -> Recipe:
+    """Recipe of vectors that a model, described by plain values, makes in a precision."""
+    choices = describe_options(precision, span, LIMITS[side])
+    return Recipe(side, {**model, **choices}, model["width"])
+
+
+def precision_of(options: Options, recorded: Recipe | None = None) -> str:
+    """Precision to compute in: the one that is asked for, else that of the folder's files, else the device's own.
+
+    The only place that decides it, before anything is planned.
+
+    Parameters
+    ----------
+    options : Options
+        Precision and device.
+    recorded : Recipe, optional
+        How the files of the folder were made, where a run is recorded.
+
+    Returns
+    -------
+    str
+        ``fp16``, ``bf16`` or ``fp32``: of weights and activations on a GPU; on a CPU of matrix products, and everything
+        else is float32. A CPU computes in bf16 only where it is asked to (it keeps too few nearest neighbours:
+        ``benchmarks/cpu_bf16.py``).
+    """
+    if options.precision != AUTO:
+        return options.precision
+    if recorded is not None and recorded.made_by.get("precision") in NAMED_PRECISIONS:
+        return str(recorded.made_by["precision"])
+    return "fp32" if options.device == "cpu" else "fp16"
+
+
+@dataclass(frozen=True)
+class WeightsIdentity:
+    """Which weights were loaded.
+
+    Parameters
+    ----------
+    id : str
+        Repository on the hub, or the name of a folder, never its path.
+    revision : str or None
+        Commit hash where it is known.
+    weights_sha256 : str
+        Digest of the weights: of the files (:meth:`ModelFiles.digest`), or of the tensors of a model object
+        (:func:`nucpro.embedding.encoder.identity_of`).
+    """
+
+    id: str
+    revision: str | None
+    weights_sha256: str
+
+    @classmethod
+    def of_files(cls, files: ModelFiles) -> WeightsIdentity:
+        """Identify a checkpoint on disk; reads all of its bytes once.
+
+        Parameters
+        ----------
+        files : ModelFiles
+            The checkpoint.
+
+        Returns
+        -------
+        WeightsIdentity
+            Its identity.
+        """
+        return cls(files.id, files.revision, files.digest())
+
+
+def describe_model(
+    weights: WeightsIdentity, config: Config, tokenizer: Tokenizer
+) -> dict[str, str | int | float | None]:
+    """Plain values that say which model makes the vectors.
+
+    Parameters
+    ----------
+    weights : WeightsIdentity
+        Its weights.
+    config : Config
+        Its shape, and the options that it carries (token dropout).
+    tokenizer : Tokenizer
+        Its tokenizer.
+
+    Returns
+    -------
+    dict
+        ``id``, ``revision``, ``weights_sha256``, the architecture's name and numbers, a digest of the vocabulary.
+    """
+    numbers: dict[str, Any] = asdict(cast(Any, config))
+    return {
+        **asdict(weights),
+        "architecture": config.architecture,
+        **numbers,
+        "vocabulary_sha256": tokenizer.digest(),
+    }
+
+
+def describe_options(precision: str, span: PooledSpan, limit: int) -> dict[str, str | int]:
+    """Plain values of the options that change vectors.
+
+    Parameters
+    ----------
+    precision : str
+        ``fp32``, ``fp16`` or ``bf16``.
+    span : PooledSpan
+        Tokens that a vector is the mean of.
+    limit : int
+        Where longer sequences are cut, in residues or bases.
+
+    Returns
+    -------
+    dict
+        ``precision``, ``pooling`` and ``longest_input``.
+    """
+    return {"precision": precision, "pooling": span.name, "longest_input": limit}
