@@ -35,7 +35,8 @@ assert len(files) == 14 and {store.read_merged(path).vectors.shape[1] for path i
     "docs/export.md": """
 assert len(rows) == 280 and rows[0]["vector"].shape == (2048,)
 assert frame.height == 180 and frame["vector"].to_numpy().shape == (180, 2048)
-assert dict(table)["viral"] == 180
+assert dict(groups)["viral"] == 180
+assert X.shape == (280, 2048) and y.sum() == 180
 assert vectors.shape == (20, 2048) and len(ids) == 20 and classifier.coef_.shape == (1, 2048)
 """,
 }

@@ -20,7 +20,7 @@ from folders import Frame, add_dna, add_source, arguments, copied, pairs_of, wri
 from nucpro.cli import main
 from nucpro.execution.workers import Workers
 from nucpro.export.exporting import export
-from nucpro.export.formats import FORMATS
+from nucpro.export.formats import FORMATS, text_of_parquet
 from nucpro.folder.paths import DataFolder
 from nucpro.genomes.frames import place_of
 from nucpro.state import lock
@@ -210,18 +210,62 @@ def test_manifest_and_checksums_are_true_and_equal_work_gives_equal_bytes(
     first, second = tmp_path / "first", tmp_path / "second"
     assert [run(done, kind, "-o", str(out)) for out in (first, second)] == [0, 0]
     assert contents(first) == contents(second)
-    check = subprocess.run(
-        ["sha256sum", "--strict", "-c", "SHA256SUMS"], cwd=first, check=False, capture_output=True, text=True
-    )
-    assert (check.returncode, check.stderr) == (0, "")
-    assert check.stdout.count(": OK") == 5
-    manifest = json.loads((first / "manifest.json").read_text())
+    if kind == "parquet":
+        manifest = json.loads(text_of_parquet(first / "_manifest.parquet"))
+    else:
+        command = ["sha256sum", "--strict", "-c", "_SHA256SUMS"]
+        check = subprocess.run(command, cwd=first, check=False, capture_output=True, text=True)
+        assert (check.returncode, check.stderr) == (0, "")
+        assert check.stdout.count(": OK") == 5
+        manifest = json.loads((first / "_manifest.json").read_text())
     assert (manifest["rows"], manifest["width"], manifest["to"]) == (16, WIDTH, kind)
     assert manifest["classes"] == {"host": 8, "viral": 8}
     for shard in manifest["shards"]:
         source = (done / shard["source"]).read_bytes()
         assert shard["source_sha256"] == hashlib.sha256(source).hexdigest()
+        assert shard["sha256"] == hashlib.sha256((first / shard["shard"]).read_bytes()).hexdigest()
     assert not (first / ".export_journal.jsonl").exists()
+
+
+def test_readers_take_a_folder_of_parquet_as_it_is(done: Path) -> None:
+    import pandas
+    import polars
+    import pyarrow.dataset
+    import pyarrow.parquet
+
+    assert run(done, "parquet") == 0
+    out = done / "export" / "parquet"
+    ids = sorted(_read(out)[0])
+    assert sorted(pandas.read_parquet(out)["id"]) == ids
+    assert sorted(pyarrow.parquet.read_table(out)["id"].to_pylist()) == ids
+    assert sorted(pyarrow.dataset.dataset(out).to_table()["id"].to_pylist()) == ids
+    assert sorted(polars.read_parquet(out)["id"]) == ids
+    assert sorted(polars.scan_parquet(out / "**" / "*.parquet").collect()["id"]) == ids
+
+
+@pytest.mark.parametrize("kind", ["parquet", "npz"])
+def test_an_export_of_former_names_is_known_and_its_shards_stay(
+    done: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(done, kind) == 0
+    out = done / "export" / kind
+    whole = contents(out)
+    manifest = out / "_manifest.parquet"
+    text = text_of_parquet(manifest) if kind == "parquet" else (out / "_manifest.json").read_bytes()
+    for path in out.glob("_*"):
+        path.unlink()
+    (out / "manifest.json").write_bytes(text)
+    (out / "SHA256SUMS").write_text("sums\n")
+    capsys.readouterr()
+    assert run(done, kind) == 0
+    assert capsys.readouterr().out.endswith("; 0 written now\n")
+    assert contents(out) == whole
+    assert {path.name for path in out.iterdir() if path.is_file()} == {
+        ".export.lock",
+        *(["_manifest.parquet"] if kind == "parquet" else ["_manifest.json", "_SHA256SUMS"]),
+    }
+    assert run(done, "safetensors", "-o", str(out)) == 3
+    assert f"holds an export to {kind}; name another folder with -o" in capsys.readouterr().err
 
 
 def test_a_finished_export_is_left_as_it_is(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -241,7 +285,7 @@ def test_what_was_damaged_or_outdated_is_written_again(done: Path) -> None:
     assert run(done, "parquet") == 0
     out = done / "export" / "parquet"
     good = contents(out)
-    shards = sorted(out.rglob("*.parquet"))
+    shards = sorted(out.rglob("output_*.parquet"))
     shards[0].write_bytes(b"PAR1 cut")
     shards[1].unlink()
     assert run(done, "parquet") == 0
@@ -257,7 +301,7 @@ def test_what_was_damaged_or_outdated_is_written_again(done: Path) -> None:
 def _read(out: Path) -> tuple[list[str], np.ndarray, list[int]]:
     import pyarrow.parquet
 
-    tables = [pyarrow.parquet.read_table(path) for path in sorted(out.rglob("*.parquet"))]
+    tables = [pyarrow.parquet.read_table(path) for path in sorted(out.rglob("output_*.parquet"))]
     vectors = [t["vector"].combine_chunks().flatten().to_numpy().reshape(-1, WIDTH) for t in tables]
     ids = [name for table in tables for name in table["id"].to_pylist()]
     return ids, np.concatenate(vectors), [label for table in tables for label in table["label"].to_pylist()]
@@ -273,7 +317,7 @@ def test_shards_of_files_that_left_the_selection_go(done: Path) -> None:
         path.unlink()
     assert run(done, "npz", "--host-selection", "existing") == 0
     assert not shard.exists()
-    assert "invertebrate" not in (out / "manifest.json").read_text()
+    assert "invertebrate" not in (out / "_manifest.json").read_text()
 
 
 def test_a_manifest_that_points_out_of_the_folder_removes_nothing(done: Path) -> None:
@@ -281,11 +325,11 @@ def test_a_manifest_that_points_out_of_the_folder_removes_nothing(done: Path) ->
     out = done / "export" / "npz"
     victim = done / "victim.npz"
     victim.write_bytes(b"precious")
-    manifest = json.loads((out / "manifest.json").read_text())
+    manifest = json.loads((out / "_manifest.json").read_text())
     manifest["shards"].append({**manifest["shards"][0], "shard": "../../victim.npz"})
     manifest["shards"].append({**manifest["shards"][0], "shard": str(victim)})
     manifest["shards"].append({"shard": 3})
-    (out / "manifest.json").write_text(json.dumps(manifest))
+    (out / "_manifest.json").write_text(json.dumps(manifest))
     next(out.rglob("*.npz")).unlink()
     assert run(done, "npz") == 0
     assert victim.read_bytes() == b"precious"
@@ -321,7 +365,7 @@ def test_an_export_that_was_killed_goes_on_and_ends_with_the_same_bytes(done: Pa
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert run(done, "npz", "-o", str(whole)) == 0
     for strike in killed_exports(done, broken):
-        complete = (broken / "manifest.json").exists()
+        complete = (broken / "_manifest.json").exists()
         assert complete == (strike == 7)
         kept = {path: path.stat().st_ino for path in broken.rglob("*.npz")}
         assert run(done, "npz", "-o", str(broken)) == 0
@@ -348,7 +392,7 @@ def test_files_of_another_width_stop_the_export(done: Path, capsys: pytest.Captu
     said = capsys.readouterr().err
     assert "width of its vectors" in said
     assert f"expected {WIDTH}, found {WIDTH - 1}" in said
-    assert not (done / "export" / "npz" / "manifest.json").exists()
+    assert not (done / "export" / "npz" / "_manifest.json").exists()
 
 
 def test_a_damaged_merged_file_stops_the_export(done: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -293,8 +293,8 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_names_in_a_folder_of_exported_rows(tmp_path: Path) -> None:
     folder = ExportFolder(tmp_path / "my export")
-    assert folder.manifest == tmp_path / "my export" / "manifest.json"
-    assert folder.checksums == tmp_path / "my export" / "SHA256SUMS"
+    assert folder.manifest == tmp_path / "my export" / "_manifest.json"
+    assert folder.checksums == tmp_path / "my export" / "_SHA256SUMS"
     assert folder.journal == tmp_path / "my export" / ".export_journal.jsonl"
     assert folder.lock == tmp_path / "my export" / ".export.lock"
     source = DataFolder(tmp_path).source_of(tmp_path / "sub.fa" / "viral.1.1.identified_nucleotide.fa")

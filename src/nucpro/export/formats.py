@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nucpro.errors import DataError, UsageError
@@ -21,7 +22,15 @@ if TYPE_CHECKING:
 
     from nucpro.genomes.frames import Place
 
-__all__ = ["FORMATS", "Format", "Rows", "require_installed", "rows_of"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "Rows",
+    "parquet_without_rows",
+    "require_installed",
+    "rows_of",
+    "text_of_parquet",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +149,40 @@ def _parquet(rows: Rows) -> memoryview:
         write_statistics=[name for name in table.column_names if name != "vector"],
     )
     return memoryview(target.getvalue())
+
+
+_TEXT_KEY = "nucpro"
+"""Of the metadata of a Parquet file without rows."""
+
+
+def parquet_without_rows(like: Path, text: bytes) -> memoryview:
+    """Make a Parquet file of the columns of another, without rows, that carries a text.
+
+    Parameters
+    ----------
+    like : Path
+        A shard.
+    text : bytes
+        UTF-8, which :func:`text_of_parquet` gives back.
+    """
+    import pyarrow as pa  # noqa: PLC0415 - an extra
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    target = pa.BufferOutputStream()
+    # Without a group of rows: some readers take the size of their batches from the first.
+    with pq.ParquetWriter(target, pq.read_schema(like).with_metadata({_TEXT_KEY: text})):
+        pass
+    return memoryview(target.getvalue())
+
+
+def text_of_parquet(path: Path) -> bytes:
+    """Text that a Parquet file carries; empty where it carries none, is damaged, or cannot be read here."""
+    try:
+        import pyarrow.parquet as pq  # noqa: PLC0415 - an extra
+
+        return bytes((pq.read_schema(path).metadata or {}).get(_TEXT_KEY.encode(), b""))
+    except (ImportError, OSError, ValueError):  # pyarrow's own errors are such
+        return b""
 
 
 def _safetensors(rows: Rows) -> bytes:

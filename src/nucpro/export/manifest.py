@@ -1,7 +1,7 @@
 """What is known about the shards of an export: a journal while it is made, a manifest and checksums when it is done.
 
 Facts come from :mod:`nucpro.export.exporting`. The manifest is there only while the export is complete; whoever
-reads the folder needs nothing else to check it (``sha256sum -c SHA256SUMS``). Neither holds times: equal work
+reads the folder needs nothing else to check it (``sha256sum -c _SHA256SUMS``). Neither holds times: equal work
 gives equal bytes.
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nucpro.errors import PreflightError
+from nucpro.export.formats import parquet_without_rows, text_of_parquet
 from nucpro.folder.paths import CLASS_NAMES, ExportFolder
 from nucpro.formats import document, parsed, write_bytes
 from nucpro.formats.opening import is_litter, read_kept
@@ -98,8 +99,15 @@ class Ledger:
     @property
     def is_complete(self) -> bool:
         """Whether manifest and checksums are there, and nothing was begun after them."""
+        return all(path.is_file() for path in self._own) and not self._folder.journal.exists()
+
+    @property
+    def _own(self) -> tuple[Path, ...]:
+        """What says that the export is complete: nothing but Parquet lies in a folder of Parquet files."""
         folder = self._folder
-        return folder.manifest.is_file() and folder.checksums.is_file() and not folder.journal.exists()
+        return (
+            (folder.parquet_manifest,) if self._format == "parquet" else (folder.checksums, folder.manifest)
+        )
 
     def begin(self, names: Collection[str], kept: Collection[str]) -> None:
         """Say that the folder is not complete any more.
@@ -113,7 +121,7 @@ class Ledger:
             Shards that need not be made; all others are forgotten.
         """
         self._journal.begin([self._entry(shard) for shard in (None, *self.shards.values())])
-        for path in (self._folder.manifest, self._folder.checksums):
+        for path in (*self._own, *self._folder.former):
             path.unlink(missing_ok=True)
         for name in self.shards.keys() - set(names):
             self._folder.path_of(name).unlink(missing_ok=True)
@@ -128,10 +136,14 @@ class Ledger:
         """Write checksums and manifest of the shards of an export, in their order."""
         shards = [self.shards[name] for name in names]
         manifest = document(self._content(shards))
-        sums = [(shard.sha256, shard.shard) for shard in shards]
-        sums.append((hashlib.sha256(manifest).hexdigest(), self._folder.manifest.name))
-        write_bytes(self._folder.checksums, "".join(_sum_line(*item) for item in sums).encode())
-        write_bytes(self._folder.manifest, manifest)
+        if self._format == "parquet":
+            like = self._folder.path_of(names[0])
+            write_bytes(self._folder.parquet_manifest, parquet_without_rows(like, manifest))
+        else:
+            sums = [(shard.sha256, shard.shard) for shard in shards]
+            sums.append((hashlib.sha256(manifest).hexdigest(), self._folder.manifest.name))
+            write_bytes(self._folder.checksums, "".join(_sum_line(*item) for item in sums).encode())
+            write_bytes(self._folder.manifest, manifest)
         self.close()
         self._folder.journal.unlink(missing_ok=True)
 
@@ -163,9 +175,13 @@ class Ledger:
 
     def _found(self) -> Iterator[tuple[str, Shard | None]]:
         """Formats and shards that manifest and journal tell of; what is damaged is unknown."""
-        content = parsed(_bytes_of(self._folder.manifest))
-        if isinstance(content.get("shards"), list):
-            yield from ((str(content.get("to")), _shard(entry)) for entry in content["shards"])
+        folder = self._folder
+        texts = [_bytes_of(path) for path in (folder.manifest, folder.former[0])]
+        if folder.parquet_manifest.is_file():
+            texts.append(text_of_parquet(folder.parquet_manifest))
+        for content in map(parsed, texts):
+            if isinstance(content.get("shards"), list):
+                yield from ((str(content.get("to")), _shard(entry)) for entry in content["shards"])
         for entry in journal_entries(read_kept(self._folder.journal), or_plain=True):
             if "to" in entry:
                 yield str(entry["to"]), _shard(entry.get("shard"))

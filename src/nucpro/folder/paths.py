@@ -480,17 +480,23 @@ class ExportFolder:
     root: Path
 
     manifest: Path = field(init=False)
+    parquet_manifest: Path = field(init=False)
     checksums: Path = field(init=False)
+    former: tuple[Path, Path] = field(init=False)
     journal: Path = field(init=False)
     lock: Path = field(init=False)
 
     def __post_init__(self) -> None:
+        # Readers of a folder of Parquet files pass over names with an underscore. Polars does not, and wants one
+        # suffix for all that is in a folder: what is known of such shards is a Parquet file without rows.
         names = {
-            "manifest": "manifest.json",
-            "checksums": "SHA256SUMS",
+            "manifest": "_manifest.json",
+            "parquet_manifest": "_manifest.parquet",
+            "checksums": "_SHA256SUMS",
             "journal": ".export_journal.jsonl",
             "lock": ".export.lock",
         }
+        object.__setattr__(self, "former", (self.root / "manifest.json", self.root / "SHA256SUMS"))
         for attribute, name in names.items():
             object.__setattr__(self, attribute, self.root / name)
 
