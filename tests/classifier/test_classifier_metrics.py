@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from nucpro.classifier.metrics import METRICS, Scored, compare, curves_of, resample
+from nucpro.classifier.metrics import (
+    METRICS,
+    Scored,
+    called_by_group,
+    compare,
+    curves_of,
+    resample,
+    temperature_of,
+    threshold_for,
+)
 
 
 def drawn(rows: int, seed: int, steps: int = 1000) -> Scored:
@@ -44,12 +53,75 @@ def test_metrics_equal_scikit_learns(rows: int, seed: int, steps: int, weighted:
         "accuracy": reference.accuracy_score(labels, called, **options),
         "precision": reference.precision_score(labels, called, zero_division=0, **options),
         "recall": reference.recall_score(labels, called, **options),
+        "specificity": reference.recall_score(labels, called, pos_label=0, **options),
         "f1": reference.f1_score(labels, called, **options),
+        "mcc": reference.matthews_corrcoef(labels, called, **options),
         "auroc": reference.roc_auc_score(labels, scores, **options),
         "auprc": reference.average_precision_score(labels, scores, **options),
     }
     assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-9, abs=1e-12)
     assert list(found) == list(METRICS)
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.5, 0.8])
+def test_calls_follow_the_threshold(threshold: float) -> None:
+    scored = drawn(200, 4)
+    moved = scored.calibrated(1.0, threshold)
+    assert (moved.called == (scored.scores > threshold)).all()
+    assert moved.metrics()["precision"] == pytest.approx(
+        reference.precision_score(scored.labels, scored.scores > threshold)
+    )
+    (true_host, false_viral), (false_host, true_viral) = reference.confusion_matrix(
+        scored.labels, moved.called
+    )
+    assert moved.confusion == {
+        "true_viral": true_viral, "false_viral": false_viral, "true_host": true_host, "false_host": false_host
+    }  # fmt: skip
+    groups = np.arange(200) % 3
+    table = called_by_group(moved, groups, 4)
+    assert table.sum(axis=0).tolist() == [
+        200,
+        scored.labels.sum(),
+        moved.called.sum(),
+        true_viral + true_host,
+    ]
+    assert table[3].tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("factor", [0.6, 1.0, 3.0])
+def test_a_temperature_undoes_what_margins_were_multiplied_by(factor: float) -> None:
+    generator = np.random.default_rng(0)
+    margins = generator.normal(0, 2, 20_000)
+    labels = (generator.random(20_000) < 1 / (1 + np.exp(-margins))).astype(np.int64)
+    scored = Scored(labels, margins * factor)
+    found = temperature_of(scored)
+    assert found == pytest.approx(factor, rel=0.05)
+    better = scored.calibrated(found).metrics()
+    assert better["loss"] <= scored.metrics()["loss"] + 1e-9
+    assert better["auroc"] == scored.metrics()["auroc"]
+
+
+def test_a_temperature_stays_within_bounds_where_rows_are_told_apart_without_an_error() -> None:
+    assert temperature_of(Scored(np.array([0, 1]), np.array([-9.0, 9.0]))) == 0.25
+    assert temperature_of(Scored(np.array([1, 0]), np.array([-9.0, 9.0]))) == 10
+
+
+@pytest.mark.parametrize("precision", [0.6, 0.8, 0.9])
+def test_a_threshold_reaches_its_precision_with_the_highest_recall(precision: float) -> None:
+    scored = drawn(500, 6)
+    threshold = threshold_for(scored, precision)
+    assert threshold is not None
+    found = scored.calibrated(1.0, threshold).metrics()
+    assert found["precision"] >= precision
+    for other in np.unique(scored.scores):
+        there = scored.calibrated(1.0, float(other)).metrics()
+        assert there["precision"] < precision or there["recall"] <= found["recall"]
+
+
+def test_a_precision_that_no_threshold_reaches() -> None:
+    assert threshold_for(Scored(np.array([0, 1]), np.array([2.0, 1.0])), 0.9) is None
+    all_viral = Scored(np.array([1, 1]), np.array([2.0, 1.0]))
+    assert all_viral.calibrated(1.0, threshold_for(all_viral, 0.9) or 1.0).called.all()
 
 
 def test_calibration_error_by_hand() -> None:

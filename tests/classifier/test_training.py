@@ -14,11 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from merged_folders import PROTEIN_WIDTH, RECIPES, WIDTH, join, write_side
 
 import train as train_script
 from folders import Frame
+from nucpro.classifier import model as model_module
 from nucpro.classifier import training
 from nucpro.classifier.features import place, read_features
 from nucpro.classifier.model import load
@@ -83,6 +85,12 @@ def test_a_model_is_trained_measured_and_described(merged: Path, tmp_path: Path)
     assert card.metrics["test"] == dict(found.comparison.models["model"].values)
     assert card.metrics["test"]["auroc"] > 0.75  # words of four bases tell known genomes apart
     assert set(card.metrics["test_intervals"].values()) == {None}  # of fewer than ten genomes
+    confusion = card.metrics["confusion"]
+    assert sum(confusion.values()) == sum(card.split["test"]["rows"].values())
+    assert sum(found["rows"] for found in card.metrics["by_category"].values()) == sum(confusion.values())
+    assert card.calibration["threshold"] == 0.5
+    assert 0.25 <= card.calibration["temperature"] <= 10
+    assert classifier.temperature == card.calibration["temperature"]
     history = (tmp_path / "out" / "epochs.tsv").read_text().splitlines()
     assert history[0].split("\t")[:4] == ["epoch", "learning_rate", "train_loss", "loss"]
     losses = [float(line.split("\t")[3]) for line in history[1:]]
@@ -214,14 +222,67 @@ def test_the_same_command_after_success_changes_nothing(merged: Path) -> None:
     assert model_bytes(merged / "model") == before
 
 
-def test_a_folder_of_another_training_is_left_alone(merged: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seed": 5}, r"--seed \(20240229 there, 5 here\)"),
+        (
+            {"batch_size": 16, "learning_rate": 0.02},
+            r"--batch-size \(32 there, 16 here\), --learning-rate \(0.01 there",
+        ),
+        ({"split_by": SplitBy.ROW}, r"--split-by \(file there, row here\);"),
+        ({"sides": (SequenceType.DNA,)}, r"--columns \(\[0, 788\] there, \[0, 768\] here\)"),
+        ({"epochs": 2}, r"its 3 epochs, where --epochs 2 and --patience 5 end after 2"),
+    ],
+)
+def test_a_folder_of_another_training_is_left_alone(
+    changes: dict[str, object], said: str, merged: Path
+) -> None:
+    train(options(merged, seed=20240229))
+    before = model_bytes(merged / "model")
+    changes = {"seed": 20240229, **changes}
+    with pytest.raises(UsageError, match=rf"model: holds a training that differs in {said}.*--replace"):
+        train(options(merged, **changes))
+    assert model_bytes(merged / "model") == before
+    train(options(merged, **changes, replace=True))
+    assert model_bytes(merged / "model") != before
+
+
+def test_other_merged_files_are_another_training(merged: Path) -> None:
+    train(options(merged))
+    path = merged_path(merged, "viral.1.1")
+    rewritten(path, vectors=read_merged(path).vectors * 2)
+    with pytest.raises(UsageError, match=r"holds a training that differs in the merged files;"):
+        train(options(merged))
+
+
+def test_more_epochs_go_on_where_a_training_ended(
+    merged: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="nucpro")
+    train(options(merged, output=tmp_path / "longer"))
+    train(options(merged, output=tmp_path / "longer", epochs=5))
+    assert "Going on after epoch 3" in caplog.messages
+    train(options(merged, output=tmp_path / "whole", epochs=5))
+    assert model_bytes(tmp_path / "longer") == model_bytes(tmp_path / "whole")
+
+
+def test_a_state_of_an_earlier_version_is_started_over(
+    merged: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     train(options(merged))
     before = model_bytes(merged / "model")
-    with pytest.raises(UsageError, match=r"model: holds a training with other data or options .*--replace"):
-        train(options(merged, seed=5))
+    path = merged / "model" / ".training.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    header = {"key": "0" * 64, "history": [], "best_epoch": 0}
+    content = {**header, "sha256": model_module._digest(header, tensors)}
+    safetensors.torch.save_file(tensors, path, {"training": json.dumps(content)})
+    train(options(merged))
+    assert (
+        f"Warning: {path}: is of an earlier version, whose steps differ; training starts over"
+        in caplog.messages
+    )
     assert model_bytes(merged / "model") == before
-    train(options(merged, seed=5, replace=True))
-    assert model_bytes(merged / "model") != before
 
 
 def test_three_models_are_compared_on_the_same_genomes(merged: Path) -> None:
@@ -243,6 +304,35 @@ def test_a_comparison_on_one_genome_of_a_class_is_refused(merged: Path) -> None:
     ):
         train(options(merged, compare=True, split_by=SplitBy.GENOME))
     assert not list(merged.glob("model/*/model.json"))
+
+
+def test_a_threshold_is_chosen_for_a_precision(merged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run_command(capsys, str(merged), "--split-by", "row", "--precision-at", "0.97")
+    assert code == 0
+    found = re.search(
+        r"^Threshold (0\.\d+): precision 0.97 on the validation part, of which \d+% are viral",
+        out,
+        re.MULTILINE,
+    )
+    assert found
+    calibration = load(merged / "model")[1].calibration
+    assert calibration["threshold"] == float(found[1])
+    assert calibration["precision_at"] == 0.97
+
+
+def test_folds_test_every_row_once(merged: Path) -> None:
+    renamed(merged, "NC_{0}x{1}.1_chunk_1F1")
+    found = train(options(merged, folds=3, split_by=SplitBy.GENOME))
+    assert list(found.folders) == ["fold_1", "fold_2", "fold_3"]
+    assert list(found.comparison.models) == ["fold_1", "fold_2", "fold_3", "all folds"]
+    cards = [load(folder)[1] for folder in found.folders.values()]
+    assert [card.split["fold"] for card in cards] == [[1, 3], [2, 3], [3, 3]]
+    assert sum(sum(card.split["test"]["rows"].values()) for card in cards) == 231
+    assert len({card.split["test_rows_sha256"] for card in cards}) == 3
+    content = json.loads((merged / "model" / "comparison.json").read_text())
+    assert content["differences"] == {}
+    low, high = content["models"]["all folds"]["auroc"]["interval"]
+    assert low < content["models"]["all folds"]["auroc"]["value"] < high
 
 
 def test_features_on_disk_give_the_same_model(merged: Path, tmp_path: Path) -> None:
@@ -373,7 +463,7 @@ def test_taxa_are_kept_together(merged: Path, capsys: pytest.CaptureFixture[str]
     taxa = load(merged / "model")[1].split["taxa"]
     assert taxa["train_and_test"] == 0
     assert taxa["train"] + taxa["validation"] + taxa["test"] == len(nodes) // 2
-    arguments += ["--rank", "genus", "--restart"]
+    arguments += ["--rank", "genus", "--replace"]
     code, _, err = run_command(capsys, *arguments)
     assert code == 2
     assert "taxdump.tar.gz: no such file; fetch NCBI's taxonomy with nucpro download DATA --taxonomy" in err
@@ -437,7 +527,7 @@ def test_the_command_says_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["train", str(tmp_path), "--device", "cpu", "--batch-size", "1"]) == 2
     assert "--batch-size is 1; allowed: 2 or more" in capsys.readouterr().err
     if not torch.cuda.is_available():
-        assert main(["train", str(tmp_path)]) == 2
+        assert main(["train", str(tmp_path), "--device", "cuda"]) == 3
         assert "finds no CUDA device here" in capsys.readouterr().err
 
 

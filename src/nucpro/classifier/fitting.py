@@ -7,7 +7,6 @@ Batches are rows of the matrix of :mod:`nucpro.classifier.features`, in an order
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,7 +41,7 @@ __all__ = [
     "TorchSteps",
     "batch_ends",
     "feed_of",
-    "fit_key",
+    "fit_settings",
     "steps_for",
     "viral_margins",
 ]
@@ -388,14 +387,66 @@ class Fitted:
     ended: str
 
 
-def fit_key(digest: str, split: Split, options: TrainingOptions, columns: slice) -> str:
-    """Digest of everything that decides the weights; devices may differ by rounding, so the kind of device counts."""
+_OPTIONS = {
+    "data": "the merged files",
+    "columns": "--columns",
+    "split_by": "--split-by",
+    "rank": "--rank",
+    "validation": "--validation",
+    "test": "--test",
+    "folds": "--folds",
+    "seed": "--seed",
+    "batch_size": "--batch-size",
+    "base_rate": "--learning-rate",
+    "momentum": "momentum",
+    "decay": "decay",
+    "decay_every": "decay_every",
+    "device": "--device",
+    "steps": "the way in which steps are run",
+    "rows": "the parts of the split",
+}
+"""Settings of a training, and what people know them by."""
+_UNTOLD = ("data", "rows", "steps")
+
+
+def fit_settings(digest: str, split: Split, options: TrainingOptions, columns: slice) -> dict[str, Any]:
+    """Give everything that decides the weights of an epoch; devices may differ by rounding, so the kind counts."""
     hashes = [hashlib.sha256(rows.tobytes()).hexdigest() for rows in split.rows]
-    names = ("seed", "batch_size", "momentum", "decay", "decay_every", "epochs", "patience", "base_rate")
-    settings = {name: getattr(options, name) for name in names}
     device = options.device.partition(":")[0]
-    content = [digest, hashes, settings, columns.start, columns.stop, device]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    names = (
+        "rank",
+        "validation",
+        "test",
+        "folds",
+        "seed",
+        "batch_size",
+        "base_rate",
+        "momentum",
+        "decay",
+        "decay_every",
+    )
+    return {
+        "data": digest,
+        "columns": [columns.start, columns.stop],
+        "split_by": options.split_by.value,
+        **{name: getattr(options, name) for name in names},
+        "device": device,
+        "steps": "kernels" if device == "cuda" and options.batch_size <= MOST_FUSED_ROWS else "torch",
+        "rows": hashes,
+    }
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """What differs between two trainings, in people's words."""
+    odd = [name for name in _OPTIONS if there.get(name) != here.get(name)]
+    # Other data and other splits have other rows, which says nothing more.
+    odd = [name for name in odd if name != "rows" or odd == ["rows"]]
+    return [
+        _OPTIONS[name]
+        if name in _UNTOLD
+        else f"{_OPTIONS[name]} ({there.get(name)} there, {here.get(name)} here)"
+        for name in odd
+    ]
 
 
 def steps_for(classifier: Classifier, options: TrainingOptions, device: torch.device) -> Steps:
@@ -434,8 +485,8 @@ class Fitter:
         The recipe.
     folder : Path
         Where the state is kept.
-    key : str
-        From :func:`fit_key`.
+    settings : dict
+        From :func:`fit_settings`.
     """
 
     def __init__(
@@ -445,14 +496,14 @@ class Fitter:
         split: Split,
         options: TrainingOptions,
         folder: Path,
-        key: str,
+        settings: Mapping[str, Any],
     ) -> None:
         self._feed = feed
         self._train, self._validation = (torch.from_numpy(rows) for rows in split.rows[:2])
         self._validation_labels = labels[split.rows[1]]
         self._options = options
         self._folder = folder
-        self._key = key
+        self._settings = settings
         self._state: TrainingState | None = None
         self.had_ended = False
         """Whether training was over when it was taken up again."""
@@ -509,24 +560,38 @@ class Fitter:
         state = None if self._options.replace else read_state(self._folder)
         if state is None:
             return
-        if state.key != self._key:
-            raise UsageError(
-                f"{self._folder}: holds a training with other data or options that was not finished or has ended; "
-                "name another folder with --output, or start over with --replace"
-            )
+        self._require_same(state)
         classifier.load_state_dict(dict(state.weights))
         steps.restore_momentum(state.momentum)
         self._state = state
         self.had_ended = self.ended is not None
         logger.info("Going on after epoch %d", len(state.history))
 
+    def _require_same(self, state: TrainingState) -> None:
+        """Refuse to go on with a training that this one is not a longer version of."""
+        odd = _differences(state.settings, self._settings)
+        losses = [entry["loss"] for entry in state.history]
+        over = next((done for done in range(1, len(losses)) if self._end_after(losses[:done])), None)
+        if not odd and over is not None:
+            options = f"--epochs {self._options.epochs} and --patience {self._options.patience}"
+            odd = [f"its {len(losses)} epochs, where {options} end after {over}"]
+        if odd:
+            raise UsageError(
+                f"{self._folder}: holds a training that differs in {', '.join(odd)}; name another folder with "
+                "--output, or start over with --replace"
+            )
+
     @property
     def ended(self) -> str | None:
         """Why training is over; None while it is not."""
-        if self._state is None:
-            return None
-        done = len(self._state.history)
-        if done - self._state.best_epoch >= self._options.patience:
+        return (
+            None if self._state is None else self._end_after([entry["loss"] for entry in self._state.history])
+        )
+
+    def _end_after(self, losses: Sequence[float]) -> str | None:
+        """Why training is over after epochs with these losses on validation."""
+        done, best = len(losses), 1 + int(np.argmin(losses))
+        if done - best >= self._options.patience:
             return f"validation loss did not fall for {self._options.patience} epochs"
         return f"all {done} epochs were run" if done >= self._options.epochs else None
 
@@ -558,7 +623,7 @@ class Fitter:
             **epoch.validation,
         }
         self._state = TrainingState(
-            self._key,
+            self._settings,
             weights,
             weights if epoch.is_best or before is None else before.best,
             {name: tensor.detach().cpu().clone() for name, tensor in steps.momentum().items()},

@@ -20,13 +20,27 @@ __all__ = [
     "Measured",
     "Resampled",
     "Scored",
+    "called_by_group",
     "compare",
     "curves_of",
     "groups_per_class",
     "resample",
+    "temperature_of",
+    "threshold_for",
 ]
 
-METRICS = ("loss", "accuracy", "precision", "recall", "f1", "auroc", "auprc", "calibration_error")
+METRICS = (
+    "loss",
+    "accuracy",
+    "precision",
+    "recall",
+    "specificity",
+    "f1",
+    "mcc",
+    "auroc",
+    "auprc",
+    "calibration_error",
+)
 """Names of all metrics, in the order in which they are shown; viral is the positive class."""
 
 _BINS = 15
@@ -45,16 +59,22 @@ class Scored:
     margins : ndarray of float64, shape [N]
         Score of the label 1 less that of the label 0, before softmax: losses and order stay exact where
         probabilities are rounded to 0 or 1.
+    threshold : float
+        Probability above which a row is called viral.
 
     Attributes
     ----------
     scores : ndarray of float64, shape [N]
         Probability of the label 1.
+    called : ndarray of bool, shape [N]
+        Rows that are called viral.
     """
 
     labels: NDArray[np.int64]
     margins: Floats
+    threshold: float = 0.5
     scores: Floats = field(init=False)
+    called: NDArray[np.bool_] = field(init=False)
     _order: NDArray[np.int64] = field(init=False, repr=False)
     _ends: NDArray[np.int64] = field(init=False, repr=False)
     _columns: Floats = field(init=False, repr=False)
@@ -62,12 +82,14 @@ class Scored:
 
     def __post_init__(self) -> None:
         scores = np.exp(-np.logaddexp(0, -self.margins))
-        viral, called = self.labels == 1, self.margins > 0  # VirNucPro's torch.max calls a tie a host
+        # VirNucPro's torch.max calls a tie a host.
+        viral, called = self.labels == 1, self.margins > _margin_of(self.threshold)
         losses = np.logaddexp(0, np.where(viral, -self.margins, self.margins))
         order = np.argsort(-self.margins, kind="stable")
         falling = self.margins[order]
         values = {
             "scores": scores,
+            "called": called,
             "_order": order,
             # Rows of equal margins are one step of the curves.
             "_ends": np.flatnonzero(np.append(falling[1:] != falling[:-1], True)),
@@ -80,10 +102,31 @@ class Scored:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
+    def calibrated(self, temperature: float, threshold: float = 0.5) -> Scored:
+        """Give the same rows with margins divided by a temperature, and another threshold."""
+        return Scored(self.labels, self.margins / temperature, threshold)
+
+    @property
+    def relative_margins(self) -> Floats:
+        """Margins above that of the threshold."""
+        return self.margins - _margin_of(self.threshold)
+
+    @property
+    def confusion(self) -> dict[str, int]:
+        """Rows by their class and what they are called."""
+        viral = self.labels == 1
+        return {
+            "true_viral": int((self.called & viral).sum()),
+            "false_viral": int((self.called & ~viral).sum()),
+            "true_host": int((~self.called & ~viral).sum()),
+            "false_host": int((~self.called & viral).sum()),
+        }
+
     def metrics(self, weights: Floats | None = None) -> dict[str, float]:
         """All of :data:`METRICS`.
 
-        Precision without a positive call, and F1 without a positive at all, are 0. Area under the precision-recall
+        Precision without a positive call, F1 without a positive at all, and Matthews' correlation (MCC) where one
+        of its four sums is 0, are 0. Area under the precision-recall
         curve is the average precision. Calibration error: over 15 equal bins of the probability, the mean
         distance between mean probability and share of virus, weighted by rows (Naeini et al., AAAI 2015).
 
@@ -100,13 +143,18 @@ class Scored:
         weights = np.ones(len(self.labels)) if weights is None else weights
         total, losses, right, called, viral, hits = self._columns @ weights
         precision, recall = _ratio(hits, called), _ratio(hits, viral)
+        host, passed = total - viral, total - called
+        true_hosts = host - (called - hits)
+        product = float(called) * float(viral) * float(host) * float(passed)
         areas = self._areas(weights)
         return {
             "loss": float(losses / total),
             "accuracy": float(right / total),
             "precision": precision,
             "recall": recall,
+            "specificity": _ratio(true_hosts, host),
             "f1": _ratio(2 * precision * recall, precision + recall),
+            "mcc": _ratio(hits * true_hosts - (called - hits) * (viral - hits), product**0.5),
             "auroc": areas[0],
             "auprc": areas[1],
             "calibration_error": self._calibration_error(weights),
@@ -141,7 +189,8 @@ def curves_of(scored: Scored) -> dict[str, Floats]:
     -------
     dict
         ``false_positive_rate``, ``recall`` and ``precision``, each ``[K]``, one for each margin that occurs;
-        ``bin_score`` and ``bin_viral``, the mean probability and share of virus of each bin with rows.
+        ``bin_score``, ``bin_viral`` and ``bin_rows``, the mean probability, share of virus and number of rows of
+        each bin with rows.
     """
     true, false = scored.steps(np.ones(len(scored.labels)))
     bins = np.minimum((scored.scores * _BINS).astype(np.int64), _BINS - 1)
@@ -153,7 +202,47 @@ def curves_of(scored: Scored) -> dict[str, Floats]:
         "precision": true / (true + false),
         "bin_score": np.bincount(bins, scored.scores, _BINS)[used] / counts[used],
         "bin_viral": np.bincount(bins, scored.labels, _BINS)[used] / counts[used],
+        "bin_rows": counts[used].astype(np.float64),
     }
+
+
+def _margin_of(probability: float) -> float:
+    return float(np.log(probability) - np.log1p(-probability))
+
+
+def temperature_of(rows: Scored) -> float:
+    """Find the number that margins are divided by, so that probabilities are calibrated (Guo et al., ICML 2017).
+
+    The loss is convex in its inverse, whose best value is where the slope changes its sign. Rows that are told apart
+    without an error would drive it to 0, so it stays between 0.25 and 10.
+    """
+    margins, labels = rows.margins, rows.labels
+    low, high = 0.1, 4.0
+    for _ in range(60):
+        inverse = (low * high) ** 0.5
+        slope = ((np.exp(-np.logaddexp(0, -margins * inverse)) - labels) * margins).mean()
+        low, high = (low, inverse) if slope > 0 else (inverse, high)
+    return round(1 / low, 4)
+
+
+def threshold_for(rows: Scored, precision: float) -> float | None:
+    """Find the threshold with the highest recall among those that reach a precision; None where none does."""
+    true, false = rows.steps(np.ones(len(rows.labels)))
+    good = np.flatnonzero((true >= precision * (true + false)) & (true > 0))
+    if not len(good):
+        return None
+    falling = np.unique(rows.margins)[::-1]
+    last = good[-1]
+    below = falling[last + 1] if last + 1 < len(falling) else falling[last] - 1
+    margin = (falling[last] + below) / 2
+    return float(np.clip(np.round(np.exp(-np.logaddexp(0, -margin)), 6), 1e-6, 1 - 1e-6))
+
+
+def called_by_group(rows: Scored, groups: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Count rows and those that are called viral: one line per group, of rows, viral rows, called, rightly called."""
+    viral = rows.labels == 1
+    columns = (np.ones(len(viral), bool), viral, rows.called, rows.called == viral)
+    return np.stack([np.bincount(groups[column], minlength=count) for column in columns], axis=1)
 
 
 def _ratio(part: float, whole: float) -> float:

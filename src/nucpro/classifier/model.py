@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +26,8 @@ from nucpro.formats import decoded, write_bytes, write_document
 from nucpro.formats.opening import is_litter, read_input
 from nucpro.formats.sequences import DNA_WIDTH, PROTEIN_WIDTH, SequenceType
 
+logger = logging.getLogger(__name__)
+
 __all__ = [
     "CARD_NAME",
     "HIDDEN_WIDTH",
@@ -33,6 +36,7 @@ __all__ = [
     "Classifier",
     "ModelCard",
     "TrainingState",
+    "columns_of",
     "load",
     "read_state",
     "save",
@@ -72,6 +76,8 @@ class Classifier(nn.Module):
         self.norm = nn.BatchNorm1d(hidden_width)
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(hidden_width, len(CLASS_NAMES))
+        self.temperature = 1.0
+        """What scores are divided by before softmax, for probabilities; training does not see it."""
         # As VirNucPro's train.py starts; biases stay as torch draws them.
         nn.init.xavier_uniform_(self.hidden.weight)
         nn.init.xavier_uniform_(self.output.weight)
@@ -113,7 +119,7 @@ class Classifier(nn.Module):
         torch.Tensor
             float32 ``[N, 2]``, rows sum to 1: VirNucPro's ``score1`` (others) and ``score2`` (virus).
         """
-        return F.softmax(self(rows).float(), dim=1)
+        return F.softmax(self(rows).float() / self.temperature, dim=1)
 
 
 @dataclass(frozen=True)
@@ -163,6 +169,19 @@ class ModelCard:
     split: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=lambda: {"temperature": 1.0, "threshold": 0.5})
+    lengths: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def columns_of(sides: Sequence[str], widths: Mapping[str, int]) -> slice:
+    """Columns of merged rows that a model reads, by its sequence types and the widths of all."""
+    dna = widths[SequenceType.DNA]
+    first = 0 if SequenceType.DNA in sides else dna
+    return slice(first, dna + widths[SequenceType.PROTEIN] if SequenceType.PROTEIN in sides else dna)
+
+
+_LATER = {"models", "calibration", "lengths"}
+"""Entries that cards of earlier versions lack."""
 
 
 def save(folder: Path, classifier: Classifier, card: ModelCard) -> None:
@@ -223,6 +242,7 @@ def load(folder: Path) -> tuple[Classifier, ModelCard]:
     card = _card_of(content, folder / CARD_NAME)
     classifier = Classifier(card.input_width, card.hidden_width, card.dropout)
     _fill(classifier, raw, weights)
+    classifier.temperature = float(card.calibration["temperature"])
     return classifier.eval(), card
 
 
@@ -270,9 +290,8 @@ def _read_card(path: Path) -> dict[str, Any]:
 
 def _card_of(content: dict[str, Any], path: Path) -> ModelCard:
     known = {field.name for field in fields(ModelCard)}
-    content.setdefault("models", {})  # earlier versions did not record where a model was
-    if content.keys() != known:
-        odd = ", ".join(sorted(content.keys() ^ known))
+    if content.keys() | _LATER != known:
+        odd = ", ".join(sorted((content.keys() | _LATER) ^ known))
         raise ModelError(f"{path}: has missing or unknown entries: {odd}; {_TRAIN_AGAIN}")
     for name in ("sides", "class_names"):
         if not isinstance(content[name], list) or not all(isinstance(value, str) for value in content[name]):
@@ -285,7 +304,7 @@ def _card_of(content: dict[str, Any], path: Path) -> ModelCard:
 
 def _check_card(card: ModelCard, path: Path) -> None:
     """Check what prediction relies on."""
-    for name in ("widths", "encoders", "models", "data", "split", "training", "metrics"):
+    for name in ("widths", "encoders", "data", "split", "training", "metrics", *sorted(_LATER)):
         if not isinstance(getattr(card, name), dict):
             raise ModelError(f"{path}: {name} is {getattr(card, name)!r}, expected an object; {_TRAIN_AGAIN}")
     for name in ("input_width", "hidden_width"):
@@ -296,6 +315,12 @@ def _check_card(card: ModelCard, path: Path) -> None:
         raise ModelError(f"{path}: dropout is {card.dropout!r}, expected 0 or more, below 1; {_TRAIN_AGAIN}")
     if card.class_names != CLASS_NAMES:
         raise ModelError(f"{path}: classes are {card.class_names}, expected {CLASS_NAMES}; {_TRAIN_AGAIN}")
+    for name, (low, high) in {"temperature": (0, 1000), "threshold": (0, 1)}.items():
+        value = card.calibration.get(name)
+        if type(value) is not float or not low < value < high:
+            raise ModelError(
+                f"{path}: {name} is {value!r}, expected more than {low}, below {high}; {_TRAIN_AGAIN}"
+            )
     widths = [card.widths.get(side) for side in card.sides]
     if not all(type(width) is int for width in widths) or sum(cast(list[int], widths)) != card.input_width:
         raise ModelError(
@@ -334,8 +359,8 @@ class TrainingState:
 
     Parameters
     ----------
-    key : str
-        Digest of everything that decides the result: data, columns, split and options.
+    settings : dict
+        Everything that decides the weights of an epoch, in plain values: data, columns, split and options.
     weights, best, momentum : dict of str to torch.Tensor
         Present weights, those of the best epoch, and running sums of gradients.
     history : list of dict
@@ -344,7 +369,7 @@ class TrainingState:
         Number of the best epoch, counted from 1.
     """
 
-    key: str
+    settings: Mapping[str, Any]
     weights: Tensors
     best: Tensors
     momentum: Tensors
@@ -361,14 +386,14 @@ def write_state(folder: Path, state: TrainingState) -> None:
     }
     # Weights and best weights may be one tensor, which the format does not allow.
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
-    header = {"key": state.key, "history": state.history, "best_epoch": state.best_epoch}
+    header = {"settings": dict(state.settings), "history": state.history, "best_epoch": state.best_epoch}
     # One key only: safetensors writes several in an order that differs from process to process.
     metadata = {"training": json.dumps({**header, "sha256": _digest(header, tensors)})}
     write_bytes(folder / STATE_NAME, safetensors.torch.save(tensors, metadata))
 
 
 def read_state(folder: Path) -> TrainingState | None:
-    """Read the state of a folder; None where there is none.
+    """Read the state of a folder; None where there is none, or one of a version whose steps differ.
 
     Raises
     ------
@@ -384,6 +409,11 @@ def read_state(folder: Path) -> TrainingState | None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         if header.pop("sha256") != _digest(header, tensors):
             raise ValueError("its SHA-256 is another: it was changed since it was written")
+        if "settings" not in header:
+            logger.warning(
+                "Warning: %s: is of an earlier version, whose steps differ; training starts over", path
+            )
+            return None
         parts = {
             kind: {
                 name.removeprefix(f"{kind}."): t for name, t in tensors.items() if name.startswith(f"{kind}.")
@@ -391,7 +421,7 @@ def read_state(folder: Path) -> TrainingState | None:
             for kind in _KINDS
         }
         return TrainingState(
-            header["key"], **parts, history=header["history"], best_epoch=header["best_epoch"]
+            header["settings"], **parts, history=header["history"], best_epoch=header["best_epoch"]
         )
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); {_REMEDY}") from error

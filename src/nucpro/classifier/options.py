@@ -94,8 +94,12 @@ class TrainingOptions(ParsedOptions):
         Where the features lie; ``auto`` is the device if they fit there, else memory, else disk.
     bootstrap : int
         Resamplings for confidence intervals.
+    precision_at : float, optional
+        Precision on validation that the threshold is chosen for; without it the threshold is 0.5.
     compare : bool
         Train on DNA, on protein and on both, and compare.
+    folds : int, optional
+        Train so many models, each tested on another part of the groups, instead of one.
     curves : bool
         Draw them.
     replace : bool
@@ -127,7 +131,9 @@ class TrainingOptions(ParsedOptions):
     device: str = "auto"
     placement: Placement = Placement.AUTO
     bootstrap: int = 1000
+    precision_at: float | None = None
     compare: bool = False
+    folds: int | None = None
     curves: bool = True
     replace: bool = False
 
@@ -144,6 +150,16 @@ class TrainingOptions(ParsedOptions):
             value = getattr(self, name)
             require(value >= 1, f"--{name.replace('_', '-')}", value, "1 or more")
         require(0 <= self.seed < 1 << 32, "--seed", self.seed, "0 or more, below 2**32")
+        wanted = self.precision_at
+        require(wanted is None or 0 < wanted < 1, "--precision-at", wanted, "more than 0 and less than 1")
+        require(
+            self.folds is None or self.folds >= 3,
+            "--folds",
+            self.folds,
+            "3 or more: one tests, one validates",
+        )
+        if self.folds is not None and self.compare:
+            raise UsageError("--folds and --compare are two ways to train several models; give one of them")
         self._require_groups()
 
     def _require_groups(self) -> None:

@@ -6,6 +6,7 @@ model's card. Rows of one group (a genome, a file, a family) lie on one side onl
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucpro.classifier.options import SplitBy, TrainingOptions
-from nucpro.errors import DataError, ValidationError
+from nucpro.errors import DataError, UsageError, ValidationError
 from nucpro.folder.paths import CLASS_NAMES
 from nucpro.formats.opening import read_input
 from nucpro.genomes.flatfile import Organism
@@ -245,7 +246,13 @@ def taxa_of(genomes: Grouping | None, organisms: Mapping[str, Organism]) -> Grou
     return Grouping(whole.codes[genomes.codes], whole.names)
 
 
-def split(groups: Grouping, labels: Codes, genomes: Grouping | None, options: TrainingOptions) -> Split:
+def split(
+    groups: Grouping,
+    labels: Codes,
+    genomes: Grouping | None,
+    options: TrainingOptions,
+    fold: int | None = None,
+) -> Split:
     """Divide rows into three parts, each class apart, so that both have their share in all parts.
 
     Of each class, the groups are put in a random order; the first are the test part, the next validation,
@@ -262,6 +269,9 @@ def split(groups: Grouping, labels: Codes, genomes: Grouping | None, options: Tr
         For the leak; None where ids do not say them.
     options : TrainingOptions
         Sizes of the parts, seed, and what the groups are.
+    fold : int, optional
+        Which of ``options.folds`` is tested, from 0. Folds have about as many rows of each class; the next one
+        validates, the others are trained on.
 
     Raises
     ------
@@ -269,20 +279,56 @@ def split(groups: Grouping, labels: Codes, genomes: Grouping | None, options: Tr
         A group with rows of both classes, or fewer than three groups of a class.
     """
     label_of = _labels_of(groups, labels, options.split_by)
+    _require_groups(label_of, options)
+    if fold is None:
+        parts = _by_fractions(groups, label_of, options)[groups.codes]
+    else:
+        parts = _by_folds(groups, labels, options, fold)
+    train, validation, test = (np.flatnonzero(parts == part) for part in range(len(PARTS)))
+    return Split((train, validation, test), _summary(groups, labels, genomes, parts, options, fold))
+
+
+def _require_groups(label_of: Codes, options: TrainingOptions) -> None:
+    for label in (0, 1):
+        found, needed = int((label_of == label).sum()), options.folds or len(PARTS)
+        if found < needed:
+            why = f"{needed} folds need" if options.folds else "each of training, validation and test needs"
+            raise ValidationError(
+                f"too few groups to split by {options.split_by}: {found} with {CLASS_NAMES[label]} rows, and {why} "
+                "one; extract more genomes, or choose another --split-by"
+            )
+
+
+def _by_fractions(groups: Grouping, label_of: Codes, options: TrainingOptions) -> Codes:
+    """Part of each group."""
     sizes = np.bincount(groups.codes, minlength=len(groups.names))
     part_of = np.empty(len(groups.names), np.int64)
     for label in (0, 1):
         members = np.flatnonzero(label_of == label)
-        if len(members) < len(PARTS):
-            raise ValidationError(
-                f"too few groups to split by {options.split_by}: {len(members)} with {CLASS_NAMES[label]} rows, and "
-                "each of training, validation and test needs one; extract more genomes, or choose another --split-by"
-            )
         generator = np.random.default_rng([options.seed, label])
         part_of[members] = _parts_of(sizes[members], (options.test, options.validation), generator)
-    parts = part_of[groups.codes]
-    train, validation, test = (np.flatnonzero(parts == part) for part in range(len(PARTS)))
-    return Split((train, validation, test), _summary(groups, labels, genomes, parts, options))
+    return part_of
+
+
+def _by_folds(groups: Grouping, labels: Codes, options: TrainingOptions, fold: int) -> Codes:
+    """Part of each row."""
+    try:
+        from sklearn.model_selection import StratifiedGroupKFold  # noqa: PLC0415 - of an extra
+    except ImportError as error:
+        raise UsageError("--folds needs scikit-learn: pip install 'nucpro[train]'") from error
+    assert options.folds is not None
+    folds = StratifiedGroupKFold(options.folds, shuffle=True, random_state=options.seed)
+    held = [rows for _, rows in folds.split(np.zeros((len(labels), 1)), labels, groups.codes)]
+    parts = np.zeros(len(labels), np.int64)
+    parts[held[(fold + 1) % options.folds]] = PARTS.index("validation")
+    parts[held[fold]] = PARTS.index("test")
+    for number, name in enumerate(PARTS):
+        if len(np.unique(labels[parts == number])) < 2:
+            raise ValidationError(
+                f"fold {fold + 1} of {options.folds}: its {name} rows are of one class; take fewer --folds, or extract "
+                "more genomes"
+            )
+    return parts
 
 
 def _labels_of(groups: Grouping, labels: Codes, by: SplitBy) -> Codes:
@@ -328,11 +374,20 @@ def _nearest(ends: Codes, target: float, least: int, most: int) -> int:
 
 
 def _summary(
-    groups: Grouping, labels: Codes, genomes: Grouping | None, parts: Codes, options: TrainingOptions
+    groups: Grouping,
+    labels: Codes,
+    genomes: Grouping | None,
+    parts: Codes,
+    options: TrainingOptions,
+    fold: int | None,
 ) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "by": options.split_by.value,
         "rank": options.rank,
+        "fold": None if fold is None else [fold + 1, options.folds],
+        "test_rows_sha256": hashlib.sha256(
+            np.flatnonzero(parts == PARTS.index("test")).tobytes()
+        ).hexdigest(),
         "seed": options.seed,
         "fractions": {"validation": options.validation, "test": options.test},
         "leak": _leak(genomes, parts),

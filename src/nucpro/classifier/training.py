@@ -17,28 +17,29 @@ import torch
 from numpy.typing import NDArray
 
 from nucpro.classifier.curves import draw_curves, require_matplotlib
-from nucpro.classifier.features import Features, place, read_features
-from nucpro.classifier.fitting import Epoch, Fitted, Fitter, feed_of, fit_key, fitted_of, viral_margins
-from nucpro.classifier.leakage import nearest_across, neighbours_line
+from nucpro.classifier.fitting import Epoch, Fitted, Fitter, feed_of, fit_settings, fitted_of, viral_margins
+from nucpro.classifier.material import Divided, divide, read_material
 from nucpro.classifier.metrics import (
     METRICS,
     Comparison,
     Measured,
     Resampled,
     Scored,
+    called_by_group,
     compare,
-    groups_per_class,
     resample,
+    temperature_of,
+    threshold_for,
 )
-from nucpro.classifier.model import CARD_NAME, Classifier, ModelCard, save
-from nucpro.classifier.options import FEW_GROUPS, SplitBy, TrainingOptions
+from nucpro.classifier.model import CARD_NAME, Classifier, ModelCard, columns_of, save
+from nucpro.classifier.options import TrainingOptions
 from nucpro.classifier.sources import Survey, survey
-from nucpro.classifier.splits import PARTS, Grouping, Split, genomes_of, group, split, taxa_of
+from nucpro.classifier.splits import PARTS
 from nucpro.embedding.device import choose_device, device_problems, settled
-from nucpro.errors import PreflightError, ValidationError
+from nucpro.errors import PreflightError
 from nucpro.folder.paths import CLASS_NAMES
 from nucpro.formats import remove_temporaries, write_document, write_text
-from nucpro.formats.sequences import DNA_WIDTH, SequenceType
+from nucpro.formats.sequences import SequenceType
 from nucpro.progress import Show, silent
 from nucpro.state.checkpoint import Checkpoint
 from nucpro.state.lock import hold
@@ -51,6 +52,7 @@ _LOCK = ".training.lock"
 _CURVES = "curves.png"
 _HISTORY = "epochs.tsv"
 _COMPARISON = "comparison.json"
+_TAXA = "test_taxa.tsv"
 _COMPARED = {
     "both": (SequenceType.DNA, SequenceType.PROTEIN),
     "dna": (SequenceType.DNA,),
@@ -75,19 +77,6 @@ class Trained:
     folders: Mapping[str, Path]
     comparison: Comparison
     drawn: str
-
-
-@dataclass(frozen=True, eq=False)
-class _Material:
-    """Everything that trainings on one data folder share."""
-
-    survey: Survey
-    features: Features
-    split: Split
-    test_groups: NDArray[np.int64]
-    drawn: str
-    genomes: Grouping | None
-    device: torch.device
 
 
 def train(options: TrainingOptions, show: Show = silent) -> Trained:
@@ -120,19 +109,65 @@ def train(options: TrainingOptions, show: Show = silent) -> Trained:
         require_matplotlib()
     found = survey(options.data_dir)
     logger.info(_found_line(found))
-    chosen = _COMPARED if options.compare else {"model": options.sides}
     top = options.model_folder
-    folders = {name: top / name if options.compare else top for name in chosen}
+    plans = _plans(options)
+    folders = {plan.name: top / plan.name if len(plans) > 1 else top for plan in plans}
     with _working_folders([top, *folders.values()]):
-        material = _prepare(found, options, device, show)
-        measured = {}
-        for name, sides in chosen.items():
-            logger.info("Training on %s columns", " and ".join(sides))
-            measured[name] = _Training(material, replace(options, sides=sides), folders[name]).run(show)
-        comparison = compare(measured)
-        if options.compare:
+        material = read_material(found, options, device, top, show)
+        divided, tested = None, {}
+        for plan in plans:
+            # All models that are compared have one split.
+            if divided is None or plan.fold is not None:
+                divided = divide(material, options, plan.fold)
+            logger.info("Training %s on %s columns", plan.name, " and ".join(plan.sides))
+            chosen = replace(options, sides=plan.sides)
+            tested[plan.name] = _Training(divided, chosen, folders[plan.name]).run(show)
+        assert divided is not None
+        comparison = _pooled(tested, options) if options.folds else compare(_resampled(tested))
+        if len(plans) > 1:
             write_document(top / _COMPARISON, _plain(comparison))
-    return Trained(folders, comparison, material.drawn)
+    return Trained(folders, comparison, divided.drawn)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One of the models that are trained."""
+
+    name: str
+    sides: tuple[SequenceType, ...]
+    fold: int | None = None
+
+
+def _plans(options: TrainingOptions) -> list[_Plan]:
+    if options.compare:
+        return [_Plan(name, sides) for name, sides in _COMPARED.items()]
+    if options.folds:
+        return [_Plan(f"fold_{fold + 1}", options.sides, fold) for fold in range(options.folds)]
+    return [_Plan("model", options.sides)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Tested:
+    """What a model said of its test part."""
+
+    rows: Scored
+    groups: NDArray[np.int64]
+    resampled: Resampled
+
+
+def _resampled(tested: Mapping[str, _Tested]) -> dict[str, Resampled]:
+    return {name: found.resampled for name, found in tested.items()}
+
+
+def _pooled(tested: Mapping[str, _Tested], options: TrainingOptions) -> Comparison:
+    """Put folds side by side, and all their test rows together; folds have different rows, so no differences."""
+    parts = list(tested.values())
+    margins = np.concatenate([part.rows.relative_margins for part in parts])
+    rows = Scored(np.concatenate([part.rows.labels for part in parts]), margins)
+    groups = np.concatenate([part.groups for part in parts])
+    pooled = resample(rows, groups, options.bootstrap, options.seed)
+    models = {name: found.measured for name, found in _resampled(tested).items()}
+    return Comparison({**models, "all folds": pooled.measured}, {})
 
 
 @contextmanager
@@ -150,104 +185,36 @@ def _working_folders(folders: Sequence[Path]) -> Iterator[None]:
         yield
 
 
-def _prepare(found: Survey, options: TrainingOptions, device: torch.device, show: Show) -> _Material:
-    """Read and split; the same for all models of one data folder."""
-    where = place(found.rows * found.files[0].width * 4, device, options.placement, options.model_folder)
-    features = read_features(found, where, device, options.model_folder, show)
-    groups = group(features.ids, features.files, features.file_names, options, found.organisms)
-    genomes = _genomes(features, options)
-    parts = split(groups, features.labels.numpy(), genomes, options)
-    parts = _with_relations(parts, features, genomes or groups, taxa_of(genomes, found.organisms), device)
-    for line in _split_lines(parts, options.groups):
-        logger.info("%s", line)
-    if parts.leak:
-        logger.warning("Warning: %s", parts.leak)
-    test_rows = parts.rows[PARTS.index("test")]
-    # What is drawn for intervals: whole families where the split kept them whole.
-    drawn, kind = groups, options.groups
-    if genomes is not None and options.split_by not in (SplitBy.FAMILY, SplitBy.TAXON):
-        drawn, kind = genomes, "genomes"
-    test_groups = drawn.codes[test_rows]
-    _judge_test_part(test_groups, features.labels.numpy()[test_rows], kind, options.compare)
-    return _Material(found, features, parts, test_groups, kind, genomes, device)
-
-
-def _with_relations(
-    parts: Split, features: Features, genomes: Grouping, taxa: Grouping | None, device: torch.device
-) -> Split:
-    """Add to the summary how many taxa each part has, and how near test rows lie to training rows."""
-    summary = {
-        **parts.summary,
-        "neighbours": nearest_across(features.matrix, parts, genomes, device, parts.summary["seed"]),
-        "taxa": None,
-    }
-    if taxa is not None:
-        of_parts = {name: np.unique(taxa.codes[rows]) for name, rows in zip(PARTS, parts.rows, strict=True)}
-        shared = len(np.intersect1d(of_parts["train"], of_parts["test"]))
-        summary["taxa"] = {**{name: len(found) for name, found in of_parts.items()}, "train_and_test": shared}
-    return replace(parts, summary=summary)
-
-
-def _judge_test_part(
-    test_groups: NDArray[np.int64], labels: NDArray[np.int64], kind: str, compared: bool
-) -> None:
-    """Say when the test part has too few genomes (or families) for its metrics to mean much."""
-    host, viral = groups_per_class(test_groups, labels)
-    fewest, found = min(host, viral), f"the test part has {host} host and {viral} viral {kind}"
-    if compared and fewest < 2:
-        raise ValidationError(
-            f"{found}; models can be compared on at least 2 of each class: keep more of them for the test with "
-            "--test, extract more genomes, or train without --compare"
-        )
-    if fewest < FEW_GROUPS:
-        logger.warning(
-            "Warning: %s; with fewer than %d of a class its metrics say little about other genomes, and no "
-            "intervals are given",
-            found,
-            FEW_GROUPS,
-        )
-
-
-def _genomes(features: Features, options: TrainingOptions) -> Grouping | None:
-    """Genome of each row; None where ids do not say it and nothing that was asked for needs it."""
-    try:
-        return genomes_of(features.ids)
-    except ValidationError:
-        if options.split_by in (SplitBy.GENOME, SplitBy.FAMILY, SplitBy.TAXON):
-            raise
-        return None
-
-
 class _Training:
     """One model: from its first weights to its folder."""
 
-    def __init__(self, material: _Material, options: TrainingOptions, folder: Path) -> None:
-        self._material = material
+    def __init__(self, divided: Divided, options: TrainingOptions, folder: Path) -> None:
+        self._divided = divided
         self._options = options
         self._folder = folder
-        self._test_rows = material.split.rows[PARTS.index("test")]
-        columns = _columns(options.sides, material.survey)
+        material = divided.material
+        columns = columns_of(options.sides, material.survey.widths)
         features = material.features
         matrix = features.matrix[:, columns]
+        self._device = material.device
+        self._labels = features.labels.numpy()
         self._feed = feed_of(matrix, features.labels, material.device, options.batch_size)
         with torch.random.fork_rng([]):
             torch.manual_seed(options.seed)
             self._classifier = Classifier(matrix.shape[1]).to(material.device)
-        key = fit_key(features.digest, material.split, options, columns)
-        self._fitter = Fitter(self._feed, features.labels.numpy(), material.split, options, folder, key)
+        settings = fit_settings(features.digest, divided.split, options, columns)
+        self._fitter = Fitter(self._feed, self._labels, divided.split, options, folder, settings)
 
-    def run(self, show: Show) -> Resampled:
+    def run(self, show: Show) -> _Tested:
         """Train, measure and save; give what was measured on the test part."""
         with ExitStack() as unless_done:
             unless_done.callback(self._save_so_far)
-            fitted = self._fitter.fit(self._classifier, self._material.device, self._tell, show)
+            fitted = self._fitter.fit(self._classifier, self._device, self._tell, show)
             logger.info("Training ended: %s; best epoch: %d", fitted.ended, fitted.best_epoch)
-            test = self._score_test_part(fitted)
-            options = self._options
-            measured = resample(test, self._material.test_groups, options.bootstrap, options.seed)
+            measured = self._measure(fitted)
             unless_done.pop_all()
-        self._save(fitted, test, measured.measured)
-        return measured
+        self._save(fitted, measured)
+        return measured.tested
 
     def _save_so_far(self) -> None:
         """Save the best weights of a training that is interrupted."""
@@ -258,10 +225,47 @@ class _Training:
         ended = self._fitter.ended or f"stopped after epoch {len(state.history)}"
         self._save(fitted_of(self._classifier, state, ended))
 
-    def _score_test_part(self, fitted: Fitted) -> Scored:
-        labels = self._material.features.labels.numpy()[self._test_rows]
-        margins = viral_margins(fitted.classifier, self._feed, torch.from_numpy(self._test_rows))
-        return Scored(labels, margins.numpy())
+    def _margins(self, fitted: Fitted, part: str) -> Scored:
+        rows = self._divided.split.rows[PARTS.index(part)]
+        margins = viral_margins(fitted.classifier, self._feed, torch.from_numpy(rows))
+        return Scored(self._labels[rows], margins.numpy())
+
+    def _measure(self, fitted: Fitted) -> _Measurement:
+        """Calibrate and choose the threshold on the validation part, then look at the test part, once."""
+        raw = self._margins(fitted, "test")
+        validation = self._margins(fitted, "validation")
+        temperature = temperature_of(validation)
+        threshold = self._threshold(validation.calibrated(temperature))
+        test = raw.calibrated(temperature, threshold)
+        options = self._options
+        resampled = resample(test, self._divided.test_groups, options.bootstrap, options.seed)
+        calibration = {
+            "temperature": temperature,
+            "threshold": threshold,
+            "precision_at": options.precision_at,
+            "viral_share_of_validation": round(float(validation.labels.mean()), 4),
+        }
+        return _Measurement(calibration, raw, _Tested(test, self._divided.test_groups, resampled))
+
+    def _threshold(self, validation: Scored) -> float:
+        wanted = self._options.precision_at
+        if wanted is None:
+            return 0.5
+        threshold = threshold_for(validation, wanted)
+        share = 100 * float(validation.labels.mean())
+        if threshold is None:
+            logger.warning(
+                "Warning: no threshold has a precision of %g on the validation part; 0.5 is taken", wanted
+            )
+            return 0.5
+        logger.info(
+            "Threshold %g: precision %g on the validation part, of which %.0f%% are viral; where viruses are rarer, "
+            "precision is lower",
+            threshold,
+            wanted,
+            share,
+        )
+        return threshold
 
     def _tell(self, epoch: Epoch) -> None:
         found = epoch.validation
@@ -276,18 +280,40 @@ class _Training:
             ", best so far" if epoch.is_best else "",
         )
 
-    def _save(self, fitted: Fitted, test: Scored | None = None, measured: Measured | None = None) -> None:
+    def _save(self, fitted: Fitted, measured: _Measurement | None = None) -> None:
         """Write the model folder: the model before its picture, which may fail."""
         write_text(self._folder / _HISTORY, _table(fitted.history))
-        save(self._folder, fitted.classifier, _card(self._material, self._options, fitted, measured))
+        test = None if measured is None else measured.tested.rows
+        taxa = None if test is None else _table_of_taxa(self._divided, test)
+        if taxa is None:
+            (self._folder / _TAXA).unlink(missing_ok=True)
+        else:
+            write_text(self._folder / _TAXA, taxa)
+        save(self._folder, fitted.classifier, _card(self._divided, self._options, fitted, measured))
         if self._options.curves:
             draw_curves(self._folder / _CURVES, fitted.history, fitted.best_epoch, test)
 
 
-def _columns(sides: Sequence[SequenceType], found: Survey) -> slice:
-    """Columns of the merged files that a model reads."""
-    first = 0 if SequenceType.DNA in sides else DNA_WIDTH
-    return slice(first, found.files[0].width if SequenceType.PROTEIN in sides else DNA_WIDTH)
+@dataclass(frozen=True, eq=False)
+class _Measurement:
+    """Everything that is measured of a trained model: `raw` is the test part before calibration."""
+
+    calibration: dict[str, Any]
+    raw: Scored
+    tested: _Tested
+
+
+def _table_of_taxa(divided: Divided, test: Scored) -> str | None:
+    """TSV with one line per taxon and class of the test part; None where taxa are not recorded."""
+    material = divided.material
+    if material.taxa is None:
+        return None
+    organisms = {str(organism.taxon): organism.name for organism in material.survey.organisms.values()}
+    counts = called_by_group(test, material.taxa.codes[divided.test_rows], len(material.taxa.names))
+    lines: list[tuple[str, ...]] = [("taxon_id", "organism", "rows", "viral_rows", "called_viral", "right")]
+    named = zip(material.taxa.names, counts.tolist(), strict=True)
+    lines += [(taxon, organisms[taxon], *map(str, row)) for taxon, row in named if row[0]]
+    return "".join("\t".join(line) + "\n" for line in lines)
 
 
 def _recorded_models(found: Survey) -> dict[str, str]:
@@ -301,12 +327,16 @@ def _recorded_models(found: Survey) -> dict[str, str]:
     return models
 
 
-def _card(material: _Material, options: TrainingOptions, fitted: Fitted, test: Measured | None) -> ModelCard:
+def _card(
+    divided: Divided, options: TrainingOptions, fitted: Fitted, measured: _Measurement | None
+) -> ModelCard:
     """Everything that is known about a model."""
+    material = divided.material
     found, features = material.survey, material.features
     counts = [int(count) for count in torch.bincount(features.labels, minlength=2)]
     classifier = fitted.classifier
-    return ModelCard(
+    validation = {name: fitted.history[fitted.best_epoch - 1][name] for name in METRICS}
+    card = ModelCard(
         input_width=classifier.hidden.in_features,
         hidden_width=classifier.hidden.out_features,
         dropout=classifier.dropout.p,
@@ -322,14 +352,31 @@ def _card(material: _Material, options: TrainingOptions, fitted: Fitted, test: M
             "rows_by_class": dict(zip(CLASS_NAMES, counts, strict=True)),
             "genomes": None if material.genomes is None else len(material.genomes.names),
         },
-        split=material.split.summary,
+        split=divided.split.summary,
         training=_training_facts(options, fitted),
-        metrics={
-            "validation": {name: fitted.history[fitted.best_epoch - 1][name] for name in METRICS},
-            "test": None if test is None else dict(test.values),
-            "test_intervals": None if test is None else dict(test.intervals),
-        },
+        metrics={"validation": validation, **_test_metrics(divided, measured)},
     )
+    return card if measured is None else replace(card, calibration=measured.calibration)
+
+
+def _test_metrics(divided: Divided, measured: _Measurement | None) -> dict[str, Any]:
+    names = ("test", "test_intervals", "confusion", "by_category", "uncalibrated")
+    if measured is None:
+        return dict.fromkeys(names)
+    test, found = measured.tested.rows, measured.tested.resampled.measured
+    categories = divided.material.categories
+    counts = called_by_group(test, categories.codes[divided.test_rows], len(categories.names))
+    columns = ("rows", "viral_rows", "called_viral", "right")
+    named = zip(categories.names, counts.tolist(), strict=True)
+    raw = measured.raw.metrics()
+    values = (
+        dict(found.values),
+        dict(found.intervals),
+        test.confusion,
+        {name: dict(zip(columns, row, strict=True)) for name, row in named if row[0]},
+        {name: raw[name] for name in ("loss", "calibration_error")},
+    )
+    return dict(zip(names, values, strict=True))
 
 
 def _training_facts(options: TrainingOptions, fitted: Fitted) -> dict[str, Any]:
@@ -353,20 +400,6 @@ def _table(history: Sequence[Mapping[str, Any]]) -> str:
 def _found_line(found: Survey) -> str:
     width = " and ".join(f"{columns} {side}" for side, columns in found.widths.items())
     return f"Found {len(found.files)} merged files with {found.rows} rows of {width} columns"
-
-
-def _split_lines(parts: Split, groups: str) -> Iterator[str]:
-    taxa = parts.summary["taxa"]
-    for name in PARTS:
-        part = parts.summary[name]
-        rows = ", ".join(f"{count} {label}" for label, count in part["rows"].items())
-        line = f"{name.capitalize() + ':':12}{rows} rows"
-        if groups != "rows":
-            line += f" of {part['groups']} {groups}"
-        yield line if taxa is None or groups == "taxa" else f"{line}, {taxa[name]} taxa"
-    if taxa is not None and taxa["train_and_test"]:
-        yield f"{taxa['train_and_test']} of {taxa['test']} taxa of the test part are also trained on"
-    yield neighbours_line(parts.summary["neighbours"])
 
 
 def _plain(comparison: Comparison) -> dict[str, Any]:

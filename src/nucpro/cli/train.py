@@ -25,7 +25,17 @@ _SIDES = {
     "dna": (SequenceType.DNA,),
     "protein": (SequenceType.PROTEIN,),
 }
-_SHOWN = ("accuracy", "precision", "recall", "f1", "auroc", "auprc", "calibration_error")
+_SHOWN = (
+    "accuracy",
+    "precision",
+    "recall",
+    "specificity",
+    "f1",
+    "mcc",
+    "auroc",
+    "auprc",
+    "calibration_error",
+)
 
 
 def add_to(subparsers: Any) -> None:
@@ -104,11 +114,24 @@ def _add_evaluation(parser: Parser) -> None:
         help="train on DNA, on protein and on both columns, and compare them",
     )
     columns.add_argument(
+        "--folds",
+        type=int,
+        metavar="K",
+        help="train K models, each tested on another part of the groups, and put their test parts together",
+    )
+    columns.add_argument(
         "--columns",
         dest="sides",
         choices=list(_SIDES),
         default="both",
         help="columns to train on (default: %(default)s)",
+    )
+    parser.group(EVALUATION).add_argument(
+        "--precision-at",
+        type=float,
+        metavar="X",
+        help="choose the threshold that has this precision on validation, for prediction too (default: threshold 0.5); "
+        "precision falls where viruses are rarer",
     )
     parser.group(EVALUATION).add_argument(
         "--bootstrap",
@@ -160,8 +183,8 @@ def run(arguments: dict[str, Any]) -> None:
 
 
 def _lines(trained: Trained) -> Iterator[str]:
-    names = list(trained.folders)
     comparison = trained.comparison
+    names = list(comparison.models)
     yield from _table(["test part", *names], _rows(comparison, names))
     for (first, second), found in comparison.differences.items():
         yield f"AUROC difference, {first} - {second}: {_with_interval(found, 'auroc', '+.4f')}"

@@ -1,0 +1,211 @@
+"""What trainings and measurements on one data folder share: its rows, read once, and how they are divided.
+
+The survey of :mod:`nucpro.classifier.sources` comes in; rows go to training, the test part also to whoever measures
+a model again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nucpro.classifier.features import Features, place, read_features
+from nucpro.classifier.leakage import nearest_across, neighbours_line
+from nucpro.classifier.metrics import groups_per_class
+from nucpro.classifier.options import FEW_GROUPS, SplitBy, TrainingOptions
+from nucpro.classifier.sources import Survey
+from nucpro.classifier.splits import PARTS, Grouping, Split, genomes_of, group, split, taxa_of
+from nucpro.errors import ValidationError
+from nucpro.folder.paths import NO_CATEGORY, category_of
+from nucpro.progress import Show
+
+__all__ = ["Divided", "Material", "divide", "read_material"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """All rows of a data folder.
+
+    Parameters
+    ----------
+    survey : Survey
+        Its files.
+    features : Features
+        Their rows.
+    groups : Grouping
+        What stays together when rows are divided.
+    genomes, taxa : Grouping or None
+        What each row is of, where ids and the data set say it.
+    device : torch.device
+        Where trainings run.
+    """
+
+    survey: Survey
+    features: Features
+    groups: Grouping
+    genomes: Grouping | None
+    taxa: Grouping | None
+    device: torch.device
+
+    @property
+    def categories(self) -> Grouping:
+        """Category of each row."""
+        names = [category_of(name) or NO_CATEGORY for name in self.features.file_names]
+        return Grouping.of(np.asarray(names)[self.features.files].tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class Divided:
+    """Rows with their parts.
+
+    Parameters
+    ----------
+    material : Material
+        All rows.
+    split : Split
+        The parts.
+    test_groups : ndarray of int64, shape [N]
+        What is drawn for intervals, of each row of the test part.
+    drawn : str
+        What that is: genomes, families, files or rows.
+    """
+
+    material: Material
+    split: Split
+    test_groups: NDArray[np.int64]
+    drawn: str
+
+    @property
+    def test_rows(self) -> NDArray[np.int64]:
+        """Numbers of the rows of the test part."""
+        return self.split.rows[PARTS.index("test")]
+
+
+def read_material(
+    found: Survey, options: TrainingOptions, device: torch.device, scratch: Path, show: Show
+) -> Material:
+    """Read all rows, and what they belong to.
+
+    Parameters
+    ----------
+    found : Survey
+        The files.
+    options : TrainingOptions
+        Where features lie, and what stays together.
+    device : torch.device
+        For features on the device.
+    scratch : Path
+        Folder for features on disk.
+    show : callable
+        Takes the progress.
+
+    Raises
+    ------
+    UsageError, DataError
+        See :func:`nucpro.classifier.features.read_features` and :func:`nucpro.classifier.splits.group`.
+    """
+    where = place(found.rows * found.files[0].width * 4, device, options.placement, scratch)
+    features = read_features(found, where, device, scratch, show)
+    groups = group(features.ids, features.files, features.file_names, options, found.organisms)
+    genomes = _genomes(features, options)
+    return Material(found, features, groups, genomes, taxa_of(genomes, found.organisms), device)
+
+
+def _genomes(features: Features, options: TrainingOptions) -> Grouping | None:
+    """Genome of each row; None where ids do not say it and nothing that was asked for needs it."""
+    try:
+        return genomes_of(features.ids)
+    except ValidationError:
+        if options.split_by in (SplitBy.GENOME, SplitBy.FAMILY, SplitBy.TAXON):
+            raise
+        return None
+
+
+def divide(material: Material, options: TrainingOptions, fold: int | None = None) -> Divided:
+    """Divide rows into parts, and say how they relate.
+
+    Parameters
+    ----------
+    material : Material
+        All rows.
+    options : TrainingOptions
+        Sizes and seed.
+    fold : int, optional
+        Which of ``options.folds`` is tested, from 0; the next one validates.
+
+    Raises
+    ------
+    ValidationError
+        Too few groups, or models are to be compared on fewer than two of a class.
+    """
+    features, genomes = material.features, material.genomes
+    labels = features.labels.numpy()
+    parts = _with_relations(material, split(material.groups, labels, genomes, options, fold))
+    for line in _split_lines(parts, options.groups):
+        logger.info("%s", line)
+    if parts.leak:
+        logger.warning("Warning: %s", parts.leak)
+    # What is drawn for intervals: whole families where the split kept them whole.
+    drawn, kind = material.groups, options.groups
+    if genomes is not None and options.split_by not in (SplitBy.FAMILY, SplitBy.TAXON):
+        drawn, kind = genomes, "genomes"
+    test_rows = parts.rows[PARTS.index("test")]
+    divided = Divided(material, parts, drawn.codes[test_rows], kind)
+    if options.folds is None:
+        _judge_test_part(divided, labels[test_rows], compared=options.compare)
+    return divided
+
+
+def _with_relations(material: Material, parts: Split) -> Split:
+    """Add to the summary how many taxa each part has, and how near test rows lie to training rows."""
+    matrix, genomes, taxa = material.features.matrix, material.genomes or material.groups, material.taxa
+    summary = {
+        **parts.summary,
+        "neighbours": nearest_across(matrix, parts, genomes, material.device, parts.summary["seed"]),
+        "taxa": None,
+    }
+    if taxa is not None:
+        of_parts = {name: np.unique(taxa.codes[rows]) for name, rows in zip(PARTS, parts.rows, strict=True)}
+        shared = len(np.intersect1d(of_parts["train"], of_parts["test"]))
+        summary["taxa"] = {**{name: len(found) for name, found in of_parts.items()}, "train_and_test": shared}
+    return replace(parts, summary=summary)
+
+
+def _judge_test_part(divided: Divided, labels: NDArray[np.int64], *, compared: bool) -> None:
+    """Say when the test part has too few genomes (or families) for its metrics to mean much."""
+    host, viral = groups_per_class(divided.test_groups, labels)
+    fewest, found = min(host, viral), f"the test part has {host} host and {viral} viral {divided.drawn}"
+    if compared and fewest < 2:
+        raise ValidationError(
+            f"{found}; models can be compared on at least 2 of each class: keep more of them for the test with "
+            "--test, extract more genomes, or train without --compare"
+        )
+    if fewest < FEW_GROUPS:
+        logger.warning(
+            "Warning: %s; with fewer than %d of a class its metrics say little about other genomes, and no "
+            "intervals are given",
+            found,
+            FEW_GROUPS,
+        )
+
+
+def _split_lines(parts: Split, groups: str) -> Iterator[str]:
+    taxa = parts.summary["taxa"]
+    for name in PARTS:
+        part = parts.summary[name]
+        rows = ", ".join(f"{count} {label}" for label, count in part["rows"].items())
+        line = f"{name.capitalize() + ':':12}{rows} rows"
+        if groups != "rows":
+            line += f" of {part['groups']} {groups}"
+        yield line if taxa is None or groups == "taxa" else f"{line}, {taxa[name]} taxa"
+    if taxa is not None and taxa["train_and_test"]:
+        yield f"{taxa['train_and_test']} of {taxa['test']} taxa of the test part are also trained on"
+    yield neighbours_line(parts.summary["neighbours"])
