@@ -21,6 +21,7 @@ __all__ = [
     "SEQUENCES_PER_FILE",
     "TOKEN_DROPOUT",
     "HostSelection",
+    "ModelOptions",
     "Options",
     "ParsedOptions",
     "lasting_name",
@@ -99,14 +100,12 @@ class ParsedOptions:
         return cls(**values)
 
 
-@dataclass(frozen=True)
-class Options(ParsedOptions):
-    """Options of ``nucpro extract`` and ``scripts/extract_training_data.py``.
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(ParsedOptions):
+    """Which models are used and where they run: options of all commands that encode.
 
     Parameters
     ----------
-    data_dir : Path
-        The data folder.
     protein_model, revision : str, optional
         Hub id or folder of the protein model, and the revision on the hub; by default what is recorded in the data
         folder, else the model of :data:`DEFAULT_MODELS`.
@@ -117,33 +116,8 @@ class Options(ParsedOptions):
         there is one (:func:`nucpro.embedding.device.settled`).
     precision : str
         One of :data:`PRECISIONS`; ``auto`` is what is recorded in the data folder, else what the device computes in.
-    sequences_per_file : int, optional
-        Records of a full split file; by default what is recorded in the data folder, else what its split folders hold,
-        else :data:`SEQUENCES_PER_FILE`.
-    host_selection : HostSelection
-        How host files are chosen.
-    strict_sampling : bool
-        Refuse a selection with fewer host files than asked for.
-    trust_existing : bool
-        Keep files of the right width that do not say how they were made.
-    verify_existing : int
-        Records to recompute of each file that does not say how it was made, to keep it where they agree.
-    token_dropout : str
-        One of :data:`TOKEN_DROPOUT`; ``auto`` is what was asked for when the recorded model was chosen.
     tokens_per_batch : int, optional
         Token budget of a batch; the default depends only on the class of device.
-    audit : int
-        Number of random sequences to recompute in float32 after the run.
-    dry_run : bool
-        Check and show the plan only.
-    with_dna : bool
-        Make missing DNABERT-S files first.
-    report : bool
-        Write the report at the end of the run.
-    replace : bool
-        Recompute files that another model, other options or an unknown model made.
-    all_files : bool
-        For the DNA side: all full files, not only the selected ones.
     engine : str
         One of :data:`ENGINES`.
     address : str, optional
@@ -160,26 +134,13 @@ class Options(ParsedOptions):
         A value that is not allowed.
     """
 
-    data_dir: Path = Path("data")
     protein_model: str | None = None
     revision: str | None = None
     dna_model: str | None = None
     dna_revision: str | None = None
     device: str = "cuda"
     precision: str = "auto"
-    sequences_per_file: int | None = None
-    host_selection: HostSelection = HostSelection.AUTO
-    strict_sampling: bool = False
-    trust_existing: bool = False
-    verify_existing: int = 0
-    token_dropout: str = "auto"  # noqa: S105 - not a secret
     tokens_per_batch: int | None = None
-    audit: int = 0
-    dry_run: bool = False
-    with_dna: bool = False
-    report: bool = True
-    replace: bool = False
-    all_files: bool = False
     engine: str = "local"
     address: str | None = None
     workers: int | None = None
@@ -190,13 +151,6 @@ class Options(ParsedOptions):
         require(
             self.precision in PRECISIONS, "--precision", self.precision, f"one of {', '.join(PRECISIONS)}"
         )
-        require(self.token_dropout in TOKEN_DROPOUT, "--token-dropout", self.token_dropout, "auto, on or off")
-        size = self.sequences_per_file
-        require(size is None or size > 0, "--sequences-per-file", size, "1 or more")
-        require(self.audit >= 0, "--audit", self.audit, "0 or more")
-        require(self.verify_existing >= 0, "--verify-existing", self.verify_existing, "0 or more")
-        both = self.trust_existing and self.verify_existing
-        require(not both, "--verify-existing", self.verify_existing, "only without --trust-existing")
         budget = self.tokens_per_batch
         require(budget is None or budget > 0, "--tokens-per-batch", budget, "1 or more")
         kind, _, number = self.device.partition(":")
@@ -230,7 +184,7 @@ class Options(ParsedOptions):
     def anywhere(self) -> Self:
         """Make the same options with absolute paths, which workers in other folders understand."""
         protein, dna = (model and lasting_name(model) for model in (self.protein_model, self.dna_model))
-        return replace(self, data_dir=self.data_dir.absolute(), protein_model=protein, dna_model=dna)
+        return replace(self, protein_model=protein, dna_model=dna)
 
     def _check_engine(self) -> None:
         require(self.engine in ENGINES, "--engine", self.engine, "local or ray")
@@ -249,6 +203,77 @@ class Options(ParsedOptions):
         else:
             require(self.address is None, "--address", self.address, "only with --engine ray")
             require(self.workers is None, "--workers", self.workers, "only with --engine ray")
+
+
+@dataclass(frozen=True)
+class Options(ModelOptions):
+    """Options of ``nucpro extract`` and ``scripts/extract_training_data.py``.
+
+    Parameters
+    ----------
+    data_dir : Path
+        The data folder.
+    sequences_per_file : int, optional
+        Records of a full split file; by default what is recorded in the data folder, else what its split folders hold,
+        else :data:`SEQUENCES_PER_FILE`.
+    host_selection : HostSelection
+        How host files are chosen.
+    strict_sampling : bool
+        Refuse a selection with fewer host files than asked for.
+    trust_existing : bool
+        Keep files of the right width that do not say how they were made.
+    verify_existing : int
+        Records to recompute of each file that does not say how it was made, to keep it where they agree.
+    token_dropout : str
+        One of :data:`TOKEN_DROPOUT`; ``auto`` is what was asked for when the recorded model was chosen.
+    audit : int
+        Number of random sequences to recompute in float32 after the run.
+    dry_run : bool
+        Check and show the plan only.
+    with_dna : bool
+        Make missing DNABERT-S files first.
+    report : bool
+        Write the report at the end of the run.
+    replace : bool
+        Recompute files that another model, other options or an unknown model made.
+    all_files : bool
+        For the DNA side: all full files, not only the selected ones.
+    **others
+        See :class:`ModelOptions`.
+
+    Raises
+    ------
+    UsageError
+        A value that is not allowed.
+    """
+
+    data_dir: Path = Path("data")
+    sequences_per_file: int | None = None
+    host_selection: HostSelection = HostSelection.AUTO
+    strict_sampling: bool = False
+    trust_existing: bool = False
+    verify_existing: int = 0
+    token_dropout: str = "auto"  # noqa: S105 - not a secret
+    audit: int = 0
+    dry_run: bool = False
+    with_dna: bool = False
+    report: bool = True
+    replace: bool = False
+    all_files: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.token_dropout in TOKEN_DROPOUT, "--token-dropout", self.token_dropout, "auto, on or off")
+        size = self.sequences_per_file
+        require(size is None or size > 0, "--sequences-per-file", size, "1 or more")
+        require(self.audit >= 0, "--audit", self.audit, "0 or more")
+        require(self.verify_existing >= 0, "--verify-existing", self.verify_existing, "0 or more")
+        both = self.trust_existing and self.verify_existing
+        require(not both, "--verify-existing", self.verify_existing, "only without --trust-existing")
+
+    def anywhere(self) -> Self:
+        """Make the same options with absolute paths, which workers in other folders understand."""
+        return replace(super().anywhere(), data_dir=self.data_dir.absolute())
 
 
 def lasting_name(model: str) -> str:

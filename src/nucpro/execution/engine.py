@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from nucpro.execution.workers import Workers
-from nucpro.options import Options
+from nucpro.options import ModelOptions, Options
 from nucpro.state.history import Counting, Totals
 
 if TYPE_CHECKING:
@@ -138,11 +138,11 @@ class LocalEngine(Engine):
 
     Parameters
     ----------
-    options : Options
+    options : ModelOptions
         The device.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: ModelOptions) -> None:
         self._options = options
         self._workers = Workers()
         self._loaded: Counting | None = None
@@ -197,7 +197,7 @@ class LocalEngine(Engine):
         return function(*arguments)
 
 
-def engine_of(options: Options) -> Engine:
+def engine_of(options: ModelOptions) -> Engine:
     """Make the engine that options name.
 
     Raises

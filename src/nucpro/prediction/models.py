@@ -169,7 +169,7 @@ def _encoding_options(card: ModelCard, options: PredictionOptions) -> Options:
         token_dropout=_token_dropout(made_by[SequenceType.PROTEIN].get("token_dropout")),
         tokens_per_batch=options.tokens_per_batch,
     )
-    return encoding.anywhere() if options.machines.uses_cluster else encoding
+    return encoding.anywhere() if options.uses_cluster else encoding
 
 
 def _precision(made_by: Mapping[SequenceType, Mapping[str, Any]], options: PredictionOptions) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nucpro.errors import UsageError
 from nucpro.formats.opening import STANDARD_INPUT, is_pipe
-from nucpro.options import Options, ParsedOptions, require
+from nucpro.options import AUTO_DEVICE, ModelOptions, require
 
 __all__ = ["DEFAULT_PLOTS", "OutputFolder", "PredictionOptions", "unit_number"]
 
@@ -20,7 +20,7 @@ _FORMATS = (".fasta", ".fa", ".fna", ".ffn", ".fas", ".fastq", ".fq")
 
 
 @dataclass(frozen=True)
-class PredictionOptions(ParsedOptions):
+class PredictionOptions(ModelOptions):
     """Options of ``nucpro predict``.
 
     Parameters
@@ -33,14 +33,6 @@ class PredictionOptions(ParsedOptions):
         Folder for the result; by default beside the input, with its name and ``_prediction``.
     length : int, optional
         Bases of a full chunk; by default that of the classifier's training data.
-    protein_model, dna_model : str, optional
-        Hub id or folder of the encoders; by default those that the classifier names.
-    revision, dna_revision : str, optional
-        Their revisions on the hub.
-    device, precision : str
-        As in :class:`nucpro.options.Options`; ``auto`` is the precision of the training data on a GPU.
-    tokens_per_batch : int, optional
-        Token budget of a batch.
     chunks_per_unit : int, optional
         Chunks that are scored and kept at a time; the default depends on the class of device only.
     json : bool
@@ -51,8 +43,9 @@ class PredictionOptions(ParsedOptions):
         Draw so many of the longest sequences.
     replace : bool
         Throw away what another prediction left in the output folder.
-    engine, address, workers, gpus_per_worker, cpus_per_worker
-        As in :class:`nucpro.options.Options`; each worker of a cluster has both encoders.
+    **others
+        See :class:`nucpro.options.ModelOptions`. Models are by default those that the classifier names, and ``auto`` is
+        the precision of the training data on a GPU; each worker of a cluster has all encoders.
 
     Raises
     ------
@@ -64,25 +57,15 @@ class PredictionOptions(ParsedOptions):
     model: Path = Path("data/model")
     output: Path | None = None
     length: int | None = None
-    protein_model: str | None = None
-    dna_model: str | None = None
-    revision: str | None = None
-    dna_revision: str | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    tokens_per_batch: int | None = None
+    device: str = field(default=AUTO_DEVICE, kw_only=True)
     chunks_per_unit: int | None = None
     json: bool = False
     original_names: bool = False
     plots: int = 0
     replace: bool = False
-    engine: str = "local"
-    address: str | None = None
-    workers: int | None = None
-    gpus_per_worker: float = 1.0
-    cpus_per_worker: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.output is None and (self.input == STANDARD_INPUT or is_pipe(self.input)):
             raise UsageError(
                 f"{self.input} is a pipe, which gives the result no name; name its folder with --output"
@@ -94,14 +77,6 @@ class PredictionOptions(ParsedOptions):
         )
         for option, value, least in lowest:
             require(value is None or value >= least, option, value, f"{least} or more")
-        # Those that are about devices are checked where they are used in all commands.
-        _ = self.machines
-
-    @property
-    def machines(self) -> Options:
-        """Options of the engine."""
-        names = ("device", "precision", "engine", "address", "workers", "gpus_per_worker", "cpus_per_worker")
-        return Options(**{name: getattr(self, name) for name in names})
 
     @property
     def folder(self) -> Path:

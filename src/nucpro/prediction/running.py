@@ -102,7 +102,7 @@ def predict(options: PredictionOptions, show: Show = silent) -> PredictionReport
     """
     options = settled(options)
     folder = OutputFolder(options.folder)
-    with engine_of(options.machines) as engine, ExitStack() as stack:
+    with engine_of(options) as engine, ExitStack() as stack:
         checked = check(options, engine, lambda path: stack.enter_context(spooled(path, FastaError)))
         _make_folder(folder.root)
         with Runner(folder.lock) as runner:

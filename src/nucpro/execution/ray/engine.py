@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from nucpro.errors import NucproError, UsageError
 from nucpro.execution.engine import Done, Engine, Loader
 from nucpro.execution.workers import Workers
-from nucpro.options import Options
+from nucpro.options import ModelOptions
 from nucpro.state.history import Counting, Totals
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class ClusterEngine(Engine):
 
     Parameters
     ----------
-    options : Options
+    options : ModelOptions
         Address, workers and what each takes; paths that are the same on all nodes.
 
     Raises
@@ -42,7 +42,7 @@ class ClusterEngine(Engine):
         Ray is not installed.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: ModelOptions) -> None:
         if find_spec("ray") is None:
             raise UsageError(
                 "--engine ray needs Ray, which is not installed; install the extra: pip install 'nucpro[ray]'"

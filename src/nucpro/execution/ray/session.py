@@ -30,7 +30,7 @@ from ray._private import ray_constants
 from nucpro.errors import PreflightError
 from nucpro.execution.workers import MOST_WORKERS
 from nucpro.machine import cores
-from nucpro.options import Options
+from nucpro.options import ModelOptions
 from nucpro.state import lock
 
 __all__ = ["Session"]
@@ -55,11 +55,11 @@ class Session:
 
     Parameters
     ----------
-    options : Options
+    options : ModelOptions
         Address, number of encoders, and what each takes.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: ModelOptions) -> None:
         self._options = options
         self._stack = ExitStack()
         self._nodes: list[dict[str, float]] = []
