@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -18,13 +18,18 @@ SHOWN_ONLY = ("text", "json", "tsv")
 
 @dataclass(frozen=True)
 class Block:
-    """A block of code of a page; ``line`` counts from 1, ``not_run`` is the reason why it is not run."""
+    """A block of code of a page; ``line`` counts from 1, ``not_run`` is the reason why it is not run.
+
+    What a block of commands shows stands in a block of text right below it: the button that copies a block copies what
+    can be pasted.
+    """
 
     page: Path
     line: int
     language: str
     text: str
     not_run: str | None
+    shown: str = ""
 
     @property
     def place(self) -> str:
@@ -39,6 +44,9 @@ def blocks_of(page: Path) -> list[Block]:
         if token.type in ("fence", "code_block"):
             mark = NOT_RUN.search(before.content) if before and before.type == "html_block" else None
             line = token.map[0] + 1 if token.map else 0
+            follows = before is not None and before.type == "fence" and before.info.strip() == "bash"
+            if follows and token.info.strip() == "text":
+                found[-1] = replace(found[-1], shown=token.content)
             found.append(Block(page, line, token.info.strip(), token.content, mark and mark[1]))
         before = token
     return found
@@ -51,25 +59,16 @@ def runnable(page: Path) -> list[Block]:
 
 @dataclass(frozen=True)
 class Command:
-    """A command of a console block, and the lines that the page shows below it."""
+    """A command of a block, and the lines that the page shows below it."""
 
     text: str
-    shown: tuple[str, ...]
+    shown: tuple[str, ...] = ()
 
 
 def commands_of(block: Block) -> list[Command]:
-    """Commands stand behind ``$``, and may go on after a backslash; the other lines are what they show."""
-    commands: list[list[str]] = []
-    goes_on = False
-    for line in block.text.splitlines():
-        if goes_on:
-            commands[-1][0] += line.strip()
-        elif line.startswith("$ "):
-            commands.append([line[2:]])
-        else:
-            assert commands, f"{block.place} begins without a command"
-            commands[-1].append(line)
-        goes_on = (goes_on or line.startswith("$ ")) and line.endswith("\\")
-        if goes_on:
-            commands[-1][0] = commands[-1][0][:-1]
-    return [Command(text, tuple(shown)) for text, *shown in commands]
+    """One command a line, which may go on after a backslash; what is shown is shown by the last."""
+    lines = re.sub(r"\\\n\s*", "", block.text).splitlines()
+    commands = [Command(line) for line in lines if line.strip() and not line.startswith("#")]
+    assert commands, f"{block.place} has no command"
+    commands[-1] = replace(commands[-1], shown=tuple(block.shown.splitlines()))
+    return commands

@@ -59,7 +59,7 @@ class Reader:
         try:
             shown = self._run(command.text)
         except AssertionError as error:
-            raise AssertionError(f"{block.place}: $ {command.text}\n{error}") from error
+            raise AssertionError(f"{block.place}: {command.text}\n{error}") from error
         for line in command.shown:
             assert line in ("", "...") or _pattern(line) in _pattern(shown), (
                 f"{block.place}: {command.text!r} shows no line like {line!r}, but\n{shown}"

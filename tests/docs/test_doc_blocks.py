@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -66,9 +67,9 @@ def test_the_blocks_of_a_page_run(
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_block_is_of_a_language_that_runs_or_is_marked(page: Path) -> None:
-    allowed = {"python", "console", *SHOWN_ONLY}
+    allowed = {"python", "bash", *SHOWN_ONLY}
     odd = [b.place for b in blocks_of(page) if b.not_run is None and b.language not in allowed]
-    assert not odd, f"fence them as python or console, or mark them as not run: {odd}"
+    assert not odd, f"fence them as python or bash, or mark them as not run: {odd}"
 
 
 def test_the_blocks_that_are_not_run_are_those_that_are_known() -> None:
@@ -82,26 +83,41 @@ def test_a_mark_without_a_block_below_it_is_noticed() -> None:
         assert text.count("<!-- not run") == sum(b.not_run is not None for b in blocks_of(page)), page
 
 
-def test_commands_go_on_after_a_backslash_and_end_at_the_next_dollar(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.stem)
+def test_what_the_copy_button_copies_can_be_pasted(page: Path) -> None:
+    assert "```console" not in page.read_text(encoding="utf-8"), (
+        "commands in a bash block, output in text below"
+    )
+    prompts = [
+        b.place
+        for b in blocks_of(page)
+        if re.search(r"^ *[$>%] +[^ ]", b.text, re.M) and b.language == "bash"
+    ]
+    assert not prompts, "a prompt is copied with the command"
+
+
+def test_commands_go_on_after_a_backslash_and_the_last_shows_what_is_below(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("<!-- not run: why -->\n```console\n$ a \\\n    b\nshown\n$ c\n```\n\n    indented\n")
-    first, second = blocks_of(page)
-    assert (first.not_run, first.language, first.line) == ("why", "console", 2)
-    assert [(c.text, c.shown) for c in commands_of(first)] == [("a b", ("shown",)), ("c", ())]
-    assert (second.language, second.not_run) == ("", None)
+    page.write_text(
+        "<!-- not run: why -->\n```bash\na \\\n    b\nc\n```\n\n```text\nshown\n```\n\n    indented\n"
+    )
+    first, second, third = blocks_of(page)
+    assert (first.not_run, first.language, first.line) == ("why", "bash", 2)
+    assert [(c.text, c.shown) for c in commands_of(first)] == [("a b", ()), ("c", ("shown",))]
+    assert (second.language, third.language, third.not_run) == ("text", "", None)
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "below", "message"),
     [
-        ("$ nucpro status nowhere\n", r"page.md:1: \$ nucpro status nowhere"),
-        ("$ nucpro validate data\nValidation failed\n", "shows no line like 'Validation failed'"),
-        ("$ false | cat\n", r"\$ false"),
+        ("nucpro status nowhere\n", "", r"page.md:1: nucpro status nowhere"),
+        ("nucpro validate data\n", "Validation failed\n", "shows no line like 'Validation failed'"),
+        ("false | cat\n", "", r"false"),
     ],
 )
 def test_a_command_that_fails_or_shows_something_else_is_noticed(
-    finished: Path, text: str, message: str
+    finished: Path, text: str, below: str, message: str
 ) -> None:
-    block = Block(ROOT / "page.md", 1, "console", text, None)
+    block = Block(ROOT / "page.md", 1, "bash", text, None, below)
     with pytest.raises(AssertionError, match=message):
         Reader(finished).follow(block)
