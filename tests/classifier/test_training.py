@@ -335,6 +335,18 @@ def test_folds_test_every_row_once(merged: Path) -> None:
     assert low < content["models"]["all folds"]["auroc"]["value"] < high
 
 
+def test_nothing_lies_outside_of_the_folder_afterwards(merged: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "nucpro", "train", str(merged), "--device", "cpu", "--split-by", "file"]
+    command += ["--epochs", "1", "--bootstrap", "5", "--no-curves", "-o", str(tmp_path / "out")]
+    folders = {name: tmp_path / name for name in ("TMPDIR", "HOME", "XDG_CACHE_HOME")}
+    for folder in folders.values():
+        folder.mkdir()
+    environment = os.environ | {name: str(folder) for name, folder in folders.items()}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [file for folder in folders.values() for file in folder.rglob("*")] == []
+
+
 def test_features_on_disk_give_the_same_model(merged: Path, tmp_path: Path) -> None:
     for where in (Placement.MEMORY, Placement.DISK):
         train(options(merged, placement=where, output=tmp_path / where))

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
+from torch.optim.sgd import sgd
 
 from nucpro.classifier.metrics import Scored
 from nucpro.classifier.model import Classifier, TrainingState, read_state, write_state
@@ -109,7 +110,7 @@ def _steps_at_once(batch_size: int) -> int:
 
 
 class TorchSteps:
-    """Stochastic gradient descent by autograd and ``torch.optim.SGD``.
+    """Stochastic gradient descent by autograd and torch's own step of SGD.
 
     Rows of many steps are gathered at a time. On an NVIDIA GPU these steps are recorded as one CUDA graph, since
     starting the kernels of a step one by one takes many times longer than their work.
@@ -132,11 +133,8 @@ class TorchSteps:
         # A graph reads the learning rate where it lies.
         self._rate = torch.zeros((), device=device)
         self._records = device.type == "cuda" and torch.version.hip is None
-        self._optimizer = torch.optim.SGD(
-            self._parameters.values(), lr=self._rate, momentum=momentum, fused=self._records
-        )
-        for parameter in self._parameters.values():
-            self._optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        self._decay = momentum
+        self._momentum = {name: torch.zeros_like(value) for name, value in self._parameters.items()}
         steps = _steps_at_once(batch_size)
         self._rows = torch.zeros(steps * batch_size, classifier.hidden.in_features, device=device)
         self._labels = torch.zeros(len(self._rows), dtype=torch.int64, device=device)
@@ -169,8 +167,7 @@ class TorchSteps:
 
     def momentum(self) -> Momentum:
         """Momentum buffers of the optimiser, by parameter."""
-        states = self._optimizer.state
-        return {name: states[parameter]["momentum_buffer"] for name, parameter in self._parameters.items()}
+        return dict(self._momentum)
 
     def restore_momentum(self, momentum: Momentum) -> None:
         """Load momentum buffers, in place."""
@@ -182,10 +179,25 @@ class TorchSteps:
         for number, (start, end) in enumerate(batches):
             loss = F.cross_entropy(self._classifier(self._rows[start:end]), self._labels[start:end])
             gradients = torch.autograd.grad(loss, list(self._parameters.values()))
-            for parameter, gradient in zip(self._parameters.values(), gradients, strict=True):
-                parameter.grad = gradient
-            self._optimizer.step()
+            self._step(gradients)
             self._losses[number] = loss.detach()
+
+    @torch.no_grad()
+    def _step(self, gradients: Sequence[torch.Tensor]) -> None:
+        # As torch.optim.SGD calls it. The class itself would import torch's compiler, which takes a second and leaves
+        # an empty folder in the system's place for temporary files.
+        sgd(
+            list(self._parameters.values()),
+            list(gradients),
+            list(self._momentum.values()),
+            fused=self._records,
+            weight_decay=0.0,
+            momentum=self._decay,
+            lr=cast(float, self._rate),
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+        )
 
     def _recorded(self) -> torch.cuda.CUDAGraph:
         """Record the steps of all gathered rows; the classifier and its momentum are left as they were."""
