@@ -264,7 +264,7 @@ def test_leftovers_of_an_older_split_are_named(data: Path, refused) -> None:
 def test_another_size_of_split_files_is_suggested(data: Path, refused) -> None:
     said = refused(data, "--sequences-per-file", "10")
     assert "no full viral split file was found" in said
-    assert "to use them: --sequences-per-file 4" in said
+    assert "3 viral files hold 4 records; to use such files: --sequences-per-file 4" in said
 
 
 def test_files_below_a_folder_that_names_no_category_are_told(data: Path, refused) -> None:
@@ -336,7 +336,7 @@ def test_a_folder_without_locks_is_told(tmp_path: Path) -> None:
 # the folder is small enough for a run without worker processes.
 UNPRIVILEGED = """
 import os, sys
-import nucpro.embedding.encoder
+import nucpro.embedding.encoder, nucpro.extraction.run
 from nucpro.cli import main
 os.setgid(65534); os.setuid(65534)
 sys.exit(main(sys.argv[1:]))

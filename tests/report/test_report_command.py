@@ -168,3 +168,27 @@ def test_a_run_with_nothing_to_do_keeps_the_report_of_the_last_one(
     shutil.rmtree(page.parent)
     assert main(["extract", *with_report(data, model)]) == 0
     assert page.is_file()
+
+
+def test_a_report_that_shows_files_is_not_replaced_by_one_that_shows_none(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = copied(finished, tmp_path / "data")
+    before = {path: path.read_bytes() for path in DataFolder(data).report.iterdir()}
+    assert main(["report", str(data), "--sequences-per-file", "10000"]) == 3
+    said = capsys.readouterr().err
+    assert "data_merge: 6 merged files, and the report would show none; nothing was written" in said
+    shutil.rmtree(data / "data_merge")
+    assert main(["report", str(data), "--sequences-per-file", "10000"]) == 3
+    assert "holds a report that shows files, and this one would show none" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in DataFolder(data).report.iterdir()} == before
+
+
+def test_a_report_of_a_folder_that_cannot_be_written_goes_elsewhere(finished: Path, tmp_path: Path) -> None:
+    data = copied(finished, tmp_path / "data")
+    shutil.rmtree(DataFolder(data).report)
+    before = sorted(data.rglob("*"))
+    output = tmp_path / "pages" / "today"
+    assert main(["report", str(data), "--points", "10", "-o", str(output)]) == 0
+    assert "report.html" in {path.name for path in output.iterdir()}
+    assert sorted(data.rglob("*")) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from nucpro.cli.arguments import add_data_dir, add_selection
@@ -18,13 +19,18 @@ def add_to(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "report",
         help="write a page that shows a data folder: files, runs, lengths, and a map of the embeddings",
-        description="Write DATA/report/report.html, one page that needs no network, and pictures for papers. Reads "
-        "what lies on disk, also after a run that failed; needs the extra nucpro[report].",
-        example="nucpro report data\nnucpro report data --points 50000",
+        description="Write report.html, one page that needs no network, and pictures for papers. Reads what lies on "
+        "disk, also after a run that failed. A report that shows files is never replaced by one that shows none. Needs "
+        "the extra nucpro[report].",
+        example="nucpro report data\nnucpro report data --points 50000 -o pages",
     )
     add_data_dir(parser)
     add_selection(parser)
-    parser.group(OUTPUT).add_argument(
+    group = parser.group(OUTPUT)
+    group.add_argument(
+        "-o", "--output", type=Path, metavar="FOLDER", help="folder to write (default: DATA/report)"
+    )
+    group.add_argument(
         "--points",
         type=int,
         default=POINTS,
@@ -37,6 +43,6 @@ def add_to(subparsers: Any) -> None:
 def _run(arguments: dict[str, Any]) -> None:
     from nucpro.report.writing import report_folder
 
-    points = arguments.pop("points")
+    points, output = arguments.pop("points"), arguments.pop("output")
     with showing() as show:
-        report_folder(Options.of(arguments), points, show)
+        report_folder(Options.of(arguments), points, show, output)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from nucpro.cli.arguments import add_data_dir
+from nucpro.cli.arguments import add_data_dir, add_replace
 from nucpro.cli.console import say
 from nucpro.cli.parser import OUTPUT
 from nucpro.errors import PreflightError
 from nucpro.folder.paths import DataFolder
-from nucpro.options import SEQUENCES_PER_FILE
+from nucpro.options import SEQUENCES_PER_FILE, require
 from nucpro.state.lock import hold
 
 __all__ = ["add_to"]
@@ -22,30 +21,31 @@ def add_to(subparsers: Any) -> None:
         "split",
         help="split the FASTA files of a data folder",
         description="Make the split folders that are missing, both sides with the same boundaries. Folders that "
-        "exist are left as they are.",
+        "exist are left as they are; those of another size are refused.",
         example="nucpro split data\nnucpro split data --sequences-per-file 20",
     )
     add_data_dir(parser)
     parser.group(OUTPUT).add_argument(
         "--sequences-per-file",
         type=int,
-        default=SEQUENCES_PER_FILE,
         metavar="N",
-        help="records of a full file (default: %(default)s)",
+        help="records of a full file (default: as recorded in the folder, else as its split folders have it, else "
+        f"{SEQUENCES_PER_FILE})",
     )
+    add_replace(parser, "split folders of another size, with the vectors that were made of them")
     parser.set_defaults(run=_run, log_file=lambda _: None)
 
 
 def _run(arguments: dict[str, Any]) -> None:
-    from nucpro.folder.splitting import remove_unfinished, split_source
+    from nucpro.execution.workers import Workers
+    from nucpro.folder.splitting import split_folder
+    from nucpro.state.checkpoint import Checkpoint
 
-    data_dir: Path = arguments["data_dir"]
+    data_dir, size = arguments["data_dir"], arguments["sequences_per_file"]
+    require(size is None or size > 0, "--sequences-per-file", size, "1 or more")
     if not data_dir.is_dir():
         raise PreflightError([f"{data_dir}: no such folder"])
     folder = DataFolder(data_dir)
-    with hold(folder.lock):
-        sources = folder.walk_sources()
-        remove_unfinished(sources)
-        for source in sources:
-            made = split_source(source, arguments["sequences_per_file"])
+    with hold(folder.lock), Checkpoint(folder) as records, Workers() as workers:
+        for source, made in split_folder(folder, size, records, workers, replace=arguments["replace"]):
             say(f"{source.name}: {', '.join(map(str, made)) or 'was split already'}")

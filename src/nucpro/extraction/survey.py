@@ -19,9 +19,10 @@ from nucpro.extraction.merging import DnaFile, DnaVerdict, examine_dna
 from nucpro.extraction.plan import Plan, Unproven, make_plan
 from nucpro.extraction.preflight import dna_problems, side_problems, unsplit_problems
 from nucpro.extraction.validation import outside_outputs, repeated_ids, width_outside, without_class
-from nucpro.folder.inventory import Inventory, inspect_all, size_on_disk, take_inventory
+from nucpro.folder.inventory import Inventory, inspect_all, take_inventory
 from nucpro.folder.paths import DataFolder, FilePair, Source, natural_key
 from nucpro.folder.selection import Selection, load, select
+from nucpro.folder.splitting import file_size
 from nucpro.formats.fasta import FastaFacts
 from nucpro.formats.sequences import DNA_WIDTH, SequenceType
 from nucpro.options import AUTO, SEQUENCES_PER_FILE, TOKEN_DROPOUT, Options
@@ -114,7 +115,8 @@ class Survey:
             No full viral file, or a recorded host file that is gone.
         """
         found = self.folder.walk_sources() if sources is None else list(sources)
-        size = self._settle_size(found)
+        size = file_size(self.asked.sequences_per_file, self.folder, found, self.records, self.workers)
+        self.size = size
         self._show_recorded()
         self.inventory = take_inventory(found, self.records, self.workers, size)
         left_out = self.inventory.left_out(size)
@@ -143,8 +145,9 @@ class Survey:
                 [f"{path}: no such file; give paths of split FASTA files" for path in absent]
             )
         sources = list(dict.fromkeys(pair.source for pair in pairs))
-        size = self._settle_size(sources)
-        self.inventory = take_inventory(sources, self.records, self.workers, size)
+        asked = self.asked.sequences_per_file
+        self.size = file_size(asked, self.folder, sources, self.records, self.workers)
+        self.inventory = take_inventory(sources, self.records, self.workers, self.size)
         viral, hosts = (tuple(pair for pair in pairs if pair.label == label) for label in (1, 0))
         self.selection = Selection(viral, hosts, "given")
         return self.selection
@@ -245,14 +248,6 @@ class Survey:
             f"{described(made_by)}; this run would recompute them by {described(recipe.made_by)}: give the model and "
             "precision that they were made with, or --replace to recompute them"
         ]
-
-    def _settle_size(self, sources: Sequence[Source]) -> int:
-        """Find out how many records a full file holds: as asked for, as recorded, as on disk, or the usual."""
-        size = self.asked.sequences_per_file or self.records.sequences_per_file
-        if size is None and (selection := load(self.folder)) is not None:
-            size = selection.sequences_per_file
-        self.size = size or size_on_disk(sources, self.records, self.workers) or SEQUENCES_PER_FILE
-        return self.size
 
     def dna_to_read(self, pairs: Sequence[FilePair]) -> tuple[list[DnaFile], list[str]]:
         """DNABERT-S files whose contents are not known, and what is wrong with the FASTA files of others."""

@@ -96,17 +96,40 @@ class Inventory:
         ]
 
     def sizes_hint(self, sequences_per_file: int) -> list[str]:
-        """What to try where no file has the wanted size: the size that most files have."""
-        sizes = Counter(self.records.values()).most_common(1)
-        if not sizes:
+        """What to try where no viral file has the wanted size: a size is named only if a run with it would start."""
+        if not self.records:
             return ["no *identified_nucleotide.fa with records was found below the data folder"]
-        common, files = sizes[0]
-        if common == sequences_per_file:
-            return []
-        return [f"{files} split files hold {common} records; to use them: --sequences-per-file {common}"]
+        viral = Counter(count for pair, count in self.records.items() if pair.category == VIRAL)
+        host = {count for pair, count in self.records.items() if pair.category not in (VIRAL, None)}
+        if not viral:
+            return [f"no viral source was found: {NO_CATEGORY}"]
+        usable = next((size for size, _ in viral.most_common() if size in host), None)
+        if usable is None:
+            return self._smaller_hint(sequences_per_file)
+        what = f"{viral[usable]} viral files hold" if viral[usable] > 1 else "a viral file holds"
+        return [f"{what} {usable} records; to use such files: --sequences-per-file {usable}"]
+
+    def _smaller_hint(self, sequences_per_file: int) -> list[str]:
+        """What to try where sources are too small for the wanted size: into how small files they could be split."""
+        totals = {
+            is_viral: max((s.records for s in self.sources if _is_viral(s.source) is is_viral), default=0)
+            for is_viral in (True, False)
+        }
+        most = min(total for total in totals.values() if total > 0)
+        way = f"--sequences-per-file N, N at most {most}"
+        if any(state.is_split for state in self.sources):
+            way = f"nucpro split {self.sources[0].source.data_dir} {way}, and --replace"
+        return [
+            f"files of {sequences_per_file} records are too large: the largest viral source holds {totals[True]} "
+            f"records, the largest host source {totals[False]}; to use smaller ones: {way}"
+        ]
 
     def _of_size(self, records: int) -> list[FilePair]:
         return [pair for pair, count in self.records.items() if count == records]
+
+
+def _is_viral(source: Source) -> bool:
+    return source.category == VIRAL
 
 
 def numbers_in(folder: Path) -> tuple[int, ...] | None:

@@ -1,4 +1,4 @@
-"""Making the split folders of a source: both sides with the same boundaries, or nothing.
+"""Making the split folders of sources: both sides with the same boundaries, or nothing.
 
 Parts are written into temporary folders, compared side with side there, and each folder is renamed
 whole. The nucleotide folder comes last: discovery goes by it, so a crash in between only means that it
@@ -9,19 +9,145 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from nucpro.errors import DataError
-from nucpro.folder.inventory import numbers_in
-from nucpro.folder.paths import Source
+from nucpro.errors import DataError, PreflightError, first_few
+from nucpro.folder.inventory import Mapper, numbers_in, size_on_disk
+from nucpro.folder.paths import DataFolder, Source
+from nucpro.folder.selection import load
 from nucpro.formats import cannot_write, sync_folder
 from nucpro.formats.atomic import TEMPORARY_MARK, temporary_start
-from nucpro.formats.fasta import Records, difference, read, require_usable, split
+from nucpro.formats.fasta import Records, count, difference, read, require_usable, split
 from nucpro.formats.sequences import ALPHABETS, SequenceType, copied_side, looks_like_nucleotides
+from nucpro.options import SEQUENCES_PER_FILE
+from nucpro.state.checkpoint import Checkpoint
 
-__all__ = ["remove_unfinished", "split_source"]
+__all__ = ["file_size", "remove_unfinished", "split_folder", "split_source"]
+
+
+def file_size(
+    asked: int | None, folder: DataFolder, sources: Sequence[Source], records: Checkpoint, workers: Mapper
+) -> int:
+    """Records of a full split file: as asked for, as recorded, as on disk, or the usual number.
+
+    Parameters
+    ----------
+    asked : int or None
+        What was asked for.
+    folder : DataFolder
+        The data folder.
+    sources : sequence of Source
+        Its sources.
+    records : Checkpoint
+        What is known of the folder.
+    workers : Mapper
+        Where FASTA files are read.
+    """
+    size = asked or records.sequences_per_file
+    if size is None and (selection := load(folder)) is not None:
+        size = selection.sequences_per_file
+    return size or size_on_disk(sources, records, workers) or SEQUENCES_PER_FILE
+
+
+def split_folder(
+    folder: DataFolder, asked: int | None, records: Checkpoint, workers: Mapper, *, replace: bool = False
+) -> Iterator[tuple[Source, list[Path]]]:
+    """Split what is not split, for whoever holds the lock; yields each source with the folders that were made.
+
+    Parameters
+    ----------
+    folder : DataFolder
+        The data folder.
+    asked : int or None
+        Records of each file; by default :func:`file_size`.
+    records : Checkpoint
+        Gets the size.
+    workers : Mapper
+        Where FASTA files are read.
+    replace : bool
+        Split again what has files of another size, and remove what was made of them.
+
+    Raises
+    ------
+    PreflightError
+        Sources that have files of another size, or folders that hold other files beside them.
+    DataError, FastaError
+        See :func:`split_source`.
+    """
+    sources = folder.walk_sources()
+    remove_unfinished(sources)
+    size = file_size(asked, folder, sources, records, workers)
+    others = dict.fromkeys(source for source in sources if not _has_size(source, size))
+    problems = [_foreign_problem(s) if replace else _size_problem(s, size) for s in others]
+    if found := list(filter(None, problems)):
+        raise PreflightError(found)
+    records.remember_size(size)
+    if others:
+        # It names files that are about to go.
+        folder.selection.unlink(missing_ok=True)
+    for source in sources:
+        if source in others:
+            _remove_split(source)
+        yield source, split_source(source, size)
+
+
+def _has_size(source: Source, size: int) -> bool:
+    """Whether a source could have been split into files of a size; a single file may hold fewer records."""
+    numbers = numbers_in(source.nucleotide_folder)
+    if not numbers:
+        return numbers is None
+    first = source.pair(1).nucleotide_fasta
+    held = count(first) if first.is_file() else 0
+    return held == size or (numbers == (1,) and held < size)
+
+
+def _size_problem(source: Source, size: int) -> str:
+    first = source.pair(1).nucleotide_fasta
+    held = count(first) if first.is_file() else 0
+    made = len(_made_of(source))
+    lost = f" and removes {made} files of vectors that were made of them" if made else ""
+    return (
+        f"{source.nucleotide_folder}: split into files of {held} records, not of {size}; leave the size out to keep "
+        f"them, or add --replace, which splits again{lost}"
+    )
+
+
+def _made_of(source: Source) -> list[Path]:
+    """Vectors and merged files of a source."""
+    pairs = [source.pair(number) for number in numbers_in(source.nucleotide_folder) or ()]
+    return [path for pair in pairs for path in pair.files[2:] if path.exists()]
+
+
+def _foreign_problem(source: Source) -> str | None:
+    """Why the split folders of a source cannot be removed: they hold files that nucpro did not make."""
+    folders = (source.nucleotide_folder, source.protein_folder)
+    numbers = {number for folder in folders for number in numbers_in(folder) or ()}
+    known = {path for number in numbers for path in source.pair(number).files}
+    there = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
+    foreign = [path.name for path in there if path not in known and TEMPORARY_MARK not in path.name]
+    if not foreign:
+        return None
+    return (
+        f"{source.nucleotide_folder}: cannot be split again: it or {source.protein_folder.name} holds other files "
+        f"({first_few(foreign, 3)}); move them elsewhere"
+    )
+
+
+def _remove_split(source: Source) -> None:
+    """Remove the split folders of a source and what was made of them, each folder at once."""
+    made = _made_of(source)
+    # Discovery goes by the nucleotide folder: while it is there, the source counts as split with the old size.
+    old = [
+        folder.rename(folder.with_name(f"{temporary_start(folder.name)}{os.getpid()}.old"))
+        for folder in (source.protein_folder, source.nucleotide_folder)
+        if folder.is_dir()
+    ]
+    for path in (path for path in made if source.merged_folder in path.parents):
+        path.unlink(missing_ok=True)
+    for folder in old:
+        shutil.rmtree(folder)
 
 
 def split_source(source: Source, sequences_per_file: int) -> list[Path]:

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["write_pictures"]
+__all__ = ["PICTURES_OF_ROWS", "write_pictures"]
 
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), which people with any colour vision tell apart.
 _COLOURS = {"viral": "#d55e00", "host": "#0072b2"}
 _MARKERS = {"viral": "o", "host": "s"}
 _DOTS_PER_INCH = 300
+PICTURES_OF_ROWS = ("map.png", "lengths.png")
+"""Those that only a report with files has."""
 
 
 def write_pictures(

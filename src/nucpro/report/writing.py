@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from nucpro.errors import NucproError, PreflightError, UsageError
+from nucpro.errors import NucproError, PreflightError, UsageError, counted
 from nucpro.execution.workers import Workers
 from nucpro.extraction.survey import Survey, looking
 from nucpro.extraction.validation import known_verdict
@@ -24,7 +24,7 @@ from nucpro.progress import Progress, Show, silent
 from nucpro.report import MOST_POINTS, POINTS
 from nucpro.report.geometry import describe
 from nucpro.report.page import page
-from nucpro.report.pictures import write_pictures
+from nucpro.report.pictures import PICTURES_OF_ROWS, write_pictures
 from nucpro.report.sample import read_sample
 from nucpro.report.subject import FileState, Output, Subject
 from nucpro.state.history import DONE, FAILED, read
@@ -41,7 +41,9 @@ def _missing_packages() -> list[str]:
     return [name for module, name in _PACKAGES.items() if importlib.util.find_spec(module) is None]
 
 
-def report_folder(options: Options, points: int = POINTS, show: Show = silent) -> Path:
+def report_folder(
+    options: Options, points: int = POINTS, show: Show = silent, output: Path | None = None
+) -> Path:
     """Write the report of a data folder as it lies on disk; changes nothing else, and loads no model.
 
     Parameters
@@ -52,6 +54,8 @@ def report_folder(options: Options, points: int = POINTS, show: Show = silent) -
         Sequences on the map.
     show : callable, optional
         Takes the progress.
+    output : Path, optional
+        Folder of the page; by default ``report`` in the data folder.
 
     Returns
     -------
@@ -61,7 +65,8 @@ def report_folder(options: Options, points: int = POINTS, show: Show = silent) -
     Raises
     ------
     PreflightError
-        There is no such folder.
+        There is no such folder, or the page would show no files though merged files lie there, or an older page shows
+        some.
     UsageError
         The extra ``report`` is not installed.
     StoreError
@@ -74,14 +79,38 @@ def report_folder(options: Options, points: int = POINTS, show: Show = silent) -
             # Nothing to show of files; the runs and what is wrong are still worth a page.
             survey.take(())
             problems = error.problems if isinstance(error, PreflightError) else (str(error),)
+            subject = _subject(survey, problems)
+            _require_files(subject, output)
             for problem in problems:
                 logger.warning("Warning: the page shows no files: %s", problem)
-            return write_report(_subject(survey, problems), survey.workers, points, show)
+            return write_report(subject, survey.workers, points, show, output)
         recipe = survey.records.recipe_of(survey.side)
         inputs = survey.inputs()
         items = () if recipe is None else survey.compare(recipe).items
         notes = [f"Stale: {reason}" for item in items for reason in item.reasons]
-        return write_report(_subject(survey, inputs, notes), survey.workers, points, show)
+        subject = _subject(survey, inputs, notes)
+        _require_files(subject, output)
+        return write_report(subject, survey.workers, points, show, output)
+
+
+def _require_files(subject: Subject, output: Path | None) -> None:
+    """Refuse a page without files where there are some, so that it replaces no page that shows them.
+
+    Raises
+    ------
+    PreflightError
+        What is wrong, and how many merged files lie there.
+    """
+    if any(file.output is not Output.MISSING for file in subject.files):
+        return
+    merged, target = len(subject.folder.merged_files()), output or subject.folder.report
+    if merged:
+        why = f"{subject.folder.merge_root}: {counted(merged, 'merged file')}, and the report would show none"
+    elif any((target / name).exists() for name in PICTURES_OF_ROWS):
+        why = f"{target}: holds a report that shows files, and this one would show none"
+    else:
+        return
+    raise PreflightError([*subject.problems, f"{why}; nothing was written"])
 
 
 def report_at_end(survey: Survey, problems: Sequence[str]) -> None:
@@ -120,8 +149,14 @@ def _output_of(survey: Survey, pair: FilePair) -> Output:
     return Output.MADE if pair.merged.exists() else Output.MISSING
 
 
-def write_report(subject: Subject, workers: Workers, points: int = POINTS, show: Show = silent) -> Path:
-    """Write ``report/report.html`` and pictures into the data folder.
+def write_report(
+    subject: Subject,
+    workers: Workers,
+    points: int = POINTS,
+    show: Show = silent,
+    output: Path | None = None,
+) -> Path:
+    """Write ``report.html`` and pictures.
 
     Parameters
     ----------
@@ -133,6 +168,8 @@ def write_report(subject: Subject, workers: Workers, points: int = POINTS, show:
         Sequences on the map, at most :data:`MOST_POINTS`.
     show : callable, optional
         Takes the progress.
+    output : Path, optional
+        Folder to write; by default ``report`` in the data folder.
 
     Returns
     -------
@@ -160,7 +197,7 @@ def write_report(subject: Subject, workers: Workers, points: int = POINTS, show:
     show(drawing(0))
     geometry = describe(sample.vectors, sample.labels)
     show(drawing(1))
-    folder = subject.folder.report
+    folder = output or subject.folder.report
     make_folder(folder)
     path = folder / "report.html"
     write_text(path, page(subject, sample, geometry))
