@@ -207,7 +207,7 @@ class ModelOptions(ParsedOptions):
 
 @dataclass(frozen=True)
 class Options(ModelOptions):
-    """Options of ``nucpro extract`` and ``scripts/extract_training_data.py``.
+    """Options of ``nucpro extract`` and ``scripts/extract_training_data.py``, with those of :class:`ModelOptions`.
 
     Parameters
     ----------
@@ -238,8 +238,6 @@ class Options(ModelOptions):
         Recompute files that another model, other options or an unknown model made.
     all_files : bool
         For the DNA side: all full files, not only the selected ones.
-    **others
-        See :class:`ModelOptions`.
 
     Raises
     ------

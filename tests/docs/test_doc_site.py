@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import html
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from doc_blocks import ROOT
 
 from browser import CHROMIUM, WITHOUT, chromium
+from nucpro.cli.main import commands_of, tree
 
 SIZES = {"desktop": (1280, 900), "phone": (360, 780)}
 
@@ -56,6 +58,16 @@ def test_every_page_is_built_and_can_be_reached_from_every_other(site: Path) -> 
     for name in names:
         found = set(re.findall(r'href="([\w-]+\.html)"', (site / name).read_text()))
         assert names - {name} <= found, name
+
+
+def test_the_page_of_commands_has_every_option_of_every_command(site: Path) -> None:
+    text = html.unescape((site / "commands.html").read_text())
+    for name, parser in commands_of(tree()).items():
+        section = text.partition(f">nucpro {name}<")[2].partition("<h3")[0]
+        assert parser.usage_line in section
+        for action in parser.actions:
+            if action.option_strings and action.dest not in ("help", "progress", "quiet", "verbose"):
+                assert f"<code>{action.option_strings[-1]}" in section, (name, action.dest)
 
 
 def test_pages_ask_no_other_host_for_anything(site: Path) -> None:

@@ -58,7 +58,8 @@ def add_arguments(parser: Parser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="keep those of them of which N random records, recomputed in float32, agree with the model of the run",
+        help="keep those of them of which N random records, recomputed in float32, agree with the model of the run "
+        "(default: 0, recompute them all)",
     )
     add_replace(parser, "files that another model, other options or an unknown model made")
     parser.group(OUTPUT).add_argument(
@@ -70,7 +71,7 @@ def add_arguments(parser: Parser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="recompute N random sequences in float32 and compare",
+        help="recompute N random sequences in float32 and compare (default: 0)",
     )
     parser.group(OUTPUT).add_argument(
         "--no-report",

@@ -146,5 +146,5 @@ def _overview() -> str:
             lines += [f"  {name:13} {first}", *(f"{'':16}{line}" for line in rest)]
         lines.append("")
     return "\n".join(
-        [*lines, "nucpro COMMAND --help shows its options and an example; nucpro --version the version."]
+        [*lines, "nucpro COMMAND --help shows options and an example, nucpro --version the version."]
     )

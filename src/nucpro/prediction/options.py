@@ -21,7 +21,10 @@ _FORMATS = (".fasta", ".fa", ".fna", ".ffn", ".fas", ".fastq", ".fq")
 
 @dataclass(frozen=True)
 class PredictionOptions(ModelOptions):
-    """Options of ``nucpro predict``.
+    """Options of ``nucpro predict``, with those of :class:`nucpro.options.ModelOptions`.
+
+    Models are by default those that the classifier names, and ``auto`` is the precision of the training data on a GPU;
+    each worker of a cluster has all encoders.
 
     Parameters
     ----------
@@ -43,9 +46,6 @@ class PredictionOptions(ModelOptions):
         Draw so many of the longest sequences.
     replace : bool
         Throw away what another prediction left in the output folder.
-    **others
-        See :class:`nucpro.options.ModelOptions`. Models are by default those that the classifier names, and ``auto`` is
-        the precision of the training data on a GPU; each worker of a cluster has all encoders.
 
     Raises
     ------
