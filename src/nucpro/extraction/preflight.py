@@ -1,6 +1,6 @@
 """Everything that can be checked before a model is loaded or a file is touched.
 
-Each check returns messages and changes nothing; the pipeline gathers them all and stops with one report.
+Each check returns messages and changes nothing; :func:`check_all` gathers them and stops with one report.
 """
 
 from __future__ import annotations
@@ -9,18 +9,32 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from nucpro.errors import DataError, FastaError, StoreError, first_few
+from nucpro.errors import DataError, FastaError, NucproError, PreflightError, StoreError, first_few
+from nucpro.execution.workers import starting_problems
 from nucpro.folder.paths import FilePair, Source
 from nucpro.formats import check_directory
 from nucpro.formats.atomic import TEMPORARY_MARK
 from nucpro.formats.fasta import FastaFacts, difference, read
 from nucpro.formats.opening import open_input
 from nucpro.formats.sequences import copied_side
+from nucpro.options import precision_problem
+from nucpro.state.recipe import Recipe
 
-__all__ = ["dna_problems", "side_problems", "space_problems", "unsplit_problems", "writing_problems"]
+if TYPE_CHECKING:
+    from nucpro.extraction.survey import Survey
+
+__all__ = [
+    "check_all",
+    "dna_problems",
+    "side_problems",
+    "space_problems",
+    "unsplit_problems",
+    "writing_problems",
+]
 
 _SHOWN = 5
 
@@ -190,3 +204,71 @@ def _nearest_existing(folder: Path) -> Path:
 
 def _gigabytes(count: int) -> str:
     return f"{count / 1e9:.2f} GB"
+
+
+class _Found(Protocol):
+    """A model that was found, with how it makes vectors."""
+
+    @property
+    def recipe(self) -> Recipe: ...
+
+
+Model = TypeVar("Model", bound=_Found)
+
+
+def check_all(
+    survey: Survey,
+    identified: Callable[[bool], Model],
+    device_problems: Callable[[], list[str]],
+    *,
+    probe: bool = True,
+) -> Model:
+    """Everything that can be checked before a model is loaded or a file is touched.
+
+    Parameters
+    ----------
+    survey : Survey
+        What was discovered.
+    identified : callable
+        Finds the model; may ask the hub where its argument is true.
+    device_problems : callable
+        Why nothing can be computed.
+    probe : bool
+        Whether files may be created to try whether folders can be written.
+
+    Raises
+    ------
+    PreflightError
+        All problems at once.
+    """
+    problems = survey.inputs() + writing_problems(survey.folders_written(), probe=probe) + starting_problems()
+    needs_device = True
+    try:
+        model = identified(not problems)
+    except NucproError as error:
+        problems.append(str(error))
+    else:
+        plan = survey.compare(model.recipe)
+        problems += survey.replacing_problems() + space_problems(plan.space)
+        needs_device = bool(plan.to_extract or survey.options.audit)
+    if not probe:
+        problems += survey.dna_contents()
+    if needs_device:
+        problems += device_problems() + _precision_problems(survey)
+    if problems:
+        raise PreflightError(problems)
+    return model
+
+
+def _precision_problems(survey: Survey) -> list[str]:
+    """Why the device cannot compute in the precision that the files of the folder have."""
+    if not survey.is_compared:
+        return []
+    precision = survey.plan.recipe.made_by["precision"]
+    if precision_problem(precision, survey.options.device) is None:
+        return []
+    return [
+        f"{survey.folder.root}: its {survey.side} vectors are in {precision}, in which {survey.options.device} does "
+        f"not compute, and {len(survey.plan.to_extract)} files are still to be made; run where a GPU is, or recompute "
+        "all of them with --precision fp32 --replace"
+    ]

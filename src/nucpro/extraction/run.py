@@ -18,10 +18,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from nucpro.embedding.identification import Identified, identify
-from nucpro.errors import DataError, ModelError, NucproError, PreflightError, ValidationError
+from nucpro.errors import DataError, ModelError, PreflightError, ValidationError
 from nucpro.execution.engine import engine_of
 from nucpro.execution.runner import Statistics, Task, VectorRunner, statistics_lines
-from nucpro.execution.workers import starting_problems
 from nucpro.extraction.merging import DnaFile, DnaVerdict, examine_dna, merge
 from nucpro.extraction.plan import (
     Plan,
@@ -33,7 +32,7 @@ from nucpro.extraction.plan import (
     plan_lines,
     verified_fact,
 )
-from nucpro.extraction.preflight import space_problems, writing_problems
+from nucpro.extraction.preflight import check_all
 from nucpro.extraction.survey import Survey, bad_dna, looking, outside_lines, require_folder
 from nucpro.extraction.validation import (
     FileVerdict,
@@ -53,7 +52,7 @@ from nucpro.folder.selection import save
 from nucpro.folder.splitting import remove_unfinished, split_source
 from nucpro.formats import make_folder, remove_temporaries
 from nucpro.formats.sequences import PROTEIN_WIDTH, SequenceType
-from nucpro.options import AUTO_DEVICE, Options, precision_problem
+from nucpro.options import AUTO_DEVICE, Options
 from nucpro.progress import Show, silent, tracked
 from nucpro.state.checkpoint import Fingerprint
 from nucpro.state.history import this_software
@@ -613,64 +612,6 @@ def _check_only(survey: Survey) -> None:
 
     find = partial(identify, survey.options, survey.side, records=survey.records)
     check_all(survey, lambda online: find(offline=not online), device_problems, probe=False)
-
-
-def check_all(
-    survey: Survey,
-    identified: Callable[[bool], Identified],
-    device_problems: Callable[[], list[str]],
-    *,
-    probe: bool = True,
-) -> Identified:
-    """Everything that can be checked before a model is loaded or a file is touched.
-
-    Parameters
-    ----------
-    survey : Survey
-        What was discovered.
-    identified : callable
-        Finds the model; may ask the hub where its argument is true.
-    device_problems : callable
-        Why nothing can be computed.
-    probe : bool
-        Whether files may be created to try whether folders can be written.
-
-    Raises
-    ------
-    PreflightError
-        All problems at once.
-    """
-    problems = survey.inputs() + writing_problems(survey.folders_written(), probe=probe) + starting_problems()
-    needs_device = True
-    try:
-        model = identified(not problems)
-    except NucproError as error:
-        problems.append(str(error))
-    else:
-        plan = survey.compare(model.recipe)
-        problems += survey.replacing_problems() + space_problems(plan.space)
-        needs_device = bool(plan.to_extract or survey.options.audit)
-    if not probe:
-        problems += survey.dna_contents()
-    if needs_device:
-        problems += device_problems() + _precision_problems(survey)
-    if problems:
-        raise PreflightError(problems)
-    return model
-
-
-def _precision_problems(survey: Survey) -> list[str]:
-    """Why the device cannot compute in the precision that the files of the folder have."""
-    if not survey.is_compared:
-        return []
-    precision = survey.plan.recipe.made_by["precision"]
-    if precision_problem(precision, survey.options.device) is None:
-        return []
-    return [
-        f"{survey.folder.root}: its {survey.side} vectors are in {precision}, in which {survey.options.device} does "
-        f"not compute, and {len(survey.plan.to_extract)} files are still to be made; run where a GPU is, or recompute "
-        "all of them with --precision fp32 --replace"
-    ]
 
 
 def _show(survey: Survey) -> None:
