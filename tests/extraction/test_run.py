@@ -20,6 +20,7 @@ from nucpro.errors import DataError, ModelError, PreflightError
 from nucpro.extraction.run import Run
 from nucpro.formats.sequences import SequenceType
 from nucpro.options import Options
+from nucpro.state.checkpoint import journal_entries
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
 import extract_training_data as script
@@ -152,7 +153,7 @@ def recorded(data: Path) -> dict[str, object]:
         fact.pop("stamp", None)
         fact.pop("sources", None)
         fact.pop("of", None)
-    history = [json.loads(line) for line in (data / ".extraction_history.jsonl").read_text().splitlines()]
+    history = journal_entries((data / ".extraction_history.jsonl").read_bytes())
     log = re.sub(
         r"[\d.]+(?= ?(s|ms|sequences/s|residues/s|tokens/s)\b)|[\d,]+(?= (seq|res|tok)\w+/s)", "N", _log(data)
     )
