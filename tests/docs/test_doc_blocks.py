@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import nbformat
 import pytest
 from doc_blocks import PAGES, ROOT, SHOWN_ONLY, Block, blocks_of, commands_of, runnable
 from doc_reader import Reader
@@ -64,6 +65,18 @@ def test_the_blocks_of_a_page_run(
         reader.follow(block)
     monkeypatch.chdir(folder)
     exec(CHECKS.get(page.relative_to(ROOT).as_posix(), ""), reader.names)
+
+
+def test_the_notebook_runs(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = nbformat.read(ROOT / "docs" / "notebook.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    monkeypatch.chdir(shutil.copytree(finished, tmp_path / "work"))
+    names: dict[str, object] = {"__name__": "notebook"}
+    for cell in notebook.cells:
+        assert not cell.get("outputs"), "clear the outputs: they are those of one machine"
+        if cell.cell_type == "code":
+            exec(compile(cell.source, cell.id, "exec"), names)
+    assert names["X"].shape[1] == 2048  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -6,12 +6,9 @@ tensor that :mod:`nucpro.classifier.fitting` takes batches from; ids go to :mod:
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,19 +17,15 @@ import torch
 from numpy.typing import NDArray
 
 from nucpro.classifier.options import Placement
-from nucpro.classifier.sources import MergedSource, Survey
-from nucpro.errors import StoreError, UsageError, ValidationError, human_size
-from nucpro.folder.paths import CLASS_NAMES, category_of
-from nucpro.formats import MergedFile, label_of, read_merged
-from nucpro.machine import cores, memory_limit
-from nucpro.progress import Show, silent, tracked
+from nucpro.classifier.sources import Survey, read_rows
+from nucpro.errors import UsageError, ValidationError, human_size
+from nucpro.machine import memory_limit
+from nucpro.progress import Show, silent
 
 __all__ = ["Features", "place", "read_features"]
 
 logger = logging.getLogger(__name__)
 
-_MOST_READERS = 8
-"""Threads that read; each holds one file (82 MB) in memory. Checksums and copies run beside each other."""
 _DEVICE_SHARE = 0.8
 _MEMORY_SHARE = 0.7
 _FLOAT = 4
@@ -133,72 +126,15 @@ def read_features(
     ValidationError
         A label that is not that of the file's category, an id that is there twice, or one class only.
     """
-    reader = _Reader(survey.files, _room_for((survey.rows, survey.files[0].width), where, device, scratch))
-    with ThreadPoolExecutor(min(_MOST_READERS, cores())) as pool:
-        read = pool.map(reader.read, range(len(survey.files)))
-        parts = list(tracked(read, len(survey.files), "Reading features", show))
-    ids = [name for part in parts for name in part.ids]
-    if len(set(ids)) != len(ids):
-        raise ValidationError(_repeated(ids, survey))
-    labels = np.repeat([part.label for part in parts], [len(part.ids) for part in parts]).astype(np.int64)
-    _require_both(labels)
-    digest = hashlib.sha256(
-        "".join(
-            f"{part.digest}  {file.name}\n" for part, file in zip(parts, survey.files, strict=True)
-        ).encode()
-    )
-    files = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part.ids) for part in parts])
+    matrix = _room_for((survey.rows, survey.files[0].width), where, device, scratch)
+
+    def put(start: int, vectors: NDArray[np.float32]) -> None:
+        matrix[start : start + len(vectors)].copy_(torch.from_numpy(vectors))
+
+    rows = read_rows(survey, put, show)
+    _require_both(rows.labels)
     names = tuple(file.name for file in survey.files)
-    return Features(reader.matrix, torch.from_numpy(labels), ids, files, names, digest.hexdigest())
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What is kept of a file beside its numbers."""
-
-    ids: list[str]
-    label: int
-    digest: str
-
-
-class _Reader:
-    """Reads files into their rows of the matrix; called from several threads."""
-
-    def __init__(self, files: Sequence[MergedSource], matrix: torch.Tensor) -> None:
-        self.matrix = matrix
-        self._files = files
-        self._starts = np.cumsum([0, *(file.rows for file in files)])
-
-    def read(self, number: int) -> _Part:
-        """Read one file."""
-        source = self._files[number]
-        merged = read_merged(source.path)
-        if merged.vectors.shape != (source.rows, source.width):
-            raise StoreError(f"{source.path}: changed while it was read; end what writes it, then run again")
-        label = _checked_label(source, merged)
-        self.matrix[self._starts[number] : self._starts[number + 1]].copy_(torch.from_numpy(merged.vectors))
-        return _Part(merged.ids, label, merged.digest)
-
-
-def _checked_label(source: MergedSource, merged: MergedFile) -> int:
-    label = label_of(merged, source.path)
-    category = category_of(source.name)
-    expected = int(category == CLASS_NAMES[1])
-    if label != expected:
-        raise ValidationError(
-            f"{source.path}: label {merged.label}, but {category} files have label {expected}; run nucpro extract "
-            "again, which replaces what is out of date, or move the file away where it is of no selected file"
-        )
-    return label
-
-
-def _repeated(ids: list[str], survey: Survey) -> str:
-    seen: set[str] = set()
-    twice = [name for name in ids if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
-    return (
-        f"{survey.folder.merge_root}: {len(twice)} ids are in more than one merged file (first {twice[0]}), so rows "
-        "would be trained on twice and could lie on both sides of a split; move one of the files away"
-    )
+    return Features(matrix, torch.from_numpy(rows.labels), rows.ids, rows.files, names, rows.digest)
 
 
 def _require_both(labels: NDArray[np.int64]) -> None:

@@ -15,8 +15,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
@@ -106,20 +108,21 @@ class Classifier(nn.Module):
         return cast(torch.Tensor, self.output(self.dropout(inner)))
 
     @torch.inference_mode()
-    def probabilities(self, rows: torch.Tensor) -> torch.Tensor:
+    def probabilities(self, rows: torch.Tensor | NDArray[np.float32]) -> torch.Tensor:
         """Probability of each class, as prediction shows it; the module must be in evaluation mode.
 
         Parameters
         ----------
-        rows : torch.Tensor
-            As in :meth:`forward`.
+        rows : torch.Tensor or ndarray
+            As in :meth:`forward`; an array is taken to where the classifier is.
 
         Returns
         -------
         torch.Tensor
             float32 ``[N, 2]``, rows sum to 1: VirNucPro's ``score1`` (others) and ``score2`` (virus).
         """
-        return F.softmax(self(rows).float() / self.temperature, dim=1)
+        given = torch.as_tensor(rows, device=self.hidden.weight.device)
+        return F.softmax(self(given).float() / self.temperature, dim=1)
 
 
 @dataclass(frozen=True)
@@ -208,7 +211,7 @@ def save(folder: Path, classifier: Classifier, card: ModelCard) -> None:
     write_document(folder / CARD_NAME, content)
 
 
-def load(folder: Path) -> tuple[Classifier, ModelCard]:
+def load(folder: str | Path) -> tuple[Classifier, ModelCard]:
     """Read a model folder.
 
     Parameters
@@ -228,6 +231,7 @@ def load(folder: Path) -> tuple[Classifier, ModelCard]:
     ModelError
         There is no model, it is a pickle, it was cut off or changed, or it is not what its card says.
     """
+    folder = Path(folder)
     _require_model(folder)
     _refuse_pickles(folder)
     content = _read_card(folder / CARD_NAME)

@@ -1,21 +1,27 @@
-"""What lies in ``data_merge``, and everything that makes it unfit for training, found before features are read.
+"""What lies in ``data_merge``: everything that makes it unfit for training, found before rows are read; then the rows.
 
-Merged files and the vectors that they were made from are looked at in worker processes, without torch; the
-result goes to :mod:`nucpro.classifier.features` and into the card of the model.
+Merged files and the vectors that they were made from are looked at in worker processes, and read by threads, without
+torch; rows go to :mod:`nucpro.classifier.features` and :mod:`nucpro.api`, what is known into the card of the model.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nucpro.errors import DataError, PreflightError, StoreError
+import numpy as np
+from numpy.typing import NDArray
+
+from nucpro.errors import DataError, PreflightError, StoreError, ValidationError
 from nucpro.execution.workers import Workers
 from nucpro.folder.paths import (
+    CLASS_NAMES,
     NO_CATEGORY,
     DataFolder,
     FilePair,
@@ -24,19 +30,23 @@ from nucpro.folder.paths import (
     contradiction_in,
     natural_key,
 )
-from nucpro.formats import file_digest, no_label, read_meta
+from nucpro.formats import MergedFile, file_digest, label_of, no_label, read_merged, read_meta
 from nucpro.formats.sequences import DNA_WIDTH, SequenceType
 from nucpro.genomes.flatfile import Organism
 from nucpro.genomes.paths import manifest_path, organisms_path
 from nucpro.genomes.reports import read_manifest
 from nucpro.genomes.taxonomy import read_organisms
+from nucpro.machine import cores
+from nucpro.progress import Show, silent, tracked
 
-__all__ = ["MergedSource", "Survey", "survey"]
+__all__ = ["MergedSource", "RowFacts", "Survey", "read_rows", "survey"]
 
 logger = logging.getLogger(__name__)
 
 _MERGE_AGAIN = "run nucpro extract again, which replaces what is out of date"
 _SHOWN = 10
+_MOST_READERS = 8
+"""Threads that read; each holds one file (82 MB) in memory. Checksums and copies run beside each other."""
 
 
 @dataclass(frozen=True)
@@ -239,3 +249,103 @@ def _chunk_length(sources: Iterable[Source]) -> int | None:
 
 def _more(problems: Sequence[str]) -> list[str]:
     return [f"and {len(problems) - _SHOWN} more problems like these"] if len(problems) > _SHOWN else []
+
+
+@dataclass(frozen=True, eq=False)
+class RowFacts:
+    """All rows of a data folder but for their numbers.
+
+    Parameters
+    ----------
+    ids : list of str
+        One a row.
+    labels : ndarray of int64, shape [N]
+        1 viral, 0 host.
+    files : ndarray of int32, shape [N]
+        Number of each row's file in :attr:`Survey.files`.
+    digest : str
+        SHA-256 over the names and digests of all files.
+    """
+
+    ids: list[str]
+    labels: NDArray[np.int64]
+    files: NDArray[np.int32]
+    digest: str
+
+
+def read_rows(
+    survey: Survey, put: Callable[[int, NDArray[np.float32]], object], show: Show = silent
+) -> RowFacts:
+    """Read all merged files once.
+
+    Parameters
+    ----------
+    survey : Survey
+        The files.
+    put : callable
+        Takes the number of a file's first row and its vectors; called from several threads.
+    show : callable, optional
+        Takes the progress.
+
+    Raises
+    ------
+    StoreError
+        A file that cannot be read, or has no label.
+    ValidationError
+        A label that is not that of the file's category, or an id that is there twice.
+    """
+    starts = np.cumsum([0, *(file.rows for file in survey.files)]).tolist()
+
+    def read(number: int) -> _Part:
+        source = survey.files[number]
+        merged = read_merged(source.path)
+        if merged.vectors.shape != (source.rows, source.width):
+            raise StoreError(f"{source.path}: changed while it was read; end what writes it, then run again")
+        label = _checked_label(source, merged)
+        put(starts[number], merged.vectors)
+        return _Part(merged.ids, label, merged.digest)
+
+    with ThreadPoolExecutor(min(_MOST_READERS, cores())) as pool:
+        reading = pool.map(read, range(len(survey.files)))
+        parts = list(tracked(reading, len(survey.files), "Reading features", show))
+    ids = [name for part in parts for name in part.ids]
+    if len(set(ids)) != len(ids):
+        raise ValidationError(_repeated(ids, survey))
+    counts = [len(part.ids) for part in parts]
+    lines = (f"{part.digest}  {file.name}\n" for part, file in zip(parts, survey.files, strict=True))
+    return RowFacts(
+        ids=ids,
+        labels=np.repeat([part.label for part in parts], counts).astype(np.int64),
+        files=np.repeat(np.arange(len(parts), dtype=np.int32), counts),
+        digest=hashlib.sha256("".join(lines).encode()).hexdigest(),
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What is kept of a file beside its numbers."""
+
+    ids: list[str]
+    label: int
+    digest: str
+
+
+def _checked_label(source: MergedSource, merged: MergedFile) -> int:
+    label = label_of(merged, source.path)
+    category = category_of(source.name)
+    expected = int(category == CLASS_NAMES[1])
+    if label != expected:
+        raise ValidationError(
+            f"{source.path}: label {merged.label}, but {category} files have label {expected}; run nucpro extract "
+            "again, which replaces what is out of date, or move the file away where it is of no selected file"
+        )
+    return label
+
+
+def _repeated(ids: list[str], survey: Survey) -> str:
+    seen: set[str] = set()
+    twice = [name for name in ids if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+    return (
+        f"{survey.folder.merge_root}: {len(twice)} ids are in more than one merged file (first {twice[0]}), so rows "
+        "would be trained on twice and could lie on both sides of a split; move one of the files away"
+    )

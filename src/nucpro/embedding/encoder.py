@@ -86,6 +86,13 @@ class FastaEncoder:
         self._tokens_per_batch = embedder.tokens_per_batch
         self._device_lock = threading.Lock()
 
+    def __repr__(self) -> str:
+        made_by, encoder = self.recipe.made_by, self.embedder.encoder
+        return (
+            f"<FastaEncoder {made_by['id']}: {self.side} sequences to {self.recipe.width} columns, "
+            f"{made_by['precision']} on {encoder.device}>"
+        )
+
     @property
     def totals(self) -> Totals:
         """What went through it so far, and through encoders made from it."""
@@ -109,11 +116,21 @@ class FastaEncoder:
         ExtractionError
             A value that is not finite, or a record that does not fit into memory.
         """
-        require_usable(records, ALPHABETS[self.side])
+        self.require_usable(records)
         try:
             return self._vectors(records)
         except (FastaError, ExtractionError) as error:
             raise type(error)(f"{records.path}: {error}") from error
+
+    def require_usable(self, records: Records) -> None:
+        """Raise where records are empty, appear twice, or hold what the model cannot read.
+
+        Raises
+        ------
+        FastaError
+            It names the records.
+        """
+        require_usable(records, ALPHABETS[self.side])
 
     def _vectors(self, records: Records) -> Vectors:
         prepared = prepare(
@@ -130,7 +147,7 @@ class FastaEncoder:
             self.counts.unknown += prepared.unknown
         return Vectors(prepared.names, pending.result(), prepared.truncated, pending.began)
 
-    def extract(self, fasta: Path, output: Path) -> Vectors:
+    def extract(self, fasta: str | Path, output: str | Path) -> Vectors:
         """Make the file of vectors of a FASTA file.
 
         Raises
@@ -138,7 +155,7 @@ class FastaEncoder:
         FastaError, ExtractionError, StoreError
             The file cannot be read, computed or written, or its vectors say nothing; nothing is left behind.
         """
-        return self.store(read(fasta), output)
+        return self.store(read(fasta), Path(output))
 
     def store(self, records: Records, output: Path) -> Vectors:
         """Make the file of vectors of records that were read; see :meth:`extract`."""

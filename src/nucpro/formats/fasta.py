@@ -55,7 +55,7 @@ _SHOWN = 5
 _SHOWN_LETTERS = 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Records:
     """All records of one FASTA file, in its order.
 
@@ -75,6 +75,9 @@ class Records:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __repr__(self) -> str:
+        return f"<Records: {len(self)} of {self.path}>"
 
     def digest(self) -> str:
         """SHA-256 over ids and upper-case sequences: line width, line ends and compression do not count."""
@@ -322,7 +325,7 @@ def _too_long(path: Path, start: int) -> FastaError:
 
 
 def stream(
-    path: Path, *, fastq: bool = False, longest: int | None = LONGEST_RECORD, allow_pipe: bool = False
+    path: str | Path, *, fastq: bool = False, longest: int | None = LONGEST_RECORD, allow_pipe: bool = False
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the id and the upper-case letters of each record; memory does not grow with the file.
 
@@ -345,7 +348,7 @@ def stream(
         The file is missing, empty, cut short, of another format, or an id is missing, not UTF-8, or holds
         controls.
     """
-    position = 0
+    path, position = Path(path), 0
     for batch in _parse(path, fastq=fastq, longest=longest, allow_pipe=allow_pipe):
         names = _ids(path, position, [header for header, _ in batch])
         position += len(batch)
@@ -401,7 +404,7 @@ def _require_usable_id(path: Path, position: int, name: str) -> None:
         )
 
 
-def read(path: Path, *, allow_pipe: bool = False) -> Records:
+def read(path: str | Path, *, allow_pipe: bool = False) -> Records:
     """Read a FASTA file; see :func:`stream`.
 
     Raises
@@ -409,7 +412,7 @@ def read(path: Path, *, allow_pipe: bool = False) -> Records:
     FastaError
         As :func:`stream`.
     """
-    records = Records(path, [], [])
+    records = Records(Path(path), [], [])
     for name, sequence in stream(path, allow_pipe=allow_pipe):
         records.ids.append(name)
         records.sequences.append(sequence)
@@ -558,7 +561,7 @@ def difference(left: Iterable[str], right: Iterable[str]) -> tuple[list[str], li
     return [name for name in left if name not in in_right], [name for name in right if name not in in_left]
 
 
-def count(path: Path) -> int:
+def count(path: str | Path) -> int:
     """Number of records, streamed: memory does not grow with the file.
 
     Raises
@@ -566,12 +569,13 @@ def count(path: Path) -> int:
     FastaError
         The file cannot be parsed.
     """
+    path = Path(path)
     with open_text(path, FastaError) as text:
         _, blocks = _started(path, text, fastq=False)
         return sum(part.count(_MARK) + 1 for part in _whole_records(path, blocks, LONGEST_RECORD))
 
 
-def split(path: Path, folder: Path, records_per_file: int) -> int:
+def split(path: str | Path, folder: str | Path, records_per_file: int) -> int:
     """Write ``output_1.fa``, ``output_2.fa``, … with single-line sequences into an existing folder.
 
     Parameters
@@ -593,6 +597,7 @@ def split(path: Path, folder: Path, records_per_file: int) -> int:
     FastaError
         The file cannot be parsed.
     """
+    path, folder = Path(path), Path(folder)
     records = chain.from_iterable(_parse(path))
     number = 0
     while chunk := list(islice(records, records_per_file)):

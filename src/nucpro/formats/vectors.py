@@ -319,7 +319,7 @@ _BLOCK = 1024
 """Rows that are checked at a time, so that the check needs little memory."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class VectorFile:
     """A DNABERT-S or protein file in memory.
 
@@ -340,8 +340,16 @@ class VectorFile:
     meta: Meta | None
     digest: str
 
+    def __repr__(self) -> str:
+        rows, columns = self.vectors.shape
+        return f"<{type(self).__name__}: {rows} rows of {columns} columns{self._more}>"
 
-@dataclass(frozen=True, eq=False)
+    @property
+    def _more(self) -> str:
+        return ""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class MergedFile(VectorFile):
     """A merged file in memory.
 
@@ -352,6 +360,12 @@ class MergedFile(VectorFile):
     """
 
     label: int | None
+
+    @property
+    def _more(self) -> str:
+        return {1: ", viral", 0: ", host"}.get(
+            self.label if self.label is not None else -1, ", without a class"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -396,7 +410,7 @@ class Summary:
     has_label: bool
 
 
-def read_vectors(path: Path, side: SequenceType) -> VectorFile:
+def read_vectors(path: str | Path, side: SequenceType | str) -> VectorFile:
     """Read a ``_DNABERT_S.pt`` or an ``_ESM.pt`` file of any width.
 
     Rows may be tensors, in one storage or in one each, or lists of floats, which are rounded to float32. In a
@@ -415,10 +429,10 @@ def read_vectors(path: Path, side: SequenceType) -> VectorFile:
         The file cannot be read, is damaged, wants to run something, or is not of the schema: the message
         names the row and its id, what was expected and what was found.
     """
-    return _read(path, _KINDS[side])[0]
+    return _read(Path(path), _KINDS[SequenceType(side)])[0]
 
 
-def read_merged(path: Path) -> MergedFile:
+def read_merged(path: str | Path) -> MergedFile:
     """Read a ``_merged.pt`` file.
 
     Raises
@@ -426,7 +440,7 @@ def read_merged(path: Path) -> MergedFile:
     StoreError
         As in :func:`read_vectors`.
     """
-    file, label = _read(path, "merged")
+    file, label = _read(Path(path), "merged")
     return MergedFile(file.ids, file.vectors, file.meta, file.digest, label)
 
 
@@ -491,7 +505,7 @@ def _rows_of(archive: Archive, matrix: Tensor, rows: Sequence[int]) -> Matrix:
     return vectors
 
 
-def read_meta(path: Path) -> Summary:
+def read_meta(path: str | Path) -> Summary:
     """Look at a ``.pt`` file without its storages: directory and pickle are checked, numbers are not.
 
     Raises
@@ -499,7 +513,7 @@ def read_meta(path: Path) -> Summary:
     StoreError
         As in :func:`read_vectors`, but for damage and values inside the storages.
     """
-    with look_at_archive(path) as archive:
+    with look_at_archive(Path(path)) as archive:
         content = _content(archive, None)
     has_label = content.label is not None
     return Summary(content.kind, len(content.ids), content.width, content.meta, has_label)
@@ -550,7 +564,7 @@ def _bits(matrix: Matrix) -> NDArray[np.uint32]:
     return np.ascontiguousarray(matrix).view(np.uint32)
 
 
-def check_directory(path: Path) -> None:
+def check_directory(path: str | Path) -> None:
     """Check that a file is a complete archive of ``torch.save``, by its directory alone.
 
     Raises
@@ -558,12 +572,12 @@ def check_directory(path: Path) -> None:
     StoreError
         The file cannot be read, was cut off, or is no such archive.
     """
-    with look_at_archive(path):
+    with look_at_archive(Path(path)):
         pass
 
 
 def write_vectors(
-    path: Path, ids: list[str], vectors: Matrix, meta: Meta | None, side: SequenceType
+    path: str | Path, ids: list[str], vectors: Matrix, meta: Meta | None, side: SequenceType | str
 ) -> Written:
     """Write a ``_DNABERT_S.pt`` or an ``_ESM.pt`` file; equal content gives equal bytes.
 
@@ -586,11 +600,11 @@ def write_vectors(
     StoreError
         An argument is not as described, or the file cannot be written.
     """
-    return _write(_KINDS[side], path, ids, vectors, meta)
+    return _write(_KINDS[SequenceType(side)], Path(path), ids, vectors, meta)
 
 
 def write_merged(
-    path: Path, ids: list[str], vectors: Matrix, meta: Meta | None, label: int | None
+    path: str | Path, ids: list[str], vectors: Matrix, meta: Meta | None, label: int | None
 ) -> Written:
     """Write a ``_merged.pt`` file; see :func:`write_vectors`.
 
@@ -601,8 +615,8 @@ def write_merged(
     """
     if label not in {0, 1, None}:
         problem = f"the label to write is {label!r}, expected 1 (viral), 0 (host) or None"
-        raise Place(path, _NOT_WRITTEN).error(problem)
-    return _write("merged", path, ids, vectors, meta, None if label is None else int(label))
+        raise Place(Path(path), _NOT_WRITTEN).error(problem)
+    return _write("merged", Path(path), ids, vectors, meta, None if label is None else int(label))
 
 
 def _read(path: Path, kind: Kind) -> tuple[VectorFile, int | None]:

@@ -34,6 +34,7 @@ __all__ = [
     "architecture_of",
     "load_dna_tokenizer",
     "load_tokenizer",
+    "sequence_type_of",
     "use_kernels",
     "way_of",
 ]
@@ -202,6 +203,22 @@ def architecture_of(files: ModelFiles, side: SequenceType) -> Architecture:
         f"{files.id}: model_type is {model_type!r} in config.json; allowed for the {side} model: {allowed}; "
         "name a model of one of these, or add its architecture (CONTRIBUTING.md says how)"
     )
+
+
+def sequence_type_of(files: ModelFiles) -> SequenceType:
+    """Say what a checkpoint reads, by the ``model_type`` of its ``config.json``.
+
+    Raises
+    ------
+    ModelError
+        It is of no kind that can be encoded with.
+    """
+    model_type = files.config.get("model_type")
+    for architecture in ARCHITECTURES:
+        if model_type in architecture.model_types:
+            return architecture.side
+    allowed = ", ".join(f"{' or '.join(known.model_types)} ({known.title})" for known in ARCHITECTURES)
+    raise ModelError(f"{files.id}: model_type is {model_type!r} in config.json; allowed: {allowed}")
 
 
 def way_of(config: Config, device: torch.device, dtype: torch.dtype) -> Choice:

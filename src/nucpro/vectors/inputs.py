@@ -6,14 +6,40 @@ A part is what is computed, and kept, at a time. At most a few parts are in memo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nucpro.formats.fasta import Checker, Records, digest_line, stream
-from nucpro.formats.sequences import ALPHABETS, LIMITS, SequenceType, Tally, is_surely_bases
+from nucpro.errors import FastaError, UsageError
+from nucpro.formats.fasta import Checker, Records, digest_line, read, stream
+from nucpro.formats.sequences import (
+    ALPHABETS,
+    LIMITS,
+    SequenceType,
+    Tally,
+    is_surely_bases,
+    nucleotide_records,
+)
 
-__all__ = ["InputFacts", "Part", "PartFacts", "PartSize", "inspect", "parts_of"]
+__all__ = [
+    "InputFacts",
+    "Part",
+    "PartFacts",
+    "PartSize",
+    "Sequences",
+    "default_part_size",
+    "inspect",
+    "parts_of",
+    "records_of",
+    "require_proteins",
+]
+
+Sequences = str | os.PathLike[str] | Records | Mapping[str, str | bytes] | Iterable[object]
+"""What records can be given as; see :func:`records_of`."""
+
+_IN_MEMORY = Path("sequences given")
+"""Stands for the file of records that come from none."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +56,14 @@ class PartSize:
 
     records: int
     length: int
+
+
+_PART_SIZES = {"cuda": PartSize(10_000, 4_000_000), "cpu": PartSize(256, 64_000)}
+
+
+def default_part_size(device: str) -> PartSize:
+    """Size of parts for a class of device: seconds of a GPU, and seconds to a minute of a CPU."""
+    return _PART_SIZES[device.partition(":")[0]]
 
 
 @dataclass(frozen=True)
@@ -192,3 +226,79 @@ def parts_of(path: Path, records: Iterable[tuple[str, bytes]], size: PartSize) -
         length += len(sequence)
     if len(part):
         yield Part(number, part)
+
+
+def records_of(sequences: Sequences) -> Records:
+    """Records out of what people have.
+
+    Parameters
+    ----------
+    sequences : path, Records, mapping or iterable
+        Name of a FASTA file; records that were read; sequences by id; or sequences one after the other, each a str or
+        bytes, a pair of id and sequence, or an object with ``id`` and ``seq`` (as Biopython's). Sequences without an
+        id are called by their number, from 0. Letters may be of either case.
+
+    Raises
+    ------
+    FastaError
+        A file cannot be read, or there is nothing.
+    UsageError
+        It is none of these.
+    """
+    if isinstance(sequences, Records):
+        return sequences
+    if isinstance(sequences, str | os.PathLike):
+        return read(_file_of(sequences), allow_pipe=True)
+    given = sequences.items() if isinstance(sequences, Mapping) else sequences
+    if isinstance(given, bytes) or not isinstance(given, Iterable):
+        raise UsageError(
+            f"sequences are a {type(sequences).__name__}; give a list or dict of them, or the name of a FASTA file"
+        )
+    records = Records(_IN_MEMORY, [], [])
+    for number, one in enumerate(given):
+        name, sequence = _named(one, number)
+        records.ids.append(name)
+        records.sequences.append(_letters(sequence, name))
+    if not len(records):
+        raise FastaError(f"{records.path}: there are none; give one at least")
+    return records
+
+
+def _file_of(name: str | os.PathLike[str]) -> Path:
+    path = Path(name)
+    if isinstance(name, str) and not os.path.lexists(path) and name.isalpha():
+        raise UsageError(f"{name[:50]!r} is no file; give a sequence in a list: [{name[:50]!r}]")
+    return path
+
+
+def _named(one: object, number: int) -> tuple[str, object]:
+    if isinstance(one, tuple | list) and len(one) == 2:
+        return str(one[0]), one[1]
+    if hasattr(one, "id") and hasattr(one, "seq"):
+        return str(one.id), str(one.seq)
+    return str(number), one
+
+
+def _letters(sequence: object, name: str) -> bytes:
+    if isinstance(sequence, bytes):
+        return sequence.upper()
+    if isinstance(sequence, str):
+        # What is no ASCII becomes a question mark, which no alphabet has.
+        return sequence.encode("ascii", "replace").upper()
+    raise UsageError(f"the sequence of {name!r} is a {type(sequence).__name__}; give str or bytes")
+
+
+def require_proteins(records: Records) -> None:
+    """Refuse nucleotides, for which a protein model gives vectors that mean nothing.
+
+    Raises
+    ------
+    FastaError
+        It names the first.
+    """
+    found = nucleotide_records(records.sequences)
+    if found:
+        raise FastaError(
+            f"{records.path}: {len(found)} of {len(records)} records look like nucleotides, first "
+            f"{records.ids[found[0]]!r}; load the encoder 'dna' for them, or give insist=True if they are proteins"
+        )

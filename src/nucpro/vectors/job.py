@@ -39,7 +39,7 @@ from nucpro.formats.sequences import SequenceType
 from nucpro.options import Options
 from nucpro.progress import Meter, Show, silent
 from nucpro.state.checkpoint import Fingerprint
-from nucpro.vectors.inputs import InputFacts, Part, PartSize, inspect, parts_of
+from nucpro.vectors.inputs import InputFacts, Part, PartSize, default_part_size, inspect, parts_of
 from nucpro.vectors.outputs import Content, format_of, made_by
 from nucpro.vectors.work import Work
 
@@ -47,8 +47,6 @@ __all__ = ["EmbedOptions", "EmbedReport", "embed_file"]
 
 logger = logging.getLogger(__name__)
 
-_PART_SIZES = {"cuda": PartSize(10_000, 4_000_000), "cpu": PartSize(256, 64_000)}
-"""By class of device: seconds of a GPU, and seconds to a minute of a CPU."""
 _FLOAT = 4
 _MARK = {"command": "embed"}
 """Tells, in the ``meta`` of a file, that this command made it."""
@@ -181,7 +179,7 @@ def _check(options: EmbedOptions, engine: Engine, spool: Callable[[Path], Path])
     output = options.output
     _require_file_name(options)
     form, work = format_of(output), Work(output)
-    size = options.part or work.part_size or _PART_SIZES[options.models.device.partition(":")[0]]
+    size = options.part or work.part_size or default_part_size(options.models.device)
     identified, problems = _model(options)
     facts, path = None, options.input
     try:

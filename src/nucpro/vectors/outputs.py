@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import json
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucpro.errors import DataError, StoreError, UsageError
-from nucpro.formats import AtomicFile, read_meta, replace_file, write_vectors
+from nucpro.formats import AtomicFile, read_meta, read_vectors, replace_file, write_vectors
 from nucpro.formats.archive import SIZE_LIMIT
 from nucpro.formats.atomic import decoded
 from nucpro.formats.opening import open_input
 from nucpro.formats.sequences import SequenceType
 
-__all__ = ["FORMATS", "Content", "Format", "format_of", "made_by"]
+__all__ = ["FORMATS", "Content", "Format", "format_of", "made_by", "read_content"]
 
 META = "nucpro"
 """Name of ``meta``, as JSON, in all forms but ``.pt``."""
@@ -52,7 +53,7 @@ class Content:
         What the records are.
     """
 
-    ids: Sequence[str]
+    ids: list[str]
     vectors: NDArray[np.float32]
     meta: Mapping[str, Any]
     sequence_type: SequenceType
@@ -73,6 +74,8 @@ class Format:
         Writes a file whole or not at all.
     read_meta : callable
         ``meta`` of a file of this form; None where it has none.
+    read : callable
+        Everything that a file of this form holds.
     problem : callable
         Why ids and bytes of vectors do not fit into this form; None where they do.
     package : str
@@ -81,6 +84,7 @@ class Format:
 
     write: Callable[[Path, Content], None]
     read_meta: Callable[[Path], Mapping[str, Any] | None]
+    read: Callable[[Path], Content]
     problem: Callable[[Sequence[str], int], str | None]
     package: str = "numpy"
 
@@ -95,11 +99,11 @@ def format_of(path: Path) -> Format:
     """
     form = FORMATS.get(path.suffix)
     if form is None:
-        raise UsageError(f"--output is {path}; allowed: a file that ends with {', '.join(FORMATS)}")
-    if find_spec(form.package) is None:
         raise UsageError(
-            f"--output is {path}, which needs {form.package}; install the extra: pip install 'nucpro[export]'"
+            f"{path}: its suffix stands for no form; allowed: a file that ends with {', '.join(FORMATS)}"
         )
+    if find_spec(form.package) is None:
+        raise UsageError(f"{path}: needs {form.package}; install the extra: pip install 'nucpro[export]'")
     return form
 
 
@@ -111,12 +115,41 @@ def made_by(path: Path) -> Mapping[str, Any] | None:
     StoreError
         The file is none of vectors, or is damaged.
     """
-    try:
+    with _explained(path):
         return FORMATS[path.suffix].read_meta(path)
+
+
+def read_content(path: Path) -> Content:
+    """Read a whole file of vectors, of the form that its suffix says.
+
+    Raises
+    ------
+    UsageError
+        Its suffix stands for no form.
+    StoreError
+        The file is none of vectors, or is damaged.
+    """
+    form = format_of(path)
+    with _explained(path):
+        return form.read(path)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
     except StoreError:
         raise
     except Exception as error:  # readers of other packages raise what they like
         raise StoreError(f"{path}: holds no vectors that can be read ({error})") from error
+
+
+def _content(ids: Sequence[str], vectors: Any, meta: Mapping[str, Any] | None) -> Content:
+    rows = np.asarray(vectors, np.float32)
+    if rows.ndim != 2 or len(rows) != len(ids):
+        raise DataError(f"{len(ids)} ids for vectors of shape {rows.shape}")
+    kind = (meta or {}).get("kind", SequenceType.PROTEIN)
+    return Content(list(ids), rows, meta or {}, SequenceType(kind))
 
 
 class _Stream(io.RawIOBase):
@@ -136,11 +169,19 @@ class _Stream(io.RawIOBase):
 
 
 def _write_pt(path: Path, content: Content) -> None:
-    write_vectors(path, list(content.ids), content.vectors, dict(content.meta), content.sequence_type)
+    write_vectors(path, content.ids, content.vectors, dict(content.meta), content.sequence_type)
 
 
 def _read_pt(path: Path) -> Mapping[str, Any] | None:
     return read_meta(path).meta
+
+
+def _read_whole_pt(path: Path) -> Content:
+    kind = read_meta(path).kind
+    if kind == "merged":
+        raise StoreError(f"{path}: is a merged file; read it with nucpro.read_merged")
+    found = read_vectors(path, SequenceType(kind))
+    return Content(found.ids, found.vectors, found.meta or {}, SequenceType(kind))
 
 
 def _pt_problem(ids: Sequence[str], size: int) -> str | None:
@@ -161,6 +202,12 @@ def _write_npz(path: Path, content: Content) -> None:
 def _read_npz(path: Path) -> Mapping[str, Any] | None:
     with open_input(path, StoreError) as file, np.load(file, allow_pickle=False) as arrays:
         return _meta(str(arrays[META])) if META in arrays else None
+
+
+def _read_whole_npz(path: Path) -> Content:
+    with open_input(path, StoreError) as file, np.load(file, allow_pickle=False) as arrays:
+        meta = _meta(str(arrays[META])) if META in arrays else None
+        return _content(arrays["id"].tolist(), arrays["vector"], meta)
 
 
 def _npz_problem(ids: Sequence[str], _size: int) -> str | None:
@@ -197,6 +244,16 @@ def _read_safetensors(path: Path) -> Mapping[str, Any] | None:
     with safe_open(path, framework="numpy") as tensors:
         metadata = tensors.metadata() or {}
     return _meta(metadata[META]) if META in metadata else None
+
+
+def _read_whole_safetensors(path: Path) -> Content:
+    from safetensors import safe_open  # noqa: PLC0415
+
+    open_input(path, StoreError).close()
+    with safe_open(path, framework="numpy") as tensors:
+        metadata = tensors.metadata() or {}
+        meta = _meta(metadata[META]) if META in metadata else None
+        return _content(decoded(metadata["id"].encode()), tensors.get_tensor("vector"), meta)
 
 
 def _safetensors_problem(ids: Sequence[str], _size: int) -> str | None:
@@ -246,6 +303,18 @@ def _read_parquet(path: Path) -> Mapping[str, Any] | None:
     return _meta(metadata[META.encode()]) if META.encode() in metadata else None
 
 
+def _read_whole_parquet(path: Path) -> Content:
+    import pyarrow.parquet as pq  # noqa: PLC0415 - an extra
+
+    with open_input(path, StoreError) as file:
+        table = pq.read_table(file).combine_chunks()
+    numbers = table["vector"].combine_chunks()
+    rows = numbers.flatten().to_numpy().reshape(len(table), -1)
+    metadata = table.schema.metadata or {}
+    meta = _meta(metadata[META.encode()]) if META.encode() in metadata else None
+    return _content(table["id"].to_pylist(), rows, meta)
+
+
 def _meta(text: str | bytes) -> Mapping[str, Any]:
     value = decoded(text if isinstance(text, bytes) else text.encode())
     if not isinstance(value, dict):
@@ -254,9 +323,13 @@ def _meta(text: str | bytes) -> Mapping[str, Any]:
 
 
 FORMATS: dict[str, Format] = {
-    ".pt": Format(_write_pt, _read_pt, _pt_problem),
-    ".npz": Format(_write_npz, _read_npz, _npz_problem),
-    ".parquet": Format(_write_parquet, _read_parquet, lambda _ids, _size: None, "pyarrow"),
-    ".safetensors": Format(_write_safetensors, _read_safetensors, _safetensors_problem),
+    ".pt": Format(_write_pt, _read_pt, _read_whole_pt, _pt_problem),
+    ".npz": Format(_write_npz, _read_npz, _read_whole_npz, _npz_problem),
+    ".parquet": Format(
+        _write_parquet, _read_parquet, _read_whole_parquet, lambda _ids, _size: None, "pyarrow"
+    ),
+    ".safetensors": Format(
+        _write_safetensors, _read_safetensors, _read_whole_safetensors, _safetensors_problem
+    ),
 }
 """Forms of a file of vectors, by suffix."""

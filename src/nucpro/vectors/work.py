@@ -6,7 +6,6 @@ array, and the folder is removed. A part that is believed later has the digest t
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucpro.errors import DataError, LockedError, PreflightError
+from nucpro.errors import LockedError, StoreError
 from nucpro.formats import cannot_write, make_folder
-from nucpro.formats.opening import open_input
+from nucpro.formats.opening import open_kept, read_kept
 from nucpro.state.checkpoint import Journal, journal_entries
 from nucpro.state.lock import hold
 from nucpro.vectors.inputs import PartFacts, PartSize
@@ -131,10 +130,12 @@ class Work:
             for path in (self._rows, self._journal_path):
                 path.unlink(missing_ok=True)
             said = {}
-        with self._opened() as file:
-            os.ftruncate(file, (parts[-1].start + parts[-1].records) * width * _FLOAT)
+        with open_kept(self._rows, append=False) as file, _explained(self._rows):
+            os.ftruncate(file.fileno(), (parts[-1].start + parts[-1].records) * width * _FLOAT)
         if not said:
-            self._append({"format": _FORMAT, "recipe": recipe_key, "part": [size.records, size.length]})
+            self._journal.append(
+                [{"format": _FORMAT, "recipe": recipe_key, "part": [size.records, size.length]}]
+            )
         rows = self.matrix()
         return {
             number
@@ -156,13 +157,13 @@ class Work:
         data = np.ascontiguousarray(rows, "<f4")
         place = part.start * self._width * _FLOAT
         left = data.data.cast("B")
-        with self._opened() as file:
+        with open_kept(self._rows, append=False) as file, _explained(self._rows):
             while left:
-                written = os.pwrite(file, left, place)
+                written = os.pwrite(file.fileno(), left, place)
                 place, left = place + written, left[written:]
             # Before the line that says so.
-            os.fdatasync(file)
-        self._append({"number": number, "input": part.digest, "sha256": _digest(data)})
+            os.fdatasync(file.fileno())
+        self._journal.append([{"number": number, "input": part.digest, "sha256": _digest(data)}])
 
     def matrix(self) -> NDArray[np.float32]:
         """All rows, mapped."""
@@ -197,32 +198,19 @@ class Work:
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         try:
-            with open_input(self._journal_path) as file:
-                raw = file.read()
-        except (DataError, OSError):
+            raw = read_kept(self._journal_path)
+        except StoreError:
             # It says nothing then, and its parts are computed again.
             return iter(())
         return journal_entries(raw)
 
-    @contextmanager
-    def _opened(self) -> Iterator[int]:
-        try:
-            # A link of this name is nothing of ours.
-            file = os.open(self._rows, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-            try:
-                yield file
-            finally:
-                os.close(file)
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise PreflightError([f"{self._rows}: is a link; remove it"]) from error
-            raise cannot_write(self._rows, error) from error
 
-    def _append(self, entry: Mapping[str, Any]) -> None:
-        try:
-            self._journal.append([entry])
-        except OSError as error:
-            raise cannot_write(self._journal_path, error) from error
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def _digest(rows: NDArray[np.float32]) -> str:

@@ -1,0 +1,483 @@
+"""The front door of the library: what scripts and notebooks call, by the names that :mod:`nucpro` offers.
+
+Every function takes names of files as text or as paths, raises the errors of :mod:`nucpro.errors`, and is a few lines
+over what the commands use. torch is imported when an encoder or a classifier is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucpro import formats
+from nucpro.errors import DataError, UsageError
+from nucpro.formats import MergedFile
+from nucpro.formats.atomic import replacing_problems
+from nucpro.formats.fasta import Records
+from nucpro.formats.sequences import SequenceType
+from nucpro.options import AUTO, DEFAULT_MODELS, Options
+from nucpro.progress import Meter, Progress, Show, silent
+from nucpro.vectors.inputs import Sequences, default_part_size, parts_of, records_of, require_proteins
+from nucpro.vectors.outputs import Content, format_of, read_content
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nucpro.embedding.encoder import FastaEncoder
+    from nucpro.vectors.inputs import Part
+
+__all__ = [
+    "Embeddings",
+    "Encoder",
+    "Prediction",
+    "Rows",
+    "load_encoder",
+    "load_rows",
+    "predict",
+    "read_merged",
+    "read_vectors",
+]
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Embeddings:
+    """Vectors of records, in the order in which these were given; NumPy takes it as an array.
+
+    Attributes
+    ----------
+    ids : list of str
+        One a row.
+    matrix : ndarray of float32, shape [N, D]
+        One row per record.
+    truncated : int
+        Records that are longer than the model reads, and were cut there.
+    meta : mapping
+        What made them.
+    """
+
+    ids: list[str]
+    matrix: NDArray[np.float32]
+    truncated: int = 0
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        maker = self.meta.get("made_by", {}).get("id", "an unknown model")
+        return f"<Embeddings: {len(self)} records, {self.matrix.shape[1]} columns, made by {maker}>"
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, name: str) -> NDArray[np.float32]:
+        """Vector of a record."""
+        try:
+            row: NDArray[np.float32] = self.matrix[self.ids.index(name)]
+        except ValueError as error:
+            raise DataError(f"no record is called {name!r}") from error
+        return row
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.matrix, dtype=dtype, copy=copy)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Table with the ids as index and one column per number of a vector.
+
+        Raises
+        ------
+        UsageError
+            pandas is not installed.
+        """
+        _require_pandas()
+        import pandas as pd  # noqa: PLC0415 - not needed by anything else
+
+        return pd.DataFrame(self.matrix, index=pd.Index(self.ids, name="id"))
+
+    def save(self, path: PathLike, *, replace: bool = False) -> None:
+        """Write a file as ``nucpro embed`` writes it: ``.pt``, ``.npz``, ``.parquet`` or ``.safetensors``.
+
+        Raises
+        ------
+        UsageError
+            The suffix stands for no form, or a file of that name is there and is not to be replaced.
+        StoreError
+            It cannot be written.
+        """
+        target = Path(path)
+        form = format_of(target)
+        if problems := replacing_problems([target], lambda _: False, replace=replace):
+            raise UsageError(problems[0].replace("--replace", "replace=True"))
+        kind = SequenceType(self.meta.get("kind", SequenceType.PROTEIN))
+        form.write(target, Content(self.ids, self.matrix, self.meta, kind))
+
+
+class Encoder:
+    """A loaded model; see :func:`load_encoder`.
+
+    Attributes
+    ----------
+    name : str
+        Hub id of the model, or name of its folder.
+    sequence_type : str
+        ``protein`` or ``dna``: what it reads.
+    width : int
+        Columns of a vector.
+    device, precision : str
+        Where and in which precision it computes.
+    """
+
+    def __init__(self, encoder: FastaEncoder) -> None:
+        self._encoder = encoder
+        made_by = encoder.recipe.made_by
+        self.name: str = made_by["id"]
+        self.sequence_type = str(encoder.side)
+        self.width = encoder.recipe.width
+        self.device = str(encoder.embedder.encoder.device)
+        self.precision: str = made_by["precision"]
+
+    def __repr__(self) -> str:
+        return (
+            f"<Encoder {self.name}: {self.sequence_type} sequences to {self.width} columns, {self.precision} on "
+            f"{self.device}>"
+        )
+
+    def embed(
+        self, sequences: Sequences, *, progress: bool | Show = False, insist: bool = False
+    ) -> Embeddings:
+        """Vectors of sequences.
+
+        Parameters
+        ----------
+        sequences : list, dict, path or records
+            Sequences, one after the other or by id; pairs of id and sequence; objects with ``id`` and ``seq``; the name
+            of a FASTA file, plain or packed; or :class:`nucpro.formats.fasta.Records`. Letters of either case.
+        progress : bool or callable
+            Draw a bar on standard error; or a callable that takes :class:`nucpro.progress.Progress`.
+        insist : bool
+            Take proteins that look like nucleotides.
+
+        Returns
+        -------
+        Embeddings
+            Float32, in the order given. A vector does not depend on the other sequences beyond rounding.
+
+        Raises
+        ------
+        FastaError
+            A file cannot be read, or a record cannot be used.
+        UsageError
+            Sequences are of no form that is known.
+        ExtractionError
+            The encoder failed on a record.
+        """
+        from nucpro.execution.engine import in_order  # noqa: PLC0415
+
+        records = records_of(sequences)
+        self._encoder.require_usable(records)
+        if self._encoder.side is SequenceType.PROTEIN and not insist:
+            require_proteins(records)
+        matrix = np.empty((len(records), self.width), np.float32)
+        pairs = zip(records.ids, records.sequences, strict=True)
+        parts = parts_of(records.path, pairs, default_part_size(self.device))
+        start = truncated = 0
+        with _shown(progress) as show:
+            meter = Meter(show, "Embedding", len(records), "sequences", work=sum(map(len, records.sequences)))
+            for part, _, vectors in in_order(parts, partial(_embed_part, self._encoder)):
+                matrix[start : start + len(part.records)] = vectors.matrix
+                start, truncated = start + len(part.records), truncated + vectors.truncated
+                meter.advance(len(part.records), part.size)
+        meta = self._encoder.recipe.meta(records.digest(), len(records))
+        return Embeddings(list(records.ids), matrix, truncated, meta)
+
+
+def _embed_part(encoder: FastaEncoder, part: Part) -> Any:
+    return encoder.embed_checked(part.records)
+
+
+def load_encoder(
+    model: PathLike = "protein",
+    *,
+    revision: str | None = None,
+    device: str = AUTO,
+    precision: str = AUTO,
+    token_dropout: str = AUTO,
+    tokens_per_batch: int | None = None,
+) -> Encoder:
+    """Load a model that turns sequences into vectors.
+
+    Parameters
+    ----------
+    model : str or path
+        ``protein`` (FastESM2_650), ``dna`` (DNABERT-S), the hub id of another ESM-2, DNABERT-S or DNABERT-2 model, or
+        a folder with one.
+    revision : str, optional
+        Branch, tag or commit on the hub.
+    device : str
+        ``auto`` (a GPU where there is one, else the CPU, which the log says), ``cuda``, ``cuda:N`` or ``cpu``.
+    precision : str
+        ``auto`` (fp16 on a GPU, fp32 on a CPU), ``fp16``, ``bf16`` or ``fp32``.
+    token_dropout : str
+        ``auto`` (as the checkpoint says), ``on`` or ``off``.
+    tokens_per_batch : int, optional
+        Token budget of a batch; the default depends on the device.
+
+    Raises
+    ------
+    ModelError
+        The model cannot be found or read.
+    UsageError
+        A value that is not allowed, or a device that is not here.
+    """
+    from nucpro.embedding import encoder as encoders  # noqa: PLC0415 - imports torch
+    from nucpro.models.architectures import sequence_type_of  # noqa: PLC0415
+    from nucpro.models.weights import locate  # noqa: PLC0415
+
+    named = {kind.value: name for kind, name in DEFAULT_MODELS.items()}
+    name = named.get(str(model), str(model))
+    options = Options(
+        device=_device(device),
+        precision=precision,
+        token_dropout=token_dropout,
+        tokens_per_batch=tokens_per_batch,
+    )
+    files = locate(name, revision=revision)
+    side = sequence_type_of(files)
+    chosen = {"dna_model": name, "dna_revision": revision}
+    if side is SequenceType.PROTEIN:
+        chosen = {"protein_model": name, "revision": revision}
+    options = replace(options, **chosen)  # type: ignore[arg-type]
+    return Encoder(encoders.load(encoders.identify(options, side, files), options))
+
+
+class Rows(NamedTuple):
+    """All merged rows of a data folder.
+
+    Attributes
+    ----------
+    X : ndarray of float32, shape [N, D]
+        DNA columns first (768), then protein (1280 with the default model).
+    y : ndarray of int64, shape [N]
+        1 viral, 0 host.
+    ids : list of str
+        One a row.
+    """
+
+    X: NDArray[np.float32]
+    y: NDArray[np.int64]
+    ids: list[str]
+
+    def __repr__(self) -> str:
+        viral = int(self.y.sum())
+        shape = f"{self.X.shape[0]} rows of {self.X.shape[1]} columns"
+        return f"<Rows: {shape}, {viral} viral and {len(self.y) - viral} host>"
+
+
+def load_rows(data: PathLike, *, progress: bool | Show = False) -> Rows:
+    """Read all merged rows of a data folder, checked as for training.
+
+    The numbers of each file are copied once, to their place; those of a single file not at all.
+
+    Parameters
+    ----------
+    data : str or path
+        The data folder.
+    progress : bool or callable
+        As in :meth:`Encoder.embed`.
+
+    Returns
+    -------
+    Rows
+        ``X, y, ids``, files in natural order.
+
+    Raises
+    ------
+    PreflightError
+        There is nothing, or files do not fit together: all problems at once.
+    StoreError, ValidationError
+        A file is damaged, has a wrong label, or repeats ids of another one.
+    """
+    from nucpro.classifier.sources import read_rows, survey  # noqa: PLC0415
+
+    found = survey(Path(data))
+    single: list[NDArray[np.float32]] = []
+    put: Callable[[int, NDArray[np.float32]], object] = lambda _, vectors: single.append(vectors)  # noqa: E731
+    if len(found.files) > 1:
+        single.append(np.empty((found.rows, found.files[0].width), np.float32))
+        put = partial(_put, single[0])
+    with _shown(progress) as show:
+        rows = read_rows(found, put, show)
+    return Rows(single[0], rows.labels, rows.ids)
+
+
+def _put(matrix: NDArray[np.float32], start: int, vectors: NDArray[np.float32]) -> None:
+    matrix[start : start + len(vectors)] = vectors
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Prediction:
+    """Scores of sequences, as tables of pandas.
+
+    Attributes
+    ----------
+    sequences : DataFrame
+        One row per record: bases, chunks, score, prediction.
+    chunks : DataFrame
+        One row per chunk.
+    frames : DataFrame
+        One row per reading frame that was scored.
+    counts : mapping
+        Totals.
+    """
+
+    sequences: pd.DataFrame
+    chunks: pd.DataFrame
+    frames: pd.DataFrame
+    counts: Mapping[str, int]
+
+    def __repr__(self) -> str:
+        told = ", ".join(f"{self.counts[verdict]} {verdict}" for verdict in ("viral", "host", "undetermined"))
+        return f"<Prediction: {self.counts['records']} sequences, {told}>"
+
+
+def predict(
+    sequences: Sequences,
+    model: PathLike,
+    *,
+    output: PathLike | None = None,
+    device: str = AUTO,
+    progress: bool | Show = False,
+    **options: Any,
+) -> Prediction:
+    """Tell viral sequences from others with a classifier that ``nucpro train`` made.
+
+    Parameters
+    ----------
+    sequences : list, dict, path or records
+        Nucleotides, as in :meth:`Encoder.embed`; a file may also be FASTQ.
+    model : str or path
+        Folder that ``nucpro train`` wrote.
+    output : str or path, optional
+        Folder for the tables, in which an interrupted prediction continues; by default nothing is kept.
+    device : str
+        As in :func:`load_encoder`.
+    progress : bool or callable
+        As in :meth:`Encoder.embed`.
+    **options
+        Others of :class:`nucpro.prediction.options.PredictionOptions`: ``length``, ``protein_model``, ``dna_model``, …
+
+    Raises
+    ------
+    UsageError
+        An unknown option, or pandas is not installed.
+    PreflightError
+        Problems of input, models, device or output, all at once.
+    NucproError
+        Others as :func:`nucpro.prediction.running.predict`.
+    """
+    from nucpro.prediction.options import OutputFolder, PredictionOptions  # noqa: PLC0415
+    from nucpro.prediction.running import predict as run  # noqa: PLC0415
+
+    _require_pandas()
+    with tempfile.TemporaryDirectory(prefix="nucpro_") as scratch:
+        folder = Path(scratch, "prediction") if output is None else Path(output)
+        given = {"input": _file_with(sequences, Path(scratch)), "model": Path(model), "output": folder}
+        asked = PredictionOptions.of({**given, "device": _device(device), **options})
+        with _shown(progress) as show:
+            report = run(asked, show)
+        tables = OutputFolder(folder)
+        return Prediction(
+            _table(tables.sequences), _table(tables.chunks), _table(tables.frames), report.counts
+        )
+
+
+def read_vectors(path: PathLike) -> Embeddings:
+    """Read a file of vectors: what ``nucpro embed`` wrote in any form, or an ``_ESM.pt`` or ``_DNABERT_S.pt`` file.
+
+    Raises
+    ------
+    UsageError
+        The suffix stands for no form.
+    StoreError
+        The file cannot be read, is damaged, or holds no vectors.
+    """
+    content = read_content(Path(path))
+    return Embeddings(content.ids, content.vectors, meta=content.meta)
+
+
+def read_merged(path: PathLike) -> MergedFile:
+    """Read a ``_merged.pt`` file: ids, rows, label and what made them.
+
+    Raises
+    ------
+    StoreError
+        The file cannot be read, is damaged, or is no merged file.
+    """
+    return formats.read_merged(Path(path))
+
+
+def _device(name: str) -> str:
+    if name != AUTO:
+        return name
+    from nucpro.embedding.device import available_device  # noqa: PLC0415 - imports torch
+
+    return available_device()
+
+
+def _file_with(sequences: Sequences, folder: Path) -> Path:
+    """Name of a file that holds sequences; written where they are in memory."""
+    if isinstance(sequences, str | os.PathLike):
+        return Path(sequences)
+    records: Records = records_of(sequences)
+    path = folder / "sequences.fa"
+    lines = (
+        b">%b\n%b\n" % pair for pair in zip(map(str.encode, records.ids), records.sequences, strict=True)
+    )
+    path.write_bytes(b"".join(lines))
+    return path
+
+
+def _table(path: Path) -> pd.DataFrame:
+    import pandas as pd  # noqa: PLC0415
+
+    # A record may be called NA.
+    text = {"record": str, "prediction": str, "frame": str, "best_frame": str, "highest_frame": str}
+    columns = pd.read_csv(path, sep="\t", nrows=0).columns
+    missing = {name: [""] for name in columns if name not in text}
+    return pd.read_csv(path, sep="\t", dtype=text, keep_default_na=False, na_values=missing, quoting=3)
+
+
+def _require_pandas() -> None:
+    if find_spec("pandas") is None:
+        raise UsageError(
+            "tables need pandas, which is not installed; install the extra: pip install 'nucpro[frames]'"
+        )
+
+
+@contextmanager
+def _shown(progress: bool | Show) -> Iterator[Show]:
+    """What takes the progress: a bar on standard error, what was given, or nothing."""
+    if not isinstance(progress, bool):
+        yield progress
+    elif not progress:
+        yield silent
+    else:
+        from tqdm import tqdm  # noqa: PLC0415
+
+        with tqdm(delay=1e-9) as bar:
+
+            def show(now: Progress) -> None:
+                bar.set_description_str(now.message, refresh=False)
+                bar.unit, bar.total = f" {now.unit}", now.total
+                bar.update(now.done - bar.n)
+
+            yield show
