@@ -58,7 +58,7 @@ class Identified:
 
 
 def identify(
-    options: Options, side: SequenceType, *, records: Checkpoint | None = None, offline: bool = False
+    options: Options, side: SequenceType | str, *, records: Checkpoint | None = None, offline: bool = False
 ) -> Identified:
     """Find the model of a side, and describe it without loading it.
 
@@ -82,6 +82,7 @@ def identify(
     DimensionError
         A model of another width than it must have.
     """
+    side = SequenceType(side)
     name, revision = options.model_of(side)
     recorded = None if records is None else records.recipe_of(side)
     _require_recorded(name, side, recorded)
