@@ -239,24 +239,24 @@ def load_encoder(
         A value that is not allowed, or a device that is not here.
     """
     from nucpro.embedding import encoder as encoders  # noqa: PLC0415 - imports torch
+    from nucpro.embedding.device import settled  # noqa: PLC0415
     from nucpro.models.architectures import sequence_type_of  # noqa: PLC0415
     from nucpro.models.weights import locate  # noqa: PLC0415
 
     named = {kind.value: name for kind, name in DEFAULT_MODELS.items()}
     name = named.get(str(model), str(model))
     options = Options(
-        device=_device(device),
+        device=device,
         precision=precision,
         token_dropout=token_dropout,
         tokens_per_batch=tokens_per_batch,
     )
-    files = locate(name, revision=revision)
-    side = sequence_type_of(files)
+    side = sequence_type_of(locate(name, revision=revision))
     chosen = {"dna_model": name, "dna_revision": revision}
     if side is SequenceType.PROTEIN:
         chosen = {"protein_model": name, "revision": revision}
-    options = replace(options, **chosen)  # type: ignore[arg-type]
-    return Encoder(encoders.load(encoders.identify(options, side, files), options))
+    options = settled(replace(options, **chosen))  # type: ignore[arg-type]
+    return Encoder(encoders.load(encoders.identify(options, side), options))
 
 
 class Rows(NamedTuple):
@@ -391,7 +391,7 @@ def predict(
     with tempfile.TemporaryDirectory(prefix="nucpro_") as scratch:
         folder = Path(scratch, "prediction") if output is None else Path(output)
         given = {"input": _file_with(sequences, Path(scratch)), "model": Path(model), "output": folder}
-        asked = PredictionOptions.of({**given, "device": _device(device), **options})
+        asked = PredictionOptions.of({**given, "device": device, **options})
         with _shown(progress) as show:
             report = run(asked, show)
         tables = OutputFolder(folder)
@@ -423,14 +423,6 @@ def read_merged(path: PathLike) -> MergedFile:
         The file cannot be read, is damaged, or is no merged file.
     """
     return formats.read_merged(Path(path))
-
-
-def _device(name: str) -> str:
-    if name != AUTO:
-        return name
-    from nucpro.embedding.device import available_device  # noqa: PLC0415 - imports torch
-
-    return available_device()
 
 
 def _file_with(sequences: Sequences, folder: Path) -> Path:
