@@ -182,6 +182,7 @@ def test_a_model_that_cannot_be_loaded_is_an_error_of_nucpro(
 
 
 def test_the_device_is_chosen_where_none_is_named(model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "nucpro")
     encoder = nucpro.load_encoder(model)
     assert encoder.device.startswith("cuda" if torch.cuda.is_available() else "cpu")
     assert torch.cuda.is_available() or "No GPU found" in caplog.text
