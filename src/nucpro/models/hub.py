@@ -1,7 +1,8 @@
 """Downloads from the Hugging Face hub: which files, which commit, and what to say when it does not work.
 
 :mod:`nucpro.models.weights` asks; files land in the cache that all programs share, in the layout that huggingface_hub
-documents, or in a folder. Addresses, tokens and names of the cache are huggingface_hub's; the bytes come through
+documents, or in a folder. Addresses, tokens and the place of the cache are huggingface_hub's, which is imported where
+somebody is asked: it takes longer than a run with nothing to do. The bytes come through
 :mod:`nucpro.formats.transfer`, which compares them with the hub's listing before they get a name.
 """
 
@@ -19,9 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from huggingface_hub import constants, get_token, hf_hub_url, try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub import constants
 
 from nucpro.errors import DataError, ModelError, human_size, is_plain
 from nucpro.formats.atomic import decoded, make_folder, write_text
@@ -127,7 +126,7 @@ def snapshot(
         If the repository or revision does not exist, or cannot be downloaded and is not in the cache.
     """
     if offline:
-        cached = _cached(repository, cache_dir)
+        cached = _Cache(repository, cache_dir).held()
         if cached is None:
             raise ModelError(
                 f"{repository} is not in the local cache, and downloads are off; {_remedy(repository)}"
@@ -136,7 +135,7 @@ def snapshot(
     try:
         listing, commit = _listing(repository)
     except _UnreachableError as error:
-        cached = _cached(repository, cache_dir)
+        cached = _Cache(repository, cache_dir).held()
         if cached is None:
             raise _unreachable(repository, error) from error
         logger.warning(
@@ -225,7 +224,17 @@ class _Cache:
     def __init__(self, repository: Repository, cache_dir: Path | None) -> None:
         self._repository = repository
         self._cache = cache_dir or Path(constants.HF_HUB_CACHE)
-        self._name = repo_folder_name(repo_id=repository.id, repo_type="model")
+        self._name = f"models--{repository.id.replace('/', '--')}"
+
+    def held(self) -> Snapshot | None:
+        """Files of the revision, where its configuration is here."""
+        root, revision = self._cache / self._name, self._repository.revision
+        reference = root / "refs" / revision
+        commit = reference.read_text(encoding="utf-8") if reference.is_file() else revision
+        snapshots = root / "snapshots"
+        there = snapshots.is_dir() and commit in {path.name for path in snapshots.iterdir()}
+        snapshot = snapshots / commit
+        return Snapshot(snapshot, commit) if there and (snapshot / "config.json").is_file() else None
 
     def fill(self, revision: str, files: Listing) -> Snapshot:
         """Fetch what is missing or damaged, and say which commit a revision is."""
@@ -295,6 +304,8 @@ def _fetch(repository: Repository, files: Listing, places: Mapping[str, Path]) -
     """Fetch files to their places, whole or not at all."""
     if not files:
         return
+    from huggingface_hub import hf_hub_url  # noqa: PLC0415
+
     logger.info("%s: getting %s", repository, ", ".join(files))
     _require_room(files, places)
     connection = _connection(_ATTEMPTS, _TIMEOUT_S)
@@ -323,12 +334,17 @@ def _require_room(files: Listing, places: Mapping[str, Path]) -> None:
 
 
 def _connection(attempts: int, timeout_s: float) -> Connection:
+    from huggingface_hub import get_token  # noqa: PLC0415
+
     token = get_token()
     return Connection(attempts, _WAIT_S, timeout_s, {"Authorization": f"Bearer {token}"} if token else {})
 
 
 def _listing(repository: Repository) -> tuple[Listing, str]:
     """What all files of a revision are, and its commit hash."""
+    from huggingface_hub import hf_hub_url  # noqa: PLC0415
+    from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
+
     try:
         hf_hub_url(repository.id, "config.json")
     except HFValidationError as error:
@@ -402,14 +418,6 @@ def _read_sibling(sibling: Any) -> tuple[str, Expected]:
     if digest is not None and not (isinstance(digest, str) and pattern.fullmatch(digest)):
         raise ValueError(f"the digest of {name} is {digest!r}")
     return name, Expected("the hub", size, digest, "SHA-256" if lfs else "git blob id")
-
-
-def _cached(repository: Repository, cache_dir: Path | None) -> Snapshot | None:
-    config = try_to_load_from_cache(
-        repository.id, "config.json", cache_dir=cache_dir, revision=repository.revision
-    )
-    # The cache names a snapshot's folder after its commit.
-    return Snapshot(Path(config).parent, Path(config).parent.name) if isinstance(config, str) else None
 
 
 def _unreachable(repository: Repository, error: Exception) -> ModelError:
