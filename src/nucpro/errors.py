@@ -21,6 +21,7 @@ __all__ = [
     "ModelError",
     "NucproError",
     "PreflightError",
+    "RecordError",
     "StoreError",
     "UsageError",
     "ValidationError",
@@ -122,6 +123,10 @@ class FastaError(DataError):
 
 class StoreError(DataError):
     """A ``.pt`` file is damaged, hostile, or not of the schema that its name promises."""
+
+
+class RecordError(DataError):
+    """A record that nucpro keeps is damaged, or does not hold what it must hold."""
 
 
 class DimensionError(DataError):

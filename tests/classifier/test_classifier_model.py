@@ -12,6 +12,7 @@ import torch
 
 from nucpro.classifier.model import CARD_NAME, WEIGHTS_NAME, Classifier, ModelCard, load, save
 from nucpro.errors import DimensionError, ModelError
+from nucpro.formats.records import write_record
 
 CARD = ModelCard(24, 8, widths={"dna": 16, "protein": 8}, metrics={"validation": {"loss": 0.5}, "test": None})
 
@@ -28,7 +29,8 @@ def folder(tmp_path: Path) -> Path:
 def edit_card(folder: Path, **changes: object) -> None:
     path = folder / CARD_NAME
     content = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({name: value for name, value in content.items() if value != "gone"}))
+    del content["sha256"]
+    write_record(path, {name: value for name, value in content.items() if value != "gone"})
 
 
 def test_layers_are_those_of_virnucpro() -> None:
@@ -133,11 +135,11 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         ({"format": 2}, "is no card of format 1"),
         ({"widths": "gone"}, "missing or unknown entries: widths"),
         ({"colour": "red"}, "missing or unknown entries: colour"),
-        ({"sides": "dna"}, "sides is 'dna', expected a list of names"),
+        ({"sides": "dna"}, "sides is dna, expected a list"),
         ({"widths": []}, r"widths is \[\], expected an object"),
-        ({"input_width": -1}, "input_width is -1, expected a number of columns"),
-        ({"hidden_width": 1 << 40}, "hidden_width is 1099511627776, expected a number of columns"),
-        ({"dropout": 1.5}, "dropout is 1.5, expected 0 or more, below 1"),
+        ({"input_width": -1}, "input_width is -1, expected 1 to 1048576"),
+        ({"hidden_width": 1 << 40}, "hidden_width is 1099511627776, expected 1 to 1048576"),
+        ({"dropout": 1.5}, "dropout is 1.5, expected 0 to 1"),
         (
             {"class_names": ["viral", "host"]},
             r"classes are \('viral', 'host'\), expected \('host', 'viral'\)",

@@ -22,6 +22,7 @@ from nucpro.execution.workers import Workers
 from nucpro.export.exporting import export
 from nucpro.export.formats import FORMATS, text_of_parquet
 from nucpro.folder.paths import DataFolder
+from nucpro.formats.records import document, unsealed
 from nucpro.genomes.frames import place_of
 from nucpro.state import lock
 
@@ -320,19 +321,62 @@ def test_shards_of_files_that_left_the_selection_go(done: Path) -> None:
     assert "invertebrate" not in (out / "_manifest.json").read_text()
 
 
-def test_a_manifest_that_points_out_of_the_folder_removes_nothing(done: Path) -> None:
+@pytest.mark.parametrize("shard", ["../../victim.npz", "/victim.npz", "a/../../victim.npz", 3, None])
+@pytest.mark.parametrize("is_sealed", [True, False])
+def test_a_manifest_that_points_out_of_the_folder_removes_nothing(
+    shard: object, is_sealed: bool, done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(done, "npz") == 0
     out = done / "export" / "npz"
     victim = done / "victim.npz"
     victim.write_bytes(b"precious")
-    manifest = json.loads((out / "_manifest.json").read_text())
-    manifest["shards"].append({**manifest["shards"][0], "shard": "../../victim.npz"})
-    manifest["shards"].append({**manifest["shards"][0], "shard": str(victim)})
-    manifest["shards"].append({"shard": 3})
-    (out / "_manifest.json").write_text(json.dumps(manifest))
+    path = out / "_manifest.json"
+    manifest, _ = unsealed(path.read_bytes())
+    manifest["shards"].append({**manifest["shards"][0], "shard": shard})
+    path.write_bytes(document(manifest) if is_sealed else json.dumps(manifest).encode())
     next(out.rglob("*.npz")).unlink()
-    assert run(done, "npz") == 0
+    assert run(done, "npz") == 1
+    assert f"{path}: the record of an export is damaged (shards[4].shard is " in capsys.readouterr().err
     assert victim.read_bytes() == b"precious"
+
+
+def test_an_export_of_an_earlier_version_is_verified_once_and_sealed(
+    done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(done, "npz") == 0
+    out = done / "export" / "npz"
+    path = out / "_manifest.json"
+    sealed = path.read_bytes()
+    manifest, _ = unsealed(sealed)
+    shards = {path: path.stat().st_mtime_ns for path in out.rglob("*.npz")}
+    path.write_text(json.dumps(manifest))
+    assert run(done, "npz") == 0
+    assert "0 written now" in capsys.readouterr().out
+    assert path.read_bytes() == sealed
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.npz")} == shards
+    # What such a record says wrong of a shard is found, though the shard itself is as it was.
+    manifest["shards"][0]["rows"] += 1
+    path.write_text(json.dumps(manifest))
+    assert run(done, "npz") == 0
+    assert "1 written now" in capsys.readouterr().out
+    assert path.read_bytes() == sealed
+
+
+def test_a_file_of_somebody_else_under_the_name_of_a_shard_is_not_replaced(
+    done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(done, "npz", "--host-selection", "existing") == 0
+    out = done / "export" / "npz"
+    manifest, _ = unsealed((out / "_manifest.json").read_bytes())
+    one = manifest["shards"].pop()
+    (out / "_manifest.json").write_bytes(document(manifest))
+    own = out / one["shard"]
+    own.write_bytes(b"mine")
+    assert run(done, "npz") == 3
+    assert f"{own}: is there, and nothing says that this command made it" in capsys.readouterr().err
+    assert own.read_bytes() == b"mine"
+    assert run(done, "npz", "--replace") == 0
+    assert own.read_bytes() != b"mine"
 
 
 def killed_exports(data: Path, out: Path) -> Iterator[int]:

@@ -260,7 +260,8 @@ def test_the_record_lists_the_choice_before_the_first_byte(server: ReleaseServer
 def test_a_damaged_record_is_refused(server: ReleaseServer, tmp_path: Path, content: str) -> None:
     (tmp_path / ".download.json").write_text(content)
     with pytest.raises(
-        DataError, match=r"\.download\.json: is no record of a download .*; remove it, then run again"
+        DataError,
+        match=r"\.download\.json: the record of a download is damaged .*; remove it, then run again",
     ):
         download(tmp_path, options(server))
 

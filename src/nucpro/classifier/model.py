@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import safetensors.torch
@@ -24,8 +24,9 @@ from torch.nn import functional as F
 
 from nucpro.errors import DataError, DimensionError, ModelError
 from nucpro.folder.paths import CLASS_NAMES
-from nucpro.formats import decoded, write_bytes, write_document
-from nucpro.formats.opening import is_litter, read_input
+from nucpro.formats import write_bytes
+from nucpro.formats.opening import is_litter, open_input, read_input
+from nucpro.formats.records import Digest, Name, Within, checked, decoded, unsealed, write_record
 from nucpro.formats.sequences import DNA_WIDTH, PROTEIN_WIDTH, SequenceType
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ CARD_NAME = "model.json"
 """The card in a model folder; it is written last, so a folder with a card that fits its weights is complete."""
 
 _FORMAT = 1
+_Width = Annotated[int, Within(1, 1 << 20)]
 _TRAIN_AGAIN = "train a model with nucpro train DATA, and name the folder that it writes"
 _PICKLES = (".pth", ".pt", ".pkl", ".bin", ".ckpt")
 
@@ -159,15 +161,15 @@ class ModelCard:
         with both ends of each; None where not measured.
     """
 
-    input_width: int
-    hidden_width: int = HIDDEN_WIDTH
-    dropout: float = 0.5
-    sides: tuple[str, ...] = (SequenceType.DNA.value, SequenceType.PROTEIN.value)
-    widths: Mapping[str, int] = field(default_factory=lambda: {"dna": DNA_WIDTH, "protein": PROTEIN_WIDTH})
+    input_width: _Width
+    hidden_width: _Width = HIDDEN_WIDTH
+    dropout: Annotated[float, Within(0, 1)] = 0.5
+    sides: tuple[Literal["dna", "protein"], ...] = (SequenceType.DNA.value, SequenceType.PROTEIN.value)
+    widths: Mapping[str, _Width] = field(default_factory=lambda: {"dna": DNA_WIDTH, "protein": PROTEIN_WIDTH})
     encoders: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
-    models: Mapping[str, str] = field(default_factory=dict)
-    class_names: tuple[str, ...] = CLASS_NAMES
-    chunk_length: int | None = None
+    models: Mapping[str, Name] = field(default_factory=dict)
+    class_names: tuple[Name, ...] = CLASS_NAMES
+    chunk_length: Annotated[int, Within(3, 1 << 40)] | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
     split: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -208,7 +210,7 @@ def save(folder: Path, classifier: Classifier, card: ModelCard) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()}
     written = write_bytes(folder / WEIGHTS_NAME, safetensors.torch.save(tensors))
     content = {"format": _FORMAT, **asdict(card), "weights_sha256": written.digest}
-    write_document(folder / CARD_NAME, content)
+    write_record(folder / CARD_NAME, content)
 
 
 def load(folder: str | Path) -> tuple[Classifier, ModelCard]:
@@ -284,53 +286,44 @@ def _read_card(path: Path) -> dict[str, Any]:
     except ModelError as error:
         raise ModelError(f"{error}; {_TRAIN_AGAIN}") from error
     try:
-        content = decoded(raw)
+        content, _ = unsealed(raw)
     except ValueError as error:
         raise ModelError(f"{path}: cannot be read ({error}); {_TRAIN_AGAIN}") from error
-    if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
+    version = content.pop("format", None)
+    if type(version) is not int or version != _FORMAT:
         raise ModelError(f"{path}: is no card of format {_FORMAT} of a model of nucpro; {_TRAIN_AGAIN}")
     return content
 
 
 def _card_of(content: dict[str, Any], path: Path) -> ModelCard:
     known = {field.name for field in fields(ModelCard)}
-    if content.keys() | _LATER != known:
-        odd = ", ".join(sorted((content.keys() | _LATER) ^ known))
-        raise ModelError(f"{path}: has missing or unknown entries: {odd}; {_TRAIN_AGAIN}")
-    for name in ("sides", "class_names"):
-        if not isinstance(content[name], list) or not all(isinstance(value, str) for value in content[name]):
-            raise ModelError(f"{path}: {name} is {content[name]!r}, expected a list of names; {_TRAIN_AGAIN}")
-        content[name] = tuple(content[name])
-    card = ModelCard(**content)
-    _check_card(card, path)
+    try:
+        if content.keys() | _LATER != known:
+            odd = ", ".join(sorted((content.keys() | _LATER) ^ known))
+            raise ValueError(f"has missing or unknown entries: {odd}")
+        card: ModelCard = checked(ModelCard, content)
+        _check_card(card)
+    except ValueError as error:
+        raise ModelError(f"{path}: {error}; {_TRAIN_AGAIN}") from error
     return card
 
 
-def _check_card(card: ModelCard, path: Path) -> None:
-    """Check what prediction relies on."""
-    for name in ("widths", "encoders", "data", "split", "training", "metrics", *sorted(_LATER)):
-        if not isinstance(getattr(card, name), dict):
-            raise ModelError(f"{path}: {name} is {getattr(card, name)!r}, expected an object; {_TRAIN_AGAIN}")
-    for name in ("input_width", "hidden_width"):
-        value = getattr(card, name)
-        if type(value) is not int or not 0 < value <= 1 << 20:
-            raise ModelError(f"{path}: {name} is {value!r}, expected a number of columns; {_TRAIN_AGAIN}")
-    if type(card.dropout) is not float or not 0 <= card.dropout < 1:
-        raise ModelError(f"{path}: dropout is {card.dropout!r}, expected 0 or more, below 1; {_TRAIN_AGAIN}")
+def _check_card(card: ModelCard) -> None:
+    """Check what prediction relies on, beside types and ranges."""
     if card.class_names != CLASS_NAMES:
-        raise ModelError(f"{path}: classes are {card.class_names}, expected {CLASS_NAMES}; {_TRAIN_AGAIN}")
+        raise ValueError(f"classes are {card.class_names}, expected {CLASS_NAMES}")
     for name, (low, high) in {"temperature": (0, 1000), "threshold": (0, 1)}.items():
-        value = card.calibration.get(name)
-        if type(value) is not float or not low < value < high:
-            raise ModelError(
-                f"{path}: {name} is {value!r}, expected more than {low}, below {high}; {_TRAIN_AGAIN}"
-            )
+        value = checked(float, card.calibration.get(name), name)
+        if not low < value < high:
+            raise ValueError(f"{name} is {value!r}, expected more than {low}, below {high}")
     widths = [card.widths.get(side) for side in card.sides]
-    if not all(type(width) is int for width in widths) or sum(cast(list[int], widths)) != card.input_width:
-        raise ModelError(
-            f"{path}: its sides {card.sides} have {widths} columns, which do not give the {card.input_width} of "
-            f"input_width; {_TRAIN_AGAIN}"
+    if None in widths or sum(cast(list[int], widths)) != card.input_width:
+        raise ValueError(
+            f"its sides {card.sides} have {widths} columns, which do not give the {card.input_width} of input_width"
         )
+    for side, made_by in card.encoders.items():
+        for name in ("id", "revision", "weights_sha256", "precision"):
+            checked(Name | None, (made_by or {}).get(name), f"encoders.{side}.{name}")
 
 
 def _fill(classifier: Classifier, raw: bytes, path: Path) -> None:
@@ -381,6 +374,17 @@ class TrainingState:
     best_epoch: int = 0
 
 
+@dataclass(frozen=True)
+class _Header:
+    """What a state says beside its tensors."""
+
+    history: Annotated[list[dict[str, Any]], Within(1, 1 << 20)]
+    best_epoch: Annotated[int, Within(1, 1 << 20)]
+    sha256: Digest
+    settings: dict[str, Any] | None = None
+    key: Name | None = None
+
+
 def write_state(folder: Path, state: TrainingState) -> None:
     """Write a state whole or not at all."""
     tensors = {
@@ -405,15 +409,20 @@ def read_state(folder: Path) -> TrainingState | None:
         The file is damaged, or not one of this program.
     """
     path = folder / STATE_NAME
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
+    # What it is is told before it is opened by its name, for a pipe would be waited for.
+    open_input(path).close()
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            header = json.loads(file.metadata()["training"])
+            plain = decoded((file.metadata() or {}).get("training", "null").encode())
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        if header.pop("sha256") != _digest(header, tensors):
+        header: _Header = checked(_Header, plain)
+        if header.sha256 != _digest({name: plain[name] for name in plain if name != "sha256"}, tensors):
             raise ValueError("its SHA-256 is another: it was changed since it was written")
-        if "settings" not in header:
+        if header.best_epoch > len(header.history):
+            raise ValueError(f"its best epoch is {header.best_epoch} of {len(header.history)}")
+        if header.settings is None:
             logger.warning(
                 "Warning: %s: is of an earlier version, whose steps differ; training starts over", path
             )
@@ -424,10 +433,8 @@ def read_state(folder: Path) -> TrainingState | None:
             }
             for kind in _KINDS
         }
-        return TrainingState(
-            header["settings"], **parts, history=header["history"], best_epoch=header["best_epoch"]
-        )
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        return TrainingState(header.settings, **parts, history=header.history, best_epoch=header.best_epoch)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error}); {_REMEDY}") from error
 
 

@@ -38,7 +38,8 @@ from nucpro.classifier.splits import PARTS
 from nucpro.embedding.device import choose_device, device_problems, settled
 from nucpro.errors import PreflightError
 from nucpro.folder.paths import CLASS_NAMES
-from nucpro.formats import remove_temporaries, write_document, write_text
+from nucpro.formats import remove_temporaries, write_text
+from nucpro.formats.records import write_record
 from nucpro.formats.sequences import SequenceType
 from nucpro.progress import Show, silent
 from nucpro.state.checkpoint import Checkpoint
@@ -125,7 +126,7 @@ def train(options: TrainingOptions, show: Show = silent) -> Trained:
         assert divided is not None
         comparison = _pooled(tested, options) if options.folds else compare(_resampled(tested))
         if len(plans) > 1:
-            write_document(top / _COMPARISON, _plain(comparison))
+            write_record(top / _COMPARISON, _plain(comparison))
     return Trained(folders, comparison, divided.drawn)
 
 

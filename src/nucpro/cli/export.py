@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nucpro.cli.arguments import add_data_dir, add_selection
+from nucpro.cli.arguments import add_data_dir, add_replace, add_selection
 from nucpro.cli.console import say, showing
 from nucpro.cli.parser import OUTPUT
 from nucpro.errors import counted, human_size
@@ -33,6 +33,7 @@ def add_to(subparsers: Any) -> None:
         "-o", "--output", type=Path, metavar="OUT", help="folder to write (default: DATA/export/FORMAT)"
     )
     add_selection(parser)
+    add_replace(parser)
     parser.set_defaults(run=_run, log_file=lambda _: None)
 
 
@@ -40,8 +41,9 @@ def _run(arguments: dict[str, Any]) -> None:
     from nucpro.export.exporting import export_folder
 
     format_name, output = arguments.pop("to"), arguments.pop("output")
+    replacing = arguments.pop("replace")
     with showing() as show:
-        made = export_folder(Options.of(arguments), format_name, output, show)
+        made = export_folder(Options.of(arguments), format_name, output, show, replacing=replacing)
     say(
         f"{made.folder}: {counted(made.rows, 'row')} of width {made.width} in {counted(made.shards, 'file')}, "
         f"{human_size(made.bytes)}; {made.made} written now"

@@ -15,12 +15,12 @@ from pathlib import Path
 from nucpro.errors import DimensionError, PreflightError
 from nucpro.execution.runner import Committed, Runner
 from nucpro.execution.workers import Workers
-from nucpro.export.formats import FORMATS, require_installed, rows_of
+from nucpro.export.formats import FORMATS, Rows, require_installed, rows_of
 from nucpro.export.manifest import Ledger, Shard
 from nucpro.extraction.preflight import space_problems, writing_problems
 from nucpro.extraction.survey import looking
 from nucpro.folder.paths import ExportFolder, FilePair
-from nucpro.formats import make_folder, remove_temporaries, write_bytes
+from nucpro.formats import make_folder, remove_temporaries, replacing_problems, write_bytes
 from nucpro.options import Options
 from nucpro.progress import Meter, Show, silent, tracked
 from nucpro.state.checkpoint import changed_files
@@ -62,11 +62,17 @@ class _Task:
     name: str
     path: Path
     format_name: str
-    known: Shard | None
+    known: Shard | None = None
+    is_hint: bool = False
 
 
 def export_folder(
-    options: Options, format_name: str, output: Path | None = None, show: Show = silent
+    options: Options,
+    format_name: str,
+    output: Path | None = None,
+    show: Show = silent,
+    *,
+    replacing: bool = False,
 ) -> Exported:
     """Export the merged rows of the selected files; changes nothing of them, and loads no model.
 
@@ -80,6 +86,8 @@ def export_folder(
         Folder to write; by default one named after the format, below ``export`` in the data folder.
     show : callable, optional
         Takes the progress.
+    replacing : bool
+        Replace files of a shard's name that no export wrote.
 
     Raises
     ------
@@ -92,11 +100,18 @@ def export_folder(
         pairs = survey.discover().pairs
         if survey.inventory.problems:
             raise PreflightError(survey.inventory.problems)
-        return export(pairs, output or survey.folder.exports / format_name, format_name, survey.workers, show)
+        target = output or survey.folder.exports / format_name
+        return export(pairs, target, format_name, survey.workers, show, replacing=replacing)
 
 
 def export(
-    pairs: Sequence[FilePair], folder: Path, format_name: str, workers: Workers, show: Show = silent
+    pairs: Sequence[FilePair],
+    folder: Path,
+    format_name: str,
+    workers: Workers,
+    show: Show = silent,
+    *,
+    replacing: bool = False,
 ) -> Exported:
     """Write the merged rows of file pairs as shards, one a pair, with a manifest and checksums.
 
@@ -112,6 +127,8 @@ def export(
         Where files are read and written; each holds one in memory.
     show : callable, optional
         Takes the progress.
+    replacing : bool
+        Replace files of a shard's name that no export wrote.
 
     Returns
     -------
@@ -129,12 +146,14 @@ def export(
     DimensionError
         Merged files differ in width.
     """
-    suffix = require_installed(format_name).suffix
     target = ExportFolder(folder)
-    tasks = _tasks(pairs, target, format_name, suffix)
+    tasks = _tasks(pairs, target, format_name, replacing=replacing)
     make_folder(folder)
     with Runner(target.lock) as runner, closing(Ledger(target, format_name)) as ledger:
-        tasks = [replace(task, known=ledger.shards.get(task.name)) for task in tasks]
+        tasks = [
+            replace(task, known=ledger.shards.get(task.name), is_hint=task.name in ledger.hints)
+            for task in tasks
+        ]
         made = _make_all(runner, tasks, target, ledger, workers, show)
     shards = list(ledger.shards.values())
     return Exported(
@@ -147,12 +166,14 @@ def export(
     )
 
 
-def _tasks(pairs: Sequence[FilePair], target: ExportFolder, format_name: str, suffix: str) -> list[_Task]:
+def _tasks(
+    pairs: Sequence[FilePair], target: ExportFolder, format_name: str, *, replacing: bool
+) -> list[_Task]:
     """Check everything that can be checked before anything is written."""
+    suffix = require_installed(format_name).suffix
     names = [target.shard_of(pair, suffix) for pair in pairs]
     tasks = [
-        _Task(pair, name, target.path_of(name), format_name, None)
-        for pair, name in zip(pairs, names, strict=True)
+        _Task(pair, name, target.path_of(name), format_name) for pair, name in zip(pairs, names, strict=True)
     ]
     missing = [pair.merged for pair in pairs if not pair.merged.is_file()]
     problems = [] if pairs else ["no file pairs to export; choose some with --host-selection"]
@@ -167,7 +188,11 @@ def _tasks(pairs: Sequence[FilePair], target: ExportFolder, format_name: str, su
     if problems:
         raise PreflightError(problems)
     # Raises where the folder holds something else, before a lock file is put into it.
-    Ledger(target, format_name)
+    ledger = Ledger(target, format_name)
+    own = {task.path for task in tasks if ledger.is_own(task.name)}
+    problems = replacing_problems((task.path for task in tasks), own.__contains__, replace=replacing)
+    if problems:
+        raise PreflightError(problems)
     return tasks
 
 
@@ -175,16 +200,16 @@ def _make_all(
     runner: Runner, tasks: list[_Task], target: ExportFolder, ledger: Ledger, workers: Workers, show: Show
 ) -> int:
     """Make what is not there as it must be; the number of shards that were written."""
-    for folder in sorted({target.root, *(task.path.parent for task in tasks)}):
-        make_folder(folder)
-        remove_temporaries(folder)
     names = [task.name for task in tasks]
     looked = tracked(workers.map(_kept, tasks), len(tasks), "Checking what is there", show)
     kept = {name for name in looked if name is not None}
     to_make = [task for task in tasks if task.name not in kept]
-    if not to_make and ledger.is_complete and set(ledger.shards) == set(names):
+    if not to_make and ledger.is_complete(names):
         return 0
     ledger.begin(names, kept)
+    for folder in sorted({target.root, *(task.path.parent for task in tasks)}):
+        make_folder(folder)
+        remove_temporaries(folder)
 
     def commit(shard: Shard) -> Committed:
         _require_width(shard, ledger)
@@ -204,12 +229,18 @@ def _kept(task: _Task) -> str | None:
     known = task.known
     if known is None or changed_files({task.path: known.sha256, task.pair.merged: known.source_sha256}):
         return None
+    if task.is_hint and _shard_of(task, rows_of(task.pair), task.path.stat().st_size, known.sha256) != known:
+        return None
     return task.name
 
 
 def _make(task: _Task) -> Shard:
     rows = rows_of(task.pair)
     written = write_bytes(task.path, FORMATS[task.format_name].encode(rows))
+    return _shard_of(task, rows, written.size, written.digest)
+
+
+def _shard_of(task: _Task, rows: Rows, size: int, digest: str) -> Shard:
     return Shard(
         shard=task.name,
         source=rows.source,
@@ -218,8 +249,8 @@ def _make(task: _Task) -> Shard:
         width=rows.vectors.shape[1],
         label=rows.label,
         category=rows.category,
-        bytes=written.size,
-        sha256=written.digest,
+        bytes=size,
+        sha256=digest,
     )
 
 

@@ -8,22 +8,37 @@ gives equal bytes.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path, PurePosixPath
-from typing import Any
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from nucpro.errors import PreflightError
+from nucpro.errors import PreflightError, RecordError
 from nucpro.export.formats import parquet_without_rows, text_of_parquet
 from nucpro.folder.paths import CLASS_NAMES, ExportFolder
-from nucpro.formats import document, parsed, write_bytes
-from nucpro.formats.opening import is_litter, read_kept
-from nucpro.state.checkpoint import Journal, journal_entries
+from nucpro.formats import write_bytes
+from nucpro.formats.opening import is_litter, read_input, read_kept
+from nucpro.formats.records import (
+    Count,
+    Digest,
+    Kept,
+    Matching,
+    Name,
+    Within,
+    checked,
+    document,
+    read_record,
+    unsealed,
+)
+from nucpro.state.checkpoint import Journal, journal_lines
 
 __all__ = ["Ledger", "Shard"]
 
 _FORMAT = 1
+_BELOW = r"(?!/)(?!(?:.*/)?\.\.(?:/|\Z)).+"
+"""Paths that do not lead out of the folder: shards of no use are removed."""
 _COLUMNS = "id, label, category, record, chunk, frame, source, row, vector"
 
 
@@ -49,15 +64,36 @@ class Shard:
         SHA-256 of the shard, in hexadecimal.
     """
 
-    shard: str
-    source: str
-    source_sha256: str
-    rows: int
-    width: int
-    label: int
-    category: str
-    bytes: int
-    sha256: str
+    shard: Annotated[Name, Matching(_BELOW)]
+    source: Name
+    source_sha256: Digest
+    rows: Count
+    width: Count
+    label: Annotated[int, Within(0, 1)]
+    category: Name
+    bytes: Count
+    sha256: Digest
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    format: Literal[1]
+    to: Name
+    columns: list[Name]
+    rows: Count
+    width: Count
+    classes: dict[str, Count]
+    categories: dict[str, Count]
+    shards: list[Shard]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Line of the journal: a shard that lies on disk, or the names of those that are to be made."""
+
+    to: Name
+    shard: Shard | None
+    making: list[Name] | None = None
 
 
 class Ledger:
@@ -81,33 +117,33 @@ class Ledger:
         self._format = format_name
         self._journal = Journal(folder.journal)
         self.shards: dict[str, Shard] = {}
+        self.hints: set[str] = set()
+        self._making: set[str] | None = set()
         if not folder.root.is_dir():
             return
-        found = list(self._found())
+        formats = self._read()
         own = {folder.lock.name, folder.journal.name}
         present = {path.name for path in folder.root.iterdir()} - {folder.lock.name}
-        if not found and any(name in own or not is_litter(name) for name in present):
+        if not formats and any(name in own or not is_litter(name) for name in present):
             raise PreflightError(
                 [f"{folder.root}: holds files that are no export; name a new or an empty folder with -o"]
             )
-        if others := {name for name, _ in found} - {format_name}:
+        if others := formats - {format_name}:
             raise PreflightError(
                 [f"{folder.root}: holds an export to {', '.join(others)}; name another folder with -o"]
             )
-        self.shards = {shard.shard: shard for _, shard in found if shard is not None}
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether manifest and checksums are there, and nothing was begun after them."""
-        return all(path.is_file() for path in self._own) and not self._folder.journal.exists()
+    def is_own(self, name: str) -> bool:
+        """Whether a file of a shard's name was written by an export, also by one that was killed before it said so."""
+        return self._making is None or name in self._making or name in self.shards
 
-    @property
-    def _own(self) -> tuple[Path, ...]:
-        """What says that the export is complete: nothing but Parquet lies in a folder of Parquet files."""
+    def is_complete(self, names: Sequence[str]) -> bool:
+        """Whether manifest and checksums are those of these shards, and nothing was begun after them."""
         folder = self._folder
-        return (
-            (folder.parquet_manifest,) if self._format == "parquet" else (folder.checksums, folder.manifest)
-        )
+        if set(self.shards) != set(names) or os.path.lexists(folder.journal):
+            return False
+        written = self._documents(names)
+        return all(path.is_file() and read_input(path) == content for path, content in written.items())
 
     def begin(self, names: Collection[str], kept: Collection[str]) -> None:
         """Say that the folder is not complete any more.
@@ -120,8 +156,12 @@ class Ledger:
         kept : collection of str
             Shards that need not be made; all others are forgotten.
         """
-        self._journal.begin([self._entry(shard) for shard in (None, *self.shards.values())])
-        for path in (*self._own, *self._folder.former):
+        making = {"to": self._format, "shard": None, "making": sorted(set(names) - set(kept))}
+        known = [
+            shard for shard in self.shards.values() if shard.shard not in self.hints or shard.shard in kept
+        ]
+        self._journal.begin([making, *map(self._entry, known)])
+        for path in self._folder.documents:
             path.unlink(missing_ok=True)
         for name in self.shards.keys() - set(names):
             self._folder.path_of(name).unlink(missing_ok=True)
@@ -134,25 +174,31 @@ class Ledger:
 
     def finish(self, names: Sequence[str]) -> None:
         """Write checksums and manifest of the shards of an export, in their order."""
+        for path, content in self._documents(names).items():
+            write_bytes(path, content)
+        self.close()
+        self._folder.journal.unlink(missing_ok=True)
+
+    def _documents(self, names: Sequence[str]) -> dict[Path, bytes | memoryview]:
+        """Checksums and manifest as they are written."""
         shards = [self.shards[name] for name in names]
         manifest = document(self._content(shards))
         if self._format == "parquet":
-            like = self._folder.path_of(names[0])
-            write_bytes(self._folder.parquet_manifest, parquet_without_rows(like, manifest))
-        else:
-            sums = [(shard.sha256, shard.shard) for shard in shards]
-            sums.append((hashlib.sha256(manifest).hexdigest(), self._folder.manifest.name))
-            write_bytes(self._folder.checksums, "".join(_sum_line(*item) for item in sums).encode())
-            write_bytes(self._folder.manifest, manifest)
-        self.close()
-        self._folder.journal.unlink(missing_ok=True)
+            # Nothing but Parquet lies in a folder of Parquet files.
+            return {
+                self._folder.parquet_manifest: parquet_without_rows(self._folder.path_of(names[0]), manifest)
+            }
+        sums = [(shard.sha256, shard.shard) for shard in shards]
+        sums.append((hashlib.sha256(manifest).hexdigest(), self._folder.manifest.name))
+        lines = "".join(_sum_line(*item) for item in sums)
+        return {self._folder.checksums: lines.encode(), self._folder.manifest: manifest}
 
     def close(self) -> None:
         """Close the journal; what was recorded stays."""
         self._journal.close()
 
-    def _entry(self, shard: Shard | None) -> dict[str, Any]:
-        return {"to": self._format, "shard": asdict(shard) if shard else None}
+    def _entry(self, shard: Shard) -> dict[str, Any]:
+        return {"to": self._format, "shard": asdict(shard)}
 
     def _content(self, shards: list[Shard]) -> dict[str, Any]:
         categories: Counter[str] = Counter()
@@ -173,39 +219,51 @@ class Ledger:
             "shards": [asdict(shard) for shard in shards],
         }
 
-    def _found(self) -> Iterator[tuple[str, Shard | None]]:
-        """Formats and shards that manifest and journal tell of; what is damaged is unknown."""
-        folder = self._folder
-        texts = [_bytes_of(path) for path in (folder.manifest, folder.former[0])]
-        if folder.parquet_manifest.is_file():
-            texts.append(text_of_parquet(folder.parquet_manifest))
-        for content in map(parsed, texts):
-            if isinstance(content.get("shards"), list):
-                yield from ((str(content.get("to")), _shard(entry)) for entry in content["shards"])
-        for entry in journal_entries(read_kept(self._folder.journal), or_plain=True):
-            if "to" in entry:
-                yield str(entry["to"]), _shard(entry.get("shard"))
+    def _read(self) -> set[str]:
+        """Take what manifest and journal tell of, and give the formats that they name."""
+        formats: set[str] = set()
+        for kept in filter(None, map(self._manifest, self._folder.documents)):
+            formats.add(kept.content.to)
+            for shard in kept.content.shards:
+                self._take(shard, is_sealed=kept.is_sealed)
+        for entry, is_sealed in journal_lines(read_kept(self._folder.journal)):
+            try:
+                line: _Line = checked(_Line, entry)
+            except ValueError as error:
+                raise RecordError(
+                    f"{self._folder.journal}: {_WHAT} is damaged ({error}); {_NO_MANIFEST}"
+                ) from error
+            formats.add(line.to)
+            if line.shard is not None:
+                self._take(line.shard, is_sealed=is_sealed)
+            if not is_sealed:
+                # Earlier versions did not say what they were about to write.
+                self._making = None
+            elif self._making is not None:
+                self._making.update(line.making or ())
+        return formats
+
+    def _manifest(self, path: Path) -> Kept[_Manifest] | None:
+        if path.suffix == ".json":
+            return read_record(path, _Manifest, _WHAT, _NO_MANIFEST)
+        if path != self._folder.parquet_manifest or not path.is_file():
+            return None
+        try:
+            plain, is_sealed = unsealed(text_of_parquet(path))
+            return Kept(checked(_Manifest, plain), is_sealed)
+        except ValueError as error:
+            raise RecordError(f"{path}: {_WHAT} is damaged ({error}); {_NO_MANIFEST}") from error
+
+    def _take(self, shard: Shard, *, is_sealed: bool) -> None:
+        self.shards[shard.shard] = shard
+        (self.hints.discard if is_sealed else self.hints.add)(shard.shard)
+
+
+_WHAT = "the record of an export"
+_NO_MANIFEST = "name a new folder with -o, or remove this one"
 
 
 def _sum_line(digest: str, name: str) -> str:
     """One line as ``sha256sum`` writes it, which marks names with a backslash by one in front."""
     escaped = name.replace("\\", "\\\\")
     return f"{'' if escaped == name else chr(92)}{digest}  {escaped}\n"
-
-
-def _bytes_of(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
-
-
-def _shard(entry: object) -> Shard | None:
-    if not isinstance(entry, dict) or entry.keys() != {field.name for field in fields(Shard)}:
-        return None
-    kinds = {"rows": int, "width": int, "label": int, "bytes": int}
-    if not all(isinstance(value, kinds.get(name, str)) for name, value in entry.items()):
-        return None
-    # A path that leads out of the folder is none of ours: shards of no use are removed.
-    path = PurePosixPath(entry["shard"])
-    return None if path.is_absolute() or ".." in path.parts else Shard(**entry)

@@ -500,6 +500,11 @@ class ExportFolder:
         for attribute, name in names.items():
             object.__setattr__(self, attribute, self.root / name)
 
+    @property
+    def documents(self) -> tuple[Path, ...]:
+        """What can say that an export is complete, in the form of each version."""
+        return self.manifest, self.checksums, self.parquet_manifest, *self.former
+
     def shard_of(self, pair: FilePair, suffix: str) -> str:
         """Path of a pair's shard below the folder: that of its merged file, with another suffix.
 

@@ -9,18 +9,15 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from typing import Literal
 
-from nucpro.errors import DataError, PreflightError
+from nucpro.errors import PreflightError, RecordError
 from nucpro.folder.paths import HOST_CATEGORIES, SEED, VIRAL, DataFolder, FilePair, natural_key
-from nucpro.formats import decoded, seal_of, write_document
-from nucpro.formats.atomic import CHECKSUM
+from nucpro.formats.records import Count, Name, read_record, write_record
 from nucpro.options import HostSelection
 
 __all__ = ["Recorded", "Selection", "draw_hosts", "load", "save", "select"]
-
-_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -60,11 +57,17 @@ class Recorded:
         Keys of the chosen host files (:attr:`nucpro.folder.paths.FilePair.key`).
     reason : str
         Why they were chosen then.
+    viral : tuple of str
+        Keys of the viral files then.
+    format : int
+        Version of this record.
     """
 
-    sequences_per_file: int
-    hosts: tuple[str, ...]
-    reason: str
+    sequences_per_file: Count
+    hosts: tuple[Name, ...]
+    reason: Name
+    viral: tuple[Name, ...] = field(default=(), compare=False)
+    format: Literal[1] = 1
 
 
 def draw_hosts(full: Sequence[FilePair], viral_count: int) -> list[FilePair]:
@@ -178,14 +181,13 @@ def save(folder: DataFolder, selection: Selection, sequences_per_file: int) -> N
     """Record a selection in the data folder, unless it is the one that is recorded there."""
     if selection.reason == "recorded":
         return
-    content = {
-        "format": _FORMAT,
-        "reason": selection.reason,
-        "sequences_per_file": sequences_per_file,
-        "viral": [pair.key for pair in selection.viral],
-        "hosts": [pair.key for pair in selection.hosts],
-    }
-    write_document(folder.selection, {**content, CHECKSUM: seal_of(content)})
+    keys = {"viral": [pair.key for pair in selection.viral], "hosts": [pair.key for pair in selection.hosts]}
+    size = {"reason": selection.reason, "sequences_per_file": sequences_per_file}
+    write_record(folder.selection, {"format": 1, **size, **keys})
+
+
+_WHAT = "the recorded selection"
+_REMEDY = "restore it from a backup, or remove it so that the files that have outputs are selected again"
 
 
 def load(folder: DataFolder) -> Recorded | None:
@@ -193,20 +195,12 @@ def load(folder: DataFolder) -> Recorded | None:
 
     Raises
     ------
-    DataError
+    RecordError
         The record is damaged; it decides which files are used, so it is never guessed.
     """
-    path: Path = folder.selection
-    if not path.exists():
+    kept = read_record(folder.selection, Recorded, _WHAT, _REMEDY)
+    if kept is None:
         return None
-    try:
-        content = decoded(path.read_bytes())
-        if content[CHECKSUM] != seal_of(content):
-            raise ValueError("its digest does not fit what it says")
-        hosts = tuple(str(key) for key in content["hosts"])
-        return Recorded(int(content["sequences_per_file"]), hosts, str(content["reason"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path}: the recorded selection is damaged ({error}); restore it from a backup, "
-            "or remove it so that the files that have outputs are selected again"
-        ) from error
+    if not kept.is_sealed:
+        raise RecordError(f"{folder.selection}: {_WHAT} is damaged (it has no checksum); {_REMEDY}")
+    return kept.content

@@ -8,39 +8,32 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from nucpro.errors import StoreError
 from nucpro.formats.opening import kind_of
 
 __all__ = [
-    "CHECKSUM",
     "TEMPORARY_MARK",
     "AtomicFile",
     "Written",
     "cannot_write",
-    "checksum_of",
-    "decoded",
-    "document",
     "make_folder",
     "name_problem",
-    "parsed",
     "remove_temporaries",
     "replace_file",
     "replacing_problems",
     "sync_folder",
     "temporary_start",
     "write_bytes",
-    "write_document",
     "write_text",
 ]
 
@@ -350,54 +343,3 @@ def cannot_write(path: Path, error: OSError, done: int = 0, expected: int | None
 
 def _remedy(error: OSError) -> str:
     return _REMEDIES.get(error.errno or 0, "check the disk, then run again")
-
-
-CHECKSUM = "sha256"
-"""Name of the digest in a document that holds one."""
-
-
-def document(content: Mapping[str, Any], *, sort_keys: bool = False) -> bytes:
-    """Text of a document: UTF-8, one value a line.
-
-    Parameters
-    ----------
-    content : mapping
-        Plain values.
-    sort_keys : bool
-        Sort by name, for content whose order says nothing.
-    """
-    return (json.dumps(content, indent=1, ensure_ascii=False, sort_keys=sort_keys) + "\n").encode()
-
-
-def write_document(path: Path, content: Mapping[str, Any], *, sort_keys: bool = False) -> Written:
-    """Write a document whole or not at all; see :func:`document` and :func:`nucpro.formats.replace_file`."""
-    return write_bytes(path, document(content, sort_keys=sort_keys))
-
-
-def decoded(raw: bytes) -> Any:
-    """Value that a document holds.
-
-    Raises
-    ------
-    ValueError
-        It is no JSON, or nested too deeply to be read.
-    """
-    try:
-        return json.loads(raw)
-    except RecursionError as error:
-        raise ValueError(str(error)) from error
-
-
-def parsed(raw: bytes) -> dict[str, Any]:
-    """Content of a document; nothing where it is damaged or no object."""
-    try:
-        content = decoded(raw)
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def checksum_of(content: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) of everything that a document says, beside that digest itself."""
-    said = {name: value for name, value in content.items() if name != CHECKSUM}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

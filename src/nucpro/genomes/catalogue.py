@@ -11,9 +11,11 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from nucpro.errors import DataError
 from nucpro.folder.paths import VIRAL
+from nucpro.formats.records import Matching
 
 __all__ = ["GROUPS", "Catalogue", "RemoteFile", "choose", "parse_catalogue"]
 
@@ -51,9 +53,9 @@ class RemoteFile:
         MD5 sum that the release lists, in hexadecimal.
     """
 
-    name: str
-    group: str
-    md5: str
+    name: Annotated[str, Matching(_NAME.pattern)]
+    group: Annotated[str, Matching("|".join((VIRAL, *GROUPS)))]
+    md5: Annotated[str, Matching(_MD5.pattern)]
 
 
 def parse_catalogue(text: str, origin: str) -> Catalogue:

@@ -13,13 +13,13 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from nucpro.errors import DataError, PreflightError, counted, human_size
 from nucpro.folder.paths import DataFolder
-from nucpro.formats import decoded, write_document
+from nucpro.formats.records import Count, read_record, write_record
 from nucpro.formats.transfer import Connection, Expected, StoppedError, part_of
 from nucpro.genomes.catalogue import RemoteFile, choose, parse_catalogue
 from nucpro.genomes.options import DownloadOptions
@@ -28,7 +28,7 @@ from nucpro.progress import BYTES, Meter, Show, silent
 from nucpro.state.checkpoint import Fingerprint
 from nucpro.state.lock import hold
 
-__all__ = ["DownloadRecord", "DownloadReport", "download", "download_taxonomy", "read_record"]
+__all__ = ["DownloadRecord", "DownloadReport", "download", "download_taxonomy", "read_choice"]
 
 Result = TypeVar("Result")
 
@@ -59,9 +59,9 @@ class DownloadRecord:
         Size in bytes, time of the last change in nanoseconds and inode of verified files, by name.
     """
 
-    release: int
+    release: Count
     seed: int
-    counts: Mapping[str, int]
+    counts: Mapping[str, Count]
     files: Sequence[RemoteFile]
     verified: dict[str, list[int]] = field(default_factory=dict)
 
@@ -86,7 +86,7 @@ class DownloadRecord:
 
     def write(self, data_dir: Path) -> None:
         """Write the record whole or not at all."""
-        write_document(data_dir / _NAME, asdict(self), sort_keys=True)
+        write_record(data_dir / _NAME, self, sort_keys=True)
 
 
 def _expected(file: RemoteFile, size: int | None = None) -> Expected:
@@ -98,27 +98,23 @@ def _fingerprint(path: Path) -> list[int]:
     return found.as_list() if found else []
 
 
-def read_record(data_dir: Path) -> DownloadRecord | None:
+def read_choice(data_dir: Path) -> DownloadRecord | None:
     """Read the record of an earlier run; None where there is none.
+
+    One without a checksum is of an earlier version: its files are compared with its sums once more.
 
     Raises
     ------
-    DataError
+    RecordError
         The file is no such record.
     """
-    path = data_dir / _NAME
-    try:
-        plain = decoded(path.read_bytes())
-        plain["files"] = [RemoteFile(**file) for file in plain["files"]]
-        return DownloadRecord(**plain)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(
-            f"{path}: is no record of a download ({error}); remove it, then run again: files that are there are "
-            "verified and kept"
-        ) from error
+    kept = read_record(data_dir / _NAME, DownloadRecord, "the record of a download", _REMEDY)
+    if kept is not None and not kept.is_sealed:
+        kept.content.verified.clear()
+    return kept.content if kept else None
 
+
+_REMEDY = "remove it, then run again: files that are there are verified and kept"
 
 logger = logging.getLogger(__name__)
 
@@ -261,7 +257,7 @@ class _Run:
 
     def record(self) -> DownloadRecord:
         """Take the choice of an earlier run, or make and record a new one."""
-        options, earlier = self._options, read_record(self._data_dir)
+        options, earlier = self._options, read_choice(self._data_dir)
         if earlier and earlier.fits(options) and not self._missing(earlier):
             return earlier
         release = self._release()

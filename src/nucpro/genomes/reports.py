@@ -8,14 +8,13 @@ equal bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from nucpro.errors import DataError, ValidationError
+from nucpro.errors import RecordError, ValidationError
 from nucpro.folder.paths import Source
-from nucpro.formats import decoded, seal_of, write_document
-from nucpro.formats.atomic import CHECKSUM
+from nucpro.formats.records import Count, Digest, Name, read_record, write_record
 from nucpro.genomes.options import DatasetOptions
 from nucpro.genomes.paths import organisms_path
 from nucpro.state.checkpoint import changed_files
@@ -56,13 +55,13 @@ class Manifest:
         Version of the rules of this program.
     """
 
-    length: int
-    genetic_code: str
-    inputs: dict[str, str]
-    outputs: dict[str, str | None]
-    counts: dict[str, int]
-    examples: dict[str, list[str]]
-    rules: int = RULES
+    length: Count
+    genetic_code: Name
+    inputs: dict[str, Digest]
+    outputs: dict[str, Digest | None]
+    counts: dict[str, Count]
+    examples: dict[str, list[Name]]
+    rules: Count = RULES
 
     def is_of_kind(self, options: DatasetOptions) -> bool:
         """Whether its source may lie beside those of a run with these options."""
@@ -85,51 +84,30 @@ class Manifest:
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write a manifest whole or not at all."""
-    plain = asdict(manifest)
-    write_document(path, {**plain, CHECKSUM: seal_of(plain)}, sort_keys=True)
+    write_record(path, manifest, sort_keys=True)
 
 
 def read_manifest(path: Path) -> Manifest | None:
     """Read a manifest; None where there is none.
 
+    One without a checksum was written before there was one: what it says of files is compared with them each time.
+
     Raises
     ------
-    DataError
+    RecordError
         The file is no manifest.
     """
-    try:
-        plain = decoded(path.read_bytes())
-    except FileNotFoundError:
+    kept = read_record(path, Manifest, "the record of a data set", _REMEDY)
+    if kept is None:
         return None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read: {error}; {_REMEDY}") from error
-    if not _is_manifest(plain):
-        raise DataError(f"{path}: does not hold what a record of a data set must hold; {_REMEDY}")
-    return Manifest(**{name: value for name, value in plain.items() if name != CHECKSUM})
+    manifest = kept.content
+    # Counts of other rules have other names; their source is made again, so nobody looks at them.
+    if manifest.rules == RULES and manifest.counts.keys() != {name.name for name in fields(Counts)}:
+        raise RecordError(f"{path}: does not hold the counts of a data set; {_REMEDY}")
+    return manifest
 
 
 _REMEDY = "remove it, and have its FASTA files made again with --replace"
-_TYPES = {
-    "length": int,
-    "genetic_code": str,
-    "inputs": dict,
-    "outputs": dict,
-    "counts": dict,
-    "examples": dict,
-    "rules": int,
-}
-
-
-def _is_manifest(plain: object) -> bool:
-    if not isinstance(plain, Mapping) or set(plain) - {CHECKSUM} != {name.name for name in fields(Manifest)}:
-        return False
-    # Manifests without a digest were written before there was one.
-    if plain.get(CHECKSUM, seal_of(plain)) != seal_of(plain):
-        return False
-    if not all(isinstance(plain[name], types) for name, types in _TYPES.items()):
-        return False
-    # Counts of other rules have other names; their source is made again, so nobody looks at them.
-    return plain["rules"] != RULES or set(plain["counts"]) == {name.name for name in fields(Counts)}
 
 
 _SHOWN = 5

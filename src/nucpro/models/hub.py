@@ -23,7 +23,8 @@ from urllib.parse import quote, urlsplit
 from huggingface_hub import constants
 
 from nucpro.errors import DataError, ModelError, human_size, is_plain
-from nucpro.formats.atomic import decoded, make_folder, write_text
+from nucpro.formats.atomic import make_folder, write_text
+from nucpro.formats.records import decoded
 from nucpro.formats.transfer import AnswerError, Connection, Expected, part_of
 from nucpro.progress import BYTES, Meter, Show, silent
 

@@ -17,9 +17,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nucpro.errors import ModelError
-from nucpro.formats.atomic import write_document
+from nucpro.errors import ModelError, RecordError
 from nucpro.formats.opening import file_digest, is_litter, problem_of
+from nucpro.formats.records import Digest, Name, read_record, write_record
 from nucpro.models import hub
 from nucpro.models.config import read_json
 from nucpro.models.origins import fair_esm_problem, problem_of_file
@@ -296,8 +296,7 @@ def fetch(
                 f"{folder}: holds {', '.join(others)}, which is not part of {repository}; give an empty folder"
             )
         sums = {name: file_digest(folder / name, ModelError) for name in chosen}
-        source = {"id": model, "revision": pinned.revision, "sha256": sums}
-        write_document(folder / _SOURCE_RECORD, source)
+        write_record(folder / _SOURCE_RECORD, _Source(model, pinned.revision, sums))
     return _local(folder, None)
 
 
@@ -314,22 +313,29 @@ def _local(folder: Path, revision: str | None) -> ModelFiles:
             f"{folder}: a folder has no revisions, but {revision!r} was asked for; leave the revision out, "
             "or give the id of a repository on the Hugging Face hub"
         )
-    record_file = folder / _SOURCE_RECORD
-    record = read_json(record_file) if os.path.lexists(record_file) else {}
-    name, commit = record.get("id", folder.resolve().name), record.get("revision")
-    sums = record.get("sha256", {})
-    if not isinstance(name, str) or not isinstance(commit, str | None) or not _are_sums(sums):
-        raise ModelError(
-            f"{record_file}: id, revision and digests must be text; fetch the model again (nucpro fetch-models)"
+    try:
+        kept = read_record(
+            folder / _SOURCE_RECORD,
+            _Source,
+            "the record of the model",
+            "fetch it again (nucpro fetch-models)",
         )
+    except RecordError as error:
+        raise ModelError(str(error)) from error
+    source = kept.content if kept else _Source()
     for file in _TEXT_FILES:
-        if file in sums and file_digest(folder / file, ModelError) != sums[file]:
+        if file in source.files and file_digest(folder / file, ModelError) != source.files[file]:
             raise _changed(folder / file)
-    return _read_folder(folder, name, commit, sums)
+    return _read_folder(folder, source.id or folder.resolve().name, source.revision, source.files)
 
 
-def _are_sums(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(digest, str) for digest in value.values())
+@dataclass(frozen=True)
+class _Source:
+    """Where the files of a folder are from: repository, commit, and their SHA-256; all may be unknown."""
+
+    id: Name | None = None
+    revision: Name | None = None
+    files: Mapping[str, Digest] = field(default_factory=dict)
 
 
 def _changed(file: Path) -> ModelError:

@@ -7,18 +7,20 @@ units, so that a run goes on with units of its own only.
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import json
-import shutil
+import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from nucpro.errors import DataError, ModelError, StoreError
-from nucpro.formats import decoded, remove_temporaries, write_document, write_text
+from nucpro.errors import DataError, ModelError, PreflightError, StoreError
+from nucpro.formats import records, remove_temporaries
 from nucpro.formats.opening import read_input
+from nucpro.formats.records import Count, Digest, Name, Within
 from nucpro.genomes.frames import FRAME_NAMES
 from nucpro.prediction.contigs import InputFacts, Unit
 from nucpro.prediction.models import Models
@@ -32,9 +34,10 @@ __all__ = [
     "difference",
     "make_record",
     "read_record",
-    "remove_folder",
     "write_record",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -96,17 +99,32 @@ class Work:
         Returns
         -------
         set of int
-            Numbers of the units that are done.
+            Numbers of the units that are done; those that are damaged are not, and are scored again.
+
+        Raises
+        ------
+        PreflightError
+            Something else has the folder's name.
         """
         work = self._folder.work
-        if not self._folder.work_record.exists():
-            # Units without a record are those of a folder that was being removed.
-            self.remove()
-            work.mkdir()
-            write_record(self._folder.work_record, record)
+        if work.is_symlink() or (work.exists() and not work.is_dir()):
+            raise PreflightError([f"{work}: is a link or a file; {_MOVE}"])
+        work.mkdir(exist_ok=True)
         remove_temporaries(work)
+        if not self._folder.work_record.exists():
+            if any(work.iterdir()):
+                raise PreflightError([f"{work}: holds files that nothing is recorded about; {_MOVE}"])
+            write_record(self._folder.work_record, record)
         numbers = (unit_number(entry.name) for entry in work.iterdir())
-        return {number for number in numbers if number is not None}
+        return {number for number in numbers if number is not None and self._is_whole(number)}
+
+    def _is_whole(self, number: int) -> bool:
+        try:
+            self._read(number)
+        except DataError as error:
+            logger.warning("Warning: %s", error)
+            return False
+        return True
 
     def commit(self, unit: Unit, scored: ScoredUnit) -> None:
         """Keep the scores of a unit.
@@ -127,8 +145,7 @@ class Work:
             "unknown_frames": scored.unknown,
             "cut_frames": scored.cut,
         }
-        text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-        write_text(self._folder.unit(unit.number), text + "\n")
+        records.write_record(self._folder.unit(unit.number), content, compact=True)
 
     def units(self, count: int) -> Iterator[StoredUnit]:
         """Yield the units 1 to ``count``.
@@ -139,43 +156,130 @@ class Work:
             One is missing or damaged.
         """
         for number in range(1, count + 1):
-            path = self._folder.unit(number)
-            try:
-                yield _stored(decoded(path.read_bytes()))
-            except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-                raise DataError(
-                    f"{path}: is missing or damaged ({error}); remove it, then run again: only this unit is "
-                    "scored again"
-                ) from error
+            yield self._read(number)
+
+    def _read(self, number: int) -> StoredUnit:
+        path = self._folder.unit(number)
+        kept = records.read_record(path, _Unit, "the unit", _SCORED_AGAIN)
+        if kept is None:
+            raise DataError(f"{path}: is missing; {_SCORED_AGAIN}")
+        # Only a run that an earlier version began has units without a checksum.
+        if not kept.is_sealed and self._begun_sealed:
+            raise DataError(f"{path}: the unit is damaged (it has no checksum); {_SCORED_AGAIN}")
+        try:
+            return _stored(kept.content)
+        except (ValueError, IndexError) as error:
+            raise DataError(
+                f"{path}: the unit is damaged (its parts do not fit together: {error}); {_SCORED_AGAIN}"
+            ) from error
+
+    @cached_property
+    def _begun_sealed(self) -> bool:
+        kept = records.read_record(
+            self._folder.work_record, _Record, "the record of a prediction", _NO_RECORD
+        )
+        return kept is None or kept.is_sealed
 
     def remove(self) -> None:
-        """Remove the folder with everything in it.
+        """Remove the folder with what was written into it; files of somebody else stay.
 
         Raises
         ------
         StoreError
             It cannot be removed.
         """
-        remove_folder(self._folder.work)
+        work = self._folder.work
+        if work.is_symlink() or not work.is_dir():
+            return
+        remove_temporaries(work)
+        units = [path for path in work.iterdir() if unit_number(path.name) is not None]
+        try:
+            # The record goes last: units without one would be taken for files of somebody else.
+            for path in (*units, self._folder.work_record):
+                path.unlink(missing_ok=True)
+            work.rmdir()
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise StoreError(
+                    f"{work}: cannot be removed: {error.strerror}; remove it yourself, then run again"
+                ) from error
 
 
-def _stored(content: dict[str, Any]) -> StoredUnit:
+_MOVE = "move it away, then run again"
+_SCORED_AGAIN = "run again: only this unit is scored again"
+_NO_RECORD = "predict again with --replace"
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """A unit as it is kept: pieces of records with the numbers of their chunks, and a column a value."""
+
+    pieces: list[tuple[str, Count, list[Count]]]
+    starts: list[Count]
+    ends: list[Count]
+    chunks: list[Count]
+    frames: list[Annotated[int, Within(0, len(FRAME_NAMES) - 1)]]
+    residues: list[Count]
+    scores: list[Annotated[float, Within(0, 1)]]
+    unknown_frames: Count
+    cut_frames: Count
+
+
+def _stored(unit: _Unit) -> StoredUnit:
     frames: dict[int, list[FrameScore]] = {}
-    numbers = [number for _, _, numbers in content["pieces"] for number in numbers]
-    columns = (content[name] for name in ("chunks", "frames", "residues", "scores"))
-    for chunk, frame, residues, score in zip(*columns, strict=True):
+    numbers = [number for _, _, numbers in unit.pieces for number in numbers]
+    for chunk, frame, residues, score in zip(
+        unit.chunks, unit.frames, unit.residues, unit.scores, strict=True
+    ):
         found = FrameScore(numbers[chunk] + 1, FRAME_NAMES[frame], residues, score)
         frames.setdefault(chunk, []).append(found)
-    places = zip(numbers, content["starts"], content["ends"], strict=True)
-    chunks = (
+    places = zip(numbers, unit.starts, unit.ends, strict=True)
+    chunks = [
         ChunkScore(number + 1, start + 1, end, tuple(frames.get(index, ())))
         for index, (number, start, end) in enumerate(places)
-    )
+    ]
+    rest = iter(chunks)
     pieces = tuple(
-        StoredPiece(record, bases, tuple(islice(chunks, len(numbers))))
-        for record, bases, numbers in content["pieces"]
+        StoredPiece(record, bases, tuple(islice(rest, len(numbers))))
+        for record, bases, numbers in unit.pieces
     )
-    return StoredUnit(pieces, content["unknown_frames"], content["cut_frames"])
+    return StoredUnit(pieces, unit.unknown_frames, unit.cut_frames)
+
+
+@dataclass(frozen=True)
+class _Input:
+    file: Name
+    sha256: Digest
+    records: Count
+    bases: Count
+    chunks: Count
+
+
+@dataclass(frozen=True)
+class _Classifier:
+    sha256: Digest
+    sides: list[Name]
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    key: Digest
+    made_by: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What makes a prediction; of a finished one also what it gave."""
+
+    format: Count
+    rules: Count
+    input: _Input
+    classifier: _Classifier
+    encoders: dict[str, _Encoder]
+    length: Count
+    chunks_per_unit: Count | None = None
+    counts: dict[str, Count] | None = None
+    outputs: dict[str, Digest] | None = None
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -186,36 +290,15 @@ def read_record(path: Path) -> dict[str, Any]:
     DataError
         It cannot be read, or is damaged.
     """
-    try:
-        content = decoded(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: holds no object")
-    return content
+    kept = records.read_record(path, _Record, "the record of a prediction", _NO_RECORD)
+    if kept is None:
+        raise DataError(f"{path}: is missing; predict again with --replace")
+    return {name: value for name, value in asdict(kept.content).items() if value is not None}
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
     """Write what says what made the files beside it, whole or not at all."""
-    write_document(path, record)
-
-
-def remove_folder(path: Path) -> None:
-    """Remove a folder with everything in it, or nothing where there is none.
-
-    Raises
-    ------
-    StoreError
-        It cannot be removed.
-    """
-    try:
-        shutil.rmtree(path)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise StoreError(
-            f"{path}: cannot be removed: {error.strerror}; remove it yourself, then run again"
-        ) from error
+    records.write_record(path, record)
 
 
 _FORMAT = 1

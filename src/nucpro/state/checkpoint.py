@@ -17,15 +17,24 @@ from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 from nucpro.errors import StoreError
-from nucpro.formats import cannot_write, file_digest, parsed, write_bytes, write_text
+from nucpro.formats import cannot_write, file_digest, write_bytes, write_text
 from nucpro.formats.opening import open_kept, read_kept
+from nucpro.formats.records import Count, Digest, Name, checked, parsed
 from nucpro.formats.sequences import SequenceType
 from nucpro.state.recipe import Recipe
 
-__all__ = ["Checkpoint", "Fingerprint", "Journal", "StateFiles", "changed_files", "journal_entries"]
+__all__ = [
+    "Checkpoint",
+    "Fingerprint",
+    "Journal",
+    "StateFiles",
+    "changed_files",
+    "journal_entries",
+    "journal_lines",
+]
 
 _CRC_LENGTH = 8
 
@@ -171,22 +180,21 @@ def _line(entry: Mapping[str, Any]) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
-def journal_entries(raw: bytes, *, or_plain: bool = False) -> Iterator[dict[str, Any]]:
-    """Objects of a journal, in order; lines that are cut or damaged are left out.
+def journal_lines(raw: bytes) -> Iterator[tuple[dict[str, Any], bool]]:
+    """Objects of a journal, in order, and whether each has a CRC-32, as some journals of earlier versions had not.
 
-    Parameters
-    ----------
-    raw : bytes
-        What the file holds.
-    or_plain : bool
-        Take lines without a CRC-32 too, as earlier versions wrote some journals.
+    Lines that are cut or damaged are left out.
     """
     for line in raw.split(b"\n"):
-        body = line[_CRC_LENGTH + 1 :]
-        if line[:_CRC_LENGTH] != b"%08x" % zlib.crc32(body):
-            body = line if or_plain and line.startswith(b"{") else b""
+        is_sealed = line[:_CRC_LENGTH] == b"%08x" % zlib.crc32(line[_CRC_LENGTH + 1 :])
+        body = line[_CRC_LENGTH + 1 :] if is_sealed else line
         if entry := parsed(body):
-            yield entry
+            yield entry, is_sealed
+
+
+def journal_entries(raw: bytes) -> Iterator[dict[str, Any]]:
+    """Objects of a journal that have their CRC-32, in order."""
+    return (entry for entry, is_sealed in journal_lines(raw) if is_sealed)
 
 
 def _ends_with_a_line(file: FileIO) -> bool:
@@ -220,6 +228,7 @@ class Checkpoint:
         self._folder = folder
         self._read_only = read_only
         self._facts: dict[str, dict[str, Any]] = {}
+        self._own: set[str] = set()
         self.completed: list[str] = []
         self.started_at = _now()
         self._journal = Journal(folder.journal)
@@ -245,11 +254,12 @@ class Checkpoint:
 
     def fact(self, kind: str, path: Path) -> dict[str, Any] | None:
         """Fact of a kind about a file, None where nothing is known of the file as it is now."""
-        entry = self._facts.get(f"{kind}:{self._key(path)}")
+        key = f"{kind}:{self._key(path)}"
+        entry = self._facts.get(key)
         stamp = Fingerprint.of(path)
         if entry is None or stamp is None or entry.get("stamp") != stamp.as_list():
             return None
-        return entry
+        return entry if key in self._own or _is_sound(kind, entry) else None
 
     def knows(self, kind: str, path: Path, **expected: Any) -> bool:
         """Whether a fact of a kind is known about a file as it is now, and says what is expected of it."""
@@ -264,6 +274,7 @@ class Checkpoint:
         key = f"{kind}:{self._key(path)}"
         entry = {**fact, "stamp": stamp.as_list()}
         self._facts[key] = entry
+        self._own.add(key)
         self._append({key: entry})
 
     def complete(self, path: Path) -> None:
@@ -274,14 +285,11 @@ class Checkpoint:
 
     def recipe_of(self, side: SequenceType) -> Recipe | None:
         """Recipe of the last run on a side; None before the first one."""
-        entry = self._facts.get(f"{_RECIPE}:{side}")
-        if entry is None:
+        key = f"{_RECIPE}:{side}"
+        entry = self._facts.get(key)
+        if entry is None or entry.get("kind") != side or not (key in self._own or _is_sound(_RECIPE, entry)):
             return None
-        try:
-            source = dict(entry.get("source", {}))
-            return Recipe(str(entry["kind"]), dict(entry["made_by"]), int(entry["width"]), source)
-        except (KeyError, TypeError, ValueError):
-            return None
+        return Recipe(str(side), entry["made_by"], entry["width"], entry.get("source", {}))
 
     def remember_recipe(self, recipe: Recipe) -> None:
         """Record how this run makes vectors."""
@@ -292,6 +300,7 @@ class Checkpoint:
             "source": dict(recipe.source),
         }
         self._facts[f"{_RECIPE}:{recipe.kind}"] = entry
+        self._own.add(f"{_RECIPE}:{recipe.kind}")
         self._append({f"{_RECIPE}:{recipe.kind}": entry})
 
     @property
@@ -402,6 +411,46 @@ class Checkpoint:
                     self._note_completed(self._listed(value))
                 elif isinstance(value, dict):
                     self._facts[key] = value
+
+
+_Stamps = list[tuple[int, int, int] | None]
+_FACTS: dict[str, dict[str, Any]] = {
+    "fasta": {
+        **dict.fromkeys(("records", "letters", "letters_read", "over_limit"), Count),
+        **dict.fromkeys(("digest", "ids_digest"), Digest),
+        "side": Name,
+        "nucleotide": bool,
+        "problems": list[str],
+    },
+    "count": {"records": Count},
+    "dna": {"input": Digest},
+    "vectors": {"recipe": Digest, "input": Digest, "trusted": bool, "verified": dict[str, Any]},
+    "merged": {"sources": _Stamps},
+    "valid": {"of": _Stamps, "records": Count, "models": dict[Literal["dna", "protein"], Digest | None]},
+    _RECIPE: {"kind": Name, "made_by": dict[str, Any], "width": Count, "source": dict[str, Any]},
+}
+"""What the entries of a fact must be, by its kind; a fact that is otherwise is not known."""
+_NEEDED = {
+    "count": {"records"},
+    "valid": {"records", "models"},
+    _RECIPE: {"made_by", "width"},
+}
+_NAMES = ("id", "revision", "weights_sha256", "precision")
+
+
+def _is_sound(kind: str, entry: Mapping[str, Any]) -> bool:
+    """Whether a fact has what it must have: its checksum says only that nobody changed it by accident."""
+    if not _NEEDED.get(kind, set()) <= entry.keys():
+        return False
+    try:
+        for name, of in _FACTS.get(kind, {}).items():
+            if name in entry:
+                checked(of, entry[name], name)
+        for name in _NAMES if kind == _RECIPE else ():
+            checked(Name | None, entry["made_by"].get(name), name)
+    except ValueError:
+        return False
+    return True
 
 
 def _document(folder: StateFiles) -> tuple[dict[str, Any], bool]:

@@ -18,12 +18,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 from nucpro import __version__
 from nucpro.errors import StoreError
 from nucpro.formats.opening import look_at_kept
-from nucpro.state.checkpoint import Journal, StateFiles, journal_entries
+from nucpro.formats.records import Count, Name, Within, checked
+from nucpro.state.checkpoint import Journal, StateFiles, journal_lines
 
 __all__ = [
     "DONE",
@@ -243,7 +244,7 @@ class History:
             return self.runs
         whole = new[: new.rfind(b"\n") + 1]
         self._offset += len(whole)
-        for entry in journal_entries(whole, or_plain=True):
+        for entry, _ in journal_lines(whole):
             self._take(entry)
         return self.runs
 
@@ -255,7 +256,7 @@ class History:
                 self.runs.append(Run(when, entry))
             elif self.runs:
                 _apply(self.runs[-1], event, when, entry)
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, OverflowError):
             return
 
 
@@ -275,20 +276,46 @@ def this_software() -> dict[str, str]:
     return found
 
 
+_Seconds = Annotated[float, Within(0, 1e12)]
+
+
+@dataclass(frozen=True)
+class _File:
+    """Line of a finished file; earlier versions wrote the time since the file before as the file's own."""
+
+    file: Name
+    seconds: _Seconds
+    records: Count
+    letters: Count
+    tokens: Count
+    elapsed: _Seconds | None = None
+
+
+@dataclass(frozen=True)
+class _Stage:
+    name: Name
+    seconds: _Seconds
+
+
+@dataclass(frozen=True)
+class _Ended:
+    how: Name
+    message: str
+
+
 def _apply(run: Run, event: str, when: float, entry: dict[str, Any]) -> None:
     if event == "file":
-        records, letters, tokens = (int(entry[name]) for name in ("records", "letters", "tokens"))
-        seconds = float(entry["seconds"])
-        # Earlier versions wrote the time since the file before as the file's own.
-        elapsed = float(entry.get("elapsed", seconds))
-        key = str(entry["file"])
-        run.files.append(FileDone(when, key, seconds, records, letters, tokens, elapsed))
+        one: _File = checked(_File, entry)
+        elapsed = one.seconds if one.elapsed is None else one.elapsed
+        run.files.append(FileDone(when, one.file, one.seconds, one.records, one.letters, one.tokens, elapsed))
     elif event == "stage":
-        run.stages.append((str(entry["name"]), float(entry["seconds"])))
+        stage: _Stage = checked(_Stage, entry)
+        run.stages.append((stage.name, stage.seconds))
     elif event in ("planned", "validated"):
-        setattr(run, event, {str(name): int(value) for name, value in entry.items()})
+        setattr(run, event, checked(dict[str, Count], entry))
     elif event == "ended":
-        run.ended, run.how, run.message = when, str(entry["how"]), str(entry["message"])
+        end: _Ended = checked(_Ended, entry)
+        run.ended, run.how, run.message = when, end.how, end.message
 
 
 def _now() -> str:

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from nucpro.errors import DataError, StoreError, UsageError
 from nucpro.formats import AtomicFile, read_meta, read_vectors, replace_file, write_vectors
 from nucpro.formats.archive import SIZE_LIMIT
-from nucpro.formats.atomic import decoded
 from nucpro.formats.opening import open_input
+from nucpro.formats.records import decoded
 from nucpro.formats.sequences import SequenceType
 
 __all__ = ["FORMATS", "Content", "Format", "format_of", "made_by", "read_content"]
