@@ -78,7 +78,7 @@ def parents_only(data: Path, size: int) -> Path:
 
 def make_dna_model(folder: Path, *, tiny: bool) -> Path:
     """Untrained checkpoint of DNABERT-S's shape, its tokenizer trained on the demo's genomes."""
-    shape = {"width": 48, "layers": 2, "feed_forward_width": 80, "vocabulary_size": 96} if tiny else DNA_SHAPE
+    shape = {**DNA_SHAPE, "layers": 1, "feed_forward_width": 80, "vocabulary_size": 96} if tiny else DNA_SHAPE
     dna_stand_ins.make_dna_checkpoint(folder, heads=12, **shape)
     texts = [stretch.decode() for stretch in genome_stretches(200 if tiny else 2_000)]
     dna_stand_ins.train_tokenizer(folder, texts, vocabulary_size=shape["vocabulary_size"])
