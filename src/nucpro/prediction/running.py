@@ -31,7 +31,7 @@ from nucpro.prediction.tables import write_tables
 from nucpro.prediction.verdict import ScoredUnit, Scorer
 from nucpro.prediction.work import Work, difference, make_record, read_record, write_record
 from nucpro.progress import Meter, Show, silent
-from nucpro.state.checkpoint import Fingerprint, changed_files
+from nucpro.state.checkpoint import Fingerprint, changed_files, require_unchanged
 
 __all__ = ["Checked", "PredictionReport", "check", "predict"]
 
@@ -248,22 +248,16 @@ class _Run:
         units = units_of(records, self._checked.length, self._chunks_per_unit)
         yield from (unit for unit in units if unit.number not in done)
         # A shorter input would leave an engine waiting for units that never come.
-        self._require_unchanged_input()
+        require_unchanged(self._options.input, self._checked.stamp)
 
     def _keep(self, done: Done[Unit, ScoredUnit]) -> Committed:
         unit, seconds, scored = done
-        self._require_unchanged_input()
+        require_unchanged(self._options.input, self._checked.stamp)
         self._work.commit(unit, scored)
         self._scored.chunks += unit.chunks
         self._scored.frames += len(scored)
         self._scored.seconds += seconds
         return Committed(f"Scored {len(scored)} frames of {unit.chunks} chunks, {seconds:.1f}s", unit.chunks)
-
-    def _require_unchanged_input(self) -> None:
-        if Fingerprint.of(self._options.input) != self._checked.stamp:
-            raise DataError(
-                f"{self._options.input}: was changed while it was read; run again when nobody writes it"
-            )
 
     def write_tables(self) -> None:
         """Write the result and what made it; then the work folder is no longer needed.

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
-from nucpro.errors import StoreError
+from nucpro.errors import DataError, StoreError
 from nucpro.formats import cannot_write, file_digest, write_bytes, write_text
 from nucpro.formats.opening import open_kept, read_kept
 from nucpro.formats.records import Count, Digest, Name, checked, parsed
@@ -34,6 +34,7 @@ __all__ = [
     "changed_files",
     "journal_entries",
     "journal_lines",
+    "require_unchanged",
 ]
 
 _CRC_LENGTH = 8
@@ -65,6 +66,18 @@ class Fingerprint:
     def as_list(self) -> list[int]:
         """Form in which stamps are stored."""
         return [self.size, self.modified, self.inode]
+
+
+def require_unchanged(path: Path, stamp: Fingerprint | None) -> None:
+    """Refuse a file that is read piece by piece, and is not what it was when it was checked.
+
+    Raises
+    ------
+    DataError
+        It changed.
+    """
+    if Fingerprint.of(path) != stamp:
+        raise DataError(f"{path}: was changed while it was read; run again when nobody writes it")
 
 
 def changed_files(recorded: Mapping[Path, object]) -> list[Path]:

@@ -21,7 +21,6 @@ from nucpro.embedding.batches import FloatMatrix
 from nucpro.embedding.device import settled
 from nucpro.embedding.encoder import FastaEncoder, Identified
 from nucpro.errors import (
-    DataError,
     DimensionError,
     FastaError,
     ModelError,
@@ -29,7 +28,8 @@ from nucpro.errors import (
     StoreError,
     UsageError,
 )
-from nucpro.execution.engine import Engine, Loader, engine_of
+from nucpro.execution.engine import Done, Engine, Loader, engine_of
+from nucpro.execution.runner import Committed, Runner
 from nucpro.extraction.preflight import space_problems, writing_problems
 from nucpro.formats import make_folder, replacing_problems
 from nucpro.formats.atomic import name_problem
@@ -38,7 +38,7 @@ from nucpro.formats.opening import spooled
 from nucpro.formats.sequences import SequenceType
 from nucpro.options import Options
 from nucpro.progress import Meter, Show, silent
-from nucpro.state.checkpoint import Fingerprint
+from nucpro.state.checkpoint import Fingerprint, require_unchanged
 from nucpro.vectors.inputs import InputFacts, Part, PartSize, default_part_size, inspect, parts_of
 from nucpro.vectors.outputs import Content, format_of, made_by
 from nucpro.vectors.work import Work
@@ -164,8 +164,8 @@ def embed_file(options: EmbedOptions, show: Show = silent) -> EmbedReport:
             return _report(checked)
         make_folder(options.output.parent)
         work = Work(options.output)
-        with work.held():
-            return _Run(checked, engine, work, show).run()
+        with work.held() as runner:
+            return _Run(checked, engine, work, runner, show).run()
 
 
 def _check(options: EmbedOptions, engine: Engine, spool: Callable[[Path], Path]) -> _Checked:
@@ -261,10 +261,11 @@ def _report(checked: _Checked, **counts: int) -> EmbedReport:
 class _Run:
     """One job that was checked, whose folder is held."""
 
-    def __init__(self, checked: _Checked, engine: Engine, work: Work, show: Show) -> None:
+    def __init__(self, checked: _Checked, engine: Engine, work: Work, runner: Runner, show: Show) -> None:
         self._checked = checked
         self._engine = engine
         self._work = work
+        self._runner = runner
         self._show = show
 
     def run(self) -> EmbedReport:
@@ -293,29 +294,23 @@ class _Run:
         if not left:
             return 0
         self._engine.load(partial(_load, self._checked.identified, self._checked.options.models))
-        computed = 0
-        for number, (part, _, made) in enumerate(
-            self._engine.run(_compute_part, self._parts_left(done), len(left)), len(done) + 1
-        ):
-            self._require_unchanged_input()
-            self._work.commit(part.number, made.rows)
-            computed += len(part.records)
-            meter.advance(len(part.records), part.size)
-            line = "[%d/%d] Embedded %d sequences of %s, %.1fs"
-            logger.info(line, number, len(parts), len(part.records), part.records.path, made.seconds)
-        return computed
+        computed = self._engine.run(_compute_part, self._parts_left(done), len(left))
+        kept = self._runner.each(computed, self._keep, meter, done=len(done), total=len(parts))
+        return sum(len(part.records) for part, *_ in kept)
+
+    def _keep(self, done: Done[Part, _Made]) -> Committed:
+        part, _, made = done
+        require_unchanged(self._checked.path, self._checked.stamp)
+        self._work.commit(part.number, made.rows)
+        count = len(part.records)
+        line = f"Embedded {count} sequences of {part.records.path}, {made.seconds:.1f}s"
+        return Committed(line, count, part.size)
 
     def _parts_left(self, done: set[int]) -> Iterator[Part]:
         path, size = self._checked.path, self._checked.size
         yield from (part for part in parts_of(path, stream(path), size) if part.number not in done)
         # A shorter input would leave an engine waiting for parts that never come.
-        self._require_unchanged_input()
-
-    def _require_unchanged_input(self) -> None:
-        if Fingerprint.of(self._checked.path) != self._checked.stamp:
-            raise DataError(
-                f"{self._checked.path}: was changed while it was read; run again when nobody writes it"
-            )
+        require_unchanged(path, self._checked.stamp)
 
 
 def _load(identified: Identified, options: Options, load: Loader) -> FastaEncoder:

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucpro.errors import LockedError, StoreError
+from nucpro.execution.runner import Runner
 from nucpro.formats import cannot_write, make_folder
 from nucpro.formats.opening import open_kept, read_kept
 from nucpro.state.checkpoint import Journal, journal_entries
-from nucpro.state.lock import hold
 from nucpro.vectors.inputs import PartFacts, PartSize
 
 __all__ = ["Work"]
@@ -90,14 +90,14 @@ class Work:
             return 0
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> Iterator[Runner]:
         """Make the folder and hold it, so that one run writes there at a time."""
         make_folder(self.root)
-        with hold(self._lock):
+        with Runner(self._lock) as runner:
             if not self._lock.exists():
                 raise LockedError([f"{self.root}: another run finished there just now; run again"])
             try:
-                yield
+                yield runner
             except BaseException:
                 if not self._entries():
                     self.remove()
