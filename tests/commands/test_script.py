@@ -164,7 +164,7 @@ def test_what_is_done_needs_no_model_to_be_loaded(
     options_with(monkeypatch, protein_model=str(model), device="cuda:99", precision="fp32")
     assert script.extract_all(viral, [], None, None, checkpoint) == 0
     Path(viral[0]).with_name("output_1_ESM.pt").unlink()
-    with pytest.raises(UsageError, match="cuda:99"):
+    with pytest.raises(PreflightError, match="cuda:99"):
         script.extract_all(viral, [], None, None, checkpoint)
 
 

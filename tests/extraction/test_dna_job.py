@@ -116,7 +116,7 @@ def test_unknown_tokens_are_counted_and_shown(
     assert embed_dna(tmp_path, dna_model) == 0
     output = capsys.readouterr().out
     assert "tokens (" in output
-    assert "are unknown to the model (runs of N?)" in output
+    assert "unknown to the model (runs of N?)" in output
 
 
 def test_a_dry_run_shows_what_would_be_made(

@@ -167,7 +167,7 @@ def test_only_files_that_the_model_would_make_are_kept(
     assert main(["status", str(data), "--sequences-per-file", "4"]) == 0
     output = capsys.readouterr().out
     assert "Done:        6 of 6 files" in output
-    assert "Kept:        2 files that do not say how they were made (2 verified)" in output
+    assert "Kept:        2 files without provenance metadata (2 verified)" in output
     assert main(command) == 0
     assert "Done:        6 of 6 files" in capsys.readouterr().out
     # What was recomputed says nothing of a file that was written since.
@@ -188,7 +188,7 @@ def test_what_is_trusted_is_done_for_whoever_looks(
     assert main(["status", str(data), "--sequences-per-file", "4"]) == 0
     output = capsys.readouterr().out
     assert "Done:        6 of 6 files" in output
-    assert "Kept:        6 files that do not say how they were made (6 trusted)" in output
+    assert "Kept:        6 files without provenance metadata (6 trusted)" in output
     assert "Protein files: 6 done, 0 missing, 0 stale" in output
     changed = pairs_of(data)[0].protein_vectors
     changed.write_bytes(changed.read_bytes())

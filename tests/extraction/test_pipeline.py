@@ -262,7 +262,7 @@ def test_long_proteins_are_cut_counted_and_reported(
     assert main(["extract", *arguments(tmp_path, model)]) == 0
     output = capsys.readouterr().out
     assert "4 sequences are longer than the model reads, and will be cut" in output
-    assert "4 sequences were cut at the longest input of the model" in output
+    assert "4 sequences cut at the longest input of the model" in output
 
 
 def test_the_checkpoint_lists_files_relative_to_the_folder(finished: Path) -> None:

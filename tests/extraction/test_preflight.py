@@ -287,7 +287,10 @@ def test_files_below_a_folder_that_names_no_category_are_told(data: Path, refuse
 def test_strict_sampling_refuses_fewer_hosts_than_viral_files(data: Path, refused) -> None:
     (data / "bacteria.1.1.identified_nucleotide" / "output_1_DNABERT_S.pt").unlink()
     said = refused(data, "--strict-sampling")
-    assert "refused by --strict-sampling: 2 host files stand against 3 viral files" in said
+    assert (
+        "refused by --strict-sampling: only 2 host files for 3 viral files: the classes are unbalanced"
+        in said
+    )
 
 
 def test_no_such_folder(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,7 +118,7 @@ def test_too_few_hosts_are_told() -> None:
     warnings = select(full, nothing, None).warnings
     assert "fungi has 1 full files, fewer than its share of 3" in warnings
     assert "vertebrate has 0 full files, fewer than its share of 3" in warnings
-    assert warnings[-1] == "4 host files stand against 15 viral files"
+    assert warnings[-1] == "only 4 host files for 15 viral files: the classes are unbalanced"
 
 
 def test_enough_hosts_give_no_warning() -> None:

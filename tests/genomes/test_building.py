@@ -519,7 +519,7 @@ def test_a_folder_without_genomes_is_refused(tmp_path: Path) -> None:
         PreflightError, match=r"no genomes found; it must hold pairs of X\.genomic\.fna\.gz and Y\.gen"
     ):
         build(tmp_path, ONE)
-    with pytest.raises(UsageError, match="nowhere: no such folder; name the folder with the genomes"):
+    with pytest.raises(PreflightError, match="nowhere: no such folder; give the path of the data folder"):
         build(tmp_path / "nowhere", ONE)
 
 

@@ -18,7 +18,7 @@ from nucpro.embedding.device import (
     use_processors,
 )
 from nucpro.embedding.identification import precision_of
-from nucpro.errors import UsageError
+from nucpro.errors import PreflightError, UsageError
 from nucpro.options import Options
 from nucpro.state.recipe import Recipe
 
@@ -42,7 +42,7 @@ def test_an_unknown_device_is_refused(name):
 @pytest.mark.parametrize("name", ["cuda", "cuda:0"])
 def test_cuda_is_never_replaced_by_the_cpu(name):
     with pytest.raises(
-        UsageError, match=rf"device '{name}' was asked for, but torch .* finds no CUDA device here"
+        PreflightError, match=rf"device '{name}' was asked for, but torch .* finds no CUDA device here"
     ):
         choose_device(name)
 
@@ -50,7 +50,9 @@ def test_cuda_is_never_replaced_by_the_cpu(name):
 @WITH_CUDA
 def test_cuda_devices_are_counted():
     assert choose_device("cuda").index is not None
-    with pytest.raises(UsageError, match=r"device 'cuda:999' was asked for, but this machine has \d+ CUDA"):
+    with pytest.raises(
+        PreflightError, match=r"device 'cuda:999' was asked for, but this machine has \d+ CUDA"
+    ):
         choose_device("cuda:999")
 
 

@@ -168,7 +168,7 @@ def test_a_data_set_that_was_begun_goes_on(begun: Path, capsys: pytest.CaptureFi
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in finished}
     assert len(before) == 2
     assert main(["dataset", str(data), "--length", "300", "--processes", "1"]) == 0
-    assert "2 pairs of genome files at 300 bases: 1 made, the others were there" in capsys.readouterr().out
+    assert "2 pairs of genome files at 300 bases: 1 made, 1 already up to date" in capsys.readouterr().out
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in finished} == before
     assert (data / "protozoa.1.1.identified.json").is_file()
 

@@ -29,6 +29,7 @@ from nucpro.folder.paths import (
     category_of,
     contradiction_in,
     natural_key,
+    require_folder,
 )
 from nucpro.formats import MergedFile, file_digest, label_of, no_label, read_merged, read_meta
 from nucpro.formats.sequences import DNA_WIDTH, SequenceType
@@ -123,8 +124,7 @@ def survey(data_dir: Path) -> Survey:
         encoders, merged files that are older than their vectors.
     """
     folder = DataFolder(data_dir)
-    if not data_dir.is_dir():
-        raise PreflightError([f"{data_dir}: no such folder; name the data folder that holds data_merge"])
+    require_folder(data_dir)
     paths = folder.merged_files()
     if not paths:
         raise PreflightError([f"{folder.merge_root}: no merged files; make them with nucpro extract"])

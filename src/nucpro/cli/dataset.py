@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from nucpro.cli.arguments import add_data_dir, add_engine, add_replace
 from nucpro.cli.console import say, showing
 from nucpro.cli.parser import INPUT, PERFORMANCE
+from nucpro.errors import counted
 from nucpro.options import Options
 
 if TYPE_CHECKING:
@@ -71,19 +72,21 @@ def _run(arguments: dict[str, Any]) -> None:
 def _lines(report: DatasetReport) -> list[str]:
     made = sum(source.made for source in report.sources)
     lines = [
-        f"{len(report.sources)} pairs of genome files at {report.length} bases: {made} made, the others were there"
+        f"{counted(len(report.sources), 'pair')} of genome files at {report.length} bases: {made} made, "
+        f"{len(report.sources) - made} already up to date"
     ]
     for category, counts in report.by_category.items():
         lines.append(
-            f"{category or 'no category'}: {counts.records} records, {counts.chunks} chunks, "
-            f"{counts.kept_frames} of {counts.frames} frames kept"
+            f"{category or 'no category'}: {counted(counts.records, 'record')}, "
+            f"{counted(counts.chunks, 'chunk')}, {counts.kept_frames} of {counted(counts.frames, 'frame')} kept"
         )
     totals = report.totals
     if totals.lost_frames:
-        lines.append(f"Warning: {totals.lost_frames} frames need another genetic code (--genetic-code auto)")
+        lost = counted(totals.lost_frames, "frame")
+        lines.append(f"Warning: {lost} of another genetic code left out (--genetic-code auto)")
     if totals.left_out_records:
         lines.append(
-            f"Warning: {totals.left_out_records} records were left out; the .identified.json files say why"
+            f"Warning: {counted(totals.left_out_records, 'record')} left out; the .identified.json files say why"
         )
     lines += [f"Warning: {name} has no GenBank partner and was not used" for name in report.without_partner]
     return lines

@@ -9,6 +9,7 @@ from typing import Any
 from nucpro.cli.arguments import add_data_dir, add_dry_run
 from nucpro.cli.console import say, showing
 from nucpro.cli.parser import INPUT, PERFORMANCE
+from nucpro.errors import counted
 from nucpro.genomes.options import DEFAULT_COUNTS, DownloadOptions
 from nucpro.genomes.taxonomy import DUMP_NAME
 
@@ -86,4 +87,6 @@ def _run(arguments: dict[str, Any]) -> None:
     with showing() as show:
         report = download(data_dir, options, show, dry_run=dry_run)
     what = "to fetch" if dry_run else "fetched now"
-    say(f"{data_dir}: {len(report.files)} files of release {report.release}, {len(report.fetched)} {what}")
+    say(
+        f"{data_dir}: {counted(len(report.files), 'file')} of release {report.release}, {len(report.fetched)} {what}"
+    )

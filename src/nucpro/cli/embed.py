@@ -16,10 +16,13 @@ from nucpro.cli.arguments import (
 )
 from nucpro.cli.console import say, showing
 from nucpro.cli.parser import INPUT, OUTPUT
+from nucpro.errors import counted
 from nucpro.formats.sequences import LIMITS, SequenceType
 from nucpro.options import Options
 
 __all__ = ["add_to"]
+
+_LETTERS = {SequenceType.PROTEIN: "residues", SequenceType.DNA: "bases"}
 
 
 def add_to(subparsers: Any) -> None:
@@ -74,8 +77,9 @@ def _run(arguments: dict[str, Any]) -> None:
         report = embed_file(options, show)
     if report.truncated:
         say(
-            f"Warning: {report.truncated} sequences were longer than {LIMITS[sequence_type]} letters and were cut there"
+            f"Warning: {counted(report.truncated, 'sequence')} longer than {LIMITS[sequence_type]} "
+            f"{_LETTERS[sequence_type]}, cut there"
         )
     if report.unknown:
-        say(f"Warning: {report.unknown} of {report.tokens} tokens are unknown to the model")
-    say(f"{report.output}: {report.records} vectors of width {report.width}")
+        say(f"Warning: {report.unknown} of {counted(report.tokens, 'token')} unknown to the model")
+    say(f"{report.output}: {counted(report.records, 'vector')} of width {report.width}")

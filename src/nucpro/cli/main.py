@@ -145,6 +145,4 @@ def _overview() -> str:
             first, *rest = textwrap.wrap(text, 62)
             lines += [f"  {name:13} {first}", *(f"{'':16}{line}" for line in rest)]
         lines.append("")
-    return "\n".join(
-        [*lines, "nucpro COMMAND --help shows options and an example, nucpro --version the version."]
-    )
+    return "\n".join([*lines, "Options and examples of a command: nucpro COMMAND --help"])

@@ -8,6 +8,7 @@ from typing import Any
 from nucpro.cli.arguments import add_device, add_encoders, add_engine, add_replace, sequences
 from nucpro.cli.console import say, showing
 from nucpro.cli.parser import INPUT, MODEL, OUTPUT, PERFORMANCE
+from nucpro.errors import counted
 from nucpro.prediction.outputs import OUTPUTS
 
 __all__ = ["add_to"]
@@ -94,13 +95,15 @@ def _run(arguments: dict[str, Any]) -> None:
         report = predict(options, show)
     counts = report.counts
     say(
-        f"{counts['records']} sequences: {counts['viral']} viral, {counts['host']} host, "
+        f"{counted(counts['records'], 'sequence')}: {counts['viral']} viral, {counts['host']} host, "
         f"{counts['undetermined']} undetermined (no frame to score)"
     )
-    say(f"{counts['chunks']} chunks, {counts['chunks_without_frame']} of them without a frame to score")
+    say(
+        f"{counted(counts['chunks'], 'chunk')}, {counts['chunks_without_frame']} of them without a frame to score"
+    )
     if report.scored_frames:
         rate = report.scored_frames / max(report.seconds, 1e-9)
-        say(f"{report.scored_frames} frames in {report.seconds:.1f} s: {rate:,.1f} frames/s")
+        say(f"{counted(report.scored_frames, 'frame')} in {report.seconds:.1f} s: {rate:,.1f} frames/s")
     for line in _warnings(counts, report.splits):
         say(f"Warning: {line}")
     files = ", ".join(path.relative_to(report.folder).as_posix() for path in report.files)

@@ -7,8 +7,7 @@ from typing import Any
 from nucpro.cli.arguments import add_data_dir, add_replace
 from nucpro.cli.console import say
 from nucpro.cli.parser import OUTPUT
-from nucpro.errors import PreflightError
-from nucpro.folder.paths import DataFolder
+from nucpro.folder.paths import DataFolder, require_folder
 from nucpro.options import SEQUENCES_PER_FILE, require
 from nucpro.state.lock import hold
 
@@ -43,8 +42,7 @@ def _run(arguments: dict[str, Any]) -> None:
 
     data_dir, size = arguments["data_dir"], arguments["sequences_per_file"]
     require(size is None or size > 0, "--sequences-per-file", size, "1 or more")
-    if not data_dir.is_dir():
-        raise PreflightError([f"{data_dir}: no such folder"])
+    require_folder(data_dir)
     folder = DataFolder(data_dir)
     with hold(folder.lock), Checkpoint(folder) as records, Workers() as workers:
         for source, made in split_folder(folder, size, records, workers, replace=arguments["replace"]):

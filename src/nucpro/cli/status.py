@@ -7,8 +7,8 @@ from typing import Any
 from nucpro.cli.arguments import add_data_dir, add_selection
 from nucpro.cli.console import say
 from nucpro.cli.parser import OUTPUT
-from nucpro.errors import PreflightError, UsageError
-from nucpro.folder.paths import DataFolder
+from nucpro.errors import UsageError
+from nucpro.folder.paths import DataFolder, require_folder
 from nucpro.options import Options
 
 __all__ = ["add_to"]
@@ -55,6 +55,5 @@ def _watch(options: Options, interval: float) -> None:
 
     if not interval > 0:
         raise UsageError(f"--watch is {interval:g}; allowed: more than 0 seconds")
-    if not options.data_dir.is_dir():
-        raise PreflightError([f"{options.data_dir}: no such folder"])
+    require_folder(options.data_dir)
     watch(DataFolder(options.data_dir), interval)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from nucpro.errors import UsageError
+from nucpro.errors import PreflightError, UsageError, counted
 from nucpro.machine import cores
 from nucpro.options import AUTO_DEVICE
 
@@ -58,7 +58,9 @@ def choose_device(name: str) -> torch.device:
     Raises
     ------
     UsageError
-        If the name means nothing, or this machine has no such device.
+        If the name means nothing.
+    PreflightError
+        This machine has no such device.
     """
     # torch counts the cores that the process is bound to, but knows nothing of a control group's share.
     torch.set_num_threads(min(torch.get_num_threads(), cores()))
@@ -68,15 +70,19 @@ def choose_device(name: str) -> torch.device:
     if kind != "cuda" or (name != "cuda" and not index.isdecimal()):
         raise UsageError(f"device {name!r} is unknown; allowed are cpu, cuda and cuda:N")
     if not torch.cuda.is_available():
-        raise UsageError(
+        problem = (
             f"device {name!r} was asked for, but torch {torch.__version__} finds no CUDA device here; "
             "install a CUDA build of torch, make a GPU visible, or compute on the CPU with --device cpu"
         )
+        raise PreflightError([problem])
     count = torch.cuda.device_count()
     number = int(index) if index else torch.cuda.current_device()
     if number >= count:
-        raise UsageError(
-            f"device {name!r} was asked for, but this machine has {count} CUDA device(s), from cuda:0"
+        devices = counted(count, "CUDA device")
+        raise PreflightError(
+            [
+                f"device {name!r} was asked for, but this machine has {devices}, from cuda:0 on; choose one of these"
+            ]
         )
     return torch.device("cuda", number)
 
@@ -110,6 +116,8 @@ def device_problems(device: str) -> list[str]:
     """Why a device cannot be used, as pre-flight problems."""
     try:
         choose_device(device)
+    except PreflightError as error:
+        return list(error.problems)
     except UsageError as error:
         return [str(error)]
     return []

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
-from nucpro.errors import DataError, human_time
+from nucpro.errors import DataError, counted, human_time
 from nucpro.execution.engine import Done, Engine, engine_of
 from nucpro.execution.workers import Background, Workers
 from nucpro.folder.paths import DataFolder
@@ -347,24 +347,25 @@ def statistics_lines(statistics: Statistics, side: SequenceType) -> list[str]:
     """Counts, times and rates of a run."""
     count, seconds = statistics, statistics.seconds
     letters = "residues" if side is SequenceType.PROTEIN else "bases"
-    lines = [f"Extracted {count.files} files, {count.sequences} sequences in {human_time(seconds)}"]
+    made = f"{counted(count.files, 'file')}, {counted(count.sequences, 'sequence')}"
+    lines = [f"Extracted {made} in {human_time(seconds)}"]
     if count.files and seconds > 0:
         lines.append(
-            f"Time: {seconds / count.files:.2f} s a file, {1000 * seconds / count.sequences:.3f} ms a sequence; "
+            f"Time: {seconds / count.files:.2f} s per file, {1000 * seconds / count.sequences:.3f} ms per sequence; "
             f"rate: {count.sequences / seconds:,.0f} sequences/s, {count.size / seconds:,.0f} {letters}/s, "
             f"{count.tokens / seconds:,.0f} tokens/s"
         )
     if side is SequenceType.PROTEIN:
-        lines.append(f"Merged {count.merged} files")
+        lines.append(f"Merged {counted(count.merged, 'file')}")
     if count.truncated:
-        lines.append(f"Warning: {count.truncated} sequences were cut at the longest input of the model")
+        lines.append(f"Warning: {counted(count.truncated, 'sequence')} cut at the longest input of the model")
     if count.splits:
         lines.append(
-            f"Warning: {count.splits} batches were split because memory ran out; use --tokens-per-batch"
+            f"Warning: {counted(count.splits, 'batch')} split because memory ran out; use --tokens-per-batch"
         )
     if count.unknown_tokens:
         share = count.unknown_tokens / count.tokens
         lines.append(
-            f"Warning: {count.unknown_tokens} tokens ({share:.2%}) are unknown to the model (runs of N?)"
+            f"Warning: {counted(count.unknown_tokens, 'token')} ({share:.2%}) unknown to the model (runs of N?)"
         )
     return lines

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nucpro.errors import DataError, NucproError, limited
+from nucpro.errors import DataError, NucproError, counted, human_size, limited
 from nucpro.execution.runner import Task
 from nucpro.execution.workers import Workers
 from nucpro.folder.paths import HOST_CATEGORIES, FilePair
@@ -471,11 +471,11 @@ def discovery_lines(selection: Selection, plan: Plan) -> list[str]:
     kept = Counter(item.kept_as for item in plan.items if item.kept_as)
     if kept:
         how = ", ".join(f"{count} {kept_as}" for kept_as, count in sorted(kept.items()))
-        lines.append(f"Kept:        {kept.total()} files that do not say how they were made ({how})")
+        lines.append(f"Kept:        {counted(kept.total(), 'file')} without provenance metadata ({how})")
     lines += [f"Warning: {warning}" for warning in selection.warnings]
     too_long = sum(item.facts.over_limit for item in plan.items)
     if too_long:
-        lines.append(f"Warning: {too_long} sequences are longer than the model reads, and will be cut")
+        lines.append(f"Warning: {counted(too_long, 'sequence')} longer than the model reads, to be cut there")
     lines += limited([f"Stale: {reason}" for item in plan.items for reason in item.reasons])
     return lines
 
@@ -491,9 +491,7 @@ def plan_lines(plan: Plan) -> list[str]:
             is_to_verify = item.to_verify and path == item.pair.vectors(plan.side)
             lines.append(f"{'verify' if is_to_verify else verb:8}{path}")
     write, replaced = (sum(sizes) for sizes in zip((0, 0), *plan.space.values(), strict=True))
-    lines.append(
-        f"Disk: {write / 1e9:.2f} GB to write, {replaced / 1e9:.2f} GB of existing files are replaced"
-    )
+    lines.append(f"Disk: {human_size(write)} to write, {human_size(replaced)} of existing files are replaced")
     return lines
 
 

@@ -13,7 +13,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from nucpro.errors import DataError, FastaError, NucproError, PreflightError, StoreError, first_few
+from nucpro.errors import (
+    DataError,
+    FastaError,
+    NucproError,
+    PreflightError,
+    StoreError,
+    first_few,
+    human_size,
+)
 from nucpro.execution.workers import starting_problems
 from nucpro.folder.paths import FilePair, Source
 from nucpro.formats import check_directory
@@ -190,8 +198,8 @@ def space_problems(needed: Mapping[Path, tuple[int, int]]) -> list[str]:
         free = shutil.disk_usage(folder).free
         if write - replaced > free:
             problems.append(
-                f"{folder}: too little disk space: {_gigabytes(write)} to write, {_gigabytes(replaced)} of them "
-                f"replace files, {_gigabytes(free)} free; make {_gigabytes(write - replaced - free)} of room"
+                f"{folder}: too little disk space: {human_size(write)} to write, {human_size(replaced)} of them "
+                f"replace files, {human_size(free)} free; make {human_size(write - replaced - free)} of room"
             )
     return problems
 
@@ -200,10 +208,6 @@ def _nearest_existing(folder: Path) -> Path:
     while not folder.is_dir():
         folder = folder.parent
     return folder
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.2f} GB"
 
 
 class _Found(Protocol):

@@ -33,7 +33,7 @@ from nucpro.extraction.plan import (
     verified_fact,
 )
 from nucpro.extraction.preflight import check_all
-from nucpro.extraction.survey import Survey, bad_dna, looking, outside_lines, require_folder
+from nucpro.extraction.survey import Survey, bad_dna, looking, outside_lines
 from nucpro.extraction.validation import (
     FileVerdict,
     ValidationTask,
@@ -47,7 +47,7 @@ from nucpro.extraction.validation import (
     validate_vectors,
     verdict_lines,
 )
-from nucpro.folder.paths import CLASS_NAMES, DataFolder, FilePair, Source
+from nucpro.folder.paths import CLASS_NAMES, DataFolder, FilePair, Source, require_folder
 from nucpro.folder.selection import save
 from nucpro.folder.splitting import remove_unfinished, split_source
 from nucpro.formats import make_folder, remove_temporaries

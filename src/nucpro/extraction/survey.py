@@ -20,7 +20,7 @@ from nucpro.extraction.plan import Plan, Unproven, make_plan
 from nucpro.extraction.preflight import dna_problems, side_problems, unsplit_problems
 from nucpro.extraction.validation import outside_outputs, repeated_ids, width_outside, without_class
 from nucpro.folder.inventory import Inventory, inspect_all, take_inventory
-from nucpro.folder.paths import DataFolder, FilePair, Source, natural_key
+from nucpro.folder.paths import DataFolder, FilePair, Source, natural_key, require_folder
 from nucpro.folder.selection import Selection, load, select
 from nucpro.folder.splitting import file_size
 from nucpro.formats.fasta import FastaFacts
@@ -29,7 +29,7 @@ from nucpro.options import AUTO, SEQUENCES_PER_FILE, TOKEN_DROPOUT, Options
 from nucpro.state.checkpoint import Checkpoint
 from nucpro.state.recipe import Recipe, described
 
-__all__ = ["DNA_COMMAND", "Survey", "bad_dna", "looking", "outside_lines", "require_folder"]
+__all__ = ["DNA_COMMAND", "Survey", "bad_dna", "looking", "outside_lines"]
 
 
 def outside_lines(paths: Sequence[Path]) -> list[str]:
@@ -368,18 +368,6 @@ def looking(
     require_folder(folder.root)
     with nullcontext(workers) if workers is not None else Workers() as readers:
         yield Survey(options, side, Checkpoint(folder, read_only=True), readers, makes=planning)
-
-
-def require_folder(root: Path) -> None:
-    """Refuse a data folder that is not there.
-
-    Raises
-    ------
-    PreflightError
-        It names the folder.
-    """
-    if not root.is_dir():
-        raise PreflightError([f"{root}: no such folder; give the path of the data folder"])
 
 
 def _unproven_of(options: Options, side: SequenceType) -> Unproven:

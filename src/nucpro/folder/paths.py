@@ -43,6 +43,7 @@ __all__ = [
     "category_of",
     "contradiction_in",
     "natural_key",
+    "require_folder",
     "split_number",
     "walk",
     "walk_failed",
@@ -520,6 +521,18 @@ class ExportFolder:
 
 Step = tuple[str, list[str], list[str]]
 """What ``os.walk`` yields: a folder, the names of its folders, and those of its files."""
+
+
+def require_folder(root: Path) -> None:
+    """Refuse a data folder that is not there.
+
+    Raises
+    ------
+    PreflightError
+        It names the folder.
+    """
+    if not root.is_dir():
+        raise PreflightError([f"{root}: no such folder; give the path of the data folder"])
 
 
 def walk_failed(error: OSError) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from nucpro.errors import PreflightError, RecordError
+from nucpro.errors import PreflightError, RecordError, counted
 from nucpro.folder.paths import HOST_CATEGORIES, SEED, VIRAL, DataFolder, FilePair, natural_key
 from nucpro.formats.records import Count, Name, read_record, write_record
 from nucpro.options import HostSelection
@@ -167,9 +167,12 @@ def _warnings(
         for category in HOST_CATEGORIES:
             available = sum(pair.category == category for pair in hosts)
             if available < share:
-                warnings.append(f"{category} has {available} full files, fewer than its share of {share}")
+                warnings.append(
+                    f"{category} has {counted(available, 'full file')}, fewer than its share of {share}"
+                )
     if len(chosen) < len(viral):
-        warnings.append(f"{len(chosen)} host files stand against {len(viral)} viral files")
+        hosts, viruses = counted(len(chosen), "host file"), counted(len(viral), "viral file")
+        warnings.append(f"only {hosts} for {viruses}: the classes are unbalanced")
     return warnings
 
 

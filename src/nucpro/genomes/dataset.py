@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from nucpro.errors import DataError, PreflightError, UsageError, first_few
+from nucpro.errors import DataError, PreflightError, first_few
 from nucpro.execution.runner import Committed, Runner
 from nucpro.execution.workers import Workers, starting_problems
-from nucpro.folder.paths import DataFolder, Source, contradiction_in
+from nucpro.folder.paths import DataFolder, Source, contradiction_in, require_folder
 from nucpro.formats import remove_temporaries
 from nucpro.formats.atomic import name_problem
 from nucpro.genomes.conversion import Conversion, convert
@@ -64,10 +64,8 @@ def build(
 
     Raises
     ------
-    UsageError
-        There is no such folder.
     PreflightError
-        Another run holds the folder, there are no genomes, or files of other options are in it.
+        There is no such folder, another run holds it, there are no genomes, or files of other options are in it.
     DataError
         Genomes cannot be read; the message names file and record. What was finished stays. Also, after all other
         pairs are done, where files are links to nothing, pipes or devices, or may not be read.
@@ -75,8 +73,7 @@ def build(
         A file cannot be written.
     """
     options = options or DatasetOptions()
-    if not data_dir.is_dir():
-        raise UsageError(f"{data_dir}: no such folder; name the folder with the genomes")
+    require_folder(data_dir)
     with Runner(DataFolder(data_dir).lock) as runner:
         genomes = find_genomes(data_dir)
         problems = list(_problems(genomes, data_dir, options, pool))

@@ -28,7 +28,7 @@ from nucpro.embedding.device import (
     settled,
 )
 from nucpro.embedding.identification import precision_of
-from nucpro.errors import ModelError, NucproError
+from nucpro.errors import ModelError, NucproError, human_size
 from nucpro.execution.workers import starting_problems
 from nucpro.extraction.preflight import writing_problems
 from nucpro.folder.paths import DataFolder
@@ -119,7 +119,7 @@ def _machine() -> Iterator[Finding]:
         little = memory < _LITTLE_MEMORY
         why = "; a run needs the model's weights (about 3 GB) and 0.3 GB a worker" if little else ""
         verdict = Verdict.SLOW if little else Verdict.FINE
-        yield Finding("Memory", verdict, f"{_size(memory)} free{why}")
+        yield Finding("Memory", verdict, f"{human_size(memory)} free{why}")
 
 
 def _device(options: Options) -> Iterator[Finding]:
@@ -135,7 +135,7 @@ def _device(options: Options) -> Iterator[Finding]:
         yield Finding("Device", Verdict.SLOW, f"cpu, {cpu_threads()} threads; {why}")
         return
     free, total = torch.cuda.mem_get_info(device)
-    text = f"{device}: {torch.cuda.get_device_name(device)}, {_size(free)} of {_size(total)} free"
+    text = f"{device}: {torch.cuda.get_device_name(device)}, {human_size(free)} of {human_size(total)} free"
     little = free < _LITTLE_GPU_MEMORY
     why = "; batches will be split for lack of memory: end other programs there, or lower --tokens-per-batch"
     yield Finding("Device", Verdict.SLOW if little else Verdict.FINE, text + why * little)
@@ -151,7 +151,7 @@ def _model(options: Options, side: SequenceType) -> Iterator[Finding]:
         return
     size = sum(path.stat().st_size for path in files.weights)
     where = "a folder" if Path(name).expanduser().is_dir() else f"in the cache, revision {files.revision}"
-    yield Finding(f"{label} model", Verdict.FINE, f"{name}: {where}, {_size(size)} of weights")
+    yield Finding(f"{label} model", Verdict.FINE, f"{name}: {where}, {human_size(size)} of weights")
     yield from _kernels(options, side, files)
 
 
@@ -196,7 +196,7 @@ def _data(data_dir: Path | None) -> Iterator[Finding]:
         return
     folder = data_dir or Path()
     free = shutil.disk_usage(folder).free
-    text = f"{_size(free)} free at {folder.absolute()}, room for {free // _BYTES_A_SEQUENCE:,} sequences"
+    text = f"{human_size(free)} free at {folder.absolute()}, room for {free // _BYTES_A_SEQUENCE:,} sequences"
     yield Finding("Disk", Verdict.PROBLEM if free < _LITTLE_DISK else Verdict.FINE, text)
     if data_dir is None:
         return
@@ -276,7 +276,3 @@ def _mounts(table: bytes) -> list[tuple[Path, str]]:
 
 def _is_in(path: Path, place: Path) -> bool:
     return path == place or place in path.parents
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucpro.errors import DataError, NucproError
+from nucpro.errors import NucproError, PreflightError
 from nucpro.folder import selection
 from nucpro.folder.paths import CATEGORIES, CLASS_NAMES, DataFolder, FilePair, Source
 from nucpro.formats import MergedFile, VectorFile, read_merged, read_meta, read_vectors
@@ -62,7 +62,9 @@ def inspect(path: Path) -> Facts:
     if path.is_dir():
         return _folder(DataFolder(path))
     if not os.path.lexists(path):
-        raise DataError(f"{path}: no such file or folder; name a .pt file, a FASTA file or a data folder")
+        raise PreflightError(
+            [f"{path}: no such file or folder; name a .pt file, a FASTA file or a data folder"]
+        )
     with open_input(path) as file:
         is_archive = file.read(4) == b"PK\x03\x04"
     return _vectors(path) if is_archive or path.suffix == ".pt" else _sequences(path)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucpro.errors import DataError, StoreError, UsageError
+from nucpro.errors import DataError, StoreError, UsageError, human_size
 from nucpro.formats import AtomicFile, read_meta, read_vectors, replace_file, write_vectors
 from nucpro.formats.archive import SIZE_LIMIT
 from nucpro.formats.opening import open_input
@@ -188,7 +188,7 @@ def _pt_problem(ids: Sequence[str], size: int) -> str | None:
     # A row takes about 30 bytes of the pickle beside its id.
     if size + sum(len(name.encode()) + 60 for name in ids) <= SIZE_LIMIT:
         return None
-    return f"holds at most {SIZE_LIMIT / 1e9:.1f} GB, and the vectors have {size / 1e9:.1f} GB"
+    return f"holds at most {human_size(SIZE_LIMIT)}, and the vectors have {human_size(size)}"
 
 
 def _write_npz(path: Path, content: Content) -> None:
