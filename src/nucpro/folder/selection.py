@@ -171,8 +171,8 @@ def _warnings(
                     f"{category} has {counted(available, 'full file')}, fewer than its share of {share}"
                 )
     if len(chosen) < len(viral):
-        hosts, viruses = counted(len(chosen), "host file"), counted(len(viral), "viral file")
-        warnings.append(f"only {hosts} for {viruses}: the classes are unbalanced")
+        few = f"only {counted(len(chosen), 'host file')} for {counted(len(viral), 'viral file')}"
+        warnings.append(f"{few}: the classes are unbalanced")
     return warnings
 
 
