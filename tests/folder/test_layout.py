@@ -281,6 +281,23 @@ def test_numbers_come_before_letters() -> None:
     assert sorted(["a1", "1a", "b", "10"], key=natural_key) == ["1a", "10", "a1", "b"]
 
 
+def test_linked_folders_are_walked_once_and_litter_never(tmp_path: Path) -> None:
+    data, elsewhere = DataFolder(tmp_path / "data"), tmp_path / "elsewhere"
+    merged = elsewhere / "viral.1.1_merged" / "output_1_merged.pt"
+    for path in (
+        merged,
+        elsewhere / ".snapshot" / "output_2_merged.pt",
+        elsewhere / "viral.1.1_merged" / "x.txt",
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert data.merged_files() == []
+    data.merge_root.mkdir(parents=True)
+    (data.merge_root / "more").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(data.merge_root)
+    assert data.merged_files() == [data.merge_root / "more" / "viral.1.1_merged" / "output_1_merged.pt"]
+
+
 def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         PreflightError, match=r"no: cannot be read \(No such file or directory\); check owner"
