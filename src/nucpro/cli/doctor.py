@@ -9,7 +9,7 @@ from typing import Any
 
 from nucpro.cli.arguments import add_device, add_dna_model, add_protein_model
 from nucpro.cli.console import say
-from nucpro.cli.parser import INPUT, OUTPUT
+from nucpro.cli.parser import INPUT, MODEL, OUTPUT
 from nucpro.errors import PreflightError
 from nucpro.options import Options
 
@@ -31,6 +31,11 @@ def add_to(subparsers: Any) -> None:
     add_device(parser)
     add_protein_model(parser)
     add_dna_model(parser)
+    parser.group(MODEL).add_argument(
+        "--models",
+        action="store_true",
+        help="also load the models that are here, and compare their vectors of fixed sequences with known ones",
+    )
     parser.group(OUTPUT).add_argument("--json", action="store_true", help="the findings, for scripts")
     parser.set_defaults(run=_run, log_file=lambda _: None)
 
@@ -39,8 +44,9 @@ def _run(arguments: dict[str, Any]) -> None:
     from nucpro.inspection.environment import Verdict, examine
 
     data_dir, as_json = arguments.pop("data_dir"), arguments.pop("json")
+    answers = arguments.pop("models")
     options = Options.of(arguments)
-    findings = examine(options, data_dir)
+    findings = examine(options, data_dir, answers=answers)
     if as_json:
         say(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:

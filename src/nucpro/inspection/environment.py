@@ -1,7 +1,7 @@
 """What this machine offers a run, and what of it will be slow, and why.
 
 Looks at Python, torch, the device, the disk, the data folder and the models; changes nothing, downloads nothing, and
-loads no weights. What comes out goes to ``nucpro doctor``.
+loads weights only where their answers are asked for. What comes out goes to ``nucpro doctor``.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from nucpro.execution.workers import starting_problems
 from nucpro.extraction.preflight import writing_problems
 from nucpro.folder.paths import DataFolder
 from nucpro.formats.sequences import SequenceType
+from nucpro.inspection.answers import compare
 from nucpro.machine import cores, memory_limit
 from nucpro.models.architectures import architecture_of, way_of
 from nucpro.models.kernels import Way
@@ -82,7 +83,7 @@ class Finding:
     text: str
 
 
-def examine(options: Options, data_dir: Path | None) -> list[Finding]:
+def examine(options: Options, data_dir: Path | None, *, answers: bool = False) -> list[Finding]:
     """Look at everything that a run needs.
 
     Parameters
@@ -91,6 +92,8 @@ def examine(options: Options, data_dir: Path | None) -> list[Finding]:
         The device, its precision, and the models.
     data_dir : Path or None
         The data folder; None where none is chosen yet.
+    answers : bool
+        Load the models that are here, and compare their vectors of fixed sequences with known ones.
     """
     options = settled(options)
     return [
@@ -100,6 +103,7 @@ def examine(options: Options, data_dir: Path | None) -> list[Finding]:
         *_model(options, SequenceType.DNA),
         *_data(data_dir),
         *_extras(),
+        *(_answers(options) if answers else ()),
     ]
 
 
@@ -187,6 +191,22 @@ def _kernels(options: Options, side: SequenceType, files: ModelFiles) -> Iterato
     else:
         built = "built at the first start, which takes some seconds"
         yield Finding(label, Verdict.FINE, f"{choice}; {built}")
+
+
+def _answers(options: Options) -> Iterator[Finding]:
+    """What the models compute here, beside known answers; models that are not here are told of elsewhere."""
+    for sequence_type, label in _LABELS.items():
+        name, revision = options.model_of(sequence_type)
+        try:
+            locate(name, revision=revision, offline=True)
+        except ModelError:
+            continue
+        try:
+            found = compare(options, sequence_type)
+        except NucproError as error:
+            yield Finding(f"{label} vectors", Verdict.PROBLEM, str(error))
+            continue
+        yield Finding(f"{label} vectors", Verdict.FINE if found.agrees else Verdict.PROBLEM, str(found))
 
 
 def _data(data_dir: Path | None) -> Iterator[Finding]:
