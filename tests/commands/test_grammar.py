@@ -84,6 +84,12 @@ def test_extract_takes_its_folder_as_scripts_give_it_too(words: list[str]) -> No
     assert PARSERS["extract"].parse_args(words).data_dir == Path("here")
 
 
+@pytest.mark.parametrize("name", ["extract", "status", "validate", "train", "benchmark"])
+def test_a_command_alone_is_enough_where_nothing_is_required(name: str) -> None:
+    found = vars(PARSERS[name].parse_args([]))
+    assert found.get("data_dir") in (None, Path("data"))
+
+
 def test_options_mean_the_same_everywhere() -> None:
     meanings: dict[str, set[tuple[object, object]]] = {}
     for parser in PARSERS.values():

@@ -116,7 +116,7 @@ def test_a_recorded_file_that_is_gone_is_an_error() -> None:
 def test_too_few_hosts_are_told() -> None:
     full = [*pairs("viral", 15), *pairs("plant", 9), *pairs("fungi", 1)]
     warnings = select(full, nothing, None).warnings
-    assert "fungi has 1 full files, fewer than its share of 3" in warnings
+    assert "fungi has 1 full file, fewer than its share of 3" in warnings
     assert "vertebrate has 0 full files, fewer than its share of 3" in warnings
     assert warnings[-1] == "only 4 host files for 15 viral files: the classes are unbalanced"
 

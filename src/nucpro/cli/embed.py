@@ -38,6 +38,7 @@ def add_to(subparsers: Any) -> None:
     parser.group(INPUT).add_argument(
         "fasta",
         type=sequences,
+        metavar="FASTA",
         help="FASTA file, plain or packed with gzip, bzip2 or xz; - for standard input",
     )
     parser.group(OUTPUT).add_argument(

@@ -21,7 +21,7 @@ def add_to(subparsers: Any) -> None:
         description="Download a model from the Hugging Face hub into a folder; give that folder as --protein-model.",
         example="nucpro fetch-models models\nnucpro fetch-models dna_models --model zhihan1996/DNABERT-S",
     )
-    parser.group(OUTPUT).add_argument("folder", type=Path, help="folder to fill")
+    parser.group(OUTPUT).add_argument("folder", type=Path, metavar="FOLDER", help="folder to fill")
     parser.group(MODEL).add_argument(
         "--model", default=DEFAULT_MODELS[SequenceType.PROTEIN], help="hub id (default: %(default)s)"
     )

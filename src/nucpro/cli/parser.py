@@ -10,6 +10,7 @@ import argparse
 import difflib
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any, NoReturn
 
 __all__ = [
@@ -132,7 +133,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args if args is None else list(self._with_numbers(args)), namespace)
 
     def _with_numbers(self, words: Sequence[str]) -> Iterator[str]:
-        for word, following in zip(words, [*words[1:], ""], strict=True):
+        for word, following in pairwise([*words, ""]):
             action = self._option_string_actions.get(word)
             if action is not None and action.nargs == argparse.OPTIONAL and not _fits(action, following):
                 yield f"{word}={action.const}"

@@ -1,0 +1,204 @@
+"""What people do by mistake, and what is said: one exit code and one message for one mistake, in every command."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from nucpro.cli import main
+
+NUCLEOTIDES = ">a\nACGTACGTACGTACGTACGTACGT\n>b\nTTTTACGTACGTACGTACGTACGA\n"
+PROTEINS = ">a\nMKVLAA\n>b\nMGGTWL\n"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with files of all kinds, good and bad."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    files = {
+        "proteins.fa": PROTEINS,
+        "contigs.fa": NUCLEOTIDES,
+        "twice.fa": ">a\nMKV\n>a\nMKV\n",
+        "stop.fa": ">a\nMK*\n",
+        "empty.fa": "",
+        "notes.txt": "hello\n",
+        "page.html.fa": "<html>\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "binary.fa").write_bytes(b"\xc0\x01\x02 garbage")
+    (tmp_path / "cut.fa.gz").write_bytes(gzip.compress(PROTEINS.encode() * 1000)[:-20])
+    for folder in ("empty", "model", "out"):
+        (tmp_path / folder).mkdir()
+    return tmp_path
+
+
+def said(words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Exit code and what standard error holds."""
+    try:
+        code = main(words.split())
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    return code, capsys.readouterr().err
+
+
+NO_FOLDER = "nosuch: no such folder; give the path of the data folder"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "extract nosuch",
+        "extract --data-dir nosuch",
+        "embed-dna nosuch",
+        "validate nosuch",
+        "status nosuch",
+        "status nosuch --watch",
+        "report nosuch",
+        "export nosuch --to npz",
+        "dataset nosuch --length 300",
+        "split nosuch",
+        "train nosuch --device cpu",
+    ],
+)
+def test_a_folder_that_is_not_there(words: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = said(words, capsys)
+    assert code == 3
+    assert NO_FOLDER in text
+    assert "--data-dir" not in text
+    assert not (here / "nosuch").exists()
+
+
+@pytest.mark.parametrize(
+    "words", ["extract empty", "embed-dna empty", "validate empty", "status empty", "export empty --to npz"]
+)
+def test_a_folder_without_data(words: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = said(words, capsys)
+    assert code == 3
+    assert "no *identified_nucleotide.fa with records was found below the data folder" in text
+
+
+@pytest.mark.parametrize(
+    "words", ["predict INPUT --model model --device cpu", "embed INPUT -o out/x.pt --device cpu"]
+)
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nosuch.fa", "nosuch.fa: cannot be read: No such file or directory; check the path"),
+        ("empty", "empty: is a folder"),
+        ("empty.fa", "empty.fa: the file is empty; remove it or make it again"),
+        ("notes.txt", "it starts with 'hello'; the file must start with '>'"),
+        ("page.html.fa", "it is a page of HTML or XML"),
+        ("binary.fa", r"it starts with '\ufffd\x01\x02 garbage'; the file must start with '>'"),
+        ("cut.fa.gz", "cut.fa.gz: gzip stream 1, which starts at byte 0"),
+    ],
+)
+def test_an_input_that_cannot_be_read(
+    words: str, name: str, message: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text = said(words.replace("INPUT", name), capsys)
+    assert code == 3
+    assert message in text
+    assert "Traceback" not in text
+    assert list((here / "out").iterdir()) == []
+
+
+@pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="a machine without a GPU")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train empty --device cuda",
+        "predict contigs.fa --model model --device cuda",
+        "embed proteins.fa -o out/x.pt --device cuda:1",
+        "benchmark --device cuda",
+        "doctor --device cuda",
+    ],
+)
+def test_a_gpu_that_is_not_there(words: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = said(words, capsys)
+    assert code == 3
+    assert "was asked for, but torch" in text
+    assert "compute on the CPU with --device cpu" in text
+
+
+@pytest.mark.parametrize(
+    "words", ["predict contigs.fa --model model", "embed proteins.fa -o out/x.pt --protein-model model"]
+)
+def test_a_folder_that_is_no_model(words: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = said(f"{words} --device cpu", capsys)
+    assert code == 3
+    assert "  - model" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (
+            "embed contigs.fa -o out/x.pt --device cpu",
+            3,
+            "2 of 2 records look like nucleotides, first a; add --dna",
+        ),
+        ("embed twice.fa -o out/x.pt --device cpu", 3, "more than once"),
+        ("embed stop.fa -o out/x.pt --device cpu", 3, "a has '*' at position 3"),
+        (
+            "embed proteins.fa -o out/x.csv",
+            2,
+            "out/x.csv: its suffix stands for no form; allowed: a file that ends with .pt, .npz",
+        ),
+        ("embed proteins.fa -o out", 2, "--output is"),
+        (
+            "predict contigs.fa --model model --device cpu -o notes.txt",
+            3,
+            "notes.txt: is a file; name a folder with --output",
+        ),
+        (
+            "predict contigs.fa --model model --device tpu",
+            2,
+            "--device is tpu; allowed: auto, cuda, cuda:N or cpu",
+        ),
+        ("extract empty --precision int8", 2, "argument --precision: invalid choice: 'int8'"),
+        ("extract empty --device cpu --precision fp16", 2, "precision fp16 was asked for on a CPU"),
+        ("extract empty --workers 2", 2, "--workers is 2; allowed: only with --engine ray"),
+        ("extract empty --audit -1", 2, "--audit is -1; allowed: 0 or more"),
+        ("split empty --sequences-per-file 0", 2, "--sequences-per-file is 0; allowed: 1 or more"),
+        ("status empty --watch 0", 2, "--watch is 0; allowed: more than 0 seconds"),
+        ("report empty --points 60000", 2, "--points is 60000; allowed: 0 to 50000"),
+        ("train empty --epochs 0", 2, "--epochs is 0; allowed: 1 or more"),
+        ("train empty --validation 2", 2, "--validation is 2.0; allowed: more than 0 and less than 1"),
+        ("train empty --split-by family", 2, "--split-by family needs a table: --families FILE.tsv"),
+        ("train empty --families notes.txt", 2, "--families is for --split-by family, which is genome here"),
+        ("dataset empty --length 0", 2, "length 0 is too short; a chunk needs at least 3 bases"),
+        ("dataset empty --length 300", 3, "empty: no genomes found; it must hold pairs of X.genomic.fna.gz"),
+        ("dataset empty", 2, "the following arguments are required: --length"),
+        (
+            "download empty --count moss=2",
+            2,
+            "group 'moss' does not exist; RefSeq's host groups are bacteria",
+        ),
+        ("download empty --count bacteria", 2, "argument --count: 'bacteria' is not GROUP=N"),
+        (
+            "export empty --to csv",
+            2,
+            "argument --to: invalid choice: 'csv' (choose from 'parquet', 'safetensors', 'npz')",
+        ),
+        (
+            "inspect nosuch",
+            3,
+            "nosuch: no such file or folder; name a .pt file, a FASTA file or a data folder",
+        ),
+        ("inspect binary.fa", 1, "the file must start with '>' or '@'"),
+        ("fetch-models", 2, "the following arguments are required: FOLDER"),
+        ("completion fish", 2, "argument SHELL: invalid choice: 'fish' (choose from 'bash', 'zsh', 'tcsh')"),
+    ],
+)
+def test_other_slips(
+    words: str, code: int, message: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, text = said(words, capsys)
+    assert (found, message in text) == (code, True), text
+    assert "Traceback" not in text
+    assert "please report" not in text
+    assert list((here / "out").iterdir()) == []
