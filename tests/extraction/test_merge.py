@@ -112,9 +112,7 @@ def test_at_most_ten_ids_are_listed(tmp_path: Path, count: int, listed: str) -> 
 
 def test_an_id_on_the_protein_side_only_is_an_error_too(pair: FilePair) -> None:
     write_side(pair, SequenceType.PROTEIN, numbered(4, WIDTH), (*NAMES, "x"))
-    with pytest.raises(
-        MergeError, match=r"no ids only on the DNA side, 1 ids \(x\) only on the protein side"
-    ):
+    with pytest.raises(MergeError, match=r"no ids only on the DNA side, 1 id \(x\) only on the protein side"):
         merged_again(pair)
 
 
@@ -159,8 +157,8 @@ def test_a_dna_file_of_other_ids_is_found_before_it_is_merged(pair: FilePair) ->
     with pytest.raises(MergeError) as caught:
         verified(pair)
     assert str(caught.value) == (
-        f"{pair.dna_vectors} does not belong to {pair.nucleotide_fasta}: 1 ids (x) only in the vectors, "
-        "1 ids (b_frame2) only in the FASTA; make the vectors again"
+        f"{pair.dna_vectors} does not belong to {pair.nucleotide_fasta}: 1 id (x) only in the vectors, "
+        "1 id (b_frame2) only in the FASTA; make the vectors again"
     )
 
 

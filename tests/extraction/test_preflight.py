@@ -190,8 +190,8 @@ def test_duplicate_ids_and_empty_sequences(data: Path, refused) -> None:
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:2], lines[0], lines[1], *lines[4:6], lines[6], ""]) + "\n")
     said = refused(data)
-    assert "1 ids appear more than once" in said
-    assert "1 records without a sequence" in said
+    assert "1 duplicate id" in said
+    assert "1 record without a sequence" in said
 
 
 def test_a_damaged_dna_archive_is_found_from_its_directory(data: Path, refused) -> None:

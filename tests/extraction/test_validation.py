@@ -61,7 +61,7 @@ def test_one_wrong_bit_in_a_merged_row_is_found(pair: FilePair, capsys: pytest.C
     rows = read_merged(pair.merged).vectors.copy()
     rows[2, 770] = torch.nextafter(torch.tensor(rows[2, 770]), torch.tensor(9.0)).item()
     rewrite_merged(pair, vectors=rows)
-    assert f"{pair.merged}: 1 rows differ from output_1_ESM.pt, first " in said(pair, capsys)
+    assert f"{pair.merged}: 1 row unlike output_1_ESM.pt, first " in said(pair, capsys)
 
 
 def test_a_wrong_label_is_found(pair: FilePair, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,7 +81,7 @@ def test_another_width_is_found_with_both_shapes(pair: FilePair, capsys: pytest.
 
 
 @pytest.mark.parametrize(
-    ("factor", "text"), [(0.0, "4 vectors are all zero, first "), (None, "all 4 vectors are the same")]
+    ("factor", "text"), [(0.0, "4 vectors of zeros, first "), (None, "all 4 vectors are the same")]
 )
 def test_constant_vectors_are_found(
     pair: FilePair, factor: float | None, text: str, capsys: pytest.CaptureFixture[str]

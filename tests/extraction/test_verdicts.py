@@ -96,7 +96,7 @@ def test_rows_of_zeros(pair: FilePair) -> None:
     write_side(pair, SequenceType.PROTEIN, rows, NAMES)
     (problem, *_) = verdict(pair).problems
     assert problem == (
-        f"{pair.protein_vectors}: 2 vectors are all zero, first b_frame2; remove the file and run again"
+        f"{pair.protein_vectors}: 2 vectors of zeros, first b_frame2; remove the file and run again"
     )
 
 
@@ -182,7 +182,7 @@ def test_one_bit_in_the_merged_columns(pair: FilePair, column: int, name: str) -
     rewrite_merged(pair, ids=list(NAMES), vectors=rows)
     source = pair.dna_vectors if name == "dna" else pair.protein_vectors
     assert verdict(pair).problems == (
-        f"{pair.merged}: 2 rows differ from {source.name}, first b_frame2; run again, which merges it anew",
+        f"{pair.merged}: 2 rows unlike {source.name}, first b_frame2; run again, which merges it anew",
     )
 
 
@@ -193,7 +193,7 @@ def test_the_sign_of_a_zero_counts(tmp_path: Path) -> None:
     rows[tuple(place)] = -0.0
     rewrite_merged(pair, ids=list(NAMES), vectors=rows)
     (problem,) = verdict(pair).problems
-    assert "1 rows differ from output_1_ESM.pt" in problem
+    assert "1 row unlike output_1_ESM.pt" in problem
 
 
 def test_faults_of_both_sides_are_told_at_once(pair: FilePair) -> None:
@@ -211,7 +211,7 @@ def test_sides_of_which_one_lacks_the_ids_of_the_other(pair: FilePair) -> None:
     pair.nucleotide_fasta.write_text(text.replace("a_frame1", "x").replace("c_frame3", "y"))
     write_side(pair, SequenceType.DNA, numbered(3, DNA_WIDTH), ("x", "b_frame2", "y"))
     assert verdict(pair).problems == (
-        f"{pair.dna_vectors}: 2 ids of output_1_merged.pt are missing, first a_frame1",
+        f"{pair.dna_vectors}: lacks 2 ids of output_1_merged.pt, first a_frame1",
     )
 
 
@@ -309,8 +309,8 @@ def test_a_faulty_dna_side_does_not_hide_the_protein_side(pair: FilePair) -> Non
     rows[0, DNA_WIDTH] += 1
     rewrite_merged(pair, ids=list(NAMES), vectors=rows)
     assert [problem.split(": ")[1] for problem in verdict(pair).problems] == [
-        "1 ids of output_1_merged.pt are missing, first a_frame1",
-        "1 rows differ from output_1_ESM.pt, first a_frame1; run again, which merges it anew",
+        "lacks 1 id of output_1_merged.pt, first a_frame1",
+        "1 row unlike output_1_ESM.pt, first a_frame1; run again, which merges it anew",
     ]
 
 

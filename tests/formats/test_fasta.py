@@ -76,8 +76,8 @@ def test_a_missing_file_is_an_error(fasta: Path) -> None:
 
 
 UNUSABLE = {
-    "empty sequence": (b">a\n\n>b\nMKV\n", "1 records without a sequence: a"),
-    "duplicate": (b">a\nMKV\n>b\nMKV\n>a x\nMKV\n", "1 ids appear more than once: a"),
+    "empty sequence": (b">a\n\n>b\nMKV\n", "1 record without a sequence: a"),
+    "duplicate": (b">a\nMKV\n>b\nMKV\n>a x\nMKV\n", "1 duplicate id: a"),
     "stop": (b">a\nMKV\n>b\nMK*V\n", "b has '\\*' at position 3"),
     "gap": (b">a\nM-V\n", "a has '-' at position 2"),
     "NUL": (b">a\nM\0V\n", "a has '\\\\x00' at position 2"),

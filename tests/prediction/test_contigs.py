@@ -78,7 +78,7 @@ def test_ids_that_come_twice_are_named(tmp_path: Path) -> None:
     path = write_contigs(tmp_path / "x.fasta", [Contig(name, "ACGT") for name in names])
     (problem,) = inspect(path, 300).problems
     assert problem == (
-        f"{path}: 2 ids appear more than once: a, b; scores are told apart by id, so give every record its own "
+        f"{path}: 2 duplicate ids: a, b; scores are told apart by id, so give every record its own "
         "(mates of a read pair: append /1 and /2)"
     )
 

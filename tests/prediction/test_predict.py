@@ -343,7 +343,7 @@ class TestRefusals:
         shown = self.refused(capsys, *arguments(path, classifier, (other, tmp_path / "nowhere")))
         for problem in (
             f"{path}: letters outside ACGTURYSWKMBDHVN: a has 'L' at position 3",
-            f"{path}: 1 ids appear more than once: a",
+            f"{path}: 1 duplicate id: a",
             f"{classifier}: takes 16 protein columns, other_esm gives 32; give the model that made its training "
             "data with --protein-model",
             "nowhere",

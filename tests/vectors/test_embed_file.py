@@ -216,7 +216,7 @@ def test_all_problems_are_told_at_once_before_anything_is_computed(
     for problem in (
         f"{tmp_path / 'file'} is a file, not a folder",
         "there is no such folder",
-        "1 ids appear more than once: p3",
+        "1 duplicate id: p3",
         "p3 has '*' at position 3",
     ):
         assert problem in said

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nucpro.errors import DimensionError, MergeError, NucproError, first_few
+from nucpro.errors import DimensionError, MergeError, NucproError, counted, first_few
 from nucpro.folder.paths import CLASS_NAMES, FilePair
 from nucpro.formats import Written, make_folder, read_vectors, write_merged
 from nucpro.formats.fasta import FastaFacts, difference, ids_digest, read
@@ -189,4 +189,4 @@ def _row_order(dna_ids: Sequence[str], protein_ids: Sequence[str]) -> list[int] 
 
 
 def _listed(ids: list[str]) -> str:
-    return f"{len(ids)} ids ({first_few(ids, _SHOWN)})" if ids else "no ids"
+    return f"{counted(len(ids), 'id')} ({first_few(ids, _SHOWN)})" if ids else "no ids"

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nucpro.errors import DimensionError, NucproError, StoreError, first_few
+from nucpro.errors import DimensionError, NucproError, StoreError, counted, first_few
 from nucpro.execution.workers import Workers
 from nucpro.extraction.plan import Plan
 from nucpro.folder.paths import DataFolder, FilePair, Source
@@ -158,7 +158,7 @@ def _vector_problems(
     zero = np.flatnonzero(~vectors.any(axis=1))
     if zero.size:
         first = found.ids[zero[0]]
-        yield f"{path}: {zero.size} vectors are all zero, first {first}; remove the file and run again"
+        yield f"{path}: {counted(zero.size, 'vector')} of zeros, first {first}; remove the file and run again"
     elif bool((vectors == vectors[0]).all()) and not all(
         are_alike(records.sequences, side) for side, records in made_from.items()
     ):
@@ -192,9 +192,9 @@ def _column_problems(
         path = pair.vectors(side)
         absent, wrong = rows_unlike(merged, source, side)
         if absent:
-            yield f"{path}: {len(absent)} ids of {pair.merged.name} are missing, first {absent[0]}"
+            yield f"{path}: lacks {counted(len(absent), 'id')} of {pair.merged.name}, first {absent[0]}"
         elif wrong:
-            found = f"{len(wrong)} rows differ from {path.name}, first {wrong[0]}"
+            found = f"{counted(len(wrong), 'row')} unlike {path.name}, first {wrong[0]}"
             yield f"{pair.merged}: {found}; run again, which merges it anew"
 
 

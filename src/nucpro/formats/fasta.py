@@ -19,7 +19,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from nucpro.errors import FastaError, first_few, is_plain
+from nucpro.errors import FastaError, counted, first_few, is_plain
 from nucpro.formats.opening import UNKNOWN, is_pipe, looks_like
 from nucpro.formats.sequences import NUCLEOTIDES, SequenceType, Tally, advice_on, looks_like_nucleotides
 from nucpro.formats.unpacking import TextStream, open_text
@@ -513,12 +513,12 @@ class Checker:
         if self._empty:
             count = len(self._empty)
             problems.append(
-                f"{self._path}: {count} records without a sequence: {first_few(self._empty, _SHOWN)}; "
+                f"{self._path}: {counted(count, 'record')} without a sequence: {first_few(self._empty, _SHOWN)}; "
                 "remove them from both sides"
             )
         if self._twice:
             problems.append(
-                f"{self._path}: {len(self._twice)} ids appear more than once: {first_few(list(self._twice), _SHOWN)}; "
+                f"{self._path}: {counted(len(self._twice), 'duplicate id')}: {first_few(list(self._twice), _SHOWN)}; "
                 "ids must be unique in a file"
             )
         if self._wrong:

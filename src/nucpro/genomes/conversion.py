@@ -154,7 +154,7 @@ def _require_common_record(pair: GenomePair, proteins: ProteinStore, report: Sou
     examples = report.examples
     (first, *_) = examples.get("records_not_in_genbank") or examples["records_of_other_version"]
     raise DataError(
-        f"{pair.fasta}: none of its {counts.records} records is in {pair.genbank_name}: the first is {first}, there "
+        f"{pair.fasta}: no record of it is in {pair.genbank_name}: the first is {first}, there "
         f"it is {proteins.first}; the ids must be equal, version included (as in NC_001416.1): take both files from "
         "the same release, or correct the headers"
     )

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nucpro.errors import first_few
+from nucpro.errors import counted, first_few
 from nucpro.formats.fasta import digest_line, stream
 from nucpro.formats.sequences import NUCLEOTIDES, advice_on
 from nucpro.genomes.frames import (
@@ -156,7 +156,7 @@ def _duplicate_problem(path: Path, hashes: array[int]) -> Iterator[str]:
     names = [name for name, seen in times_seen.items() if seen > 1]
     if names:
         yield (
-            f"{path}: {len(names)} ids appear more than once: {first_few(names, _SHOWN)}; "
+            f"{path}: {counted(len(names), 'duplicate id')}: {first_few(names, _SHOWN)}; "
             "scores are told apart by id, so give every record its own (mates of a read pair: append /1 and /2)"
         )
 

@@ -218,7 +218,7 @@ def test_a_cluster_without_room_is_told_with_all_other_problems(
     assert main(command) == 3
     shown = capsys.readouterr().err
     assert "no node of the cluster has room for an encoder, which takes 64 cpus, 0 gpus" in shown
-    assert f"{fasta}: 1 ids appear more than once: a" in shown
+    assert f"{fasta}: 1 duplicate id: a" in shown
     assert not fasta.with_name("contigs_prediction").exists()
 
 
