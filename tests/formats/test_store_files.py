@@ -103,15 +103,10 @@ class TestEveryKind:
         assert read.vectors.flags.writeable
         assert read.digest == written.digest == hashlib.sha256(path.read_bytes()).hexdigest()
 
-    def test_reports_the_facts_of_the_file_it_wrote(self, kind: str, tmp_path: Path) -> None:
+    def test_reports_the_size_of_the_file_it_wrote(self, kind: str, tmp_path: Path) -> None:
         path = tmp_path / "a.pt"
         written = WRITERS[kind](path, ids_of(3), matrix(3, 4), None)
-        facts = path.stat()
-        assert (written.size, written.mtime_ns, written.inode) == (
-            facts.st_size,
-            facts.st_mtime_ns,
-            facts.st_ino,
-        )
+        assert written.size == path.stat().st_size
 
     @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
     def test_reads_the_files_of_the_original_scripts_bit_for_bit(

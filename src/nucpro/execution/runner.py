@@ -174,9 +174,9 @@ class Runner(AbstractContextManager["Runner"]):
         Parameters
         ----------
         results : iterable
-            Gives what was done; its files are on disk.
+            Gives what was done.
         commit : callable
-            Records it; only then it is shown and logged.
+            Records it once its files are on disk; only then it is logged and shown.
         meter : Meter
             Shows the progress.
         done, total : int

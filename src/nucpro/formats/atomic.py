@@ -82,23 +82,17 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Facts of a file that lies complete on disk, enough to tell later whether it was touched.
+    """What was written of a file that lies complete on disk.
 
     Parameters
     ----------
     size : int
         Bytes.
-    mtime_ns : int
-        Time of the last change, in nanoseconds since the epoch.
-    inode : int
-        Number of the file on its file system.
     digest : str
         SHA-256 of the bytes, in hexadecimal.
     """
 
     size: int
-    mtime_ns: int
-    inode: int
     digest: str
 
 
@@ -151,8 +145,7 @@ class AtomicFile:
         with self._explained():
             self._file.flush()
             os.fsync(self._file.fileno())
-            facts = os.fstat(self._file.fileno())
-        self.written = Written(facts.st_size, facts.st_mtime_ns, facts.st_ino, self._hash.hexdigest())
+        self.written = Written(self.size, self._hash.hexdigest())
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
