@@ -50,9 +50,9 @@ REFUSED = {
         "it ends after a header ('b c'), without its sequence",
     ),
     "one header": (b">a\n", "it ends after a header ('a'), without its sequence"),
-    "zstd": (
-        b"\x28\xb5\x2f\xfd" + bytes(20),
-        "is a zstd file; unpack it (zstd -d) and name the file that comes",
+    "lz4": (
+        b"\x04\x22\x4d\x18" + bytes(20),
+        "is an lz4 file; unpack it (lz4 -d) and name the file that comes",
     ),
     "long name": (b">" + b"\x1b" * 10_000 + b"\nA\n", r"\x1b'; remove them from its header"),
 }

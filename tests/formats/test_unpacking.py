@@ -11,6 +11,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,6 +28,10 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "bzip2": bz2.compress,
     "xz": lzma.compress,
 }
+with suppress(ImportError):
+    from backports import zstd
+
+    PACKERS["zstd"] = zstd.compress
 BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 
 
@@ -146,7 +151,6 @@ REFUSED = {
     "gzip, zeros, then others": (gzip.compress(TEXT) + bytes(9) + b"x", "is no gzip stream"),
     "gzip with a wrong checksum": (gzip.compress(TEXT)[:-5] + b"\0" * 5, "is damaged (Error -3"),
     "bgzip cut between blocks": (bgzf(TEXT), "lacks the empty block at the end of every bgzip file"),
-    "zstd": (b"\x28\xb5\x2f\xfd" + bytes(20), "is a zstd file; unpack it (zstd -d)"),
     "zstd after a frame of other data": (b"\x5e\x2a\x4d\x18" + bytes(20), "is a zstd file"),
     "lz4": (b"\x04\x22\x4d\x18" + bytes(20), "is an lz4 file; unpack it (lz4 -d)"),
     "lzma alone": (lzma.compress(TEXT, lzma.FORMAT_ALONE), "is an lzma file; unpack it (xz -d)"),

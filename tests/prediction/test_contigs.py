@@ -59,7 +59,7 @@ def test_facts_do_not_depend_on_how_the_input_is_written(tmp_path: Path, contigs
         write_contigs(tmp_path / "c.fastq", contigs),
         write_contigs(tmp_path / "d.fastq.gz", lower),
     ]
-    facts = [inspect(path, 300) for path in paths]
+    facts = [inspect([path], 300) for path in paths]
     assert facts == [facts[0]] * 4
     assert facts[0].records == 6
     assert facts[0].bases == sum(len(contig.bases) for contig in contigs)
@@ -69,14 +69,14 @@ def test_facts_do_not_depend_on_how_the_input_is_written(tmp_path: Path, contigs
 
 def test_another_base_is_another_input(tmp_path: Path, contigs: list[Contig]) -> None:
     changed = [Contig(contigs[0].name, contigs[0].bases[:-1]), *contigs[1:]]
-    first = inspect(write_contigs(tmp_path / "a.fasta", contigs), 300)
-    assert first.digest != inspect(write_contigs(tmp_path / "b.fasta", changed), 300).digest
+    first = inspect([write_contigs(tmp_path / "a.fasta", contigs)], 300)
+    assert first.digest != inspect([write_contigs(tmp_path / "b.fasta", changed)], 300).digest
 
 
 def test_ids_that_come_twice_are_named(tmp_path: Path) -> None:
     names = ["a", "b", "a", "c", "b", "a"]
     path = write_contigs(tmp_path / "x.fasta", [Contig(name, "ACGT") for name in names])
-    (problem,) = inspect(path, 300).problems
+    (problem,) = inspect([path], 300).problems
     assert problem == (
         f"{path}: 2 duplicate ids: a, b; scores are told apart by id, so give every record its own "
         "(mates of a read pair: append /1 and /2)"
@@ -85,7 +85,7 @@ def test_ids_that_come_twice_are_named(tmp_path: Path) -> None:
 
 def test_letters_of_no_nucleotide_are_named(tmp_path: Path) -> None:
     contigs = [Contig(f"protein{number}", "ACGTMKVL") for number in range(7)]
-    (problem,) = inspect(write_contigs(tmp_path / "x.fasta", contigs), 300).problems
+    (problem,) = inspect([write_contigs(tmp_path / "x.fasta", contigs)], 300).problems
     assert (
         f"{tmp_path / 'x.fasta'}: letters outside ACGTURYSWKMBDHVN: protein0 has 'L' at position 8,"
         in problem
@@ -97,7 +97,6 @@ def test_letters_of_no_nucleotide_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "the file is empty"),
         (b">only\n", "cannot be read as FASTA: it ends after a header"),
         (
             gzip.compress(b">a\n" + b"ACGT" * 5000)[:40],
@@ -111,7 +110,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, content: bytes, message: str)
     path = tmp_path / "x.fa"
     path.write_bytes(content)
     with pytest.raises(FastaError, match=f"x.fa: {message}"):
-        inspect(path, 300)
+        inspect([path], 300)
 
 
 def test_contigs_of_the_demo_are_of_genomes_without_a_row(data: Path, tmp_path: Path) -> None:

@@ -152,7 +152,9 @@ def test_the_document_holds_what_the_tables_hold(result: Path) -> None:
 def test_the_longest_sequences_are_drawn(result: Path) -> None:
     pictures = sorted(path.name for path in (result / "plots").iterdir())
     # Lambda and phiX174 are cut at 3,000 bases; of equal ones the first are drawn.
-    assert pictures == ["sequence_1.png", "sequence_2.png"]
+    assert [name.partition(".sequence_")[2] for name in pictures] == ["1.png", "2.png"]
+    first, second = (row["record"] for row in table(result / "sequences.tsv")[:2])
+    assert {name.partition(".sequence_")[0] for name in pictures} == {first, second}
     assert all(path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" for path in (result / "plots").iterdir())
 
 
@@ -161,12 +163,13 @@ def test_neighbours_are_averaged_where_a_picture_has_no_room(
 ) -> None:
     shutil.copytree(result, tmp_path / "copy")
     folder = OutputFolder(tmp_path / "copy")
-    before = folder.plot(1).read_bytes()
-    assert write_plots(folder, 1) == [folder.plot(1)]
-    assert folder.plot(1).read_bytes() == before
+    picture = folder.plot(table(folder.sequences)[0]["record"], 1)
+    before = picture.read_bytes()
+    assert write_plots(folder, 1) == [picture]
+    assert picture.read_bytes() == before
     monkeypatch.setattr(plot, "_MOST_POINTS", 4)
     write_plots(folder, 1)
-    assert folder.plot(1).read_bytes() != before
+    assert picture.read_bytes() != before
 
 
 @pytest.mark.parametrize("name", ["reads.fastq", "reads.fastq.gz", "contigs.fa.gz"])
@@ -288,7 +291,7 @@ def test_what_has_no_frame_is_undetermined_and_counted(
         Contig("empty", ""),
         Contig("stops", stops),
         Contig("gap", "N" * 400),
-        Contig("protein", "ATGGCTGCTGCTAAAGCTGCT" * 5),
+        Contig("protein", "ATGGCTGCTGCTAAAGCTGCT" * 8),
     ]
     path = write_contigs(tmp_path / "odd.fna", contigs)
     assert main(arguments(path, classifier, models, "--json", "--original-names", "--plot")) == 0
@@ -300,12 +303,12 @@ def test_what_has_no_frame_is_undetermined_and_counted(
         assert rows[name]["chunks"] == chunks
         assert (rows[name]["score"], rows[name]["prediction"]) == ("", "undetermined")
     assert rows["protein"]["prediction"] in ("viral", "host")
-    assert "4 undetermined (no frame to score)" in shown
+    assert "4 undetermined (too short, or no frame to score)" in shown
     assert "Warning: 12 frames were left out because most of their residues are unknown" in shown
     highest = (folder / "prediction_results_highestscore.csv").read_text().splitlines()
     assert highest[0] == "Modified_ID\tIs_Virus"
     assert {line.partition("_chunk_")[0] for line in highest[1:]} == {"protein"}
-    assert [path.name for path in (folder / "plots").iterdir()] == ["sequence_5.png"]
+    assert [path.name for path in (folder / "plots").iterdir()] == ["protein.sequence_5.png"]
 
 
 def test_nothing_to_score_at_all(tmp_path: Path, classifier: Path, models: tuple[Path, Path]) -> None:
@@ -477,7 +480,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize(
         ("option", "value", "least"),
-        [("--length", "2", 3), ("--chunks-per-unit", "0", 1), ("--plot", "-1", 0)],
+        [("--length", "59", 60), ("--chunks-per-unit", "0", 1), ("--plot", "-1", 0)],
     )
     def test_numbers_out_of_range(
         self, option: str, value: str, least: int, fasta: Path, classifier: Path, models: tuple[Path, Path],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nucpro.prediction.verdict import ChunkScore, FrameScore, SequenceScore, prediction
+from nucpro.prediction.verdict import ChunkScore, FrameScore, Rules, SequenceScore
 
 
 def chunk(*scores: float, number: int = 1) -> ChunkScore:
@@ -40,18 +40,29 @@ def test_a_sequence_has_the_mean_of_its_chunks_not_the_highest() -> None:
     assert record.score == pytest.approx((0.1 + 0.999 + 0.2) / 3, abs=1e-6)
     assert (record.chunks, record.scored_chunks, record.viral_chunks) == (4, 3, 1)
     assert record.highest == FrameScore(3, "F1", 100, 0.999)
-    assert prediction(record.score) == "host"
+    assert Rules().verdict(record.score) == "host"
 
 
 def test_without_a_frame_there_is_no_verdict() -> None:
     record = SequenceScore("r", 300)
     record.add(chunk())
     assert (record.score, record.highest, chunk().score) == (None, None, None)
-    assert prediction(record.score) == "undetermined"
+    assert Rules().verdict(record.score) == "undetermined"
 
 
 @pytest.mark.parametrize(
-    ("score", "name"), [(0.5, "viral"), (0.499999, "host"), (1.0, "viral"), (0.0, "host")]
+    ("score", "rules", "bases", "name"),
+    [
+        (0.5, Rules(), None, "viral"),
+        (0.499999, Rules(), None, "host"),
+        (1.0, Rules(), 3, "viral"),
+        (0.0, Rules(), None, "host"),
+        (0.7, Rules(threshold=0.8), None, "host"),
+        (0.8, Rules(threshold=0.8), 500, "viral"),
+        (0.9, Rules(min_length=150), 149, "undetermined"),
+        (0.9, Rules(min_length=150), 150, "viral"),
+        (0.9, Rules(min_length=150), None, "viral"),
+    ],
 )
-def test_names_of_verdicts(score: float, name: str) -> None:
-    assert prediction(score) == name
+def test_names_of_verdicts(score: float, rules: Rules, bases: int | None, name: str) -> None:
+    assert rules.verdict(score, bases) == name

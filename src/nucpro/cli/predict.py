@@ -9,6 +9,7 @@ from nucpro.cli.arguments import add_device, add_encoders, add_engine, add_repla
 from nucpro.cli.console import say, showing
 from nucpro.cli.parser import INPUT, MODEL, OUTPUT, PERFORMANCE
 from nucpro.errors import counted
+from nucpro.prediction.options import PLOT_FORMATS
 from nucpro.prediction.outputs import OUTPUTS
 
 __all__ = ["add_to"]
@@ -22,13 +23,16 @@ def add_to(subparsers: Any) -> None:
         description="Cut sequences into chunks, embed every reading frame without a stop, and score frames, chunks and "
         "whole sequences with a classifier that nucpro train made. Run again after an interruption, it continues.",
         example="nucpro predict contigs.fasta --model data/model\n"
+        "nucpro predict bins/*.fa -o scores --viral-fasta --gff3 --html\n"
         "zcat contigs.fasta.gz | nucpro predict - --model data/model -o scores --plot",
     )
     parser.group(INPUT).add_argument(
         "input",
         type=sequences,
+        nargs="+",
         metavar="INPUT",
-        help="FASTA or FASTQ file, plain or packed with gzip, bzip2 or xz; - for standard input",
+        help="FASTA or FASTQ files, plain or packed (.gz, .bz2, .xz, .zst), whose records are one input; - for "
+        "standard input",
     )
     parser.group(MODEL).add_argument(
         "--model",
@@ -46,6 +50,18 @@ def add_to(subparsers: Any) -> None:
     )
     parser.group(INPUT).add_argument(
         "--length", type=int, metavar="N", help="bases of a full chunk (default: as in the training data)"
+    )
+    parser.group(OUTPUT).add_argument(
+        "--threshold",
+        type=float,
+        metavar="X",
+        help="score from which on a sequence is viral (default: as the classifier says, 0.5 unless it was chosen)",
+    )
+    parser.group(OUTPUT).add_argument(
+        "--min-length",
+        type=int,
+        metavar="N",
+        help="bases below which a sequence is undetermined (default: half a chunk)",
     )
     _add_outputs(parser)
     _add_models(parser)
@@ -67,6 +83,12 @@ def _add_outputs(parser: Any) -> None:
         if output.default is not None:
             value = {"type": int, "nargs": "?", "const": output.default, "default": 0, "metavar": "N"}
         parser.group(OUTPUT).add_argument(output.option, dest=output.field, help=output.about, **value)
+    parser.group(OUTPUT).add_argument(
+        "--plot-format",
+        choices=PLOT_FORMATS,
+        default=PLOT_FORMATS[0],
+        help="of pictures (default: %(default)s)",
+    )
     add_replace(parser, "what another prediction left in the output folder")
 
 
@@ -90,13 +112,14 @@ def _run(arguments: dict[str, Any]) -> None:
     from nucpro.prediction.options import PredictionOptions
     from nucpro.prediction.running import predict
 
-    options = PredictionOptions.of(arguments)
+    first, *more = arguments.pop("input")
+    options = PredictionOptions.of({**arguments, "input": first, "also": tuple(more)})
     with showing() as show:
         report = predict(options, show)
     counts = report.counts
     say(
         f"{counted(counts['records'], 'sequence')}: {counts['viral']} viral, {counts['host']} host, "
-        f"{counts['undetermined']} undetermined (no frame to score)"
+        f"{counts['undetermined']} undetermined (too short, or no frame to score)"
     )
     say(
         f"{counted(counts['chunks'], 'chunk')}, {counts['chunks_without_frame']} of them without a frame to score"

@@ -32,6 +32,7 @@ __all__ = [
     "count",
     "difference",
     "digest_line",
+    "holds_nothing",
     "ids_digest",
     "inspect",
     "read",
@@ -324,12 +325,24 @@ def _too_long(path: Path, start: int) -> FastaError:
     )
 
 
+def holds_nothing(path: Path) -> bool:
+    """Whether a file has no byte, or unpacks to none.
+
+    Raises
+    ------
+    FastaError
+        It cannot be opened or unpacked.
+    """
+    with open_text(path, FastaError) as text:
+        return not text.read(1)
+
+
 def stream(
     path: str | Path, *, fastq: bool = False, longest: int | None = LONGEST_RECORD, allow_pipe: bool = False
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the id and the upper-case letters of each record; memory does not grow with the file.
 
-    Files may be plain or packed with gzip, bzip2 or xz, wrapped or not, with any line ends.
+    Files may be plain or packed with gzip, bzip2, xz or zstd, wrapped or not, with any line ends.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nucpro.formats import write_bytes
 
@@ -26,6 +26,12 @@ __all__ = ["can_draw", "draw"]
 logger = logging.getLogger(__name__)
 
 _BACKEND = "MPLBACKEND"
+_SILENT: dict[str, dict[str, Any]] = {
+    "png": {"Software": None},
+    "svg": {"Creator": None, "Date": None},
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+}
+"""Times, and names and versions of programs, would make equal pictures differ."""
 
 
 def can_draw() -> bool:
@@ -34,12 +40,12 @@ def can_draw() -> bool:
 
 
 def draw(path: Path, size: tuple[float, float], dots_per_inch: int, fill: Callable[[Figure], None]) -> bool:
-    """Draw a figure and write it as PNG; equal figures give equal bytes with the same matplotlib.
+    """Draw a figure and write it; equal figures give equal bytes with the same matplotlib.
 
     Parameters
     ----------
     path : Path
-        Where the picture goes.
+        Where the picture goes; its suffix (``.png``, ``.svg`` or ``.pdf``) is its format.
     size : tuple of float
         Width and height in inches.
     dots_per_inch : int
@@ -58,7 +64,7 @@ def draw(path: Path, size: tuple[float, float], dots_per_inch: int, fill: Callab
         The picture was drawn, but cannot be written.
     """
     try:
-        content = _drawn(size, dots_per_inch, fill)
+        content = _drawn(path.suffix[1:], size, dots_per_inch, fill)
     # matplotlib depends on fonts, caches and files of settings, and raises what any of them raises.
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         logger.warning(
@@ -70,19 +76,19 @@ def draw(path: Path, size: tuple[float, float], dots_per_inch: int, fill: Callab
     return True
 
 
-def _drawn(size: tuple[float, float], dots_per_inch: int, fill: Callable[[Figure], None]) -> bytes:
+def _drawn(form: str, size: tuple[float, float], dots_per_inch: int, fill: Callable[[Figure], None]) -> bytes:
     with _no_backend_of_others():
         import matplotlib as mpl  # noqa: PLC0415 - an extra
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
         from matplotlib.figure import Figure  # noqa: PLC0415 - unlike pyplot it needs no display
     with mpl.rc_context():
         mpl.rcdefaults()
+        mpl.rcParams["svg.hashsalt"] = "nucpro"  # ids of an SVG's parts are random without it
         figure = Figure(figsize=size, dpi=dots_per_inch, layout="constrained")
         FigureCanvasAgg(figure)
         fill(figure)
         picture = io.BytesIO()
-        # The name and version of the program that drew it would make equal pictures differ.
-        figure.savefig(picture, format="png", metadata={"Software": None})
+        figure.savefig(picture, format=form, metadata=_SILENT[form])
     return picture.getvalue()
 
 

@@ -1,16 +1,18 @@
-"""The one decoder of packed text: every stream of a gzip, bzip2 or xz file, or an error that says where it ends.
+"""The one decoder of packed text: every stream of a gzip, bzip2, xz or zstd file, or an error that says where it ends.
 
 Files come from :func:`nucpro.formats.opening.open_input`; text goes to :mod:`nucpro.formats.fasta` and the readers of
 genomes.
 Programs that pack in parallel or append write many streams. Python's own readers of these formats stop quietly at a
 second stream that is damaged (bzip2, xz), or do not say what follows the last (gzip).
 
-Formats: RFC 1952 (gzip), the BGZF section of the SAM specification, and the .xz file format 1.2.
+Formats: RFC 1952 (gzip), the BGZF section of the SAM specification, the .xz file format 1.2, and RFC 8878 (zstd), which
+Python reads from 3.14 on, and earlier with the extra ``zstd``.
 """
 
 from __future__ import annotations
 
 import bz2
+import importlib
 import io
 import lzma
 import zlib
@@ -18,6 +20,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, BinaryIO, NoReturn
 
 from nucpro.errors import DataError, NucproError
@@ -41,7 +44,7 @@ class _Packing:
     damage: tuple[type[Exception], ...]
 
 
-_PACKINGS = (
+_PACKINGS: tuple[_Packing, ...] = (
     _Packing("gzip", b"\x1f\x8b", lambda: zlib.decompressobj(16 + zlib.MAX_WBITS), (zlib.error,)),
     _Packing("bzip2", b"BZh", bz2.BZ2Decompressor, (OSError, ValueError)),
     _Packing(
@@ -51,6 +54,23 @@ _PACKINGS = (
         (lzma.LZMAError,),
     ),
 )
+
+
+def _zstd() -> ModuleType | None:
+    """Reader of zstd: Python's own, or its backport."""
+    for name in ("compression.zstd", "backports.zstd"):
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    return None
+
+
+if (_zstd_module := _zstd()) is not None:
+    _PACKINGS += (
+        _Packing("zstd", b"\x28\xb5\x2f\xfd", _zstd_module.ZstdDecompressor, (_zstd_module.ZstdError,)),
+    )
+
 _UNPACKED_BY = {
     "a zstd file": "zstd -d",
     "an lz4 file": "lz4 -d",
@@ -64,6 +84,8 @@ _UNPACKED_BY = {
     "a 7z archive": "7z x",
 }
 """What is not read here, and the program that unpacks it."""
+_INSTEAD = {"a zstd file": "install what reads it: pip install 'nucpro[zstd]'"}
+"""What helps beside that, where it is not to pack the file otherwise."""
 
 
 def open_text(path: Path, error: type[NucproError] = DataError, *, allow_pipe: bool = False) -> TextStream:
@@ -110,8 +132,9 @@ class TextStream(io.RawIOBase):
         self._is_block = False
         self._is_empty = True
         self._fill(_READ_SIZE)
-        self._refuse_unread(self._input)
         self._packing = next((p for p in _PACKINGS if self._input.startswith(p.magic)), None)
+        if self._packing is None:
+            self._refuse_unread(self._input)
         self._head = self._unpacked(_READ_SIZE)
         if self._packing is not None and self._head:
             self._refuse_packed_twice()
@@ -240,7 +263,7 @@ class TextStream(io.RawIOBase):
         if looks in _UNPACKED_BY:
             raise self._error(
                 f"{self._path}: is {looks}; unpack it ({_UNPACKED_BY[looks]}) and name the file that comes out, "
-                "or pack that with gzip"
+                f"or {_INSTEAD.get(looks, 'pack that with gzip')}"
             )
 
     def _refuse_packed_twice(self) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nucpro.errors import counted, first_few
-from nucpro.formats.fasta import digest_line, stream
+from nucpro.formats.fasta import digest_line, holds_nothing, stream
 from nucpro.formats.sequences import NUCLEOTIDES, advice_on
 from nucpro.genomes.frames import (
     STANDARD,
@@ -33,7 +33,18 @@ from nucpro.genomes.frames import (
     open_frames,
 )
 
-__all__ = ["InputFacts", "IntVector", "Piece", "Unit", "UnitFrames", "frames_of", "inspect", "units_of"]
+__all__ = [
+    "InputFacts",
+    "IntVector",
+    "Piece",
+    "Unit",
+    "UnitFrames",
+    "frames_of",
+    "inspect",
+    "records_of",
+    "shown_paths",
+    "units_of",
+]
 
 _ALLOWED = NUCLEOTIDES.encode()
 _SHOWN = 5
@@ -109,26 +120,39 @@ class Unit:
         return f"unit {self.number} (records {self.pieces[0].record} to {self.pieces[-1].record})"
 
 
-def inspect(path: Path, length: int) -> InputFacts:
+def records_of(paths: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
+    """Yield id and upper-case letters of the records of files, one file after the other; none of an empty file.
+
+    Raises
+    ------
+    FastaError
+        A file cannot be parsed.
+    """
+    for path in paths:
+        if not holds_nothing(path):
+            yield from stream(path, fastq=True)
+
+
+def inspect(paths: Sequence[Path], length: int) -> InputFacts:
     """Read the input once and gather what pre-flight needs to know.
 
     Parameters
     ----------
-    path : Path
-        FASTA or FASTQ file.
+    paths : sequence of Path
+        FASTA or FASTQ files, whose records are one input.
     length : int
         Bases of a full chunk.
 
     Raises
     ------
     FastaError
-        The file cannot be parsed at all.
+        A file cannot be parsed at all.
     """
     content, hashes = hashlib.sha256(), array("q")
     records = bases = chunks = 0
     foreign: list[str] = []
     advice = _NO_PROTEINS
-    for name, sequence in stream(path, fastq=True):
+    for name, sequence in records_of(paths):
         content.update(digest_line(name, sequence))
         # Eight bytes a record find ids that come twice; the ids themselves would fill the memory.
         hashes.append(hash(name))
@@ -136,27 +160,33 @@ def inspect(path: Path, length: int) -> InputFacts:
         if len(foreign) <= _SHOWN and (letters := sequence.translate(None, _ALLOWED)):
             advice = advice if foreign else advice_on(chr(letters[0])) or advice
             foreign.append(f"{name} has {chr(letters[0])!r} at position {sequence.index(letters[0]) + 1}")
-    problems = [*_foreign_problem(path, foreign, advice), *_duplicate_problem(path, hashes)]
+    problems = [*_foreign_problem(paths, foreign, advice), *_duplicate_problem(paths, hashes)]
     return InputFacts(records, bases, chunks, content.hexdigest(), tuple(problems))
 
 
-def _foreign_problem(path: Path, foreign: list[str], advice: str) -> Iterator[str]:
+def shown_paths(paths: Sequence[Path]) -> str:
+    """Name the files of an input in a message."""
+    return f"{paths[0]}" if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+
+
+def _foreign_problem(paths: Sequence[Path], foreign: list[str], advice: str) -> Iterator[str]:
     if foreign:
         shown = ", ".join(foreign[:_SHOWN]) + (" and more" if len(foreign) > _SHOWN else "")
-        yield f"{path}: letters outside {NUCLEOTIDES}: {shown}; correct or remove these records ({advice})"
+        where = shown_paths(paths)
+        yield f"{where}: letters outside {NUCLEOTIDES}: {shown}; correct or remove these records ({advice})"
 
 
-def _duplicate_problem(path: Path, hashes: array[int]) -> Iterator[str]:
+def _duplicate_problem(paths: Sequence[Path], hashes: array[int]) -> Iterator[str]:
     values, times = np.unique(np.frombuffer(hashes, dtype=np.int64), return_counts=True)
     suspects = set(values[times > 1].tolist())
     if not suspects:
         return
     # Equal hashes may be different ids, so those few are compared as they are.
-    times_seen = Counter(name for name, _ in stream(path, fastq=True) if hash(name) in suspects)
+    times_seen = Counter(name for name, _ in records_of(paths) if hash(name) in suspects)
     names = [name for name, seen in times_seen.items() if seen > 1]
     if names:
         yield (
-            f"{path}: {counted(len(names), 'duplicate id')}: {first_few(names, _SHOWN)}; "
+            f"{shown_paths(paths)}: {counted(len(names), 'duplicate id')}: {first_few(names, _SHOWN)}; "
             "scores are told apart by id, so give every record its own (mates of a read pair: append /1 and /2)"
         )
 

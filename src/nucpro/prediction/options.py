@@ -10,12 +10,23 @@ from nucpro.errors import UsageError
 from nucpro.formats.opening import STANDARD_INPUT, is_pipe
 from nucpro.options import AUTO_DEVICE, ModelOptions, require
 
-__all__ = ["DEFAULT_PLOTS", "OutputFolder", "PredictionOptions", "unit_number"]
+__all__ = [
+    "DEFAULT_PLOTS",
+    "PLOT_FORMATS",
+    "SHORTEST_CHUNK",
+    "OutputFolder",
+    "PredictionOptions",
+    "unit_number",
+]
 
 DEFAULT_PLOTS = 10
 """Pictures that are drawn where their number is not given."""
+PLOT_FORMATS = ("png", "svg", "pdf")
+"""Formats of pictures."""
+SHORTEST_CHUNK = 60
+"""Bases of the shortest full chunk: frames of fewer than 20 residues occur everywhere by chance."""
 
-_PACKED = (".gz", ".bgz", ".bz2", ".xz")
+_PACKED = (".gz", ".bgz", ".bz2", ".xz", ".zst")
 _FORMATS = (".fasta", ".fa", ".fna", ".ffn", ".fas", ".fastq", ".fq")
 
 
@@ -29,7 +40,9 @@ class PredictionOptions(ModelOptions):
     Parameters
     ----------
     input : Path
-        FASTA or FASTQ file, plain or packed with gzip, bzip2 or xz, or a pipe.
+        FASTA or FASTQ file, plain or packed with gzip, bzip2, xz or zstd, or a pipe.
+    also : tuple of Path
+        More files; the records of all are one input, and need ids of their own.
     model : Path
         Folder that ``nucpro train`` wrote; by default that of the data folder ``data``.
     output : Path, optional
@@ -38,12 +51,21 @@ class PredictionOptions(ModelOptions):
         Bases of a full chunk; by default that of the classifier's training data.
     chunks_per_unit : int, optional
         Chunks that are scored and kept at a time; the default depends on the class of device only.
+    min_length : int, optional
+        Bases below which a sequence is undetermined; by default half a chunk, since no longer genome was cut into
+        shorter chunks in training.
+    threshold : float, optional
+        Score from which on a sequence is viral; by default that of the classifier's card.
     json : bool
         Also write everything as one JSON document.
     original_names : bool
         Also write the two files that VirNucPro writes, by its names.
+    viral_fasta, gff3, bed, html, multiqc : bool
+        Also write the viral sequences, their viral frames in two formats, a page, and a table for MultiQC.
     plots : int
         Draw so many of the longest sequences.
+    plot_format : {"png", "svg", "pdf"}
+        Format of the pictures.
     replace : bool
         Throw away what another prediction left in the output folder.
 
@@ -59,9 +81,18 @@ class PredictionOptions(ModelOptions):
     length: int | None = None
     device: str = field(default=AUTO_DEVICE, kw_only=True)
     chunks_per_unit: int | None = None
+    also: tuple[Path, ...] = ()
+    min_length: int | None = None
+    threshold: float | None = None
     json: bool = False
     original_names: bool = False
+    viral_fasta: bool = False
+    gff3: bool = False
+    bed: bool = False
+    html: bool = False
+    multiqc: bool = False
     plots: int = 0
+    plot_format: str = "png"
     replace: bool = False
 
     def __post_init__(self) -> None:
@@ -70,13 +101,26 @@ class PredictionOptions(ModelOptions):
             raise UsageError(
                 f"{self.input} is a pipe, which gives the result no name; name its folder with --output"
             )
+        if self.output is None and self.also:
+            raise UsageError(
+                f"{1 + len(self.also)} files are one input; name the folder of its result with --output"
+            )
+        twice = [path for path in self.inputs if self.inputs.count(path) > 1]
+        if twice:
+            raise UsageError(f"{twice[0]} is named twice; name it once")
         lowest = (
-            ("--length", self.length, 3),
+            ("--length", self.length, SHORTEST_CHUNK),
+            ("--min-length", self.min_length, 0),
             ("--chunks-per-unit", self.chunks_per_unit, 1),
             ("--plot", self.plots, 0),
         )
         for option, value, least in lowest:
             require(value is None or value >= least, option, value, f"{least} or more")
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """All files of the input."""
+        return (self.input, *self.also)
 
     @property
     def folder(self) -> Path:
@@ -90,7 +134,8 @@ class PredictionOptions(ModelOptions):
 
 
 _UNIT = re.compile(r"unit_([1-9][0-9]*)\.json")
-_PICTURE = re.compile(r"sequence_[1-9][0-9]*\.png")
+_PICTURE = re.compile(r"(.+\.)?sequence_[1-9][0-9]*\.(png|svg|pdf)")
+_LONGEST_NAME = 100
 
 
 def unit_number(name: str) -> int | None:
@@ -156,9 +201,35 @@ class OutputFolder:
         """Folder of the pictures."""
         return self.root / "plots"
 
-    def plot(self, number: int) -> Path:
-        """Picture of the record with this number in the input, counted from 1."""
-        return self.plots / f"sequence_{number}.png"
+    def plot(self, record: str, number: int, form: str = "png") -> Path:
+        """Picture of a record, by its id and its number in the input, counted from 1; ids may look alike in a name."""
+        name = re.sub(r"[^A-Za-z0-9._-]+", "_", record).strip(".")[:_LONGEST_NAME]
+        return self.plots / f"{name or 'record'}.sequence_{number}.{form}"
+
+    @property
+    def viral_fasta(self) -> Path:
+        """Sequences that are viral."""
+        return self.root / "viral.fasta"
+
+    @property
+    def gff3(self) -> Path:
+        """Viral frames, from 1, both ends included."""
+        return self.root / "viral_frames.gff3"
+
+    @property
+    def bed(self) -> Path:
+        """Viral frames, from 0, the end not included."""
+        return self.root / "viral_frames.bed"
+
+    @property
+    def html(self) -> Path:
+        """The prediction at a glance."""
+        return self.root / "summary.html"
+
+    @property
+    def multiqc(self) -> Path:
+        """What MultiQC reads."""
+        return self.root / "nucpro_mqc.json"
 
     @property
     def lock(self) -> Path:
@@ -181,4 +252,4 @@ class OutputFolder:
 
     def pictures(self) -> list[Path]:
         """Pictures that are there; those of somebody else are not among them."""
-        return [path for path in sorted(self.plots.glob("*.png")) if _PICTURE.fullmatch(path.name)]
+        return [path for path in sorted(self.plots.glob("*")) if _PICTURE.fullmatch(path.name)]

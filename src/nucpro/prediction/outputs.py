@@ -9,6 +9,7 @@ writer. The rows are known without torch, which the writers import.
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -172,13 +173,24 @@ def _number(value: str) -> int | float | None:
 def _write_plots(folder: OutputFolder, options: PredictionOptions) -> Sequence[Path]:
     from nucpro.prediction.plot import write_plots  # noqa: PLC0415
 
-    return write_plots(folder, options.plots)
+    return write_plots(folder, options.plots, options.plot_format)
 
 
 def _plotting_problems() -> list[str]:
     from nucpro.prediction.plot import plotting_problems  # noqa: PLC0415
 
     return plotting_problems()
+
+
+def _by(module: str, writer: str) -> Callable[[OutputFolder, PredictionOptions], Sequence[Path]]:
+    """Give a writer of another module, which is imported when it writes."""
+
+    def write(folder: OutputFolder, options: PredictionOptions) -> Sequence[Path]:
+        found = getattr(importlib.import_module(f"nucpro.prediction.{module}"), writer)
+        written: Sequence[Path] = found(folder, options)
+        return written
+
+    return write
 
 
 OUTPUTS = (
@@ -195,6 +207,41 @@ OUTPUTS = (
         "also write prediction_results.txt and prediction_results_highestscore.csv, as VirNucPro does",
         lambda folder: [folder.original_frames, folder.original_chunks],
         write_original,
+    ),
+    Output(
+        "--viral-fasta",
+        "viral_fasta",
+        "also write the viral sequences: viral.fasta",
+        lambda folder: [folder.viral_fasta],
+        _by("regions", "write_fasta"),
+    ),
+    Output(
+        "--gff3",
+        "gff3",
+        "also write the viral frames of viral sequences as GFF3 (from 1, both ends included): viral_frames.gff3",
+        lambda folder: [folder.gff3],
+        _by("regions", "write_gff3"),
+    ),
+    Output(
+        "--bed",
+        "bed",
+        "also write them as BED (from 0, the end not included): viral_frames.bed",
+        lambda folder: [folder.bed],
+        _by("regions", "write_bed"),
+    ),
+    Output(
+        "--html",
+        "html",
+        "also write one page with counts, scores and the viral sequences: summary.html",
+        lambda folder: [folder.html],
+        _by("summary", "write_html"),
+    ),
+    Output(
+        "--multiqc",
+        "multiqc",
+        "also write what MultiQC shows: nucpro_mqc.json",
+        lambda folder: [folder.multiqc],
+        _by("summary", "write_multiqc"),
     ),
     Output(
         "--plot",

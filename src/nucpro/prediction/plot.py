@@ -1,6 +1,6 @@
 """Pictures of scores along sequences.
 
-Records come from the tables (:mod:`nucpro.prediction.tables`); one PNG file a record goes to the folder of plots.
+Records come from the tables (:mod:`nucpro.prediction.tables`); one picture per record goes to the folder of plots.
 Equal scores give equal bytes with the same matplotlib.
 """
 
@@ -14,7 +14,8 @@ from nucpro.formats import remove_temporaries
 from nucpro.formats.figures import can_draw, draw
 from nucpro.prediction.options import OutputFolder
 from nucpro.prediction.tables import SequenceRow, read_tables
-from nucpro.prediction.verdict import ChunkScore
+from nucpro.prediction.verdict import ChunkScore, Rules
+from nucpro.prediction.work import read_record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["plotting_problems", "write_plots"]
 
 _MOST_POINTS = 2_000
-_COLOURS = {True: "#c0392b", False: "#2c6e9e"}
+_COLOURS = {True: "#d55e00", False: "#0072b2"}
+"""Those of the report's classes."""
 _LONGEST_TITLE = 60
 
 
@@ -35,7 +37,7 @@ def plotting_problems() -> list[str]:
     ]
 
 
-def write_plots(folder: OutputFolder, count: int) -> list[Path]:
+def write_plots(folder: OutputFolder, count: int, form: str = "png") -> list[Path]:
     """Draw the records with the most chunks; of equal ones the first.
 
     Parameters
@@ -44,6 +46,8 @@ def write_plots(folder: OutputFolder, count: int) -> list[Path]:
         Of the prediction.
     count : int
         Pictures at most; records in which nothing was scored have none.
+    form : {"png", "svg", "pdf"}
+        Their format.
 
     Returns
     -------
@@ -59,28 +63,41 @@ def write_plots(folder: OutputFolder, count: int) -> list[Path]:
     """
     folder.plots.mkdir(exist_ok=True)
     remove_temporaries(folder.plots)
+    threshold = Rules.of_record(read_record(folder.record)).threshold
     scored = ((len(row.chunks), -row.number) for row in read_tables(folder) if row.values["score"])
     chosen = {-number for _, number in heapq.nlargest(count, scored)}
     written = []
     for row in read_tables(folder):
         if row.number in chosen:
-            path = folder.plot(row.number)
-            if draw(path, (10, 3), 100, lambda figure, row=row: _fill(figure, row)):  # type: ignore[misc]
+            path = folder.plot(row.values["record"], row.number, form)
+            if draw(path, (7, 2.6), 300, lambda figure, row=row: _fill(figure, row, threshold)):  # type: ignore[misc]
                 written.append(path)
     return written
 
 
-def _fill(figure: Figure, row: SequenceRow) -> None:
+def _fill(figure: Figure, row: SequenceRow, threshold: float) -> None:
     axes = figure.add_subplot()
-    starts, ends, scores = zip(*_windows(row.chunks), strict=True)
-    axes.hlines(scores, starts, ends, colors=[_COLOURS[score >= 0.5] for score in scores], linewidth=2.5)
-    axes.axhline(0.5, color="grey", linewidth=0.8, linestyle=":")
+    windows = list(_windows(row.chunks))
+    for is_viral, name in ((True, "viral"), (False, "host")):
+        of_class = [window for window in windows if (window[2] >= threshold) is is_viral]
+        if of_class:
+            starts, ends, scores = zip(*of_class, strict=True)
+            axes.hlines(
+                scores,
+                starts,
+                ends,
+                colors=_COLOURS[is_viral],
+                linewidth=2,
+                label=f"{name} ({len(of_class)})",
+            )
+    axes.axhline(threshold, color="grey", linewidth=0.8, linestyle=":", label=f"threshold {threshold:g}")
     axes.set_xlim(1, max(int(row.values["bases"]), 2))
     axes.set_ylim(-0.03, 1.03)
     axes.set_xlabel("position (bases)")
     merged = -(-len(row.chunks) // _MOST_POINTS)
     axes.set_ylabel("viral score" if merged == 1 else f"viral score (means of {merged} chunks)")
-    axes.set_title(_title(row), loc="left", fontsize=10, parse_math=False)
+    axes.set_title(_title(row), loc="left", fontsize=9, parse_math=False)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize="small", frameon=False)
 
 
 def _windows(chunks: tuple[ChunkScore, ...]) -> list[tuple[int, int, float]]:
@@ -100,6 +117,6 @@ def _title(row: SequenceRow) -> str:
     shown = name if len(name) <= _LONGEST_TITLE else f"{name[:_LONGEST_TITLE]}…"
     values = row.values
     return (
-        f"{shown}: {values['prediction']}, mean score {values['score']} of {values['scored_chunks']} scored of "
-        f"{values['chunks']} chunks"
+        f"{shown}: {values['prediction']}, score {float(values['score']):.3f} (mean of {values['scored_chunks']} "
+        f"scored of {values['chunks']} chunks)"
     )

@@ -21,14 +21,13 @@ from nucpro.execution.runner import Committed, Runner
 from nucpro.extraction.preflight import writing_problems
 from nucpro.formats import remove_temporaries
 from nucpro.formats.atomic import name_problem
-from nucpro.formats.fasta import stream
-from nucpro.formats.opening import is_pipe, spooled
-from nucpro.prediction.contigs import InputFacts, Unit, inspect, units_of
+from nucpro.formats.opening import STANDARD_INPUT, is_pipe, spooled
+from nucpro.prediction.contigs import InputFacts, Unit, inspect, records_of, units_of
 from nucpro.prediction.models import Models, find_models
 from nucpro.prediction.options import OutputFolder, PredictionOptions
 from nucpro.prediction.outputs import asked_for, files_of_a_result
-from nucpro.prediction.tables import write_tables
-from nucpro.prediction.verdict import ScoredUnit, Scorer
+from nucpro.prediction.tables import Counts, stored_units, write_tables
+from nucpro.prediction.verdict import Rules, ScoredUnit, Scorer
 from nucpro.prediction.work import Work, difference, make_record, read_record, write_record
 from nucpro.progress import Meter, Show, silent
 from nucpro.state.checkpoint import Fingerprint, changed_files, require_unchanged
@@ -135,9 +134,10 @@ class _Run:
         self._options = checked.options
         self._folder = folder
         self._work = Work(folder)
-        self._record = make_record(checked.options.input, checked.facts, checked.models, checked.length)
+        self._record = make_record(checked.name, checked.facts, checked.models, checked.length)
         self._chunks_per_unit = checked.options.chunks_per_unit or 0
         self._scored = _Scored()
+        self._rules = checked.rules
 
     def is_done(self) -> bool:
         """Whether the folder holds what this run would make; anything that it cannot go on with is refused or removed.
@@ -159,12 +159,31 @@ class _Run:
             self._clear()
         elif there is not None:
             self._work.remove()
-            logger.info("%s holds this prediction already", self._folder.root)
+            self._judge_again(there)
             return True
         elif unfinished is not None:
             self._take_over(unfinished)
         self._chunks_per_unit = self._chunks_per_unit or self._default_chunks()
         return False
+
+    def _judge_again(self, there: Mapping[str, Any]) -> None:
+        """Write the tables of a finished prediction again where other rules give other verdicts of its scores."""
+        before = Rules.of_record(there)
+        if before == self._rules:
+            logger.info("%s holds this prediction already", self._folder.root)
+            return
+        logger.info(
+            "%s holds the scores already; verdicts by %s, not %s", self._folder.root, self._rules, before
+        )
+        kept = {name: there["counts"][name] for name in ("unknown_frames", "cut_frames")}
+        counts, digests = write_tables(
+            self._folder, stored_units(self._folder), self._checked.facts, self._rules
+        )
+        self._write_record(replace(counts, **kept), digests)
+
+    def _write_record(self, counts: Counts, digests: Mapping[str, str]) -> None:
+        content = {"verdicts": asdict(self._rules), "counts": asdict(counts), "outputs": digests}
+        write_record(self._folder.record, {**self._record, **content})
 
     def _recorded(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
         """Records of the finished and of the unfinished prediction in the folder."""
@@ -212,7 +231,9 @@ class _Run:
 
     @property
     def _units(self) -> int:
-        return max(1, -(-self._checked.facts.chunks // self._chunks_per_unit))
+        facts = self._checked.facts
+        # Records without bases have no chunk, and are of the unit that they come in.
+        return max(min(1, facts.records), -(-facts.chunks // self._chunks_per_unit))
 
     def score(self, show: Show) -> None:
         """Score all units that are not scored.
@@ -244,20 +265,24 @@ class _Run:
         return self._engine.run(Scorer.score, self._units_left(done), self._units - len(done))
 
     def _units_left(self, done: set[int]) -> Iterator[Unit]:
-        records = stream(self._options.input, fastq=True)
+        records = records_of(self._options.inputs)
         units = units_of(records, self._checked.length, self._chunks_per_unit)
         yield from (unit for unit in units if unit.number not in done)
         # A shorter input would leave an engine waiting for units that never come.
-        require_unchanged(self._options.input, self._checked.stamp)
+        self._require_unchanged_input()
 
     def _keep(self, done: Done[Unit, ScoredUnit]) -> Committed:
         unit, seconds, scored = done
-        require_unchanged(self._options.input, self._checked.stamp)
+        self._require_unchanged_input()
         self._work.commit(unit, scored)
         self._scored.chunks += unit.chunks
         self._scored.frames += len(scored)
         self._scored.seconds += seconds
         return Committed(f"Scored {len(scored)} frames of {unit.chunks} chunks, {seconds:.1f}s", unit.chunks)
+
+    def _require_unchanged_input(self) -> None:
+        for path, stamp in zip(self._options.inputs, self._checked.stamps, strict=True):
+            require_unchanged(path, stamp)
 
     def write_tables(self) -> None:
         """Write the result and what made it; then the work folder is no longer needed.
@@ -267,8 +292,8 @@ class _Run:
         DataError, StoreError
             A unit cannot be read, or a file cannot be written.
         """
-        counts, digests = write_tables(self._folder, self._work.units(self._units), self._checked.facts)
-        write_record(self._folder.record, {**self._record, "counts": asdict(counts), "outputs": digests})
+        units = self._work.units(self._units)
+        self._write_record(*write_tables(self._folder, units, self._checked.facts, self._rules))
         self._work.remove()
 
     def write_outputs(self) -> tuple[Path, ...]:
@@ -311,15 +336,21 @@ class Checked:
         What is in the input.
     length : int
         Bases of a full chunk.
-    stamp : Fingerprint or None
-        What tells whether the input was changed since.
+    rules : Rules
+        Of the verdicts.
+    name : str
+        What the input is called.
+    stamps : list of Fingerprint or None
+        What tells whether its files were changed since.
     """
 
     options: PredictionOptions
     models: Models
     facts: InputFacts
     length: int
-    stamp: Fingerprint | None
+    rules: Rules
+    name: str
+    stamps: list[Fingerprint | None]
 
 
 def check(options: PredictionOptions, engine: Engine, spool: Callable[[Path], Path]) -> Checked:
@@ -347,20 +378,38 @@ def check(options: PredictionOptions, engine: Engine, spool: Callable[[Path], Pa
         problems.append(f"{options.model}: does not say the length of its chunks; give it with --length")
     problems += _output_problems(options)
     problems += [problem for output in asked_for(options) for problem in output.problems()]
-    if problems and is_pipe(options.input):
+    if problems and any(map(is_pipe, options.inputs)):
         # Who writes into a pipe may take hours.
         raise PreflightError(problems)
     try:
-        options = replace(options, input=spool(options.input), output=options.folder)
-        stamp = Fingerprint.of(options.input)
-        facts = inspect(options.input, length or _ANY_LENGTH)
+        name = _name_of(options)
+        first, *more = map(spool, options.inputs)
+        options = replace(options, input=first, also=tuple(more), output=options.folder)
+        stamps = [Fingerprint.of(path) for path in options.inputs]
+        facts = inspect(options.inputs, length or _ANY_LENGTH)
     except FastaError as error:
         raise PreflightError([*problems, str(error)]) from error
     problems += facts.problems
     if problems or models is None or length is None:
         raise PreflightError(problems)
     _warn_of_other_length(length, models)
-    return Checked(options, models, facts, length, stamp)
+    if not facts.records:
+        logger.warning("Warning: %s: holds no sequence; the tables have their headers only", name)
+    rules = _rules_of(options, models, length)
+    return Checked(options, models, facts, length, rules, name, stamps)
+
+
+def _name_of(options: PredictionOptions) -> str:
+    """Name of the input for people; that of a pipe is that of the file it is kept in."""
+    first, *others = (f"pipe_{path.name}" if is_pipe(path) else path.name for path in options.inputs)
+    if options.input == STANDARD_INPUT:
+        first = "standard_input"
+    return f"{first} and {len(others)} more" if others else first
+
+
+def _rules_of(options: PredictionOptions, models: Models, length: int) -> Rules:
+    threshold = models.card.calibration["threshold"] if options.threshold is None else options.threshold
+    return Rules(threshold, length // 2 if options.min_length is None else options.min_length)
 
 
 def _output_problems(options: PredictionOptions) -> list[str]:

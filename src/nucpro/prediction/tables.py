@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from itertools import islice
 
 from nucpro.errors import DataError, ValidationError
+from nucpro.folder.paths import VIRAL
 from nucpro.formats import AtomicFile, replace_file
 from nucpro.prediction.contigs import InputFacts
 from nucpro.prediction.options import OutputFolder
-from nucpro.prediction.verdict import DIGITS, ChunkScore, FrameScore, SequenceScore, prediction
-from nucpro.prediction.work import StoredUnit
+from nucpro.prediction.verdict import DIGITS, ChunkScore, FrameScore, Rules, SequenceScore
+from nucpro.prediction.work import StoredPiece, StoredUnit
 
-__all__ = ["Counts", "SequenceRow", "read_tables", "shown_score", "write_tables"]
+__all__ = ["Counts", "SequenceRow", "read_tables", "shown_score", "stored_units", "write_tables"]
 
 SEQUENCE_COLUMNS = (
     "record",
@@ -101,9 +102,14 @@ class SequenceRow:
     values: dict[str, str]
     chunks: tuple[ChunkScore, ...]
 
+    @property
+    def is_viral(self) -> bool:
+        """Whether the verdict is viral."""
+        return self.values["prediction"] == VIRAL
+
 
 def write_tables(
-    folder: OutputFolder, units: Iterable[StoredUnit], facts: InputFacts
+    folder: OutputFolder, units: Iterable[StoredUnit], facts: InputFacts, rules: Rules
 ) -> tuple[Counts, dict[str, str]]:
     """Write the three tables.
 
@@ -115,6 +121,8 @@ def write_tables(
         All units, in the order of the input.
     facts : InputFacts
         What must be accounted for.
+    rules : Rules
+        Of the verdicts.
 
     Returns
     -------
@@ -135,7 +143,7 @@ def write_tables(
         replace_file(folder.chunks) as chunks,
         replace_file(folder.frames) as frames,
     ):
-        tables = _Tables(sequences, chunks, frames)
+        tables = _Tables(rules, sequences, chunks, frames)
         for unit in units:
             tables.add(unit)
         tables.finish()
@@ -147,8 +155,9 @@ def write_tables(
 class _Tables:
     """The three tables while they are written."""
 
-    def __init__(self, sequences: AtomicFile, chunks: AtomicFile, frames: AtomicFile) -> None:
+    def __init__(self, rules: Rules, sequences: AtomicFile, chunks: AtomicFile, frames: AtomicFile) -> None:
         self.counts = Counts()
+        self._rules = rules
         self._sequences = sequences
         self._chunks = chunks
         self._frames = frames
@@ -168,10 +177,10 @@ class _Tables:
             # A record that goes on from the unit before begins with a chunk other than its first.
             if self._record is None or not piece.chunks or piece.chunks[0].number == 1:
                 self._end_record()
-                self._record = SequenceScore(piece.record, piece.bases)
+                self._record = SequenceScore(piece.record, piece.bases, self._rules)
             for chunk in piece.chunks:
                 self._record.add(chunk)
-                chunk_lines.append(_chunk_line(piece.record, chunk))
+                chunk_lines.append(_chunk_line(piece.record, chunk, self._rules))
                 frame_lines += [_frame_line(piece.record, frame) for frame in chunk.frames]
                 self.counts.chunks_without_frame += not chunk.frames
         self.counts.chunks += len(chunk_lines)
@@ -189,7 +198,7 @@ class _Tables:
         record = self._record
         if record is None:
             return
-        verdict = prediction(record.score)
+        verdict = self._rules.verdict(record.score, record.bases)
         self.counts.records += 1
         self.counts.bases += record.bases
         setattr(self.counts, verdict, getattr(self.counts, verdict) + 1)
@@ -214,7 +223,7 @@ def shown_score(score: float | None) -> str:
     return "" if score is None else f"{score:.{DIGITS}f}"
 
 
-def _chunk_line(record: str, chunk: ChunkScore) -> str:
+def _chunk_line(record: str, chunk: ChunkScore, rules: Rules) -> str:
     best = chunk.best
     return _line(
         record,
@@ -224,7 +233,7 @@ def _chunk_line(record: str, chunk: ChunkScore) -> str:
         len(chunk.frames),
         "" if best is None else best.frame,
         shown_score(chunk.score),
-        prediction(chunk.score),
+        rules.verdict(chunk.score),
     )
 
 
@@ -233,7 +242,23 @@ def _frame_line(record: str, frame: FrameScore) -> str:
 
 
 def _line(*values: object) -> str:
-    return "\t".join(map(str, values)) + "\n"
+    return "\t".join(map(_cell, values)) + "\n"
+
+
+def _cell(value: object) -> str:
+    """Value as a cell: with a quote in it it is quoted, as pandas, R and spreadsheets expect of a table."""
+    text = str(value)
+    return '"' + text.replace('"', '""') + '"' if '"' in text else text
+
+
+def _uncelled(cell: str) -> str:
+    return cell[1:-1].replace('""', '"') if cell.startswith('"') else cell
+
+
+def stored_units(folder: OutputFolder) -> Iterator[StoredUnit]:
+    """Give the records of the tables as the units that they could have been made of."""
+    for row in read_tables(folder):
+        yield StoredUnit((StoredPiece(row.values["record"], int(row.values["bases"]), row.chunks),), 0, 0)
 
 
 def read_tables(folder: OutputFolder) -> Iterator[SequenceRow]:
@@ -264,7 +289,8 @@ def read_tables(folder: OutputFolder) -> Iterator[SequenceRow]:
 def _rows(lines: Iterable[str], columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
     for number, line in enumerate(lines):
         if number:
-            yield dict(zip(columns, line.rstrip("\n").split("\t"), strict=True))
+            cells = map(_uncelled, line.rstrip("\n").split("\t"))
+            yield dict(zip(columns, cells, strict=True))
 
 
 def _chunk(row: dict[str, str], frame_rows: Iterator[dict[str, str]]) -> ChunkScore:

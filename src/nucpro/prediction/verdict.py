@@ -7,7 +7,8 @@ be recomputed from each other. The rules, in one place:
   the first). This is the original's rule: it compares the highest score for a virus with the highest against;
 - a **sequence** has the mean score of its chunks, so that one frame cannot decide a chromosome. The most
   decided frame of all is named beside it (the original gives no verdict on whole sequences);
-- a score of 0.5 or more says viral. Without a single frame that can be scored the verdict is undetermined.
+- a score that reaches the threshold (0.5, unless the classifier's card or an option says otherwise) says viral.
+  Without a single frame that can be scored, and below the shortest length, the verdict is undetermined.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -36,10 +37,10 @@ __all__ = [
     "UNDETERMINED",
     "ChunkScore",
     "FrameScore",
+    "Rules",
     "ScoredUnit",
     "Scorer",
     "SequenceScore",
-    "prediction",
 ]
 
 DIGITS = 6
@@ -48,9 +49,34 @@ UNDETERMINED = "undetermined"
 """Verdict where nothing could be scored."""
 
 
-def prediction(score: float | None) -> str:
-    """Name of the class that a score stands for."""
-    return UNDETERMINED if score is None else CLASS_NAMES[score >= 0.5]
+@dataclass(frozen=True)
+class Rules:
+    """What a score has to be for a verdict; other rules give other verdicts of the same scores.
+
+    Parameters
+    ----------
+    threshold : float
+        Score from which on a frame, a chunk or a sequence is viral.
+    min_length : int
+        Bases below which a sequence is undetermined, whatever its score.
+    """
+
+    threshold: float = 0.5
+    min_length: int = 0
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Self:
+        """Take the rules that a prediction's record names; those of earlier versions name none."""
+        return cls(**record.get("verdicts", {}))
+
+    def is_viral(self, score: float) -> bool:
+        """Whether a score says viral."""
+        return score >= self.threshold
+
+    def verdict(self, score: float | None, bases: int | None = None) -> str:
+        """Name of the class that a score stands for, of a sequence with so many bases or of a part of one."""
+        too_short = bases is not None and bases < self.min_length
+        return UNDETERMINED if score is None or too_short else CLASS_NAMES[self.is_viral(score)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +147,8 @@ class SequenceScore:
         Its id.
     bases : int
         Its length.
+    rules : Rules
+        Of the verdicts.
     chunks, scored_chunks, viral_chunks : int
         All chunks, those with a frame that is scored, and those of them that say viral.
     highest : FrameScore or None
@@ -129,6 +157,7 @@ class SequenceScore:
 
     record: str
     bases: int
+    rules: Rules = Rules()
     chunks: int = 0
     scored_chunks: int = 0
     viral_chunks: int = 0
@@ -142,7 +171,7 @@ class SequenceScore:
         if best is None:
             return
         self.scored_chunks += 1
-        self.viral_chunks += best.score >= 0.5
+        self.viral_chunks += self.rules.is_viral(best.score)
         self._total += best.score
         if self.highest is None or best.decidedness > self.highest.decidedness:
             self.highest = best

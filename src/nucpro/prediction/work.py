@@ -268,6 +268,14 @@ class _Encoder:
 
 
 @dataclass(frozen=True)
+class _Verdicts:
+    """See :class:`nucpro.prediction.verdict.Rules`."""
+
+    threshold: float
+    min_length: Count
+
+
+@dataclass(frozen=True)
 class _Record:
     """What makes a prediction; of a finished one also what it gave."""
 
@@ -278,6 +286,7 @@ class _Record:
     encoders: dict[str, _Encoder]
     length: Count
     chunks_per_unit: Count | None = None
+    verdicts: _Verdicts | None = None
     counts: dict[str, Count] | None = None
     outputs: dict[str, Digest] | None = None
 
@@ -306,13 +315,13 @@ _RULES = 1
 """Raised when the same input and models begin to give other tables."""
 
 
-def make_record(path: Path, facts: InputFacts, models: Models, length: int) -> dict[str, Any]:
+def make_record(name: str, facts: InputFacts, models: Models, length: int) -> dict[str, Any]:
     """Describe a prediction in plain values.
 
     Parameters
     ----------
-    path : Path
-        The input; its name is kept for people, its content decides.
+    name : str
+        Of the input, for people; its content decides.
     facts : InputFacts
         What is in it.
     models : Models
@@ -324,7 +333,7 @@ def make_record(path: Path, facts: InputFacts, models: Models, length: int) -> d
         "format": _FORMAT,
         "rules": _RULES,
         "input": {
-            "file": path.name,
+            "file": name,
             "sha256": facts.digest,
             "records": facts.records,
             "bases": facts.bases,
