@@ -31,7 +31,7 @@ from nucpro.cli.main import leave
 from nucpro.cli.parser import Parser
 from nucpro.errors import PreflightError, UsageError, first_few
 from nucpro.extraction.preflight import dna_problems
-from nucpro.extraction.run import Run, dry_run, make_dna_first, validate_folder
+from nucpro.extraction.run import Run, dry_run, make_dna_first, validate_folder, whole_command
 from nucpro.extraction.survey import DNA_COMMAND, looking
 from nucpro.extraction.validation import expected_width
 from nucpro.folder.paths import CLASS_NAMES, DataFolder, FilePair, walk_failed
@@ -223,13 +223,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def do(options: Options) -> None:
     """Call the steps in their order."""
-    with showing() as show:  # a tqdm bar that counts files and estimates by residues
+    # A tqdm bar that counts files and estimates by residues; the folder is held from the first DNA file on.
+    with showing() as show, whole_command(options) as is_held:
         if options.with_dna:
-            make_dna_first(options, show)
+            make_dna_first(options, show, is_held=is_held)
         if options.dry_run:
             dry_run(options)
             return
-        with Run(options, show=show) as run:
+        with Run(options, show=show, is_held=is_held) as run:
             viral_files, host_files = discover_training_data(run.options.data_dir, run=run)
             validate_prerequisites(viral_files, host_files, run=run)  # nothing is touched
             run.prepare()

@@ -147,7 +147,8 @@ def test_status_tells_done_stale_missing_and_outside(
     before = {path: path.stat().st_mtime_ns for path in data.rglob("*") if path.is_file()}
     assert main(["status", str(data), "--sequences-per-file", "4"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "Run: none"
+    assert lines[0].startswith("No run in progress. Last: protein, done ")
+    assert lines[0].endswith(" s ago, 6 of 6 files")
     assert "Protein files: 5 done, 0 missing, 1 stale" in lines
     assert "Merged files:  4 done, 1 missing, 1 stale" in lines
     assert f"Outside the selection: {stranger}" in lines
@@ -161,4 +162,7 @@ def test_status_works_before_and_during_a_run(data: Path, capsys: pytest.Capture
         assert main(["status", str(data), "--sequences-per-file", "4"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("Run: at work, process ")
-    assert lines[1].startswith("No run is recorded here yet")
+    assert lines[1] == "DNA files:     6 of 6 are there"
+    assert lines[2].startswith("Protein files: none was made yet")
+    assert main(["status", str(data)]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "No run in progress, and none is recorded here"

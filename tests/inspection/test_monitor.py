@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,12 +19,16 @@ import pytest
 
 from folders import arguments
 from nucpro.cli import main
+from nucpro.cli.watch import facts
+from nucpro.extraction.run import extract
 from nucpro.folder.paths import DataFolder
 from nucpro.inspection.monitor import Monitor
-from nucpro.state import lock
-from nucpro.state.history import FAILED, INTERRUPTED, Recorder
+from nucpro.options import Options
+from nucpro.state import history, lock
+from nucpro.state.history import DONE, FAILED, INTERRUPTED, Recorder
 
 FIVE_FILES = [f"viral.1.1.identified_nucleotide/output_{number}.fa" for number in range(1, 6)]
+FIVE_PROTEIN_FILES = [name.replace("nucleotide", "protein") for name in FIVE_FILES]
 
 
 Begin = Callable[..., Recorder]
@@ -66,7 +71,7 @@ def test_a_run_at_work_shows_what_is_done_how_fast_and_how_long_it_will_take(
         for key in FIVE_FILES[2:]:
             run.file(key, 9.0, records=10, letters=1000, tokens=1020, elapsed=1.0)
         later = monitor.look(time.time())
-        assert (later.done, later.last_file) == (7, FIVE_FILES[4])
+        assert (later.done, later.last_file) == (7, FIVE_PROTEIN_FILES[4])
         assert later.problems == ()
         run.close(INTERRUPTED)
     assert monitor.look(time.time()).state == "ended: interrupted; run the same command again to continue"
@@ -191,7 +196,7 @@ def test_the_view_follows_a_run_in_another_process_to_its_end(data: Path, model:
         run.file(FIVE_FILES[1], 9.0, 10, 1000, 1020, 2.0)
         line = watching.stdout.readline()
         assert re.fullmatch(
-            rf"\d\d:\d\d:\d\d 4/10 files, 5\.0 sequences/s, \d+\.\d s left, {FIVE_FILES[1]}\n", line
+            rf"\d\d:\d\d:\d\d 4/10 files, 5\.0 sequences/s, \d+ s left, {FIVE_PROTEIN_FILES[1]}\n", line
         )
         run.close("done")
     rest, _ = watching.communicate(timeout=60)
@@ -246,3 +251,73 @@ def test_intervals_that_are_not_allowed(
 def test_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", str(tmp_path / "none"), "--watch"]) == 3
     assert f"{tmp_path / 'none'}: no such folder" in capsys.readouterr().err
+
+
+def test_a_command_that_goes_on_with_protein_files_is_not_over_after_the_dna_files(tmp_path: Path) -> None:
+    folder = DataFolder(tmp_path)
+    monitor = Monitor(folder)
+    with lock.hold(folder.lock):
+        dna = Recorder(folder, {"side": "dna", "protein_follows": True})
+        dna.open(files=2, done=0, letters=2000)
+        dna.file(FIVE_FILES[0], 9.0, records=10, letters=1000, tokens=1020, elapsed=2.0)
+        view = monitor.look(time.time())
+        assert view.what == "DNA, then protein"
+        assert ("Left", "2 s for DNA files, then protein files") in facts(view)
+        dna.file(FIVE_FILES[1], 9.0, records=10, letters=1000, tokens=1020, elapsed=2.0)
+        dna.close(DONE)
+        view = monitor.look(time.time())
+        assert not view.is_over
+        assert view.state.endswith(": DNA files done, checking protein files")
+        protein = Recorder(folder, {"side": "protein"})
+        protein.open(files=2, done=0, letters=2000)
+        protein.file(FIVE_FILES[0], 9.0, records=10, letters=1000, tokens=1020, elapsed=2.0)
+        view = monitor.look(time.time())
+        assert (view.what, view.done) == ("protein", 1)
+        assert view.last_file == "viral.1.1.identified_protein/output_1.fa"
+        protein.close(DONE)
+    assert monitor.look(time.time()).state == "ended: done"
+
+
+def test_a_command_that_was_killed_between_dna_and_protein_files_says_what_is_missing(tmp_path: Path) -> None:
+    folder = DataFolder(tmp_path)
+    dna = Recorder(folder, {"side": "dna", "protein_follows": True})
+    dna.open(files=1, done=0, letters=1000)
+    dna.close(DONE)
+    view = Monitor(folder).look(time.time())
+    assert view.is_over
+    assert view.state.startswith("ended: DNA files done, protein files not begun; run the same command again")
+
+
+def test_the_folder_is_held_from_the_first_dna_file_to_the_last_merged_one(
+    data: Path, model: Path, dna_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in data.rglob("*_DNABERT_S.pt"):
+        path.unlink()
+    folder, states = DataFolder(data), []
+    options = Options(data, protein_model=str(model), dna_model=str(dna_model), device="cpu", with_dna=True)
+    extract(replace(options, report=False), lambda _: states.append(lock.state(folder.lock)))
+    assert {state.split(",")[0] for state in states} == {"at work"}
+    dna, protein = history.read(folder)
+    assert (dna.how, protein.how) == (DONE, DONE)
+    assert dna.facts["protein_follows"] is True
+    assert not {name for name in dna.facts["options"] if "protein" in name or name == "token_dropout"}
+    assert dna.facts["options"]["dna_model"] == str(dna_model)
+    assert not {name for name in protein.facts["options"] if "dna_model" in name}
+    used = protein.facts["options"]
+    assert used["protein_model"] == str(model)
+    assert (used["precision"], used["token_dropout"], used["sequences_per_file"]) == ("fp32", True, 4)
+    capsys.readouterr()
+    assert main(["status", str(data)]) == 0
+    assert "No run in progress. Last: protein, done " in capsys.readouterr().out
+
+
+def test_status_tells_the_last_run_of_either_kind(
+    data: Path, begin: Begin, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Recorder(DataFolder(data), {"side": "dna"})
+    run.open(files=14, done=8, letters=10)
+    run.file(FIVE_FILES[0], 9.0, records=10, letters=10, tokens=10, elapsed=2.0)
+    run.close(INTERRUPTED)
+    assert main(["status", str(data)]) == 0
+    line = capsys.readouterr().out.splitlines()[1]
+    assert re.fullmatch(r"No run in progress. Last: DNA, interrupted \d s ago, 9 of 14 files", line)

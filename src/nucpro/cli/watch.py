@@ -89,7 +89,7 @@ def _line(view: View) -> str:
     elif view.stages:
         parts.append(f"{view.stages[-1][0]}: done")
     if view.seconds_left is not None:
-        parts.append(f"{human_time(view.seconds_left)} left")
+        parts.append(f"{human_time(view.seconds_left, 0)} left{_of_part(view)}")
     return ", ".join([*parts, view.last_file] if view.last_file else parts)
 
 
@@ -111,8 +111,8 @@ def facts(view: View) -> list[tuple[str, str]]:
     rows = [("Run", view.state)]
     if view.started is not None:
         when = f"{datetime.fromtimestamp(view.started):%Y-%m-%d %H:%M:%S}"
-        rows.append(("Started", f"{when}, {human_time(view.elapsed)} ago" if not view.is_over else when))
-        rows.append(("Side", view.side))
+        rows.append(("Started", f"{when}, {human_time(view.elapsed, 0)} ago" if not view.is_over else when))
+        rows.append(("Vectors", view.what))
     if view.is_over and view.elapsed:
         rows.append(("Took", human_time(view.elapsed)))
     if view.total:
@@ -120,14 +120,19 @@ def facts(view: View) -> list[tuple[str, str]]:
     if view.rates:
         rows.append(("Rate", _rates(view.rates, _LETTERS.get(view.side, "letters"))))
     if view.seconds_left is not None:
-        rows.append(("Left", human_time(view.seconds_left)))
+        rows.append(("Left", f"{human_time(view.seconds_left, 0)}{_of_part(view)}"))
     if view.last_file:
-        ago = "" if view.is_over else f", {human_time(view.quiet)} ago"
+        ago = "" if view.is_over else f", {human_time(view.quiet, 0)} ago"
         rows.append(("Last file", f"{view.last_file}{ago}"))
     if view.stages:
         shown = view.stages[-_SHOWN_STAGES:]
         rows.append(("Stages", ", ".join(f"{name} {human_time(seconds)}" for name, seconds in shown)))
     return rows + [("Problem", problem) for problem in view.problems]
+
+
+def _of_part(view: View) -> str:
+    """What a time left is of, where the command makes something else after it."""
+    return f" for {view.side.upper()} files, then {view.follows} files" if view.follows else ""
 
 
 def _rates(rates: Rates, letters: str) -> str:

@@ -138,8 +138,8 @@ class Runner(AbstractContextManager["Runner"]):
 
     Parameters
     ----------
-    lock : Path
-        What is locked; the folder must be there.
+    lock : Path or None
+        What is locked; the folder must be there. None where the command holds the folder already.
 
     Raises
     ------
@@ -147,12 +147,13 @@ class Runner(AbstractContextManager["Runner"]):
         On entering: the folder cannot be written, or another run holds it.
     """
 
-    def __init__(self, lock: Path) -> None:
+    def __init__(self, lock: Path | None) -> None:
         self._lock = lock
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self._stack.enter_context(hold(self._lock))
+        if self._lock is not None:
+            self._stack.enter_context(hold(self._lock))
         return self
 
     def __exit__(
@@ -202,6 +203,8 @@ class VectorRunner(Runner):
         What the history says that the run was started with.
     show : callable, optional
         Takes the progress.
+    is_held : bool
+        Whether the command holds the folder already.
 
     Raises
     ------
@@ -210,9 +213,15 @@ class VectorRunner(Runner):
     """
 
     def __init__(
-        self, folder: DataFolder, options: Options, facts: Mapping[str, Any], show: Show = silent
+        self,
+        folder: DataFolder,
+        options: Options,
+        facts: Mapping[str, Any],
+        show: Show = silent,
+        *,
+        is_held: bool = False,
     ) -> None:
-        super().__init__(folder.lock)
+        super().__init__(None if is_held else folder.lock)
         self._folder = folder
         self._options = options
         self._show = show

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from types import TracebackType
@@ -56,12 +56,13 @@ from nucpro.options import AUTO_DEVICE, Options
 from nucpro.progress import Show, silent, tracked
 from nucpro.state.checkpoint import Fingerprint
 from nucpro.state.history import this_software
+from nucpro.state.lock import hold
 from nucpro.state.recipe import Recipe
 
 if TYPE_CHECKING:
     from nucpro.embedding.encoder import FastaEncoder
 
-__all__ = ["Run", "dry_run", "embed_dna", "extract", "make_dna_first", "validate_folder"]
+__all__ = ["Run", "dry_run", "embed_dna", "extract", "make_dna_first", "validate_folder", "whole_command"]
 
 logger = logging.getLogger(__name__)
 
@@ -88,19 +89,43 @@ def extract(options: Options, show: Show = silent, at_end: AtEnd | None = None) 
     NucproError
         See the steps of :class:`Run`.
     """
-    if options.with_dna:
-        make_dna_first(options, show)
-    if options.dry_run:
-        dry_run(options)
-        return Statistics()
-    with Run(options, SequenceType.PROTEIN, show) as run:
-        _make_missing(run)
-        run.audit()
-        run.validate(at_end)
-        return run.statistics
+    with whole_command(options) as is_held:
+        if options.with_dna:
+            make_dna_first(options, show, is_held=is_held)
+        if options.dry_run:
+            dry_run(options)
+            return Statistics()
+        with Run(options, SequenceType.PROTEIN, show, is_held=is_held) as run:
+            _make_missing(run)
+            run.audit()
+            run.validate(at_end)
+            return run.statistics
 
 
-def embed_dna(options: Options, show: Show = silent) -> Statistics:
+@contextmanager
+def whole_command(options: Options) -> Iterator[bool]:
+    """Hold the folder from the first to the last run of a command that makes DNA and protein vectors.
+
+    Yields
+    ------
+    bool
+        Whether the folder is held: each run of the command is told.
+
+    Raises
+    ------
+    PreflightError
+        There is no such folder, it cannot be written, or another run holds it.
+    """
+    if not options.with_dna or options.dry_run:
+        yield False
+        return
+    folder = DataFolder(options.data_dir)
+    require_folder(folder.root)
+    with hold(folder.lock):
+        yield True
+
+
+def embed_dna(options: Options, show: Show = silent, *, is_held: bool = False) -> Statistics:
     """Make the DNABERT-S files of a data folder that are missing or stale.
 
     Parameters
@@ -109,6 +134,8 @@ def embed_dna(options: Options, show: Show = silent) -> Statistics:
         What was asked for.
     show : callable
         Takes the progress of each step that takes long.
+    is_held : bool
+        Whether the command holds the folder already.
 
     Raises
     ------
@@ -118,7 +145,7 @@ def embed_dna(options: Options, show: Show = silent) -> Statistics:
     if options.dry_run:
         dry_run(options, SequenceType.DNA)
         return Statistics()
-    with Run(options, SequenceType.DNA, show) as run:
+    with Run(options, SequenceType.DNA, show, is_held=is_held) as run:
         _make_missing(run)
         run.validate_vectors()
         return run.statistics
@@ -134,7 +161,7 @@ def _make_missing(run: Run) -> None:
     run.finish()
 
 
-def make_dna_first(options: Options, show: Show = silent) -> None:
+def make_dna_first(options: Options, show: Show = silent, *, is_held: bool = False) -> None:
     """Make missing DNABERT-S files, after everything that a run needs beside them was checked.
 
     Raises
@@ -145,7 +172,7 @@ def make_dna_first(options: Options, show: Show = silent) -> None:
     with looking(replace(_settled(options), dry_run=True), planning=True) as survey:
         survey.discover()
         _check_only(survey)
-    embed_dna(options, show)
+    embed_dna(options, show, is_held=is_held)
 
 
 def dry_run(options: Options, side: SequenceType = SequenceType.PROTEIN) -> None:
@@ -210,6 +237,8 @@ class Run(AbstractContextManager["Run"]):
         Sequence type whose vectors are made. Protein vectors are merged with DNA vectors that are there.
     show : callable
         Takes the progress of each step that takes long.
+    is_held : bool
+        Whether the command holds the folder already; see :func:`whole_command`.
 
     Raises
     ------
@@ -218,7 +247,12 @@ class Run(AbstractContextManager["Run"]):
     """
 
     def __init__(
-        self, options: Options, side: SequenceType = SequenceType.PROTEIN, show: Show = silent
+        self,
+        options: Options,
+        side: SequenceType = SequenceType.PROTEIN,
+        show: Show = silent,
+        *,
+        is_held: bool = False,
     ) -> None:
         options = _settled(options)
         self._asked = options.anywhere() if options.uses_cluster else options
@@ -226,7 +260,8 @@ class Run(AbstractContextManager["Run"]):
         self.folder = DataFolder(self._asked.data_dir)
         self.merges = side is SequenceType.PROTEIN
         self._show = show
-        self.runner = VectorRunner(self.folder, self._asked, _started_with(self._asked, side), show)
+        facts = _started_with(self._asked, side)
+        self.runner = VectorRunner(self.folder, self._asked, facts, show, is_held=is_held)
         self.survey: Survey
         self._model: Identified
         self._identifying: Future[Identified] | None = None
@@ -341,6 +376,7 @@ class Run(AbstractContextManager["Run"]):
             survey, plan = self.survey, self.plan
             done = sum(item.is_done for item in plan.items)
             stale = sum(State.STALE in (item.vectors, item.merged) for item in plan.items)
+            self.runner.history.used(options=_used(survey))
             self.runner.plan(total=len(plan.items), done=done, tasks=plan.tasks, stale=stale)
             save(self.folder, survey.selection, survey.size)
             self.runner.records.remember_size(survey.size)
@@ -629,9 +665,35 @@ def _refuse(problems: Sequence[str]) -> None:
 
 
 def _started_with(options: Options, side: SequenceType) -> dict[str, Any]:
-    """What the history says of a run: plain values, without the folder, which may be moved."""
-    said = {name: value for name, value in asdict(options).items() if name != "data_dir"}
-    return {"side": str(side), "engine": options.engine, "software": this_software(), "options": said}
+    """What the history says of a run before its checks."""
+    follows = side is SequenceType.DNA and options.with_dna
+    return {
+        "side": str(side),
+        "engine": options.engine,
+        "software": this_software(),
+        "protein_follows": follows,
+    }
+
+
+_NOT_USED = {
+    SequenceType.DNA: ("protein_", "revision", "token_dropout", "trust_", "verify_", "audit", "report"),
+    SequenceType.PROTEIN: ("dna_", "all_files"),
+}
+"""How the options begin that decide nothing in a run of a sequence type."""
+_OF_CLUSTERS = ("address", "workers", "gpus_", "cpus_")
+
+
+def _used(survey: Survey) -> dict[str, Any]:
+    """What the history says that a run used: plain values, without the folder, which may be moved."""
+    options, recipe = survey.options, survey.plan.recipe
+    others = ("data_dir", "dry_run", *_NOT_USED[survey.side], *(() if options.uses_cluster else _OF_CLUSTERS))
+    used = {name: value for name, value in asdict(options).items() if not name.startswith(others)}
+    model, revision = recipe.model or (recipe.made_by.get("id"), recipe.made_by.get("revision"))
+    used |= {"sequences_per_file": survey.size, "precision": recipe.made_by.get("precision")}
+    if survey.side is SequenceType.DNA:
+        return used | {"dna_model": model, "dna_revision": revision}
+    dropout = recipe.made_by.get("token_dropout")
+    return used | {"protein_model": model, "protein_revision": revision, "token_dropout": dropout}
 
 
 def _settled(options: Options) -> Options:

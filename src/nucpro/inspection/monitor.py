@@ -9,17 +9,19 @@ from __future__ import annotations
 import math
 import os
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
 from itertools import pairwise
 
-from nucpro.errors import StoreError
+from nucpro.errors import StoreError, counted, human_time
 from nucpro.extraction.plan import discovery_lines, state_lines
 from nucpro.extraction.survey import looking, outside_lines
 from nucpro.folder.paths import DataFolder
 from nucpro.formats.opening import look_at_kept
+from nucpro.formats.sequences import SequenceType
 from nucpro.options import Options
 from nucpro.state import lock
 from nucpro.state.history import DONE, FAILED, INTERRUPTED, FileDone, History, Run
@@ -36,6 +38,7 @@ _LOG_TAIL = 1 << 16
 _SHOWN_PROBLEMS = 5
 _LOG_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),\d{3} (?:WARNING|ERROR) (.*)")
 
+_NAMES = {side.value: side.word for side in SequenceType}
 _WORDS = {
     DONE: "ended: done",
     FAILED: "ended: failed",
@@ -67,15 +70,31 @@ def status(options: Options) -> list[str]:
         selection = survey.discover()
         problems = survey.inputs()
         recipe = survey.records.recipe_of(survey.side)
-        lines = [f"Run: {lock.state(survey.folder.lock)}"]
+        lines = [_run_line(survey.folder, time.time())]
         if recipe is None:
-            lines.append("No run is recorded here yet; nucpro extract --dry-run shows what a run would do")
+            there = sum(pair.dna_vectors.exists() for pair in selection.pairs)
+            lines.append(f"DNA files:     {there} of {len(selection.pairs)} are there")
+            lines.append(
+                "Protein files: none was made yet; nucpro extract --dry-run shows what a run would do"
+            )
             lines += [f"Warning: {warning}" for warning in selection.warnings]
         else:
             plan = survey.compare(recipe)
             lines += [*discovery_lines(selection, plan), *state_lines(plan)]
         lines += outside_lines(survey.outside())
         return lines + [f"Problem: {problem}" for problem in problems]
+
+
+def _run_line(folder: DataFolder, now: float) -> str:
+    """Whether a run is at work on a folder, and how far it is; else how the last one ended, whatever it made."""
+    view = Monitor(folder).look(now)
+    far = f"{view.done} of {counted(view.total, 'file')}" if view.total else ""
+    if not view.is_over:
+        return f"Run: {', '.join(filter(None, (view.state, view.what, far)))}"
+    if view.started is None:
+        return "No run in progress, and none is recorded here"
+    ended = f"{view.ending} {human_time(max(0.0, now - view.started - view.elapsed), 0)} ago"
+    return f"No run in progress. Last: {', '.join(filter(None, (view.what, ended, far)))}"
 
 
 @dataclass(frozen=True)
@@ -106,6 +125,10 @@ class View:
         Whether no run holds the data folder.
     side : str
         ``protein`` or ``dna``; empty before the first run.
+    follows : str
+        What the same command makes after it; empty for nothing.
+    ending : str
+        How it ended, in one word; empty while it is at work.
     started : float or None
         In seconds since 1970.
     elapsed : float
@@ -120,7 +143,7 @@ class View:
     quiet : float
         Seconds since its last sign.
     last_file : str
-        Key of the file that was finished last.
+        FASTA file, below the data folder, whose vectors were finished last.
     stages : tuple of (str, float)
         Stages that ended, with their seconds.
     problems : tuple of str
@@ -130,6 +153,8 @@ class View:
     state: str
     is_over: bool
     side: str = ""
+    follows: str = ""
+    ending: str = ""
     started: float | None = None
     elapsed: float = 0.0
     total: int = 0
@@ -142,6 +167,12 @@ class View:
     last_file: str = ""
     stages: tuple[tuple[str, float], ...] = ()
     problems: tuple[str, ...] = ()
+
+    @property
+    def what(self) -> str:
+        """What is made, in words."""
+        side = _NAMES.get(self.side, self.side)
+        return f"{side}, then {self.follows}" if self.follows else side
 
 
 class Monitor:
@@ -186,10 +217,14 @@ class Monitor:
         problems = [*_endings(run, is_over), *self._logged(run.started, run.ended)]
         if is_extracting and rates and quiet > max(_QUIET_SECONDS, _QUIET_FILES / rates.files):
             problems.append(f"no file was finished for {quiet:.0f} s; look at {self._folder.log}")
+        side = str(run.facts.get("side", ""))
+        follows = run.facts.get("protein_follows") is True
         return View(
-            state=_state(run, at_work, is_over),
+            state=_state(run, at_work, is_over, follows=follows),
             is_over=is_over,
-            side=str(run.facts.get("side", "")),
+            side=side,
+            follows=SequenceType.PROTEIN.word if follows else "",
+            ending=(run.how or "killed") if is_over else "",
             started=run.started,
             elapsed=max(0.0, end - run.started),
             total=total,
@@ -199,10 +234,15 @@ class Monitor:
             rates=rates,
             seconds_left=_seconds_left(run, rates, quiet) if is_extracting else None,
             quiet=quiet,
-            last_file=run.files[-1].file if run.files else "",
+            last_file=self._fasta(run.files[-1].file, side) if run.files else "",
             stages=tuple(run.stages),
             problems=tuple(problems[-_SHOWN_PROBLEMS:]),
         )
+
+    def _fasta(self, key: str, side: str) -> str:
+        """FASTA file that a run read, given the key of its pair, which is that of the nucleotide file."""
+        pair = self._folder.pair_of_key(key)
+        return key if pair is None or side not in _NAMES else pair.relative(pair.fasta(SequenceType(side)))
 
     def _logged(self, since: float, until: float | None) -> Iterator[str]:
         """Warnings and errors at the end of the log that are of the time of the run: training writes there too."""
@@ -221,7 +261,11 @@ def _is_of(run: Run, at_work: str) -> bool:
     return at_work == f"at work, process {facts.get('process')} on host {facts.get('host')}"
 
 
-def _state(run: Run, at_work: str, is_over: bool) -> str:
+def _state(run: Run, at_work: str, is_over: bool, *, follows: bool) -> str:
+    if run.how == DONE and follows:
+        # The command holds the folder until it is through; the next run writes its first line after its checks.
+        stopped = "ended: DNA files done, protein files not begun; run the same command again to continue"
+        return stopped if is_over else f"{at_work}: DNA files done, checking protein files"
     if run.how is not None:
         return _WORDS.get(run.how, f"ended: {run.how}")
     if is_over:

@@ -88,7 +88,8 @@ class Run:
     started : float
         In seconds since 1970.
     facts : dict
-        What the run was started with: ``side``, ``engine``, ``process``, ``host``, ``software``, ``options``.
+        What the run used: ``side``, ``engine``, ``process``, ``host``, ``software``, ``options``, and whether
+        ``protein_follows`` in the same command.
     planned : dict
         ``files``, those ``done`` and those ``stale`` before the run, and ``letters`` to read; empty before that
         was known.
@@ -168,6 +169,10 @@ class Recorder:
         self._in_stage = False
         who = {"process": os.getpid(), "host": platform.node()}
         self._note("started", **who, **facts)
+
+    def used(self, **facts: Any) -> None:
+        """Say what a run uses, once that is known; see :class:`Run`. Before :meth:`open`."""
+        self._waiting[0].update(facts)
 
     def open(self, files: int, done: int, letters: int, stale: int = 0) -> None:
         """Begin to write, with what is planned: all files, those that are done, letters to read, stale files."""
