@@ -94,12 +94,14 @@ def arguments(data: Path, model: Path, *more: str) -> list[str]:
 
 def options_with(monkeypatch: pytest.MonkeyPatch, **values: Any) -> None:
     """Change defaults of :class:`Options`, for functions that open a folder with the usual ones."""
-    defaults = list(Options.__init__.__defaults__ or ())
-    names = [name for name, p in inspect.signature(Options).parameters.items() if p.default is not p.empty]
+    by_place = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = inspect.signature(Options).parameters.values()
+    defaults = {p.name: values.get(p.name, p.default) for p in parameters if p.default is not p.empty}
     for name, value in values.items():
         monkeypatch.setattr(Options.__dataclass_fields__[name], "default", value)
-        defaults[names.index(name)] = value
-    monkeypatch.setattr(Options.__init__, "__defaults__", tuple(defaults))
+    placed = [p.name for p in parameters if p.name in defaults and p.kind is by_place]
+    monkeypatch.setattr(Options.__init__, "__defaults__", tuple(defaults.pop(name) for name in placed))
+    monkeypatch.setattr(Options.__init__, "__kwdefaults__", defaults)
 
 
 @contextmanager

@@ -31,21 +31,21 @@ def downloaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         # They were read when the package was imported.
         patch.setattr(constants, "HF_HUB_CACHE", str(cache))
         patch.setattr(constants, "HF_HUB_OFFLINE", True)
-        stand_ins.make_checkpoint(in_cache(cache, SequenceType.PROTEIN), layers=1, feed_forward=64)
-        dna = in_cache(cache, SequenceType.DNA)
+        protein, dna = (snapshot_of(cache, side) for side in (SequenceType.PROTEIN, SequenceType.DNA))
+        stand_ins.make_checkpoint(protein, layers=1, feed_forward=64)
         dna_stand_ins.make_dna_checkpoint(dna, layers=1, feed_forward_width=64)
         dna_stand_ins.train_tokenizer(dna, ["ACGTTGCAAGGCTTAACCGTATCG" * 20])
         yield cache
 
 
-def in_cache(cache: Path, sequence_type: SequenceType) -> Path:
-    """Folder of a commit, as huggingface_hub lays it out."""
+def snapshot_of(cache: Path, sequence_type: SequenceType) -> Path:
+    """Folder of the only commit of a model, as huggingface_hub lays it out; made where it is not there."""
     commit = f"{sequence_type:x<40}".encode().hex()[:40]
     repository = cache / f"models--{DEFAULT_MODELS[sequence_type].replace('/', '--')}"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text(commit)
     folder = repository / "snapshots" / commit
-    folder.mkdir(parents=True)
+    (repository / "refs").mkdir(parents=True, exist_ok=True)
+    (repository / "refs" / "main").write_text(commit)
+    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
@@ -54,6 +54,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, downloaded: Path) -> Path
     """What a reader of the quick start has at its end: vectors, merged files, a classifier, scores."""
     folder = tmp_path_factory.mktemp("finished")
     shutil.copytree(GENOMES, folder / "data", ignore=shutil.ignore_patterns("README.md"))
+    for sequence_type, name in ((SequenceType.PROTEIN, "models"), (SequenceType.DNA, "dna_models")):
+        shutil.copytree(snapshot_of(downloaded, sequence_type), folder / name)
     write_unknown(folder)
     reader = Reader(folder, here={})
     for block in runnable(ROOT / "docs" / "quick-start.md"):

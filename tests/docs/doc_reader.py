@@ -22,7 +22,6 @@ HERE = {
     "embed-dna": CPU,
     "extract": [*CPU, "--no-report"],
     "report": ["--points", "100"],
-    "train": ["--epochs", "2", "--bootstrap", "20", "--no-curves"],
 }
 """What commands of other pages than the quick start, which is typed as it stands, are given here: this machine has no
 GPU, and pictures take their time."""
