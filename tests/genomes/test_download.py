@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 
 from nucpro.errors import DataError, LockedError, PreflightError, StoreError, UsageError
 from nucpro.folder.paths import DataFolder
+from nucpro.formats.records import document, unsealed
 from nucpro.genomes.catalogue import GROUPS, choose, parse_catalogue
 from nucpro.genomes.download import download
 from nucpro.genomes.options import DownloadOptions
 from nucpro.progress import Progress
+from nucpro.state.checkpoint import Fingerprint
 from nucpro.state.lock import hold
 from release_server import BREAK, ELSEWHERE, ERROR, GARBAGE, GONE, LONG, SHORT, STALL, WHOLE, ReleaseServer
 
@@ -437,3 +439,59 @@ def test_a_file_that_the_server_does_not_have_is_told_before_anything_is_fetched
     with pytest.raises(DataError, match="the server answers HTTP 404"):
         download(tmp_path, options(server, counts={}))
     assert held(tmp_path) == {}
+
+
+def test_a_file_of_somebody_else_under_a_genomes_name_is_not_replaced(
+    server: ReleaseServer, tmp_path: Path
+) -> None:
+    (tmp_path / VIRAL).write_bytes(b"mine")
+    with pytest.raises(
+        PreflightError, match=f"{VIRAL}: is there, and nothing says that this command made it"
+    ):
+        download(tmp_path, options(server))
+    assert (tmp_path / VIRAL).read_bytes() == b"mine"
+    assert len(download(tmp_path, options(server, replace=True)).fetched) == 2
+    # What it fetched itself is replaced where it is damaged, also where an earlier version fetched it.
+    record = tmp_path / ".download.json"
+    plain, _ = unsealed(record.read_bytes())
+    for text in (record.read_text(), json.dumps(plain)):
+        record.write_text(text)
+        (tmp_path / VIRAL).write_bytes(b"damaged")
+        assert [file.name for file in download(tmp_path, options(server)).fetched] == [VIRAL]
+    assert held(tmp_path) == published(*held(tmp_path))
+
+
+def test_a_record_of_an_earlier_version_is_verified_once_and_sealed(
+    server: ReleaseServer, tmp_path: Path
+) -> None:
+    download(tmp_path, options(server))
+    record = tmp_path / ".download.json"
+    plain, is_sealed = unsealed(record.read_bytes())
+    assert is_sealed
+    # As if the file had been as it is recorded: its stamp fits, its content does not.
+    (tmp_path / VIRAL).write_bytes(b"damaged")
+    plain["verified"][VIRAL] = Fingerprint.of(tmp_path / VIRAL).as_list()  # type: ignore[union-attr]
+    record.write_text(json.dumps(plain))
+    assert [file.name for file in download(tmp_path, options(server)).fetched] == [VIRAL]
+    assert unsealed(record.read_bytes())[1]
+    assert not download(tmp_path, options(server)).fetched
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("../../x.genomic.fna.gz", "files[0].name is ../../x"),
+        ("/etc/viral.1.genomic.fna.gz", "files[0].name is /etc/"),
+    ],
+)
+def test_a_record_that_names_files_elsewhere_is_refused(
+    name: str, said: str, server: ReleaseServer, tmp_path: Path
+) -> None:
+    download(tmp_path, options(server))
+    record = tmp_path / ".download.json"
+    plain, _ = unsealed(record.read_bytes())
+    plain["files"][0]["name"] = name
+    record.write_bytes(document(plain))
+    with pytest.raises(DataError) as error:
+        download(tmp_path, options(server))
+    assert said in str(error.value)

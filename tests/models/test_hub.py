@@ -14,7 +14,7 @@ import torch
 
 import random_esm
 from hub_server import MAIN, MODEL, OLDER, WEIGHTS, Hub
-from nucpro.errors import LockedError, ModelError, human_size
+from nucpro.errors import LockedError, ModelError, PreflightError, human_size
 from nucpro.models.esm2 import load_esm2
 from nucpro.models.weights import available, fetch, locate
 from nucpro.state.lock import hold
@@ -356,3 +356,22 @@ def test_fetch_into_a_folder_that_cannot_be_made_is_explained(hub, tmp_path):
     with pytest.raises(ModelError, match=r"file/model: cannot be written \(Not a directory\); name another"):
         fetch(MODEL, tmp_path / "file" / "model", endpoint=hub.address)
     assert hub.served == []
+
+
+def test_fetching_replaces_only_what_was_fetched(hub, saved, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / WEIGHTS).write_bytes(b"mine")
+    with pytest.raises(
+        PreflightError, match=f"{WEIGHTS}: is there, and nothing says that this command made it"
+    ):
+        fetch(MODEL, folder, endpoint=hub.address)
+    assert (folder / WEIGHTS).read_bytes() == b"mine"
+    fetch(MODEL, folder, endpoint=hub.address, replace=True)
+    assert (folder / WEIGHTS).read_bytes() == saved[WEIGHTS]
+    record = folder / "nucpro_source.json"
+    earlier = json.dumps({"id": MODEL, "revision": MAIN})
+    for text in (record.read_text(), earlier):
+        record.write_text(text)
+        (folder / WEIGHTS).write_bytes(b"damaged")
+        assert fetch(MODEL, folder, endpoint=hub.address).digest() == digest_of(saved[WEIGHTS])

@@ -538,3 +538,41 @@ def test_real_weights_on_real_genomes(
     scores = [[float(row["score"]) for row in rows] for rows in tables]
     assert scores[0] == pytest.approx(scores[1], abs=1e-4)
     assert len(set(scores[0])) > len(scores[0]) / 2
+
+
+def test_what_is_made_of_the_tables_replaces_nothing_of_somebody_else(
+    fasta: Path, classifier: Path, models: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(fasta, classifier, models)) == 0
+    folder = fasta.with_name("contigs_prediction")
+    names = ("predictions.json", "prediction_results.txt")
+    for name in names:
+        (folder / name).write_text("mine")
+    more = arguments(fasta, classifier, models, "--json", "--original-names")
+    assert main(more) == 3
+    shown = capsys.readouterr().err
+    for name in names:
+        assert f"{folder / name}: is there, and nothing says that this command made it" in shown
+        assert (folder / name).read_text() == "mine"
+    assert main([*more, "--replace"]) == 0
+    made = contents(folder)
+    assert main(more) == 0
+    assert contents(folder) == made
+
+
+def test_work_of_somebody_else_in_the_output_folder_is_refused(
+    fasta: Path, classifier: Path, models: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = fasta.with_name("contigs_prediction") / "unfinished"
+    work.mkdir(parents=True)
+    (work / "thesis.tex").write_text("mine")
+    for more in ([], ["--replace"]):
+        assert main(arguments(fasta, classifier, models, *more)) == 3
+        assert f"{work}: holds files that nothing is recorded about" in capsys.readouterr().err
+    assert (work / "thesis.tex").read_text() == "mine"
+    elsewhere = fasta.with_name("elsewhere")
+    work.rename(elsewhere)
+    work.symlink_to(elsewhere)
+    assert main(arguments(fasta, classifier, models)) == 3
+    assert f"{work}: is a link or a file" in capsys.readouterr().err
+    assert contents(elsewhere) == {"thesis.tex": b"mine"}

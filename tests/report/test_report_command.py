@@ -192,3 +192,18 @@ def test_a_report_of_a_folder_that_cannot_be_written_goes_elsewhere(finished: Pa
     assert main(["report", str(data), "--points", "10", "-o", str(output)]) == 0
     assert "report.html" in {path.name for path in output.iterdir()}
     assert sorted(data.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["report.html", "map.png", "classes.png"])
+def test_a_report_replaces_only_a_report(
+    name: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "pages"
+    out.mkdir()
+    (out / name).write_text("mine")
+    command = ["report", str(finished), "-o", str(out), "--sequences-per-file", "4"]
+    assert main(command) == 3
+    assert f"{out / name}: is there, and nothing says that this command made it" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {name: b"mine"}
+    assert main([*command, "--replace"]) == 0
+    assert main(command) == 0

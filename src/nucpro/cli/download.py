@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from nucpro.cli.arguments import add_data_dir, add_dry_run
+from nucpro.cli.arguments import add_data_dir, add_dry_run, add_replace
 from nucpro.cli.console import say, showing
 from nucpro.cli.parser import INPUT, PERFORMANCE
 from nucpro.errors import counted
@@ -50,6 +50,7 @@ def add_to(subparsers: Any) -> None:
         help="files that are fetched at a time (default: %(default)s)",
     )
     add_dry_run(parser)
+    add_replace(parser, "files of another release, and files of a genome's name that were not downloaded")
     parser.group(INPUT).add_argument(
         "--taxonomy",
         action="store_true",

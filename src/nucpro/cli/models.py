@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from nucpro.cli.arguments import add_replace
 from nucpro.cli.console import say, showing
 from nucpro.cli.parser import MODEL, OUTPUT
 from nucpro.formats.sequences import SequenceType
@@ -29,6 +30,7 @@ def add_to(subparsers: Any) -> None:
     parser.group(MODEL).add_argument(
         "--endpoint", metavar="URL", help="address of the hub (default: that of Hugging Face)"
     )
+    add_replace(parser)
     parser.set_defaults(run=_run, log_file=lambda _: None)
 
 
@@ -42,6 +44,7 @@ def _run(arguments: dict[str, Any]) -> None:
             revision=arguments["revision"],
             endpoint=arguments["endpoint"],
             show=show,
+            replace=arguments["replace"],
         )
     say(f"{files.id}, revision {files.revision}: {', '.join(str(path) for path in files.weights)}")
     say(f"SHA-256 of the weights: {files.digest()}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nucpro.cli.arguments import add_data_dir, add_selection
+from nucpro.cli.arguments import add_data_dir, add_replace, add_selection
 from nucpro.cli.console import showing
 from nucpro.cli.parser import OUTPUT
 from nucpro.options import Options
@@ -37,6 +37,7 @@ def add_to(subparsers: Any) -> None:
         metavar="N",
         help=f"sequences on the map, at most {MOST_POINTS} (default: %(default)s)",
     )
+    add_replace(parser)
     parser.set_defaults(run=_run, log_file=lambda _: None)
 
 
@@ -44,5 +45,6 @@ def _run(arguments: dict[str, Any]) -> None:
     from nucpro.report.writing import report_folder
 
     points, output = arguments.pop("points"), arguments.pop("output")
+    replace = arguments.pop("replace")
     with showing() as show:
-        report_folder(Options.of(arguments), points, show, output)
+        report_folder(Options.of(arguments), points, show, output, replace=replace)

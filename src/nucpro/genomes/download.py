@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from nucpro.errors import DataError, PreflightError, counted, human_size
 from nucpro.folder.paths import DataFolder
+from nucpro.formats import replacing_problems
 from nucpro.formats.records import Count, read_record, write_record
 from nucpro.formats.transfer import Connection, Expected, StoppedError, part_of
 from nucpro.genomes.catalogue import RemoteFile, choose, parse_catalogue
@@ -110,7 +111,8 @@ def read_choice(data_dir: Path) -> DownloadRecord | None:
     """
     kept = read_record(data_dir / _NAME, DownloadRecord, "the record of a download", _REMEDY)
     if kept is not None and not kept.is_sealed:
-        kept.content.verified.clear()
+        for fingerprint in kept.content.verified.values():
+            fingerprint.clear()
     return kept.content if kept else None
 
 
@@ -261,11 +263,11 @@ class _Run:
         if earlier and earlier.fits(options) and not self._missing(earlier):
             return earlier
         release = self._release()
-        if earlier and earlier.release != release:
+        if earlier and earlier.release != release and not options.replace:
             raise DataError(
                 f"{self._data_dir}: holds files of RefSeq release {earlier.release}, the server has release {release} "
-                "by now; one data folder holds one release: use another folder, or remove .download.json to "
-                "replace the files"
+                "by now; one data folder holds one release: use another folder, or replace the files with "
+                "--replace"
             )
         address = f"{self._server}/release-catalog/release{release}.files.installed"
         catalogue = parse_catalogue(self._connection.text(address, _LARGEST_CATALOGUE), address)
@@ -276,6 +278,12 @@ class _Run:
     def missing(self, record: DownloadRecord) -> list[RemoteFile]:
         """Find what is to be fetched, and require room for it; nothing is written."""
         missing = self._missing(record)
+        paths = [self._data_dir / file.name for file in missing]
+        problems = replacing_problems(
+            paths, lambda path: path.name in record.verified, replace=self._options.replace
+        )
+        if problems:
+            raise PreflightError(problems)
         sizes = self._each(self._connection.size, [(self._address(file),) for file in missing])
         self._sizes = {file.name: size for file, size in zip(missing, sizes, strict=True)}
         _tell_choice(record, self._sizes)

@@ -52,6 +52,8 @@ class DownloadOptions:
         Seconds before the second request; each further wait is twice as long, at most a minute.
     timeout_s : float
         Seconds without a byte after which a connection counts as broken.
+    replace : bool
+        Replace files of another release, and files of a genome's name that were not downloaded.
 
     Raises
     ------
@@ -67,6 +69,7 @@ class DownloadOptions:
     attempts: int = 8
     wait_s: float = 1.0
     timeout_s: float = 60.0
+    replace: bool = False
 
     def __post_init__(self) -> None:
         for server in (self.server, self.taxonomy_server):

@@ -198,8 +198,13 @@ def download_into(repository: Repository, folder: Path, files: Listing) -> None:
     ModelError
         If they cannot be downloaded; no file has its name then that is not the one of the listing.
     """
-    missing = {name: file for name, file in files.items() if _problem(folder / name, file) is not None}
+    missing = missing_in(folder, files)
     _fetch(repository, missing, {name: folder / name for name in missing})
+
+
+def missing_in(folder: Path, files: Listing) -> Listing:
+    """Files of a listing that a folder lacks, or has otherwise."""
+    return {name: file for name, file in files.items() if _problem(folder / name, file) is not None}
 
 
 def digest_in_cache(file: Path) -> str | None:

@@ -17,7 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nucpro.errors import ModelError, RecordError
+from nucpro.errors import ModelError, PreflightError, RecordError
+from nucpro.formats import replacing_problems
 from nucpro.formats.opening import file_digest, is_litter, problem_of
 from nucpro.formats.records import Digest, Name, read_record, write_record
 from nucpro.models import hub
@@ -251,6 +252,7 @@ def fetch(
     revision: str | None = None,
     endpoint: str | None = None,
     show: Show = silent,
+    replace: bool = False,
 ) -> ModelFiles:
     """Fill a folder with a model, to be carried to a machine without network.
 
@@ -268,6 +270,8 @@ def fetch(
         Address of the hub; None for the usual one.
     show : callable
         Takes the progress of the download, in bytes.
+    replace : bool
+        Replace files of the same names that were not fetched.
 
     Returns
     -------
@@ -286,8 +290,13 @@ def fetch(
     chosen = {name: listing[name] for name in _wanted_files(list(listing))}
     _make_folder(folder)
     with hold(folder / _LOCK):
+        wrong = [folder / name for name in hub.missing_in(folder, chosen)]
+        source = _source_of(folder)
+        problems = replacing_problems(wrong, source.made, replace=replace)
+        if problems:
+            raise PreflightError(problems)
         # Files of another commit may come in: nothing is said of where they are from until all are there.
-        (folder / _SOURCE_RECORD).unlink(missing_ok=True)
+        write_record(folder / _SOURCE_RECORD, _Source(files=dict.fromkeys((*source.files, *chosen))))
         hub.download_into(pinned, folder, chosen)
         files = _local(folder, None)
         others = [file.name for file in files.weights if file.name not in chosen]
@@ -313,29 +322,37 @@ def _local(folder: Path, revision: str | None) -> ModelFiles:
             f"{folder}: a folder has no revisions, but {revision!r} was asked for; leave the revision out, "
             "or give the id of a repository on the Hugging Face hub"
         )
-    try:
-        kept = read_record(
-            folder / _SOURCE_RECORD,
-            _Source,
-            "the record of the model",
-            "fetch it again (nucpro fetch-models)",
-        )
-    except RecordError as error:
-        raise ModelError(str(error)) from error
-    source = kept.content if kept else _Source()
+    source = _source_of(folder)
+    sums = {name: digest for name, digest in source.files.items() if digest is not None}
     for file in _TEXT_FILES:
-        if file in source.files and file_digest(folder / file, ModelError) != source.files[file]:
+        if file in sums and file_digest(folder / file, ModelError) != sums[file]:
             raise _changed(folder / file)
-    return _read_folder(folder, source.id or folder.resolve().name, source.revision, source.files)
+    return _read_folder(folder, source.id or folder.resolve().name, source.revision, sums)
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Where the files of a folder are from: repository, commit, and their SHA-256; all may be unknown."""
+    """Where the files of a folder are from: repository, commit, and their SHA-256, None while they are fetched.
+
+    All may be unknown: earlier versions recorded no files.
+    """
 
     id: Name | None = None
     revision: Name | None = None
-    files: Mapping[str, Digest] = field(default_factory=dict)
+    files: Mapping[str, Digest | None] = field(default_factory=dict)
+
+    def made(self, path: Path) -> bool:
+        """Whether a file of the folder was fetched into it."""
+        return path.name in self.files or (self.id is not None and not self.files)
+
+
+def _source_of(folder: Path) -> _Source:
+    remedy = "fetch it again (nucpro fetch-models)"
+    try:
+        kept = read_record(folder / _SOURCE_RECORD, _Source, "the record of the model", remedy)
+    except RecordError as error:
+        raise ModelError(str(error)) from error
+    return kept.content if kept else _Source()
 
 
 def _changed(file: Path) -> ModelError:

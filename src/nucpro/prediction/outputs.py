@@ -128,7 +128,8 @@ def write_document(folder: OutputFolder, _: PredictionOptions) -> Sequence[Path]
     from nucpro.prediction.tables import read_tables  # noqa: PLC0415
     from nucpro.prediction.work import read_record  # noqa: PLC0415
 
-    record = read_record(folder.record)
+    # What else was made of the tables is no part of the prediction.
+    record = {name: value for name, value in read_record(folder.record).items() if name != "made"}
     with replace_file(folder.document) as file:
         file.write(f'{{"prediction": {_json(record)},\n"sequences": ['.encode())
         for row in read_tables(folder):

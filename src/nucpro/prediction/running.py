@@ -19,7 +19,7 @@ from nucpro.errors import DataError, FastaError, PreflightError
 from nucpro.execution.engine import Done, Engine, engine_of
 from nucpro.execution.runner import Committed, Runner
 from nucpro.extraction.preflight import writing_problems
-from nucpro.formats import remove_temporaries
+from nucpro.formats import remove_temporaries, replacing_problems
 from nucpro.formats.atomic import name_problem
 from nucpro.formats.opening import STANDARD_INPUT, is_pipe, spooled
 from nucpro.prediction.contigs import InputFacts, Unit, inspect, records_of, units_of
@@ -297,8 +297,23 @@ class _Run:
         self._work.remove()
 
     def write_outputs(self) -> tuple[Path, ...]:
-        """Write what is asked for beside the tables, and give its files."""
-        written = (output.write(self._folder, self._options) for output in asked_for(self._options))
+        """Write what is asked for beside the tables, and give its files.
+
+        Raises
+        ------
+        PreflightError
+            Files that no prediction wrote have their names.
+        """
+        record, asked = read_record(self._folder.record), asked_for(self._options)
+        made: list[str] = record.get("made", [])
+        new = [output for output in asked if output.option not in made]
+        others = [path for output in new for path in output.files(self._folder)]
+        if problems := replacing_problems(others, lambda _: False, replace=self._options.replace):
+            raise PreflightError(problems)
+        if new:
+            # First: a run that is killed among them goes on with files of its own.
+            write_record(self._folder.record, {**record, "made": [*made, *(one.option for one in new)]})
+        written = (output.write(self._folder, self._options) for output in asked)
         return tuple(path for paths in written for path in paths)
 
     def report(self, outputs: tuple[Path, ...]) -> PredictionReport:

@@ -25,6 +25,7 @@ from nucpro.genomes.frames import FRAME_NAMES
 from nucpro.prediction.contigs import InputFacts, Unit
 from nucpro.prediction.models import Models
 from nucpro.prediction.options import OutputFolder, unit_number
+from nucpro.prediction.outputs import OUTPUTS
 from nucpro.prediction.verdict import ChunkScore, FrameScore, ScoredUnit
 
 __all__ = [
@@ -277,7 +278,7 @@ class _Verdicts:
 
 @dataclass(frozen=True)
 class _Record:
-    """What makes a prediction; of a finished one also what it gave."""
+    """What makes a prediction; of a finished one also what it gave, and the options that made more of it."""
 
     format: Count
     rules: Count
@@ -289,6 +290,7 @@ class _Record:
     verdicts: _Verdicts | None = None
     counts: dict[str, Count] | None = None
     outputs: dict[str, Digest] | None = None
+    made: list[Name] | None = None
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -302,7 +304,9 @@ def read_record(path: Path) -> dict[str, Any]:
     kept = records.read_record(path, _Record, "the record of a prediction", _NO_RECORD)
     if kept is None:
         raise DataError(f"{path}: is missing; predict again with --replace")
-    return {name: value for name, value in asdict(kept.content).items() if value is not None}
+    plain = {name: value for name, value in asdict(kept.content).items() if value is not None}
+    # Earlier versions did not say what they made of the tables.
+    return plain if kept.is_sealed else {**plain, "made": [output.option for output in OUTPUTS]}
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PICTURES_OF_ROWS", "write_pictures"]
+__all__ = ["PICTURES", "PICTURES_OF_ROWS", "write_pictures"]
 
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), which people with any colour vision tell apart.
 _COLOURS = {"viral": "#d55e00", "host": "#0072b2"}
@@ -31,6 +31,7 @@ _MARKERS = {"viral": "o", "host": "s"}
 _DOTS_PER_INCH = 300
 PICTURES_OF_ROWS = ("map.png", "lengths.png")
 """Those that only a report with files has."""
+PICTURES = (*PICTURES_OF_ROWS, "throughput.png", "classes.png")
 
 
 def write_pictures(

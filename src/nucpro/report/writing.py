@@ -13,18 +13,19 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from nucpro.errors import NucproError, PreflightError, UsageError, counted
+from nucpro.errors import DataError, NucproError, PreflightError, UsageError, counted
 from nucpro.execution.workers import Workers
 from nucpro.extraction.survey import Survey, looking
 from nucpro.extraction.validation import known_verdict
 from nucpro.folder.paths import FilePair
-from nucpro.formats import make_folder, remove_temporaries, write_text
+from nucpro.formats import make_folder, remove_temporaries, replacing_problems, write_text
+from nucpro.formats.opening import read_input
 from nucpro.options import Options
 from nucpro.progress import Progress, Show, silent
 from nucpro.report import MOST_POINTS, POINTS
 from nucpro.report.geometry import describe
 from nucpro.report.page import page
-from nucpro.report.pictures import PICTURES_OF_ROWS, write_pictures
+from nucpro.report.pictures import PICTURES, PICTURES_OF_ROWS, write_pictures
 from nucpro.report.sample import read_sample
 from nucpro.report.subject import FileState, Output, Subject
 from nucpro.state.history import DONE, FAILED, read
@@ -32,6 +33,11 @@ from nucpro.state.history import DONE, FAILED, read
 __all__ = ["report_at_end", "report_folder", "write_report"]
 
 logger = logging.getLogger(__name__)
+
+PAGE = "report.html"
+OF_A_PAGE = b": report of nucpro</title>"
+"""What the head of every report holds, of every version."""
+_HEAD = 8192
 
 _PACKAGES = {"sklearn": "scikit-learn", "matplotlib": "matplotlib"}
 
@@ -42,7 +48,12 @@ def _missing_packages() -> list[str]:
 
 
 def report_folder(
-    options: Options, points: int = POINTS, show: Show = silent, output: Path | None = None
+    options: Options,
+    points: int = POINTS,
+    show: Show = silent,
+    output: Path | None = None,
+    *,
+    replace: bool = False,
 ) -> Path:
     """Write the report of a data folder as it lies on disk; changes nothing else, and loads no model.
 
@@ -56,6 +67,8 @@ def report_folder(
         Takes the progress.
     output : Path, optional
         Folder of the page; by default ``report`` in the data folder.
+    replace : bool
+        Replace files of a report's names that no report wrote.
 
     Returns
     -------
@@ -65,14 +78,15 @@ def report_folder(
     Raises
     ------
     PreflightError
-        There is no such folder, or the page would show no files though merged files lie there, or an older page shows
-        some.
+        There is no such folder, files of somebody else have the names, or the page would show no files though
+        merged files lie there, or an older page shows some.
     UsageError
         The extra ``report`` is not installed.
     StoreError
         The page cannot be written.
     """
     with looking(options) as survey:
+        _require_own(output or survey.folder.report, replace=replace)
         try:
             survey.discover()
         except NucproError as error:
@@ -91,6 +105,18 @@ def report_folder(
         subject = _subject(survey, inputs, notes)
         _require_files(subject, output)
         return write_report(subject, survey.workers, points, show, output)
+
+
+def _require_own(folder: Path, *, replace: bool) -> None:
+    """Refuse to replace files that no report wrote: the page tells, and lies there before its pictures."""
+    page_file = folder / PAGE
+    try:
+        is_own = page_file.is_file() and OF_A_PAGE in read_input(page_file)[:_HEAD]
+    except DataError:
+        is_own = False
+    files = [page_file, *(folder / name for name in PICTURES)]
+    if problems := replacing_problems(files, lambda _: is_own, replace=replace):
+        raise PreflightError(problems)
 
 
 def _require_files(subject: Subject, output: Path | None) -> None:
@@ -124,6 +150,7 @@ def report_at_end(survey: Survey, problems: Sequence[str]) -> None:
         if subject.runs and subject.runs[-1].how is None:
             # This run, which says how it ended only after its last line.
             subject.runs[-1].how = FAILED if problems else DONE
+        _require_own(survey.folder.report, replace=False)
         remove_temporaries(survey.folder.report)  # of a report that was killed; the run holds the lock
         write_report(subject, survey.workers)
     except (NucproError, OSError, MemoryError) as error:
@@ -199,7 +226,7 @@ def write_report(
     show(drawing(1))
     folder = output or subject.folder.report
     make_folder(folder)
-    path = folder / "report.html"
+    path = folder / PAGE
     write_text(path, page(subject, sample, geometry))
     show(drawing(2))
     write_pictures(folder, subject, sample, geometry)
