@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
 from folders import PER_FILE, arguments, contents, copied, leftovers, pairs_of
@@ -183,3 +184,32 @@ def test_a_node_with_other_weights_is_refused(model: Path, tmp_path: Path) -> No
     (here / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"model\.safetensors is not there; put the model on a file system"):
         load_same(pickle.loads(sent), options)
+
+
+@pytest.mark.usefixtures("two_nodes")
+def test_files_of_unknown_origin_are_verified_on_a_node(
+    local: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = copied(local, tmp_path / "data")
+    pairs = [pair for pair in pairs_of(data) if pair.protein_vectors.exists()]
+    for pair in pairs:
+        content = torch.load(pair.protein_vectors, weights_only=True)
+        del content["meta"]
+        if pair == pairs[-1]:
+            content["data"] = [vector + 1 for vector in content["data"]]
+        torch.save(content, pair.protein_vectors)
+    alone = copied(data, tmp_path / "alone")
+    before = [pair.protein_vectors.read_bytes() for pair in pairs]
+    capsys.readouterr()
+
+    assert main(["extract", *arguments(data, model, *RAY, "--verify-existing", "2")]) == 0
+    output = capsys.readouterr().out
+    assert output.count(f"2 records recomputed with {model.name}: ") == len(pairs)
+    kept = [pair.protein_vectors.read_bytes() == old for pair, old in zip(pairs, before, strict=True)]
+    assert kept == [True] * (len(pairs) - 1) + [False]
+    assert (
+        pairs[-1].protein_vectors.read_bytes()
+        == (local / pairs[-1].relative(pairs[-1].protein_vectors)).read_bytes()
+    )
+    assert main(["extract", *arguments(alone, model, "--verify-existing", "2")]) == 0
+    assert contents(data) == contents(alone)
