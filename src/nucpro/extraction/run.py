@@ -8,6 +8,7 @@ what is read back at the end (:mod:`nucpro.extraction.validation`).
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from nucpro.embedding.identification import Identified, identify
-from nucpro.errors import DataError, ModelError, PreflightError, ValidationError
+from nucpro.errors import DataError, ModelError, PreflightError, StoreError, ValidationError
 from nucpro.execution.engine import engine_of
 from nucpro.execution.runner import Statistics, Task, VectorRunner, statistics_lines
 from nucpro.extraction.merging import DnaFile, DnaVerdict, examine_dna, merge
@@ -47,10 +48,10 @@ from nucpro.extraction.validation import (
     validate_vectors,
     verdict_lines,
 )
-from nucpro.folder.paths import CLASS_NAMES, DataFolder, FilePair, Source, require_folder
+from nucpro.folder.paths import CLASS_NAMES, VIRAL, DataFolder, FilePair, Source, require_folder
 from nucpro.folder.selection import save
 from nucpro.folder.splitting import remove_unfinished, split_source
-from nucpro.formats import make_folder, remove_temporaries
+from nucpro.formats import make_folder, read_meta, remove_temporaries
 from nucpro.formats.sequences import PROTEIN_WIDTH, SequenceType
 from nucpro.options import AUTO_DEVICE, Options
 from nucpro.progress import Show, silent, tracked
@@ -267,6 +268,7 @@ class Run(AbstractContextManager["Run"]):
         self._identifying: Future[Identified] | None = None
         self._unread_dna: dict[FilePair, DnaFile] = {}
         self._ready_to_merge: set[FilePair] = set()
+        self._threads: ThreadPoolExecutor
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -275,9 +277,9 @@ class Run(AbstractContextManager["Run"]):
             stack.enter_context(self.runner)
             self.survey = Survey(self._asked, self.side, self.runner.records, self.runner.workers)
             # Finding and hashing a model takes seconds, in which files are read.
-            thread = ThreadPoolExecutor(1, "nucpro-identify")
-            stack.callback(thread.shutdown, wait=False)
-            self._identifying = thread.submit(
+            self._threads = ThreadPoolExecutor(2, "nucpro-ahead")
+            stack.callback(self._threads.shutdown, wait=False)
+            self._identifying = self._threads.submit(
                 identify, self.options, self.side, records=self.runner.records, offline=True
             )
             self._stack = stack.pop_all()
@@ -306,7 +308,9 @@ class Run(AbstractContextManager["Run"]):
     def discover(self, sources: Iterable[Source] | None = None) -> None:
         """Find all files and choose those of this run; see :meth:`Survey.discover`."""
         with self.runner.stage("discover"):
-            self.survey.discover(sources)
+            found = list(self.folder.walk_sources() if sources is None else sources)
+            self._import_ahead(source.pair(1) for source in found if source.pair(2).fasta(self.side).exists())
+            self.survey.discover(found)
 
     def check(self) -> Plan:
         """Check everything, and compare what lies on disk with what this run would make.
@@ -564,6 +568,25 @@ class Run(AbstractContextManager["Run"]):
         except PreflightError as error:
             # Not one of pre-flight any more: split folders were made.
             raise DataError("\n".join(error.problems)) from error
+
+    def _import_ahead(self, firsts: Iterable[FilePair]) -> None:
+        """Import what encodes, beside the reading of files, where the first files of sources are still to be made.
+
+        torch takes seconds. All full viral files are used, so these tell for certain; where they are done, it is
+        imported when it is known what is to be done, if anything.
+        """
+        viral = [pair for pair in firsts if pair.category == VIRAL]
+        if not self.options.uses_cluster and any(map(self._is_to_make, viral)):
+            self._threads.submit(importlib.import_module, "nucpro.embedding.encoder")
+
+    def _is_to_make(self, pair: FilePair) -> bool:
+        path = pair.vectors(self.side)
+        try:
+            return not path.exists() or (
+                self.survey.unproven is Unproven.REDO and read_meta(path).meta is None
+            )
+        except StoreError:
+            return False
 
     def _identified(self, online: bool) -> Identified:
         # Kept for the second check of a run that splits files: hashing the weights again would take seconds.
