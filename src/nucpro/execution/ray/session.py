@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import runpy
 import secrets
 import shutil
 import signal
@@ -20,12 +21,14 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import _raylet
 from ray._private import ray_constants
+from ray._private.accelerators import get_accelerator_manager_for_resource
 
 from nucpro.errors import PreflightError
 from nucpro.execution.workers import MOST_WORKERS
@@ -198,9 +201,22 @@ def _nodes() -> list[dict[str, Any]]:
 
 
 def _gpus_here() -> int:
-    import torch  # noqa: PLC0415 - takes seconds, and the machine may well have no GPU to count
+    """GPUs for encoders, as Ray counts them: this process has no need of torch, which takes seconds to import."""
+    manager: Any = get_accelerator_manager_for_resource("GPU")
+    if manager is None or not _built_for_gpus():
+        return 0
+    there = manager.get_current_node_num_accelerators()
+    visible = manager.get_current_process_visible_accelerator_ids()
+    return int(there if visible is None else min(there, len(visible)))
 
-    return int(torch.cuda.device_count())
+
+def _built_for_gpus() -> bool:
+    """Whether torch is a build for GPUs: its version file says so, and is read without importing torch."""
+    found = find_spec("torch")
+    if found is None or found.origin is None:
+        return False
+    facts = runpy.run_path(str(Path(found.origin).with_name("version.py")))
+    return bool(facts.get("cuda") or facts.get("hip"))
 
 
 @contextmanager
