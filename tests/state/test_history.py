@@ -72,7 +72,7 @@ def test_a_refused_run_and_a_look_write_nothing(data: Path, model: Path) -> None
 
 
 def test_a_failed_run_says_why(data: Path, model: Path) -> None:
-    options = Options(data, str(model), device="cpu", sequences_per_file=4)
+    options = Options(data, protein_model=str(model), device="cpu", sequences_per_file=4)
 
     def fails(_: object) -> None:
         raise ExtractionError("record x: broken")

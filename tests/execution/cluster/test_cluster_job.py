@@ -50,7 +50,8 @@ def two_nodes(add_node: AddNode) -> None:
 
 
 def job_of(data: Path, model: Path, **more: Any) -> Run:
-    return Run(Options(data, str(model), device="cpu", sequences_per_file=PER_FILE, engine="ray", **more))
+    options = {"device": "cpu", "sequences_per_file": PER_FILE, "engine": "ray", **more}
+    return Run(Options(data, protein_model=str(model), **options))
 
 
 def ready(job: Run) -> Iterator[object]:
@@ -93,7 +94,8 @@ def test_a_run_may_change_between_engines(data: Path, model: Path, local: Path, 
         next(work), next(work)
         work.close()  # type: ignore[attr-defined]
     assert main(["extract", *arguments(data, model)]) == 0
-    with Run(Options(other, str(model), device="cpu", sequences_per_file=PER_FILE)) as job:
+    options = Options(other, protein_model=str(model), device="cpu", sequences_per_file=PER_FILE)
+    with Run(options) as job:
         work = ready(job)
         next(work), next(work)
         work.close()  # type: ignore[attr-defined]
