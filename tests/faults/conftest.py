@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from scenarios import WHOLE, Baseline, Scenario, baseline, copied
 
+from classifier.merged_folders import make_folder
 from folders import Frame, add_source, arguments
 from hub_server import MAIN, MODEL, Hub
 from nucpro.genomes.catalogue import GROUPS
@@ -111,8 +112,11 @@ def train(merged: Path) -> Scenario:
 
 
 @pytest.fixture(scope="session")
-def compare(merged: Path) -> Scenario:
-    return Scenario(merged, training("--compare"))
+def compare(frames: dict[str, list[Frame]], tmp_path_factory: pytest.TempPathFactory) -> Scenario:
+    """Rows of several genomes of each class, without which models are not compared."""
+    start = tmp_path_factory.mktemp("compared") / "data"
+    make_folder(start, {name: found[:: len(found) // 24 + 1] for name, found in frames.items()}, 8)
+    return Scenario(start, training("--compare", "--test", "0.4"))
 
 
 @pytest.fixture(scope="session")

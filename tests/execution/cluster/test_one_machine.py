@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,15 @@ def processes_of(data: Path) -> Iterator[Path]:
                 continue
 
 
+def number_of(program: str, data: Path) -> int:
+    """Number of the process of a run that runs a program."""
+    for process in processes_of(data):
+        with suppress(OSError):  # it ended meanwhile
+            if Path((process / "cmdline").read_text().partition("\0")[0]).name == program:
+                return int(process.name)
+    raise AssertionError(f"{program} does not run")
+
+
 def folders_of(data: Path) -> set[Path]:
     """Folders for Ray's sockets that the processes of a run were told."""
     commands = [(process / "cmdline").read_text() for process in processes_of(data)]
@@ -111,6 +121,31 @@ def test_a_killed_driver_takes_its_cluster_along_and_the_next_run_resumes(
     assert contents(data) == contents(fresh)
     assert leftovers(data) == []
     assert any(done.get(name) == content for name, content in contents(fresh).items() if "_ESM" in name)
+
+
+@pytest.mark.parametrize("process", ["gcs_server", "raylet"])
+def test_a_cluster_that_loses_its_head_ends_the_run_in_words(
+    process: str, request: pytest.FixtureRequest, data: Path, model: Path
+) -> None:
+    if process == "raylet" and request.config.getoption("--faults") != "all":
+        pytest.skip("only in `make faults`, or with --faults=all")
+    run = started(data, model)
+    until_the_first_file(run)
+    folders = folders_of(data)
+    os.kill(number_of(process, data), signal.SIGKILL)
+    _, errors = run.communicate()
+    assert run.returncode == 1, errors
+    said = re.sub(r"Warning:.*\n", "", errors).strip()
+    assert said.startswith(
+        f"Ray's process {process} ended (SIGKILL), and the cluster of this machine with it"
+    )
+    assert said.endswith("Run the same command again: everything that was finished is kept")
+    looks = (list(processes_of(data)) for _ in range(50_000))
+    assert next((found for found in looks if not found), None) == []
+    assert folders
+    assert not [folder for folder in folders if folder.exists()]
+    assert main(["extract", *arguments(data, model)]) == 0
+    assert leftovers(data) == []
 
 
 def test_an_interrupt_ends_with_one_line_and_leaves_no_process_or_folder(data: Path, model: Path) -> None:

@@ -7,7 +7,8 @@ process was killed or its node lost; calls leave whole files or none, so that do
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import ray
@@ -37,6 +38,8 @@ class ClusterWorkers(Workers):
     def __init__(self, session: Session) -> None:
         super().__init__()
         self._session = session
+        self._waiting: set[Future[Any]] = set()
+        session.when_lost(self._fail)
 
     @property
     def count(self) -> int:
@@ -60,6 +63,23 @@ class ClusterWorkers(Workers):
     def close(self, *, abandon: bool = False) -> None:
         """Nothing to end here: calls end with the session."""
 
+    def _settled(
+        self, result: Future[Any], done: Future[Any], name: str, arguments: tuple[object, ...]
+    ) -> None:
+        try:
+            self._session.require_alive()
+        except WorkerError as error:
+            self._fail(error)
+            return
+        with suppress(InvalidStateError):
+            _settle(result, done, name, arguments)
+
+    def _fail(self, error: WorkerError) -> None:
+        """End all calls: those of a cluster that is lost never answer."""
+        for result in list(self._waiting):
+            with suppress(InvalidStateError):
+                result.set_exception(error)
+
     def _submit(
         self, demand: dict[str, float], function: Callable[..., Result], arguments: tuple[object, ...]
     ) -> Future[Result]:
@@ -68,8 +88,10 @@ class ClusterWorkers(Workers):
             max_retries=ATTEMPTS - 1, scheduling_strategy="SPREAD", name=function.__name__, **demand
         )
         result: Future[Result] = Future()
+        self._waiting.add(result)
+        result.add_done_callback(self._waiting.discard)
         answer = task.remote(function, *arguments).future()
-        answer.add_done_callback(lambda done: _settle(result, done, function.__name__, arguments))
+        answer.add_done_callback(lambda done: self._settled(result, done, function.__name__, arguments))
         return result
 
 

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -32,6 +33,7 @@ __all__ = ["EncoderPool"]
 logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LOOKS = 5.0
+_SECONDS_BETWEEN_CHECKS = 0.5
 _PATIENCE = 600.0
 """Seconds to wait for an encoder while there is none: nodes may be on their way, and a model may load slowly."""
 
@@ -184,10 +186,13 @@ class EncoderPool(Generic[Item, Result]):
 
     def _next_answer(self) -> list[tuple[_Piece[Item], Result]]:
         """Wait for an answer of an encoder; the piece of work where one is done, with its result."""
+        self._session.require_alive()
         try:
-            encoder, piece, answer = self._events.get(timeout=_SECONDS_BETWEEN_LOOKS)
+            encoder, piece, answer = self._events.get(timeout=_SECONDS_BETWEEN_CHECKS)
         except Empty:
             return []
+        # Where the cluster ended, its encoders are lost for that reason.
+        self._session.require_alive()
         if encoder not in self._encoders:
             return []  # answers of an encoder that is known to be lost
         error = answer.exception()
@@ -257,6 +262,8 @@ class EncoderPool(Generic[Item, Result]):
     def _end(self) -> None:
         # After an interrupt this may come when the cluster is gone and its encoders with it:
         # a call would wait for ever.
-        for encoder in self._encoders if ray.is_initialized() else ():
-            ray.kill(encoder.actor)
+        with suppress(WorkerError):
+            self._session.require_alive()
+            for encoder in self._encoders if ray.is_initialized() else ():
+                ray.kill(encoder.actor)
         self._encoders.clear()

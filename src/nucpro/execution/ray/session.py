@@ -15,10 +15,11 @@ import secrets
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
@@ -30,7 +31,7 @@ from ray import _raylet
 from ray._private import ray_constants
 from ray._private.accelerators import get_accelerator_manager_for_resource
 
-from nucpro.errors import PreflightError
+from nucpro.errors import PreflightError, WorkerError
 from nucpro.execution.workers import MOST_WORKERS
 from nucpro.machine import cores
 from nucpro.options import ModelOptions
@@ -42,7 +43,10 @@ logger = logging.getLogger(__name__)
 
 _LOOPBACK = "127.0.0.1"
 _SECONDS_BETWEEN_LOOKS = 5.0
+_SECONDS_BETWEEN_CHECKS = 0.5
 _SECONDS_TO_ANSWER = 10.0
+_HOLDING = (ray_constants.PROCESS_TYPE_GCS_SERVER, ray_constants.PROCESS_TYPE_RAYLET)
+"""Processes without which there is no cluster."""
 _LONGEST_FOLDER = 40
 _FOLDER = "nucpro-ray-"
 _HELD = "lock"
@@ -67,6 +71,8 @@ class Session:
         self._stack = ExitStack()
         self._nodes: list[dict[str, float]] = []
         self._next_look = 0.0
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._told_of_loss: list[Callable[[WorkerError], object]] = []
         self.is_running = False
 
     @property
@@ -94,7 +100,8 @@ class Session:
             with _signals_kept():
                 try:
                     self._connect() if self._options.address else self._start_here()
-                except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
+                except Exception as error:
+                    # Processes that end while they start make Ray raise errors of many kinds.
                     self.close()
                     raise PreflightError([self._refusal(error)]) from error
         self.is_running = True
@@ -103,6 +110,28 @@ class Session:
         """Leave the cluster; one of this machine alone ends."""
         self.is_running = False
         self._stack.close()
+
+    def when_lost(self, tell: Callable[[WorkerError], object]) -> None:
+        """Have a callable told, from another thread, when the cluster of this machine is lost."""
+        self._told_of_loss.append(tell)
+
+    def require_alive(self) -> None:
+        """Require that the processes that hold the cluster of this machine together are there.
+
+        Without one of them Ray answers nothing any more, and ends this process a while later.
+
+        Raises
+        ------
+        WorkerError
+            It says which ended, and how.
+        """
+        for name, process in self._processes.items():
+            if (code := process.poll()) is not None:
+                how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+                raise WorkerError(
+                    f"Ray's process {name} ended ({how}), and the cluster of this machine with it; was it killed, or "
+                    "is memory short? Run the same command again: everything that was finished is kept"
+                )
 
     def problems(self) -> list[str]:
         """Why an encoder has no place on any node that is there now."""
@@ -175,10 +204,30 @@ class Session:
                 **_QUIET,
             )
         self._stack.callback(ray.shutdown)
+        self._watch()
         addresses = {node["NodeManagerAddress"] for node in _nodes()}
         if addresses != {_LOOPBACK}:
             logger.warning("Ray listens on %s, not on the loopback interface alone", ", ".join(addresses))
         logger.info("Started Ray %s on this machine: %d cores, %d GPUs", ray.__version__, count, gpus)
+
+    def _watch(self) -> None:
+        """Look after the processes of the cluster, in a thread that ends with the session."""
+        node: Any = ray._private.worker._global_node
+        self._processes = {name: node.all_processes[name][0].process for name in _HOLDING}
+        ended = threading.Event()
+        self._stack.callback(self._processes.clear)
+        self._stack.callback(ended.set)
+
+        def look() -> None:
+            while not ended.wait(_SECONDS_BETWEEN_CHECKS):
+                try:
+                    self.require_alive()
+                except WorkerError as error:
+                    for tell in self._told_of_loss:
+                        tell(error)
+                    return
+
+        threading.Thread(target=look, name="nucpro-ray-watch", daemon=True).start()
 
     def _cpus_to_declare(self, count: int, gpus: int) -> int:
         """Cores to tell Ray, so that encoders that were asked for never wait, and calls have one besides."""
