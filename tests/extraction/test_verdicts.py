@@ -199,7 +199,7 @@ def test_the_sign_of_a_zero_counts(tmp_path: Path) -> None:
 def test_faults_of_both_sides_are_told_at_once(pair: FilePair) -> None:
     rows = read_merged(pair.merged).vectors + np.float32(1)
     rewrite_merged(pair, ids=list(NAMES), vectors=rows)
-    assert [problem.split("differ from ")[1] for problem in verdict(pair).problems] == [
+    assert [problem.split("unlike ")[1] for problem in verdict(pair).problems] == [
         "output_1_DNABERT_S.pt, first a_frame1; run again, which merges it anew",
         "output_1_ESM.pt, first a_frame1; run again, which merges it anew",
     ]
