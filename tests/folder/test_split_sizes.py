@@ -117,3 +117,28 @@ def test_a_size_of_host_files_alone_is_never_suggested(
     assert (
         "a viral file holds 6 records; to use such files: --sequences-per-file 6" in capsys.readouterr().err
     )
+
+
+def test_what_is_left_out_is_counted_with_the_reason(
+    tmp_path: Path, frames: dict[str, list[Frame]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    for name, count in (("viral.1.1", 7), ("bacteria.1.1", 12), ("invertebrate.1.1", 2), ("odd", 3)):
+        add_source(data, name, frames.get(name, frames["bacteria.1.1"])[:count], per_file=3)
+    assert main(["status", str(data)]) == 0
+    shown = capsys.readouterr().out
+    # viral 6 of 7 and bacteria 3 of 12 are used.
+    assert "Warning: 9 of 24 records are used: " in shown
+    assert "9 not selected" in shown
+    assert "3 in short last files" in shown
+    assert "3 of no category" in shown
+    assert "Warning: no record is used of invertebrate (2 records)" in shown
+
+
+def test_nothing_is_said_where_everything_is_used(
+    tmp_path: Path, frames: dict[str, list[Frame]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("viral.1.1", "bacteria.1.1"):
+        add_source(tmp_path, name, frames[name][:3], per_file=3)
+    assert main(["status", str(tmp_path), "--sequences-per-file", "3"]) == 0
+    assert "are used" not in capsys.readouterr().out

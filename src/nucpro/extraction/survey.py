@@ -128,7 +128,9 @@ class Survey:
             raise PreflightError([*self.inventory.problems, *error.problems, *hints]) from error
         if self.options.strict_sampling:
             self._refusals = [f"refused by --strict-sampling: {text}" for text in selection.warnings]
-        self.selection = replace(selection, warnings=(*selection.warnings, *left_out))
+        self.selection = selection
+        not_used = self.inventory.not_used(size, set(self.pairs))
+        self.selection = replace(selection, warnings=(*selection.warnings, *left_out, *not_used))
         return self.selection
 
     def take(self, pairs: Sequence[FilePair]) -> Selection:

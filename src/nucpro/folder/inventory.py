@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from nucpro.errors import FastaError
+from nucpro.errors import FastaError, counted
 from nucpro.folder.paths import NO_CATEGORY, VIRAL, FilePair, Source, split_number
 from nucpro.formats.fasta import FastaFacts, count, inspect
 from nucpro.formats.sequences import ALPHABETS, LIMITS, SequenceType
@@ -94,6 +94,42 @@ class Inventory:
         return [
             f"{len(pairs)} full files belong to no category and are not used (first: {pairs[0].key}): {NO_CATEGORY}"
         ]
+
+    def not_used(self, sequences_per_file: int, used: Collection[FilePair]) -> list[str]:
+        """What to say of records that are in no used file: how many, why, and which groups have none at all.
+
+        Parameters
+        ----------
+        sequences_per_file : int
+            Records of a full file.
+        used : collection of FilePair
+            The files that are used.
+        """
+        total = sum(self.records.values())
+        count_used = sum(self.records.get(pair, 0) for pair in used)
+        if count_used == total:
+            return []
+        why, none_of = Counter[str](), Counter[str]()
+        seen = {pair.category for pair in used}
+        for pair, records in self.records.items():
+            if pair in used:
+                continue
+            if pair.category is None:
+                why["of no category"] += records
+            elif records < sequences_per_file:
+                why["in short last files"] += records
+            elif records > sequences_per_file:
+                why[f"in files of more than {sequences_per_file}"] += records
+            else:
+                why["not selected"] += records
+            if pair.category is not None and pair.category not in seen:
+                none_of[pair.category] += records
+        reasons = ", ".join(f"{records} {reason}" for reason, records in why.items())
+        lines = [f"{count_used} of {counted(total, 'record')} are used: {reasons}"]
+        if none_of:
+            groups = ", ".join(f"{category} ({counted(n, 'record')})" for category, n in none_of.items())
+            lines.append(f"no record is used of {groups}")
+        return lines
 
     def sizes_hint(self, sequences_per_file: int) -> list[str]:
         """What to try where no viral file has the wanted size: a size is named only if a run with it would start."""
