@@ -228,7 +228,7 @@ def do(options: Options) -> None:
         if options.with_dna:
             make_dna_first(options, show, is_held=is_held)
         if options.dry_run:
-            dry_run(options)
+            dry_run(options, show=show)
             return
         with Run(options, show=show, is_held=is_held) as run:
             viral_files, host_files = discover_training_data(run.options.data_dir, run=run)

@@ -10,9 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
-__all__ = ["BYTES", "Meter", "Progress", "Show", "silent", "tracked"]
+__all__ = ["BYTES", "Meter", "Progress", "Show", "Shown", "silent", "tracked"]
 
 BYTES = "B"
 """Unit of files that are read or fetched as a whole."""
@@ -23,6 +23,7 @@ _UNKNOWN_BYTES = 10**10
 """What a download of unknown size is taken for, to decide how often it is shown."""
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -150,3 +151,29 @@ def tracked(
         if meter is not None:
             meter.advance()
         yield item
+
+
+class _Mapper(Protocol):
+    def map(self, function: Callable[[Any], Any], arguments: Iterable[Any], /) -> Iterator[Any]: ...
+
+
+class Shown:
+    """Makes calls where another does, and shows how many of their results came.
+
+    Parameters
+    ----------
+    mapper
+        Makes the calls, such as worker processes.
+    message : str
+        What is being done.
+    show : callable
+        Takes the progress, in files.
+    """
+
+    def __init__(self, mapper: _Mapper, message: str, show: Show) -> None:
+        self._mapper, self._message, self._show = mapper, message, show
+
+    def map(self, function: Callable[[Item], Result], arguments: Iterable[Item], /) -> Iterator[Result]:
+        """Results as they are ready."""
+        arguments = list(arguments)
+        return tracked(self._mapper.map(function, arguments), len(arguments), self._message, self._show)

@@ -116,11 +116,11 @@ def test_a_dry_run_lists_every_dna_file_that_cannot_be_used(
 ) -> None:
     (with_bad_dna / PROTEIN / "output_2.fa").unlink()  # another problem, told with them
     before = state(with_bad_dna)
-    assert main(["extract", *arguments(with_bad_dna, model, "--dry-run")]) == 3
+    assert main(["extract", *arguments(with_bad_dna, model, "--dry-run", "--progress", "lines")]) == 3
     output = capsys.readouterr()
     require_all_bad(output.err, with_bad_dna)
     assert "5 problems found" in output.err
-    assert "Read the contents of 6 of 6 DNABERT-S files" in output.out
+    assert "Reading DNABERT-S files: 6 of 6 files" in output.out
     assert state(with_bad_dna) == before
 
 
@@ -145,13 +145,13 @@ def test_dna_files_that_are_known_are_not_read_again_by_a_dry_run(
     pairs = pairs_of(data)
     pairs[0].protein_vectors.unlink()
     capsys.readouterr()
-    assert main(["extract", *arguments(data, model, "--dry-run")]) == 0
-    assert "Read the contents" not in capsys.readouterr().out
+    assert main(["extract", *arguments(data, model, "--dry-run", "--progress", "lines")]) == 0
+    assert "Reading DNABERT-S files" not in capsys.readouterr().out
     with edited(pairs[0].dna_vectors) as content:
         not_a_number(content)
-    assert main(["extract", *arguments(data, model, "--dry-run")]) == 3
+    assert main(["extract", *arguments(data, model, "--dry-run", "--progress", "lines")]) == 3
     output = capsys.readouterr()
-    assert "Read the contents of 1 of 1 DNABERT-S files" in output.out
+    assert "Reading DNABERT-S files: 1 of 1 files" in output.out
     assert f"{pairs[0].dna_vectors}: row 1 (" in output.err
 
 

@@ -96,7 +96,7 @@ def export_folder(
     NucproError
         See :func:`export`.
     """
-    with looking(options) as survey:
+    with looking(options, show=show) as survey:
         pairs = survey.discover().pairs
         if survey.inventory.problems:
             raise PreflightError(survey.inventory.problems)

@@ -94,7 +94,7 @@ def extract(options: Options, show: Show = silent, at_end: AtEnd | None = None) 
         if options.with_dna:
             make_dna_first(options, show, is_held=is_held)
         if options.dry_run:
-            dry_run(options)
+            dry_run(options, show=show)
             return Statistics()
         with Run(options, SequenceType.PROTEIN, show, is_held=is_held) as run:
             _make_missing(run)
@@ -144,7 +144,7 @@ def embed_dna(options: Options, show: Show = silent, *, is_held: bool = False) -
         See the steps of :class:`Run`.
     """
     if options.dry_run:
-        dry_run(options, SequenceType.DNA)
+        dry_run(options, SequenceType.DNA, show)
         return Statistics()
     with Run(options, SequenceType.DNA, show, is_held=is_held) as run:
         _make_missing(run)
@@ -170,21 +170,30 @@ def make_dna_first(options: Options, show: Show = silent, *, is_held: bool = Fal
     NucproError
         See the steps of :class:`Run`.
     """
-    with looking(replace(_settled(options), dry_run=True), planning=True) as survey:
+    with looking(replace(_settled(options), dry_run=True), planning=True, show=show) as survey:
         survey.discover()
         _check_only(survey)
     embed_dna(options, show, is_held=is_held)
 
 
-def dry_run(options: Options, side: SequenceType = SequenceType.PROTEIN) -> None:
-    """Check everything and show what a run would do; writes nothing, holds no lock, loads no model.
+def dry_run(options: Options, side: SequenceType = SequenceType.PROTEIN, show: Show = silent) -> None:
+    """Check everything and log what a run would do; writes nothing, holds no lock, loads no model.
+
+    Parameters
+    ----------
+    options : Options
+        What was asked for.
+    side : SequenceType
+        Sequence type whose vectors would be made.
+    show : callable, optional
+        Takes the progress of reading.
 
     Raises
     ------
     PreflightError
         All problems at once.
     """
-    with looking(_settled(options), side, planning=True) as survey:
+    with looking(_settled(options), side, planning=True, show=show) as survey:
         survey.discover()
         _check_only(survey)
         _show(survey)
@@ -213,7 +222,7 @@ def validate_folder(options: Options, show: Show = silent) -> list[FileVerdict]:
         if options.uses_cluster:
             options = options.anywhere()
             workers = stack.enter_context(engine_of(options)).workers
-        survey = stack.enter_context(looking(options, workers=workers))
+        survey = stack.enter_context(looking(options, workers=workers, show=show))
         pairs = survey.discover().pairs
         if survey.inventory.problems:
             raise ValidationError("\n".join(survey.inventory.problems))
@@ -275,7 +284,9 @@ class Run(AbstractContextManager["Run"]):
         require_folder(self.folder.root)
         with ExitStack() as stack:
             stack.enter_context(self.runner)
-            self.survey = Survey(self._asked, self.side, self.runner.records, self.runner.workers)
+            self.survey = Survey(
+                self._asked, self.side, self.runner.records, self.runner.workers, show=self._show
+            )
             # Finding and hashing a model takes seconds, in which files are read.
             self._threads = ThreadPoolExecutor(2, "nucpro-ahead")
             stack.callback(self._threads.shutdown, wait=False)

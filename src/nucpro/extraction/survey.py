@@ -26,6 +26,7 @@ from nucpro.folder.splitting import file_size
 from nucpro.formats.fasta import FastaFacts
 from nucpro.formats.sequences import DNA_WIDTH, SequenceType
 from nucpro.options import AUTO, SEQUENCES_PER_FILE, TOKEN_DROPOUT, Options
+from nucpro.progress import Show, Shown, silent
 from nucpro.state.checkpoint import Checkpoint
 from nucpro.state.recipe import Recipe, described
 
@@ -38,9 +39,6 @@ def outside_lines(paths: Sequence[Path]) -> list[str]:
 
 
 logger = logging.getLogger(__name__)
-
-_STEPS = 10
-"""Lines of progress while many files are read."""
 
 DNA_COMMAND = "nucpro embed-dna"
 """What makes missing DNABERT-S files, for messages."""
@@ -61,6 +59,8 @@ class Survey:
         Where files are read.
     makes : bool
         Look at the folder as a run with these options would; else as the last run left it.
+    show : callable, optional
+        Takes the progress of reading.
 
     Attributes
     ----------
@@ -82,6 +82,7 @@ class Survey:
         workers: Workers,
         *,
         makes: bool = True,
+        show: Show = silent,
     ) -> None:
         self.options = with_recorded_models(options, records)
         self.asked = options
@@ -90,6 +91,8 @@ class Survey:
         self.records = records
         self.size = options.sequences_per_file or SEQUENCES_PER_FILE
         self.workers = workers
+        self._readers = Shown(workers, "Reading FASTA files", show)
+        self._dna_readers = Shown(workers, "Reading DNABERT-S files", show)
         self.needs_dna = side is SequenceType.PROTEIN
         self.makes = makes
         is_known = side is SequenceType.PROTEIN and not makes
@@ -118,7 +121,7 @@ class Survey:
         size = file_size(self.asked.sequences_per_file, self.folder, found, self.records, self.workers)
         self.size = size
         self._show_recorded()
-        self.inventory = take_inventory(found, self.records, self.workers, size)
+        self.inventory = take_inventory(found, self.records, self._readers, size)
         left_out = self.inventory.left_out(size)
         try:
             full = self.inventory.full(size)
@@ -149,7 +152,7 @@ class Survey:
         sources = list(dict.fromkeys(pair.source for pair in pairs))
         asked = self.asked.sequences_per_file
         self.size = file_size(asked, self.folder, sources, self.records, self.workers)
-        self.inventory = take_inventory(sources, self.records, self.workers, self.size)
+        self.inventory = take_inventory(sources, self.records, self._readers, self.size)
         viral, hosts = (tuple(pair for pair in pairs if pair.label == label) for label in (1, 0))
         self.selection = Selection(viral, hosts, "given")
         return self.selection
@@ -272,18 +275,13 @@ class Survey:
         # Those that are missing or no archives are problems already.
         usable = [pair for pair in self.pairs if pair not in done and not dna_problems([pair], DNA_COMMAND)]
         files = self.dna_to_read(usable)[0]
-        verdicts = []
-        for number, verdict in enumerate(self.workers.map(examine_dna, files), 1):
-            verdicts.append(verdict)
-            if number * _STEPS // len(files) > (number - 1) * _STEPS // len(files):
-                logger.info("Read the contents of %d of %d DNABERT-S files", number, len(files))
-        return bad_dna(verdicts)
+        return bad_dna(self._dna_readers.map(examine_dna, files))
 
     def inspect(
         self, pairs: Sequence[FilePair], side: SequenceType
     ) -> tuple[dict[Path, FastaFacts], list[str]]:
         """Facts of the FASTA files of pairs, and what is wrong with those that cannot be read."""
-        return inspect_all([pair.fasta(side) for pair in pairs], side, self.records, self.workers)
+        return inspect_all([pair.fasta(side) for pair in pairs], side, self.records, self._readers)
 
     def unsplit(self) -> list[Source]:
         """Sources of the files that are used which have no split folders yet."""
@@ -347,6 +345,7 @@ def looking(
     *,
     planning: bool = False,
     workers: Workers | None = None,
+    show: Show = silent,
 ) -> Iterator[Survey]:
     """Survey of a data folder for somebody who only looks: no lock, no engine, nothing is written.
 
@@ -360,6 +359,8 @@ def looking(
         Look at files that do not say how they were made as a run with these options would; else as the last run did.
     workers : Workers, optional
         Where files are read, such as the nodes of a cluster; by default in processes of this machine.
+    show : callable, optional
+        Takes the progress of reading.
 
     Raises
     ------
@@ -369,7 +370,7 @@ def looking(
     folder = DataFolder(options.data_dir)
     require_folder(folder.root)
     with nullcontext(workers) if workers is not None else Workers() as readers:
-        yield Survey(options, side, Checkpoint(folder, read_only=True), readers, makes=planning)
+        yield Survey(options, side, Checkpoint(folder, read_only=True), readers, makes=planning, show=show)
 
 
 def _unproven_of(options: Options, side: SequenceType) -> Unproven:

@@ -85,7 +85,7 @@ def report_folder(
     StoreError
         The page cannot be written.
     """
-    with looking(options) as survey:
+    with looking(options, show=show) as survey:
         _require_own(output or survey.folder.report, replace=replace)
         try:
             survey.discover()
