@@ -29,6 +29,7 @@ from nucpro.classifier.model import CARD_NAME, ModelCard, load
 from nucpro.cli import main
 from nucpro.embedding import encoder as encoders
 from nucpro.formats.fasta import Records
+from nucpro.formats.records import CHECKSUM, write_record
 from nucpro.formats.sequences import SequenceType
 from nucpro.options import Options
 from nucpro.prediction import plot
@@ -141,7 +142,9 @@ def test_files_of_the_original(result: Path) -> None:
 
 def test_the_document_holds_what_the_tables_hold(result: Path) -> None:
     document = json.loads((result / "predictions.json").read_bytes())
-    assert document["prediction"] == json.loads((result / "prediction.json").read_bytes())
+    record = json.loads((result / "prediction.json").read_bytes())
+    # What the record says of itself and of other outputs is no part of the prediction.
+    assert document["prediction"] == {k: v for k, v in record.items() if k not in {"made", CHECKSUM}}
     sequences, frames = table(result / "sequences.tsv"), table(result / "frames.tsv")
     assert [s["record"] for s in document["sequences"]] == [row["record"] for row in sequences]
     assert [s["score"] for s in document["sequences"]] == [float(row["score"]) for row in sequences]
@@ -515,7 +518,8 @@ def test_a_changed_card_is_another_classifier(
     folder = save_classifier(tmp_path / "own", card)
     assert main(arguments(fasta, folder, models)) == 0
     content = json.loads((folder / CARD_NAME).read_bytes())
-    (folder / CARD_NAME).write_text(json.dumps({**content, "training": {"seed": 2}}))
+    del content[CHECKSUM]
+    write_record(folder / CARD_NAME, {**content, "training": {"seed": 2}})
     assert main(arguments(fasta, folder, models)) == 3
     assert "was made by another classifier" in capsys.readouterr().err
 
