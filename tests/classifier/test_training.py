@@ -347,6 +347,73 @@ def test_nothing_lies_outside_of_the_folder_afterwards(merged: Path, tmp_path: P
     assert [file for folder in folders.values() for file in folder.rglob("*")] == []
 
 
+def test_models_of_one_split_are_compared_again(
+    merged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    renamed(merged, "NC_{0}x{1}.1_chunk_1F1")
+    found = train(options(merged, compare=True, split_by=SplitBy.GENOME, test=0.4, bootstrap=1000))
+    folders = [str(folder) for folder in found.folders.values()]
+    capsys.readouterr()
+    assert main(["compare", *folders, "--device", "cpu"]) == 0
+    shown = capsys.readouterr().out
+    for measured in [*found.comparison.models.values(), *found.comparison.differences.values()]:
+        low, high = measured.intervals["auroc"]
+        sign = "+" if measured in found.comparison.differences.values() else ""
+        assert f"{measured.values['auroc']:{sign}.4f} ({low:{sign}.4f} to {high:{sign}.4f})" in shown
+    train(options(merged, split_by=SplitBy.GENOME, test=0.4, seed=3, output=tmp_path / "other"))
+    assert (
+        main(["compare", folders[0], str(tmp_path / "other"), "--data-dir", str(merged), "--device", "cpu"])
+        == 2
+    )
+    assert (
+        "were tested on other rows; models can be compared that were trained on the same"
+        in capsys.readouterr().err
+    )
+    assert main(["compare", folders[0], "--device", "cpu"]) == 2
+    assert "two or more models are compared" in capsys.readouterr().err
+    path = merged_path(merged, "viral.1.1", 5)
+    path.unlink()
+    assert main(["compare", *folders, "--device", "cpu"]) == 1
+    assert "its rows divide into another test part than that of" in capsys.readouterr().err
+
+
+def test_a_model_is_inspected(merged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(options(merged))
+    capsys.readouterr()
+    assert main(["inspect", str(merged / "model"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    _, card = load(merged / "model")
+    assert facts["what"] == "classifier"
+    assert facts["test"]["mcc"] == card.metrics["test"]["mcc"]
+    assert facts["confusion"] == card.metrics["confusion"]
+    assert facts["encoders"] == {"dna": "words/of-4", "protein": "counts/of-1"}
+    assert main(["inspect", str(merged / "model")]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^what +classifier$", shown, re.MULTILINE)
+    (merged / "model" / "model.json").write_text("[]")
+    assert main(["inspect", str(merged / "model")]) == 1
+    assert "model.json: is no card of a classifier; train again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--lengths", "50"], 2, "--lengths has [50]; allowed: 60 or more"),
+        (["--lengths", "many"], 2, "'many' is not a list of lengths such as 150,300,500"),
+    ],
+)
+def test_an_evaluation_says_what_it_needs(
+    arguments: list[str], code: int, message: str, merged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(options(merged))
+    try:
+        found = main(["evaluate", str(merged / "model"), *arguments, "--device", "cpu"])
+    except SystemExit as refused:
+        found = refused.code
+    assert found == code
+    assert message in capsys.readouterr().err
+
+
 def test_features_on_disk_give_the_same_model(merged: Path, tmp_path: Path) -> None:
     for where in (Placement.MEMORY, Placement.DISK):
         train(options(merged, placement=where, output=tmp_path / where))

@@ -22,7 +22,8 @@ NOT_RUN = {
     "docs/export.md": 1,
     "docs/compatibility.md": 1,
     "docs/index.md": 1,
-    "docs/train.md": 1,
+    "docs/predict.md": 1,
+    "docs/train.md": 2,
 }
 """How many blocks of a page are marked as not run. One more here is a block that nobody checks."""
 

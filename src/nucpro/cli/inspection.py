@@ -22,12 +22,13 @@ def add_to(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "inspect",
         help="show what a file or folder is: shapes, ids, value ranges, what made it",
-        description="Show what a .pt file, a FASTA file or a data folder is. Changes nothing; files are read whole, "
+        description="Show what a .pt file, a FASTA file, a data folder or a classifier's folder is. Changes nothing; "
+        "files are read whole, "
         "of a folder only names and sizes.",
         example="nucpro inspect data\nnucpro inspect data/data_merge/viral.1.1_merged/output_1_merged.pt",
     )
     parser.group(INPUT).add_argument(
-        "path", type=Path, metavar="FILE.pt|FASTA|DATA", help="file or folder to look at"
+        "path", type=Path, metavar="FILE.pt|FASTA|DATA|MODEL", help="file or folder to look at"
     )
     parser.group(OUTPUT).add_argument("--json", action="store_true", help="everything, for scripts")
     parser.set_defaults(run=_run, log_file=lambda _: None)

@@ -27,7 +27,13 @@ _PURPOSES = {
     "Data sets": {"download": "download", "dataset": "dataset", "split": "split"},
     "Vectors": {"embed-dna": "embed_dna", "extract": "extract", "validate": "validate", "embed": "embed"},
     "Monitoring and inspection": {"status": "status", "inspect": "inspection", "report": "report"},
-    "Using the vectors": {"export": "export", "train": "train", "predict": "predict"},
+    "Using the vectors": {
+        "export": "export",
+        "train": "train",
+        "evaluate": "evaluation",
+        "compare": "evaluation",
+        "predict": "predict",
+    },
     "This machine": {
         "doctor": "doctor",
         "benchmark": "benchmark",
@@ -115,9 +121,11 @@ def tree(names: Iterable[str] = _MODULES) -> argparse.ArgumentParser:
     """Parser of the program, with those of some commands; by default of all."""
     root = argparse.ArgumentParser(prog="nucpro")
     subparsers = root.add_subparsers(parser_class=Parser)
-    for name in names:
-        import_module(f"nucpro.cli.{_MODULES[name]}").add_to(subparsers)
-        add_messages(subparsers.choices[name])
+    # A module may have several commands.
+    for module in dict.fromkeys(_MODULES[name] for name in names):
+        import_module(f"nucpro.cli.{module}").add_to(subparsers)
+    for parser in subparsers.choices.values():
+        add_messages(parser)
     return root
 
 

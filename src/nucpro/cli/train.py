@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nucpro.classifier.metrics import Comparison, Measured
     from nucpro.classifier.training import Trained
 
-__all__ = ["add_options", "add_to", "run"]
+__all__ = ["SHOWN", "add_options", "add_to", "comparison_lines", "run", "table_lines", "with_interval"]
 
 _DEFAULTS = TrainingOptions()
 _SIDES = {
@@ -25,7 +25,7 @@ _SIDES = {
     "dna": (SequenceType.DNA,),
     "protein": (SequenceType.PROTEIN,),
 }
-_SHOWN = (
+SHOWN = (
     "accuracy",
     "precision",
     "recall",
@@ -36,6 +36,7 @@ _SHOWN = (
     "auprc",
     "calibration_error",
 )
+"""Metrics that are shown, in their order."""
 
 
 def add_to(subparsers: Any) -> None:
@@ -183,31 +184,37 @@ def run(arguments: dict[str, Any]) -> None:
 
 
 def _lines(trained: Trained) -> Iterator[str]:
-    comparison = trained.comparison
-    names = list(comparison.models)
-    yield from _table(["test part", *names], _rows(comparison, names))
-    for (first, second), found in comparison.differences.items():
-        yield f"AUROC difference, {first} - {second}: {_with_interval(found, 'auroc', '+.4f')}"
-    if any(found.intervals["auroc"] is None for found in comparison.models.values()):
-        yield f"n/a: no intervals, since a class has fewer than {FEW_GROUPS} test {trained.drawn}"
-    else:
-        yield f"In brackets: 95% intervals, from drawing {trained.drawn} with replacement"
+    yield from comparison_lines(trained.comparison, trained.drawn)
     for folder in trained.folders.values():
         yield f"Model: {folder}"
 
 
+def comparison_lines(comparison: Comparison, drawn: str) -> Iterator[str]:
+    """Show metrics of models side by side, and how they differ."""
+    names = list(comparison.models)
+    yield from table_lines(["test part", *names], _rows(comparison, names))
+    for (first, second), found in comparison.differences.items():
+        yield f"AUROC difference, {first} - {second}: {with_interval(found, 'auroc', '+.4f')}"
+    if any(found.intervals["auroc"] is None for found in comparison.models.values()):
+        yield f"n/a: no intervals, since a class has fewer than {FEW_GROUPS} test {drawn}"
+    else:
+        yield f"In brackets: 95% intervals, from drawing {drawn} with replacement"
+
+
 def _rows(comparison: Comparison, names: Sequence[str]) -> Iterator[list[str]]:
-    for metric in _SHOWN:
-        yield [metric, *(_with_interval(comparison.models[name], metric, ".4f") for name in names)]
+    for metric in SHOWN:
+        yield [metric, *(with_interval(comparison.models[name], metric, ".4f") for name in names)]
 
 
-def _with_interval(found: Measured, metric: str, form: str) -> str:
+def with_interval(found: Measured, metric: str, form: str) -> str:
+    """Show a metric with its interval."""
     interval = found.intervals[metric]
     shown = "n/a" if interval is None else f"{interval[0]:{form}} to {interval[1]:{form}}"
     return f"{found.values[metric]:{form}} ({shown})"
 
 
-def _table(head: Sequence[str], rows: Iterator[list[str]]) -> Iterator[str]:
+def table_lines(head: Sequence[str], rows: Iterator[list[str]]) -> Iterator[str]:
+    """Align the columns of a table."""
     lines = [list(head), *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     for line in lines:

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucpro.errors import NucproError, PreflightError
+from nucpro.errors import ModelError, NucproError, PreflightError
 from nucpro.folder import selection
 from nucpro.folder.paths import CATEGORIES, CLASS_NAMES, DataFolder, FilePair, Source
 from nucpro.formats import MergedFile, VectorFile, read_merged, read_meta, read_vectors
 from nucpro.formats.fasta import digest_line, stream
-from nucpro.formats.opening import open_input
+from nucpro.formats.opening import open_input, read_input
+from nucpro.formats.records import decoded
 from nucpro.formats.sequences import ALPHABETS, DNA_WIDTH, LIMITS, SequenceType, Tally
 from nucpro.genomes.frames import place_of
 from nucpro.state import history, lock
@@ -32,6 +33,8 @@ __all__ = ["inspect"]
 
 Facts = dict[str, Any]
 
+_CARD = "model.json"
+_TRAINING = ("epochs", "best_epoch", "batch_size", "learning_rate", "ended")
 _SHOWN = 3
 _OUTPUTS = ("dna", "protein", "merged")
 _WHAT = {"dna": "DNABERT-S vectors", "protein": "protein vectors", "merged": "merged vectors"}
@@ -43,7 +46,8 @@ def inspect(path: Path) -> Facts:
     Parameters
     ----------
     path : Path
-        A ``.pt`` file of a data folder, a FASTA or FASTQ file (plain or compressed), or a data folder.
+        A ``.pt`` file of a data folder, a FASTA or FASTQ file (plain or compressed), a data folder, or the folder of
+        a classifier.
 
     Returns
     -------
@@ -59,6 +63,8 @@ def inspect(path: Path) -> Facts:
     FastaError
         Another file cannot be read as FASTA or FASTQ.
     """
+    if (path / _CARD).is_file():
+        return _model(path)
     if path.is_dir():
         return _folder(DataFolder(path))
     if not os.path.lexists(path):
@@ -68,6 +74,57 @@ def inspect(path: Path) -> Facts:
     with open_input(path) as file:
         is_archive = file.read(4) == b"PK\x03\x04"
     return _vectors(path) if is_archive or path.suffix == ".pt" else _sequences(path)
+
+
+def _model(path: Path) -> Facts:
+    """What the card of a classifier says; the card itself has all of it."""
+    card = _card(path / _CARD)
+    encoders, training = card.get("encoders") or {}, card.get("training") or {}
+    metrics, split = card.get("metrics") or {}, card.get("split") or {}
+    names = (
+        "accuracy",
+        "precision",
+        "recall",
+        "specificity",
+        "f1",
+        "mcc",
+        "auroc",
+        "auprc",
+        "calibration_error",
+    )
+    test = metrics.get("test") or {}
+    return {
+        "what": "classifier",
+        "path": str(path),
+        "columns": f"{' and '.join(card.get('sides', ()))}: {card.get('input_width')}",
+        "encoders": {side: (made_by or {}).get("id") for side, made_by in encoders.items()},
+        "chunk_length": card.get("chunk_length"),
+        "data": card.get("data"),
+        "split": {name: split[name] for name in ("by", "rank", "fold", "seed", "leak") if split.get(name)},
+        "parts": {name: (split.get(name) or {}).get("rows") for name in ("train", "validation", "test")},
+        "training": {name: training.get(name) for name in _TRAINING},
+        "test": {name: test[name] for name in names if name in test} or None,
+        "confusion": metrics.get("confusion"),
+        "calibration": card.get("calibration"),
+        "lengths": {
+            length: {name: found["test"][name] for name in ("accuracy", "mcc", "auroc")}
+            for length, found in (card.get("lengths") or {}).items()
+        },
+        "weights_sha256": card.get("weights_sha256"),
+    }
+
+
+def _card(path: Path) -> Facts:
+    """Content of a classifier's card, without torch."""
+    try:
+        content = decoded(read_input(path))
+    except ValueError as error:
+        raise ModelError(
+            f"{path}: is no card of a classifier ({error}); train again with nucpro train"
+        ) from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: is no card of a classifier; train again with nucpro train")
+    return content
 
 
 def _vectors(path: Path) -> Facts:

@@ -437,10 +437,23 @@ def _output_problems(options: PredictionOptions) -> list[str]:
 
 
 def _warn_of_other_length(length: int, models: Models) -> None:
-    trained = models.card.chunk_length
-    if trained is not None and length != trained:
+    """Say where chunks are longer or shorter than the classifier was trained on, or measured at."""
+    card = models.card
+    tested = sorted({*map(int, card.lengths), *([card.chunk_length] if card.chunk_length else [])})
+    if card.lengths and not tested[0] <= length <= tested[-1]:
         logger.warning(
-            "Chunks of %d bases are scored by a classifier of chunks of %d: models of other lengths are other models",
+            "Warning: chunks of %d bases; the classifier was tested at %d to %d (its card says how well); scores are "
+            "unreliable outside of that",
             length,
-            trained,
+            tested[0],
+            tested[-1],
+        )
+    elif not card.lengths and card.chunk_length not in (None, length):
+        logger.warning(
+            "Warning: chunks of %d bases are scored by a classifier of chunks of %d: scores are unreliable at another "
+            "length; nucpro evaluate MODEL --lengths %d,%d measures how much",
+            length,
+            card.chunk_length,
+            length,
+            card.chunk_length,
         )

@@ -257,14 +257,19 @@ class Scorer:
         frames = frames_of(unit)
         if not len(frames):
             return ScoredUnit.of(frames, [], 0)
-        letters = {SequenceType.DNA: frames.nucleotides, SequenceType.PROTEIN: frames.proteins}
+        return ScoredUnit.of(frames, *self.scores_of(frames.ids, frames.nucleotides, frames.proteins))
+
+    def scores_of(
+        self, ids: list[str], nucleotides: list[bytes], proteins: list[bytes]
+    ) -> tuple[list[float], int]:
+        """Score frames by their letters; give the scores, and how many sequences were cut at an encoder's limit."""
+        letters = {SequenceType.DNA: nucleotides, SequenceType.PROTEIN: proteins}
         vectors = {
-            side: encoder.embed(Records(self._path, frames.ids, letters[side]))
+            side: encoder.embed(Records(self._path, ids, letters[side]))
             for side, encoder in self.encoders.items()
         }
         rows = np.concatenate([side.matrix for side in vectors.values()], axis=1)
-        scores = self._classify(rows, frames.ids)
-        return ScoredUnit.of(frames, scores, sum(side.truncated for side in vectors.values()))
+        return self._classify(rows, ids), sum(side.truncated for side in vectors.values())
 
     def _classify(self, rows: npt.NDArray[np.float32], ids: list[str]) -> list[float]:
         import torch  # noqa: PLC0415 - the rules above are read without it

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 from nucpro.errors import DataError, ModelError, PreflightError, StoreError
 from nucpro.formats import records, remove_temporaries
 from nucpro.formats.opening import read_input
-from nucpro.formats.records import Count, Digest, Name, Within
+from nucpro.formats.records import Count, Digest, Name, Within, document, unsealed
 from nucpro.genomes.frames import FRAME_NAMES
 from nucpro.prediction.contigs import InputFacts, Unit
 from nucpro.prediction.models import Models
@@ -344,7 +344,7 @@ def make_record(name: str, facts: InputFacts, models: Models, length: int) -> di
             "chunks": facts.chunks,
         },
         "classifier": {
-            "sha256": hashlib.sha256(read_input(models.card_file, ModelError)).hexdigest(),
+            "sha256": _digest_of_card(models.card_file),
             "sides": list(models.card.sides),
         },
         "encoders": {
@@ -353,6 +353,13 @@ def make_record(name: str, facts: InputFacts, models: Models, length: int) -> di
         },
         "length": length,
     }
+
+
+def _digest_of_card(path: Path) -> str:
+    """SHA-256 of a classifier's card as it was trained: what is measured of it later changes no score."""
+    raw = read_input(path, ModelError)
+    content, _ = unsealed(raw)
+    return hashlib.sha256(document({**content, "lengths": {}}) if content.get("lengths") else raw).hexdigest()
 
 
 def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:

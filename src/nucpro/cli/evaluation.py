@@ -1,0 +1,135 @@
+"""``nucpro evaluate`` and ``nucpro compare``: classifiers measured again."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from nucpro.cli.arguments import add_device, add_device_only
+from nucpro.cli.console import say, showing
+from nucpro.cli.parser import EVALUATION, INPUT, MODEL, Parser
+
+__all__ = ["add_to"]
+
+_FRAMES = 200
+
+
+def add_to(subparsers: Any) -> None:
+    """Add both commands to the parser of ``nucpro``."""
+    evaluate = subparsers.add_parser(
+        "evaluate",
+        help="measure a classifier on its test genomes at other chunk lengths",
+        description="Cut the test genomes of a classifier to chunks of other lengths, embed and score their annotated "
+        "frames, and add the metrics to its card, so that nucpro predict can warn outside the tested range.",
+        example="nucpro evaluate data/model --lengths 150,300,500",
+    )
+    evaluate.group(INPUT).add_argument(
+        "model", type=Path, metavar="MODEL", help="folder that nucpro train wrote"
+    )
+    evaluate.group(EVALUATION).add_argument(
+        "--lengths",
+        type=_lengths,
+        required=True,
+        metavar="N,N",
+        help="bases of full chunks, such as 150,300,500",
+    )
+    evaluate.group(EVALUATION).add_argument(
+        "--frames-per-genome",
+        type=int,
+        default=_FRAMES,
+        metavar="N",
+        help="frames of a genome at most, drawn by the model's seed (default: %(default)s)",
+    )
+    _add_data(evaluate)
+    for side in ("protein", "dna"):
+        evaluate.group(MODEL).add_argument(
+            f"--{side}-model",
+            metavar="MODEL",
+            help="hub id or folder of the encoder (default: as the classifier says)",
+        )
+    add_device(evaluate)
+    evaluate.set_defaults(run=_run_evaluate, log_file=lambda _: None)
+    compare = subparsers.add_parser(
+        "compare",
+        help="compare classifiers on the same test rows",
+        description="Measure two or more classifiers that were trained on the same data with the same split on their "
+        "test rows, with intervals of the differences.",
+        example="nucpro compare data/model other/model",
+    )
+    compare.group(INPUT).add_argument(
+        "models", type=Path, nargs="+", metavar="MODEL", help="folders of models"
+    )
+    _add_data(compare)
+    add_device_only(compare)
+    compare.set_defaults(run=_run_compare, log_file=lambda _: None)
+
+
+def _add_data(parser: Parser) -> None:
+    group = parser.group(INPUT)
+    group.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="DATA",
+        help="data folder that they were trained on (default: the one above MODEL)",
+    )
+    group.add_argument("--families", type=Path, metavar="TSV", help="table of families, of a split by family")
+    group.add_argument(
+        "--taxonomy",
+        type=Path,
+        metavar="FILE",
+        help="NCBI's taxonomy, of a split by rank (default: that of DATA)",
+    )
+
+
+def _lengths(text: str) -> tuple[int, ...]:
+    words = text.split(",")
+    if not all(word.isdecimal() for word in words):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of lengths such as 150,300,500")
+    return tuple(map(int, words))
+
+
+def _data_of(arguments: dict[str, Any], model: Path) -> Any:
+    from nucpro.prediction.evaluation import ModelData
+
+    folder = arguments.pop("data_dir") or _above(model)
+    return ModelData(folder, arguments.pop("families"), arguments.pop("taxonomy"))
+
+
+def _above(model: Path) -> Path:
+    """Nearest folder above a model with merged files; the folder above, where there is none."""
+    above = model.absolute().parents
+    return next((folder for folder in above if (folder / "data_merge").is_dir()), above[0])
+
+
+def _run_evaluate(arguments: dict[str, Any]) -> None:
+    from nucpro.cli.train import SHOWN, table_lines, with_interval
+    from nucpro.prediction.evaluation import evaluate_lengths
+    from nucpro.prediction.options import PredictionOptions
+
+    model: Path = arguments.pop("model")
+    data = _data_of(arguments, model)
+    lengths, per_genome = arguments.pop("lengths"), arguments.pop("frames_per_genome")
+    options = PredictionOptions.of({**arguments, "input": data.folder, "model": model, "output": model})
+    with showing() as show:
+        found = evaluate_lengths(model, lengths, data, options, per_genome, show)
+    head = ["test genomes", *(f"{one.length} bases" for one in found)]
+    rows = [
+        ["frames", *(str(one.frames) for one in found)],
+        ["genomes", *(str(one.genomes) for one in found)],
+        *([name, *(with_interval(one.measured, name, ".4f") for one in found)] for name in SHOWN),
+    ]
+    for line in table_lines(head, iter(rows)):
+        say(line)
+
+
+def _run_compare(arguments: dict[str, Any]) -> None:
+    from nucpro.cli.train import comparison_lines
+    from nucpro.prediction.evaluation import compare_models
+
+    models = arguments.pop("models")
+    data = _data_of(arguments, models[0])
+    with showing() as show:
+        comparison, drawn = compare_models(models, data, arguments["device"], show)
+    for line in comparison_lines(comparison, drawn):
+        say(line)

@@ -1,0 +1,299 @@
+"""Classifiers measured again: on test genomes that are cut to other lengths, and beside each other on the same rows.
+
+A model's card says how its data were divided, so the test part is found again in the data folder that it was trained
+on; where it cannot be the same one, that is an error.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nucpro.classifier.fitting import feed_of, viral_margins
+from nucpro.classifier.material import Divided, divide, read_material
+from nucpro.classifier.metrics import Comparison, Measured, Scored, compare, resample
+from nucpro.classifier.model import CARD_NAME, ModelCard, columns_of, load, save
+from nucpro.classifier.options import SplitBy, TrainingOptions
+from nucpro.classifier.sources import survey
+from nucpro.embedding.device import choose_device, settled
+from nucpro.embedding.encoder import load as load_encoder
+from nucpro.errors import DataError, PreflightError, UsageError
+from nucpro.folder.paths import VIRAL
+from nucpro.formats.fasta import stream
+from nucpro.genomes.genbank import read_annotations
+from nucpro.genomes.identification import FrameRecord, frame_records, identify
+from nucpro.genomes.options import CodeChoice
+from nucpro.genomes.paths import GenomePair, find_genomes
+from nucpro.genomes.reports import read_manifest
+from nucpro.prediction.models import find_models
+from nucpro.prediction.options import SHORTEST_CHUNK, PredictionOptions
+from nucpro.prediction.verdict import Scorer
+from nucpro.progress import Meter, Show, silent
+
+__all__ = ["Evaluated", "ModelData", "compare_models", "evaluate_lengths"]
+
+logger = logging.getLogger(__name__)
+
+_DRAWS = 1000
+_FRAMES_AT_A_TIME = 2048
+
+
+@dataclass(frozen=True)
+class ModelData:
+    """Where the data of models are, as far as their cards do not say it.
+
+    Parameters
+    ----------
+    folder : Path
+        The data folder.
+    families : Path, optional
+        The table of families, of a split by family.
+    taxonomy : Path, optional
+        NCBI's taxonomy, of a split by rank; by default that of the data folder.
+    """
+
+    folder: Path
+    families: Path | None = None
+    taxonomy: Path | None = None
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A model at one length.
+
+    Parameters
+    ----------
+    length : int
+        Bases of a full chunk.
+    frames, genomes : int
+        What was measured.
+    measured : Measured
+        Metrics with their intervals.
+    """
+
+    length: int
+    frames: int
+    genomes: int
+    measured: Measured
+
+
+def compare_models(
+    models: Sequence[Path], data: ModelData, device: str, show: Show = silent
+) -> tuple[Comparison, str]:
+    """Measure models on the test rows that they share.
+
+    Parameters
+    ----------
+    models : sequence of Path
+        Model folders; their names are those of the comparison.
+    data : ModelData
+        What they were trained on.
+    device : str
+        Where they are computed.
+    show : callable, optional
+        Takes the progress.
+
+    Returns
+    -------
+    comparison : Comparison
+        Metrics and differences.
+    drawn : str
+        What was drawn for intervals.
+
+    Raises
+    ------
+    UsageError
+        The models have other test rows.
+    ModelError, DataError
+        A model or a file cannot be read.
+    """
+    loaded = {str(path): load(path) for path in models}
+    if len(loaded) < 2:
+        raise UsageError("two or more models are compared; name them all")
+    cards = [card for _, card in loaded.values()]
+    tested = {(card.data.get("digest"), card.split.get("test_rows_sha256")) for card in cards}
+    if len(tested) > 1:
+        raise UsageError(
+            f"{', '.join(loaded)}: were tested on other rows; models can be compared that were trained on the same "
+            "data with the same split (--split-by, --rank, --validation, --test, --seed)"
+        )
+    divided = _test_part(models[0], cards[0], data, device, show)
+    material, rows = divided.material, divided.test_rows
+    labels = material.features.labels.numpy()[rows]
+    found = {}
+    for name, (classifier, card) in loaded.items():
+        matrix = material.features.matrix[:, columns_of(card.sides, card.widths)]
+        feed = feed_of(matrix, material.features.labels, material.device, card.training["batch_size"])
+        margins = viral_margins(classifier.to(material.device), feed, torch.from_numpy(rows)).numpy()
+        calibration = card.calibration
+        scored = Scored(labels, margins).calibrated(calibration["temperature"], calibration["threshold"])
+        found[name] = resample(scored, divided.test_groups, _DRAWS, card.split["seed"])
+    return compare(found), divided.drawn
+
+
+def _test_part(model: Path, card: ModelCard, data: ModelData, device: str, show: Show) -> Divided:
+    """Divide the rows of a data folder as those that a model was trained on were divided."""
+    fold, folds = card.split.get("fold") or (None, None)
+    fractions = card.split["fractions"]
+    by = SplitBy(card.split["by"])
+    options = settled(
+        TrainingOptions(
+            data.folder,
+            output=model,
+            split_by=by,
+            rank=card.split.get("rank"),
+            families=data.families if by is SplitBy.FAMILY else None,
+            taxonomy=data.taxonomy if card.split.get("rank") else None,
+            validation=fractions["validation"],
+            test=fractions["test"],
+            seed=card.split["seed"],
+            folds=folds,
+            device=device,
+        )
+    )
+    material = read_material(survey(data.folder), options, choose_device(options.device), model, show)
+    divided = divide(material, options, None if fold is None else fold - 1)
+    if divided.split.summary["test_rows_sha256"] != card.split.get("test_rows_sha256"):
+        raise DataError(
+            f"{data.folder}: its rows divide into another test part than that of {model}: files were added, removed or "
+            "changed since it was trained, or another version divided them; train again"
+        )
+    return divided
+
+
+def evaluate_lengths(
+    model: Path,
+    lengths: Sequence[int],
+    data: ModelData,
+    options: PredictionOptions,
+    per_genome: int,
+    show: Show = silent,
+) -> list[Evaluated]:
+    """Cut the test genomes of a model to chunks of other lengths, and add what comes out to its card.
+
+    Parameters
+    ----------
+    model : Path
+        Its folder.
+    lengths : sequence of int
+        Bases of full chunks.
+    data : ModelData
+        What it was trained on, with the genomes (see :mod:`nucpro.genomes`).
+    options : PredictionOptions
+        Encoders and device.
+    per_genome : int
+        Frames of a genome at most, drawn by the seed of its split.
+    show : callable, optional
+        Takes the progress, in genomes.
+
+    Raises
+    ------
+    UsageError
+        A length is not allowed.
+    PreflightError
+        Encoders or genomes are missing.
+    """
+    odd = [length for length in lengths if length < SHORTEST_CHUNK]
+    if odd or not lengths:
+        raise UsageError(
+            f"--lengths has {odd}; allowed: {SHORTEST_CHUNK} or more, as in --lengths 150,300,500"
+        )
+    options = settled(options)
+    models, problems = find_models(options)
+    if models is None:
+        raise PreflightError(problems)
+    divided = _test_part(model, models.card, data, options.device, show)
+    genomes = divided.material.genomes
+    if genomes is None:
+        raise PreflightError([f"{data.folder}: ids do not say their genomes, so these cannot be cut again"])
+    wanted = {genomes.names[code] for code in np.unique(genomes.codes[divided.test_rows])}
+    pairs = [pair for pair in find_genomes(data.folder).pairs if pair.source.category is not None]
+    if not pairs:
+        raise PreflightError(
+            [f"{data.folder}: holds no genomes (X.genomic.fna.gz and its GenBank file) to cut again"]
+        )
+    scorer = models.load_scorer(data.folder, load_encoder)
+    found = [_at_length(length, pairs, wanted, models.card, scorer, per_genome, show) for length in lengths]
+    table = {str(one.length): _plain(one) for one in found}
+    classifier, card = load(model)
+    save(model, classifier, replace(card, lengths={**card.lengths, **table}))
+    logger.info("Added to %s", model / CARD_NAME)
+    return found
+
+
+def _plain(found: Evaluated) -> dict[str, object]:
+    intervals = {name: ends and list(ends) for name, ends in found.measured.intervals.items()}
+    values = dict(found.measured.values)
+    return {"frames": found.frames, "genomes": found.genomes, "test": values, "test_intervals": intervals}
+
+
+def _at_length(
+    length: int,
+    pairs: Sequence[GenomePair],
+    wanted: set[str],
+    card: ModelCard,
+    scorer: Scorer,
+    per_genome: int,
+    show: Show,
+) -> Evaluated:
+    meter = Meter(show, f"Chunks of {length} bases", len(wanted), "genomes")
+    scores: list[float] = []
+    labels: list[int] = []
+    genomes: list[int] = []
+    generator = np.random.default_rng([card.split["seed"], length])
+    for pair in pairs:
+        label = int(pair.source.category == VIRAL)
+        for number, frames in enumerate(_frames(pair, wanted, length), len(set(genomes))):
+            meter.advance(1)
+            count = min(len(frames), per_genome)
+            drawn = sorted(generator.choice(len(frames), count, replace=False))
+            scores += _scores(scorer, [frames[place] for place in drawn])
+            labels += [label] * count
+            genomes += [number] * count
+    if len(set(labels)) < 2:
+        raise DataError(
+            f"chunks of {length} bases of the test genomes give frames of {'no' if not labels else 'one'} class; "
+            "take another length, or a model with more test genomes"
+        )
+    scored = _scored(np.array(labels), np.array(scores), card)
+    measured = resample(scored, np.array(genomes), _DRAWS, card.split["seed"]).measured
+    return Evaluated(length, len(scores), len(set(genomes)), measured)
+
+
+def _scored(labels: NDArray[np.int64], scores: NDArray[np.float64], card: ModelCard) -> Scored:
+    bounded = np.clip(scores, 1e-9, 1 - 1e-9)
+    return Scored(labels, np.log(bounded) - np.log1p(-bounded), card.calibration["threshold"])
+
+
+def _frames(pair: GenomePair, wanted: set[str], length: int) -> Iterator[list[FrameRecord]]:
+    """Yield the frames of each test genome of a pair that occur in its proteins, as ``nucpro dataset`` finds them."""
+    proteins: Mapping[str, dict[int, bytes]] = {
+        found.record: {code: "\n".join(texts).encode() for code, texts in found.proteins.items()}
+        for found in read_annotations(pair.genbank)
+        if found.record in wanted
+    }
+    manifest = read_manifest(pair.manifest)
+    code: CodeChoice = "auto" if manifest is not None and manifest.genetic_code == "auto" else "standard"
+    for name, sequence in stream(pair.fasta, longest=None):
+        if proteins.get(name):
+            bases = sequence.decode("ascii")
+            kept = identify(name, bases, proteins[name], length, code).kept
+            if frames := list(frame_records(name, bases, length, kept)):
+                yield frames
+
+
+def _scores(scorer: Scorer, frames: Sequence[FrameRecord]) -> list[float]:
+    scores: list[float] = []
+    for start in range(0, len(frames), _FRAMES_AT_A_TIME):
+        some = frames[start : start + _FRAMES_AT_A_TIME]
+        nucleotides, proteins = (
+            [getattr(f, kind).encode() for f in some] for kind in ("nucleotides", "protein")
+        )
+        scores += scorer.scores_of([frame.name for frame in some], nucleotides, proteins)[0]
+    return scores
