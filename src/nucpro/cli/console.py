@@ -12,13 +12,11 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
-
-from tqdm import tqdm
+from typing import Any, NoReturn, TextIO
 
 from nucpro.errors import NucproError, PreflightError, StoreError, human_size, human_time, printable
 from nucpro.formats.opening import open_kept, problem_of
@@ -101,39 +99,50 @@ def showing() -> Iterator[Show]:
     elif form == JSON:
         yield lambda progress: _write_json(event="progress", **asdict(progress))
     else:
-        with _Bar() as bar:
+        with _bar() as bar:
             yield bar.show
 
 
-class _Bar(tqdm):  # type: ignore[type-arg]
-    """Progress of one part of a command after the other; gone at the end, so that the last line is the result.
+def _bar() -> Any:
+    """Make a bar: progress of one part of a command after the other; gone at the end, as the last line is the result.
 
-    Nothing is drawn before the first :meth:`show`.
+    Nothing is drawn before its first ``show``.
     """
+    # Imported where something is drawn: it takes longer than a help text.
+    from tqdm import tqdm
 
-    def __init__(self) -> None:
-        self._progress = Progress(0, None)
-        super().__init__(bar_format=_BAR, dynamic_ncols=True, delay=1e-9, leave=False, miniters=1)
+    class Bar(tqdm):  # type: ignore[type-arg]
+        def __init__(self) -> None:
+            self._progress = Progress(0, None)
+            super().__init__(bar_format=_BAR, dynamic_ncols=True, delay=1e-9, leave=False, miniters=1)
 
-    @property
-    def format_dict(self) -> dict[str, Any]:
-        """Fields of the bar's format."""
-        fields = super().format_dict
-        # Elapsed time where none can be told that is left; both are too long for a narrow terminal.
-        shown = _left(self._progress) or self.format_interval(fields["elapsed"])
-        return {**fields, "amount": _amount(self._progress), "time": shown}
+        @property
+        def format_dict(self) -> dict[str, Any]:
+            """Fields of the bar's format."""
+            fields = super().format_dict
+            # Elapsed time where none can be told that is left; both are too long for a narrow terminal.
+            shown = _left(self._progress) or self.format_interval(fields["elapsed"])
+            return {**fields, "amount": _amount(self._progress), "time": shown}
 
-    def show(self, progress: Progress) -> None:
-        """Move to where the command is."""
-        is_new = _part(progress) != _part(self._progress)
-        self._progress = progress
-        if is_new or progress.done < self.n:
-            self.set_description_str(progress.message, refresh=False)
-            self.bar_format = _COUNT if progress.total is None else _BAR
-            self.reset(progress.total)
-            self.initial = self.n = progress.done
-        self.update(progress.done - self.n)
-        self.refresh()
+        def show(self, progress: Progress) -> None:
+            """Move to where the command is."""
+            is_new = _part(progress) != _part(self._progress)
+            self._progress = progress
+            if is_new or progress.done < self.n:
+                self.set_description_str(progress.message, refresh=False)
+                self.bar_format = _COUNT if progress.total is None else _BAR
+                self.reset(progress.total)
+                self.initial = self.n = progress.done
+            self.update(progress.done - self.n)
+            self.refresh()
+
+    return Bar()
+
+
+def _above_bar(stream: TextIO | None = None) -> AbstractContextManager[object]:
+    """Take the bar away while something is written, where there is one."""
+    tqdm: Any = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    return nullcontext() if tqdm is None else tqdm.external_write_mode(file=stream)
 
 
 class Steps:
@@ -216,7 +225,8 @@ class _Lines(logging.Handler):
             return
         try:
             for line in self.format(record).split("\n"):
-                tqdm.write(line, file=stream)
+                with _above_bar(stream):
+                    stream.write(f"{line}\n")
         except OSError:
             # Nobody listens any more, or the disk behind a redirection is full: the run goes on without.
             return
@@ -317,7 +327,7 @@ def say(line: str) -> None:
         It cannot be written where standard output goes.
     """
     try:
-        with tqdm.external_write_mode():  # above the bar, where there is one
+        with _above_bar():
             print(printable(line), flush=True)
     except BrokenPipeError:
         raise

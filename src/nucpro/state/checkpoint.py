@@ -440,12 +440,14 @@ _FACTS: dict[str, dict[str, Any]] = {
     "vectors": {"recipe": Digest, "input": Digest, "trusted": bool, "verified": dict[str, Any]},
     "merged": {"sources": _Stamps},
     "valid": {"of": _Stamps, "records": Count, "models": dict[Literal["dna", "protein"], Digest | None]},
+    _DIGEST: {"sha256": Digest},
     _RECIPE: {"kind": Name, "made_by": dict[str, Any], "width": Count, "source": dict[str, Any]},
 }
 """What the entries of a fact must be, by its kind; a fact that is otherwise is not known."""
 _NEEDED = {
     "count": {"records"},
     "valid": {"records", "models"},
+    _DIGEST: {"sha256"},
     _RECIPE: {"made_by", "width"},
 }
 _NAMES = ("id", "revision", "weights_sha256", "precision")
