@@ -28,7 +28,7 @@ from nucpro.models.encoder import Forward, PackedEncoder
 from nucpro.models.esm2 import Esm2
 from nucpro.models.kernels.product import Blocks
 from nucpro.models.mosaic_bert import MosaicBert
-from nucpro.models.tensors import mean_pool
+from nucpro.models.tensors import pool_states
 
 try:
     from torch.nn.attention.varlen import varlen_attn
@@ -137,7 +137,7 @@ def accuracy(
     exact = make(torch.float32)
     tokens_t = random_tokens(exact, sum(lengths))
     truth = exact.encode(tokens_t, lengths)
-    truth_nd = mean_pool(truth, lengths, exact.config.pooled_span)
+    truth_nd = pool_states(truth, lengths, exact.config.pooled_span)
     report = {}
     for dtype in (torch.float16, torch.bfloat16):
         # On a CPU, a model in bfloat16 is not one that kernels take.
@@ -145,7 +145,9 @@ def accuracy(
             continue
         for name, way in ways_of(make(dtype), device, blocks).items():
             hidden = way(tokens_t, lengths).float()
-            cosines = torch.cosine_similarity(mean_pool(hidden, lengths, exact.config.pooled_span), truth_nd)
+            cosines = torch.cosine_similarity(
+                pool_states(hidden, lengths, exact.config.pooled_span), truth_nd
+            )
             report[f"{name}, {str(dtype).removeprefix('torch.')}"] = {
                 "relative_error_of_hidden_states": float((hidden - truth).norm() / truth.norm()),
                 "pooled_cosine_mean": float(cosines.mean()),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -211,6 +211,8 @@ def load_encoder(
     device: str = AUTO,
     precision: str = AUTO,
     token_dropout: str = AUTO,
+    layer: int | Sequence[int] = -1,
+    pool: str | Sequence[str] = "mean",
     tokens_per_batch: int | None = None,
 ) -> Encoder:
     """Load a model that turns sequences into vectors.
@@ -228,6 +230,11 @@ def load_encoder(
         ``auto`` (fp16 on a GPU, fp32 on a CPU), ``fp16``, ``bf16`` or ``fp32``.
     token_dropout : str
         ``auto`` (as the checkpoint says), ``on`` or ``off``.
+    layer : int or sequence of int
+        As in the ``hidden_states`` of transformers: 0 is the embedding, -1 the last layer, the only one after the final
+        norm. Nothing above the highest is computed.
+    pool : str or sequence of str
+        ``mean``, ``max``, ``min``, ``std`` or ``cls``. Several are put side by side in the order given, layer by layer.
     tokens_per_batch : int, optional
         Token budget of a batch; the default depends on the device.
 
@@ -241,8 +248,11 @@ def load_encoder(
     from nucpro.embedding import encoder as encoders  # noqa: PLC0415 - imports torch
     from nucpro.embedding.device import settled  # noqa: PLC0415
     from nucpro.models.architectures import sequence_type_of  # noqa: PLC0415
+    from nucpro.models.config import Readout  # noqa: PLC0415
     from nucpro.models.weights import locate  # noqa: PLC0415
 
+    layers = (layer,) if isinstance(layer, int) else tuple(layer)
+    readout = Readout(layers, (pool,) if isinstance(pool, str) else tuple(pool))
     named = {kind.value: name for kind, name in DEFAULT_MODELS.items()}
     name = named.get(str(model), str(model))
     options = Options(
@@ -256,7 +266,7 @@ def load_encoder(
     if side is SequenceType.PROTEIN:
         chosen = {"protein_model": name, "revision": revision}
     options = settled(replace(options, **chosen))  # type: ignore[arg-type]
-    return Encoder(encoders.load(encoders.identify(options, side), options))
+    return Encoder(encoders.load(encoders.identify(options, side).reading(readout), options))
 
 
 class Rows(NamedTuple):

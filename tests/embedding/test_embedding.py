@@ -19,7 +19,7 @@ from nucpro.embedding.batches import Embedder, default_tokens_per_batch, embed, 
 from nucpro.errors import ExtractionError
 from nucpro.models.config import PooledSpan
 from nucpro.models.esm2 import Esm2, load_esm2
-from nucpro.models.tensors import mean_pool
+from nucpro.models.tensors import pool_states
 from nucpro.models.tokens import ESM_VOCABULARY, ResidueTokenizer
 from nucpro.models.weights import locate
 
@@ -133,7 +133,7 @@ def test_long_sequences_are_cut_and_counted(encoder):
 def test_the_encoder_says_which_tokens_are_pooled(encoder):
     sequences = random_esm.proteins([10])
     whole = Limited(encoder, 10**9, None)
-    whole.pool = partial(mean_pool, span=PooledSpan("all tokens", 0, 0))
+    whole.pool = partial(pool_states, span=PooledSpan("all tokens", 0, 0))
     with torch.inference_mode():
         hidden = encoder(*random_esm.packed(sequences))
     np.testing.assert_allclose(vectors(whole, sequences).matrix[0], hidden.mean(0).numpy(), rtol=0, atol=1e-6)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import random_esm
-from nucpro.models.config import ALL_TOKENS, RESIDUES_ONLY
+from nucpro.models.config import ALL_TOKENS, POOLINGS, RESIDUES_ONLY
 from nucpro.models.esm2 import Esm2, rotary_tables, rotate
 from nucpro.models.fused import FusedEsm2
 from nucpro.models.kernels import finish, pool
@@ -17,7 +17,7 @@ from nucpro.models.kernels.attention import attend, attention_tiles
 from nucpro.models.kernels.finish import Rotary
 from nucpro.models.kernels.norm import layer_norm
 from nucpro.models.kernels.product import Blocks, linear_gelu, linear_rotated
-from nucpro.models.tensors import mean_pool
+from nucpro.models.tensors import pool_states
 
 BLOCKS = Blocks(rows=32, columns=128, depth=32, programs=2)
 HALF = torch.float16
@@ -167,18 +167,26 @@ def test_norm_equals_torch_for_rows_of_any_size(width, offset):
 def test_means_equal_torch(span, width, dtype):
     lengths = (3, 16, 17, 18, 100)
     hidden = (drawn(sum(lengths), width) + 5).to(dtype)
-    means = pool.mean_pool(hidden, lengths, span)
+    means = pool.pool_states(hidden, lengths, span)
     assert means.dtype == torch.float32
-    assert relative_error(means, mean_pool(hidden, lengths, span)) <= 1e-6
+    assert relative_error(means, pool_states(hidden, lengths, span)) <= 1e-6
+    for poolings in (POOLINGS, ("std",), ("cls", "min")):
+        found = pool.pool_states(hidden, lengths, span, poolings)
+        assert relative_error(found, pool_states(hidden, lengths, span, poolings)) <= 1e-5
+    # With others beside it or not, the mean is the same to the bit.
+    assert torch.equal(pool.pool_states(hidden, lengths, span, POOLINGS)[:, :width], means)
 
 
 @puts_in_nan
 def test_means_do_not_see_neighbours():
     hidden = drawn(20, 8)
-    clean = pool.mean_pool(hidden, (5, 10, 5), RESIDUES_ONLY)
+    clean = pool.pool_states(hidden, (5, 10, 5), RESIDUES_ONLY)
     hidden[5:15] = math.nan
-    spoiled = pool.mean_pool(hidden, (5, 10, 5), RESIDUES_ONLY)
+    spoiled = pool.pool_states(hidden, (5, 10, 5), RESIDUES_ONLY)
     assert spoiled[1].isnan().all()
+    others = pool.pool_states(hidden, (5, 10, 5), RESIDUES_ONLY, POOLINGS)
+    assert others[1].isnan().all()
+    assert others[::2].isfinite().all()
     assert torch.equal(spoiled[::2], clean[::2])
 
 
@@ -209,6 +217,16 @@ def test_forward_by_kernels_equals_the_plain_one(shape, products):
     assert difference.mean() <= 3e-5, message
 
 
+@torch.inference_mode()
+def test_states_of_every_layer_equal_those_without_kernels():
+    model = Esm2.from_huggingface(random_esm.model())
+    tokens, lengths = random_esm.packed(random_esm.proteins((1, 62)))
+    for layers in ((0,), (1, 2), (0, 1, 2, 3)):
+        fused = FusedEsm2(model, None).states(tokens, lengths, layers)
+        for ours, plain in zip(fused, model.states(tokens, lengths, layers), strict=True):
+            assert (ours - plain).abs().max() <= 3e-4 * plain.abs().max()
+
+
 def test_forward_around_cublas_products_takes_any_width():
     changes = {"hidden_size": 60, "num_attention_heads": 3, "intermediate_size": 52, "num_hidden_layers": 2}
     plain, fused = both(
@@ -229,7 +247,7 @@ def test_large_hidden_states_stay_accurate_in_half_precision(products):
     blocks = BLOCKS if products == "hopper" else None
     fused = FusedEsm2(Esm2.from_huggingface(esm, dtype=HALF), blocks)
     with torch.inference_mode():
-        exact = mean_pool(exactly(tokens, lengths), lengths, RESIDUES_ONLY)
+        exact = pool_states(exactly(tokens, lengths), lengths, RESIDUES_ONLY)
         hidden = fused(tokens, lengths)
     assert hidden.dtype == HALF
-    assert torch.cosine_similarity(mean_pool(hidden, lengths, RESIDUES_ONLY), exact).min() >= 0.9999
+    assert torch.cosine_similarity(pool_states(hidden, lengths, RESIDUES_ONLY), exact).min() >= 0.9999

@@ -14,7 +14,7 @@ from nucpro.models.kernels.attention import attend, attention_tiles
 from nucpro.models.kernels.gate import gated_gelu
 from nucpro.models.mosaic_bert import alibi_slopes, load_mosaic_bert
 from nucpro.models.mosaic_bert_fused import FusedMosaicBert
-from nucpro.models.tensors import mean_pool
+from nucpro.models.tensors import pool_states
 from nucpro.models.weights import locate
 
 HALF = torch.float16
@@ -96,5 +96,5 @@ def test_forward_by_kernels_in_half_precision_points_the_same_way(folder):
     expected = mosaic.reference(folder, tokens, FEW, heads=3)
     hidden = FusedMosaicBert(loaded(folder, HALF))(tokens, FEW)
     assert hidden.dtype == HALF
-    pooled = [mean_pool(states, FEW, ALL_TOKENS) for states in (hidden, expected)]
+    pooled = [pool_states(states, FEW, ALL_TOKENS) for states in (hidden, expected)]
     assert torch.cosine_similarity(*pooled).min() >= 0.9999

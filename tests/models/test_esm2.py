@@ -10,7 +10,7 @@ import random_esm
 from nucpro.errors import ModelError
 from nucpro.models.config import RESIDUES_ONLY
 from nucpro.models.esm2 import Esm2, load_esm2
-from nucpro.models.tensors import mean_pool
+from nucpro.models.tensors import pool_states
 from nucpro.models.weights import locate
 
 CPU = torch.device("cpu")
@@ -63,7 +63,7 @@ def test_real_weights_equal_transformers(real_data):
     actual, expected = encode(encoder, sequences), random_esm.reference(esm, sequences)
     assert_close(actual, expected, "per residue")
     lengths = [len(sequence) + 2 for sequence in sequences]
-    pooled = [mean_pool(hidden, lengths, RESIDUES_ONLY) for hidden in (actual, expected)]
+    pooled = [pool_states(hidden, lengths, RESIDUES_ONLY) for hidden in (actual, expected)]
     assert_close(*pooled, "pooled")
 
 
@@ -73,7 +73,7 @@ def test_real_weights_in_half_precision_point_the_same_way(real_data, dtype, lea
     sequences = random_esm.proteins((20, 99, 100, 100, 166))
     lengths = [len(sequence) + 2 for sequence in sequences]
     exact, half = (
-        mean_pool(encode(load_esm2(files, device=CPU, dtype=kind), sequences), lengths, RESIDUES_ONLY)
+        pool_states(encode(load_esm2(files, device=CPU, dtype=kind), sequences), lengths, RESIDUES_ONLY)
         for kind in (torch.float32, dtype)
     )
     cosines = torch.cosine_similarity(exact, half)

@@ -16,7 +16,7 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from nucpro.models import fused, mosaic_bert_fused
-from nucpro.models.config import RESIDUES_ONLY, Esm2Config, MosaicBertConfig
+from nucpro.models.config import MEAN, POOLINGS, RESIDUES_ONLY, Esm2Config, MosaicBertConfig
 from nucpro.models.esm2 import Esm2
 from nucpro.models.kernels import pool
 from nucpro.models.kernels.product import Blocks
@@ -76,7 +76,10 @@ def launches(monkeypatch, tmp_path):
 def compile_forward(forward, width):
     tokens = torch.zeros(sum(LENGTHS), dtype=torch.int64)
     forward(tokens, LENGTHS)
-    pool.mean_pool(torch.zeros(len(tokens), width, dtype=torch.float16), LENGTHS, RESIDUES_ONLY)
+    for poolings in ((MEAN,), POOLINGS):
+        pool.pool_states(
+            torch.zeros(len(tokens), width, dtype=torch.float16), LENGTHS, RESIDUES_ONLY, poolings
+        )
 
 
 @pytest.mark.parametrize(
@@ -94,7 +97,7 @@ def test_kernels_around_cublas_products_fit_every_card(launches, capability, dty
         "_gelu_kernel",
         "_rotary_kernel",
         "_gate_kernel",
-        "_mean_kernel",
+        "_pool_kernel",
     }
     assert set(compiled) == names
     assert all(max(shared) <= CARDS[capability] * KIB for shared in compiled.values()), compiled

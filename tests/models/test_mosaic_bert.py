@@ -16,7 +16,7 @@ from nucpro.errors import ModelError
 from nucpro.models.architectures import load_dna_tokenizer, way_of
 from nucpro.models.config import MosaicBertConfig
 from nucpro.models.mosaic_bert import alibi_bias, alibi_slopes, attend, load_mosaic_bert
-from nucpro.models.tensors import equal_runs, mean_pool
+from nucpro.models.tensors import equal_runs, pool_states
 from nucpro.models.weights import locate
 
 CPU = torch.device("cpu")
@@ -129,7 +129,7 @@ def test_companions_and_order_do_not_matter(encoder, order):
 def test_half_precision_points_the_same_way(saved, encoder, tokenizer, dtype, least):
     tokens, lengths = mosaic.packed(tokenizer, mosaic.chunks(8))
     exact, half = (
-        mean_pool(encode(one, tokens, lengths), lengths, one.config.pooled_span)
+        pool_states(encode(one, tokens, lengths), lengths, one.config.pooled_span)
         for one in (encoder, load(saved, dtype))
     )
     cosines = torch.cosine_similarity(exact, half)

@@ -18,6 +18,7 @@ from nucpro.cli.console import say, showing
 from nucpro.cli.parser import INPUT, OUTPUT
 from nucpro.errors import counted
 from nucpro.formats.sequences import LIMITS, SequenceType
+from nucpro.models.config import MEAN, POOLINGS, Readout
 from nucpro.options import Options
 
 __all__ = ["add_to"]
@@ -56,6 +57,7 @@ def add_to(subparsers: Any) -> None:
         action="store_true",
         help="the records are proteins even where they look like nucleotides",
     )
+    _add_readout(parser.group(OUTPUT))
     add_replace(parser)
     add_protein_model(parser)
     add_dna_model(parser)
@@ -65,14 +67,46 @@ def add_to(subparsers: Any) -> None:
     parser.set_defaults(run=_run, log_file=lambda _: None)
 
 
+def _add_readout(group: Any) -> None:
+    group.add_argument(
+        "--layer",
+        type=_layers,
+        action="extend",
+        metavar="N",
+        help="layers to read, as in hidden_states of transformers: 0 is the embedding, -1 the last, the only one after "
+        "the final norm; nothing above the highest is computed; several with commas, or given again (default: -1)",
+    )
+    group.add_argument(
+        "--pool",
+        type=lambda text: tuple(text.split(",")),
+        default=(MEAN,),
+        metavar="POOLING[,POOLING]",
+        help=f"{', '.join(POOLINGS)}; several are put side by side in the order given, layer by layer (default: mean)",
+    )
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
+
+
+_layers.__name__ = "number"
+
+
 def _run(arguments: dict[str, Any]) -> None:
     from nucpro.vectors.job import EmbedOptions, embed_file
 
     fasta, output = arguments.pop("fasta"), arguments.pop("output")
     sequence_type = SequenceType.DNA if arguments.pop("dna") else SequenceType.PROTEIN
     is_sure, replace = arguments.pop("protein"), arguments.pop("replace")
+    readout = Readout(tuple(arguments.pop("layer") or (-1,)), arguments.pop("pool"))
     options = EmbedOptions(
-        fasta, output, Options.of(arguments), sequence_type, is_sure=is_sure, replace=replace
+        fasta,
+        output,
+        Options.of(arguments),
+        sequence_type,
+        is_sure=is_sure,
+        replace=replace,
+        readout=readout,
     )
     with showing() as show:
         report = embed_file(options, show)

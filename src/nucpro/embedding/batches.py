@@ -14,15 +14,19 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from nucpro.errors import ExtractionError, UsageError
+from nucpro.models.config import MEAN_OF_LAST, Readout
 from nucpro.models.tensors import to_device
 from nucpro.models.tokens import EncodedSequences, Tokenizer
+
+if TYPE_CHECKING:
+    from nucpro.models.encoder import PackedEncoder
 
 __all__ = [
     "MAX_RESIDUES",
@@ -256,6 +260,9 @@ class Embedder:
         An encoder with its weights on its device.
     tokens_per_batch : int, optional
         Budget for callers that prepare for this embedder; the device's default where not given.
+    readout : Readout, optional
+        What vectors are made of; by default the mean of the last layer, and for any other a
+        :class:`nucpro.models.encoder.PackedEncoder` is needed.
 
     Attributes
     ----------
@@ -263,8 +270,11 @@ class Embedder:
         Batches that did not fit into memory and were halved, since this embedder was made.
     """
 
-    def __init__(self, encoder: Encoder, tokens_per_batch: int | None = None) -> None:
+    def __init__(
+        self, encoder: Encoder, tokens_per_batch: int | None = None, readout: Readout | None = None
+    ) -> None:
         self.encoder = encoder
+        self.readout = readout or MEAN_OF_LAST
         self.tokens_per_batch = tokens_per_batch or default_tokens_per_batch(encoder.device)
         self.splits = 0
 
@@ -294,27 +304,30 @@ class Embedder:
         order = to_device(torch.from_numpy(prepared.order), device)
         tokens = to_device(prepared.token_ids, device)
         starts = np.concatenate(([0], np.cumsum(prepared.lengths)))
-        matrix = torch.empty(len(prepared.names), self.encoder.width, dtype=torch.float32, device=device)
+        width = self.readout.parts * self.encoder.width
+        matrix = torch.empty(len(prepared.names), width, dtype=torch.float32, device=device)
         waiting = prepared.batches[::-1]
         queued: deque[torch.cuda.Event] = deque()
         began = _moment(device)
         while waiting:
             batch = waiting.pop()
             part = tokens[starts[batch.start] : starts[batch.stop]]
-            means = self._mean_vectors(part, prepared, batch)
-            if means is None:
+            vectors = self._vectors(part, prepared, batch)
+            if vectors is None:
                 middle = (batch.start + batch.stop) // 2
                 waiting += [slice(middle, batch.stop), slice(batch.start, middle)]
             else:
-                matrix.index_copy_(0, order[batch], means)
+                matrix.index_copy_(0, order[batch], vectors)
                 _wait_for_room(queued, device)
         return Pending(prepared, matrix, began)
 
-    def _mean_vectors(self, tokens: torch.Tensor, prepared: Prepared, batch: slice) -> torch.Tensor | None:
+    def _vectors(self, tokens: torch.Tensor, prepared: Prepared, batch: slice) -> torch.Tensor | None:
         """Vectors of one batch, None where it does not fit into memory and can be halved."""
         lengths = prepared.lengths[batch].tolist()
         try:
-            return self.encoder.pool(self.encoder(tokens, lengths), lengths)
+            if self.readout.is_default:
+                return self.encoder.pool(self.encoder(tokens, lengths), lengths)
+            return cast("PackedEncoder", self.encoder).read(tokens, lengths, self.readout)
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 message = f"the encoder failed on {_batch_in_words(prepared, batch)}: {error}"

@@ -204,6 +204,8 @@ class FastaEncoder:
         ExtractionError
             A vector is all zero, or records of different tokens have the same vector.
         """
+        if not self.embedder.readout.tells_apart:
+            return
         zero = np.flatnonzero(~matrix.any(axis=1))
         if zero.size:
             raise ExtractionError(
@@ -257,7 +259,9 @@ def load(identified: Identified, options: Options) -> FastaEncoder:
         use_processors(dtype)
     # What is recorded in every file is the digest from before; it must be that of what was loaded.
     identified.files.require_unchanged()
-    return FastaEncoder(Embedder(model, options.tokens_per_batch), identified.tokenizer, identified.recipe)
+    return FastaEncoder(
+        Embedder(model, options.tokens_per_batch, identified.readout), identified.tokenizer, identified.recipe
+    )
 
 
 def of_huggingface(model: Any, tokenizer: Any) -> FastaEncoder:

@@ -13,7 +13,7 @@ from typing import Any, cast
 from nucpro.errors import DimensionError, ModelError
 from nucpro.formats.sequences import DNA_WIDTH, LIMITS, PROTEIN_WIDTH, SequenceType
 from nucpro.models.architectures import architecture_of
-from nucpro.models.config import Config, PooledSpan
+from nucpro.models.config import ALL_TOKENS, MEAN_OF_LAST, RESIDUES_ONLY, Config, PooledSpan, Readout
 from nucpro.models.tokens import Tokenizer
 from nucpro.models.weights import ModelFiles, locate
 from nucpro.options import AUTO, DEFAULT_MODELS, NAMED_PRECISIONS, Options, lasting_name
@@ -30,6 +30,7 @@ __all__ = [
     "recipe_for",
 ]
 
+_SPANS = {span.name: span for span in (RESIDUES_ONLY, ALL_TOKENS)}
 _WIDTHS = {SequenceType.PROTEIN: PROTEIN_WIDTH, SequenceType.DNA: DNA_WIDTH}
 
 
@@ -45,11 +46,29 @@ class Identified:
         Its tokens.
     recipe : Recipe
         What identifies vectors that are made with it under the options of the run.
+    readout : Readout
+        What its vectors are made of.
     """
 
     files: ModelFiles
     tokenizer: Tokenizer
     recipe: Recipe
+    readout: Readout = MEAN_OF_LAST
+
+    def reading(self, readout: Readout) -> Identified:
+        """Make the same with other vectors of it.
+
+        Raises
+        ------
+        UsageError
+            The model has no such layer.
+        """
+        made_by = self.recipe.made_by
+        count, span = int(made_by["layers"]), _SPANS[made_by["pooling"]]
+        readout = readout.of(count)
+        said = {**made_by, **readout.said(count, span)}
+        recipe = replace(self.recipe, made_by=said, width=readout.parts * self.recipe.width)
+        return replace(self, recipe=recipe, readout=readout)
 
     @property
     def side(self) -> SequenceType:

@@ -21,7 +21,7 @@ from nucpro.formats import read_vectors
 from nucpro.formats.fasta import Records, read
 from nucpro.formats.sequences import SequenceType
 from nucpro.models.config import ALL_TOKENS, RESIDUES_ONLY, PooledSpan
-from nucpro.models.tensors import mean_pool
+from nucpro.models.tensors import pool_states
 from nucpro.options import Options
 from nucpro.state.checkpoint import Fingerprint
 
@@ -202,7 +202,7 @@ class _EveryPooling:
 
     def pool(self, hidden: torch.Tensor, lengths: Sequence[int], /) -> torch.Tensor:
         """Vectors of sequences, float32 ``[N, width]``, from hidden states ``[T, width of the encoder]``."""
-        vectors = [mean_pool(hidden, lengths, span) for span in self._others]
+        vectors = [pool_states(hidden, lengths, span) for span in self._others]
         return torch.cat([self._encoder.pool(hidden, lengths), *vectors], dim=1)
 
     def __call__(self, tokens: torch.Tensor, lengths: Sequence[int], /) -> torch.Tensor:

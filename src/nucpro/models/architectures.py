@@ -245,7 +245,7 @@ def use_kernels(model: PackedEncoder) -> Choice:
         # Triton, which these import, comes with CUDA builds of torch only.
         fused = importlib.import_module(entry.fused.module)
         pool = importlib.import_module("nucpro.models.kernels.pool")
-        model.run_by(fused.fused_forward(model, choice.way), pool.mean_pool)
+        model.run_by(fused.fused_forward(model, choice.way), pool.pool_states)
     return choice
 
 

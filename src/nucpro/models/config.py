@@ -21,13 +21,17 @@ __all__ = [
     "ALL_TOKENS",
     "AUTO",
     "ESM2_TYPES",
+    "MEAN",
+    "MEAN_OF_LAST",
     "MOSAIC_BERT_TYPE",
+    "POOLINGS",
     "RESIDUES_ONLY",
     "TOKEN_DROPOUT_CHOICES",
     "Config",
     "Esm2Config",
     "MosaicBertConfig",
     "PooledSpan",
+    "Readout",
     "positive",
     "read_json",
     "refuse_other_values",
@@ -169,6 +173,87 @@ ALL_TOKENS = PooledSpan("mean of all tokens", skip_start=0, skip_end=0)
 """Every token, special ones included."""
 
 
+MEAN = "mean"
+POOLINGS = (MEAN, "max", "min", "std", "cls")
+"""What can be made of the hidden states of a sequence, column by column: mean, largest, smallest and standard deviation
+(of the population) over the pooled span, and the state of the first token."""
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What is taken of hidden states for a vector.
+
+    Parameters
+    ----------
+    layers : tuple of int
+        As in the ``hidden_states`` of transformers: 0 is the embedding, N the state after layer N, and the last one is
+        that after the final norm, where the model has one; -1 is the last.
+    poolings : tuple of str
+        Of :data:`POOLINGS`. Columns are those of the first layer, one pooling after the other, then of the next layer.
+
+    Raises
+    ------
+    UsageError
+        A pooling that is unknown, nothing, or something twice.
+    """
+
+    layers: tuple[int, ...] = (-1,)
+    poolings: tuple[str, ...] = (MEAN,)
+
+    def __post_init__(self) -> None:
+        for option, values in (("--layer", self.layers), ("--pool", self.poolings)):
+            if not values or len(set(values)) != len(values):
+                shown = ",".join(map(str, values)) or "nothing"
+                raise UsageError(f"{option} is {shown}; allowed: one or more, each once")
+        unknown = [pooling for pooling in self.poolings if pooling not in POOLINGS]
+        if unknown:
+            raise UsageError(f"--pool is {unknown[0]}; allowed: {', '.join(POOLINGS)}, several with commas")
+
+    @property
+    def parts(self) -> int:
+        """How many times the width of a hidden state a vector has."""
+        return len(self.layers) * len(self.poolings)
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it is the mean of the last layer."""
+        return self == MEAN_OF_LAST
+
+    @property
+    def tells_apart(self) -> bool:
+        """Whether different sequences have different vectors: words of the embedding alone, or the spread, may not."""
+        return any(layer != 0 for layer in self.layers) and set(self.poolings) != {"std"}
+
+    def of(self, count: int) -> Readout:
+        """Readout of a model with so many layers, with layers counted from 0; the last one stays -1.
+
+        Raises
+        ------
+        UsageError
+            The model has no such layer.
+        """
+        for layer in self.layers:
+            if not -count - 1 <= layer <= count:
+                raise UsageError(
+                    f"--layer is {layer}; allowed: 0 (the embedding) to {count} (the last), or -1 to {-count - 1} "
+                    "from the end"
+                )
+        counted = (layer % (count + 1) for layer in self.layers)
+        return Readout(tuple(-1 if layer == count else layer for layer in counted), self.poolings)
+
+    def said(self, count: int, span: PooledSpan) -> dict[str, Any]:
+        """Plain values for ``meta`` of what differs from the mean of the last layer."""
+        if self.is_default:
+            return {}
+        over = span.name.removeprefix(MEAN)
+        names = ["first token" if name == "cls" else f"{name}{over}" for name in self.poolings]
+        return {"pooling": " + ".join(names), "read_layers": [layer % (count + 1) for layer in self.layers]}
+
+
+MEAN_OF_LAST = Readout()
+"""What the files of a data folder hold."""
+
+
 class Config(Protocol):
     """Checked configuration of an encoder: a frozen dataclass whose fields are plain numbers.
 
@@ -188,6 +273,11 @@ class Config(Protocol):
     @property
     def width(self) -> int:
         """Columns of a hidden state."""
+        ...
+
+    @property
+    def layers(self) -> int:
+        """Encoder layers."""
         ...
 
     @property

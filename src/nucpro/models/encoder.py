@@ -9,25 +9,32 @@ Shape suffixes: t tokens of the whole batch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nucpro.models.config import Config, PooledSpan
+from nucpro.models.config import MEAN, Config, PooledSpan, Readout
 from nucpro.models.loading import empty_embedding
-from nucpro.models.tensors import mean_pool
+from nucpro.models.tensors import pool_states
 
 __all__ = ["Forward", "PackedEncoder", "Pooling", "Product", "plus_linear"]
 
-Forward = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
-"""From packed token ids ``[T]`` and the tokens of each sequence to hidden states ``[T, width]``."""
+
+class Forward(Protocol):
+    """What makes hidden states of packed token ids."""
+
+    def states(
+        self, tokens_t: torch.Tensor, lengths: Sequence[int], layers: Collection[int]
+    ) -> Iterator[torch.Tensor]:
+        """Hidden states ``[T, width]`` of some layers, in rising order; see :meth:`PackedEncoder.states`."""
+        ...
 
 
-Pooling = Callable[[torch.Tensor, Sequence[int], PooledSpan], torch.Tensor]
-"""From hidden states ``[T, width]`` to the mean of each sequence, float32 ``[N, width]``."""
+Pooling = Callable[[torch.Tensor, Sequence[int], PooledSpan, Sequence[str]], torch.Tensor]
+"""From hidden states ``[T, width]`` to those of each sequence pooled, float32 ``[N, P width]``."""
 
 
 class PackedEncoder(nn.Module, ABC):
@@ -51,7 +58,7 @@ class PackedEncoder(nn.Module, ABC):
         self.config = config
         self.token_embeddings = empty_embedding(config.vocabulary_size, config.width)
         self.fused: Forward | None = None
-        self._mean_pool: Pooling = mean_pool
+        self._pool_states: Pooling = pool_states
 
     @property
     def width(self) -> int:
@@ -85,19 +92,52 @@ class PackedEncoder(nn.Module, ABC):
         torch.Tensor
             Hidden states of the last layer, ``[T, width]``.
         """
-        return (self.fused or self.encode)(tokens_t, lengths)
+        (hidden_td,) = (self.fused or self).states(tokens_t, lengths, (self.config.layers,))
+        return hidden_td
 
-    def pool(self, hidden_td: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
-        """Mean hidden state of each sequence over the span of its configuration, float32 ``[N, width]``."""
-        return self._mean_pool(hidden_td, lengths, self.config.pooled_span)
-
-    @abstractmethod
     def encode(self, tokens_t: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
         """Encode packed sequences without kernels; see :meth:`forward`."""
+        (hidden_td,) = self.states(tokens_t, lengths, (self.config.layers,))
+        return hidden_td
+
+    def pool(
+        self, hidden_td: torch.Tensor, lengths: Sequence[int], poolings: Sequence[str] = (MEAN,)
+    ) -> torch.Tensor:
+        """Pool each sequence over the span of its configuration, float32 ``[N, P width]``; by default the mean."""
+        return self._pool_states(hidden_td, lengths, self.config.pooled_span, poolings)
+
+    def read(self, tokens_t: torch.Tensor, lengths: Sequence[int], readout: Readout) -> torch.Tensor:
+        """Vectors of packed sequences, float32 ``[N, parts width]``; computes no layer above the last that is read."""
+        layers = [layer % (self.config.layers + 1) for layer in readout.layers]
+        rising = sorted(layers)
+        # Each state is pooled before the next one is computed, maybe in its place.
+        states = zip(rising, (self.fused or self).states(tokens_t, lengths, rising), strict=True)
+        pooled = {layer: self.pool(hidden_td, lengths, readout.poolings) for layer, hidden_td in states}
+        return torch.cat([pooled[layer] for layer in layers], dim=1) if len(layers) > 1 else pooled[layers[0]]
+
+    @abstractmethod
+    def states(
+        self, tokens_t: torch.Tensor, lengths: Sequence[int], layers: Collection[int]
+    ) -> Iterator[torch.Tensor]:
+        """Hidden states of some layers without kernels, each computed when it is asked for.
+
+        Parameters
+        ----------
+        tokens_t, lengths
+            As in :meth:`forward`.
+        layers : collection of int
+            From 0, the embedding, to the number of layers, whose state is that after the final norm where there is one:
+            those of the ``hidden_states`` of transformers. Nothing above the highest is computed.
+
+        Yields
+        ------
+        torch.Tensor
+            ``[T, width]``, in rising order of layers; the next may take its place.
+        """
 
     def run_by(self, fused: Forward, pooling: Pooling) -> None:
         """Encode and pool by kernels from now on."""
-        self.fused, self._mean_pool = fused, pooling
+        self.fused, self._pool_states = fused, pooling
 
 
 class Product(nn.Linear):

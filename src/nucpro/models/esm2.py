@@ -11,8 +11,8 @@ r half of it, d model width, x and f other columns.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Self, cast
+from collections.abc import Collection, Iterator, Sequence
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -69,14 +69,18 @@ class Esm2(PackedEncoder):
         self.register_buffer("inverse_frequencies", None, persistent=False)
         self.inverse_frequencies: torch.Tensor
 
-    def encode(self, tokens_t: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
-        """Hidden states after the final layer norm, ``[T, width]``, without kernels."""
+    def states(
+        self, tokens_t: torch.Tensor, lengths: Sequence[int], layers: Collection[int]
+    ) -> Iterator[torch.Tensor]:
+        """Hidden states of some layers without kernels; that of the last layer after the final norm."""
         runs = equal_runs(lengths)
         cosines, sines = rotary_tables(max(lengths), self.inverse_frequencies)
         hidden_td = self.token_embeddings(tokens_t)
-        for layer in self.layers:
-            hidden_td = layer(hidden_td, runs, cosines, sines)
-        return cast(torch.Tensor, self.final_norm(hidden_td))
+        for number in range(max(layers) + 1):
+            if number:
+                hidden_td = self.layers[number - 1](hidden_td, runs, cosines, sines)
+            if number in layers:
+                yield self.final_norm(hidden_td) if number == self.config.layers else hidden_td
 
     @classmethod
     def from_huggingface(

@@ -10,7 +10,7 @@ d model width, f columns of a product, x other columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -71,10 +71,19 @@ class FusedEsm2:
 
     def __call__(self, tokens_t: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
         """Encode packed sequences; see :meth:`nucpro.models.esm2.Esm2.forward`."""
+        (hidden_td,) = self.states(tokens_t, lengths, (len(self._layers),))
+        return hidden_td
+
+    def states(
+        self, tokens_t: torch.Tensor, lengths: Sequence[int], layers: Collection[int]
+    ) -> Iterator[torch.Tensor]:
+        """Hidden states of some layers; see :meth:`nucpro.models.encoder.PackedEncoder.states`."""
         tiles_s = to_device(attention_tiles(lengths), self._embedding.device)
         rotary = self._rotary(lengths)
         hidden_td = F.embedding(tokens_t, self._embedding)
-        for layer in self._layers:
+        for number, layer in enumerate(self._layers[: max(layers)]):
+            if number in layers:
+                yield layer.attention_norm.whole(hidden_td)
             normed_td = layer.attention_norm(hidden_td)
             mixed_tf = self._mix(layer, normed_td, rotary)
             context_tx = attend(mixed_tf, tiles_s, self._heads.padded_count)
@@ -82,7 +91,10 @@ class FusedEsm2:
             normed_td = layer.feed_forward_norm(hidden_td)
             inner_tf = self._inner(layer.inner, normed_td)
             torch.addmm(hidden_td, inner_tf, layer.outer.weight.t(), out=hidden_td)
-        return self._final_norm(hidden_td)
+        if max(layers) == len(self._layers):
+            yield self._final_norm(hidden_td)
+        else:
+            yield self._layers[max(layers)].attention_norm.whole(hidden_td)
 
     def _mix(self, layer: _FusedLayer, normed_td: torch.Tensor, rotary: Rotary) -> torch.Tensor:
         """Queries, keys and values, turned by their positions."""
@@ -149,6 +161,10 @@ class _ShiftedNorm:
 
     norm: nn.LayerNorm
     shift_d: torch.Tensor
+
+    def whole(self, hidden_td: torch.Tensor) -> torch.Tensor:
+        """Hidden states with what they lack, not normed; their element type is kept."""
+        return torch.add(hidden_td, self.shift_d).to(hidden_td.dtype)
 
     def __call__(self, hidden_td: torch.Tensor) -> torch.Tensor:
         return layer_norm(hidden_td, self.norm.weight, self.norm.bias, self.shift_d, self.norm.eps)

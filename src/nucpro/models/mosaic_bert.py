@@ -10,7 +10,7 @@ queries, c columns of the bias, h heads, k head width, d model width, x and f ot
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Self, cast
 
 import torch
@@ -66,14 +66,18 @@ class MosaicBert(PackedEncoder):
         model.slopes = _slopes(config, device)
         return model
 
-    def encode(self, tokens_t: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
-        """Hidden states after the last layer, ``[T, width]``, without kernels."""
+    def states(
+        self, tokens_t: torch.Tensor, lengths: Sequence[int], layers: Collection[int]
+    ) -> Iterator[torch.Tensor]:
+        """Hidden states of some layers without kernels."""
         runs = equal_runs(lengths)
         bias_hrc = alibi_bias(self.slopes, max(lengths))
         hidden_td = self.embed(tokens_t)
-        for layer in self.layers:
-            hidden_td = layer(hidden_td, runs, bias_hrc)
-        return hidden_td
+        for number in range(max(layers) + 1):
+            if number:
+                hidden_td = self.layers[number - 1](hidden_td, runs, bias_hrc)
+            if number in layers:
+                yield hidden_td
 
     def embed(self, tokens_t: torch.Tensor) -> torch.Tensor:
         """Hidden states before the first layer, ``[T, width]``: no positions, token type 0 for all."""

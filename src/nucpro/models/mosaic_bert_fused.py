@@ -10,7 +10,7 @@ Shape suffixes: t tokens of the whole batch, s attention tiles, d model width, f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -48,14 +48,24 @@ class FusedMosaicBert:
 
     def __call__(self, tokens_t: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
         """Encode packed sequences; see :meth:`nucpro.models.mosaic_bert.MosaicBert.forward`."""
+        (hidden_td,) = self.states(tokens_t, lengths, (len(self._layers),))
+        return hidden_td
+
+    def states(
+        self, tokens_t: torch.Tensor, lengths: Sequence[int], layers: Collection[int]
+    ) -> Iterator[torch.Tensor]:
+        """Hidden states of some layers; see :meth:`nucpro.models.encoder.PackedEncoder.states`."""
         heads, slopes_h = self._model.config.heads, self._model.slopes
         tiles_s = to_device(attention_tiles(lengths), self._model.device)
         hidden_td = self._model.embed(tokens_t)
-        for layer in self._layers:
+        if 0 in layers:
+            yield hidden_td
+        for number, layer in enumerate(self._layers[: max(layers)], 1):
             context_td = attend(layer.mix(hidden_td), tiles_s, heads, slopes_h)
             hidden_td = layer.attention_end(hidden_td, context_td)
             hidden_td = layer.feed_forward_end(hidden_td, gated_gelu(layer.gate(hidden_td)))
-        return hidden_td
+            if number in layers:
+                yield hidden_td
 
 
 @dataclass(frozen=True)

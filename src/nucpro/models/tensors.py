@@ -22,14 +22,14 @@ from safetensors import SafetensorError, safe_open
 
 from nucpro.errors import ModelError
 from nucpro.formats.opening import looks_like, open_input, problem_of
-from nucpro.models.config import PooledSpan
+from nucpro.models.config import MEAN, PooledSpan
 from nucpro.models.origins import fair_esm_problem
 
 __all__ = [
     "Run",
     "WeightTensors",
     "equal_runs",
-    "mean_pool",
+    "pool_states",
     "to_device",
 ]
 
@@ -225,8 +225,10 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def mean_pool(hidden_td: torch.Tensor, lengths: Sequence[int], span: PooledSpan) -> torch.Tensor:
-    """Mean hidden state of each sequence, accumulated in float32.
+def pool_states(
+    hidden_td: torch.Tensor, lengths: Sequence[int], span: PooledSpan, poolings: Sequence[str] = (MEAN,)
+) -> torch.Tensor:
+    """Pool the hidden states of each sequence, in float32.
 
     Each sum runs over a dense block in a fixed order (no atomic additions), so equal input gives equal bytes.
 
@@ -238,14 +240,26 @@ def mean_pool(hidden_td: torch.Tensor, lengths: Sequence[int], span: PooledSpan)
         Tokens of each sequence, summing to T; each longer than what the span leaves out.
     span : PooledSpan
         Tokens that count.
+    poolings : sequence of str
+        Of :data:`nucpro.models.config.POOLINGS`.
 
     Returns
     -------
     torch.Tensor
-        float32 ``[N, D]``.
+        float32 ``[N, P D]``: one pooling after the other.
     """
-    means = []
+    pooled = []
     for run in equal_runs(lengths):
-        kept_nld = run.block(hidden_td)[:, span.skip_start : run.length - span.skip_end]
-        means.append(kept_nld.mean(dim=1, dtype=torch.float32))
-    return torch.cat(means)
+        block_nld = run.block(hidden_td)
+        kept_nld = block_nld[:, span.skip_start : run.length - span.skip_end]
+        parts = [block_nld[:, 0].float() if name == "cls" else _POOLED[name](kept_nld) for name in poolings]
+        pooled.append(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
+    return torch.cat(pooled)
+
+
+_POOLED: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "mean": lambda kept_nld: kept_nld.mean(dim=1, dtype=torch.float32),
+    "max": lambda kept_nld: kept_nld.amax(dim=1).float(),
+    "min": lambda kept_nld: kept_nld.amin(dim=1).float(),
+    "std": lambda kept_nld: kept_nld.float().std(dim=1, correction=0),
+}

@@ -36,6 +36,7 @@ from nucpro.formats.atomic import name_problem
 from nucpro.formats.fasta import stream
 from nucpro.formats.opening import spooled
 from nucpro.formats.sequences import SequenceType
+from nucpro.models.config import MEAN_OF_LAST, Readout
 from nucpro.options import Options
 from nucpro.progress import Meter, Show, silent
 from nucpro.state.checkpoint import Fingerprint, require_unchanged
@@ -72,6 +73,8 @@ class EmbedOptions:
         Replace a file of other vectors, or what another run left unfinished.
     part : PartSize, optional
         What is computed and kept at a time; the default depends on the class of device only.
+    readout : Readout
+        Layers and poolings that a vector is made of.
     """
 
     input: Path
@@ -81,6 +84,7 @@ class EmbedOptions:
     is_sure: bool = False
     replace: bool = False
     part: PartSize | None = None
+    readout: Readout = MEAN_OF_LAST
 
 
 @dataclass(frozen=True)
@@ -218,7 +222,7 @@ def _require_file_name(options: EmbedOptions) -> None:
 def _model(options: EmbedOptions) -> tuple[Identified | None, list[str]]:
     machines = options.models.anywhere() if options.models.uses_cluster else options.models
     try:
-        return encoders.identify(machines, options.sequence_type), []
+        return encoders.identify(machines, options.sequence_type).reading(options.readout), []
     except (ModelError, DimensionError, UsageError) as error:
         return None, [str(error)]
 
