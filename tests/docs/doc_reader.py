@@ -98,5 +98,5 @@ def _run_script(name: str, arguments: list[str]) -> int:
 
 
 def _pattern(text: str) -> str:
-    """Text without its numbers: sizes of the demo and times are not those of the page."""
-    return re.sub(r"\d[\d.,]*", "0", text)
+    """Text without its numbers and units of size: sizes of the demo and times are not those of the page."""
+    return re.sub(r"\d[\d.,]*", "0", re.sub(r"(\d) [kMG]?B\b", r"\1 B", text))
