@@ -49,7 +49,13 @@ def record(command: Sequence[str], trace: Path, folder: Path) -> list[Event]:
     )
     assert done.returncode == 0, done.stderr
     with trace.open(encoding="ascii") as lines:
-        return [event for event in _events(lines) if any(_is_below(text, folder) for text in event.texts)]
+        return [event for event in _events(lines) if _is_about(event, folder)]
+
+
+def _is_about(event: Event, folder: Path) -> bool:
+    # What is written may begin with the folder's name too: a message, to a pipe.
+    texts = event.texts[:1] if event.call in {"write", "pwrite64", "writev"} else event.texts
+    return any(_is_below(text, folder) for text in texts)
 
 
 def _is_below(text: bytes, folder: Path) -> bool:

@@ -116,7 +116,7 @@ def state(data: Path) -> dict[str, bytes]:
 
 def _is_of_runs(path: Path) -> bool:
     """Whether a file is a record of runs, which tells times, or what an unfinished one keeps for the next."""
-    hidden = path.name.startswith((".", "extraction.log"))
+    hidden = path.name.startswith((".", "extraction.log", "nucpro_source.json"))
     return hidden or any(part.endswith("unfinished") for part in path.parts) or TEMPORARY_MARK in str(path)
 
 

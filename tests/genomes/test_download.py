@@ -284,7 +284,9 @@ def test_too_little_disk_is_found_before_the_first_byte(server: ReleaseServer, t
 
 def test_a_file_in_the_folders_place_is_refused(server: ReleaseServer, tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
-    with pytest.raises(PreflightError, match="the folder cannot be made: File exists; choose another place"):
+    with pytest.raises(
+        PreflightError, match="data: cannot be written: File exists; a file has the folder's name"
+    ):
         download(tmp_path / "data", options(server))
 
 

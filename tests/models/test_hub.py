@@ -353,7 +353,9 @@ def test_fetch_into_a_file_is_refused_before_the_hub_is_asked(hub, tmp_path):
 
 def test_fetch_into_a_folder_that_cannot_be_made_is_explained(hub, tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(ModelError, match=r"file/model: cannot be written \(Not a directory\); name another"):
+    with pytest.raises(
+        ModelError, match="file: cannot be written: File exists; a file has the folder's name"
+    ):
         fetch(MODEL, tmp_path / "file" / "model", endpoint=hub.address)
     assert hub.served == []
 

@@ -73,6 +73,7 @@ _REMEDIES = {
     errno.EROFS: "mount that file system for writing, then run again",
     errno.ENOENT: "create the folder first, then run again",
     errno.ENOTDIR: "a part of the path is a file, not a folder: correct it, then run again",
+    errno.EEXIST: "a file has the folder's name: move it away, or name another place",
     errno.EISDIR: "a folder has the file's name: move it away, then run again",
     errno.ENAMETOOLONG: "use a shorter name",
 }

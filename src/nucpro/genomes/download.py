@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nucpro.errors import DataError, PreflightError, counted, human_size
+from nucpro.errors import DataError, PreflightError, StoreError, counted, human_size
 from nucpro.folder.paths import DataFolder
-from nucpro.formats import replacing_problems
+from nucpro.formats import make_folder, remove_temporaries, replacing_problems
 from nucpro.formats.records import Count, read_record, write_record
 from nucpro.formats.transfer import Connection, Expected, StoppedError, part_of
 from nucpro.genomes.catalogue import RemoteFile, choose, parse_catalogue
@@ -177,6 +177,7 @@ def download(
     else:
         _make_folder(data_dir)
         with hold(DataFolder(data_dir).lock):
+            remove_temporaries(data_dir)
             record = run.record()
             missing = run.missing(record)
             run.fetch(record, missing)
@@ -236,12 +237,9 @@ def download_taxonomy(
 
 def _make_folder(data_dir: Path) -> None:
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        problem = (
-            f"{data_dir}: the folder cannot be made: {error.strerror}; choose another place for the data"
-        )
-        raise PreflightError([problem]) from error
+        make_folder(data_dir)
+    except StoreError as error:
+        raise PreflightError([str(error)]) from error
 
 
 class _Run:

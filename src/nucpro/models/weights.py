@@ -17,8 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nucpro.errors import ModelError, PreflightError, RecordError
-from nucpro.formats import replacing_problems
+from nucpro.errors import ModelError, PreflightError, RecordError, StoreError
+from nucpro.formats import make_folder, remove_temporaries, replacing_problems
 from nucpro.formats.opening import file_digest, is_litter, problem_of
 from nucpro.formats.records import Digest, Name, read_record, write_record
 from nucpro.models import hub
@@ -290,6 +290,7 @@ def fetch(
     chosen = {name: listing[name] for name in _wanted_files(list(listing))}
     _make_folder(folder)
     with hold(folder / _LOCK):
+        remove_temporaries(folder)
         wrong = [folder / name for name in hub.missing_in(folder, chosen)]
         source = _source_of(folder)
         problems = replacing_problems(wrong, source.made, replace=replace)
@@ -311,9 +312,9 @@ def fetch(
 
 def _make_folder(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ModelError(f"{folder}: cannot be written ({error.strerror}); name another folder") from error
+        make_folder(folder)
+    except StoreError as error:
+        raise ModelError(str(error)) from error
 
 
 def _local(folder: Path, revision: str | None) -> ModelFiles:
