@@ -51,14 +51,14 @@ _CONTROLS = """
   <aside>
     <h3 id="legend-title">Class</h3>
     <div id="legend" role="group" aria-labelledby="legend-title"></div>
-    <h3>Selection</h3>
+    <div class="selection"><h3>Selection</h3>
     <p id="selected" role="status" aria-live="polite">Nothing is selected: draw around points.</p>
     <textarea id="ids" readonly rows="6" aria-label="Ids of the selected records"></textarea>
     <div class="tools">
       <button type="button" id="copy" disabled>copy</button>
       <button type="button" id="download" disabled>download</button>
       <button type="button" id="clear" disabled>clear</button>
-    </div>
+    </div></div>
   </aside>
 </div>
 <p id="map-keys" class="hint">Point at a dot for its record. Wheel or + and − zoom. With the keyboard: arrows move the

@@ -117,7 +117,7 @@ function startMap(data) {
   function drawMarks() {
     context.lineWidth = 1.5;
     context.strokeStyle = colourOf("chosen");
-    chosen.forEach((i) => {
+    [...chosen].filter(isShown).forEach((i) => {
       trace(context, "circle", screenX(i), screenY(i), radius() + 1.5);
       context.stroke();
     });

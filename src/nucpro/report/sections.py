@@ -234,7 +234,7 @@ def _values(title: str, values: Mapping[str, Any]) -> Markup:
         for name, value in values.items()
         for part in (element("dt", name.replace("_", " ")), element("dd", value))
     ]
-    return element("section", element("h3", title), element("dl", *entries), class_="card")
+    return element("details", element("summary", title), element("dl", *entries), class_="card")
 
 
 def _of(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
