@@ -26,12 +26,18 @@ from hypothesis import strategies as st
 from fuzz.mutations import mutated
 from nucpro import formats as store
 from nucpro.errors import DataError, FastaError, ModelError, NucproError, StoreError, is_plain
+from nucpro.export.manifest import Ledger
 from nucpro.folder import selection
-from nucpro.folder.paths import DataFolder
+from nucpro.folder.paths import DataFolder, ExportFolder
 from nucpro.formats.fasta import count, inspect, read
 from nucpro.formats.pickles import Storage, Tensor, dump, load
+from nucpro.formats.records import document
 from nucpro.formats.sequences import NUCLEOTIDES, SequenceType
+from nucpro.genomes.download import read_choice
 from nucpro.genomes.genbank import read_annotations
+from nucpro.genomes.reports import read_manifest
+from nucpro.prediction import work as prediction
+from nucpro.prediction.options import OutputFolder
 from nucpro.state.checkpoint import Checkpoint
 
 IDS = ["NC_1.1_0_300_frame1", "b", "ç"]
@@ -276,6 +282,61 @@ def check_records(data: bytes, folder: Path) -> None:
         selection.load(data_folder)
 
 
+_SHA = b"0" * 64
+_SEALED = [
+    *_RECORDS,
+    b'{"release":231,"seed":42,"counts":{"plant":0},"files":[{"name":"viral.1.1.genomic.fna.gz","group":"viral",'
+    b'"md5":"00000000000000000000000000000000"}],"verified":{"viral.1.1.genomic.fna.gz":[1,2,3]}}',
+    b'{"length":300,"genetic_code":"auto","inputs":{"fasta":"%b"},"outputs":{"protein":null},"counts":{"records":1},'
+    b'"examples":{"records":["a"]},"rules":1}' % _SHA,
+    b'{"format":1,"to":"npz","columns":["id"],"rows":1,"width":2,"classes":{"host":1},"categories":{"plant":1},'
+    b'"shards":[{"shard":"a.npz","source":"b.pt","source_sha256":"%b","rows":1,"width":2,"label":0,'
+    b'"category":"plant","bytes":9,"sha256":"%b"}]}' % (_SHA, _SHA),
+    b'{"format":1,"rules":1,"input":{"file":"a","sha256":"%b","records":1,"bases":2,"chunks":3},"classifier":'
+    b'{"sha256":"%b","sides":["dna"]},"encoders":{"dna":{"key":"%b","made_by":{"id":"x"}}},"length":300,'
+    b'"chunks_per_unit":5,"counts":{"records":1},"outputs":{"frames.tsv":"%b"}}' % (_SHA, _SHA, _SHA, _SHA),
+    b'{"pieces":[["a",300,[0]]],"starts":[0],"ends":[300],"chunks":[0,0],"frames":[0,5],"residues":[99,98],'
+    b'"scores":[0.25,1.0],"unknown_frames":0,"cut_frames":0}',
+    b'{"id":"owner/name","revision":"abc","files":{"config.json":"%b","vocab.txt":null}}' % _SHA,
+]
+
+
+def check_sealed(data: bytes, folder: Path) -> None:
+    """Whatever a record says under a checksum that fits: it is taken, or refused by name in one line."""
+    try:
+        plain = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    if not isinstance(plain, dict):
+        return
+    from nucpro.models.weights import locate
+
+    data_folder, output, exported = DataFolder(folder), OutputFolder(folder), ExportFolder(folder)
+    readers: dict[Path, Callable[[], object]] = {
+        data_folder.selection: lambda: selection.load(data_folder),
+        folder / ".download.json": lambda: read_choice(folder),
+        folder / "a.identified.json": lambda: read_manifest(folder / "a.identified.json"),
+        exported.manifest: lambda: Ledger(exported, "npz"),
+        output.record: lambda: prediction.read_record(output.record),
+        output.unit(1): lambda: list(prediction.Work(output).units(1)),
+        folder / "nucpro_source.json": lambda: locate(str(folder)),
+    }
+    output.work.mkdir(exist_ok=True)
+    for path, reader in readers.items():
+        try:
+            path.write_bytes(document(plain))
+            reader()
+        except UnicodeEncodeError:
+            return
+        except NucproError as error:
+            message = str(error)
+            assert str(folder) in message
+            assert is_plain(message) or "\n  - " in message, message
+            assert len(message) < 2000, message
+        finally:
+            path.unlink(missing_ok=True)
+
+
 def weight_files() -> list[bytes]:
     """A safetensors and a ``.bin`` file."""
     import torch
@@ -315,6 +376,7 @@ def _targets() -> dict[str, Target]:
         "fasta": Target(mutated(_FASTA, _FASTA_WORDS), check_fasta),
         "packed fasta": Target(mutated(packed, _FASTA_WORDS), check_packed_fasta),
         "genbank": Target(mutated(_GENBANK, _GENBANK_WORDS), check_genbank),
+        "sealed records": Target(mutated(_SEALED, _JSON_WORDS), check_sealed),
         "records": Target(mutated(_RECORDS, _JSON_WORDS), check_records),
         "weights": Target(weights, check_weights),
     }

@@ -25,13 +25,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
 
 from nucpro.errors import DataError, StoreError
 from nucpro.formats.atomic import sync_folder
+from nucpro.formats.opening import open_input, open_kept
 
 __all__ = ["AnswerError", "Connection", "Expected", "StoppedError", "part_of"]
 
@@ -119,10 +120,12 @@ class Expected:
 
         Raises
         ------
-        OSError
+        StoreError
             It cannot be read.
+        OSError
+            The disk failed.
         """
-        with path.open("rb") as file:
+        with BufferedReader(open_input(path, StoreError)) as file:
             size = os.fstat(file.fileno()).st_size
             if self.size not in (None, size):
                 return f"it has {size} bytes where {self.size} are announced"
@@ -131,7 +134,7 @@ class Expected:
             return None
         return f"the {self.algorithm} is {actual} where {self.origin} lists {self.digest}"
 
-    def _digest_of(self, file: BufferedReader, size: int) -> str:
+    def _digest_of(self, file: BufferedReader[FileIO], size: int) -> str:
         start = f"blob {size}\0".encode() if self.algorithm == "git blob id" else b""
         # Neither protects against people: MD5 and SHA-1 are what RefSeq and git list.
         name = _ALGORITHMS[self.algorithm]
@@ -429,8 +432,7 @@ def part_of(path: Path) -> Path:
 
 def _opened(part: Path) -> IO[bytes]:
     """Open a part without following a link that somebody left in its place."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    return os.fdopen(os.open(part, flags, 0o666), "r+b")
+    return open_kept(part, append=False)
 
 
 class _Response(http.client.HTTPResponse):

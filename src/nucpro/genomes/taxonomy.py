@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from nucpro.errors import DataError, UsageError
+from nucpro.formats.opening import open_input, read_input
 from nucpro.genomes.flatfile import Organism
 
 __all__ = ["DUMP_NAME", "RANKS", "Taxonomy", "organisms_table", "read_organisms"]
@@ -44,7 +45,7 @@ def read_organisms(path: Path) -> dict[str, Organism]:
         The file cannot be read, or is no such table.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        lines = read_input(path).decode().split("\n")[:-1]
         cells = [line.split("\t") for line in lines]
         if not cells or tuple(cells[0]) != _HEAD:
             raise ValueError(f"its first line is not {' '.join(_HEAD)}")
@@ -141,9 +142,13 @@ def _lines(path: Path, name: str, fields: int, *, is_needed: bool = True) -> Ite
     try:
         if path.is_dir():
             if is_needed or (path / name).exists():
+                open_input(path / name).close()
                 with (path / name).open("rb") as file:
                     yield from _fields_of(path, name, file, fields)
             return
+        if path.exists():
+            # What it is is told before it is opened by its name, for a pipe would be waited for.
+            open_input(path).close()
         with tarfile.open(path) as archive:
             file_in_it = _member(archive, name)
             if file_in_it is not None:

@@ -22,7 +22,7 @@ from urllib.parse import quote, urlsplit
 
 from huggingface_hub import constants
 
-from nucpro.errors import DataError, ModelError, human_size, is_plain
+from nucpro.errors import DataError, ModelError, StoreError, human_size, is_plain
 from nucpro.formats.atomic import make_folder, write_text
 from nucpro.formats.records import decoded
 from nucpro.formats.transfer import AnswerError, Connection, Expected, part_of
@@ -286,7 +286,7 @@ def _is_right(path: Path, file: Expected) -> bool:
     try:
         large = path.stat().st_size > _COMPARED
         return (replace(file, digest=None) if large else file).problem_of(path) is None
-    except OSError:
+    except (OSError, StoreError):
         return False
 
 
@@ -302,7 +302,7 @@ def _problem(path: Path, file: Expected) -> str | None:
     """What is wrong with a file that lies in a folder; None where it is the one of the listing."""
     try:
         return file.problem_of(path)
-    except OSError as error:
+    except (OSError, StoreError) as error:
         return str(error)
 
 

@@ -61,10 +61,10 @@ def problem_of_file(file: Path) -> str:
 def _holds_fair_esm(file: Path) -> bool:
     """Whether a torch file spells out names of fair-esm's tensors in its pickle."""
     try:
-        with zipfile.ZipFile(file) as archive:
+        with open_input(file, ModelError) as stream, zipfile.ZipFile(stream) as archive:
             pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             with archive.open(pickles[0]) as member:
                 start = member.read(_LOOKED_AT)
-    except (OSError, zipfile.BadZipFile, IndexError, NotImplementedError, RuntimeError):
+    except (ModelError, OSError, zipfile.BadZipFile, IndexError, NotImplementedError, RuntimeError):
         return False
     return any(name in start for name in _FAIR_ESM_TENSORS)

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import BufferedReader, TextIOWrapper
 from itertools import islice
+from pathlib import Path
 
 from nucpro.errors import DataError, ValidationError
 from nucpro.folder.paths import VIRAL
 from nucpro.formats import AtomicFile, replace_file
+from nucpro.formats.opening import open_input
 from nucpro.prediction.contigs import InputFacts
 from nucpro.prediction.options import OutputFolder
 from nucpro.prediction.verdict import DIGITS, ChunkScore, FrameScore, Rules, SequenceScore
@@ -255,6 +258,10 @@ def _uncelled(cell: str) -> str:
     return cell[1:-1].replace('""', '"') if cell.startswith('"') else cell
 
 
+def _opened(path: Path) -> TextIOWrapper:
+    return TextIOWrapper(BufferedReader(open_input(path)), encoding="utf-8")
+
+
 def stored_units(folder: OutputFolder) -> Iterator[StoredUnit]:
     """Give the records of the tables as the units that they could have been made of."""
     for row in read_tables(folder):
@@ -271,9 +278,9 @@ def read_tables(folder: OutputFolder) -> Iterator[SequenceRow]:
     """
     try:
         with (
-            folder.sequences.open(encoding="utf-8") as sequences,
-            folder.chunks.open(encoding="utf-8") as chunks,
-            folder.frames.open(encoding="utf-8") as frames,
+            _opened(folder.sequences) as sequences,
+            _opened(folder.chunks) as chunks,
+            _opened(folder.frames) as frames,
         ):
             rows = _rows(sequences, SEQUENCE_COLUMNS)
             chunk_rows, frame_rows = _rows(chunks, CHUNK_COLUMNS), _rows(frames, FRAME_COLUMNS)

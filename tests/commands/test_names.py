@@ -1,0 +1,260 @@
+"""Commands where a file that they name is a link, a pipe, a device, a folder or unreadable; whole runs over links."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+import nucpro
+from folders import PER_FILE, arguments, contents, copied, pairs_of
+from nucpro.cli import main
+from nucpro.folder.paths import DataFolder
+
+SOURCES = Path(nucpro.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, pristine: Path, model: Path) -> Path:
+    """A finished data folder and its model, beside each other."""
+    top = tmp_path_factory.mktemp("names")
+    copied(pristine, top / "data")
+    copied(model, top / "model")
+    assert main(["extract", *arguments(top / "data", top / "model")]) == 0
+    return top
+
+
+def named(top: Path) -> list[Path]:
+    """Files that commands on a data folder name: inputs, outputs, and what is kept."""
+    folder, pair = DataFolder(top / "data"), pairs_of(top / "data")[0]
+    kept = (folder.checkpoint, folder.journal, folder.history, folder.selection, folder.lock, folder.log)
+    model = (top / "model" / "config.json", top / "model" / "model.safetensors")
+    return [*pair.files, pair.source.nucleotide_fasta, *kept, *model]
+
+
+def commands(top: Path) -> dict[str, list[str]]:
+    data, size = str(top / "data"), ("--sequences-per-file", str(PER_FILE))
+    pair = pairs_of(top / "data")[0]
+    return {
+        "status": ["status", data, *size],
+        "extract": ["extract", *arguments(top / "data", top / "model")],
+        "validate": ["validate", data, *size],
+        "export": ["export", data, "--to", "npz", "-o", str(top / "out"), *size],
+        "inspect": ["inspect", str(pair.merged)],
+    }
+
+
+def as_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def as_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def as_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def as_dangling(path: Path) -> None:
+    path.symlink_to("../../.git/annex/objects/gone")
+
+
+@contextmanager
+def within(seconds: int) -> Iterator[None]:
+    """End what waits for a pipe or reads a device without end."""
+
+    def late(number: int, frame: FrameType | None) -> None:
+        raise AssertionError("waits for something that never comes")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [
+        *((command, as_pipe) for command in ("status", "extract", "validate", "export", "inspect")),
+        *(("extract", kind) for kind in (as_device, as_folder, as_dangling)),
+        ("export", as_dangling),
+    ],
+)
+def test_no_name_makes_a_command_hang_or_fall(
+    command: str,
+    kind: Callable[[Path], None],
+    finished: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for number, name in enumerate(path.relative_to(finished) for path in named(finished)):
+        top = tmp_path / str(number)
+        shutil.copytree(finished, top)
+        (top / name).unlink(missing_ok=True)
+        kind(top / name)
+        before = contents(top / "data")
+        with within(120):
+            code = main(commands(top)[command])
+        shown = capsys.readouterr().err
+        assert code in (0, 1, 3), (name, shown)
+        assert "Traceback" not in shown, name
+        assert "report it" not in shown, name
+        assert code == 0 or str(top) in shown, name
+        lost = {path for path in before if not (top / "data" / path).exists()}
+        assert not lost, name
+
+
+AS_NOBODY = """
+import os, shutil, sys
+from pathlib import Path
+top, work, names = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[4:]
+if os.getuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+from commands.test_names import commands
+from nucpro.cli import main
+for number, name in enumerate(names):
+    here = work / str(number)
+    shutil.copytree(top, here)
+    (here / name).chmod(0)
+    print("TRY", name, flush=True)
+    print("CODE", main(commands(here)[sys.argv[3]]), flush=True)
+"""
+
+
+@pytest.mark.parametrize("command", ["status", "export"])
+def test_a_file_that_may_not_be_read_is_named_in_one_line(command: str, finished: Path) -> None:
+    names = [str(path.relative_to(finished)) for path in named(finished) if path.exists()]
+    # Outside of the folders of a test, which only their owner may enter.
+    with tempfile.TemporaryDirectory() as folder:
+        top, work = Path(folder, "top"), Path(folder, "work")
+        shutil.copytree(finished, top)
+        work.mkdir()
+        for path in (Path(folder), work, top, *top.rglob("*")):
+            path.chmod(0o777)
+        done = subprocess.run(
+            [sys.executable, "-c", AS_NOBODY, str(top), str(work), command, *names],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "HOME": folder},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert "Traceback" not in done.stderr, done.stderr
+    assert "report it" not in done.stderr, done.stderr
+    codes = [line for line in done.stdout.splitlines() if line.startswith("CODE")]
+    assert len(codes) == len(names), done.stdout + done.stderr
+    assert set(codes) <= {"CODE 0", "CODE 1", "CODE 3"}
+
+
+def test_a_whole_run_over_links_ends_with_the_same_bytes(
+    data: Path, model: Path, finished: Path, tmp_path: Path
+) -> None:
+    """Folders on other disks, FASTA and weights out of stores, an output that is a link: all as people have them."""
+    store = tmp_path / "store"
+    store.mkdir()
+    # A folder's name stands in what is made with it.
+    linked_model = tmp_path / "of_links" / "model"
+    linked_model.mkdir(parents=True)
+    for file in model.iterdir():
+        shutil.copy(file, store / f"blob_{file.name}")
+        (linked_model / file.name).symlink_to(f"../../store/blob_{file.name}")
+    for number, fasta in enumerate(sorted(data.rglob("*.fa"))):
+        fasta.rename(store / f"annexed_{number}")
+        fasta.symlink_to(store / f"annexed_{number}")
+    for number, folder in enumerate(sorted(path for path in data.iterdir() if path.is_dir())):
+        folder.rename(store / f"disk_{number}")
+        folder.symlink_to(store / f"disk_{number}")
+    (store / "merged").mkdir()
+    if not (data / "data_merge").is_symlink():
+        shutil.rmtree(data / "data_merge", ignore_errors=True)
+        (data / "data_merge").symlink_to(store / "merged")
+    own = tmp_path / "own.pt"
+    own.write_bytes(b"mine")
+    vectors = pairs_of(data)[0].protein_vectors
+    vectors.unlink(missing_ok=True)
+    vectors.symlink_to(own)
+    data.rename(tmp_path / "elsewhere")
+    data.symlink_to(tmp_path / "elsewhere")
+    assert main(["extract", *arguments(data, linked_model)]) == 0
+    assert not vectors.is_symlink()
+    assert own.read_bytes() == b"mine"
+    for pair, plain in zip(pairs_of(data), pairs_of(finished / "data"), strict=True):
+        if plain.merged.exists():  # part of a file is never selected
+            assert pair.merged.read_bytes() == plain.merged.read_bytes()
+
+
+OPENERS = {
+    "open",
+    "read_text",
+    "read_bytes",
+    "write_text",
+    "write_bytes",
+    "memmap",
+    "safe_open",
+    "ZipFile",
+    "fdopen",
+}
+ALLOWED = {
+    "formats/opening.py": "the one way to open by a name",
+    "formats/atomic.py": "the one way to write by a rename",
+    "machine.py": "files of the system",
+    "inspection/speed.py": "files of the system",
+    "inspection/environment.py": "files of the system",
+    "embedding/device.py": "files of the system",
+    "classifier/features.py": "a nameless file, and files of the system",
+    "__main__.py": "the streams of this process",
+    "cli/main.py": "the streams of this process",
+    "report/page.py": "files of the package",
+    "inspection/answers.py": "files of the package",
+    "api.py": "a file in a temporary folder of its own",
+    "formats/fasta.py": "a new file in a new folder",
+    "folder/splitting.py": "a file in a folder that it made",
+    "formats/transfer.py": "a part that it opened itself",
+    "models/hub.py": "the cache of huggingface_hub, in its own way",
+    "models/tensors.py": "opened by open_input just before; torch and safetensors want names",
+    "models/origins.py": "archives in a file that open_input opened",
+    "classifier/model.py": "opened by open_input just before; safetensors want names",
+    "vectors/outputs.py": "opened by open_input just before; safetensors want names",
+    "vectors/work.py": "rows that it wrote itself",
+    "genomes/taxonomy.py": "opened by open_input just before; tarfile wants names",
+    "execution/runner.py": "the history, which opens nothing itself",
+}
+
+
+def _openings(source: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            called = node.func
+            if isinstance(called, ast.Attribute):
+                name = called.attr
+            else:
+                # The functions of these names are the one way to write by a rename.
+                name = getattr(called, "id", "").removeprefix("write_")
+            if name in OPENERS:
+                yield f"{source.relative_to(SOURCES)}:{node.lineno} {name}"
+
+
+def test_files_are_opened_in_one_place() -> None:
+    """A new opening goes through ``formats/opening.py``, or says here why it cannot."""
+    found = {source: list(_openings(source)) for source in sorted(SOURCES.rglob("*.py"))}
+    odd = [
+        line
+        for source, lines in found.items()
+        for line in lines
+        if str(source.relative_to(SOURCES)) not in ALLOWED
+    ]
+    assert odd == []
