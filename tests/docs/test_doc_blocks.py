@@ -22,8 +22,7 @@ NOT_RUN = {
     "docs/export.md": 1,
     "docs/compatibility.md": 1,
     "docs/index.md": 1,
-    "docs/predict.md": 1,
-    "docs/train.md": 2,
+    "docs/train.md": 3,
 }
 """How many blocks of a page are marked as not run. One more here is a block that nobody checks."""
 
