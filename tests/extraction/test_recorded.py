@@ -77,6 +77,13 @@ def test_after_a_run_no_command_needs_an_option(done: Path, capsys: pytest.Captu
     assert contents(done) == before
 
 
+def test_doctor_looks_at_the_models_of_the_folder(
+    done: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["doctor", str(done), "--device", "cpu"])
+    assert f"{model}: a folder" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_new_file_is_made_as_the_others(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pair = pairs_of(done)[0]
     before = pair.protein_vectors.read_bytes()

@@ -31,6 +31,7 @@ from nucpro.embedding.identification import precision_of
 from nucpro.errors import ModelError, NucproError, human_size
 from nucpro.execution.workers import starting_problems
 from nucpro.extraction.preflight import writing_problems
+from nucpro.extraction.survey import with_recorded_models
 from nucpro.folder.paths import DataFolder
 from nucpro.formats.sequences import SequenceType
 from nucpro.inspection.answers import compare
@@ -40,6 +41,7 @@ from nucpro.models.kernels import Way
 from nucpro.models.weights import ModelFiles, available, locate
 from nucpro.options import Options
 from nucpro.state import lock
+from nucpro.state.checkpoint import Checkpoint
 
 __all__ = ["Finding", "Verdict", "examine"]
 
@@ -96,6 +98,8 @@ def examine(options: Options, data_dir: Path | None, *, answers: bool = False) -
         Load the models that are here, and compare their vectors of fixed sequences with known ones.
     """
     options = settled(options)
+    if data_dir is not None and data_dir.is_dir():
+        options = with_recorded_models(options, Checkpoint(DataFolder(data_dir), read_only=True))
     return [
         *_machine(),
         *_device(options),
