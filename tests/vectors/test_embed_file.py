@@ -223,6 +223,18 @@ def test_all_problems_are_told_at_once_before_anything_is_computed(
     assert not list(tmp_path.glob("*.unfinished"))
 
 
+def test_records_that_are_too_long_are_cut_or_refused(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fasta, output = tmp_path / "long.fa", tmp_path / "out.pt"
+    fasta.write_text(">a\nMKV\n>b\n" + "MKVL" * 257 + "\n")
+    assert main(command(fasta, output, model, "--long", "refuse")) == 3
+    assert "1 of its records have more than 1024 residues or bases" in capsys.readouterr().err
+    assert not output.exists()
+    assert main(command(fasta, output, model)) == 0
+    assert "1 sequence longer than 1024 residues, cut there" in capsys.readouterr().out
+
+
 def test_too_little_disk_is_told_before_anything_is_computed(
     fasta: Path, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

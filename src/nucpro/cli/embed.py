@@ -57,6 +57,13 @@ def add_to(subparsers: Any) -> None:
         action="store_true",
         help="the records are proteins even where they look like nucleotides",
     )
+    parser.group(INPUT).add_argument(
+        "--long",
+        choices=("cut", "refuse"),
+        default="cut",
+        help="what becomes of records that are longer than the model reads: cut there and counted, or refused before "
+        "anything is computed (default: %(default)s)",
+    )
     _add_readout(parser.group(OUTPUT))
     add_replace(parser)
     add_protein_model(parser)
@@ -98,6 +105,7 @@ def _run(arguments: dict[str, Any]) -> None:
     fasta, output = arguments.pop("fasta"), arguments.pop("output")
     sequence_type = SequenceType.DNA if arguments.pop("dna") else SequenceType.PROTEIN
     is_sure, replace = arguments.pop("protein"), arguments.pop("replace")
+    refuse_long = arguments.pop("long") == "refuse"
     readout = Readout(tuple(arguments.pop("layer") or (-1,)), arguments.pop("pool"))
     options = EmbedOptions(
         fasta,
@@ -107,6 +115,7 @@ def _run(arguments: dict[str, Any]) -> None:
         is_sure=is_sure,
         replace=replace,
         readout=readout,
+        refuse_long=refuse_long,
     )
     with showing() as show:
         report = embed_file(options, show)

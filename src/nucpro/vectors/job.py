@@ -35,7 +35,7 @@ from nucpro.formats import make_folder, replacing_problems
 from nucpro.formats.atomic import name_problem
 from nucpro.formats.fasta import stream
 from nucpro.formats.opening import spooled
-from nucpro.formats.sequences import SequenceType
+from nucpro.formats.sequences import LIMITS, SequenceType
 from nucpro.models.config import MEAN_OF_LAST, Readout
 from nucpro.options import Options
 from nucpro.progress import Meter, Show, silent
@@ -75,6 +75,8 @@ class EmbedOptions:
         What is computed and kept at a time; the default depends on the class of device only.
     readout : Readout
         Layers and poolings that a vector is made of.
+    refuse_long : bool
+        Refuse records that are longer than the model reads, which are cut there otherwise.
     """
 
     input: Path
@@ -85,6 +87,7 @@ class EmbedOptions:
     replace: bool = False
     part: PartSize | None = None
     readout: Readout = MEAN_OF_LAST
+    refuse_long: bool = False
 
 
 @dataclass(frozen=True)
@@ -200,6 +203,8 @@ def _check(options: EmbedOptions, engine: Engine, spool: Callable[[Path], Path])
         vectors = len(facts.ids) * identified.recipe.width * _FLOAT
         unfit = form.problem(facts.ids, vectors)
         problems += [f"{output}: a {output.suffix} file {unfit}; choose another suffix"] if unfit else []
+        if options.refuse_long and facts.over_limit:
+            problems.append(_too_long(options, facts.over_limit))
         is_done = _is_done(output, identified, facts)
         if not is_done:
             problems += work.problems(identified.recipe.key, replace=options.replace)
@@ -237,6 +242,14 @@ def _target_problems(options: EmbedOptions, work: Work) -> list[str]:
         return [f"{output}: {above} is a file, not a folder; name another place"]
     problems = replacing_problems([output], lambda path: _own_meta(path) is not None, replace=options.replace)
     return problems + writing_problems([output.parent])
+
+
+def _too_long(options: EmbedOptions, count: int) -> str:
+    kind = options.sequence_type
+    return (
+        f"{options.input}: {count} of its records have more than {LIMITS[kind]} residues or bases, and the model reads "
+        "no more; remove them, or have them cut there with --long cut"
+    )
 
 
 def _is_done(output: Path, identified: Identified, facts: InputFacts) -> bool:
