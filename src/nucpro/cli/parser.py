@@ -159,4 +159,6 @@ def value_of(action: argparse.Action) -> str:
     name = action.metavar or (
         f"{{{','.join(map(str, action.choices))}}}" if action.choices else action.dest.upper()
     )
+    if action.nargs == argparse.ONE_OR_MORE:
+        return f"{name} ..."
     return f"[{name}]" if action.nargs == argparse.OPTIONAL else str(name)
