@@ -26,6 +26,7 @@ PARTS = {
     "sklearn": "nucpro.report.geometry",
     "matplotlib": "nucpro.formats.figures",
     "pyarrow": "nucpro.export.formats",
+    "pandas": "nucpro.api",
 }
 """A package that an extra brings, and the module that needs it."""
 
