@@ -167,6 +167,7 @@ def embed_file(options: EmbedOptions, show: Show = silent) -> EmbedReport:
     with engine_of(options.models) as engine, ExitStack() as stack:
         checked = _check(options, engine, lambda path: stack.enter_context(spooled(path, FastaError)))
         if checked.is_done:
+            Work(options.output).remove_left()
             logger.info("%s holds these vectors already", options.output)
             return _report(checked)
         make_folder(options.output.parent)

@@ -21,6 +21,7 @@ from nucpro.execution.runner import Runner
 from nucpro.formats import cannot_write, make_folder
 from nucpro.formats.opening import open_kept, read_kept
 from nucpro.state.checkpoint import Journal, journal_entries
+from nucpro.state.lock import state
 from nucpro.vectors.inputs import PartFacts, PartSize
 
 __all__ = ["Work"]
@@ -177,6 +178,11 @@ class Work:
             for path in self._own:
                 path.unlink(missing_ok=True)
             self.root.rmdir()
+
+    def remove_left(self) -> None:
+        """Remove the folder of a run that was killed after it had made the file; not that of a run at work."""
+        if os.path.lexists(self.root) and state(self._lock) == "none":
+            self.remove()
 
     def _of(self, rows: NDArray[np.float32], number: int) -> NDArray[np.float32]:
         part = self._parts[number]
