@@ -168,8 +168,10 @@ class _Run:
 
     def _judge_again(self, there: Mapping[str, Any]) -> None:
         """Write the tables of a finished prediction again where other rules give other verdicts of its scores."""
-        before = Rules.of_record(there)
-        if before == self._rules:
+        before, asked = Rules.of_record(there), (self._options.threshold, self._options.min_length)
+        # Verdicts of earlier versions stay as they are, unless others are asked for.
+        is_kept = "verdicts" not in there and asked == (None, None)
+        if is_kept or before == self._rules:
             logger.info("%s holds this prediction already", self._folder.root)
             return
         logger.info(

@@ -69,6 +69,9 @@ class Rules:
         """Take the rules that a prediction's record names; those of earlier versions name none."""
         return cls(**record.get("verdicts", {}))
 
+    def __str__(self) -> str:
+        return f"viral from a score of {self.threshold:g}, undetermined below {self.min_length} bases"
+
     def is_viral(self, score: float) -> bool:
         """Whether a score says viral."""
         return score >= self.threshold
