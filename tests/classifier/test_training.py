@@ -362,7 +362,7 @@ def test_models_of_one_split_are_compared_again(
         assert f"{measured.values['auroc']:{sign}.4f} ({low:{sign}.4f} to {high:{sign}.4f})" in shown
     train(options(merged, split_by=SplitBy.GENOME, test=0.4, seed=3, output=tmp_path / "other"))
     assert (
-        main(["compare", folders[0], str(tmp_path / "other"), "--data-dir", str(merged), "--device", "cpu"])
+        main(["compare", folders[0], str(tmp_path / "other"), "--trained-on", str(merged), "--device", "cpu"])
         == 2
     )
     assert (

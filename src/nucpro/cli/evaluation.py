@@ -68,7 +68,7 @@ def add_to(subparsers: Any) -> None:
 def _add_data(parser: Parser) -> None:
     group = parser.group(INPUT)
     group.add_argument(
-        "--data-dir",
+        "--trained-on",
         type=Path,
         metavar="DATA",
         help="data folder that they were trained on (default: the one above MODEL)",
@@ -92,7 +92,7 @@ def _lengths(text: str) -> tuple[int, ...]:
 def _data_of(arguments: dict[str, Any], model: Path) -> Any:
     from nucpro.prediction.evaluation import ModelData
 
-    folder = arguments.pop("data_dir") or _above(model)
+    folder = arguments.pop("trained_on") or _above(model)
     return ModelData(folder, arguments.pop("families"), arguments.pop("taxonomy"))
 
 
