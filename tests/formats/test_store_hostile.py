@@ -341,7 +341,7 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "two members of one name": (
         twice,
-        "member 'archive/data.pkl' is there twice, or under a second folder name",
+        "member 'archive/data.pkl' is a duplicate, or has a second folder name",
     ),
     "two folders": (
         lambda: with_member("other/data.pkl", GOOD),

@@ -1,11 +1,11 @@
 """The zip container of a ``.pt`` file: stored members under one folder name, storages aligned to 64 bytes.
 
-Bytes come from a file that is read whole (with its digest) or looked at in places, and go as checked
-members to :mod:`nucpro.formats.pickles` (``data.pkl``) and :mod:`nucpro.formats.vectors` (``data/N``). The other
-way, a pickle and one storage become an archive whose bytes depend on nothing but those two.
+Bytes come from a file that is read whole (with its digest) or in parts, and go as checked members to
+:mod:`nucpro.formats.pickles` (``data.pkl``) and :mod:`nucpro.formats.vectors` (``data/N``). In the other
+direction, a pickle and one storage become an archive whose bytes depend only on those two.
 
 The layout is that of PyTorch's ``inline_container.h`` on top of PKWARE's APPNOTE 6.3: no compression, no
-encryption, at most 4 GiB, little-endian. Files that other zip programs made are read when they keep to it.
+encryption, at most 4 GiB, little-endian. Files from other zip programs are read if they follow it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from nucpro.formats.opening import looks_like, open_input, problem_of
 __all__ = ["REMEDY", "SIZE_LIMIT", "Archive", "archive_pieces", "load_archive", "look_at_archive"]
 
 Fetch = Callable[[int, int], memoryview]
-"""Gives ``length`` bytes from ``offset``; both lie inside the file."""
+"""Gives ``length`` bytes from ``offset``; both are inside the file."""
 
 _LOCAL = struct.Struct("<4s5H3L2H")
 _ENTRY = struct.Struct("<4s6H3L5H2L")
@@ -85,7 +85,7 @@ class Archive:
     Raises
     ------
     StoreError
-        The file is no archive of the kind that ``torch.save`` writes, or its directory contradicts itself.
+        The file is not an archive as ``torch.save`` writes it, or its directory is inconsistent.
     """
 
     def __init__(self, path: Path, size: int, fetch: Fetch) -> None:
@@ -126,14 +126,14 @@ class Archive:
         return data
 
     def piece(self, name: str, offset: int, length: int) -> memoryview:
-        """Some bytes of one member, which its CRC-32 cannot be checked by.
+        """Some bytes of one member, read without a check of its CRC-32.
 
         Parameters
         ----------
         name : str
             As in :meth:`read`.
         offset, length : int
-            Which bytes; they lie inside the member.
+            Which bytes; they are inside the member.
 
         Raises
         ------
@@ -145,7 +145,7 @@ class Archive:
         return self._fetch(self._start_of(member) + offset, length)
 
     def _start_of(self, member: _Member) -> int:
-        """Offset of a member's bytes; its local header must say what the directory says."""
+        """Offset of a member's bytes; its local header must agree with the directory."""
         length = _LOCAL.size + len(member.path)
         head = self._fetch(member.start, length)
         magic, _, flags, method, _, _, crc, packed, size, name_length, extra = _LOCAL.unpack_from(head)
@@ -182,7 +182,7 @@ class Archive:
             prefix, name = self._split_name(path)
             prefixes.add(prefix)
             if name in members or len(prefixes) > 1:
-                self._fail(f"member {_shown(path)} is there twice, or under a second folder name")
+                self._fail(f"member {_shown(path)} is a duplicate, or has a second folder name")
             members[name] = _Member(path, offset, limit, length, crc)
         return members
 

@@ -1,7 +1,7 @@
-"""Files that are there whole or not at all: written under another name, forced to disk, then renamed.
+"""Atomic writes: each file is written under a temporary name, synced to disk, then renamed.
 
-Bytes come from whoever writes a file of the data folder and go to a temporary file beside the final name.
-Whatever stops the writer, a reader finds the previous file or the complete next one under that name.
+The temporary file is in the same folder. If the writer is interrupted at any point, readers find either the
+previous file or the complete new one.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ __all__ = [
 ]
 
 TEMPORARY_MARK = ".nucpro-tmp-"
-"""Part of the name of every unfinished file; whoever holds the lock may remove files that carry it."""
+"""Part of the name of every unfinished file; the holder of the lock may remove such files."""
 
 _LONGEST_NAME = 255
-"""Bytes of a name that file systems take."""
+"""Longest file name, in bytes, that file systems accept."""
 _LONGEST_TAG = 20
 
 
 def temporary_start(name: str) -> str:
-    """Start of the names of unfinished files for a final name; what follows tells one of them from another.
+    """Prefix of the names of unfinished files for a final name; the rest of the name makes it unique.
 
-    A name that is near the limit of file systems is cut, with a digest in place of the rest.
+    A name near the limit of file systems is truncated, and a digest replaces the rest.
     """
     room = _LONGEST_NAME - len(f".{TEMPORARY_MARK}") - _LONGEST_TAG
     plain = os.fsencode(name)
@@ -59,7 +59,7 @@ def temporary_start(name: str) -> str:
 
 
 def name_problem(path: Path) -> str | None:
-    """What to say of a path whose last part is longer than file systems take; None for every other path."""
+    """Message for a path whose last part is longer than file systems accept; None for other paths."""
     size = len(os.fsencode(path.name))
     return f"its name has {size} bytes, a file system takes {_LONGEST_NAME}" if size > _LONGEST_NAME else None
 
@@ -83,7 +83,7 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was written of a file that lies complete on disk.
+    """Size and digest of a file that was written completely.
 
     Parameters
     ----------
@@ -127,12 +127,12 @@ class AtomicFile:
         self._hash = hashlib.sha256()
 
     def write(self, data: bytes | memoryview) -> int:
-        """Take all of `data` and give its length in bytes.
+        """Write all of `data` and return its length in bytes.
 
         Raises
         ------
         StoreError
-            The disk is full, or does not take the bytes for another reason.
+            The disk is full, or the write failed for another reason.
         """
         with self._explained():
             self._file.write(data)
@@ -142,7 +142,7 @@ class AtomicFile:
         return length
 
     def _complete(self) -> None:
-        """Force the bytes to disk and note the facts of the file."""
+        """Sync the file to disk and record its size and digest."""
         with self._explained():
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -158,18 +158,18 @@ class AtomicFile:
 
 @contextmanager
 def replace_file(path: Path, expected: int | None = None) -> Iterator[AtomicFile]:
-    """Write a file that takes its name only when it is complete and on disk.
+    """Write a file that gets its final name only once it is complete and on disk.
 
-    The temporary file lies in the same folder and carries `layout.TEMPORARY_MARK` in its name; it is removed
-    when the block raises. A symbolic link of that name is replaced, what it points to stays as it is. The
-    process's umask decides about permissions.
+    The temporary file is in the same folder, with `TEMPORARY_MARK` in its name; it is removed when the block
+    raises. A symbolic link of the final name is replaced, and its target is left untouched. The umask of the
+    process sets the permissions.
 
     Parameters
     ----------
     path : Path
         Final name, in a folder that exists.
     expected : int, optional
-        Bytes that will be written, for the message when there is no room for them.
+        Bytes that will be written, for the message when the disk is full.
 
     Yields
     ------
@@ -202,16 +202,16 @@ def replace_file(path: Path, expected: int | None = None) -> Iterator[AtomicFile
 
 
 def replacing_problems(paths: Iterable[Path], is_own: Callable[[Path], bool], *, replace: bool) -> list[str]:
-    """Say which files a command would replace though nothing tells that it made them, as pre-flight problems.
+    """Pre-flight problems: files that a command would replace and that it cannot be shown to have written.
 
     Parameters
     ----------
     paths : iterable of Path
         Files that the command is about to write.
     is_own : callable
-        Whether the command made what lies under one of these names; asked only where something does.
+        Whether the command wrote the file of this name; called only for names that exist.
     replace : bool
-        Replace files of others too, as ``--replace`` says. Folders, pipes and devices are never replaced.
+        Replace files of other origin too (``--replace``). Folders, pipes and devices are never replaced.
     """
     problems = []
     for path in filter(os.path.lexists, paths):
@@ -239,14 +239,14 @@ def write_text(path: Path, text: str) -> Written:
 
 
 def remove_temporaries(folder: Path) -> list[str]:
-    """Remove what writers that were killed left behind in a folder.
+    """Remove unfinished files that killed writers left in a folder.
 
-    Only for whoever holds the data folder's lock: the file of a writer that is alive would go too.
+    Only for the holder of the data folder's lock: files of running writers would be removed too.
 
     Parameters
     ----------
     folder : Path
-        Looked at itself, not its sub-folders. One that does not exist holds nothing.
+        Searched without its sub-folders; need not exist.
 
     Returns
     -------
@@ -273,9 +273,9 @@ def remove_temporaries(folder: Path) -> list[str]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, with those above it that are missing, and force their names to disk.
+    """Make a folder and its missing parents, and sync their names to disk.
 
-    Files in a folder that was never synced into its parent would be gone with it after a loss of power.
+    A folder that was not synced into its parent may be lost, with its files, in a power failure.
 
     Raises
     ------
@@ -292,7 +292,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Force renames in a folder to disk, where the file system can do that.
+    """Sync renames in a folder to disk, where the file system supports it.
 
     Parameters
     ----------
@@ -317,16 +317,16 @@ def sync_folder(folder: Path) -> None:
 
 
 def cannot_write(path: Path, error: OSError, done: int = 0, expected: int | None = None) -> StoreError:
-    """Error for a file that the system did not let us write, with what to do about it.
+    """Error for a file that could not be written, with the remedy.
 
     Parameters
     ----------
     path : Path
         The file, or the folder.
     error : OSError
-        What the system said.
+        The error of the system.
     done, expected : int
-        Bytes written so far and wanted in all, shown where room is what lacks.
+        Bytes written so far and bytes in total, shown when disk space is short.
     """
     room = ""
     if error.errno in _NO_ROOM and path.parent.is_dir():

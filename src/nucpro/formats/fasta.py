@@ -1,9 +1,9 @@
 """FASTA records: reading, inspecting and splitting.
 
-Files come in from the data folder (or from a user of ``nucpro embed``); records go to the encoders, and
-facts about a file (:class:`FastaFacts`) go to pre-flight and the record of what is done. Parsers that are made for it
-open files by their names alone and end at the first stream of some packed ones, so records are cut here, from the
-text that :mod:`nucpro.formats.unpacking` gives; the tests compare them with needletail's.
+Files come from the data folder (or from a user of ``nucpro embed``). Records go to the encoders; facts about
+a file (:class:`FastaFacts`) go to the pre-flight checks and the checkpoint. Existing parsers open files only
+by name and stop after the first stream of some compressed files, so records are parsed here, from the text
+that :mod:`nucpro.formats.unpacking` gives. The tests compare the result with needletail's.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ __all__ = [
 ]
 
 LONGEST_RECORD = 100_000_000
-"""Bytes of a record; the longest of the data sets have 10,000 letters. Reading one takes about four times as much."""
+"""Largest record in bytes; the longest of the data sets have 10,000 bases. Reading one takes four times that memory."""
 
 _BLOCK = 1 << 17
 _MARK = b"\n>"
-"""What a record begins with, after the line before it."""
+"""Start of a record, with the end of the line before it."""
 _LOOKED_AHEAD = 8 << 20
-"""Bytes of a record above which its length is looked for before it is read."""
+"""Record size in bytes above which the length is determined before the record is read."""
 _LINES_OF_FASTQ = 4
 _LOOKED_AT = 512
 _COPY_AGAIN = "copy or download the file again"
@@ -67,7 +67,7 @@ class Records:
     ids : list of str
         Headers up to the first white space.
     sequences : list of bytes
-        Upper-case letters without line breaks.
+        Upper-case residues or bases without line breaks.
     """
 
     path: Path
@@ -90,7 +90,7 @@ class Records:
 
 @dataclass(frozen=True)
 class FastaFacts:
-    """What one reading of a FASTA file tells.
+    """Facts from one pass over a FASTA file.
 
     Parameters
     ----------
@@ -117,14 +117,14 @@ class FastaFacts:
 
     @classmethod
     def unknown(cls, records: int) -> Self:
-        """Facts of a file that is still to be made, of which only the number of records is known."""
+        """Facts of a file that does not exist yet; only the number of records is known."""
         return cls(records, 0, 0, "", "", 0, False, ())
 
 
 def _parse(
     path: Path, *, fastq: bool = False, longest: int | None = LONGEST_RECORD, allow_pipe: bool = False
 ) -> Iterator[_Batch]:
-    """Header and sequence of each record, as they are in the file, some records at a time."""
+    """Header and sequence of each record, unchanged, several records at a time."""
     with open_text(path, FastaError, allow_pipe=allow_pipe) as text:
         first, blocks = _started(path, text, fastq)
         parse = _parse_fastq if first.startswith(b"@") else _parse_fasta
@@ -243,7 +243,7 @@ def _whole_records(path: Path, blocks: Iterable[bytes], longest: int) -> Iterato
 
 
 def _require_sequence_at_end(path: Path, text: bytes) -> None:
-    """Raise where a file ends with a header, as one that was cut off does; a blank line is an empty sequence."""
+    """Raise if a file ends with a header, as a truncated file does; a blank line is an empty sequence."""
     mark = text.rfind(_MARK)
     start = mark + len(_MARK) if mark >= 0 else 0
     end = text.find(b"\n", start)
@@ -256,7 +256,7 @@ def _require_sequence_at_end(path: Path, text: bytes) -> None:
 
 
 def _require_bounded(path: Path, longest: int) -> None:
-    """Raise where a record is longer than any that is meant, before much of it is in memory."""
+    """Raise if a record exceeds the limit, before much of it is in memory."""
     if is_pipe(path):
         return
     with open_text(path, FastaError) as text:
@@ -270,7 +270,7 @@ def _parse_fastq(path: Path, blocks: Iterable[bytes], longest: int) -> Iterator[
     records = 0
     for line in _lines(path, blocks, longest):
         if not line and not record:
-            continue  # blank lines between records say nothing
+            continue  # blank lines between records are ignored
         record.append(line)
         if len(record) == _LINES_OF_FASTQ:
             records += 1
@@ -326,7 +326,7 @@ def _too_long(path: Path, start: int) -> FastaError:
 
 
 def holds_nothing(path: Path) -> bool:
-    """Whether a file has no byte, or unpacks to none.
+    """Whether a file is empty, or decompresses to nothing.
 
     Raises
     ------
@@ -340,20 +340,20 @@ def holds_nothing(path: Path) -> bool:
 def stream(
     path: str | Path, *, fastq: bool = False, longest: int | None = LONGEST_RECORD, allow_pipe: bool = False
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield the id and the upper-case letters of each record; memory does not grow with the file.
+    """Yield the id and the upper-case sequence of each record; memory does not grow with the file.
 
-    Files may be plain or packed with gzip, bzip2, xz or zstd, wrapped or not, with any line ends.
+    Files may be plain or compressed with gzip, bzip2, xz or zstd, wrapped or not, with any line ends.
 
     Parameters
     ----------
     path : Path
         The file.
     fastq : bool
-        Whether FASTQ is fine too; its qualities are not looked at.
+        Accept FASTQ too; qualities are ignored.
     longest : int, optional
-        Bytes of a record that are read into memory at most; None for any number.
+        Largest record that is read into memory, in bytes; None for no limit.
     allow_pipe : bool
-        Take a pipe or standard input too; see :func:`nucpro.formats.opening.open_input`.
+        Accept a pipe or standard input too; see :func:`nucpro.formats.opening.open_input`.
 
     Raises
     ------
@@ -371,7 +371,7 @@ def stream(
 
 
 def _ids(path: Path, before: int, headers: Sequence[bytes]) -> list[str]:
-    """Ids of records that come after so many others."""
+    """Ids of records, numbered from `before`."""
     words = [header.split(None, 1) for header in headers]
     if all(words):
         names = [word[0].decode("utf-8", "replace") for word in words]
@@ -391,10 +391,10 @@ def _first_word(header: str) -> str:
 
 
 def _upper(sequences: list[bytes]) -> list[bytes]:
-    """Upper-case letters; what is no ASCII becomes a question mark, which no alphabet has."""
+    """Upper-case sequence; non-ASCII characters become question marks, which no alphabet has."""
     together = b"".join(sequences)
     if not together.isascii():
-        # Before upper(), which would turn some of them into letters.
+        # Before upper(), which would turn some of them into ASCII letters.
         sequences = [text.decode("utf-8", "replace").encode("ascii", "replace") for text in sequences]
     elif len(sequences) > 1 and together.upper() == together:
         return sequences
@@ -433,16 +433,16 @@ def read(path: str | Path, *, allow_pipe: bool = False) -> Records:
 
 
 def inspect(path: Path, alphabet: str, limit: int | None = None) -> FastaFacts:
-    """Read a file once and gather what pre-flight and resume need to know of it.
+    """Read a file once and collect the facts that pre-flight checks and resuming need.
 
     Parameters
     ----------
     path : Path
         FASTA file.
     alphabet : str
-        Upper-case letters that are allowed.
+        Allowed characters, in upper case.
     limit : int, optional
-        Length in letters above which records are counted as too long.
+        Length above which records are counted as too long.
 
     Raises
     ------
@@ -465,7 +465,7 @@ def inspect(path: Path, alphabet: str, limit: int | None = None) -> FastaFacts:
 
 
 def digest_line(name: str, sequence: bytes) -> bytes:
-    """What one record puts into :meth:`Records.digest`, for readers that hold one record at a time."""
+    """Contribution of one record to :meth:`Records.digest`, for readers that hold one record at a time."""
     return b"%b\t%b\n" % (name.encode(), sequence)
 
 
@@ -475,12 +475,12 @@ def ids_digest(ids: Iterable[str]) -> str:
 
 
 def require_usable(records: Records, alphabet: str) -> None:
-    """Raise where records are empty, appear twice, or hold letters outside the alphabet.
+    """Raise if records are empty, have duplicate ids, or hold characters outside the alphabet.
 
     Raises
     ------
     FastaError
-        Names the file, the records, and for a letter its position (counted from 1).
+        Names the file, the records, and for a character its position (counted from 1).
     """
     problems = _problems(records, alphabet)
     if problems:
@@ -488,14 +488,14 @@ def require_usable(records: Records, alphabet: str) -> None:
 
 
 class Checker:
-    """Finds records that cannot be used, some records at a time; memory grows with their ids only.
+    """Finds unusable records, several records at a time; memory grows with their ids only.
 
     Parameters
     ----------
     path : Path
         The file, for messages.
     alphabet : str
-        Upper-case letters that are allowed.
+        Allowed characters, in upper case.
     """
 
     def __init__(self, path: Path, alphabet: str) -> None:
@@ -508,13 +508,13 @@ class Checker:
         self._looks = Tally(0, 0, 0)
 
     def add(self, ids: Sequence[str], sequences: Sequence[bytes]) -> None:
-        """Look at records that follow those before."""
+        """Check the next records."""
         self._empty += [name for name, sequence in zip(ids, sequences, strict=True) if not sequence]
         if not self._seen.isdisjoint(ids) or len(set(ids)) != len(ids):
             counts = Counter(ids)
             self._twice |= dict.fromkeys(n for n in counts if counts[n] > 1 or n in self._seen)
         self._seen.update(ids)
-        # One pass over all letters in C decides the normal case; records are only searched when it fails.
+        # One pass over all characters in C decides the normal case; records are only searched when it fails.
         together = b"".join(sequences)
         if together.translate(None, self._alphabet.encode()):
             self._wrong += _wrong_letters(ids, sequences, self._alphabet.encode())
@@ -560,7 +560,7 @@ def _problems(records: Records, alphabet: str) -> list[str]:
 def _wrong_letters(
     ids: Sequence[str], sequences: Sequence[bytes], allowed: bytes
 ) -> Iterator[tuple[str, str, int]]:
-    """Id, letter and its position, counted from 1, of each record that has a letter outside the alphabet."""
+    """Id, character and position (from 1) of the first character outside the alphabet, for each such record."""
     for name, sequence in zip(ids, sequences, strict=True):
         foreign = sequence.translate(None, allowed)
         if foreign:
@@ -568,7 +568,7 @@ def _wrong_letters(
 
 
 def difference(left: Iterable[str], right: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Ids that only the left, and only the right side holds, each in its own order."""
+    """Ids that only the left list has, and those that only the right has, each in its own order."""
     left, right = list(left), list(right)
     in_left, in_right = set(left), set(right)
     return [name for name in left if name not in in_right], [name for name in right if name not in in_left]

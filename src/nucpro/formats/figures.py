@@ -1,7 +1,8 @@
 """The one place that draws figures: curves of a training, scores along sequences, pictures of a report.
 
-A figure is drawn on matplotlib's Agg canvas with matplotlib's own defaults, whatever ``MPLBACKEND``, ``matplotlibrc``
-or a notebook ask for. A picture is never worth what it is made from: one that cannot be drawn is a warning.
+A figure is drawn on matplotlib's Agg canvas with matplotlib's own defaults, whatever ``MPLBACKEND``,
+``matplotlibrc`` or a notebook ask for. A figure that cannot be drawn is a warning, never an error: the data
+it shows matter more.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def _drawn(form: str, size: tuple[float, float], dots_per_inch: int, fill: Calla
 
 @contextmanager
 def _no_backend_of_others() -> Iterator[None]:
-    """Import matplotlib as if nobody had named a backend, which it looks for as it is imported."""
+    """Import matplotlib without the user's choice of a backend, which it reads when imported."""
     named = None if "matplotlib" in sys.modules else os.environ.pop(_BACKEND, None)
     try:
         yield

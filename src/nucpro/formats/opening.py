@@ -1,8 +1,8 @@
-"""One way to open a file by its name: inputs, and what nucpro itself keeps under names of its own.
+"""The one way to open a file by name: inputs, and files that nucpro keeps for itself.
 
-Names come from the command line, from a data folder or from a model's folder. What cannot be opened ends here in one
-line that says what stands in its place and what helps: nothing blocks on a pipe, reads a device, or follows a
-link to nowhere. What the first bytes of a file say about its format is known here too. Outputs are written by
+Names come from the command line, from a data folder or from a model's folder. A file that cannot be opened
+gives a one-line error with what was found and the remedy: nothing blocks on a pipe, reads a device, or
+follows a dangling link. Formats are recognised here too, by the first bytes of a file. Outputs are written by
 :func:`nucpro.formats.replace_file`.
 """
 
@@ -60,9 +60,9 @@ _LITTER = frozenset(
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file or folder is what systems, editors and sync programs leave behind: never input.
+    """Whether a file or folder is a leftover of the system, an editor or a sync program: never input.
 
-    Hidden names (``._X`` of macOS, ``.nfs…``, ``.snapshot``), backups and locks of editors, and the folders that
+    Hidden names (``._X`` of macOS, ``.nfs…``, ``.snapshot``), backups and locks of editors, and folders that
     file servers and archives add.
     """
     return name.startswith((".", "~$")) or name.endswith("~") or name in _LITTER or _is_autosave(name)
@@ -73,10 +73,10 @@ def _is_autosave(name: str) -> bool:
 
 
 STANDARD_INPUT = Path("/dev/stdin")
-"""The name of standard input; on the command line ``-`` stands for it."""
+"""The name of standard input; ``-`` on the command line."""
 
 UNKNOWN = "nothing that is known here"
-"""What :func:`looks_like` says where it cannot tell."""
+"""Answer of :func:`looks_like` for an unknown format."""
 
 _LOOKED_AT = 512
 _COPIED_AT_A_TIME = 1 << 20
@@ -182,10 +182,10 @@ def open_input(path: Path, error: type[NucproError] = DataError, *, allow_pipe: 
     """
     try:
         if allow_pipe and path == STANDARD_INPUT:
-            # Opened by name, a pipe that another user made is refused, as behind sudo. Where it was closed from the
-            # start, its number may be that of any other file by now.
+            # A pipe that another user made cannot be opened by name, as under sudo. If standard input was
+            # closed from the start, its number may belong to any other file by now.
             return _checked(path, os.dup(0 if sys.stdin else -1), error, allow_pipe)
-        # Without O_NONBLOCK the opening of a pipe waits for whoever writes it.
+        # Without O_NONBLOCK, opening a pipe waits for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if allow_pipe else os.O_NONBLOCK))
     except OSError as failure:
         raise error(f"{path}: {problem_of(path, failure)}") from failure
@@ -219,19 +219,19 @@ def file_digest(path: Path, error: type[NucproError] = DataError) -> str:
 
 
 def open_kept(path: Path, error: Callable[[str], NucproError] = StoreError, *, append: bool) -> FileIO:
-    """Open a file that nucpro keeps in a folder and writes piece by piece: a log, a journal, a lock, a download.
+    """Open a file that nucpro writes incrementally: a log, a journal, a lock, a download.
 
-    A symbolic link of that name, which may have come with the folder and lead anywhere, is never followed: a new
-    file takes its place, and a warning says so. Nothing is truncated.
+    A symbolic link of that name, which may have come with the folder and point anywhere, is never followed: a
+    new file replaces it, with a warning. Nothing is truncated.
 
     Parameters
     ----------
     path : Path
-        Its name; made where it is not there.
+        Its name; created if missing.
     error : callable
-        Makes what is raised of a message.
+        Makes the exception from a message.
     append : bool
-        Write at the end, wherever the file was read.
+        Always write at the end.
 
     Raises
     ------
@@ -253,7 +253,7 @@ def open_kept(path: Path, error: Callable[[str], NucproError] = StoreError, *, a
 
 
 def look_at_kept(path: Path, error: Callable[[str], NucproError] = StoreError) -> FileIO | None:
-    """Open what :func:`open_kept` writes for reading; None where nothing has that name, or a symbolic link.
+    """Open for reading a file that :func:`open_kept` writes; None if it is missing or a symbolic link.
 
     Raises
     ------
@@ -270,7 +270,7 @@ def look_at_kept(path: Path, error: Callable[[str], NucproError] = StoreError) -
 
 
 def read_kept(path: Path, error: Callable[[str], NucproError] = StoreError) -> bytes:
-    """Content of what :func:`open_kept` writes; nothing where there is nothing, or a symbolic link.
+    """Content of a file that :func:`open_kept` writes; empty if it is missing or a symbolic link.
 
     Raises
     ------
@@ -288,7 +288,7 @@ def read_kept(path: Path, error: Callable[[str], NucproError] = StoreError) -> b
 
 
 _NEVER_ELSEWHERE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-"""Neither what a link leads to is opened, nor is a pipe waited for."""
+"""Follows no link, and does not wait for the writer of a pipe."""
 
 
 def _kept(path: Path, descriptor: int, error: Callable[[str], NucproError], mode: str) -> FileIO:
@@ -300,7 +300,7 @@ def _kept(path: Path, descriptor: int, error: Callable[[str], NucproError], mode
 
 
 def _remove_link(path: Path) -> None:
-    """Take a link away, and nothing else, whoever else finds it at the same time."""
+    """Remove a link, and only a link, even if other processes do the same."""
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with suppress(OSError):  # a file system without locks
@@ -326,7 +326,7 @@ def _problem_of_kept(path: Path, failure: OSError, how: str) -> str:
 
 
 def is_pipe(path: Path) -> bool:
-    """Whether a name stands for something that can be read only once: a pipe or a socket."""
+    """Whether a path can be read only once: a pipe or a socket."""
     try:
         return _can_be_read_once(path.stat().st_mode)
     except OSError:
@@ -335,17 +335,17 @@ def is_pipe(path: Path) -> bool:
 
 @contextmanager
 def spooled(path: Path, error: type[NucproError] = DataError) -> Iterator[Path]:
-    """Name of a regular file with the content of a name: what a pipe gives is kept until the block ends.
+    """A regular file with the content of a path: the content of a pipe is stored until the block ends.
 
     Yields
     ------
     Path
-        The name itself where it is no pipe; else a file in the folder for temporary files (``TMPDIR``).
+        The path itself if it is not a pipe; else a file in the folder for temporary files (``TMPDIR``).
 
     Raises
     ------
     NucproError
-        Of the type `error`: the pipe cannot be read, or there is no room for what it gives.
+        Of the type `error`: the pipe cannot be read, or the disk is full.
     """
     if not is_pipe(path):
         yield path
@@ -365,11 +365,11 @@ def spooled(path: Path, error: type[NucproError] = DataError) -> Iterator[Path]:
 
 
 def _no_room(failure: OSError) -> str:
-    return f"what the pipe gives cannot be kept: {failure.strerror}; set TMPDIR to a folder with room, or name a file"
+    return f"what the pipe gives cannot be kept: {failure.strerror}; set TMPDIR to a folder with space, or name a file"
 
 
 def problem_of(path: Path, failure: OSError) -> str:
-    """Say in words why a name cannot be opened, and what helps."""
+    """Why a path cannot be opened, and the remedy, in words."""
     link = _dangling(path) if failure.errno in (errno.ENOENT, errno.ENOTDIR) else None
     if link is not None:
         which = "is a link" if link == path else f"lies behind {link}, a link"
@@ -384,7 +384,7 @@ def problem_of(path: Path, failure: OSError) -> str:
 
 
 def looks_like(start: bytes) -> str:
-    """What a file is, by its first bytes, in words for a message: ``a gzip file``."""
+    """Format of a file by its first bytes, in words for a message: ``a gzip file``."""
     if not start:
         return "an empty file"
     # Latin letters in UTF-16 without a mark: every other byte is zero.
@@ -403,12 +403,12 @@ def _can_be_read_once(mode: int) -> bool:
 
 
 def kind_of(mode: int) -> str:
-    """Say in words what a name stands for that is no regular file: ``a pipe``."""
+    """Kind of a path that is not a regular file, in words: ``a pipe``."""
     return next((text for test, text in _KINDS if test(mode)), "something else")
 
 
 def _dangling(path: Path) -> Path | None:
-    """The link on the way to a name that leads nowhere."""
+    """The dangling link on a path."""
     for place in (path, *path.parents):
         if place.is_symlink() and not place.exists():
             return place
