@@ -215,7 +215,7 @@ def other_ids(pair: FilePair) -> None:
     [
         (other_fasta, "was made from another FASTA"),
         (other_width, "is 2560 wide, not 16"),
-        (no_meta, "says nothing of how it was made"),
+        (no_meta, "has no provenance metadata"),
         (damaged, "cannot be used"),
         (other_ids, "holds other ids than its FASTA"),
     ],

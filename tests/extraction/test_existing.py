@@ -139,7 +139,7 @@ def test_only_files_that_the_model_would_make_are_kept(
     assert main([*command, "--dry-run"]) == 0
     output = capsys.readouterr().out
     way_out = "made anew unless --trust-existing keeps it or --verify-existing N proves it"
-    assert output.count(f"says nothing of how it was made: {way_out} (") == 6
+    assert output.count(f"has no provenance metadata: {way_out} (") == 6
 
     assert main([*command, "--dry-run", "--verify-existing", "2"]) == 0
     output = capsys.readouterr().out

@@ -199,7 +199,7 @@ def test_an_old_file_of_the_right_width_is_redone_unless_trusted(
     assert pair.protein_vectors.read_bytes() == old
     assert main(["extract", *arguments(data, model)]) == 0
     assert pair.protein_vectors.read_bytes() != old
-    assert "output_1_ESM.pt says nothing of how it was made" in capsys.readouterr().out
+    assert "output_1_ESM.pt has no provenance metadata" in capsys.readouterr().out
 
 
 def test_a_missing_protein_side_is_split_like_the_dna_side(data: Path, model: Path) -> None:

@@ -191,15 +191,15 @@ TENSORS = {
     ),
     "rows of stride 0": (
         tensor(0, (2**40,), (0,)),
-        "does not lie in its storage of 12 elements, or some of its",
+        "does not fit its storage of 12 elements, or some of its",
     ),
-    "matrix of stride 0": (tensor(0, (2**40, 12), (0, 1)), "some of its elements share a place"),
-    "overlapping rows": (tensor(0, (10, 3), (1, 1)), "some of its elements share a place"),
-    "interleaved rows": (tensor(0, (2, 3), (3, 2)), "some of its elements share a place"),
-    "behind the storage": (tensor(1, (12,), (1,)), "of shape (12,), strides (1,) and offset 1 does not lie"),
-    "stride behind the storage": (tensor(0, (2,), (12,)), "does not lie in its storage of 12 elements"),
-    "offset of 2**70": (tensor(2**70, (1,), (1,)), "does not lie in its storage of 12 elements"),
-    "nothing, but elsewhere": (tensor(13, (0,), (1,)), "does not lie in its storage of 12 elements"),
+    "matrix of stride 0": (tensor(0, (2**40, 12), (0, 1)), "some of its elements overlap"),
+    "overlapping rows": (tensor(0, (10, 3), (1, 1)), "some of its elements overlap"),
+    "interleaved rows": (tensor(0, (2, 3), (3, 2)), "some of its elements overlap"),
+    "behind the storage": (tensor(1, (12,), (1,)), "of shape (12,), strides (1,) and offset 1 does not fit"),
+    "stride behind the storage": (tensor(0, (2,), (12,)), "does not fit its storage of 12 elements"),
+    "offset of 2**70": (tensor(2**70, (1,), (1,)), "does not fit its storage of 12 elements"),
+    "nothing, but elsewhere": (tensor(13, (0,), (1,)), "does not fit its storage of 12 elements"),
     "negative offset": (
         REBUILD + b"(" + PERSISTENT_ID + b"J\xff\xff\xff\xff" + numbers((1,)) * 2 + NO_HOOKS + b"tR",
         "offset that is no number",
@@ -345,7 +345,7 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "two folders": (
         lambda: with_member("other/data.pkl", GOOD),
-        "member 'other/data.pkl' is there twice, or under a second",
+        "member 'other/data.pkl' is a duplicate, or has a second",
     ),
     "nested archive": (
         lambda: zipped({"archive/inner.pt": FILE}),

@@ -121,7 +121,7 @@ def test_a_file_without_any_size_ends_somewhere(
     server.head_status = 405
     server.fault(VIRAL, *[ENDLESS] * 3)
     with pytest.raises(
-        DataError, match=r"more than the 1048576 bytes of the file came in; they were thrown away"
+        DataError, match=r"more than the 1048576 bytes of the file were received; they were discarded"
     ):
         download(tmp_path, options(server.address, connections=1))
     assert f".{VIRAL}.part" not in parts(tmp_path)
@@ -131,10 +131,10 @@ def test_what_was_thrown_away_is_not_said_to_be_kept(server: ReleaseServer, tmp_
     server.fault(VIRAL, *[FLIP] * 3)
     with pytest.raises(DataError) as caught:
         download(tmp_path, options(server.address, connections=1))
-    assert "the bytes were thrown away" in str(caught.value)
+    assert "the bytes were discarded" in str(caught.value)
     assert "is kept" not in str(caught.value)
     server.fault(VIRAL, *[BREAK] * 3)
-    with pytest.raises(DataError, match="what came in is kept"):
+    with pytest.raises(DataError, match="the partial download is kept"):
         download(tmp_path, options(server.address, connections=1))
 
 

@@ -1,12 +1,11 @@
-"""Pickles as plain data: a machine that can build plain values and descriptions of tensors, nothing else.
+"""Pickles as plain data: a reader that can build plain values and descriptions of tensors, and nothing else.
 
-Bytes come from ``data.pkl`` of an archive; dict, list, tuple, str, int, float, bool, None and
-:class:`Tensor` go to :mod:`nucpro.formats.vectors`. Nothing in the machine imports, calls or looks up anything
-by name, so a pickle that wants more can only be refused.
+Bytes come from ``data.pkl`` of an archive; dict, list, tuple, str, int, float, bool, None and :class:`Tensor`
+go to :mod:`nucpro.formats.vectors`. The reader imports, calls and looks up nothing by name, so a pickle that
+asks for more is refused.
 
-Opcodes are those of Python's ``pickletools``, the ones that the C pickler writes in protocols 2 to 5.
-Claims are checked against the bytes that are there, so that memory stays under 40 times the pickle's size
-plus 32 MiB, whatever it says.
+Opcodes are those of Python's ``pickletools``, the ones that the C pickler writes in protocols 2 to 5. Sizes
+in the pickle are checked against its bytes, so memory stays below 40 times the pickle's size plus 32 MiB.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ _ELEMENTS = {
     "torch.ByteStorage": ("uint8", 1),
     "torch.BoolStorage": ("bool", 1),
 }
-"""Storage classes of torch: element type and bytes an element."""
+"""Storage classes of torch: element type and bytes per element."""
 STORAGE_CLASSES = {dtype: name for name, (dtype, _) in _ELEMENTS.items()}
 REBUILD_TENSOR = "torch._utils._rebuild_tensor_v2"
 ORDERED_DICT = "collections.OrderedDict"
@@ -57,7 +56,7 @@ ORDERED_DICT = "collections.OrderedDict"
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """Elements that lie in one member of the archive.
+    """Elements stored in one member of the archive.
 
     Parameters
     ----------
@@ -76,9 +75,9 @@ class Storage:
 
 @dataclass(slots=True)
 class Tensor:
-    """Where the elements of a tensor lie; offset and strides count elements.
+    """Position of a tensor's elements; offset and strides count elements.
 
-    A tensor that :func:`load` returns lies inside its storage, and no two of its elements share a place.
+    A tensor that :func:`load` returns is within its storage, and no two of its elements overlap.
     """
 
     storage: Storage
@@ -89,7 +88,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class _Global:
-    """A name that a pickle may mention; it stands for itself and can do nothing."""
+    """A name that a pickle may contain; it is only a marker and is never called."""
 
     name: str
 
@@ -118,8 +117,8 @@ def load(data: memoryview, storage_sizes: Mapping[str, int], where: str) -> obje
     Raises
     ------
     StoreError
-        The pickle is damaged, wants anything but plain values and tensors (the message names it), or claims
-        more than the archive holds.
+        The pickle is damaged, needs more than plain values and tensors (the message names it), or refers to
+        more bytes than the archive has.
     """
     return _Machine(data, storage_sizes, where).run()
 
@@ -161,7 +160,7 @@ class _Machine:
         self.position = 2
 
     def finish(self) -> object:
-        """Give the one value that is left at STOP."""
+        """Return the one value that is left at STOP."""
         if len(self.stack) != 1 or self.outer or self.position + 1 != len(self.data):
             self.fail("values or bytes are left over at its STOP")
         return self.stack[0]
@@ -259,7 +258,7 @@ class _Machine:
             self.stack.append(struct.unpack(">d", self.take(8))[0])
 
     def float_run(self) -> bool:
-        """Append the floats of one APPENDS to their list as an array, where nothing else lies between."""
+        """Append the floats of one APPENDS to their list as an array, if there is nothing else between them."""
         waiting = self.outer[-1]
         if not waiting or type(waiting[-1]) is not list:
             return False
@@ -326,7 +325,7 @@ class _Machine:
         self.stack.append(known)
 
     def call(self) -> None:
-        """Build what a known name stands for."""
+        """Build the value for a known name."""
         function, arguments = self.last(2)
         if function == _Global(ORDERED_DICT) and arguments == ():
             self.empty({})
@@ -355,7 +354,7 @@ class _Machine:
     def tensor(
         self, storage: object, offset: object, shape: object, strides: object, *rest: object
     ) -> Tensor:
-        """Tensor whose every element lies inside its storage, at a place of its own."""
+        """Tensor whose elements are all within its storage, without overlap."""
         if not (isinstance(storage, Storage) and type(offset) is int and offset >= 0):
             self.fail("a tensor has no storage, or an offset that is no number from 0")
         if not (_are_counts(shape) and _are_counts(strides) and len(shape) == len(strides)):
@@ -366,14 +365,14 @@ class _Machine:
         end = _end_of(result)
         if end is None or end > storage.count:
             self.fail(
-                f"a tensor of shape {shape}, strides {strides} and offset {offset} does not lie in its "
-                f"storage of {storage.count} elements, or some of its elements share a place"
+                f"a tensor of shape {shape}, strides {strides} and offset {offset} does not fit its "
+                f"storage of {storage.count} elements, or some of its elements overlap"
             )
         return result
 
 
 def _are_counts(values: object) -> TypeGuard[tuple[int, ...]]:
-    """Tell whether these are numbers from 0, of as many dimensions as a tensor here can have."""
+    """Whether these are numbers from 0, of as many dimensions as a tensor here can have."""
     return (
         type(values) is tuple
         and len(values) <= 8
@@ -382,7 +381,7 @@ def _are_counts(values: object) -> TypeGuard[tuple[int, ...]]:
 
 
 def _end_of(tensor: Tensor) -> int | None:
-    """First place behind a tensor's elements; None where two elements share a place."""
+    """Offset after a tensor's last element; None if elements overlap."""
     if 0 in tensor.shape:
         return tensor.offset
     extent = 1
@@ -448,7 +447,7 @@ _ACTIONS = [_OPCODES.get(bytes([code]), _Machine.refuse) for code in range(256)]
 
 
 _ROWS_AT_A_TIME = 1000
-"""Items that a reader keeps waiting at a time, as in Python's own pickler."""
+"""Items per batch, as in Python's own pickler."""
 
 T = TypeVar("T")
 

@@ -1,9 +1,9 @@
-"""One way to keep a record: a JSON object sealed with its own SHA-256, and read through a checked schema.
+"""The one format for records: a JSON object with its own SHA-256 checksum, read through a schema.
 
-Whoever remembers something in a folder writes it here, and gets it back as a dataclass in which every value has the
-type, the range and the size that its annotation allows. A record can be damaged, or come from somebody else with a
-checksum that fits; both end in one error. Earlier versions sealed few records: those are read too, and
-:class:`Kept` says so, for what they say is a hint that has to be verified once.
+All state in a folder is written here and read back as a dataclass whose values have the type, range and size
+that their annotations allow. A record may be damaged, or forged with a valid checksum; both raise the same
+error. Earlier versions wrote most records without a checksum: these are read too, and :class:`Kept` marks
+them, because their content must be verified once.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ __all__ = [
 Record = TypeVar("Record")
 
 CHECKSUM = "sha256"
-"""Name of the digest in a record that holds one."""
+"""Key of the checksum in a record."""
 _LARGEST = 1 << 30
-"""Bytes of a record: a checkpoint of 100,000 files has a tenth of that."""
+"""Largest record in bytes: a checkpoint of 100,000 files has a tenth of that."""
 _SHOWN = 60
 
 
@@ -88,11 +88,11 @@ class Matching:
 
 
 Count = Annotated[int, Within(0, 1 << 53)]
-"""How many there are of something, or bytes."""
+"""A count, or a number of bytes."""
 Digest = Annotated[str, Matching("[0-9a-f]{64}")]
 """SHA-256 in hexadecimal."""
 Name = Annotated[str, Within(1, 4096)]
-"""Text that names something: a file, a path, a model."""
+"""The name of a file, a path or a model."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Kept(Generic[Record]):
     Parameters
     ----------
     content : dataclass
-        What it says.
+        Its content.
     is_sealed : bool
         False for a record of an earlier version, which has no checksum.
     """
@@ -117,14 +117,14 @@ def write_record(path: Path, content: object, *, sort_keys: bool = False, compac
 
 
 def document(content: object, *, sort_keys: bool = False, compact: bool = False) -> bytes:
-    """Text of a record: UTF-8, one value a line, the checksum last.
+    """Text of a record: UTF-8, one value per line, the checksum last.
 
     Parameters
     ----------
     content : dataclass or mapping
         Plain values.
     sort_keys : bool
-        Sort by name, for content whose order says nothing.
+        Sort by name, for content whose order has no meaning.
     compact : bool
         Write everything into one line.
     """
@@ -140,18 +140,18 @@ def read_record(path: Path, kind: type[Record], what: str, remedy: str) -> Kept[
     Parameters
     ----------
     path : Path
-        Where it lies.
+        Its path.
     kind : type
         The dataclass that it must be.
     what : str
         What it is, for the message: ``the record of a download``.
     remedy : str
-        What to do where it cannot be used.
+        What to do if it cannot be used.
 
     Returns
     -------
     Kept or None
-        None where there is no such file.
+        None if there is no such file.
 
     Raises
     ------
@@ -175,14 +175,14 @@ def unsealed(raw: bytes) -> tuple[dict[str, Any], bool]:
     Raises
     ------
     ValueError
-        It is no JSON object, or its checksum is that of another content.
+        It is not a JSON object, or its checksum does not match.
     """
     content = decoded(raw)
     if not isinstance(content, dict):
         raise ValueError(f"it holds {_short(content)}, expected an object")
     checksum = content.pop(CHECKSUM, None)
     if checksum is not None and checksum != _checksum_of(content):
-        raise ValueError("its checksum does not fit what it says")
+        raise ValueError("its checksum does not match its content")
     return content, checksum is not None
 
 
@@ -211,7 +211,7 @@ def decoded(raw: bytes) -> Any:
 
 
 def parsed(raw: bytes) -> dict[str, Any]:
-    """Object that JSON holds; nothing where it is damaged or no object."""
+    """Object that JSON holds; empty if it is damaged or not an object."""
     try:
         content = decoded(raw)
     except ValueError:
@@ -224,17 +224,17 @@ def _checksum_of(content: Mapping[str, Any]) -> str:
 
 
 def checked(kind: Any, value: object, place: str = "") -> Any:
-    """Give a value of JSON as what a type says: a dataclass from its fields, lists, objects and plain values.
+    """Convert a value of JSON to a type: a dataclass from its fields, lists, objects and plain values.
 
     Parameters
     ----------
     kind : type
-        A dataclass, ``list[…]``, ``tuple[…]``, ``dict[str, …]``, a union, ``Literal``, int, float, str, bool, None or
-        ``Any``; annotated with :class:`Within` or :class:`Matching` where not every value is allowed.
+        A dataclass, ``list[…]``, ``tuple[…]``, ``dict[str, …]``, a union, ``Literal``, int, float, str, bool,
+        None or ``Any``; annotated with :class:`Within` or :class:`Matching` if not every value is allowed.
     value
         What was decoded.
     place : str
-        Where it stands in the record, for the message.
+        Its place in the record, for the message.
 
     Raises
     ------
@@ -245,7 +245,7 @@ def checked(kind: Any, value: object, place: str = "") -> Any:
 
 
 _Check = Callable[[Any, str], Any]
-"""Gives a value as what its type says, or raises with the place of the value in the record."""
+"""Converts a value to its type, or raises with the place of the value in the record."""
 
 
 @cache
@@ -309,7 +309,7 @@ def _union(kind: Any) -> _Check:
         for check in others:
             with suppress(ValueError):
                 return check(value, place)
-        # What the first expects is nearer to the truth than "null".
+        # The first alternative is more helpful in a message than "null".
         return first(value, place)
 
     return any_of
@@ -336,7 +336,7 @@ def _items(kind: Any) -> _Check:
 
 
 def _all_fit(kind: Any, values: list[Any]) -> bool:
-    """Whether all values are numbers of a range, told at once: there may be hundreds of thousands."""
+    """Whether all values are numbers in a range, checked at once: there may be hundreds of thousands."""
     inner, *rules = get_args(kind) if get_origin(kind) is Annotated else (kind,)
     if inner not in (int, float) or not rules or not values or set(map(type, values)) != {inner}:
         return False
@@ -356,7 +356,7 @@ def _entries(kind: Any) -> _Check:
 
 
 def _plain(kind: Any, value: Any, place: str) -> Any:
-    """A single value; true and false are no numbers, and a whole number is a float too."""
+    """A single value; true and false are not numbers, and an integer is also a float."""
     if kind is float and type(value) is int and abs(value) < 1 << 53:
         value = float(value)
     if type(value) is not kind:

@@ -1,4 +1,4 @@
-"""formats.sequences."""
+"""Sequence types: their alphabets, widths and length limits, and how to tell DNA from protein."""
 
 from __future__ import annotations
 
@@ -32,40 +32,40 @@ __all__ = [
 DNA_WIDTH = 768
 """Columns of a DNABERT-S vector."""
 PROTEIN_WIDTH = 1280
-"""Columns of a FastESM2_650 vector; other models bring their own width."""
+"""Columns of a FastESM2_650 vector; other models have their own width."""
 MERGED_WIDTH = DNA_WIDTH + PROTEIN_WIDTH
 """Columns of a merged row with the default model: DNA first, then protein."""
 MAX_RESIDUES = 1024
-"""Longest protein input; longer ones are cut there, counted and reported."""
+"""Longest protein input; longer ones are truncated, counted and reported."""
 MAX_BASES = 10_000
-"""Longest nucleotide input; longer ones are cut there, counted and reported."""
+"""Longest nucleotide input; longer ones are truncated, counted and reported."""
 
 
 class SequenceType(StrEnum):
-    """The two sides of a file pair: each a FASTA file and the vectors made from it."""
+    """DNA or protein: a file pair has a FASTA file and a file of vectors of each."""
 
     DNA = "dna"
     PROTEIN = "protein"
 
     @property
     def word(self) -> str:
-        """As text names it."""
+        """Its name in text."""
         return "DNA" if self is SequenceType.DNA else "protein"
 
 
 NUCLEOTIDES = "ACGTURYSWKMBDHVN"
-"""Letters of a nucleotide record: the four bases, U, and the IUPAC ambiguity codes."""
+"""Alphabet of a nucleotide record: the four bases, U, and the IUPAC ambiguity codes."""
 RESIDUES = "ACDEFGHIKLMNPQRSTVWYXBUZO"
-"""Letters of a protein record: those for which ESM-2 has a residue token."""
+"""Alphabet of a protein record: those for which ESM-2 has a residue token."""
 
 ALPHABETS = {SequenceType.DNA: NUCLEOTIDES, SequenceType.PROTEIN: RESIDUES}
-"""Letters of a record, by side."""
+"""Alphabet of each sequence type."""
 LIMITS = {SequenceType.DNA: MAX_BASES, SequenceType.PROTEIN: MAX_RESIDUES}
-"""Letters that an encoder reads of a record, by side."""
+"""Longest input of the encoder, by sequence type."""
 
 _BASES = b"ACGTUN"
 _CERTAIN = 60
-"""Letters from which on a protein without E, F, I, L, P and Q is no chance: a third of all residues are these."""
+"""Length from which a protein without E, F, I, L, P and Q is no coincidence: a third of all residues are these."""
 _MOSTLY, _HARDLY = 0.9, 0.01
 _UNKNOWN_BASES = re.compile(rb"[^ACGT]+")
 _ADVICE = {
@@ -86,16 +86,16 @@ _NUMBERS = "remove the numbers, which GenBank and GCG put before lines"
 
 @dataclass(frozen=True)
 class Tally:
-    """How many letters a file holds, and of which kind.
+    """Counts of residues or bases in a file, by kind.
 
     Parameters
     ----------
     letters : int
-        All letters.
+        Total length.
     bases : int
         A, C, G, T, U and N.
     foreign : int
-        Letters that no nucleotide record holds.
+        Characters outside the nucleotide alphabet.
     """
 
     letters: int
@@ -104,7 +104,7 @@ class Tally:
 
     @classmethod
     def of(cls, text: bytes) -> Self:
-        """Tally of upper-case letters."""
+        """Tally of an upper-case sequence."""
         bases = len(text) - len(text.translate(None, _BASES))
         return cls(len(text), bases, len(text.translate(None, NUCLEOTIDES.encode())))
 
@@ -114,9 +114,10 @@ class Tally:
 
     @property
     def side(self) -> SequenceType:
-        """What the letters look like.
+        """Whether the file looks like nucleotides.
 
-        Nucleotides where nearly all are A, C, G, T, U or N, or where many letters are nucleotide codes throughout.
+        It does if nearly all characters are A, C, G, T, U or N, or if it is long and has nucleotide codes
+        only.
         """
         is_mostly_bases = self.bases >= _MOSTLY * self.letters and self.foreign <= _HARDLY * self.letters
         is_certain = self.foreign == 0 and self.letters >= _CERTAIN
@@ -124,15 +125,16 @@ class Tally:
 
 
 def looks_like_nucleotides(text: bytes) -> bool:
-    """Whether upper-case letters of records that should be proteins look like those of nucleotides."""
-    # Leucine, the commonest residue, is no nucleotide code: counting it is enough for nearly every file of proteins.
+    """Whether upper-case sequences of records that should be proteins look like nucleotides."""
+    # Leucine, the commonest residue, is not a nucleotide code: counting it is enough for nearly every protein
+    # file.
     return text.count(b"L") <= _HARDLY * len(text) and Tally.of(text).side is SequenceType.DNA
 
 
 def nucleotide_records(sequences: Sequence[bytes]) -> list[int]:
-    """Places of the records of a protein file that look like nucleotides.
+    """Indices of the records of a protein file that look like nucleotides.
 
-    All, where the file as a whole does; else those that are long enough to tell, and hold hardly anything but bases.
+    All records if the file as a whole does; else those that are long enough to judge and almost only bases.
 
     Parameters
     ----------
@@ -145,7 +147,7 @@ def nucleotide_records(sequences: Sequence[bytes]) -> list[int]:
 
 
 def is_surely_bases(sequence: bytes) -> bool:
-    """Whether upper-case letters of one record are nucleotides: enough of them to tell, and nearly all are bases."""
+    """Whether one upper-case record is of nucleotides: long enough to judge, and nearly all bases."""
     is_enough = len(sequence) >= _CERTAIN
     return is_enough and len(sequence.translate(None, _BASES)) <= (1 - _MOSTLY) * len(sequence)
 
@@ -153,18 +155,18 @@ def is_surely_bases(sequence: bytes) -> bool:
 def copied_side(
     nucleotide: Path, bases: int, protein: Path, residues: int, *, is_nucleotide: bool
 ) -> str | None:
-    """Problem of a protein side that holds the nucleotides; None where nothing speaks for that.
+    """Problem of a protein file that holds nucleotides; None if there is no sign of that.
 
-    A translation has a third of the letters, so a real protein of A, C, G and T alone is not mistaken for its bases.
+    A translation has a third of the length, so a real protein of only A, C, G and T is not mistaken for DNA.
 
     Parameters
     ----------
     nucleotide, protein : Path
-        The two sides of a pair.
+        The two files of a pair.
     bases, residues : int
-        Letters of each.
+        Total length of each.
     is_nucleotide : bool
-        Whether those of the protein side do; see :class:`Tally`.
+        Whether the protein file looks like nucleotides; see :class:`Tally`.
     """
     if not is_nucleotide or 2 * residues <= bases:
         return None
@@ -175,9 +177,9 @@ def copied_side(
 
 
 def are_alike(sequences: Sequence[bytes], side: SequenceType) -> bool:
-    """Whether an encoder may well give all records the same vector.
+    """Whether an encoder may give all records the same vector.
 
-    Beyond the limit it reads nothing, U is read as T, and ambiguous bases have no tokens that tell them apart.
+    It reads nothing beyond the limit, reads U as T, and has no distinct tokens for ambiguous bases.
 
     Parameters
     ----------
@@ -193,5 +195,5 @@ def are_alike(sequences: Sequence[bytes], side: SequenceType) -> bool:
 
 
 def advice_on(letter: str) -> str | None:
-    """What to do about a letter that is not allowed, where more is known than that it is wrong."""
+    """Advice for a character that is not allowed, if its cause is known."""
     return _NUMBERS if letter.isdigit() else _ADVICE.get(letter)

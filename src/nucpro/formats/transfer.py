@@ -1,8 +1,8 @@
-"""One file over HTTP: fetched in parts where connections break, verified, and only then given its name.
+"""Download of one file over HTTP: resumed if the connection breaks, verified, then renamed to its final name.
 
-Requests go to an HTTP server; bytes go to a hidden ``.NAME.part`` beside the final name, which a later run
-goes on with. What has the digest and size that a listing gives gets its name by an atomic rename; what has not is
-removed. Nothing that a server answers makes a request endless: sizes, slowness, redirects and tries are bounded.
+Bytes go to a hidden ``.NAME.part`` in the same folder, which a later run resumes. A file with the listed
+digest and size is renamed atomically; any other is removed. No answer of a server can make a request endless:
+sizes, slow transfers, redirects and attempts are bounded.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Advance = Callable[[int], None]
-"""Told how many bytes came in; a negative number where bytes had to be thrown away."""
+"""Called with the number of bytes received; negative if bytes were discarded."""
 
 _BLOCK = 1 << 20
 _LONGEST_WAIT_S = 60.0
@@ -48,28 +48,28 @@ _LONGEST_CONNECT_S = 10.0
 _SLOWEST = 100
 """Bytes per second below which a connection counts as broken."""
 _LARGEST_FILE = 1 << 34
-"""Bytes at which a file ends whose size nobody gives; the largest of RefSeq and of the models have a tenth of that."""
+"""Limit in bytes for files of unknown size; the largest of RefSeq and of the models have a tenth of that."""
 _SCHEMES = ("http", "https")
 # Answers that may be different a moment later; all other errors are final.
 _PASSING = frozenset({408, 416, 425, 429, 500, 502, 503, 504})
 _ABSENT = frozenset({404, 410})
-# Numbers of more digits are no sizes, and Python refuses to read those of thousands.
+# Longer numbers are not sizes, and Python refuses to parse thousands of digits.
 _NUMBER = re.compile(r"[0-9]{1,19}")
 _CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,19})-[0-9]{1,19}|\*)/([0-9]{1,19}|\*)")
 _ALGORITHMS = {"MD5 sum": "md5", "SHA-256": "sha256", "git blob id": "sha1"}
 
 
 class StoppedError(Exception):
-    """Another file failed, so this one was given up."""
+    """Another file failed, so this one was cancelled."""
 
 
 class AnswerError(DataError):
-    """The server answers, and does not give what was asked for.
+    """The server answered without the requested content.
 
     Parameters
     ----------
     message : str
-        What to say.
+        The message.
     status : int
         Of the answer.
     headers : mapping
@@ -83,29 +83,29 @@ class AnswerError(DataError):
 
 
 class _NoSuchRangeError(Exception):
-    """The server has no bytes after those that are there."""
+    """The server has no bytes beyond those already received."""
 
 
 class _BrokenError(Exception):
-    """An attempt that ended early; the next one may go on."""
+    """An attempt that ended early; the next one can resume."""
 
 
 class _WrongPartError(_BrokenError):
-    """An attempt that showed that what came in so far is of no use."""
+    """An attempt that showed that the bytes received so far are unusable."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a listing says of a file.
+    """Size and digest of a file according to a listing.
 
     Parameters
     ----------
     origin : str
         Who lists it, for messages: ``the release``.
     size : int or None
-        Bytes; None where it is not known.
+        Bytes; None if unknown.
     digest : str or None
-        In hexadecimal; None where only the size is known.
+        In hexadecimal; None if only the size is known.
     algorithm : {"MD5 sum", "SHA-256", "git blob id"}
         Of the digest; git's id of a blob is the SHA-1 of its kind, size and bytes.
     """
@@ -116,7 +116,7 @@ class Expected:
     algorithm: str = "SHA-256"
 
     def problem_of(self, path: Path) -> str | None:
-        """What is wrong with a file that lies there; None where it is the one of the listing.
+        """What is wrong with a file on disk; None if it matches the listing.
 
         Raises
         ------
@@ -136,7 +136,7 @@ class Expected:
 
     def _digest_of(self, file: BufferedReader[FileIO], size: int) -> str:
         start = f"blob {size}\0".encode() if self.algorithm == "git blob id" else b""
-        # Neither protects against people: MD5 and SHA-1 are what RefSeq and git list.
+        # Neither protects against attackers; RefSeq and git list MD5 and SHA-1.
         name = _ALGORITHMS[self.algorithm]
         return hashlib.file_digest(file, lambda: hashlib.new(name, start, usedforsecurity=False)).hexdigest()
 
@@ -148,13 +148,13 @@ class Connection:
     Parameters
     ----------
     attempts : int
-        Requests for one file that bring it no further before it counts as failed.
+        Requests without progress before a file counts as failed.
     wait_s : float
         Seconds before the second request; each further wait is twice as long.
     timeout_s : float
-        Seconds with hardly a byte after which a connection counts as broken.
+        Seconds almost without data after which a connection counts as broken.
     headers : mapping
-        Sent to the server itself, and to no other that it redirects to.
+        Sent only to the server itself, not to hosts that it redirects to.
     """
 
     attempts: int
@@ -166,7 +166,7 @@ class Connection:
     _sockets: weakref.WeakSet[socket.socket] = field(default_factory=weakref.WeakSet)
 
     def give_up(self) -> None:
-        """End all requests soon, those of other threads."""
+        """Cancel all requests of other threads."""
         self._stop.set()
         for open_socket in list(self._sockets):
             _shut(open_socket)
@@ -177,14 +177,14 @@ class Connection:
         Raises
         ------
         DataError
-            The server does not give it, or it is larger.
+            The server does not send it, or it is larger.
         """
         return self._persist(url, lambda: self._text(url, largest), lambda: 0)
 
     def size(self, url: str) -> int | None:
-        """Ask for the size of a file in bytes; None where the server does not tell.
+        """Ask for the size of a file in bytes; None if the server does not report it.
 
-        Servers and proxies may refuse the question (HEAD) and give the file all the same.
+        Servers and proxies may refuse HEAD requests but still send the file.
 
         Raises
         ------
@@ -201,7 +201,7 @@ class Connection:
             return None
 
     def fetch(self, url: str, path: Path, expected: Expected, advance: Advance) -> None:
-        """Fetch a file, going on with what an earlier attempt or run left.
+        """Fetch a file, resuming an earlier attempt or run.
 
         Parameters
         ----------
@@ -210,14 +210,14 @@ class Connection:
         path : Path
             Final name; a file of that name is replaced when the new one is complete.
         expected : Expected
-            What it must be.
+            Its expected size and digest.
         advance : callable
-            Told how many bytes came in.
+            Called with the number of bytes received.
 
         Raises
         ------
         DataError
-            The server does not give the file, or gives another one each time.
+            The server does not send the file, or sends another one each time.
         StoppedError
             :meth:`give_up` was called.
         """
@@ -227,7 +227,7 @@ class Connection:
         transfer.commit(path)
 
     def _persist(self, url: str, attempt: Callable[[], Result], size: Callable[[], int]) -> Result:
-        """Try until it works, or until as many tries as are allowed brought nothing."""
+        """Retry until the file is complete, or until the allowed number of attempts made no progress."""
         failed, furthest = 0, size()
         while True:
             try:
@@ -236,7 +236,7 @@ class Connection:
                 reason = str(error)
             if self._stop.is_set():
                 raise StoppedError(url)
-            # A byte a try is no progress: a large file would take forever.
+            # One byte per attempt is no progress: a large file would take forever.
             failed = 0 if size() >= furthest + _BLOCK else failed + 1
             furthest = max(furthest, size())
             logger.warning("%s: attempt %d of %d failed: %s", url, failed or 1, self.attempts, reason)
@@ -244,7 +244,7 @@ class Connection:
                 break
             if self._stop.wait(min(self.wait_s * 2 ** max(failed - 1, 0), _LONGEST_WAIT_S)):
                 raise StoppedError(url)
-        kept = ": what came in is kept" if size() else ""
+        kept = ": the partial download is kept" if size() else ""
         raise DataError(
             f"{url}: not fetched after {failed} attempts, the last one failed with: {reason}; "
             f"check the network, then run again{kept}"
@@ -267,7 +267,7 @@ class Connection:
         return content.decode("utf-8", "replace")
 
     def blocks(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
-        """Give bytes as they come in; a connection that only drips is broken."""
+        """Yield bytes as they arrive; a connection that is too slow counts as broken."""
         began, received = time.monotonic(), 0
         while block := response.read1(_BLOCK):
             yield block
@@ -281,7 +281,7 @@ class Connection:
 
     @contextmanager
     def open(self, url: str, method: str = "GET", offset: int = 0) -> Iterator[http.client.HTTPResponse]:
-        """Send a request, and give the answer; what goes wrong is told apart by whether another try may help."""
+        """Send a request and return the answer; errors differ by whether a retry may help."""
         ranges = {"Range": f"bytes={offset}-"} if offset else {}
         try:
             # No other scheme than http and https can be opened.
@@ -306,7 +306,7 @@ class Connection:
             ) from error
 
     def _not_reached(self, url: str, error: urllib.error.URLError) -> Exception:
-        """Error for a connection that never came to be; where there is no network, waiting does not help."""
+        """Error for a connection that failed; without a network, waiting does not help."""
         reason = error.reason
         said = str(reason) or type(reason).__name__
         if isinstance(reason, ssl.SSLCertVerificationError):
@@ -337,7 +337,7 @@ class Connection:
 
 @dataclass(frozen=True)
 class _Transfer:
-    """The way of one file onto the disk."""
+    """One file on its way to the disk."""
 
     connection: Connection
     url: str
@@ -346,7 +346,7 @@ class _Transfer:
     advance: Advance
 
     def size(self) -> int:
-        """Bytes that are there; what is no file of ours is none, and goes."""
+        """Bytes already received; anything but a regular file is removed."""
         try:
             found = self.part.lstat()
         except FileNotFoundError:
@@ -358,11 +358,11 @@ class _Transfer:
         return found.st_size
 
     def attempt(self) -> None:
-        """Fetch what is missing, and require that it is the file that is expected."""
+        """Fetch the missing bytes, and verify the file."""
         try:
             encoding = self._receive()
         except _NoSuchRangeError:
-            # Nothing is left to ask for: either the part is complete, or its digest will tell that it is wrong.
+            # Nothing is left to request: the part is complete, or its digest will show that it is wrong.
             logger.info("%s: the server has nothing after byte %d", self.url, self.size())
             encoding = None
         except _WrongPartError:
@@ -371,12 +371,12 @@ class _Transfer:
         if problem := self.expected.problem_of(self.part):
             self._throw_away()
             why = f" (it came in the encoding {encoding}, though none was asked for)" if encoding else ""
-            raise _BrokenError(f"{problem}{why}; the bytes were thrown away")
+            raise _BrokenError(f"{problem}{why}; the bytes were discarded")
 
     def _receive(self) -> str | None:
         offset, size = self.size(), self.expected.size
         if offset and size is not None and offset >= size:
-            # Complete, or wrong; its digest tells.
+            # Complete or wrong; the digest decides.
             return None
         with self.connection.open(self.url, "GET", offset) as response:
             start, total = _extent(response, offset)
@@ -388,7 +388,7 @@ class _Transfer:
             return _encoding(response)
 
     def _largest(self) -> int:
-        """Bytes at which a file ends whose size nobody gives: an endless answer must not fill the disk."""
+        """Limit in bytes for a file of unknown size: an endless answer must not fill the disk."""
         return min(_LARGEST_FILE, shutil.disk_usage(self.part.parent).free // 2)
 
     def _write(self, response: http.client.HTTPResponse, start: int, offset: int, largest: int) -> None:
@@ -404,7 +404,7 @@ class _Transfer:
                 self.advance(len(block))
                 if start > largest:
                     raise _WrongPartError(
-                        f"more than the {largest} bytes of the file came in; they were thrown away"
+                        f"more than the {largest} bytes of the file were received; they were discarded"
                     )
                 with _writing(self.part):
                     file.write(block)
@@ -413,7 +413,7 @@ class _Transfer:
                 os.fsync(file.fileno())
 
     def commit(self, path: Path) -> None:
-        """Give the part its final name, with its bytes on disk, also those of a run that was killed before."""
+        """Sync the part to disk (also bytes of an earlier killed run) and give it its final name."""
         with _writing(self.part):
             with self.part.open("rb") as file:
                 os.fsync(file.fileno())
@@ -426,17 +426,17 @@ class _Transfer:
 
 
 def part_of(path: Path) -> Path:
-    """Name of a file that is still coming in."""
+    """Name of a file that is still being downloaded."""
     return path.with_name(f".{path.name}.part")
 
 
 def _opened(part: Path) -> IO[bytes]:
-    """Open a part without following a link that somebody left in its place."""
+    """Open a part without following a symbolic link in its place."""
     return open_kept(part, append=False)
 
 
 class _Response(http.client.HTTPResponse):
-    """Answer whose head must come within the connection's timeout, not only each byte of it."""
+    """Answer whose complete header must arrive within the timeout, not only each byte of it."""
 
     def __init__(self, open_socket: socket.socket, *arguments: Any, **options: Any) -> None:
         super().__init__(open_socket, *arguments, **options)
@@ -453,7 +453,7 @@ class _Response(http.client.HTTPResponse):
 
 
 class _Patient(http.client.HTTPConnection):
-    """Connection that is not waited for as long as for an answer, and that can be ended by another thread."""
+    """Connection with a shorter timeout for connecting, which another thread can close."""
 
     response_class = _Response
     sockets: weakref.WeakSet[socket.socket]
@@ -472,7 +472,7 @@ class _PatientTls(_Patient, http.client.HTTPSConnection):
 
 
 class _Handler(urllib.request.AbstractHTTPHandler):
-    """Opens http and https, and keeps the open sockets in view."""
+    """Opens http and https, and tracks the open sockets."""
 
     def __init__(self, sockets: weakref.WeakSet[socket.socket]) -> None:
         super().__init__()
@@ -490,7 +490,7 @@ class _Handler(urllib.request.AbstractHTTPHandler):
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows to http and https, never from https to http, and names other hosts in the log."""
+    """Follows redirects to http and https, never from https to http, and logs other hosts."""
 
     def __init__(self, answered: threading.Event) -> None:
         self._answered = answered
@@ -520,7 +520,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 def _shut(open_socket: socket.socket) -> None:
     with suppress(OSError):
-        # That of TLS sockets would end the decryption first, and give what still comes in to the reader as it is.
+        # shutdown() of TLS sockets would stop decryption first and pass encrypted bytes to the reader.
         socket.socket.shutdown(open_socket, socket.SHUT_RDWR)
 
 
@@ -530,14 +530,14 @@ def _explained(url: str, error: urllib.error.HTTPError, offset: int) -> Exceptio
         return _NoSuchRangeError(url)
     if error.code in _PASSING:
         return _BrokenError(f"HTTP {error.code} {error.reason}")
-    # Libraries write several lines where a redirect leads nowhere.
+    # Libraries write several lines for a redirect to nowhere.
     reason = " ".join(str(error.reason).split())[:300]
     message = f"{url}: the server answers HTTP {error.code} {reason}; check the address of the server"
     return AnswerError(message, error.code, dict(error.headers or {}))
 
 
 def _extent(response: http.client.HTTPResponse, offset: int) -> tuple[int, int | None]:
-    """Position at which the answer starts, and the size of the whole file as far as the server tells it."""
+    """Position at which the answer starts, and the size of the whole file if the server reports it."""
     if response.status != http.client.PARTIAL_CONTENT:
         return 0, _number(response.headers["Content-Length"])
     said = response.headers["Content-Range"]
@@ -564,11 +564,11 @@ def _require_all(received: int, total: int | None) -> None:
 
 @contextmanager
 def _writing(part: Path) -> Iterator[None]:
-    """Tell a full disk from a broken connection."""
+    """Distinguish a full disk from a broken connection."""
     try:
         yield
     except OSError as error:
         raise StoreError(
             f"{part}: cannot be written: {error.strerror}; free space on that disk or get permission to write "
-            "there, then run again: what came in is kept"
+            "there, then run again: the partial download is kept"
         ) from error

@@ -1,9 +1,8 @@
-"""The one decoder of packed text: every stream of a gzip, bzip2, xz or zstd file, or an error that says where it ends.
+"""The one decoder of compressed text: all streams of a gzip, bzip2, xz or zstd file, or an error and its position.
 
-Files come from :func:`nucpro.formats.opening.open_input`; text goes to :mod:`nucpro.formats.fasta` and the readers of
-genomes.
-Programs that pack in parallel or append write many streams. Python's own readers of these formats stop quietly at a
-second stream that is damaged (bzip2, xz), or do not say what follows the last (gzip).
+Files come from :func:`nucpro.formats.opening.open_input`; text goes to :mod:`nucpro.formats.fasta` and the
+readers of genomes. Programs that compress in parallel or append write many streams. Python's own readers stop
+silently at a damaged second stream (bzip2, xz), or do not report what follows the last (gzip).
 
 Formats: RFC 1952 (gzip), the BGZF section of the SAM specification, the .xz file format 1.2, and RFC 8878 (zstd), which
 Python reads from 3.14 on, and earlier with the extra ``zstd``.
@@ -30,13 +29,13 @@ __all__ = ["TextStream", "open_text"]
 
 _READ_SIZE = 1 << 18
 _MOST_MEMORY = 512 << 20
-"""Bytes that unpacking an xz stream may take; ``xz -9`` asks for 65 MiB."""
+"""Memory in bytes for decompressing an xz stream; ``xz -9`` asks for 65 MiB."""
 _COPY_AGAIN = "copy or download the file again"
 
 
 @dataclass(frozen=True)
 class _Packing:
-    """One format: its name, what a stream begins with, its decoder, and what that raises for damage."""
+    """One format: its name, the first bytes of a stream, its decoder, and the errors that it raises."""
 
     name: str
     magic: bytes
@@ -83,18 +82,19 @@ _UNPACKED_BY = {
     "a RAR archive": "unrar",
     "a 7z archive": "7z x",
 }
-"""What is not read here, and the program that unpacks it."""
+"""Unsupported formats, and the programs that decompress them."""
 _INSTEAD = {"a zstd file": "install what reads it: pip install 'nucpro[zstd]'"}
-"""What helps beside that, where it is not to pack the file otherwise."""
+"""Another remedy for a format, if there is a better one than compressing with gzip."""
 
 
 def open_text(path: Path, error: type[NucproError] = DataError, *, allow_pipe: bool = False) -> TextStream:
-    """Open a text file that may be packed; see :func:`nucpro.formats.opening.open_input`.
+    """Open a text file that may be compressed; see :func:`nucpro.formats.opening.open_input`.
 
     Raises
     ------
     NucproError
-        Of the type `error`: the file cannot be opened, is packed in a form that is not read, or is packed twice.
+        Of the type `error`: the file cannot be opened, has an unsupported compression, or is compressed
+        twice.
     """
     with ExitStack() as opened:
         stream = TextStream(opened.enter_context(open_input(path, error, allow_pipe=allow_pipe)), path, error)
@@ -103,7 +103,7 @@ def open_text(path: Path, error: type[NucproError] = DataError, *, allow_pipe: b
 
 
 class TextStream(io.RawIOBase):
-    """Unpacked bytes of a file, from its first stream to its last.
+    """Decompressed bytes of a file, from its first stream to its last.
 
     Parameters
     ----------
@@ -141,11 +141,11 @@ class TextStream(io.RawIOBase):
 
     @property
     def is_packed(self) -> bool:
-        """Whether the file is packed."""
+        """Whether the file is compressed."""
         return self._packing is not None
 
     def readable(self) -> bool:
-        """Say that bytes can be read."""
+        """True: bytes can be read."""
         return True
 
     def close(self) -> None:
@@ -159,7 +159,7 @@ class TextStream(io.RawIOBase):
         Raises
         ------
         NucproError
-            A stream is damaged or cut off, or is followed by something else.
+            A stream is damaged or truncated, or followed by other data.
         """
         if size < 0:
             return self.readall()
@@ -227,7 +227,7 @@ class TextStream(io.RawIOBase):
         return True
 
     def _skip_zeros(self) -> None:
-        """Padding between streams and behind the last, as tapes and xz have it."""
+        """Padding between streams and after the last, as on tapes and in xz files."""
         if not self._streams:
             return
         self._input = self._input.lstrip(b"\0")
@@ -235,7 +235,7 @@ class TextStream(io.RawIOBase):
             self._input = self._input.lstrip(b"\0")
 
     def _require_whole_blocks(self) -> None:
-        """Bgzip ends its files with an empty block: without one, whole blocks are missing."""
+        """Bgzip files end with an empty block: without it, blocks are missing."""
         if self._is_block and not self._is_empty:
             raise self._error(
                 f"{self._path}: lacks the empty block at the end of every bgzip file, so it is probably cut off; "
@@ -248,7 +248,7 @@ class TextStream(io.RawIOBase):
         return bool(data)
 
     def _from_disk(self, size: int) -> bytes:
-        """Give as many bytes as were asked for; a pipe gives what was written at a time."""
+        """Read the requested number of bytes, even from a pipe that returns less at a time."""
         data = b""
         try:
             while len(data) < size and (more := self._file.read(size - len(data))):

@@ -1,8 +1,8 @@
-"""What the three kinds of ``.pt`` files hold: the check of a value that was read, and the value to write.
+"""Schemas of the three kinds of ``.pt`` files: checking a value that was read, and making the value to write.
 
-Values come from :mod:`nucpro.formats.pickles` and go, as one :class:`Content`, to :mod:`nucpro.formats.vectors`,
-which knows the bytes behind the tensors. Keys of a file, or of a DNABERT-S row, that are not known here are
-left alone.
+Values come from :mod:`nucpro.formats.pickles` and go, as one :class:`Content`, to
+:mod:`nucpro.formats.vectors`, which reads the bytes of the tensors. Unknown keys of a file, or of a DNABERT-S
+row, are ignored.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ __all__ = [
 Kind = Literal["dna", "protein", "merged"]
 """A DNABERT-S file, a protein file, or a merged file."""
 Row = Tensor | list[object]
-"""One vector: a tensor, or a list of numbers in which arrays stand for runs of floats."""
+"""One vector: a tensor, or a list of numbers in which runs of floats are arrays."""
 Meta = dict[str, object]
 """Plain values: str, int, float, bool, None, and lists and dicts of them with str keys."""
 
 _FLOATS = {"dna": ("float16", "bfloat16", "float32", "float64"), "protein": ("float32",)}
-"""Element types of rows. DNABERT-S files come from the scripts of many people and are used as they are; protein files
-of another type than ours are outdated, and are made again."""
+"""Element types of rows. DNABERT-S files of other scripts are used as they are; protein files of any type but float32
+are stale, and are recomputed."""
 _ID_KEYS: dict[Kind, str] = {"dna": "nucleotide", "protein": "proteins", "merged": "ids"}
 _META_DEPTH = 32
 _META_VALUES = 100_000
@@ -68,22 +68,22 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The file that is read or written, and what to do when it is not as it must be: for messages."""
+    """The file that is read or written, and the remedy if it is invalid: for messages."""
 
     path: Path
     remedy: str = REMEDY
 
     def error(self, problem: str) -> StoreError:
-        """Give the error that refuses the file."""
+        """Error that rejects the file."""
         return StoreError(f"{self.path}: {problem}; {self.remedy}")
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a file holds, with its numbers still where they are.
+    """Content of a file, with its numbers not read yet.
 
-    ``data`` is one tensor ``[N, D]`` in a merged file, else one row a record. ``label`` is None where the
-    kind or the file has none, and a tensor of one element where the file holds it so.
+    ``data`` is one tensor ``[N, D]`` in a merged file, else one row per record. ``label`` is None if the kind
+    or the file has none, and a tensor of one element if the file stores it so.
     """
 
     kind: Kind
@@ -102,14 +102,14 @@ def content_of(value: object, expected: Kind | None, place: Place) -> Content:
     value : object
         What :func:`nucpro.formats.pickles.load` returned.
     expected : str or None
-        Kind that the file must be; None takes what it is.
+        Required kind; None accepts any.
     place : Place
         The file, for messages.
 
     Raises
     ------
     StoreError
-        The value is not of the schema; the message names the row, what was expected and what was found.
+        The value does not follow the schema; the message names the row, what was expected and what was found.
     """
     if not isinstance(value, dict):
         raise place.error(f"holds {_a(value)}, expected a dict")
@@ -122,7 +122,7 @@ def content_of(value: object, expected: Kind | None, place: Place) -> Content:
     meta = None if value.get("meta") is None else canonical_meta(value["meta"], place)
     if kind == "merged":
         data, width = _matrix(value.get("data"), len(ids), place)
-        # Files that were merged to be predicted, not to be trained on, have no class.
+        # Files that were merged for prediction, not for training, have no class.
         label = _label(value["labels"], place) if "labels" in value else None
         return Content(kind, ids, data, width, label, meta)
     rows = _rows(kind, value.get("data"), ids, place)
@@ -132,7 +132,7 @@ def content_of(value: object, expected: Kind | None, place: Place) -> Content:
 def value_of(
     kind: Kind, ids: list[str], width: int, label: int | None, meta: Meta | None
 ) -> dict[str, object]:
-    """Give the value of a file whose vectors are the rows of storage ``"0"``, in the order of `ids`.
+    """Value of a file whose vectors are the rows of storage ``"0"``, in the order of `ids`.
 
     `meta` must come from :func:`canonical_meta`.
     """
@@ -151,7 +151,7 @@ def value_of(
 
 
 def check_ids(ids: object, place: Place) -> list[str]:
-    """Give the ids back if there are some, all are strings without controls and none is there twice."""
+    """Return the ids if there is at least one, all are strings without control characters, and none is a duplicate."""
     if not isinstance(ids, list) or not ids:
         raise place.error(f"its ids are {_a(ids)}, expected a list with one str a record")
     for row, name in enumerate(ids):
@@ -171,7 +171,7 @@ def canonical_meta(meta: object, place: Place) -> Meta:
     Raises
     ------
     StoreError
-        A value is not plain, or there are more or deeper ones than a description of a file can need.
+        A value is not plain, or there are too many or too deeply nested ones.
     """
     if type(meta) is not dict:
         raise place.error(f"meta is {_a(meta)}, expected a dict")
@@ -179,7 +179,7 @@ def canonical_meta(meta: object, place: Place) -> Meta:
 
 
 class _Plain:
-    """Copies plain values and counts them: a few shared lists could stand for billions."""
+    """Copies plain values and counts them: a few shared lists could expand to billions."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -204,7 +204,7 @@ class _Plain:
         return value
 
     def copy_list(self, values: list[object], name: str, depth: int) -> list[object]:
-        """Copy a list, and take the arrays in it apart that stand for runs of floats."""
+        """Copy a list, and expand the arrays of floats in it."""
         result: list[object] = []
         for index, value in enumerate(values):
             if isinstance(value, np.ndarray):
@@ -216,7 +216,7 @@ class _Plain:
 
 
 def _rows(kind: Kind, data: object, ids: list[str], place: Place) -> list[Row]:
-    """Give one vector a record; in a DNABERT-S file each lies in a dict that repeats the id."""
+    """One vector per record; in a DNABERT-S file each is in a dict that repeats the id."""
     if not isinstance(data, list) or len(data) != len(ids):
         raise place.error(
             f"'data' is {_a(data)}, expected a list with one entry for each of the {len(ids)} ids"
@@ -230,7 +230,7 @@ def _dna_row(item: object, name: str, row: int, place: Place) -> Row:
     if not isinstance(item, dict) or "mean_representation" not in item:
         expected = "a dict with 'mean_representation'"
         raise place.error(f"row {row} ({name!r}) is {_a(item)}, expected {expected}")
-    # It repeats the id; some scripts leave it out.
+    # The label repeats the id; some scripts omit it.
     label = item.get("label", name)
     if label != name:
         found = repr(label[:100]) if isinstance(label, str) else _a(label)
@@ -239,7 +239,7 @@ def _dna_row(item: object, name: str, row: int, place: Place) -> Row:
 
 
 def _single(row: object) -> Row:
-    """Take the one row out of a matrix of shape [1, D], as a model gives it for a batch of one sequence."""
+    """The single row of a matrix of shape [1, D], the output of a model for a batch of one sequence."""
     if isinstance(row, Tensor) and len(row.shape) == 2 and row.shape[0] == 1:
         return Tensor(row.storage, row.offset, row.shape[1:], row.strides[1:])
     if isinstance(row, list) and len(row) == 1 and isinstance(row[0], list):
@@ -248,7 +248,7 @@ def _single(row: object) -> Row:
 
 
 def _common_width(kind: Kind, rows: list[Row], ids: list[str], place: Place) -> int:
-    """Give the number of values of every row."""
+    """Number of values of every row."""
     floats = _FLOATS[kind]
     width = _width(rows[0], floats)
     for number, row in enumerate(rows):
@@ -273,7 +273,7 @@ def _width(row: object, floats: Collection[str]) -> int | None:
 
 
 def _matrix(data: object, count: int, place: Place) -> tuple[Tensor, int]:
-    """Give the matrix of a merged file and its number of columns."""
+    """Matrix of a merged file and its number of columns."""
     if not isinstance(data, Tensor) or data.storage.dtype != "float32" or len(data.shape) != 2:
         raise place.error(f"'data' is {_a(data)}, expected a float32 tensor with one row a record")
     rows, width = data.shape
@@ -283,7 +283,7 @@ def _matrix(data: object, count: int, place: Place) -> tuple[Tensor, int]:
 
 
 def _label(labels: object, place: Place) -> int | Tensor:
-    """Give the one label, or the tensor of one element that holds it."""
+    """The one label, or the tensor of one element that holds it."""
     # NumPy has no bfloat16, and nobody saves a label in it.
     if isinstance(labels, Tensor) and labels.shape in {(), (1,)} and labels.storage.dtype != "bfloat16":
         return labels
@@ -294,7 +294,7 @@ def _label(labels: object, place: Place) -> int | Tensor:
 
 
 def _a(value: object) -> str:
-    """Say in a few words what a value is."""
+    """Short description of a value."""
     if isinstance(value, Tensor):
         return f"a {value.storage.dtype} tensor of shape {value.shape}"
     if isinstance(value, np.ndarray):
@@ -314,7 +314,7 @@ Matrix = NDArray[np.float32]
 _KINDS: dict[SequenceType, Kind] = {SequenceType.DNA: "dna", SequenceType.PROTEIN: "protein"}
 _NOT_WRITTEN = "nothing was written: correct what is to be written"
 _SHARING_LIMIT = 8
-"""Times the file's size that its matrix may take; rows that share their numbers need more than one."""
+"""Largest size of the matrix, as a multiple of the file's size; rows that share storage need more than one."""
 _BLOCK = 1024
 """Rows that are checked at a time, so that the check needs little memory."""
 
@@ -326,9 +326,9 @@ class VectorFile:
     Attributes
     ----------
     ids : list of str
-        One a row, each once.
+        One per row, without duplicates.
     vectors : ndarray of float32, shape [N, D]
-        C-contiguous and finite; a view of the bytes that were read where the rows lie there in order.
+        C-contiguous and finite; a view of the bytes that were read, if the rows are in order there.
     meta : dict or None
         What made the file; None for a file of the original scripts.
     digest : str
@@ -356,7 +356,7 @@ class MergedFile(VectorFile):
     Attributes
     ----------
     label : int or None
-        1 for viral, 0 for host; one for the whole file. None where the file was merged without a class.
+        1 for viral, 0 for host; one for the whole file. None if the file was merged without a class.
     """
 
     label: int | None
@@ -379,7 +379,7 @@ class MergedRows:
     vectors : ndarray of float32, shape [N, D]
         These rows.
     label : int or None
-        1 for viral, 0 for host; one for the whole file. None where the file was merged without a class.
+        1 for viral, 0 for host; one for the whole file. None if the file was merged without a class.
     """
 
     ids: list[str]
@@ -389,7 +389,7 @@ class MergedRows:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a ``.pt`` file says about itself.
+    """Metadata of a ``.pt`` file.
 
     Attributes
     ----------
@@ -400,7 +400,7 @@ class Summary:
     meta : dict or None
         What made the file; None for a file of the original scripts.
     has_label : bool
-        Whether it says the class of its rows, as only merged files do.
+        Whether it has the class of its rows, as only merged files do.
     """
 
     kind: Kind
@@ -426,7 +426,7 @@ def read_vectors(path: str | Path, side: SequenceType | str) -> VectorFile:
     Raises
     ------
     StoreError
-        The file cannot be read, is damaged, wants to run something, or is not of the schema: the message
+        The file cannot be read, is damaged, contains code to run, or does not follow the schema: the message
         names the row and its id, what was expected and what was found.
     """
     return _read(Path(path), _KINDS[SequenceType(side)])[0]
@@ -458,7 +458,7 @@ def label_of(merged: MergedFile | MergedRows, path: Path) -> int:
 
 
 def no_label(path: Path) -> str:
-    """Say that a merged file has no class, and how to give it one."""
+    """Error for a merged file without a class, with the remedy."""
     return (
         f"{path}: has no 'labels': it was merged without a class; run nucpro extract, which merges files of its "
         "selection again, or merge it with data_type='viral' or 'host', or move it out of the data folder"
@@ -466,7 +466,7 @@ def no_label(path: Path) -> str:
 
 
 def read_merged_rows(path: Path, choose: Callable[[int], Sequence[int]]) -> MergedRows:
-    """Read a few rows of a ``_merged.pt`` file, to look at: much faster than all of it.
+    """Read a few rows of a ``_merged.pt`` file, much faster than all of it.
 
     Directory, ids and label are checked as in :func:`read_merged`; numbers are neither checked against the
     archive's CRC-32 nor for being finite.
@@ -476,12 +476,12 @@ def read_merged_rows(path: Path, choose: Callable[[int], Sequence[int]]) -> Merg
     path : Path
         The file.
     choose : callable
-        Gets the number of rows and gives those to read, from 0, in the order in which they are wanted.
+        Called with the number of rows; returns the indices of those to read, from 0, in order.
 
     Raises
     ------
     StoreError
-        As in :func:`read_vectors`, but for damage and values inside the matrix.
+        As in :func:`read_vectors`, except for damage and values inside the matrix.
     """
     with look_at_archive(path) as archive:
         content = _content(archive, "merged")
@@ -506,12 +506,12 @@ def _rows_of(archive: Archive, matrix: Tensor, rows: Sequence[int]) -> Matrix:
 
 
 def read_meta(path: str | Path) -> Summary:
-    """Look at a ``.pt`` file without its storages: directory and pickle are checked, numbers are not.
+    """Read the metadata of a ``.pt`` file: directory and pickle are checked, storages are not read.
 
     Raises
     ------
     StoreError
-        As in :func:`read_vectors`, but for damage and values inside the storages.
+        As in :func:`read_vectors`, except for damage and values inside the storages.
     """
     with look_at_archive(Path(path)) as archive:
         content = _content(archive, None)
@@ -532,21 +532,21 @@ def read_ids(path: Path) -> list[str]:
 
 
 def rows_unlike(merged: MergedFile, source: VectorFile, side: SequenceType) -> tuple[list[str], list[str]]:
-    """Compare one side of merged rows, bit by bit, with the vectors of the same ids.
+    """Compare the columns of one sequence type in merged rows, bit by bit, with the vectors of the same ids.
 
     Parameters
     ----------
     merged : MergedFile
         The rows.
     source : VectorFile
-        Where their columns of that side come from.
+        The file that these columns come from.
     side : SequenceType
-        DNA for the first columns, protein for the others.
+        DNA for the first columns, protein for the rest.
 
     Returns
     -------
     list of str
-        Ids that the source lacks; where there are any, nothing is compared.
+        Ids that the source lacks; if there are any, nothing is compared.
     list of str
         Ids whose rows differ.
     """
@@ -570,7 +570,7 @@ def check_directory(path: str | Path) -> None:
     Raises
     ------
     StoreError
-        The file cannot be read, was cut off, or is no such archive.
+        The file cannot be read, was truncated, or is not such an archive.
     """
     with look_at_archive(Path(path)):
         pass
@@ -584,9 +584,9 @@ def write_vectors(
     Parameters
     ----------
     path : Path
-        Final name; the file appears there when it is complete, see :func:`nucpro.formats.replace_file`.
+        Final name; the file gets it when it is complete, see :func:`nucpro.formats.replace_file`.
     ids : list of str
-        One a row, each once.
+        One per row, without duplicates.
     vectors : ndarray of float32, shape [N, D]
         Finite. Written without a copy where it is C-contiguous.
     meta : dict or None
@@ -659,7 +659,7 @@ class _Storages:
         return elements
 
     def label(self, label: int | Tensor | None) -> int | None:
-        """Label of a merged file; None where it, or the kind, has none."""
+        """Label of a merged file; None if it, or the kind, has none."""
         if not isinstance(label, Tensor):
             return label
         value = self.array(label).item()
@@ -668,7 +668,7 @@ class _Storages:
         return int(value)
 
     def matrix(self, content: Content) -> Matrix:
-        """All vectors, without a copy where they lie in order."""
+        """All vectors, without a copy if they are stored in order."""
         claimed = len(content.ids) * content.width * 4
         if claimed > _SHARING_LIMIT * self.archive.size:
             raise self.place.error(f"its vectors claim {claimed} bytes, the file has {self.archive.size}")
@@ -685,7 +685,7 @@ class _Storages:
 
 
 def _joined(rows: list[Row]) -> Tensor | None:
-    """Matrix that the rows are the rows of, in order; None where they do not lie like that."""
+    """Matrix whose rows are these, in order; None if they are not stored like that."""
     first = rows[0]
     if not isinstance(first, Tensor):
         return None

@@ -1,3 +1,3 @@
-"""What is remembered of a data folder: facts about files, the history of runs, the lock, how vectors were made."""
+"""State of a data folder: facts about files, the history of runs, the lock, the provenance of vectors."""
 
 from __future__ import annotations

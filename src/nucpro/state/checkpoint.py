@@ -1,6 +1,6 @@
-"""What all records of a folder are made of: stamps of files, and journals of JSON lines.
+"""Fingerprints of files, journals of JSON lines, and the checkpoint that uses both.
 
-The checkpoint and the history of runs are written with these, and whoever asks whether a file has changed.
+The history of runs is a journal too, and fingerprints are used wherever a change of a file matters.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _CRC_LENGTH = 8
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What tells cheaply that a file has not changed.
+    """Fingerprint: shows cheaply that a file has not changed.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class Fingerprint:
 
     @classmethod
     def of(cls, path: Path) -> Self | None:
-        """Fingerprint of a file as it is now; None where it is not there."""
+        """Fingerprint of a file as it is now; None if it is missing."""
         try:
             facts = path.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -64,12 +64,12 @@ class Fingerprint:
         return cls(facts.st_size, facts.st_mtime_ns, facts.st_ino)
 
     def as_list(self) -> list[int]:
-        """Form in which stamps are stored."""
+        """Form in which fingerprints are stored."""
         return [self.size, self.modified, self.inode]
 
 
 def require_unchanged(path: Path, stamp: Fingerprint | None) -> None:
-    """Refuse a file that is read piece by piece, and is not what it was when it was checked.
+    """Raise if a file that is read in pieces has changed since it was checked.
 
     Raises
     ------
@@ -81,9 +81,9 @@ def require_unchanged(path: Path, stamp: Fingerprint | None) -> None:
 
 
 def changed_files(recorded: Mapping[Path, object]) -> list[Path]:
-    """Files that are not as they are recorded: by their SHA-256, or None for one that must not be there.
+    """Files that differ from their recorded SHA-256; None means that the file must not exist.
 
-    The rule for whoever has no stamps of its files: a piece of work is done where this list is empty.
+    Without fingerprints, a task counts as done if this list is empty.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def changed_files(recorded: Mapping[Path, object]) -> list[Path]:
 
 
 class StateFiles(Protocol):
-    """Where the records of a folder lie."""
+    """Paths of the state files of a folder."""
 
     @property
     def root(self) -> Path:
@@ -119,16 +119,16 @@ class StateFiles(Protocol):
         ...
 
     def vectors_key(self, key: str) -> str:
-        """Name under which a file is listed as completed: that of its vectors, also for a FASTA."""
+        """Name under which a file is listed as completed: the name of its vectors, also for a FASTA file."""
         ...
 
     def free_checkpoint_copy(self) -> Path:
-        """Where a checkpoint of another program is kept."""
+        """Path to which a checkpoint of another program is moved."""
         ...
 
 
 class Journal:
-    """Appends JSON objects to a file, one a line with its CRC-32 before it; opened by the first.
+    """Appends JSON objects to a file, one per line after its CRC-32; opened by the first write.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ class Journal:
         self._is_new = True
 
     def append(self, entries: Sequence[Mapping[str, Any]]) -> int:
-        """Write lines; handed to the system at once, so that a killed process loses nothing that it recorded.
+        """Write lines, unbuffered, so that a killed process loses nothing that it recorded.
 
         Returns
         -------
@@ -158,7 +158,8 @@ class Journal:
         if self._file is None:
             self._file = open_kept(self._path, append=True)
         try:
-            # The last line of a killed run may be cut: it must not swallow the first of this one.
+            # The last line of a killed run may be truncated: the first line of this run must not be joined to
+            # it.
             if self._is_new and not _ends_with_a_line(self._file):
                 lines = b"\n" + lines
             self._is_new = False
@@ -170,7 +171,7 @@ class Journal:
         return len(lines)
 
     def begin(self, entries: Sequence[Mapping[str, Any]]) -> None:
-        """Write these lines in place of all others, whole or not at all.
+        """Replace all lines with these, atomically.
 
         Raises
         ------
@@ -194,9 +195,9 @@ def _line(entry: Mapping[str, Any]) -> bytes:
 
 
 def journal_lines(raw: bytes) -> Iterator[tuple[dict[str, Any], bool]]:
-    """Objects of a journal, in order, and whether each has a CRC-32, as some journals of earlier versions had not.
+    """Objects of a journal, in order, and whether each has a CRC-32; some earlier versions wrote none.
 
-    Lines that are cut or damaged are left out.
+    Truncated and damaged lines are skipped.
     """
     for line in raw.split(b"\n"):
         is_sealed = line[:_CRC_LENGTH] == b"%08x" % zlib.crc32(line[_CRC_LENGTH + 1 :])
@@ -222,7 +223,7 @@ _RECIPE = "recipe"
 _SPLIT = "split"
 _DIGEST = "digest"
 _SEAL = '{{"sha256":"{}",'
-"""What a checkpoint begins with; the digest is that of the document without it."""
+"""Start of a checkpoint; the digest is that of the document without it."""
 _SEAL_LENGTH = len(_SEAL.format("0" * 64))
 
 
@@ -232,9 +233,9 @@ class Checkpoint:
     Parameters
     ----------
     folder : StateFiles
-        Where checkpoint and journal lie; files are recorded by their paths below its root.
+        Paths of checkpoint and journal; files are recorded by their paths relative to its root.
     read_only : bool
-        Remember new facts in memory only.
+        Keep new facts in memory only.
     """
 
     def __init__(self, folder: StateFiles, *, read_only: bool = False) -> None:
@@ -258,7 +259,7 @@ class Checkpoint:
             if os.path.lexists(self._folder.journal) and not self._read_only:
                 self.fold()
         except StoreError as failure:
-            # What ended the run is the message to show, and the journal holds everything still.
+            # The error that ended the run is the one to show, and the journal still holds everything.
             if error is None:
                 raise
             logger.warning("%s", failure)
@@ -266,7 +267,7 @@ class Checkpoint:
             self.close()
 
     def fact(self, kind: str, path: Path) -> dict[str, Any] | None:
-        """Fact of a kind about a file, None where nothing is known of the file as it is now."""
+        """Fact of a kind about a file; None if there is none for the file as it is now."""
         key = f"{kind}:{self._key(path)}"
         entry = self._facts.get(key)
         stamp = Fingerprint.of(path)
@@ -275,12 +276,12 @@ class Checkpoint:
         return entry if key in self._own or _is_sound(kind, entry) else None
 
     def knows(self, kind: str, path: Path, **expected: Any) -> bool:
-        """Whether a fact of a kind is known about a file as it is now, and says what is expected of it."""
+        """Whether a fact of a kind is known about a file as it is now, and has the expected values."""
         fact = self.fact(kind, path)
         return fact is not None and all(fact.get(name) == value for name, value in expected.items())
 
     def add(self, kind: str, path: Path, fact: Mapping[str, Any], stamp: Fingerprint | None = None) -> None:
-        """Record a fact about a file, with the stamp it was established for (by default the present one)."""
+        """Record a fact about a file, with the fingerprint it was established for (by default the present one)."""
         stamp = stamp or Fingerprint.of(path)
         if stamp is None:
             return
@@ -297,7 +298,7 @@ class Checkpoint:
             self._append({"completed": key})
 
     def recipe_of(self, side: SequenceType) -> Recipe | None:
-        """Recipe of the last run on a side; None before the first one."""
+        """Recipe of the last run for a sequence type; None before the first run."""
         key = f"{_RECIPE}:{side}"
         entry = self._facts.get(key)
         if entry is None or entry.get("kind") != side or not (key in self._own or _is_sound(_RECIPE, entry)):
@@ -329,7 +330,7 @@ class Checkpoint:
             self._append({_SPLIT: self._facts[_SPLIT]})
 
     def digests(self, files: Iterable[Path]) -> dict[Path, tuple[Fingerprint, str]]:
-        """Fingerprint and SHA-256 of those files, here or elsewhere, that are as they were when they were read."""
+        """Fingerprint and SHA-256 of files, in the folder or elsewhere, that are unchanged since they were read."""
         known = ((file, self.fact(_DIGEST, file)) for file in files)
         return {
             file: (Fingerprint(*fact["stamp"]), str(fact["sha256"]))
@@ -338,17 +339,17 @@ class Checkpoint:
         }
 
     def remember_digests(self, digests: Mapping[Path, tuple[Fingerprint | None, str]]) -> None:
-        """Record SHA-256 of files, here or elsewhere, with what they were when they were read."""
+        """Record the SHA-256 of files, in the folder or elsewhere, with their fingerprints when they were read."""
         for file, (stamp, digest) in digests.items():
             if not self.knows(_DIGEST, file, sha256=digest):
                 self.add(_DIGEST, file, {"sha256": digest}, stamp)
 
     def restart(self, completed: Iterable[Path]) -> None:
-        """Set the list of completed files to what was found to be done."""
+        """Replace the list of completed files."""
         self._list(map(self._key, completed))
 
     def fold(self) -> None:
-        """Write everything into the checkpoint, atomically, and begin an empty journal."""
+        """Write everything into the checkpoint, atomically, and start an empty journal."""
         content = {
             "format": _FORMAT,
             "started_at": self.started_at,
@@ -380,7 +381,7 @@ class Checkpoint:
         self.completed = list(self._completed_set)
 
     def _listed(self, key: str) -> str:
-        """Key under which a file is listed: that of its vectors, also for a FASTA as earlier versions listed it."""
+        """Key under which a file is listed: that of its vectors, also for a FASTA file of earlier versions."""
         return self._folder.vectors_key(key)
 
     def _note_completed(self, key: str) -> bool:
@@ -443,7 +444,7 @@ _FACTS: dict[str, dict[str, Any]] = {
     _DIGEST: {"sha256": Digest},
     _RECIPE: {"kind": Name, "made_by": dict[str, Any], "width": Count, "source": dict[str, Any]},
 }
-"""What the entries of a fact must be, by its kind; a fact that is otherwise is not known."""
+"""Schema of the entries of each kind of fact; a fact that does not follow it is ignored."""
 _NEEDED = {
     "count": {"records"},
     "valid": {"records", "models"},
@@ -454,7 +455,7 @@ _NAMES = ("id", "revision", "weights_sha256", "precision")
 
 
 def _is_sound(kind: str, entry: Mapping[str, Any]) -> bool:
-    """Whether a fact has what it must have: its checksum says only that nobody changed it by accident."""
+    """Whether a fact follows its schema: its checksum only excludes accidental changes."""
     if not _NEEDED.get(kind, set()) <= entry.keys():
         return False
     try:
@@ -469,9 +470,9 @@ def _is_sound(kind: str, entry: Mapping[str, Any]) -> bool:
 
 
 def _document(folder: StateFiles) -> tuple[dict[str, Any], bool]:
-    """Content of the checkpoint, as far as it is known to be right, and whether another program wrote it."""
+    """Verified content of the checkpoint, and whether another program wrote it."""
     path = folder.checkpoint
-    # What is no regular file is kept aside like a checkpoint of another program.
+    # Anything but a regular file is moved aside like a checkpoint of another program.
     raw = read_kept(path) if path.is_file() else b""
     content = parsed(raw)
     if content.get("format") != _FORMAT or "sha256" not in content:
@@ -482,7 +483,7 @@ def _document(folder: StateFiles) -> tuple[dict[str, Any], bool]:
                 path,
                 folder.free_checkpoint_copy().name,
             )
-        # Its list is no proof, so only the time of the first start is taken over.
+        # Its list proves nothing, so only the time of the first start is used.
         return {"started_at": content.get("started_at")}, is_foreign
     if hashlib.sha256(b"{" + raw[_SEAL_LENGTH:]).hexdigest() != content["sha256"]:
         logger.warning("%s is damaged; all files are checked by their contents", path)

@@ -1,9 +1,8 @@
-"""What was done to a data folder, run by run: for people who look at it, never for decisions.
+"""The history of runs in a data folder: for people to read, never for decisions.
 
-A run appends one JSON object a line to a file of its own beside the checkpoint: when it started and with
-what, the time of each stage, one line a finished file, what validation found, and how it ended. A run
-that ends before it touches anything leaves no line. The report and the live view read the file back;
-lose it, and no run does anything else than before.
+A run appends JSON objects, one per line, to a file beside the checkpoint: its start and options, the time of
+each stage, one line per finished file, the result of validation, and how it ended. A run that ends before it
+changes anything leaves no line. The report and the live view read the file; losing it changes no later run.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 DONE, FAILED, INTERRUPTED = "done", "failed", "interrupted"
-"""How a run ended; one that was killed says nothing."""
+"""How a run ended; a killed run records nothing."""
 
 _LONGEST_MESSAGE = 4000
 _PACKAGES = ("torch", "numpy", "tokenizers", "safetensors")
@@ -56,7 +55,7 @@ class FileDone:
     Parameters
     ----------
     time : float
-        When it was on disk, in seconds since 1970.
+        When it was written, in seconds since 1970.
     file : str
         Key of its pair (:attr:`nucpro.folder.paths.FilePair.key`).
     seconds : float
@@ -64,10 +63,10 @@ class FileDone:
     records, letters : int
         Records, and residues or bases that the model read.
     tokens : int
-        Tokens that were computed since the file before was finished; the encoder is ahead of the disk, so
-        they may belong to the next one.
+        Tokens computed since the previous file was finished; the encoder is ahead of the disk, so they may
+        belong to the next file.
     elapsed : float
-        Seconds since the file before was finished: those of all files make up the time of the extraction.
+        Seconds since the previous file was finished: their sum over all files is the time of the extraction.
     """
 
     time: float
@@ -81,7 +80,7 @@ class FileDone:
 
 @dataclass
 class Run:
-    """One run as its lines tell it.
+    """One run, from its lines in the history.
 
     Parameters
     ----------
@@ -91,16 +90,16 @@ class Run:
         What the run used: ``side``, ``engine``, ``process``, ``host``, ``software``, ``options``, and whether
         ``protein_follows`` in the same command.
     planned : dict
-        ``files``, those ``done`` and those ``stale`` before the run, and ``letters`` to read; empty before that
-        was known.
+        ``files``, those ``done`` and those ``stale`` before the run, and ``letters`` (residues or bases) to
+        read; empty until known.
     stages : list of (str, float)
         Name and seconds of each stage that ended, in order.
     files : list of FileDone
         In the order in which they were finished.
     validated : dict
-        ``files``, ``viral`` and ``host`` records that passed; empty where validation did not pass.
+        ``files``, ``viral`` and ``host`` records that passed; empty if validation did not pass.
     ended : float or None
-        None for a run that is at work, or was killed.
+        None for a run that is active or was killed.
     how : str or None
         :data:`DONE`, :data:`FAILED`, :data:`INTERRUPTED`, or None.
     message : str
@@ -140,7 +139,7 @@ class Totals(NamedTuple):
 
 
 class Counting(Protocol):
-    """Something loaded that counts what goes through it."""
+    """A loaded object that counts its work."""
 
     @property
     def totals(self) -> Totals:
@@ -149,16 +148,16 @@ class Counting(Protocol):
 
 
 class Recorder:
-    """Appends the lines of one run; a fault of the disk costs lines, never the run.
+    """Appends the lines of one run; a disk error loses lines, never the run.
 
     Nothing is written before :meth:`open`: a run that fails its checks changes nothing.
 
     Parameters
     ----------
     folder : StateFiles
-        Where the history lies.
+        Path of the history.
     facts : mapping
-        Plain values that say what the run was started with; see :class:`Run`.
+        Plain values that describe the start of the run; see :class:`Run`.
     """
 
     def __init__(self, folder: StateFiles, facts: Mapping[str, Any]) -> None:
@@ -171,11 +170,11 @@ class Recorder:
         self._note("started", **who, **facts)
 
     def used(self, **facts: Any) -> None:
-        """Say what a run uses, once that is known; see :class:`Run`. Before :meth:`open`."""
+        """Add what a run uses, once that is known; see :class:`Run`. Call before :meth:`open`."""
         self._waiting[0].update(facts)
 
     def open(self, files: int, done: int, letters: int, stale: int = 0) -> None:
-        """Begin to write, with what is planned: all files, those that are done, letters to read, stale files."""
+        """Start writing, with the plan: all files, those that are done, residues or bases to read, stale files."""
         self._is_open = True
         self._note("planned", files=files, done=done, letters=letters, stale=stale)
 
@@ -221,12 +220,12 @@ class Recorder:
 
 
 class History:
-    """The runs of a data folder, read piece by piece: :meth:`refresh` reads only what is new.
+    """The runs of a data folder, read incrementally: :meth:`refresh` reads only new lines.
 
     Parameters
     ----------
     folder : StateFiles
-        Where the history lies.
+        Path of the history.
     """
 
     def __init__(self, folder: StateFiles) -> None:
@@ -271,7 +270,7 @@ def read(folder: StateFiles) -> list[Run]:
 
 
 def this_software() -> dict[str, str]:
-    """Versions of Python, nucpro and the packages that its numbers depend on."""
+    """Versions of Python, nucpro and the packages that results depend on."""
     found = {"nucpro": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -286,7 +285,7 @@ _Seconds = Annotated[float, Within(0, 1e12)]
 
 @dataclass(frozen=True)
 class _File:
-    """Line of a finished file; earlier versions wrote the time since the file before as the file's own."""
+    """Line of a finished file; earlier versions wrote the time since the previous file as the file's own."""
 
     file: Name
     seconds: _Seconds

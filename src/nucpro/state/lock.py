@@ -1,8 +1,8 @@
 """One run at a time on a data folder.
 
-The lock is an ``flock`` that the system releases when its process ends, however it ends, so there are
-no stale locks to break. The file tells who holds it. Linux passes these locks to the server of an NFS
-mount; a file system that has none refuses, and so does the run, with that reason.
+The lock is an ``flock`` that the system releases when its process ends, however it ends, so there are no
+stale locks to break. The file names its holder. Linux passes these locks to the server of an NFS mount; on a
+file system without locks, the run refuses to start with that reason.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _TAKEN = (errno.EWOULDBLOCK, errno.EACCES)
 _INSTANT = 0.1
 _START = b'{"process": '
 _LONGEST = 4096
-"""Bytes that a lock file can hold."""
+"""Largest lock file in bytes."""
 
 
 @contextmanager
 def hold(path: Path) -> Iterator[None]:
-    """Hold a lock file for the length of a ``with`` block.
+    """Hold a lock file within a ``with`` block.
 
     Raises
     ------
     LockedError
-        Another process holds it: its number and host are named.
+        Another process holds it; the message names its number and host.
     PreflightError
         The folder cannot be written, or its file system cannot lock.
     """
@@ -51,7 +51,7 @@ def hold(path: Path) -> Iterator[None]:
 
 
 def _require_lock(descriptor: int, path: Path) -> None:
-    """Refuse a file that holds anything but what a lock holds: it would be overwritten."""
+    """Refuse a file that is not a lock file: it would be overwritten."""
     content = os.pread(descriptor, _LONGEST, 0).strip(b"\0")  # a loss of power leaves zeros
     if not (content.startswith(_START) or _START.startswith(content)):
         raise PreflightError(
@@ -60,7 +60,7 @@ def _require_lock(descriptor: int, path: Path) -> None:
 
 
 def _tell(descriptor: int, text: str) -> None:
-    # Only for messages: on a full disk the lock is held all the same, by a process that nobody can name.
+    # Only for messages: on a full disk the lock is still held, but its holder is not recorded.
     with suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, text.encode(), 0)
@@ -71,7 +71,7 @@ def _take(descriptor: int, path: Path) -> None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            # Whoever only looks (state) has the lock for an instant; a run has it for longer.
+            # A status query holds the lock for an instant; a run holds it for longer.
             time.sleep(_INSTANT)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -88,7 +88,7 @@ def _take(descriptor: int, path: Path) -> None:
 
 
 def holder(path: Path) -> str:
-    """Who wrote the lock file last: process and host."""
+    """Last writer of the lock file: process and host."""
     try:
         with look_at_kept(path) or BytesIO() as file:
             content = json.loads(file.read(_LONGEST))
@@ -98,7 +98,7 @@ def holder(path: Path) -> str:
 
 
 def state(path: Path) -> str:
-    """Whether a run holds a lock file now, and which; takes the lock only for a moment, and writes nothing."""
+    """Whether a run holds a lock file now, and which; takes the lock only for an instant, and writes nothing."""
     try:
         file = look_at_kept(path)
     except NucproError as error:

@@ -1,7 +1,7 @@
-"""What makes a file what it is: its input, and the model and options that decide the numbers.
+"""Provenance of a file: its input, and the model and options that determine its values.
 
-A recipe becomes the ``meta`` of a file when it is written, and tells later whether a file on disk is
-still what this run would make. Batch size, device and engine are not in it; neither is any time.
+A recipe is written into a file as its ``meta``; later runs compare it to decide whether the file is current.
+It does not include batch size, device, engine or times.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ __all__ = ["Recipe", "described", "input_digest", "merged_difference", "merged_m
 
 _FORMAT = 1
 
-# These name a model for the reader of a file; its weights decide whether it is the same model.
+# These name a model for readers; its weights decide whether it is the same model.
 _NAMES = ("id", "revision")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How vectors of one kind are made in a run.
+    """How a run computes vectors of one kind.
 
     Parameters
     ----------
@@ -34,9 +34,9 @@ class Recipe:
     width : int
         Columns of a vector.
     source : mapping
-        Where the model was found, for later runs on the same folder: ``model`` (absolute path or hub id), ``revision``
-        and the ``token_dropout`` that was asked for. It decides no values and goes into no file of vectors; empty
-        where earlier versions recorded the run.
+        Where the model was found, for later runs on the same folder: ``model`` (absolute path or hub id),
+        ``revision`` and the requested ``token_dropout``. It affects no values and is not written into files
+        of vectors; empty if an earlier version recorded the run.
     """
 
     kind: str
@@ -63,7 +63,7 @@ class Recipe:
 
     @property
     def model(self) -> tuple[str, str | None] | None:
-        """Name of the model for later runs, and its revision; None where nothing says where it is."""
+        """Name of the model for later runs, and its revision; None if unknown."""
         if "model" in self.source:
             return str(self.source["model"]), self.source.get("revision")
         # Earlier versions recorded no path: a name with a slash is the id of a repository.
@@ -71,18 +71,18 @@ class Recipe:
         return (name, self.made_by.get("revision")) if "/" in name else None
 
     def cut_at(self, limit: int) -> Recipe:
-        """Recipe of the same vectors, of sequences that are cut after another number of residues or bases."""
+        """The same recipe with another length limit in residues or bases."""
         return replace(self, made_by={**self.made_by, "longest_input": limit})
 
     def other_model(self, made_by: Mapping[str, Any]) -> str | None:
-        """Why this recipe's vectors cannot stand for vectors that were made otherwise; None where they can.
+        """Why this recipe's vectors cannot replace vectors of other provenance; None if they can.
 
-        Precision is not looked at: it changes vectors by rounding only.
+        Precision is ignored: it changes vectors by rounding only.
 
         Parameters
         ----------
         made_by : mapping
-            How the others were made.
+            Provenance of the other vectors.
 
         Returns
         -------
@@ -96,7 +96,7 @@ class Recipe:
         return _first_difference(others, own)
 
     def made_otherwise(self, meta: Mapping[str, Any] | None, input_digest: str) -> Mapping[str, Any] | None:
-        """How another model or other options made a file of this kind from this input; None for any other file."""
+        """Provenance of a file of this kind and input by another model or other options; None for any other file."""
         if meta is None or meta.get("format") != _FORMAT or meta.get("kind") != self.kind:
             return None
         made_by = _part(meta, "made_by")
@@ -104,12 +104,12 @@ class Recipe:
         return None if is_same or _part(meta, "input").get("sha256") != input_digest else made_by
 
     def difference(self, meta: Mapping[str, Any] | None, input_digest: str) -> str | None:
-        """Why a file with this ``meta`` is not what this run would make of an input; None where it is.
+        """Why a file with this ``meta`` is stale for an input; None if it is current.
 
         The answer is the end of a sentence that starts with the file's name.
         """
         if meta is None:
-            return "says nothing of how it was made"
+            return "has no provenance metadata"
         if meta.get("format") != _FORMAT or meta.get("kind") != self.kind:
             return "was made by another version of the format"
         if _part(meta, "input").get("sha256") != input_digest:
@@ -121,13 +121,13 @@ class Recipe:
 
 
 def input_digest(meta: Mapping[str, Any] | None) -> str | None:
-    """SHA-256 of the records that a file was made from; None where its ``meta`` does not say."""
+    """SHA-256 of the records that a file was made from; None if its ``meta`` lacks it."""
     digest = _part(meta or {}, "input").get("sha256")
     return digest if isinstance(digest, str) else None
 
 
 def weights_digest(meta: Mapping[str, Any] | None) -> str | None:
-    """SHA-256 of the weights that made a file; None where its ``meta`` does not say."""
+    """SHA-256 of the weights that made a file; None if its ``meta`` lacks it."""
     digest = _part(meta or {}, "made_by").get("weights_sha256")
     return digest if isinstance(digest, str) else None
 
@@ -144,9 +144,9 @@ def merged_meta(dna_digest: str, protein_digest: str, label: int | None, width: 
 
 
 def merged_difference(meta: Mapping[str, Any] | None, expected: Mapping[str, Any]) -> str | None:
-    """Why a merged file is not what merging its two sources would give now; None where it is."""
+    """Why a merged file is stale for its two sources; None if it is current."""
     if meta is None:
-        return "says nothing of how it was made"
+        return "has no provenance metadata"
     if meta.get("width") != expected["width"]:
         return f"is {meta.get('width')} wide, not {expected['width']}"
     if _part(meta, "sources") != expected["sources"]:
@@ -155,7 +155,7 @@ def merged_difference(meta: Mapping[str, Any] | None, expected: Mapping[str, Any
 
 
 def described(made_by: Mapping[str, Any]) -> str:
-    """Model and options of vectors, as a person would name them."""
+    """Model and options of vectors, in words."""
     dropout = made_by.get("token_dropout")
     parts = [
         f"{made_by.get('id')} (weights {_short(made_by.get('weights_sha256'))})",
