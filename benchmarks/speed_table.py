@@ -55,7 +55,7 @@ def speed_section(results: Path) -> str:
     )
     rows = [*encoder_rows(encoder), *job_rows(job), *many_gpu_rows(many), *dna_rows(dna)]
     rows += [*training_rows(training), *prediction_rows(prediction), *cpu_rows(cpu)]
-    table = ["| what | speed | beside |", "|---|---|---|"]
+    table = ["| task | throughput or time | comparison |", "|---|---|---|"]
     table += [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([*introduction(encoder["hardware"], job["machine"], cpu), "", *table]) + "\n"
 
@@ -67,7 +67,7 @@ def introduction(gpu: dict, job: dict, cpu: dict) -> list[str]:
         f"shapes (ESM-2 650M, DNABERT-S). CPU: {here['processor']}, {here['threads']} threads, shared with other work;",
         f"ESM-2 8M in fp32, {cpu['size']['weights']} weights. transformers {gpu['transformers']} on the GPU and "
         f"{here['transformers']} on the CPU.",
-        "Made by `benchmarks/`, results and what did not help beside it.",
+        "Programs, results and notes on what did not help are in `benchmarks/`.",
     ]
 
 
@@ -96,7 +96,7 @@ def job_rows(result: dict) -> list[tuple[str, str, str]]:
             f"GPU busy {result['gpu']['busy_share']:.1%} of a {result['gpu']['span_seconds']:.0f} s profile; "
             f"host memory {run['peak_host_gib']:.1f} GiB",
         ),
-        ("all of it, from start to validated", f"{run['seconds']:.0f} s", start_up(run, first)),
+        ("the same, from start to validated files", f"{run['seconds']:.0f} s", start_up(run, first)),
     ]
 
 
@@ -105,7 +105,7 @@ def start_up(run: dict, first: dict) -> str:
     ready = run["first_file_done"] - run["seconds_a_file_after_the_first"]
     return (
         f"model ready after about {ready:.0f} s; first file done after {run['first_file_done']:.0f} s, "
-        f"{first['first_file_done']:.0f} s where kernels are yet to be built"
+        f"{first['first_file_done']:.0f} s on first use, while kernels compile"
     )
 
 
@@ -115,8 +115,8 @@ def dna_rows(result: dict) -> list[tuple[str, str, str]]:
         (
             "GPU, DNA of 300 bases",
             f"{found['sequences_per_s']:,.0f} sequences/s",
-            f"{found['times the loop as the product computes']:.0f} times one sequence a call, "
-            f"{found['times the loop as published, float32']:.0f} times the same as published (fp32)",
+            f"{found['times the loop as the product computes']:.0f} times one sequence per call, "
+            f"{found['times the loop as published, float32']:.0f} times the published model, one per call (fp32)",
         )
     ]
 
@@ -127,7 +127,7 @@ def many_gpu_rows(result: dict) -> list[tuple[str, str, str]]:
         (
             f"the same on {name.removeprefix('ray_')} {card} (`--engine ray`)",
             f"{result['sequences_per_file'] / run['seconds_a_file_after_the_first']:,.0f} sequences/s",
-            f"{result['times_the_rate_of_one_gpu'][name]:.2f} times one GPU; equal bytes",
+            f"{result['times_the_rate_of_one_gpu'][name]:.2f} times one GPU; byte-identical",
         )
         for name, run in result["runs"].items()
         if name != "local"
@@ -151,7 +151,7 @@ def prediction_rows(result: dict) -> list[tuple[str, str, str]]:
         (
             "`nucpro predict`",
             f"{result['prediction']['frames_per_second']:,.0f} reading frames/s",
-            f"{share:.0%} of the rate of its two encoders alone",
+            f"{share:.0%} of the throughput of its two encoders alone",
         )
     ]
 
@@ -166,7 +166,7 @@ def cpu_rows(result: dict) -> list[tuple[str, str, str]]:
             (
                 f"CPU, {speed['sequences']} proteins, residues: {name}",
                 f"{speed['sequences_per_s']:,.1f} sequences/s",
-                f"transformers sorted, best of {min(budgets):,} to {max(budgets):,} tokens a batch: {wall:.2f} times "
+                f"transformers sorted, best of {min(budgets):,} to {max(budgets):,} tokens per batch: {wall:.2f} times "
                 f"in wall time, {cpu:.2f} in CPU time; unsorted batches of 8: {plain:.2f} in CPU time",
             )
         )
@@ -178,7 +178,10 @@ def card_section(results: Path) -> str:
     cards = json.loads((results / "cards.json").read_text())
     ways = json.loads((results / "gpu_ways_h100.json").read_text())
     cpu = json.loads((results / "cpu_bf16_xeon_amx.json").read_text())
-    table = ["| cards | compute capability | | runs | ESM-2 650M, 100 residues |", "|---|---|---|---|---|"]
+    table = [
+        "| cards | compute capability | status | implementation | ESM-2 650M, 100 residues |",
+        "|---|---|---|---|---|",
+    ]
     for card in cards:
         runs, rate = "kernels around cuBLAS products", ""
         if card["capability"] == "9.0":
@@ -201,15 +204,15 @@ def ways_in_words(ways: dict) -> list[str]:
     esm, dna = ways["ESM-2 650M"], ways["DNABERT-S"]["300 bases (63 tokens)"]
     short, long = esm["100 residues"], esm["166 residues"]
     return [
-        f"On one {ways['hardware']['device']}, all ways in one run: kernels around cuBLAS products reach "
+        f"On one {ways['hardware']['device']}, all variants in one run: kernels around cuBLAS products reach "
         f"{short['cublas, sequences/s']:,.0f} and {long['cublas, sequences/s']:,.0f}",
         f"sequences/s at 100 and 166 residues, {short['cublas beside plain']:.2f} and "
         f"{long['cublas beside plain']:.2f} times plain torch and {short['cublas beside hopper']:.0%} and "
         f"{long['cublas beside hopper']:.0%} of the Hopper product;",
         f"DNABERT-S {dna['cublas, sequences/s']:,.0f} sequences/s of 300 bases, {dna['cublas beside plain']:.2f} times "
-        "plain torch. *Measured* means run and timed here; *compiled*",
-        "that a test compiles the kernels for this card and compares their shared memory with what it has;",
-        "*should run* that nothing is known against it.",
+        "plain torch. *Measured*: run and timed; *compiled*:",
+        "a test compiles the kernels for this card and checks that they fit into its shared memory;",
+        "*should run*: not tested, no known problem.",
     ]
 
 
@@ -221,8 +224,8 @@ def eight_bit_section(results: Path) -> str:
         of_kind = [name for name in found if name.startswith(kind)]
         nearest = max(of_kind, key=lambda name: found[name]["nearest_neighbour_agreement"])
         which = nearest.removeprefix(f"{kind}: ")
-        kinds |= {f"{kind}, all products": f"{kind}: all", f"{kind}, what keeps most: {which}": nearest}
-    table = ["| products in | nearest neighbours kept | mean cosine | worst cosine |", "|---|---|---|---|"]
+        kinds |= {f"{kind}, all products": f"{kind}: all", f"{kind}, best subset: {which}": nearest}
+    table = ["| products in | nearest neighbours kept | mean cosine | minimum cosine |", "|---|---|---|---|"]
     table += [
         f"| {words} | {found[name]['nearest_neighbour_agreement']:.1%} | {found[name]['cosine_mean']:.5f} "
         f"| {found[name]['cosine_worst']:.4f} |"
