@@ -84,7 +84,9 @@ class FastaEncoder:
         self._took: dict[Path, float] = {}
         self._limit = LIMITS[self.side]
         self._tokens_per_batch = embedder.tokens_per_batch
-        self._device_lock = threading.Lock()
+        # Several files are under way at a time. Each step takes one of them, so that they reach the device in the
+        # order in which they began: the first is done as early as it can be.
+        self._read_lock, self._prepare_lock, self._device_lock = (threading.Lock() for _ in range(3))
 
     def __repr__(self) -> str:
         made_by, encoder = self.recipe.made_by, self.embedder.encoder
@@ -133,13 +135,14 @@ class FastaEncoder:
         require_usable(records, ALPHABETS[self.side])
 
     def _vectors(self, records: Records) -> Vectors:
-        prepared = prepare(
-            records.ids,
-            records.sequences,
-            self.tokenizer,
-            max_residues=self._limit,
-            tokens_per_batch=self._tokens_per_batch,
-        )
+        with self._prepare_lock:
+            prepared = prepare(
+                records.ids,
+                records.sequences,
+                self.tokenizer,
+                max_residues=self._limit,
+                tokens_per_batch=self._tokens_per_batch,
+            )
         # One file at a time is put on the device; waiting for its result needs no lock.
         with self._device_lock:
             pending = self.embedder.submit(prepared)
@@ -155,7 +158,9 @@ class FastaEncoder:
         FastaError, ExtractionError, StoreError
             The file cannot be read, computed or written, or its vectors say nothing; nothing is left behind.
         """
-        return self.store(read(fasta), Path(output))
+        with self._read_lock:
+            records = read(fasta)
+        return self.store(records, Path(output))
 
     def store(self, records: Records, output: Path) -> Vectors:
         """Make the file of vectors of records that were read; see :meth:`extract`."""
