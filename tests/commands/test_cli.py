@@ -237,7 +237,7 @@ def test_dataset_and_split_from_genomes(tmp_path: Path, capsys: pytest.CaptureFi
         [f"output_{number}.fa" for number in (1, 2, 3)] * 2
     )
     assert main(["split", str(tmp_path)]) == 0
-    assert "was split already" in capsys.readouterr().out
+    assert "already split" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("interrupt", "code"), [(KeyboardInterrupt, 130), (Terminated, 143)])

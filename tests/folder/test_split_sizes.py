@@ -35,7 +35,7 @@ def test_the_size_of_a_split_is_remembered(unsplit: Path, capsys: pytest.Capture
     assert split(unsplit, "--sequences-per-file", "3") == 0
     assert sizes(unsplit) == {"bacteria.1.1": 2, "invertebrate.1.1": 1, "viral.1.1": 3}
     assert split(unsplit) == 0
-    assert "viral.1.1: was split already" in capsys.readouterr().out
+    assert "viral.1.1: already split" in capsys.readouterr().out
     for pair in pairs_of(unsplit):
         add_dna(pair.source, [pair.number])
     assert main(["status", str(unsplit)]) == 0

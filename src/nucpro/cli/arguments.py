@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 _DEFAULTS = Options()
-_RECORDED = "that of the data folder's files, else "
+_RECORDED = "the model of the data folder's files, else "
 
 
 def sequences(name: str) -> Path:
@@ -91,19 +91,19 @@ def add_selection(parser: Parser) -> None:
         "--sequences-per-file",
         type=int,
         metavar="N",
-        help="records of a full split file; only full files are used (default: as recorded in the folder, else as its "
-        f"split folders have it, else {SEQUENCES_PER_FILE})",
+        help="records per full split file; only full files are used (default: as recorded in the folder, else the "
+        f"size of its split files, else {SEQUENCES_PER_FILE})",
     )
     group.add_argument(
         "--host-selection",
         type=HostSelection,
         choices=list(HostSelection),
         default=_DEFAULTS.host_selection,
-        help="which host files: auto takes the recorded selection, else the existing one, else a new draw "
-        "(default: %(default)s)",
+        help="which host files to use: auto takes the recorded selection, else the existing one, else a new random "
+        "sample (default: %(default)s)",
     )
     group.add_argument(
-        "--strict-sampling", action="store_true", help="refuse fewer host files than viral files"
+        "--strict-sampling", action="store_true", help="fail if there are fewer host files than viral files"
     )
 
 
@@ -150,16 +150,15 @@ def add_device(parser: Parser, *, with_batches: bool = True, default: str = AUTO
         "--precision",
         choices=PRECISIONS,
         default=_DEFAULTS.precision,
-        help="auto is that of the data folder's files, else fp16 on a GPU and fp32 on a CPU, where bf16 is that of "
-        "products only (default: %(default)s)",
+        help="auto is the precision of the data folder's files, else fp16 on a GPU and fp32 on a CPU; on a CPU, bf16 "
+        "applies to matrix products only (default: %(default)s)",
     )
     if with_batches:
         parser.group(PERFORMANCE).add_argument(
             "--tokens-per-batch",
             type=int,
             metavar="N",
-            help="tokens that are computed at a time (default: 65536 on a GPU, 16384 where it has less than 12 GiB, "
-            "2048 on a CPU)",
+            help="tokens per batch (default: 65536 on a GPU, 16384 if it has less than 12 GiB, 2048 on a CPU)",
         )
 
 
@@ -176,7 +175,7 @@ def add_device_only(parser: Parser, default: str = AUTO_DEVICE) -> None:
         "--device",
         default=default,
         metavar="DEVICE",
-        help="auto (a GPU where there is one, else the CPU), cuda, cuda:N or cpu (default: %(default)s)",
+        help="auto (a GPU if there is one, else the CPU), cuda, cuda:N or cpu (default: %(default)s)",
     )
 
 
@@ -192,14 +191,14 @@ def add_engine(parser: Parser) -> None:
         "--engine",
         choices=ENGINES,
         default=_DEFAULTS.engine,
-        help="local is this machine with one device; ray is all GPUs of this machine, or of a cluster "
+        help="local uses one device of this machine; ray uses all GPUs of this machine or of a cluster "
         "(default: %(default)s)",
     )
     group.add_argument(
         "--address",
         metavar="HOST:PORT",
-        help="a running Ray cluster, auto for the one that this machine is part of (default: start one of this "
-        "machine alone)",
+        help="address of a running Ray cluster; auto finds the cluster of this machine (default: start Ray on this "
+        "machine only)",
     )
 
 
@@ -228,16 +227,18 @@ def add_messages(parser: Parser) -> None:
     group.add_argument(
         "--progress",
         choices=PROGRESS,
-        help="how progress is shown: drawn, as plain lines, or as JSON lines on standard error for programs "
+        help="how to show progress: as a bar, as plain lines, or as JSON lines on standard error for programs "
         "(default: bar on a terminal, else lines)",
     )
     amount = group.add_mutually_exclusive_group()
-    amount.add_argument("-q", "--quiet", action="store_true", help="only warnings, errors and the answer")
+    amount.add_argument(
+        "-q", "--quiet", action="store_true", help="show only warnings, errors and the result"
+    )
     amount.add_argument(
         "-v",
         "--verbose",
         action="store_true",
-        help="also times, details, and where in the code an error arose",
+        help="also show times, details, and tracebacks",
     )
 
 

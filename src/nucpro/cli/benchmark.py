@@ -26,16 +26,20 @@ def add_to(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "benchmark",
         help="measure the speed of both encoders on this machine, in about a minute",
-        description="Measure sequences/s of both encoders, with random weights of the real shapes, beside the rate of "
-        "this machine's matrix products. Needs no model and no network, changes nothing. Paste what it prints into an "
-        "issue, so that the table of cards gets a line for yours.",
+        description="Measure sequences/s of both encoders, with random weights of the real shapes, and compare them "
+        "with the rate of matrix products on this machine. Needs no model and no network, and changes nothing. Paste "
+        "the output into an issue to add your card to the table.",
         example="nucpro benchmark --device cuda:1\nnucpro benchmark --seconds 20 --json > card.json",
     )
     add_device(parser, with_batches=False)
     parser.group(PERFORMANCE).add_argument(
-        "--seconds", type=float, default=_SECONDS, metavar="N", help="time to measure (default: %(default)s)"
+        "--seconds",
+        type=float,
+        default=_SECONDS,
+        metavar="N",
+        help="duration of the measurement (default: %(default)s)",
     )
-    parser.group(OUTPUT).add_argument("--json", action="store_true", help="the figures, for scripts")
+    parser.group(OUTPUT).add_argument("--json", action="store_true", help="print the results as JSON")
     parser.set_defaults(run=_run, log_file=lambda _: None)
 
 

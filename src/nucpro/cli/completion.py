@@ -18,8 +18,8 @@ def add_to(subparsers: Any) -> None:
     """Add the command to the parser of ``nucpro``."""
     parser = subparsers.add_parser(
         "completion",
-        help="print what lets a shell complete commands, options and file names",
-        description="Print a script that lets a shell complete the commands, options and file names of nucpro.",
+        help="print a shell script that completes commands, options and file names",
+        description="Print a shell script that completes the commands, options and file names of nucpro.",
         example="""\
 eval "$(nucpro completion bash)"            # in ~/.bashrc
 nucpro completion zsh > ~/.zfunc/_nucpro    # a folder of $fpath""",

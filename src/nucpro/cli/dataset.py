@@ -20,9 +20,9 @@ def add_to(subparsers: Any) -> None:
     """Add the command to the parser of ``nucpro``."""
     parser = subparsers.add_parser(
         "dataset",
-        help="make the FASTA files of reading frames from genomes",
-        description="Cut the genomes of a data folder into chunks and keep the reading frames that its annotated "
-        "proteins contain. What is complete and was made from the same genomes in the same way is kept.",
+        help="make FASTA files of reading frames from genomes",
+        description="Cut the genomes of a data folder into chunks and keep the reading frames that are part of "
+        "annotated proteins. Complete files are kept if they were made from the same genomes with the same options.",
         example="nucpro dataset data --length 300\n"
         "nucpro dataset data --length 500 --genetic-code auto --replace",
     )
@@ -32,20 +32,20 @@ def add_to(subparsers: Any) -> None:
         type=int,
         required=True,
         metavar="N",
-        help="bases of a full chunk: 300 and 500 are what published models were trained on",
+        help="bases per full chunk; published models were trained on 300 and 500",
     )
     parser.group(INPUT).add_argument(
         "--genetic-code",
         choices=("standard", "auto"),
         default="standard",
-        help="standard, as the original, or the code that each CDS names (default: %(default)s)",
+        help="standard, as in VirNucPro, or auto: the code recorded for each CDS (default: %(default)s)",
     )
     parser.group(PERFORMANCE).add_argument(
         "--processes",
         dest="workers",
         type=int,
         metavar="N",
-        help="processes of this machine (default: one per core)",
+        help="processes on this machine (default: one per core)",
     )
     add_engine(parser)
     add_replace(parser, "files that were made with other options")
@@ -86,7 +86,8 @@ def _lines(report: DatasetReport) -> list[str]:
         lines.append(f"Warning: {lost} of another genetic code left out (--genetic-code auto)")
     if totals.left_out_records:
         lines.append(
-            f"Warning: {counted(totals.left_out_records, 'record')} left out; the .identified.json files say why"
+            f"Warning: {counted(totals.left_out_records, 'record')} left out; the .identified.json files give the "
+            "reasons"
         )
     lines += [f"Warning: {name} has no GenBank partner and was not used" for name in report.without_partner]
     return lines

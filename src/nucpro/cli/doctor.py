@@ -21,8 +21,8 @@ def add_to(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "doctor",
         help="check this machine: torch, GPU, kernels, models, disk, data folder",
-        description="Check what a run needs on this machine, and say what will be slow and why. Changes nothing. Exit "
-        "code 3 where a run would not start.",
+        description="Check the requirements of a run on this machine, and show what will be slow and why. Changes "
+        "nothing. Exit code 3 if a run would not start.",
         example="nucpro doctor data\nnucpro doctor --device cpu --json",
     )
     parser.group(INPUT).add_argument(
@@ -34,9 +34,10 @@ def add_to(subparsers: Any) -> None:
     parser.group(MODEL).add_argument(
         "--models",
         action="store_true",
-        help="also load the models that are here, and compare their vectors of fixed sequences with known ones",
+        help="also load the models that are available locally, and compare their vectors of fixed sequences with "
+        "known ones",
     )
-    parser.group(OUTPUT).add_argument("--json", action="store_true", help="the findings, for scripts")
+    parser.group(OUTPUT).add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.set_defaults(run=_run, log_file=lambda _: None)
 
 

@@ -21,9 +21,9 @@ def add_to(subparsers: Any) -> None:
     defaults = DownloadOptions()
     parser = subparsers.add_parser(
         "download",
-        help="fetch genomes of the RefSeq release into a data folder",
-        description="Fetch one viral pair of RefSeq files and a seeded sample of each host group, with sizes and "
-        "MD5 sums verified. Run again after an interruption, it continues.",
+        help="download genomes of the RefSeq release into a data folder",
+        description="Download one viral pair of RefSeq files and a seeded sample of each host group, and verify sizes "
+        "and MD5 sums. After an interruption, the same command resumes.",
         example="nucpro download data\nnucpro download data --count bacteria=2 --count plant=0 --seed 7",
     )
     add_data_dir(parser)
@@ -37,24 +37,26 @@ def add_to(subparsers: Any) -> None:
         action="append",
         default=[],
         metavar="GROUP=N",
-        help=f"pairs of files of a group, may be repeated (default: {counts})",
+        help=f"file pairs of a group; may be repeated (default: {counts})",
     )
     parser.group(INPUT).add_argument(
-        "--seed", type=int, default=defaults.seed, help="seed of the draw (default: %(default)s)"
+        "--seed", type=int, default=defaults.seed, help="random seed of the sample (default: %(default)s)"
     )
     parser.group(PERFORMANCE).add_argument(
         "--connections",
         type=int,
         default=defaults.connections,
         metavar="N",
-        help="files that are fetched at a time (default: %(default)s)",
+        help="simultaneous downloads (default: %(default)s)",
     )
     add_dry_run(parser)
-    add_replace(parser, "files of another release, and files of a genome's name that were not downloaded")
+    add_replace(
+        parser, "files of another release, and files with the name of a genome that were not downloaded"
+    )
     parser.group(INPUT).add_argument(
         "--taxonomy",
         action="store_true",
-        help="fetch NCBI's taxonomy (taxdump.tar.gz, 70 MB) instead, which nucpro train --rank reads",
+        help="download NCBI's taxonomy (taxdump.tar.gz, 70 MB) instead, for nucpro train --rank",
     )
     parser.group(INPUT).add_argument(
         "--taxonomy-server",
@@ -82,12 +84,12 @@ def _run(arguments: dict[str, Any]) -> None:
     if wants_taxonomy:
         with showing() as show:
             is_new = download_taxonomy(data_dir, options, show, dry_run=dry_run)
-        what = "to fetch" if dry_run else "fetched now"
-        say(f"{data_dir / DUMP_NAME}: {what if is_new else 'the newest one was there'}")
+        what = "to download" if dry_run else "downloaded"
+        say(f"{data_dir / DUMP_NAME}: {what if is_new else 'already up to date'}")
         return
     with showing() as show:
         report = download(data_dir, options, show, dry_run=dry_run)
-    what = "to fetch" if dry_run else "fetched now"
+    what = "to download" if dry_run else "downloaded now"
     say(
         f"{data_dir}: {counted(len(report.files), 'file')} of release {report.release}, {len(report.fetched)} {what}"
     )

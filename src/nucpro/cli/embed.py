@@ -31,8 +31,8 @@ def add_to(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "embed",
         help="embed the records of a FASTA file",
-        description="Write one vector for each record of a FASTA file, in its order, with ids and what made them. The "
-        "suffix of the output says its form. Run again after an interruption, it continues.",
+        description="Write one vector per record of a FASTA file, in the same order, with ids and metadata. The "
+        "suffix of the output sets its format. After an interruption, the same command resumes.",
         example="nucpro embed proteins.fasta -o proteins.pt\n"
         "zcat contigs.fasta.gz | nucpro embed - --dna -o contigs.parquet",
     )
@@ -40,7 +40,7 @@ def add_to(subparsers: Any) -> None:
         "fasta",
         type=sequences,
         metavar="FASTA",
-        help="FASTA file, plain or packed with gzip, bzip2 or xz; - for standard input",
+        help="FASTA file, uncompressed or compressed with gzip, bzip2 or xz; - for standard input",
     )
     parser.group(OUTPUT).add_argument(
         "-o",
@@ -48,20 +48,20 @@ def add_to(subparsers: Any) -> None:
         type=Path,
         required=True,
         metavar="OUT",
-        help="file to write: OUT.pt, OUT.npz, OUT.parquet or OUT.safetensors; its folder is made",
+        help="file to write: OUT.pt, OUT.npz, OUT.parquet or OUT.safetensors; its folder is created",
     )
     kind = parser.group(INPUT).add_mutually_exclusive_group()
-    kind.add_argument("--dna", action="store_true", help="the records are nucleotides; by default proteins")
+    kind.add_argument("--dna", action="store_true", help="the records are nucleotides (default: proteins)")
     kind.add_argument(
         "--protein",
         action="store_true",
-        help="the records are proteins even where they look like nucleotides",
+        help="the records are proteins, even if they look like nucleotides",
     )
     parser.group(INPUT).add_argument(
         "--long",
         choices=("cut", "refuse"),
         default="cut",
-        help="what becomes of records that are longer than the model reads: cut there and counted, or refused before "
+        help="records longer than the maximum length of the model: truncate and count them, or fail before "
         "anything is computed (default: %(default)s)",
     )
     _add_readout(parser.group(OUTPUT))
@@ -80,15 +80,15 @@ def _add_readout(group: Any) -> None:
         type=_layers,
         action="extend",
         metavar="N",
-        help="layers to read, as in hidden_states of transformers: 0 is the embedding, -1 the last, the only one after "
-        "the final norm; nothing above the highest is computed; several with commas, or given again (default: -1)",
+        help="layers to pool, numbered as in hidden_states of transformers: 0 is the embedding, -1 the last layer, "
+        "the only one after the final norm; separate several by commas, or repeat the option (default: -1)",
     )
     group.add_argument(
         "--pool",
         type=lambda text: tuple(text.split(",")),
         default=(MEAN,),
         metavar="POOLING[,POOLING]",
-        help=f"{', '.join(POOLINGS)}; several are put side by side in the order given, layer by layer (default: mean)",
+        help=f"{', '.join(POOLINGS)}; several are concatenated in the order given, for each layer (default: mean)",
     )
 
 
@@ -122,7 +122,7 @@ def _run(arguments: dict[str, Any]) -> None:
     if report.truncated:
         say(
             f"Warning: {counted(report.truncated, 'sequence')} longer than {LIMITS[sequence_type]} "
-            f"{_LETTERS[sequence_type]}, cut there"
+            f"{_LETTERS[sequence_type]}, truncated"
         )
     if report.unknown:
         say(f"Warning: {report.unknown} of {counted(report.tokens, 'token')} unknown to the model")

@@ -27,8 +27,8 @@ def add_to(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "embed-dna",
         help="make the DNABERT-S files of a data folder",
-        description="Make the DNABERT-S files of the selected files of a data folder that are missing, or that say "
-        "themselves that they are outdated; others stay as they are. Run again after an interruption, it continues.",
+        description="Make the DNABERT-S files of the selected files of a data folder if they are missing, or outdated "
+        "according to their metadata; others are kept. After an interruption, the same command resumes.",
         example="nucpro embed-dna data\nnucpro embed-dna data --dna-model dna_models --device cpu --dry-run",
     )
     add_data_dir(parser)
@@ -38,7 +38,10 @@ def add_to(subparsers: Any) -> None:
     add_encoders(parser)
     add_selection(parser)
     parser.group(INPUT).add_argument(
-        "--all", dest="all_files", action="store_true", help="all full files, not only the selected ones"
+        "--all",
+        dest="all_files",
+        action="store_true",
+        help="embed all full files, not only the selected ones",
     )
     add_replace(parser, "files that another model, other options or an unknown model made")
     add_dry_run(parser)

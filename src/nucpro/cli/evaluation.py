@@ -19,41 +19,41 @@ def add_to(subparsers: Any) -> None:
     """Add both commands to the parser of ``nucpro``."""
     evaluate = subparsers.add_parser(
         "evaluate",
-        help="measure a classifier on its test genomes at other chunk lengths",
-        description="Cut the test genomes of a classifier to chunks of other lengths, embed and score their annotated "
-        "frames, and add the metrics to its card, so that nucpro predict can warn outside the tested range.",
+        help="evaluate a classifier on its test genomes at other chunk lengths",
+        description="Cut the test genomes of a classifier into chunks of other lengths, embed and score their "
+        "annotated frames, and add the metrics to its card, so that nucpro predict can warn outside the tested range.",
         example="nucpro evaluate data/model --lengths 150,300,500",
     )
     evaluate.group(INPUT).add_argument(
-        "model", type=Path, metavar="MODEL", help="folder that nucpro train wrote"
+        "model", type=Path, metavar="MODEL", help="model folder of nucpro train"
     )
     evaluate.group(EVALUATION).add_argument(
         "--lengths",
         type=_lengths,
         required=True,
         metavar="N,N",
-        help="bases of full chunks, such as 150,300,500",
+        help="bases per full chunk, such as 150,300,500",
     )
     evaluate.group(EVALUATION).add_argument(
         "--frames-per-genome",
         type=int,
         default=_FRAMES,
         metavar="N",
-        help="frames of a genome at most, drawn by the model's seed (default: %(default)s)",
+        help="maximum number of frames per genome, sampled with the model's seed (default: %(default)s)",
     )
     _add_data(evaluate)
     for side in ("protein", "dna"):
         evaluate.group(MODEL).add_argument(
             f"--{side}-model",
             metavar="MODEL",
-            help="hub id or folder of the encoder (default: as the classifier says)",
+            help="hub id or folder of the encoder (default: as recorded by the classifier)",
         )
     add_device(evaluate)
     evaluate.set_defaults(run=_run_evaluate, log_file=lambda _: None)
     compare = subparsers.add_parser(
         "compare",
         help="compare classifiers on the same test rows",
-        description="Measure two or more classifiers that were trained on the same data with the same split on their "
+        description="Evaluate two or more classifiers that were trained on the same data with the same split on their "
         "test rows, with intervals of the differences.",
         example="nucpro compare data/model other/model",
     )
@@ -71,14 +71,16 @@ def _add_data(parser: Parser) -> None:
         "--trained-on",
         type=Path,
         metavar="DATA",
-        help="data folder that they were trained on (default: the one above MODEL)",
+        help="data folder of the training (default: the one above MODEL)",
     )
-    group.add_argument("--families", type=Path, metavar="TSV", help="table of families, of a split by family")
+    group.add_argument(
+        "--families", type=Path, metavar="TSV", help="table of families, for models with --split-by family"
+    )
     group.add_argument(
         "--taxonomy",
         type=Path,
         metavar="FILE",
-        help="NCBI's taxonomy, of a split by rank (default: that of DATA)",
+        help="NCBI's taxonomy, for models with --rank (default: that of DATA)",
     )
 
 

@@ -20,9 +20,8 @@ def add_to(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "export",
         help="write the merged vectors as Parquet, safetensors or NumPy files",
-        description="Write the rows of all selected merged files as shards, one a file, with a manifest and "
-        "SHA-256 sums. Run again after an interruption, it continues; run again later, it brings the folder up to "
-        "date.",
+        description="Write the rows of all selected merged files as shards, one per file, with a manifest and "
+        "SHA-256 sums. After an interruption, the same command resumes; later, it updates the export.",
         example="nucpro export data --to parquet\nnucpro export data --to npz -o rows",
     )
     add_data_dir(parser)

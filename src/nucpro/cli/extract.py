@@ -33,7 +33,7 @@ def add_to(subparsers: Any) -> None:
         "extract",
         help="extract, merge and validate the protein embeddings of a data folder",
         description="Extract the protein embeddings of a VirNucPro data folder, merge them with its DNABERT-S "
-        "files and validate the result. Run again after an interruption, it continues.",
+        "files and validate the result. After an interruption, the same command resumes.",
         example="nucpro extract data\nnucpro extract data --with-dna --protein-model models --dry-run",
     )
     add_arguments(parser)
@@ -51,15 +51,15 @@ def add_arguments(parser: Parser) -> None:
     parser.group(OUTPUT).add_argument(
         "--trust-existing",
         action="store_true",
-        help="keep protein files of the right width that say nothing of their origin",
+        help="keep protein files of the right width without provenance metadata",
     )
     parser.group(OUTPUT).add_argument(
         "--verify-existing",
         type=int,
         default=0,
         metavar="N",
-        help="keep those of them of which N random records, recomputed in float32, agree with the model of the run "
-        "(default: 0, recompute them all)",
+        help="keep such files if N random records, recomputed in float32, agree with the model of the run "
+        "(default: 0, recompute all of them)",
     )
     add_replace(parser, "files that another model, other options or an unknown model made")
     parser.group(OUTPUT).add_argument(
@@ -77,7 +77,7 @@ def add_arguments(parser: Parser) -> None:
         "--no-report",
         dest="report",
         action="store_false",
-        help="write no DATA/report/report.html at the end (see nucpro report)",
+        help="do not write DATA/report/report.html at the end (see nucpro report)",
     )
     add_dry_run(parser)
 

@@ -21,16 +21,15 @@ def add_to(subparsers: Any) -> None:
     """Add the command to the parser of ``nucpro``."""
     parser = subparsers.add_parser(
         "inspect",
-        help="show what a file or folder is: shapes, ids, value ranges, what made it",
-        description="Show what a .pt file, a FASTA file, a data folder or a classifier's folder is. Changes nothing; "
-        "files are read whole, "
-        "of a folder only names and sizes.",
+        help="show the contents of a file or folder: shapes, ids, value ranges, provenance",
+        description="Show the contents of a .pt file, a FASTA file, a data folder or a model folder. Changes nothing. "
+        "Files are read completely; of a data folder, only names and sizes are read.",
         example="nucpro inspect data\nnucpro inspect data/data_merge/viral.1.1_merged/output_1_merged.pt",
     )
     parser.group(INPUT).add_argument(
-        "path", type=Path, metavar="FILE.pt|FASTA|DATA|MODEL", help="file or folder to look at"
+        "path", type=Path, metavar="FILE.pt|FASTA|DATA|MODEL", help="file or folder to inspect"
     )
-    parser.group(OUTPUT).add_argument("--json", action="store_true", help="everything, for scripts")
+    parser.group(OUTPUT).add_argument("--json", action="store_true", help="print everything as JSON")
     parser.set_defaults(run=_run, log_file=lambda _: None)
 
 

@@ -18,11 +18,12 @@ def add_to(subparsers: Any) -> None:
     """Add the command to the parser of ``nucpro``."""
     parser = subparsers.add_parser(
         "fetch-models",
-        help="download a model into a folder, to be carried to a machine without network",
-        description="Download a model from the Hugging Face hub into a folder; give that folder as --protein-model.",
+        help="download a model into a folder, for a machine without network",
+        description="Download a model from the Hugging Face hub into a folder. Use the folder with --protein-model or "
+        "--dna-model.",
         example="nucpro fetch-models models\nnucpro fetch-models dna_models --model zhihan1996/DNABERT-S",
     )
-    parser.group(OUTPUT).add_argument("folder", type=Path, metavar="FOLDER", help="folder to fill")
+    parser.group(OUTPUT).add_argument("folder", type=Path, metavar="FOLDER", help="folder to write")
     parser.group(MODEL).add_argument(
         "--model", default=DEFAULT_MODELS[SequenceType.PROTEIN], help="hub id (default: %(default)s)"
     )

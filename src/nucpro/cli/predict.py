@@ -1,4 +1,4 @@
-"""``nucpro predict``: tells viral sequences from others."""
+"""``nucpro predict``: classifies sequences as viral or host."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ def add_to(subparsers: Any) -> None:
     """Add the command to the parser of ``nucpro``."""
     parser = subparsers.add_parser(
         "predict",
-        help="tell viral sequences from others",
-        description="Cut sequences into chunks, embed every reading frame without a stop, and score frames, chunks and "
-        "whole sequences with a classifier that nucpro train made. Run again after an interruption, it continues.",
+        help="classify sequences as viral or host",
+        description="Cut sequences into chunks, embed every reading frame without a stop codon, and score frames, "
+        "chunks and whole sequences with a classifier of nucpro train. After an interruption, the same command "
+        "resumes.",
         example="nucpro predict contigs.fasta --model data/model\n"
         "nucpro predict bins/*.fa -o scores --viral-fasta --gff3 --html\n"
         "zcat contigs.fasta.gz | nucpro predict - --model data/model -o scores --plot",
@@ -31,7 +32,7 @@ def add_to(subparsers: Any) -> None:
         type=sequences,
         nargs="+",
         metavar="INPUT",
-        help="FASTA or FASTQ files, plain or packed (.gz, .bz2, .xz, .zst), whose records are one input; - for "
+        help="FASTA or FASTQ files, uncompressed or compressed (.gz, .bz2, .xz, .zst), read as one input; - for "
         "standard input",
     )
     parser.group(MODEL).add_argument(
@@ -39,7 +40,7 @@ def add_to(subparsers: Any) -> None:
         type=Path,
         default=Path("data/model"),
         metavar="FOLDER",
-        help="folder that nucpro train wrote (default: %(default)s)",
+        help="model folder of nucpro train (default: %(default)s)",
     )
     parser.group(OUTPUT).add_argument(
         "-o",
@@ -49,19 +50,19 @@ def add_to(subparsers: Any) -> None:
         help="folder to write (default: INPUT's name + _prediction)",
     )
     parser.group(INPUT).add_argument(
-        "--length", type=int, metavar="N", help="bases of a full chunk (default: as in the training data)"
+        "--length", type=int, metavar="N", help="bases per full chunk (default: as in the training data)"
     )
     parser.group(OUTPUT).add_argument(
         "--threshold",
         type=float,
         metavar="X",
-        help="score from which on a sequence is viral (default: as the classifier says, 0.5 unless it was chosen)",
+        help="minimum score of a viral sequence (default: that of the classifier, 0.5 unless another was chosen)",
     )
     parser.group(OUTPUT).add_argument(
         "--min-length",
         type=int,
         metavar="N",
-        help="bases below which a sequence is undetermined (default: half a chunk)",
+        help="shorter sequences are undetermined (default: half a chunk)",
     )
     _add_outputs(parser)
     _add_models(parser)
@@ -72,7 +73,7 @@ def add_to(subparsers: Any) -> None:
         "--chunks-per-unit",
         type=int,
         metavar="N",
-        help="chunks that are scored and kept at a time (default: 8192 on a GPU, 256 on a CPU)",
+        help="chunks that are scored and saved together (default: 8192 on a GPU, 256 on a CPU)",
     )
     parser.set_defaults(run=_run, log_file=lambda _: None)
 
@@ -87,9 +88,9 @@ def _add_outputs(parser: Any) -> None:
         "--plot-format",
         choices=PLOT_FORMATS,
         default=PLOT_FORMATS[0],
-        help="of pictures (default: %(default)s)",
+        help="format of plots (default: %(default)s)",
     )
-    add_replace(parser, "what another prediction left in the output folder")
+    add_replace(parser, "another prediction in the output folder")
 
 
 def _add_models(parser: Any) -> None:
@@ -98,13 +99,13 @@ def _add_models(parser: Any) -> None:
         group.add_argument(
             f"--{side}-model",
             metavar="MODEL",
-            help=f"hub id or folder of the {name} model that made the training data (default: as the classifier says)",
+            help=f"hub id or folder of the {name} model of the training data (default: as recorded by the classifier)",
         )
         group.add_argument(
             f"--{side}-revision",
             dest="revision" if side == "protein" else "dna_revision",
             metavar="REVISION",
-            help="its branch, tag or commit on the hub (default: as the classifier says)",
+            help="its branch, tag or commit on the hub (default: as recorded by the classifier)",
         )
 
 
@@ -136,7 +137,7 @@ def _run(arguments: dict[str, Any]) -> None:
 def _warnings(counts: Any, splits: int) -> list[str]:
     found = {
         "frames were left out because most of their residues are unknown": counts["unknown_frames"],
-        "frames were longer than an encoder reads, and were cut there": counts["cut_frames"],
+        "frames were longer than the maximum length of an encoder and were truncated": counts["cut_frames"],
         "batches were halved after running out of memory": splits,
     }
     return [f"{count} {what}" for what, count in found.items() if count]

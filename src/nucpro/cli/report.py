@@ -18,10 +18,10 @@ def add_to(subparsers: Any) -> None:
     """Add the command to the parser of ``nucpro``."""
     parser = subparsers.add_parser(
         "report",
-        help="write a page that shows a data folder: files, runs, lengths, and a map of the embeddings",
-        description="Write report.html, one page that needs no network, and pictures for papers. Reads what lies on "
-        "disk, also after a run that failed. A report that shows files is never replaced by one that shows none. Needs "
-        "the extra nucpro[report].",
+        help="write an HTML report of a data folder: files, runs, lengths, and a map of the embeddings",
+        description="Write report.html, one page that needs no network, and figures for publications. Also works after "
+        "a failed run. A report that shows files is never replaced by one that shows none. Needs the extra "
+        "nucpro[report].",
         example="nucpro report data\nnucpro report data --points 50000 -o pages",
     )
     add_data_dir(parser)

@@ -19,8 +19,8 @@ def add_to(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "split",
         help="split the FASTA files of a data folder",
-        description="Make the split folders that are missing, both sides with the same boundaries. Folders that "
-        "exist are left as they are; those of another size are refused.",
+        description="Make missing split folders, with the same boundaries for DNA and protein. Existing folders "
+        "are kept; those of another size are refused.",
         example="nucpro split data\nnucpro split data --sequences-per-file 20",
     )
     add_data_dir(parser)
@@ -28,10 +28,10 @@ def add_to(subparsers: Any) -> None:
         "--sequences-per-file",
         type=int,
         metavar="N",
-        help="records of a full file (default: as recorded in the folder, else as its split folders have it, else "
+        help="records per full file (default: as recorded in the folder, else the size of its split files, else "
         f"{SEQUENCES_PER_FILE})",
     )
-    add_replace(parser, "split folders of another size, with the vectors that were made of them")
+    add_replace(parser, "split folders of another size, and the vectors made from them")
     parser.set_defaults(run=_run, log_file=lambda _: None)
 
 
@@ -46,4 +46,4 @@ def _run(arguments: dict[str, Any]) -> None:
     folder = DataFolder(data_dir)
     with hold(folder.lock), Checkpoint(folder) as records, Workers() as workers:
         for source, made in split_folder(folder, size, records, workers, replace=arguments["replace"]):
-            say(f"{source.name}: {', '.join(map(str, made)) or 'was split already'}")
+            say(f"{source.name}: {', '.join(map(str, made)) or 'already split'}")

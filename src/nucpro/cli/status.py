@@ -21,7 +21,7 @@ def add_to(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "status",
         help="show what is done, stale and missing in a data folder",
-        description="Show what is done, stale and missing in a data folder. Changes nothing, also during a run.",
+        description="Show what is done, stale and missing in a data folder. Changes nothing; can be used during a run.",
         example="nucpro status data\nnucpro status data --watch 10",
     )
     add_data_dir(parser)
@@ -32,8 +32,8 @@ def add_to(subparsers: Any) -> None:
         nargs="?",
         const=_INTERVAL,
         metavar="SECONDS",
-        help="follow the run that is at work until it ends, with a look every so often (default: %(const)g); "
-        "Ctrl-C leaves the run alone",
+        help="follow the current run until it ends, and refresh every SECONDS seconds (default: %(const)g); "
+        "Ctrl-C does not affect the run",
     )
     parser.set_defaults(run=_run, log_file=lambda _: None)
 

@@ -44,8 +44,8 @@ def add_to(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "train",
         help="train a classifier on the merged files of a data folder",
-        description="Train VirNucPro's classifier on all merged files of a data folder, and measure it on genomes that "
-        "it never saw. A training that was stopped goes on when the same command is given again.",
+        description="Train VirNucPro's classifier on all merged files of a data folder, and test it on "
+        "held-out genomes. After an interruption, the same command resumes.",
         example="nucpro train data\nnucpro train data --compare --epochs 50 -o models/compared",
     )
     add_data_dir(parser)
@@ -71,9 +71,9 @@ def add_options(parser: Parser) -> None:
         "(default: %(default)s)",
     )
     parser.group(OUTPUT).add_argument(
-        "--no-curves", dest="curves", action="store_false", help="draw no curves.png"
+        "--no-curves", dest="curves", action="store_false", help="do not draw curves.png"
     )
-    add_replace(parser, "a model that is there, also where other options made it, instead of resuming")
+    add_replace(parser, "an existing model, even one made with other options, instead of resuming")
 
 
 def _add_evaluation(parser: Parser) -> None:
@@ -82,8 +82,8 @@ def _add_evaluation(parser: Parser) -> None:
         type=SplitBy,
         choices=list(SplitBy),
         default=_DEFAULTS.split_by,
-        help="what lies on one side of the split as a whole; row is the original's split, whose test rows are of "
-        "genomes that were trained on (default: %(default)s)",
+        help="what is kept together in one part of the split; row is VirNucPro's split, with test rows from "
+        "genomes of the training part (default: %(default)s)",
     )
     parser.group(EVALUATION).add_argument(
         "--families", type=Path, metavar="TSV", help="record and family on each line, for --split-by family"
@@ -91,14 +91,14 @@ def _add_evaluation(parser: Parser) -> None:
     parser.group(EVALUATION).add_argument(
         "--rank",
         choices=RANKS,
-        help="keep together all of one taxon of this rank, for --split-by taxon (default: of one taxon id)",
+        help="with --split-by taxon, group by taxon of this rank (default: by taxon id)",
     )
     parser.group(EVALUATION).add_argument(
         "--taxonomy",
         type=Path,
         metavar="FILE",
-        help="NCBI's taxdump.tar.gz, or the folder with its files, for --rank (default: DATA/taxdump.tar.gz, which "
-        "nucpro download DATA --taxonomy fetches)",
+        help="NCBI's taxdump.tar.gz, or a folder with its files, for --rank (default: DATA/taxdump.tar.gz, from "
+        "nucpro download DATA --taxonomy)",
     )
     for part in ("validation", "test"):
         parser.group(EVALUATION).add_argument(
@@ -106,19 +106,19 @@ def _add_evaluation(parser: Parser) -> None:
             type=float,
             default=_DEFAULTS.test,
             metavar="X",
-            help=f"part of the rows for {part} (default: %(default)s)",
+            help=f"fraction of the rows for {part} (default: %(default)s)",
         )
     columns = parser.group(TRAINING).add_mutually_exclusive_group()
     columns.add_argument(
         "--compare",
         action="store_true",
-        help="train on DNA, on protein and on both columns, and compare them",
+        help="train on DNA columns, on protein columns and on both, and compare the models",
     )
     columns.add_argument(
         "--folds",
         type=int,
         metavar="K",
-        help="train K models, each tested on another part of the groups, and put their test parts together",
+        help="K-fold cross-validation: train K models, each tested on a different part of the groups",
     )
     columns.add_argument(
         "--columns",
@@ -131,15 +131,15 @@ def _add_evaluation(parser: Parser) -> None:
         "--precision-at",
         type=float,
         metavar="X",
-        help="choose the threshold that has this precision on validation, for prediction too (default: threshold 0.5); "
-        "precision falls where viruses are rarer",
+        help="choose the threshold that reaches this precision on validation, also for prediction (default: threshold "
+        "0.5); precision is lower where viruses are rarer",
     )
     parser.group(EVALUATION).add_argument(
         "--bootstrap",
         type=int,
         default=_DEFAULTS.bootstrap,
         metavar="N",
-        help="draws of genomes for confidence intervals (default: %(default)s)",
+        help="bootstrap resamples of genomes for confidence intervals (default: %(default)s)",
     )
 
 
@@ -149,10 +149,10 @@ def _add_recipe(parser: Parser) -> None:
         type=int,
         default=_DEFAULTS.seed,
         metavar="N",
-        help="random seed of split, weights, order and dropout (default: %(default)s)",
+        help="random seed of split, weights, row order and dropout (default: %(default)s)",
     )
     for name, text in (
-        ("batch_size", "rows of a batch"),
+        ("batch_size", "rows per batch"),
         ("epochs", "maximum number of epochs"),
         ("patience", "epochs without a lower validation loss before training ends"),
     ):
@@ -168,7 +168,7 @@ def _add_recipe(parser: Parser) -> None:
         "--learning-rate",
         type=float,
         metavar="X",
-        help="initial learning rate (default: 0.0002 for every 32 rows of a batch)",
+        help="initial learning rate (default: 0.0002 per 32 rows of a batch)",
     )
 
 
@@ -198,7 +198,7 @@ def comparison_lines(comparison: Comparison, drawn: str) -> Iterator[str]:
     if any(found.intervals["auroc"] is None for found in comparison.models.values()):
         yield f"n/a: no intervals, since a class has fewer than {FEW_GROUPS} test {drawn}"
     else:
-        yield f"In brackets: 95% intervals, from drawing {drawn} with replacement"
+        yield f"In brackets: 95% bootstrap intervals over {drawn}"
 
 
 def _rows(comparison: Comparison, names: Sequence[str]) -> Iterator[list[str]]:

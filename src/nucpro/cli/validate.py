@@ -1,4 +1,4 @@
-"""``nucpro validate``: read everything back and judge it."""
+"""``nucpro validate``: read and check every file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def add_to(subparsers: Any) -> None:
     """Add the command to the parser of ``nucpro``."""
     parser = subparsers.add_parser(
         "validate",
-        help="read back every selected file of a data folder and check it",
+        help="read and check every selected file of a data folder",
         description="Check every protein and merged file of a data folder against its sources. Changes nothing.",
         example="nucpro validate data\nnucpro validate data --engine ray --progress json",
     )

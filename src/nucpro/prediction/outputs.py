@@ -226,7 +226,7 @@ OUTPUTS = (
     Output(
         "--bed",
         "bed",
-        "also write them as BED (from 0, the end not included): viral_frames.bed",
+        "also write these frames as BED (from 0, end excluded): viral_frames.bed",
         lambda folder: [folder.bed],
         _by("regions", "write_bed"),
     ),
@@ -240,14 +240,14 @@ OUTPUTS = (
     Output(
         "--multiqc",
         "multiqc",
-        "also write what MultiQC shows: nucpro_mqc.json",
+        "also write a file for MultiQC: nucpro_mqc.json",
         lambda folder: [folder.multiqc],
         _by("summary", "write_multiqc"),
     ),
     Output(
         "--plot",
         "plots",
-        "also draw the scores along the N longest sequences (default for N: %(const)s)",
+        "also plot the scores along the N longest sequences (default for N: %(const)s)",
         lambda folder: folder.pictures(),
         _write_plots,
         DEFAULT_PLOTS,
