@@ -199,7 +199,7 @@ def test_a_value_that_is_not_finite_names_the_record(encoder, value):
     assert message.startswith(
         "record 'record 2' (5 tokens): 64 of 64 values of its vector are NaN or infinite "
     )
-    assert "(2 of 4 records are concerned)" in message
+    assert "(2 of 4 records are affected)" in message
     assert (
         "computed in a batch of 3 records (tokens of shape [16], 6 to 5 each, from 'record 1' to" in message
     )

@@ -55,7 +55,7 @@ def test_what_is_damaged_says_nothing(raw: bytes) -> None:
 def test_a_checksum_fits_only_what_was_said() -> None:
     plain = json.loads(document(CONTENT))
     for change in ({"count": 3}, {"viral": []}, {"more": None}, {"sha256": "0" * 64}, {"sha256": 1}):
-        with pytest.raises(ValueError, match="its checksum does not fit"):
+        with pytest.raises(ValueError, match="its checksum does not match"):
             unsealed(json.dumps({**plain, **change}).encode())
 
 

@@ -1,8 +1,8 @@
-"""Vectors for a list of sequences: token-budget batches, streaming over the device, pooling, memory back-off.
+"""Vectors for a list of sequences: token-budget batches, asynchronous execution, pooling, out-of-memory retries.
 
-Sequences come from :mod:`nucpro.formats.fasta` and are tokenised and packed by :func:`prepare`, which a worker may do
-ahead; :class:`Embedder` puts the batches on the device without waiting for them; vectors come back in input
-order and go to :mod:`nucpro.formats`.
+:func:`prepare` tokenises and packs sequences from :mod:`nucpro.formats.fasta`, in a worker if needed;
+:class:`Embedder` queues the batches on the device without waiting for them; vectors are returned in input
+order and written by :mod:`nucpro.formats`.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 MAX_RESIDUES = 1024
-"""Residues after which a sequence is cut off."""
+"""Length in residues at which a sequence is truncated."""
 
 FloatMatrix = npt.NDArray[np.float32]
-"""Vectors, a row a record."""
+"""Vectors, one row per record."""
 IntVector = npt.NDArray[np.int64]
 
 _GIB = 2**30
 _BATCHES_AHEAD = 2
-"""Batches that a GPU has waiting beside the one it computes: it never idles, and the driver's own queue never
-fills. A full one would hold up every other thread that asks the driver for anything, as for finished vectors."""
+"""Batches queued on a GPU beyond the one it computes: the GPU never idles, and the driver's own queue never fills.
+A full queue would block every other thread that calls the driver, for example to fetch finished vectors."""
 
 
 class Encoder(Protocol):
-    """What turns packed token ids into hidden states."""
+    """Computes hidden states from packed token ids."""
 
     @property
     def width(self) -> int:
@@ -67,12 +67,12 @@ class Encoder(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device of the encoder."""
         ...
 
     @property
     def dtype(self) -> torch.dtype:
-        """Precision that it computes in."""
+        """Element type of the encoder."""
         ...
 
     def pool(self, hidden: torch.Tensor, lengths: Sequence[int], /) -> torch.Tensor:
@@ -86,7 +86,7 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class Prepared:
-    """Sequences as batches that are ready for the device.
+    """Sequences as batches ready for the device.
 
     Parameters
     ----------
@@ -101,9 +101,9 @@ class Prepared:
     bounds : tuple of int
         Batch k holds the sequences ``bounds[k]`` to ``bounds[k + 1]`` (exclusive) of the plan.
     truncated : int
-        Sequences that were too long and lost their end.
+        Sequences that were too long and were truncated.
     unknown : int
-        Tokens that the model does not know.
+        Tokens unknown to the model.
     """
 
     names: tuple[str, ...]
@@ -134,11 +134,11 @@ class Vectors:
     names : tuple of str
         Record ids in input order.
     matrix : numpy.ndarray
-        float32 ``[N, width]``, a row a record.
+        float32 ``[N, width]``, one row per record.
     truncated : int
-        Records that were too long and lost their end.
+        Records that were too long and were truncated.
     began : float
-        When the device began with their first batch, by this process's :func:`time.perf_counter`.
+        When the device started their first batch, by this process's :func:`time.perf_counter`.
     """
 
     names: tuple[str, ...]
@@ -148,7 +148,7 @@ class Vectors:
 
 
 def default_tokens_per_batch(device: torch.device) -> int:
-    """Token budget of a batch, fixed for a class of devices so that equal work gives equal bytes there.
+    """Token budget of a batch, fixed for each class of devices, so that equal input gives equal bytes there.
 
     Parameters
     ----------
@@ -169,23 +169,23 @@ def default_tokens_per_batch(device: torch.device) -> int:
 
 
 def plan_batches(lengths: IntVector, budget: int) -> tuple[int, ...]:
-    """Cut a sequence of lengths into as few batches as the budget allows, and those as even as it gets.
+    """Divide a sequence of lengths into as few batches as the budget allows, as evenly as possible.
 
     Parameters
     ----------
     lengths : numpy.ndarray
         int64 ``[N]``: tokens of each sequence.
     budget : int
-        Largest sum of a batch. A sequence that is longer on its own is a batch of its own.
+        Largest sum of a batch. A longer sequence gets its own batch.
 
     Returns
     -------
     tuple of int
-        First sequence of each batch, and N at the end; ``(0,)`` where there are no sequences.
+        First sequence of each batch, and N at the end; ``(0,)`` if there are no sequences.
     """
     ends = np.cumsum(lengths)
     latest = _greedy_bounds(ends, budget)
-    # The same from the other end: the earliest bounds after which the rest fits into the batches left.
+    # The same from the other end: the earliest bounds for which the rest fits into the remaining batches.
     earliest = [len(lengths) - bound for bound in _greedy_bounds(np.cumsum(lengths[::-1]), budget)][::-1]
     bounds = [0]
     for low, high in zip(earliest[1:], latest[1:], strict=True):
@@ -204,18 +204,18 @@ def prepare(
     max_residues: int = MAX_RESIDUES,
     tokens_per_batch: int,
 ) -> Prepared:
-    """Tokenise sequences and plan their batches: a function of its arguments and of nothing else.
+    """Tokenise sequences and plan their batches; a pure function of its arguments.
 
     Parameters
     ----------
     names : sequence of str
         Record ids.
     sequences : sequence of bytes
-        Letters of each record.
+        Residues or bases of each record.
     tokenizer : Tokenizer
         The encoder's.
     max_residues : int
-        Longer sequences are cut there and counted.
+        Longer sequences are truncated there and counted.
     tokens_per_batch : int
         Budget of a batch, special tokens included.
 
@@ -259,10 +259,10 @@ class Embedder:
     encoder : Encoder
         An encoder with its weights on its device.
     tokens_per_batch : int, optional
-        Budget for callers that prepare for this embedder; the device's default where not given.
+        Budget for callers that prepare for this embedder; by default that of the device.
     readout : Readout, optional
-        What vectors are made of; by default the mean of the last layer, and for any other a
-        :class:`nucpro.models.encoder.PackedEncoder` is needed.
+        Layers and pooling of vectors; by default the mean of the last layer. Any other needs a
+        :class:`nucpro.models.encoder.PackedEncoder`.
 
     Attributes
     ----------
@@ -280,7 +280,7 @@ class Embedder:
 
     @torch.inference_mode()
     def submit(self, prepared: Prepared) -> Pending:
-        """Put all batches on the device.
+        """Queue all batches on the device.
 
         Parameters
         ----------
@@ -290,7 +290,7 @@ class Embedder:
         Returns
         -------
         Pending
-            The vectors to be. On CUDA the last batches are still being computed when this returns.
+            The vectors, which CUDA may still be computing when this returns.
 
         Raises
         ------
@@ -322,7 +322,7 @@ class Embedder:
         return Pending(prepared, matrix, began)
 
     def _vectors(self, tokens: torch.Tensor, prepared: Prepared, batch: slice) -> torch.Tensor | None:
-        """Vectors of one batch, None where it does not fit into memory and can be halved."""
+        """Vectors of one batch; None if it does not fit into memory and can be halved."""
         lengths = prepared.lengths[batch].tolist()
         try:
             if self.readout.is_default:
@@ -366,7 +366,7 @@ class Pending:
     matrix : torch.Tensor
         float32 ``[N, width]`` in input order, on the encoder's device.
     began : float or torch.cuda.Event
-        When the device began with the first batch: by this process's clock, or in a stream.
+        When the device started the first batch: by this process's clock, or as an event in a stream.
 
     Attributes
     ----------
@@ -425,7 +425,7 @@ class Pending:
         bad = int((~np.isfinite(matrix[row])).sum())
         return ExtractionError(
             f"record {prepared.names[row]!r} ({prepared.lengths[place]} tokens): {bad} of {matrix.shape[1]} "
-            f"values of its vector are NaN or infinite ({len(rows)} of {len(matrix)} records are concerned); "
+            f"values of its vector are NaN or infinite ({len(rows)} of {len(matrix)} records are affected); "
             f"it was computed in {_batch_in_words(prepared, batch)}; try the precision fp32, and if that "
             "fails too, fetch the model again (nucpro fetch-models)"
         )
@@ -446,13 +446,13 @@ def embed(
     names : sequence of str
         Record ids.
     sequences : sequence of bytes
-        Letters of each record.
+        Residues or bases of each record.
     embedder : Embedder
         With the encoder.
     tokenizer : Tokenizer
         The encoder's.
     max_residues : int
-        Longer sequences are cut there and counted.
+        Longer sequences are truncated there and counted.
 
     Returns
     -------
@@ -474,7 +474,7 @@ def embed(
 
 
 def _furthest(ends: IntVector, start: int, budget: int) -> int:
-    """Where a batch that begins at ``start`` must end at the latest."""
+    """Largest end of a batch that begins at ``start``."""
     done = int(ends[start - 1]) if start else 0
     return max(start + 1, int(np.searchsorted(ends, done + budget, side="right")))
 
@@ -502,7 +502,7 @@ def _current(device: torch.device) -> AbstractContextManager[object]:
 
 
 def _moment(device: torch.device) -> float | torch.cuda.Event:
-    """When a device gets to what is put on it next: now, or a mark behind what a GPU has waiting."""
+    """When a device will start the next queued work: now, or an event after the queue of a GPU."""
     if device.type != "cuda":
         return time.perf_counter()
     mark = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
@@ -516,7 +516,7 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def _wait_for_room(queued: deque[torch.cuda.Event], device: torch.device) -> None:
-    """Note that a batch was queued on a GPU, and wait while too many are."""
+    """Count a batch that was queued on a GPU, and wait while too many are queued."""
     if device.type != "cuda":
         return
     done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]

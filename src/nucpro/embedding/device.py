@@ -1,4 +1,4 @@
-"""Where the encoders run and in which precision: a named device or precision is used, or refused.
+"""Device and precision of the encoders: a requested device or precision is used or refused, never replaced.
 
 Names come from the command line; torch objects go to the loaders of this package.
 """
@@ -43,7 +43,7 @@ PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat
 
 
 def choose_device(name: str) -> torch.device:
-    """Device of a name; from here on torch uses no more threads than this process may use cores.
+    """Device of a name; limits torch to as many threads as this process may use cores.
 
     Parameters
     ----------
@@ -58,11 +58,11 @@ def choose_device(name: str) -> torch.device:
     Raises
     ------
     UsageError
-        If the name means nothing.
+        The name is not valid.
     PreflightError
         This machine has no such device.
     """
-    # torch counts the cores that the process is bound to, but knows nothing of a control group's share.
+    # torch counts the cores that the process is bound to, but ignores the share of a control group.
     torch.set_num_threads(min(torch.get_num_threads(), cores()))
     kind, _, index = name.partition(":")
     if name == "cpu":
@@ -88,7 +88,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def settled(options: OptionsOf) -> OptionsOf:
-    """Settle on a device where ``auto`` is asked for; the log says what computing on a CPU costs.
+    """Choose a device for ``auto``; the log states the cost of computing on a CPU.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def cpu_threads() -> int:
 
 
 def use_processors(dtype: torch.dtype) -> None:
-    """Give torch its threads on a CPU, and say in the log how products are computed there.
+    """Set the number of torch threads on a CPU, and log how matrix products are computed there.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def use_processors(dtype: torch.dtype) -> None:
 
 
 def multiplies_bf16(cpu_facts: Path = _CPU_FACTS) -> bool:
-    """Whether the processor multiplies bfloat16 matrices itself: AMX, AVX512-BF16, or Arm's extension of that name.
+    """Whether the processor multiplies bfloat16 matrices in hardware: AMX, AVX512-BF16 or Arm's BF16.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""From an identified model to vectors on disk: loading it, and the unit of work, one FASTA file.
+"""From a model spec to vectors on disk: loading the model, and the unit of work, one FASTA file.
 
-One machinery for all models: what differs between them is in their modules, which
-:mod:`nucpro.models.architectures` lists; what differs between the protein and the DNA side are width, letters and
-limit. :mod:`nucpro.embedding.identification` finds and describes the model; loading comes after pre-flight.
+The same code serves all models: differences between models are in their modules, which
+:mod:`nucpro.models.architectures` lists; protein and DNA differ in width, alphabet and length limit.
+:mod:`nucpro.embedding.identification` finds and describes the model; loading comes after pre-flight.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ __all__ = ["FastaEncoder", "Identified", "identify", "identity_of", "load", "of_
 logger = logging.getLogger(__name__)
 
 _ALIKE = 1e-5
-"""Largest difference of vectors, in parts of their largest value, that says nothing but rounding."""
+"""Largest relative difference of vectors (to their largest value) that rounding alone explains."""
 
 
 @dataclass
 class TokenCounts:
-    """What went through an encoder, and through all encoders made from it by ``limited``.
+    """Token counts of an encoder and of all encoders made from it by ``limited``.
 
     Parameters
     ----------
     tokens, unknown : int
-        All tokens, special ones included, and those that the model does not know.
+        All tokens, special ones included, and those unknown to the model.
     """
 
     tokens: int = 0
@@ -63,16 +63,16 @@ class TokenCounts:
 
 
 class FastaEncoder:
-    """A loaded model with everything that turns a FASTA file into a file of vectors.
+    """A loaded model with tokenizer and recipe, to turn a FASTA file into a file of vectors.
 
     Parameters
     ----------
     embedder : Embedder
         The model on its device.
     tokenizer : Tokenizer
-        Letters to token ids.
+        Residues or bases to token ids.
     recipe : Recipe
-        What goes into the ``meta`` of files; its kind is the side that the model reads.
+        What goes into the ``meta`` of files; its kind is the sequence type that the model reads.
     """
 
     def __init__(self, embedder: Embedder, tokenizer: Tokenizer, recipe: Recipe) -> None:
@@ -97,11 +97,11 @@ class FastaEncoder:
 
     @property
     def totals(self) -> Totals:
-        """What went through it so far, and through encoders made from it."""
+        """Its counts so far, including encoders made from it."""
         return Totals(self.embedder.splits, self.counts.tokens, self.counts.unknown)
 
     def limited(self, limit: int, tokens_per_batch: int | None) -> FastaEncoder:
-        """Make an encoder with the same model that cuts sequences elsewhere, or packs other batches."""
+        """Encoder with the same model and another length limit or token budget."""
         other = copy(self)
         other._limit = limit
         other._tokens_per_batch = tokens_per_batch or self._tokens_per_batch
@@ -125,7 +125,7 @@ class FastaEncoder:
             raise type(error)(f"{records.path}: {error}") from error
 
     def require_usable(self, records: Records) -> None:
-        """Raise where records are empty, appear twice, or hold what the model cannot read.
+        """Raise if records are empty, have duplicate ids, or hold what the model cannot read.
 
         Raises
         ------
@@ -156,7 +156,8 @@ class FastaEncoder:
         Raises
         ------
         FastaError, ExtractionError, StoreError
-            The file cannot be read, computed or written, or its vectors say nothing; nothing is left behind.
+            The file cannot be read, computed or written, or its vectors are degenerate; nothing is left
+            behind.
         """
         with self._read_lock:
             records = read(fasta)
@@ -171,12 +172,12 @@ class FastaEncoder:
         return vectors
 
     def embed_checked(self, records: Records) -> Vectors:
-        """Vectors of records that are to be kept: as :meth:`embed`, and refused where they say nothing.
+        """Vectors of records that are to be stored: as :meth:`embed`, but degenerate vectors are refused.
 
         Raises
         ------
         ModelError
-            The encoder computes in another precision than files of its vectors would say.
+            The encoder computes in another precision than its files would state.
         ExtractionError
             A vector is all zero, or records of different tokens have the same vector.
         """
@@ -188,7 +189,7 @@ class FastaEncoder:
     def took(self, output: Path) -> float:
         """Seconds that a file just made by ``extract`` took, from its first batch on the device to the disk.
 
-        Told once, by this encoder or one made from it by ``limited``; 0 for a file that was not made.
+        Reported once, by this encoder or one made from it by ``limited``; 0 for a file that was not made.
         """
         return self._took.pop(output, 0.0)
 
@@ -202,7 +203,7 @@ class FastaEncoder:
             )
 
     def _require_meaning(self, matrix: FloatMatrix, records: Records) -> None:
-        """Refuse vectors that tell no record from another, as a broken model or device gives them.
+        """Refuse vectors that do not distinguish records, as a broken model or device gives them.
 
         Raises
         ------
@@ -226,7 +227,7 @@ class FastaEncoder:
             )
 
     def _has_different_tokens(self, records: Records) -> bool:
-        """Whether the model is given different things: ambiguity codes, for one, may share a token."""
+        """Whether the tokens of the records differ: ambiguity codes, for example, may share a token."""
         if len({sequence[: self._limit] for sequence in records.sequences}) == 1:
             return False
         encoded = self.tokenizer.encode(records.ids, records.sequences, self._limit)
@@ -244,7 +245,7 @@ def load(identified: Identified, options: Options) -> FastaEncoder:
     """
     device = choose_device(options.device)
     made_by = identified.recipe.made_by
-    # What was decided before anything was planned; this machine confirms it, or nothing is computed.
+    # The precision was decided before planning; nothing is computed unless this machine supports it.
     if problem := precision_problem(made_by["precision"], device.type):
         raise UsageError(problem)
     dtype = PRECISIONS[made_by["precision"]]
@@ -262,7 +263,7 @@ def load(identified: Identified, options: Options) -> FastaEncoder:
     use_kernels(model)
     if device.type == "cpu":
         use_processors(dtype)
-    # What is recorded in every file is the digest from before; it must be that of what was loaded.
+    # Every file records the earlier digest; it must be that of the loaded weights.
     identified.files.require_unchanged()
     return FastaEncoder(
         Embedder(model, options.tokens_per_batch, identified.readout), identified.tokenizer, identified.recipe
@@ -270,7 +271,7 @@ def load(identified: Identified, options: Options) -> FastaEncoder:
 
 
 def of_huggingface(model: Any, tokenizer: Any) -> FastaEncoder:
-    """Take over an ESM-2 model object of transformers, on its device and in its precision.
+    """Use an ESM-2 model object of transformers, on its device and in its precision.
 
     Parameters
     ----------
@@ -297,7 +298,7 @@ def of_huggingface(model: Any, tokenizer: Any) -> FastaEncoder:
 
 
 def identity_of(model: nn.Module) -> WeightsIdentity:
-    """Identify a Hugging Face model object by the tensors that it holds now.
+    """Identify a Hugging Face model object by its current tensors.
 
     Parameters
     ----------

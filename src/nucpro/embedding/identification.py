@@ -1,6 +1,6 @@
-"""Which model, and what identifies it: found, hashed and described without loading it, and without torch.
+"""Model specs: models are found, hashed and described without loading them, and without torch.
 
-From the options and the checkpoint comes the recipe of its vectors; :mod:`nucpro.embedding.encoder` loads it. A run
+Options and checkpoint determine the recipe of its vectors; :mod:`nucpro.embedding.encoder` loads it. A run
 with nothing to compute ends here: torch takes seconds to import.
 """
 
@@ -45,9 +45,9 @@ class Identified:
     tokenizer : Tokenizer
         Its tokens.
     recipe : Recipe
-        What identifies vectors that are made with it under the options of the run.
+        Recipe of its vectors under the options of the run.
     readout : Readout
-        What its vectors are made of.
+        Layers and pooling of its vectors.
     """
 
     files: ModelFiles
@@ -56,7 +56,7 @@ class Identified:
     readout: Readout = MEAN_OF_LAST
 
     def reading(self, readout: Readout) -> Identified:
-        """Make the same with other vectors of it.
+        """The same model with another readout.
 
         Raises
         ------
@@ -72,34 +72,34 @@ class Identified:
 
     @property
     def side(self) -> SequenceType:
-        """What the model reads."""
+        """Sequence type that the model reads."""
         return SequenceType(self.recipe.kind)
 
 
 def identify(
     options: Options, side: SequenceType | str, *, records: Checkpoint | None = None, offline: bool = False
 ) -> Identified:
-    """Find the model of a side, and describe it without loading it.
+    """Find the model for a sequence type, and describe it without loading it.
 
-    Its weights are read once; not even that where `records` know their digest.
+    Its weights are read once, or not at all if `records` has their digest.
 
     Parameters
     ----------
     options : Options
         Model, revision, precision and token dropout.
     side : SequenceType
-        What the model reads.
+        Sequence type that the model reads.
     records : Checkpoint, optional
-        Of the data folder: the precision of its files is kept where none is asked for.
+        Of the data folder: the precision of its files is kept if none is requested.
     offline : bool
-        Use what is in the cache of downloads and ask nobody.
+        Use the cache of downloads only.
 
     Raises
     ------
     ModelError
-        The model cannot be found, or its config is not one of this side.
+        The model cannot be found, or is not for this sequence type.
     DimensionError
-        A model of another width than it must have.
+        The model has the wrong width.
     """
     side = SequenceType(side)
     name, revision = options.model_of(side)
@@ -120,7 +120,7 @@ def identify(
 
 
 def _require_recorded(model: str, side: SequenceType, recorded: Recipe | None) -> None:
-    """Refuse a recorded folder of a model that is gone, with what tells it from others."""
+    """Refuse a recorded model folder that no longer exists, with a description of the model."""
     folder = Path(model)
     if (
         recorded is not None
@@ -135,9 +135,9 @@ def _require_recorded(model: str, side: SequenceType, recorded: Recipe | None) -
 
 
 def _source(name: str, files: ModelFiles, options: Options) -> dict[str, Any]:
-    """Where a model was found, and the option that goes with it: what later runs on a folder take it from."""
+    """Where a model was found, and its token dropout option: used by later runs on a folder."""
     model = lasting_name(name)
-    # A folder has no revision to ask for, even if it knows its commit.
+    # A folder has no revision to request, even if its commit is known.
     revision = files.revision if model == name and not Path(model).is_dir() else None
     return {"model": model, "revision": revision, "token_dropout": options.token_dropout}
 
@@ -149,23 +149,23 @@ def recipe_for(side: SequenceType, model: dict[str, Any], precision: str, span: 
 
 
 def precision_of(options: Options, recorded: Recipe | None = None) -> str:
-    """Precision to compute in: the one that is asked for, else that of the folder's files, else the device's own.
+    """Precision to compute in: the requested one, else that of the folder's files, else the device's default.
 
-    The only place that decides it, before anything is planned.
+    Decided only here, before planning.
 
     Parameters
     ----------
     options : Options
         Precision and device.
     recorded : Recipe, optional
-        How the files of the folder were made, where a run is recorded.
+        Recipe of the folder's files, if a run is recorded.
 
     Returns
     -------
     str
-        ``fp16``, ``bf16`` or ``fp32``: of weights and activations on a GPU; on a CPU of matrix products, and everything
-        else is float32. A CPU computes in bf16 only where it is asked to (it keeps too few nearest neighbours:
-        ``benchmarks/cpu_bf16.py``).
+        ``fp16``, ``bf16`` or ``fp32``: of weights and activations on a GPU; on a CPU of matrix products, and
+        everything else is float32. A CPU computes in bf16 only on request (it keeps too few nearest
+        neighbours: ``benchmarks/cpu_bf16.py``).
     """
     if options.precision != AUTO:
         return options.precision
@@ -176,14 +176,14 @@ def precision_of(options: Options, recorded: Recipe | None = None) -> str:
 
 @dataclass(frozen=True)
 class WeightsIdentity:
-    """Which weights were loaded.
+    """Identity of loaded weights.
 
     Parameters
     ----------
     id : str
         Repository on the hub, or the name of a folder, never its path.
     revision : str or None
-        Commit hash where it is known.
+        Commit hash if known.
     weights_sha256 : str
         Digest of the weights: of the files (:meth:`ModelFiles.digest`), or of the tensors of a model object
         (:func:`nucpro.embedding.encoder.identity_of`).
@@ -213,7 +213,7 @@ class WeightsIdentity:
 def describe_model(
     weights: WeightsIdentity, config: Config, tokenizer: Tokenizer
 ) -> dict[str, str | int | float | None]:
-    """Plain values that say which model makes the vectors.
+    """Plain values that identify the model of the vectors.
 
     Parameters
     ----------
@@ -246,9 +246,9 @@ def describe_options(precision: str, span: PooledSpan, limit: int) -> dict[str, 
     precision : str
         ``fp32``, ``fp16`` or ``bf16``.
     span : PooledSpan
-        Tokens that a vector is the mean of.
+        Tokens that are averaged into a vector.
     limit : int
-        Where longer sequences are cut, in residues or bases.
+        Length at which sequences are truncated, in residues or bases.
 
     Returns
     -------

@@ -1,3 +1,3 @@
-"""A data folder: its paths, what lies in it, which files are selected, and splitting."""
+"""A data folder: its paths, its inventory, the selection of files, and splitting."""
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What lies in a data folder: sources, their split files, and how many records each holds.
+"""Inventory of a data folder: sources, their split files, and the number of records in each.
 
-Reads FASTA files (in worker processes, each once, remembered by the checkpoint) and hands file pairs
-with their facts to the selection and to pre-flight. Finds half-made and outdated split folders.
+Reads each FASTA file once, in worker processes, and stores the result in the checkpoint; the selection and
+the pre-flight checks use it. Finds incomplete and outdated split folders.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from nucpro.state.checkpoint import Checkpoint, Fingerprint
 __all__ = ["Inventory", "SourceState", "inspect_all", "numbers_in", "size_on_disk", "take_inventory"]
 
 _FACTS = FastaFacts.__dataclass_fields__.keys()
-"""What must be remembered of a FASTA file; an earlier version may have noted less."""
+"""Facts required of a FASTA file; an earlier version may have recorded fewer."""
 
 
 Argument = TypeVar("Argument")
@@ -30,27 +30,27 @@ Result = TypeVar("Result")
 
 
 class Mapper(Protocol):
-    """Whatever makes calls in worker processes (:class:`nucpro.execution.workers.Workers`)."""
+    """Makes calls in worker processes (:class:`nucpro.execution.workers.Workers`)."""
 
     def map(
         self, function: Callable[[Argument], Result], arguments: Iterable[Argument], /
     ) -> Iterator[Result]:
-        """Results as they are ready."""
+        """Results as they become ready."""
         ...
 
 
 @dataclass(frozen=True)
 class SourceState:
-    """One source as it lies on disk.
+    """One source on disk.
 
     Parameters
     ----------
     source : Source
         The source.
     records : int
-        Records of the unsplit nucleotide FASTA; -1 where it could not be read.
+        Records of the unsplit nucleotide FASTA; -1 if it could not be read.
     nucleotide_numbers, protein_numbers : tuple of int or None
-        K of the split files of a side; None where the side has no split folder yet.
+        K of the split files of a sequence type; None if it has no split folder yet.
     """
 
     source: Source
@@ -60,22 +60,22 @@ class SourceState:
 
     @property
     def is_split(self) -> bool:
-        """Whether both sides have their split folder."""
+        """Whether both sequence types have a split folder."""
         return self.nucleotide_numbers is not None and self.protein_numbers is not None
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """Everything that was found.
+    """Sources, records and problems of a data folder.
 
     Parameters
     ----------
     sources : tuple of SourceState
         Naturally sorted.
     records : dict of FilePair to int
-        Records on the nucleotide side of every pair, split or still to be split.
+        Nucleotide records of every pair, split or still to be split.
     problems : tuple of str
-        What makes a source unusable.
+        Reasons that make a source unusable.
     """
 
     sources: tuple[SourceState, ...]
@@ -87,7 +87,7 @@ class Inventory:
         return [pair for pair in self._of_size(sequences_per_file) if pair.category is not None]
 
     def left_out(self, sequences_per_file: int) -> list[str]:
-        """What to say of full files that are not used because they belong to no category."""
+        """Warning about full files that are not used because they belong to no category."""
         pairs = [pair for pair in self._of_size(sequences_per_file) if pair.category is None]
         if not pairs:
             return []
@@ -96,7 +96,7 @@ class Inventory:
         ]
 
     def not_used(self, sequences_per_file: int, used: Collection[FilePair]) -> list[str]:
-        """What to say of records that are in no used file: how many, why, and which groups have none at all.
+        """Warning about records in unused files: how many, why, and which groups have no used file at all.
 
         Parameters
         ----------
@@ -132,7 +132,7 @@ class Inventory:
         return lines
 
     def sizes_hint(self, sequences_per_file: int) -> list[str]:
-        """What to try where no viral file has the wanted size: a size is named only if a run with it would start."""
+        """Advice if no viral file has the requested size; a size is suggested only if a run with it would start."""
         if not self.records:
             return ["no *identified_nucleotide.fa with records was found below the data folder"]
         viral = Counter(count for pair, count in self.records.items() if pair.category == VIRAL)
@@ -146,7 +146,7 @@ class Inventory:
         return [f"{what} {usable} records; to use such files: --sequences-per-file {usable}"]
 
     def _smaller_hint(self, sequences_per_file: int) -> list[str]:
-        """What to try where sources are too small for the wanted size: into how small files they could be split."""
+        """Advice if sources are too small for the requested size: the size of files that they could be split into."""
         totals = {
             is_viral: max((s.records for s in self.sources if _is_viral(s.source) is is_viral), default=0)
             for is_viral in (True, False)
@@ -169,7 +169,7 @@ def _is_viral(source: Source) -> bool:
 
 
 def numbers_in(folder: Path) -> tuple[int, ...] | None:
-    """K of all ``output_K.fa`` in a folder, sorted; None where there is no folder."""
+    """K of all ``output_K.fa`` in a folder, sorted; None if there is no folder."""
     try:
         with os.scandir(folder) as entries:
             found = (split_number(entry.name) for entry in entries)
@@ -181,7 +181,7 @@ def numbers_in(folder: Path) -> tuple[int, ...] | None:
 def take_inventory(
     sources: Sequence[Source], checkpoint: Checkpoint, workers: Mapper, sequences_per_file: int
 ) -> Inventory:
-    """Count everything that could be used.
+    """Count all records that could be used.
 
     Parameters
     ----------
@@ -216,15 +216,15 @@ def take_inventory(
         elif state.records >= 0 and all(
             state.source.pair(number) in records for number in state.nucleotide_numbers
         ):
-            # Where a part could not be read, nothing is known of the total.
+            # If a part could not be read, the total is unknown.
             problems += _split_problems(state, records)
     return Inventory(tuple(states), records, tuple(problems))
 
 
 def size_on_disk(sources: Sequence[Source], checkpoint: Checkpoint, workers: Mapper) -> int | None:
-    """Records of a full file, as the split folders tell it; None where every source fits into one file.
+    """Records of a full file, inferred from the split folders; None if every source fits into one file.
 
-    Viral sources decide where they can: their full files are what a run needs.
+    Viral sources take precedence: a run needs their full files.
     """
     split = [source for source in sources if len(numbers_in(source.nucleotide_folder) or ()) > 1]
     viral = [source for source in split if source.category == VIRAL]
@@ -237,7 +237,7 @@ def size_on_disk(sources: Sequence[Source], checkpoint: Checkpoint, workers: Map
 def inspect_all(
     paths: Sequence[Path], side: SequenceType, checkpoint: Checkpoint, workers: Mapper
 ) -> tuple[dict[Path, FastaFacts], list[str]]:
-    """Facts of FASTA files, from the checkpoint where the file has not changed, and what was unreadable."""
+    """Facts of FASTA files, from the checkpoint if the file has not changed, and problems of unreadable files."""
     facts: dict[Path, FastaFacts] = {}
     unknown = []
     for path in paths:
@@ -252,7 +252,7 @@ def inspect_all(
             problems.append(result)
         else:
             facts[path] = result
-            # Problems name the path, which may be another one when they are told again.
+            # Problems name the path, which may differ when they are reported again.
             if result.problems:
                 continue
             checkpoint.add("fasta", path, {**asdict(result), "side": side}, stamp)
@@ -267,7 +267,7 @@ def _restored(known: dict[str, object]) -> FastaFacts:
 
 def _inspect(task: tuple[Path, SequenceType]) -> tuple[Path, Fingerprint | None, FastaFacts | str]:
     path, side = task
-    # Taken before reading: a file that changes meanwhile must not be remembered as it was.
+    # Taken before reading: a file that changes meanwhile must not be recorded with its old fingerprint.
     stamp = Fingerprint.of(path)
     try:
         return path, stamp, inspect(path, ALPHABETS[side], LIMITS[side])
@@ -315,7 +315,7 @@ def _shared_folders(sources: Sequence[Source]) -> list[str]:
 
 
 def _split_problems(state: SourceState, records: dict[FilePair, int]) -> list[str]:
-    """Half-made folders and leftovers of an older split."""
+    """Incomplete folders and leftovers of an older split."""
     source, numbers = state.source, state.nucleotide_numbers or ()
     folder, parent = source.nucleotide_folder, source.nucleotide_fasta
     counts = [records.get(source.pair(number), 0) for number in numbers]

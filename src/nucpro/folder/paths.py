@@ -1,7 +1,7 @@
-"""Where everything lies in a data folder: every path, suffix, category and constant.
+"""Layout of a data folder: every path, suffix, category and constant.
 
-Nothing else builds a path. A path changes only in the component that carries the meaning, so folders
-may be called anything (``my.family``, ``ESM_runs``, names with spaces).
+Paths are built only here. A derived path changes only in the component that carries the meaning, so folders
+may have any name (``my.family``, ``ESM_runs``, names with spaces).
 
 The folder, for a RefSeq file called ``X`` (``viral.1.1.genomic``)::
 
@@ -50,12 +50,12 @@ __all__ = [
 ]
 
 SEED = 42
-"""Seed of the draw of host files."""
+"""Seed for sampling host files."""
 
 VIRAL = "viral"
 """The positive class."""
 HOST_CATEGORIES = ("vertebrate", "protozoa", "plant", "invertebrate", "fungi", "bacteria", "archaea")
-"""The negative class, in the order in which files are drawn."""
+"""The negative class, in the order in which files are sampled."""
 CLASS_NAMES = ("host", "viral")
 """Name of each class, by label: 0 for hosts, 1 for viruses."""
 CATEGORIES = (VIRAL, *HOST_CATEGORIES)
@@ -65,7 +65,7 @@ _PROTEIN = "identified_protein"
 _MERGE_ROOT = "data_merge"
 _DIVISIONS = {"vertebrate_mammalian": "vertebrate", "vertebrate_other": "vertebrate"}
 _FOLDERS = {name: name for name in CATEGORIES} | _DIVISIONS
-"""Names of folders that say a category: of RefSeq's other divisions (plasmid, plastid, complete …) none does."""
+"""Folder names that imply a category; RefSeq's other divisions (plasmid, plastid, complete …) imply none."""
 _CATEGORY_NAME = re.compile(rf"({'|'.join(CATEGORIES)})(?=[._]|\Z)")
 _OF_SPLIT = re.compile(r"output_[1-9][0-9]*(?:_DNABERT_S|_ESM|_merged)?\.(?:fa|pt)")
 _SPLIT_NAME = re.compile(r"output_([1-9][0-9]*)\.fa")
@@ -83,15 +83,16 @@ NO_CATEGORY = (
     f"nothing says its class: its name must begin with {', '.join(CATEGORIES[:-1])} or {CATEGORIES[-1]}, up to '.' "
     "or '_', or it must lie in a folder that is called so; rename or move it"
 )
-"""What to say of a file for which :func:`category_of` is None."""
+"""Message for a file for which :func:`category_of` is None."""
 
 
 def category_of(relative_path: str) -> str | None:
-    """Category of a file by its path below the data folder; None where the path names none.
+    """Category of a file by its path below the data folder; None if the path names none.
 
     The file's name decides: ``viral.1.1.identified_nucleotide.fa`` is viral, ``vertebrate_other.2.1…`` is
-    vertebrate. Where it names no category, the nearest folder counts whose whole name is a category or a
-    division of RefSeq. Of a split, a vectors or a merged file the folder it lies in stands for the file.
+    vertebrate. If it names no category, the nearest folder counts whose whole name is a category or a
+    division of RefSeq. For split files, vectors and merged files, the name of their folder is used in place
+    of the file name.
 
     Parameters
     ----------
@@ -102,7 +103,7 @@ def category_of(relative_path: str) -> str | None:
 
 
 def contradiction_in(relative_path: str) -> str | None:
-    """What to say where a path names more than one category; None for every other path."""
+    """Message for a path that names more than one category; None for other paths."""
     found = _named_categories(relative_path)
     for name, category in found[1:]:
         if category != found[0][1]:
@@ -150,7 +151,7 @@ class Source:
 
     @property
     def category(self) -> str | None:
-        """Category of all files of this source; None where its path names none."""
+        """Category of all files of this source; None if its path names none."""
         return category_of(self.relative)
 
     @property
@@ -184,7 +185,7 @@ class Source:
         return self.data_dir.joinpath(_MERGE_ROOT, *self._parent.parts, f"{self.name}_merged")
 
     def pair(self, number: int) -> FilePair:
-        """Split file ``number`` (counted from 1) with everything made from it."""
+        """Split file ``number`` (counted from 1) and the files made from it."""
         return FilePair(self, number)
 
     @property
@@ -201,12 +202,12 @@ class Source:
 
 @dataclass(frozen=True)
 class FilePair:
-    """The unit of work: one split nucleotide file, its protein side and everything made from them.
+    """The unit of work: one split nucleotide file, its protein file, and the files made from them.
 
     Parameters
     ----------
     source : Source
-        Where the pair was split from.
+        The source that the pair was split from.
     number : int
         K of ``output_K.fa``, counted from 1.
     """
@@ -226,7 +227,7 @@ class FilePair:
         Raises
         ------
         DataError
-            The path names no category, so nothing says the class.
+            The path names no category, so the class is unknown.
         """
         if self.category is None:
             raise DataError(f"{self.nucleotide_fasta}: {NO_CATEGORY}")
@@ -258,11 +259,11 @@ class FilePair:
         return self.source.protein_folder / f"output_{self.number}_ESM.pt"
 
     def fasta(self, side: SequenceType) -> Path:
-        """Split FASTA file of a side."""
+        """Split FASTA file of a sequence type."""
         return self.nucleotide_fasta if side is SequenceType.DNA else self.protein_fasta
 
     def vectors(self, side: SequenceType) -> Path:
-        """Vectors of a side."""
+        """Vectors of a sequence type."""
         return self.dna_vectors if side is SequenceType.DNA else self.protein_vectors
 
     @cached_property
@@ -272,7 +273,7 @@ class FilePair:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Everything that belongs to the pair, whether or not it is there."""
+        """All files of the pair, whether or not they exist."""
         both = (self.nucleotide_fasta, self.protein_fasta)
         return (*both, self.dna_vectors, self.protein_vectors, self.merged)
 
@@ -322,7 +323,7 @@ class DataFolder:
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Path) -> DataFolder:
-        """Folder that a checkpoint file lies in.
+        """Folder that contains a checkpoint file.
 
         Raises
         ------
@@ -341,8 +342,8 @@ class DataFolder:
     def around(cls, path: Path) -> DataFolder:
         """Folder that a split file belongs to.
 
-        The nearest folder above that holds merged files or the records of a run; where there is none, ``data`` in
-        the working directory if the file lies there, else the folder that the split folder lies in.
+        The nearest folder above that holds merged files or the records of a run; if there is none, ``data``
+        in the working directory if it contains the file, else the parent of the split folder.
         """
         above = path.parent.parents
         for folder in map(cls, above):
@@ -352,19 +353,19 @@ class DataFolder:
         return cls(usual if usual in above else path.parent.parent)
 
     def free_checkpoint_copy(self) -> Path:
-        """Name, not taken yet, to keep a checkpoint of another program under."""
+        """Unused name for a checkpoint of another program."""
         stem = self.checkpoint.name.removesuffix(".json")
         names = (self.root / f"{stem}.kept-{number}.json" for number in count(1))
         return next(path for path in names if not os.path.lexists(path))
 
     def source_of(self, nucleotide_fasta: Path) -> Source | None:
-        """Source that an unsplit nucleotide FASTA stands for; None for a file of another name."""
+        """Source of an unsplit nucleotide FASTA; None for a file of another name."""
         if not nucleotide_fasta.name.endswith(f"{_NUCLEOTIDE}.fa"):
             return None
         return Source(self.root, nucleotide_fasta.relative_to(self.root).as_posix())
 
     def pair_of(self, path: Path) -> FilePair | None:
-        """Pair that a split FASTA of either side belongs to; None for any other path."""
+        """Pair that a split FASTA of either sequence type belongs to; None for any other path."""
         number = split_number(path.name)
         folder = path.parent
         for side in (_NUCLEOTIDE, _PROTEIN):
@@ -375,7 +376,7 @@ class DataFolder:
         return None
 
     def pair_named(self, name: str | Path) -> FilePair | None:
-        """Pair that one of its files is named of, from anywhere: a FASTA or vectors of either side, or the merged file.
+        """Pair of any of its files, given by any path: FASTA, vectors or merged file.
 
         Parameters
         ----------
@@ -417,7 +418,7 @@ class DataFolder:
         return key if pair is None else pair.relative(pair.protein_vectors)
 
     def pair_of_merged(self, path: Path) -> FilePair | None:
-        """Pair that a merged file was made from, whether or not that is still there; None for any other path."""
+        """Pair that a merged file was made from, whether or not it still exists; None for any other path."""
         stem = path.name.removesuffix("_merged.pt")
         number = split_number(f"{stem}.fa")
         folder = PurePosixPath(path.parent.relative_to(self.merge_root))
@@ -455,7 +456,7 @@ class DataFolder:
         return found
 
     def merged_files(self) -> list[Path]:
-        """All merged files below ``data_merge``, whether or not their pair is still there, naturally sorted."""
+        """All merged files below ``data_merge``, whether or not their pair still exists, naturally sorted."""
         if not self.merge_root.is_dir():
             return []
         files = (folder / name for folder, names in walk(self.merge_root) for name in names)
@@ -463,14 +464,14 @@ class DataFolder:
         return sorted(found, key=lambda path: natural_key(path.as_posix()))
 
     def _is_output(self, folder: Path, name: str, siblings: Collection[str]) -> bool:
-        """Tell the merged and the split folders from folders that only sound alike."""
+        """Distinguish merged and split folders from folders with similar names."""
         is_split = name.endswith((_NUCLEOTIDE, _PROTEIN)) and f"{name}.fa" in siblings
         return is_split or folder / name == self.merge_root
 
 
 @dataclass(frozen=True)
 class ExportFolder:
-    """A folder of exported rows: one shard a merged file, and what is known about them all.
+    """A folder of exported rows: one shard per merged file, and its manifest.
 
     Parameters
     ----------
@@ -488,8 +489,8 @@ class ExportFolder:
     lock: Path = field(init=False)
 
     def __post_init__(self) -> None:
-        # Readers of a folder of Parquet files pass over names with an underscore. Polars does not, and wants one
-        # suffix for all that is in a folder: what is known of such shards is a Parquet file without rows.
+        # Readers of a folder of Parquet files skip names with an underscore. Polars does not, and requires
+        # one suffix for all files in a folder: the manifest of such shards is a Parquet file without rows.
         names = {
             "manifest": "_manifest.json",
             "parquet_manifest": "_manifest.parquet",
@@ -503,19 +504,19 @@ class ExportFolder:
 
     @property
     def documents(self) -> tuple[Path, ...]:
-        """What can say that an export is complete, in the form of each version."""
+        """Files that mark an export as complete, one for each version of the format."""
         return self.manifest, self.checksums, self.parquet_manifest, *self.former
 
     def shard_of(self, pair: FilePair, suffix: str) -> str:
         """Path of a pair's shard below the folder: that of its merged file, with another suffix.
 
-        It depends on nothing but the pair, so that a shard keeps its name when others come or go.
+        It depends only on the pair, so a shard keeps its name when others are added or removed.
         """
         merged = PurePosixPath(pair.relative(pair.merged)).relative_to(_MERGE_ROOT)
         return str(merged.with_suffix(suffix))
 
     def path_of(self, shard: str) -> Path:
-        """Where a shard lies."""
+        """Path of a shard."""
         return self.root.joinpath(*PurePosixPath(shard).parts)
 
 
@@ -524,19 +525,19 @@ Step = tuple[str, list[str], list[str]]
 
 
 def require_folder(root: Path) -> None:
-    """Refuse a data folder that is not there.
+    """Raise if a data folder does not exist.
 
     Raises
     ------
     PreflightError
-        It names the folder.
+        There is no such folder; the message names it.
     """
     if not root.is_dir():
         raise PreflightError([f"{root}: no such folder; give the path of the data folder"])
 
 
 def walk_failed(error: OSError) -> None:
-    """Take what ``os.walk`` could not read: what lies there would silently be left out.
+    """Raise for a folder that ``os.walk`` could not read: its files would silently be left out.
 
     Raises
     ------
@@ -553,22 +554,22 @@ def walk(
     is_left_out: Callable[[Path, str, Collection[str]], bool] = lambda folder, name, siblings: False,
     steps: Iterable[Step] | None = None,
 ) -> Iterator[tuple[Path, list[str]]]:
-    """Walk a folder: symbolic links to folders are followed, each folder is entered once, and litter never.
+    """Walk a folder: symbolic links to folders are followed, each folder is entered once, litter is skipped.
 
     Parameters
     ----------
     root : Path
         The folder.
     is_left_out : callable
-        Whether a folder is not entered: takes the folder that it lies in, its name, and the names of the files beside
-        it.
+        Whether a folder is not entered: called with its parent folder, its name, and the names of the files
+        in the parent folder.
     steps : iterable, optional
-        What is walked, for somebody who walks themselves: ``os.walk`` from the top, with ``followlinks``.
+        Steps of ``os.walk`` from the top with ``followlinks``, for a caller that walks the folder itself.
 
     Yields
     ------
     folder : Path
-        A folder, its own ones after it.
+        A folder, before its sub-folders.
     names : list of str
         Names of its files, sorted.
 

@@ -1,6 +1,6 @@
 """Which files are used: all full viral files, and a balanced choice of full host files.
 
-Pure rules over file pairs and their record counts; the result is recorded in the data folder before
+Pure functions of file pairs and their record counts; the result is recorded in the data folder before
 work starts (:func:`save`) and reused by later runs (:func:`load`).
 """
 
@@ -29,9 +29,9 @@ class Selection:
     viral, hosts : tuple of FilePair
         Full files, naturally sorted.
     reason : str
-        Why these hosts: ``recorded``, ``existing``, ``seeded`` or ``all``.
+        How the hosts were chosen: ``recorded``, ``existing``, ``seeded`` or ``all``.
     warnings : tuple of str
-        What a reader of the summary must know about the balance of classes.
+        Warnings for the summary about the balance of classes.
     """
 
     viral: tuple[FilePair, ...]
@@ -47,7 +47,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A selection as an earlier run wrote it down.
+    """A selection that an earlier run recorded.
 
     Parameters
     ----------
@@ -71,17 +71,17 @@ class Recorded:
 
 
 def draw_hosts(full: Sequence[FilePair], viral_count: int) -> list[FilePair]:
-    """Draw host files: the same share of every category, then as many in all as there are viral files.
+    """Sample host files: the same share from every category, then as many in total as there are viral files.
 
-    Both draws come from one generator seeded with :data:`nucpro.folder.paths.SEED` over naturally sorted
-    paths, so that the order in which a file system lists files has no influence.
+    Both samples come from one generator seeded with :data:`nucpro.folder.paths.SEED` over naturally sorted
+    paths, so the listing order of the file system has no influence.
 
     Parameters
     ----------
     full : sequence of FilePair
         Full host files of any order.
     viral_count : int
-        V, the number of full viral files. ceil(V/7) are drawn from each category, then V of those.
+        V, the number of full viral files. ceil(V/7) are sampled from each category, then V of those.
     """
     generator = random.Random(SEED)
     share = math.ceil(viral_count / len(HOST_CATEGORIES))
@@ -107,9 +107,9 @@ def select(
     has_output : callable
         Whether a host file has a DNABERT-S, ESM or merged file, so that it was chosen before.
     recorded : Recorded or None
-        What an earlier run wrote down.
+        The selection that an earlier run recorded.
     how : HostSelection
-        ``auto`` takes the recorded selection, else the existing one, else a new draw.
+        ``auto`` uses the recorded selection, else the existing files, else a new sample.
 
     Raises
     ------
@@ -181,7 +181,7 @@ def _sorted(pairs: Iterable[FilePair]) -> list[FilePair]:
 
 
 def save(folder: DataFolder, selection: Selection, sequences_per_file: int) -> None:
-    """Record a selection in the data folder, unless it is the one that is recorded there."""
+    """Record a selection in the data folder, unless it is already recorded there."""
     if selection.reason == "recorded":
         return
     keys = {"viral": [pair.key for pair in selection.viral], "hosts": [pair.key for pair in selection.hosts]}
@@ -194,7 +194,7 @@ _REMEDY = "restore it from a backup, or remove it so that the files that have ou
 
 
 def load(folder: DataFolder) -> Recorded | None:
-    """Recorded selection of a data folder; None where none was recorded.
+    """Recorded selection of a data folder; None if none was recorded.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""Making the split folders of sources: both sides with the same boundaries, or nothing.
+"""Splitting sources: both sequence types with the same boundaries, or nothing.
 
-Parts are written into temporary folders, compared side with side there, and each folder is renamed
-whole. The nucleotide folder comes last: discovery goes by it, so a crash in between only means that it
-is split again beside a protein folder that is complete.
+Parts are written into temporary folders and their ids are compared; then each folder is renamed as a whole.
+The nucleotide folder comes last, because discovery depends on it: after a crash in between, it is split again
+and the complete protein folder is kept.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ __all__ = ["file_size", "remove_unfinished", "split_folder", "split_source"]
 def file_size(
     asked: int | None, folder: DataFolder, sources: Sequence[Source], records: Checkpoint, workers: Mapper
 ) -> int:
-    """Records of a full split file: as asked for, as recorded, as on disk, or the usual number.
+    """Records of a full split file: as requested, as recorded, as on disk, or the default.
 
     Parameters
     ----------
     asked : int or None
-        What was asked for.
+        The requested number.
     folder : DataFolder
         The data folder.
     sources : sequence of Source
         Its sources.
     records : Checkpoint
-        What is known of the folder.
+        State of the folder.
     workers : Mapper
         Where FASTA files are read.
     """
@@ -54,7 +54,7 @@ def file_size(
 def split_folder(
     folder: DataFolder, asked: int | None, records: Checkpoint, workers: Mapper, *, replace: bool = False
 ) -> Iterator[tuple[Source, list[Path]]]:
-    """Split what is not split, for whoever holds the lock; yields each source with the folders that were made.
+    """Split unsplit sources (the caller holds the lock); yields each source with its new folders.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def split_folder(
     workers : Mapper
         Where FASTA files are read.
     replace : bool
-        Split again what has files of another size, and remove what was made of them.
+        Split sources with files of another size again, and remove the files made from those.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def split_folder(
         raise PreflightError(found)
     records.remember_size(size)
     if others:
-        # It names files that are about to go.
+        # It names files that are about to be removed.
         folder.selection.unlink(missing_ok=True)
     for source in sources:
         if source in others:
@@ -121,7 +121,7 @@ def _made_of(source: Source) -> list[Path]:
 
 
 def _foreign_problem(source: Source) -> str | None:
-    """Why the split folders of a source cannot be removed: they hold files that nucpro did not make."""
+    """Why the split folders of a source cannot be removed: they contain files that nucpro did not make."""
     folders = (source.nucleotide_folder, source.protein_folder)
     numbers = {number for folder in folders for number in numbers_in(folder) or ()}
     known = {path for number in numbers for path in source.pair(number).files}
@@ -136,9 +136,10 @@ def _foreign_problem(source: Source) -> str | None:
 
 
 def _remove_split(source: Source) -> None:
-    """Remove the split folders of a source and what was made of them, each folder at once."""
+    """Remove the split folders of a source and the files made from them, each folder at once."""
     made = _made_of(source)
-    # Discovery goes by the nucleotide folder: while it is there, the source counts as split with the old size.
+    # Discovery depends on the nucleotide folder: while it exists, the source counts as split with the old
+    # size.
     old = [
         folder.rename(folder.with_name(f"{temporary_start(folder.name)}{os.getpid()}.old"))
         for folder in (source.protein_folder, source.nucleotide_folder)
@@ -151,7 +152,7 @@ def _remove_split(source: Source) -> None:
 
 
 def split_source(source: Source, sequences_per_file: int) -> list[Path]:
-    """Split the sides of a source that have no split folder yet.
+    """Split the files of a source that have no split folder yet.
 
     Parameters
     ----------
@@ -168,7 +169,7 @@ def split_source(source: Source, sequences_per_file: int) -> list[Path]:
     Raises
     ------
     DataError
-        The sides do not hold the same ids part by part; nothing is left behind.
+        The two files do not have the same ids part by part; nothing is left behind.
     FastaError
         A FASTA file cannot be parsed or holds records that cannot be used; nothing is left behind.
     """
@@ -187,12 +188,12 @@ def split_source(source: Source, sequences_per_file: int) -> list[Path]:
 
 
 def remove_unfinished(sources: Iterable[Source]) -> None:
-    """Remove the temporary folders that dead runs left; only for whoever holds the data folder's lock."""
+    """Remove temporary folders of killed runs; only for the holder of the data folder's lock."""
     starts: dict[Path, set[str]] = {}
     for source in sources:
         for folder in (source.protein_folder, source.nucleotide_folder):
             starts.setdefault(folder.parent, set()).add(temporary_start(folder.name))
-    # Each folder is listed once, however many sources lie in it.
+    # Each folder is listed once, however many sources it contains.
     for parent, known in starts.items():
         for entry in [entry for entry in parent.iterdir() if TEMPORARY_MARK in entry.name]:
             if entry.name[: entry.name.rindex(TEMPORARY_MARK) + len(TEMPORARY_MARK)] in known:
