@@ -83,7 +83,7 @@ def extract_fast_esm(
     """Embed the proteins of a FASTA file, and write them to a file where one is named.
 
     An ``out_file`` that says of itself that it was made of this FASTA, by this model and with this length, is read
-    and returned, and nothing is computed; any other is made anew, and the log says why.
+    and returned, and nothing is computed; any other is recomputed, and the log says why.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def extract_fast_esm(
     proteins : list of str
         Ids in FASTA order.
     data : list of torch.Tensor
-        float32 ``[width]``, one a record.
+        float32 ``[width]``, one per record.
 
     Raises
     ------

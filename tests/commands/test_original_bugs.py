@@ -112,7 +112,7 @@ def test_old_2560_wide_file_taken_for_done(
     wide = next(pair for pair in pairs_of(data) if pair.number == 2 and pair.label)
     assert torch.load(wide.protein_vectors, weights_only=True)["data"][0].shape == (2560,)
     assert main(["extract", *arguments(data, model)]) == 0
-    assert "output_2_ESM.pt is 2560 wide, not 16: made anew" in capsys.readouterr().out
+    assert "output_2_ESM.pt is 2560 wide, not 16: recomputed" in capsys.readouterr().out
     assert torch.load(wide.protein_vectors, weights_only=True)["data"][0].shape == (16,)
     assert torch.load(wide.merged, weights_only=True)["data"].shape == (4, 784)
 

@@ -131,7 +131,7 @@ def test_files_without_a_class_are_no_training_data(
         assert all(f"{path}: {message}" in said for path in named), said
     outside.unlink()
     assert nucpro(["extract", *arguments(data, model)]) == 0
-    assert f"output_1_merged.pt has no label: merged anew ({pair.merged})" in capsys.readouterr().out
+    assert f"output_1_merged.pt has no label: merged again ({pair.merged})" in capsys.readouterr().out
     assert contents(data) == expected
 
 

@@ -138,7 +138,7 @@ def test_only_files_that_the_model_would_make_are_kept(
 
     assert main([*command, "--dry-run"]) == 0
     output = capsys.readouterr().out
-    way_out = "made anew unless --trust-existing keeps it or --verify-existing N proves it"
+    way_out = "recomputed unless --trust-existing keeps it or --verify-existing N proves it"
     assert output.count(f"has no provenance metadata: {way_out} (") == 6
 
     assert main([*command, "--dry-run", "--verify-existing", "2"]) == 0
@@ -175,7 +175,7 @@ def test_only_files_that_the_model_would_make_are_kept(
         pairs[0], [vector + 1 for vector in torch.load(pairs[0].protein_vectors, weights_only=True)["data"]]
     )
     assert main([*command, "--verify-existing", "2"]) == 0
-    assert f"made anew ({pairs[0].protein_vectors})" in capsys.readouterr().out
+    assert f"recomputed ({pairs[0].protein_vectors})" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("esm_folder", ["random weights"], indirect=True)
@@ -205,7 +205,7 @@ def test_files_that_are_not_complete_are_not_verified(
     torch.save({name: values[1:] for name, values in content.items()}, pair.protein_vectors)
     command = ["extract", *arguments(finished_elsewhere, esm_folder), "--verify-existing", "1000"]
     assert main([*command, "--dry-run"]) == 0
-    assert "output_1_ESM.pt holds other ids than its FASTA: made anew" in capsys.readouterr().out
+    assert "output_1_ESM.pt holds other ids than its FASTA: recomputed" in capsys.readouterr().out
     assert main(command) == 0
     output = capsys.readouterr().out
     assert output.count("4 records recomputed") == 5

@@ -182,7 +182,7 @@ def test_one_bit_in_the_merged_columns(pair: FilePair, column: int, name: str) -
     rewrite_merged(pair, ids=list(NAMES), vectors=rows)
     source = pair.dna_vectors if name == "dna" else pair.protein_vectors
     assert verdict(pair).problems == (
-        f"{pair.merged}: 2 rows unlike {source.name}, first b_frame2; run again, which merges it anew",
+        f"{pair.merged}: 2 rows unlike {source.name}, first b_frame2; run again, which merges it again",
     )
 
 
@@ -200,8 +200,8 @@ def test_faults_of_both_sides_are_told_at_once(pair: FilePair) -> None:
     rows = read_merged(pair.merged).vectors + np.float32(1)
     rewrite_merged(pair, ids=list(NAMES), vectors=rows)
     assert [problem.split("unlike ")[1] for problem in verdict(pair).problems] == [
-        "output_1_DNABERT_S.pt, first a_frame1; run again, which merges it anew",
-        "output_1_ESM.pt, first a_frame1; run again, which merges it anew",
+        "output_1_DNABERT_S.pt, first a_frame1; run again, which merges it again",
+        "output_1_ESM.pt, first a_frame1; run again, which merges it again",
     ]
 
 
@@ -310,7 +310,7 @@ def test_a_faulty_dna_side_does_not_hide_the_protein_side(pair: FilePair) -> Non
     rewrite_merged(pair, ids=list(NAMES), vectors=rows)
     assert [problem.split(": ")[1] for problem in verdict(pair).problems] == [
         "lacks 1 id of output_1_merged.pt, first a_frame1",
-        "1 row unlike output_1_ESM.pt, first a_frame1; run again, which merges it anew",
+        "1 row unlike output_1_ESM.pt, first a_frame1; run again, which merges it again",
     ]
 
 

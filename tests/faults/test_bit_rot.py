@@ -180,7 +180,7 @@ def test_a_damaged_dna_file_stops_the_run(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Before anything is merged from it; the original program made it, so this one does not make it anew."""
+    """Before anything is merged from it; the original program made it, so this one does not recompute it."""
     data = copied(finished, tmp_path / "data")
     path = merged_pair(data, part).dna_vectors
     before, content = content_of(path), path.read_bytes()
@@ -297,7 +297,7 @@ def test_damage_of_a_data_set_is_found(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Files are made anew, a record that cannot be right is refused by name."""
+    """Files are recomputed, a record that cannot be right is refused by name."""
     data = copied(building.scenario.start, tmp_path / "data")
     assert building.scenario.repeat(data) == 0
     path = next(data.glob(f"bacteria*{suffix}"))

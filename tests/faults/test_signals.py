@@ -9,7 +9,7 @@ from scenarios import WHOLE, Baseline, copied
 from strike import NO_ANSWER
 
 ANSWERS = (
-    "Interrupted. Everything that was finished is kept; run the same command again to continue.",
+    "Interrupted. Finished work is kept; run the same command again to continue.",
     "Interrupted. Run the same command again to continue.",
 )
 FAST = (("SIGINT", "main"), ("SIGTERM", "start"))

@@ -108,7 +108,7 @@ def test_a_recorded_file_that_is_gone_is_an_error() -> None:
         select(folder_with(2, 4), nothing, recorded)
     assert caught.value.problems == (
         f"{recorded.hosts[0]}: chosen by an earlier run (of files of 10000 records), but not among the full files "
-        "of this one; bring it back, give that --sequences-per-file, or choose anew with --host-selection existing "
+        "of this one; bring it back, give that --sequences-per-file, or select again with --host-selection existing "
         "or seeded",
     )
 

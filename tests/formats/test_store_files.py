@@ -319,7 +319,7 @@ class TestRefusedToRead:
     @pytest.mark.parametrize(
         ("value", "text"),
         [
-            (proteins("a", ROW), "its ids are a str of length 1, expected a list with one str a record"),
+            (proteins("a", ROW), "its ids are a str of length 1, expected a list with one str per record"),
             (proteins([]), "its ids are a list of length 0"),
             (proteins(["a", None], ROW, ROW), "id of row 1 is NoneType, expected a str"),
             (

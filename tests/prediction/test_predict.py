@@ -262,7 +262,7 @@ def test_pictures_of_somebody_else_stay(
     own = {name: f"{name} is mine".encode() for name in ("plots/notes.txt", "plots/sequence_logo.png")}
     for name, content in own.items():
         (folder / name).write_bytes(content)
-    # Without --replace it is a missing table that makes the run begin anew.
+    # Without --replace it is a missing table that makes the run start over.
     again = [*more, "--length", "500"] if more else []
     (folder / "frames.tsv").unlink()
     assert main(arguments(fasta, classifier, models, *again)) == 0

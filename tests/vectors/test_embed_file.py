@@ -151,7 +151,7 @@ def test_what_another_model_left_unfinished_is_replaced_only_where_that_is_asked
     output = tmp_path / "out.pt"
     stopped_after(2, fasta, output, model)
     other = random_esm.save(random_esm.model(), tmp_path / "other")
-    with pytest.raises(PreflightError, match="begin anew with --replace"):
+    with pytest.raises(PreflightError, match="start over with --replace"):
         embed(fasta, output, other)
     assert embed(fasta, output, other, replace=True).computed == 10
 

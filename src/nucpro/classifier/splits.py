@@ -107,7 +107,7 @@ def genomes_of(ids: Sequence[str]) -> Grouping:
 
 
 def read_families(path: Path) -> dict[str, str]:
-    """Read a TSV of record and family, one a line; further columns and lines that start with ``#`` do not count.
+    """Read a TSV of record and family, one per line; further columns and lines that start with ``#`` are ignored.
 
     As spreadsheets save it: with a byte order mark, in UTF-8 or UTF-16, any line ends, cells in double quotes.
 

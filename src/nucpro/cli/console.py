@@ -34,11 +34,11 @@ __all__ = [
     "told_end",
 ]
 
-_INTERRUPTED = "Interrupted. Everything that was finished is kept; run the same command again to continue."
+_INTERRUPTED = "Interrupted. Finished work is kept; run the same command again to continue."
 
 _NO_MEMORY = (
     "Out of memory: this machine has too little free for the work (a file pair needs about 0.3 GB, the model its "
-    "weights); free memory and run the same command again: everything that was finished is kept"
+    "weights); free memory and run the same command again: finished files are kept"
 )
 _OF_SYSTEM = {
     errno.ENAMETOOLONG: "name another place with --output, or shorten the name",

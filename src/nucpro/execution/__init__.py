@@ -1,3 +1,3 @@
-"""Where work is done: worker processes of this machine, one device, or the workers of a Ray cluster."""
+"""Execution of work: in worker processes of this machine, on one device, or on a Ray cluster."""
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Where the work of a job is done: an engine encodes files, and makes calls that need no model.
+"""Engines: an engine encodes files, and makes calls that need no model.
 
-:class:`LocalEngine` is one device, fed by threads, with calls in a few processes of this machine; another
-engine is in the room ``cluster``. A job asks its engine and knows nothing else about devices and processes.
+:class:`LocalEngine` is one device, fed by threads, with calls in a few processes of this machine; the engine
+for clusters is in :mod:`nucpro.execution.ray`. Only engines know about devices and processes.
 
-Of the local engine, a few threads each take a file through reading, computing and writing. Computing is put
-on the device in the order in which files get there, so that while one file is computed the next is read and
-the last is written. However many files there are, only a few are held in memory.
+In the local engine, a few threads each read, compute and write one file. Work is queued on the device in the
+order in which files are ready, so one file is computed while the next is read and the previous one is
+written. Only a few files are in memory at any time.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 __all__ = ["FILES_UNDER_WAY", "Done", "Engine", "Loader", "LocalEngine", "engine_of", "in_order"]
 
 FILES_UNDER_WAY = 3
-"""Files that an encoder is given at a time: one is read, one computed, one written."""
+"""Files in progress per encoder: one is read, one computed, one written."""
 _SECONDS_BETWEEN_LOOKS = 1.0
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 Loader: TypeAlias = "Callable[[Identified, Options], FastaEncoder]"
-"""Loads a model that was identified, in the process that calls it."""
+"""Loads a model from its spec, in the calling process."""
 
 
 class Done(NamedTuple, Generic[Item, Result]):
@@ -50,9 +50,9 @@ class Done(NamedTuple, Generic[Item, Result]):
     item : object
         The item.
     elapsed : float
-        Seconds since the item before was done.
+        Seconds since the previous item was done.
     result : object
-        What the work gave.
+        Result of the work.
     """
 
     item: Item
@@ -63,23 +63,23 @@ class Done(NamedTuple, Generic[Item, Result]):
 class Engine(AbstractContextManager["Engine"], ABC):
     """Does pieces of work with something loaded, and makes calls that need no model.
 
-    A context manager that ends what it started.
+    A context manager that stops everything it started.
     """
 
     @property
     @abstractmethod
     def workers(self) -> Workers:
-        """Where calls are made that need no model: reading, merging, validating."""
+        """Workers for calls that need no model: reading, merging, validating."""
 
     @property
     @abstractmethod
     def totals(self) -> Totals:
-        """What went through the encoders so far."""
+        """Counts of the encoders so far."""
 
     @property
     @abstractmethod
     def lost(self) -> int:
-        """Encoders that were killed while they wrote, so that unfinished files may be left over."""
+        """Encoders that were killed while writing, so unfinished files may be left."""
 
     @abstractmethod
     def problems(self) -> list[str]:
@@ -87,12 +87,12 @@ class Engine(AbstractContextManager["Engine"], ABC):
 
     @abstractmethod
     def load(self, load: Callable[[Loader], Counting]) -> Counting | None:
-        """Load what the work is done with; returns it where it is loaded in this process.
+        """Load the models that the work needs; returns them if they are loaded in this process.
 
         Parameters
         ----------
         load : callable
-            Loads it, its encoders with the loader that it is given; picklable.
+            Loads them, with the loader that is passed to it; picklable.
 
         Raises
         ------
@@ -113,14 +113,14 @@ class Engine(AbstractContextManager["Engine"], ABC):
         Parameters
         ----------
         work : callable
-            Does the work of an item with what was loaded; called in threads; picklable.
+            Processes an item with the loaded models; called in threads; picklable.
         items : iterable
-            Taken one by one, when there is room for it; picklable, and named by their text in messages. The items
-            of a sequence have a ``size``, by which an engine may choose their order.
+            Taken one at a time, when a worker is free; picklable; their text names them in messages. The
+            items of a sequence have a ``size``, by which an engine may order them.
         count : int
-            How many they are.
+            Number of items.
         meanwhile : callable, optional
-            Is called every few seconds; what it raises ends the work.
+            Called every few seconds; an exception ends the work.
 
         Raises
         ------
@@ -159,12 +159,12 @@ class LocalEngine(Engine):
 
     @property
     def totals(self) -> Totals:
-        """What went through the encoders so far."""
+        """Counts of the encoders so far."""
         return Totals() if self._loaded is None else self._loaded.totals
 
     @property
     def lost(self) -> int:
-        """None: the encoder lives and dies with this process."""
+        """None: the encoder runs in this process."""
         return 0
 
     def problems(self) -> list[str]:
@@ -174,7 +174,7 @@ class LocalEngine(Engine):
         return device_problems(self._options.device)
 
     def load(self, load: Callable[[Loader], Counting]) -> Counting:
-        """Load now, and return what was loaded."""
+        """Load now, and return the loaded models."""
         from nucpro.embedding import encoder  # noqa: PLC0415 - imports torch
 
         self._loaded = load(encoder.load)
@@ -193,12 +193,12 @@ class LocalEngine(Engine):
         return in_order(items, partial(work, self._loaded), meanwhile)
 
     def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Call right here."""
+        """Call in this process."""
         return function(*arguments)
 
 
 def engine_of(options: ModelOptions) -> Engine:
-    """Make the engine that options name.
+    """Make the engine that the options name.
 
     Raises
     ------
@@ -220,11 +220,11 @@ def in_order(
     Parameters
     ----------
     items : iterable
-        The work, in order; taken one by one, when there is room for it.
+        The work, in order; taken one at a time, when a thread is free.
     unit : callable
         Does the work of one item; called in threads.
     meanwhile : callable, optional
-        Is called about every second while a unit is waited for.
+        Called about every second while waiting for a unit.
 
     Yields
     ------
@@ -252,5 +252,5 @@ def in_order(
             yield Done(item, now - clock, result)
             clock = now
     finally:
-        # After an error nobody wants to wait for files that are still computed.
+        # After an error, files that are still being computed are not waited for.
         threads.shutdown(wait=False, cancel_futures=True)

@@ -1,9 +1,8 @@
-"""The one runner of every command that makes files: it holds their folder, and commits each piece of work.
+"""The one runner of every command that makes files: it locks the folder, and commits each task.
 
-A piece that is done goes through :meth:`Runner.each`: file on disk, record of it, line of the log, progress, in this
-order, and nothing else hears of it before. :class:`VectorRunner` has an engine do the tasks of a plan in a data folder,
-and holds what such a run holds besides: what is known of its files, the history, the engine. What follows a task
-(merging, reading back) is queued beside the encoder, for worker processes.
+A finished task goes through :meth:`Runner.each`: file on disk, record, log line, progress, in this order.
+:class:`VectorRunner` runs the tasks of a plan in a data folder on an engine, and owns checkpoint, history and
+engine. Follow-up work (merging, reading back) is queued for worker processes, in parallel with the encoder.
 """
 
 from __future__ import annotations
@@ -44,13 +43,13 @@ class Task:
     input, output : Path
         The FASTA file, and the file of vectors.
     key : str
-        Its name in the history.
+        Name of the file pair in the history.
     records, size : int
-        Records, and the residues or bases of them that the model reads.
+        Number of records, and the residues or bases that the model reads.
     fact : mapping
-        What to remember of the output once it is on disk.
+        Fact to record about the output once it is on disk.
     truncated : int
-        Records that are cut at the longest input of the model.
+        Records that are truncated to the longest input of the model.
     """
 
     input: Path
@@ -67,7 +66,7 @@ class Task:
 
 @dataclass
 class Statistics:
-    """What a run did, counted as it goes.
+    """Counts of a run in progress.
 
     Parameters
     ----------
@@ -78,10 +77,9 @@ class Statistics:
     splits : int
         Batches that were split after running out of memory.
     tokens, unknown_tokens : int
-        Tokens that were computed, special ones included, and those of them that the model does not know, as runs of N
-        give on the DNA side.
+        Tokens computed, special ones included, and those unknown to the model, such as runs of N in DNA.
     truncated : int
-        Sequences that were cut at the longest input of the model.
+        Sequences that were truncated to the longest input of the model.
     seconds : float
         Time of the extraction.
     """
@@ -104,7 +102,7 @@ class _Extracts(Counting, Protocol):
 
 
 class _Made(NamedTuple):
-    """Seconds from a file's first batch on the device to its vectors on disk, and the stamp of the vectors."""
+    """Seconds from a file's first batch on the device to its vectors on disk, and the fingerprint of the vectors."""
 
     seconds: float
     stamp: Fingerprint | None
@@ -113,12 +111,12 @@ class _Made(NamedTuple):
 def make_vectors(encoder: _Extracts, task: Task) -> _Made:
     """Do a task with a loaded encoder."""
     encoder.extract(task.input, task.output)
-    # Right here: whoever replaces the file later is noticed.
+    # Taken at once, so that a later replacement of the file is noticed.
     return _Made(encoder.took(task.output), Fingerprint.of(task.output))
 
 
 class Committed(NamedTuple):
-    """What is told of a piece of work that is on disk and recorded.
+    """Log line and progress of a task that is on disk and recorded.
 
     Parameters
     ----------
@@ -134,12 +132,12 @@ class Committed(NamedTuple):
 
 
 class Runner(AbstractContextManager["Runner"]):
-    """Holds a folder while a command makes files in it, so that one does at a time.
+    """Locks a folder while a command makes files in it: one command at a time.
 
     Parameters
     ----------
     lock : Path or None
-        What is locked; the folder must be there. None where the command holds the folder already.
+        The lock file, in an existing folder. None if the command already holds the lock.
 
     Raises
     ------
@@ -170,18 +168,18 @@ class Runner(AbstractContextManager["Runner"]):
         done: int,
         total: int,
     ) -> Iterator[Result]:
-        """Commit pieces of work as they are done, and yield each.
+        """Commit tasks as they are done, and yield each.
 
         Parameters
         ----------
         results : iterable
-            Gives what was done.
+            Results of the tasks.
         commit : callable
-            Records it once its files are on disk; only then it is logged and shown.
+            Records a task once its files are on disk; only then it is logged and shown.
         meter : Meter
             Shows the progress.
         done, total : int
-            Pieces that were done before, and all.
+            Tasks done before, and in total.
         """
         for number, result in enumerate(results, start=done + 1):
             told = commit(result)
@@ -191,20 +189,20 @@ class Runner(AbstractContextManager["Runner"]):
 
 
 class VectorRunner(Runner):
-    """What a run holds while it makes vectors in a data folder.
+    """Runner that makes vectors in a data folder.
 
     Parameters
     ----------
     folder : DataFolder
         The data folder.
     options : Options
-        Where the work is done.
+        Options of the engine.
     facts : mapping
-        What the history says that the run was started with.
+        Facts about the start of the run, for the history.
     show : callable, optional
-        Takes the progress.
+        Called with the progress.
     is_held : bool
-        Whether the command holds the folder already.
+        Whether the command already holds the lock.
 
     Raises
     ------
@@ -252,36 +250,36 @@ class VectorRunner(Runner):
 
     @property
     def workers(self) -> Workers:
-        """Where calls are made that need no model."""
+        """Workers for calls that need no model."""
         return self.engine.workers
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Note the time of a step in the history, under a name that people know."""
+        """Record the time of a step in the history, under a name that users know."""
         with self.history.stage(name):
             yield
 
     def plan(self, *, total: int, done: int, tasks: Sequence[Task], stale: int) -> None:
-        """Begin to write the history: all files, those that need no work, what an encoder has to do, stale files."""
+        """Start the history: all files, those that need no work, the work of the encoder, stale files."""
         size = sum(task.size for task in tasks)
         self._planned = (total, total - len(tasks), size)
         self._meter = None
         self.history.open(total, done, size, stale)
 
     def run(self, tasks: Sequence[Task], then: Callable[[Task], object] = lambda _: None) -> Iterator[Task]:
-        """Do tasks with what the engine has loaded, commit each when it is done, and yield it.
+        """Run tasks with the models that the engine has loaded; commit and yield each when it is done.
 
         Parameters
         ----------
         tasks : sequence of Task
             In the order of work.
         then : callable, optional
-            Is told about each task that was committed.
+            Called with each committed task.
 
         Raises
         ------
         NucproError
-            The first fault of the encoder, or of the work beside it; what was finished stays.
+            The first error of the encoder or of the follow-up work; finished files are kept.
         """
         start = time.perf_counter()
         total, already, size = self._planned
@@ -313,25 +311,25 @@ class VectorRunner(Runner):
         self._beside.add(function, arguments, then, first=first)
 
     def finish(self) -> None:
-        """Wait for the work beside the encoder.
+        """Wait for the follow-up work.
 
         Raises
         ------
         NucproError
-            The first fault of that work.
+            The first error of that work.
         """
         self._beside.drain()
         totals = self.engine.totals
         self.statistics.splits, self.statistics.tokens, self.statistics.unknown_tokens = totals
 
     def _commit(self, done: Done[Task, _Made], seconds: float) -> Committed:
-        """Record a task whose file is on disk; ``seconds`` is the time since the first was begun."""
+        """Record a task whose file is on disk; ``seconds`` is the time since the first task started."""
         task, made = done.item, done.result
         if self.records.fact("fasta", task.input) is None:
-            # Its vectors may be those of the file that was checked, or of the one that is there now.
+            # Its vectors may be those of the file that was checked, or of its present content.
             raise DataError(
                 f"{task.input}: changed while the run was at work; run again when it is complete: "
-                "what was finished is kept, and what no longer fits is recomputed"
+                "finished files are kept, and stale ones are recomputed"
             )
         self.records.add("vectors", task.output, task.fact, made.stamp)
         count = self.statistics

@@ -1,8 +1,7 @@
-"""Worker processes for work that must not slow the encoder down: checking, merging, validating.
+"""Worker processes for work that must not slow down the encoder: checking, merging, validating.
 
-Workers start fresh (never forked, so no CUDA state is copied), import nothing of the program that starts
-them, ignore the keyboard's interrupt, which only the run itself answers, and end as soon as the run is gone,
-however it ended.
+Workers are spawned (never forked, so no CUDA state is copied), do not import the main program, ignore
+keyboard interrupts, which only the run itself handles, and end with the run, however it ends.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from nucpro.machine import cores
 __all__ = ["MOST_WORKERS", "Background", "Workers", "result_of", "starting_problems"]
 
 MOST_WORKERS = 4
-"""Upper bound of worker processes: each holds one file pair in memory (about 0.3 GB), one keeps up with a GPU."""
+"""Upper bound of worker processes: each has one file pair in memory (about 0.3 GB), and one can keep up with a GPU."""
 
 _QUEUED_PER_WORKER = 4
 _NOT_WORTH_A_POOL = 8
@@ -92,10 +91,10 @@ class Workers:
         *,
         few: int = _NOT_WORTH_A_POOL,
     ) -> Iterator[Result]:
-        """Results as they are ready (the earlier call first), with a bounded number of calls under way.
+        """Results as they become ready (earlier calls first), with a bounded number of calls in progress.
 
-        The first error ends the iteration; what had not started is dropped. Few calls are made right
-        here when no worker runs yet: starting one takes longer. How many are few, `few` says.
+        The first error ends the iteration; calls that had not started are dropped. Up to `few` calls are made
+        in this process if no worker runs yet, because starting one takes longer.
         """
         arguments = list(arguments)
         if not self.is_running and len(arguments) <= few:
@@ -110,9 +109,9 @@ class Workers:
             yield from _taken(pending)
 
     def close(self, *, abandon: bool = False) -> None:
-        """End the workers: after their work is done, or at once when the run failed.
+        """Stop the workers: after their work is done, or at once if the run failed.
 
-        What an abandoned worker was writing is a temporary file, which the next run removes.
+        A stopped worker may leave a temporary file, which the next run removes.
         """
         if self._pool is None:
             return
@@ -126,9 +125,9 @@ class Workers:
 class _Process(SpawnProcess):
     """A process that does not import the program that starts it.
 
-    Spawned processes import that program again, to find functions that it defines. Our calls are functions of
-    this package, and a script without ``if __name__ == "__main__"``, or one that is read from standard input,
-    would start its work anew in every worker, or could not be imported at all.
+    Spawned processes usually import it again, to find its functions. Our calls are functions of this package, and a
+    script without ``if __name__ == "__main__"``, or one from standard input, would run again in every worker, or
+    could not be imported.
     """
 
     def start(self) -> None:
@@ -146,7 +145,7 @@ _starting = threading.Lock()
 
 @contextmanager
 def _program_left_out() -> Iterator[None]:
-    """Take the program out of what this thread tells a new process; other threads start theirs as ever."""
+    """Hide the main program from processes that this thread starts; other threads are not affected."""
     thread = threading.get_ident()
 
     def told(name: str) -> dict[str, Any]:
@@ -165,7 +164,7 @@ def _program_left_out() -> Iterator[None]:
 
 
 def _taken(pending: list[Future[Result]]) -> list[Result]:
-    """Wait for the next results and take their calls out of those under way."""
+    """Wait for the next results and remove their calls from those in progress."""
     done, _ = wait(pending, return_when=FIRST_COMPLETED)
     ready = [future for future in pending if future in done]
     pending[:] = [future for future in pending if future not in done]
@@ -180,7 +179,7 @@ def result_of(future: Future[Result]) -> Result:
     WorkerError
         A worker process was killed.
     Exception
-        What the call raised.
+        The exception of the call.
     """
     with _told_apart():
         return future.result()
@@ -188,21 +187,21 @@ def result_of(future: Future[Result]) -> Result:
 
 @contextmanager
 def _told_apart() -> Iterator[None]:
-    """Say in words of our own that a worker process was killed."""
+    """Raise our own error for a killed worker process."""
     try:
         yield
     except BrokenProcessPool as error:
         raise WorkerError(
             "a worker process was killed, probably for lack of memory (each needs about 0.3 GB); free memory, or use "
-            "fewer with --workers where there is such an option, and run the same command again: everything that was "
-            "finished is kept"
+            "fewer with --workers where there is such an option, and run the same command again: finished "
+            "files are kept"
         ) from error
 
 
 def starting_problems() -> list[str]:
-    """Why no worker process can be started here, as pre-flight problems: tried with what a pool needs first."""
+    """Why no worker process can be started here, as pre-flight problems: tries to make a semaphore."""
     try:
-        # This kind gives its name back at once, and starts no process that keeps account of it.
+        # This kind releases its name at once, and starts no resource tracker.
         multiprocessing.get_context("fork").Semaphore()
     except (OSError, ImportError) as error:
         return [_no_semaphores(error)]
@@ -213,7 +212,7 @@ def _no_semaphores(error: Exception) -> str:
     reason = getattr(error, "strerror", None) or str(error)
     return (
         f"shared memory (/dev/shm) cannot be used: {reason}; but worker processes need it for their semaphores; "
-        "mount it for writing (docker --shm-size=1g, singularity --bind /dev/shm), or free room there"
+        "mount it for writing (docker --shm-size=1g, singularity --bind /dev/shm), or free space there"
     )
 
 
@@ -234,10 +233,9 @@ _UNDER_WAY_PER_WORKER = 2
 
 
 class Background:
-    """Calls that run in worker processes while this process does something else.
+    """Calls that run in worker processes in the background.
 
-    The first call that fails raises from :meth:`poll` or :meth:`drain`, so that a fault stops the run
-    at once.
+    The first failed call raises from :meth:`poll` or :meth:`drain`, so an error stops the run at once.
 
     Parameters
     ----------
@@ -263,11 +261,11 @@ class Background:
         Parameters
         ----------
         function, arguments
-            What a worker calls; both picklable.
+            The call; both picklable.
         then : callable
-            Gets the result.
+            Called with the result.
         first : bool
-            Put it before everything that has not started.
+            Queue it before all calls that have not started.
         """
         entry = (function, arguments, then)
         if first:
@@ -277,7 +275,7 @@ class Background:
         self._start()
 
     def poll(self) -> None:
-        """Take what has finished, without waiting."""
+        """Process finished calls, without waiting."""
         for future in [future for future in self._under_way if future.done()]:
             self._under_way.pop(future)(result_of(future))
         self._start()

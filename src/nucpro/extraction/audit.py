@@ -183,7 +183,7 @@ class Recomputed:
         """Say it in one line, of a file that was compared with what a model gives."""
         recomputed = f"{self.records} records recomputed with {model}"
         if self.problem is not None:
-            return f"Not kept: {path.name}: {recomputed}: {self.problem}; made anew ({path})"
+            return f"Not kept: {path.name}: {recomputed}: {self.problem}; recomputed ({path})"
         return (
             f"Verified: {path.name}: {recomputed}: cosine {self.cosine:.6f} at worst, largest difference "
             f"{self.difference:.1e} of the largest value ({path})"

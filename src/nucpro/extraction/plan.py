@@ -55,7 +55,7 @@ class State(StrEnum):
 class Unproven(StrEnum):
     """What becomes of complete files of the right width that do not say how they were made."""
 
-    REDO = "made anew"
+    REDO = "recomputed"
     REMEMBER = "kept if an earlier run trusted them"
     TRUST = "trusted"
     VERIFY = "verified first"
@@ -398,12 +398,12 @@ def current_vectors(
         difference = _width_difference(look.width, recipe) or recipe.difference(look.meta, facts.digest)
         is_unproven = look.meta is None and look.width == recipe.width
         if difference and not (is_unproven and unproven in (Unproven.TRUST, Unproven.VERIFY)):
-            return f"{path.name} {difference}: made anew{_way_out(is_unproven, recipe)} ({path})"
+            return f"{path.name} {difference}: recomputed{_way_out(is_unproven, recipe)} ({path})"
         found = read_vectors(path, SequenceType(recipe.kind))
     except NucproError as error:
-        return f"{path.name} cannot be used: made anew ({error})"
+        return f"{path.name} cannot be used: recomputed ({error})"
     if ids_digest(found.ids) != facts.ids_digest:
-        return f"{path.name} holds other ids than its FASTA: made anew ({path})"
+        return f"{path.name} holds other ids than its FASTA: recomputed ({path})"
     return found
 
 
@@ -421,7 +421,7 @@ def _width_difference(width: int, recipe: Recipe) -> str | None:
 def _examine_merged(question: _Question, protein_done: bool, reasons: list[str]) -> dict[str, Any] | None:
     pair = question.pair
     if not protein_done:
-        reasons.append(f"{pair.merged.name} belongs to protein vectors that are made anew ({pair.merged})")
+        reasons.append(f"{pair.merged.name} belongs to protein vectors that are recomputed ({pair.merged})")
         return None
     try:
         fact = merged_fact(pair)
@@ -436,7 +436,7 @@ def _examine_merged(question: _Question, protein_done: bool, reasons: list[str])
             return fact
     except (NucproError, OSError) as error:
         difference = f"cannot be used ({error})"
-    reasons.append(f"{pair.merged.name} {difference}: merged anew ({pair.merged})")
+    reasons.append(f"{pair.merged.name} {difference}: merged again ({pair.merged})")
     return None
 
 

@@ -195,7 +195,7 @@ def _column_problems(
             yield f"{path}: lacks {counted(len(absent), 'id')} of {pair.merged.name}, first {absent[0]}"
         elif wrong:
             found = f"{counted(len(wrong), 'row')} unlike {path.name}, first {wrong[0]}"
-            yield f"{pair.merged}: {found}; run again, which merges it anew"
+            yield f"{pair.merged}: {found}; run again, which merges it again"
 
 
 def mixed_models(verdicts: Iterable[FileVerdict], side: SequenceType) -> list[str]:

@@ -153,7 +153,7 @@ def value_of(
 def check_ids(ids: object, place: Place) -> list[str]:
     """Return the ids if there is at least one, all are strings without control characters, and none is a duplicate."""
     if not isinstance(ids, list) or not ids:
-        raise place.error(f"its ids are {_a(ids)}, expected a list with one str a record")
+        raise place.error(f"its ids are {_a(ids)}, expected a list with one str per record")
     for row, name in enumerate(ids):
         if type(name) is not str:
             raise place.error(f"id of row {row} is {_a(name)}, expected a str")
@@ -275,7 +275,7 @@ def _width(row: object, floats: Collection[str]) -> int | None:
 def _matrix(data: object, count: int, place: Place) -> tuple[Tensor, int]:
     """Matrix of a merged file and its number of columns."""
     if not isinstance(data, Tensor) or data.storage.dtype != "float32" or len(data.shape) != 2:
-        raise place.error(f"'data' is {_a(data)}, expected a float32 tensor with one row a record")
+        raise place.error(f"'data' is {_a(data)}, expected a float32 tensor with one row per record")
     rows, width = data.shape
     if rows != count or width == 0:
         raise place.error(f"'data' has the shape {data.shape}, expected one row for each of the {count} ids")

@@ -161,7 +161,7 @@ class OpenFrames:
     keys : ndarray of int64, shape (frames,)
         ``6 * chunk + frame``, chunks and frames counted from 0.
     residues : ndarray of uint8, shape (frames, residues)
-        Translations in ASCII, one a row; X for a codon with an ambiguous base.
+        Translations in ASCII, one per row; X for a codon with an ambiguous base.
     """
 
     keys: npt.NDArray[np.int64]

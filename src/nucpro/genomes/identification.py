@@ -235,7 +235,7 @@ def occurring(residues: Residues, text: bytes) -> npt.NDArray[np.bool_]:
     Parameters
     ----------
     residues : ndarray of uint8, shape (frames, residues)
-        Translated frames, one a row; at least one residue, none of them a line end.
+        Translated frames, one per row; at least one residue, none of them a line end.
     text : bytes
         Proteins, separated by line ends.
 

@@ -98,7 +98,7 @@ class ResidueTokenizer:
 
     @classmethod
     def from_file(cls, vocab_txt: Path) -> ResidueTokenizer:
-        """Read a ``vocab.txt``: one token a line, the line number being the id.
+        """Read a ``vocab.txt``: one token per line, the line number being the id.
 
         Parameters
         ----------
@@ -126,7 +126,7 @@ class ResidueTokenizer:
         return cls([line.strip() for line in text.rstrip().split("\n")], str(vocab_txt))
 
     def digest(self) -> str:
-        """sha256 (hex) of the vocabulary, one token a line."""
+        """sha256 (hex) of the vocabulary, one token per line."""
         return hashlib.sha256("\n".join(self.vocabulary).encode()).hexdigest()
 
     def encode(self, names: Sequence[str], sequences: Sequence[bytes], limit: int) -> EncodedSequences:

@@ -154,7 +154,7 @@ def inspect(paths: Sequence[Path], length: int) -> InputFacts:
     advice = _NO_PROTEINS
     for name, sequence in records_of(paths):
         content.update(digest_line(name, sequence))
-        # Eight bytes a record find ids that come twice; the ids themselves would fill the memory.
+        # Eight bytes per record are enough to find duplicate ids; the ids themselves would fill the memory.
         hashes.append(hash(name))
         records, bases, chunks = records + 1, bases + len(sequence), chunks + -(-len(sequence) // length)
         if len(foreign) <= _SHOWN and (letters := sequence.translate(None, _ALLOWED)):

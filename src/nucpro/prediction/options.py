@@ -158,7 +158,7 @@ class OutputFolder:
 
     @property
     def sequences(self) -> Path:
-        """One line a record."""
+        """One line per record."""
         return self.root / "sequences.tsv"
 
     @property

@@ -133,7 +133,7 @@ def write_document(folder: OutputFolder, _: PredictionOptions) -> Sequence[Path]
     with replace_file(folder.document) as file:
         file.write(f'{{"prediction": {_json(record)},\n"sequences": ['.encode())
         for row in read_tables(folder):
-            # A line a sequence, so that whoever has a large document can read it line by line.
+            # One line per sequence, so that a large document can be read line by line.
             separator = "\n" if row.number == 1 else ",\n"
             file.write((separator + _json(_sequence(row))).encode())
         file.write(b"\n]}\n")

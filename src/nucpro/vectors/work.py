@@ -69,7 +69,7 @@ class Work:
         if said and said.get("recipe") != recipe_key and not replace:
             return [
                 f"{self.root}: holds vectors of a run that was stopped, of another model or with other options; give "
-                "those again to finish it, name another output, or begin anew with --replace"
+                "those again to finish it, name another output, or start over with --replace"
             ]
         return []
 

@@ -118,7 +118,7 @@ def test_a_killed_encoder_loses_nothing(
         job.finish()
         job.validate()
         assert job.runner.engine.lost == 1
-    assert "was lost; pieces of work to try again" in caplog.text
+    assert "was lost; work items to retry" in caplog.text
     assert contents(data) == contents(local)
     assert leftovers(data) == []
 

@@ -159,7 +159,7 @@ def test_a_killed_worker_loses_nothing(
 
     with caplog.at_level(logging.INFO, "nucpro"):
         report = predict(options, strike)
-    assert re.search(r"Encoder 1 \(.*\) was lost; pieces of work to try again: [1-3]\.", caplog.text)
+    assert re.search(r"Encoder 1 \(.*\) was lost; work items to retry: [1-3]\.", caplog.text)
     assert contents(options.folder) == local
     assert report.scored_chunks == report.counts["chunks"]
 
@@ -217,7 +217,7 @@ def test_a_cluster_without_room_is_told_with_all_other_problems(
     command = arguments(fasta, classifier, (model, dna_model), "--engine", "ray", "--cpus-per-worker", "64")
     assert main(command) == 3
     shown = capsys.readouterr().err
-    assert "no node of the cluster has room for an encoder, which takes 64 cpus, 0 gpus" in shown
+    assert "no node of the cluster has the resources for an encoder, which takes 64 cpus, 0 gpus" in shown
     assert f"{fasta}: 1 duplicate id: a" in shown
     assert not fasta.with_name("contigs_prediction").exists()
 

@@ -139,7 +139,7 @@ def test_a_cluster_that_loses_its_head_ends_the_run_in_words(
     assert said.startswith(
         f"Ray's process {process} ended (SIGKILL), and the cluster of this machine with it"
     )
-    assert said.endswith("Run the same command again: everything that was finished is kept")
+    assert said.endswith("Run the same command again: finished files are kept")
     looks = (list(processes_of(data)) for _ in range(50_000))
     assert next((found for found in looks if not found), None) == []
     assert folders
@@ -156,7 +156,7 @@ def test_an_interrupt_ends_with_one_line_and_leaves_no_process_or_folder(data: P
     run.send_signal(signal.SIGTERM)
     _, errors = run.communicate()
     assert run.returncode == 143
-    assert errors.strip().splitlines()[-1].startswith("Interrupted. Everything that was finished is kept")
+    assert errors.strip().splitlines()[-1].startswith("Interrupted. Finished work is kept")
     assert re.sub(r"Warning:.*\n", "", errors).strip().count("\n") == 0
     assert list(processes_of(data)) == []
     assert not [folder for folder in folders if folder.exists()]

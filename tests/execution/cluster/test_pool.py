@@ -80,9 +80,9 @@ def test_a_file_that_kills_its_process_is_named_after_three_attempts(
     with pytest.raises(WorkerError, match=r"output_2\.fa: 3 encoders were lost over it, the last two with"):
         list(run(pool, files))
     assert pool.lost == 3
-    lost = [message for message in caplog.messages if "was lost; pieces of work to try again" in message]
+    lost = [message for message in caplog.messages if "was lost; work items to retry" in message]
     assert len(lost) == 3
-    assert all("pieces of work to try again: 1." in message for message in lost[1:])
+    assert all("work items to retry: 1." in message for message in lost[1:])
 
 
 def test_neighbours_of_a_deadly_file_are_made_before_it_is_given_up(
@@ -174,7 +174,8 @@ def test_a_cluster_without_room_is_a_problem_with_remedies(head: Any) -> None:
     empty.start()
     [problem] = empty.problems()
     assert problem == (
-        "no node of the cluster has room for an encoder, which takes 1 cpus, 0 gpus; its nodes have 0 cpus, 0 gpus; "
+        "no node of the cluster has the resources for an encoder, which takes 1 cpus, 0 gpus; "
+        "its nodes have 0 cpus, 0 gpus; "
         "lower --gpus-per-worker or --cpus-per-worker, add nodes, or use --device cpu"
     )
 

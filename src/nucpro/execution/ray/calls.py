@@ -1,7 +1,7 @@
-"""Calls without a model on a Ray cluster: the same calls that local processes make, as tasks.
+"""Calls without a model on a Ray cluster: as in local processes, but as Ray tasks.
 
-Results and errors come back as they come from local processes. Ray makes a call again, elsewhere, when its
-process was killed or its node lost; calls leave whole files or none, so that does no harm.
+Results and errors are those of local processes. Ray retries a call on another node if its process was killed
+or its node lost; this is safe, because calls write files atomically.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from nucpro.execution.workers import Workers
 __all__ = ["ATTEMPTS", "ClusterWorkers", "error_of"]
 
 ATTEMPTS = 3
-"""How often something is tried whose process is killed."""
+"""Attempts for work whose process is killed."""
 
 Result = TypeVar("Result")
 
 
 class ClusterWorkers(Workers):
-    """Makes calls on all nodes of a cluster; few calls are made right here while there is none yet.
+    """Makes calls on all nodes of a cluster; a few calls are made in this process until it is started.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class ClusterWorkers(Workers):
 
     @property
     def is_running(self) -> bool:
-        """Whether the cluster is there."""
+        """Whether the cluster is started."""
         return self._session.is_running
 
     def submit(self, function: Callable[..., Result], *arguments: object) -> Future[Result]:
@@ -57,11 +57,11 @@ class ClusterWorkers(Workers):
         return self._submit({"num_cpus": 1.0}, function, arguments)
 
     def submit_to_device(self, function: Callable[..., Result], *arguments: object) -> Future[Result]:
-        """Call on a node that has free what an encoder takes."""
+        """Call on a node with free resources for an encoder."""
         return self._submit(self._session.demand, function, arguments)
 
     def close(self, *, abandon: bool = False) -> None:
-        """Nothing to end here: calls end with the session."""
+        """Does nothing: calls end with the session."""
 
     def _settled(
         self, result: Future[Any], done: Future[Any], name: str, arguments: tuple[object, ...]
@@ -75,7 +75,7 @@ class ClusterWorkers(Workers):
             _settle(result, done, name, arguments)
 
     def _fail(self, error: WorkerError) -> None:
-        """End all calls: those of a cluster that is lost never answer."""
+        """Cancel all calls: those of a lost cluster never return."""
         for result in list(self._waiting):
             with suppress(InvalidStateError):
                 result.set_exception(error)
@@ -122,7 +122,7 @@ def _settle(result: Future[Any], done: Future[Any], name: str, arguments: tuple[
         result.set_exception(
             WorkerError(
                 f"{what}: its process was killed or its node lost, {ATTEMPTS} times or for good; run the same command "
-                f"again: everything that was finished is kept. The last: {_first_line(error)}"
+                f"again: finished files are kept. The last: {_first_line(error)}"
             )
         )
     else:

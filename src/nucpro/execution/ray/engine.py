@@ -1,8 +1,8 @@
-"""The engine that runs a job on a Ray cluster: encoders in actors, calls in tasks, everything else here.
+"""The engine for Ray clusters: encoders are actors, calls are tasks, everything else runs in the driver.
 
-The process that was started (the driver) alone holds the lock and the checkpoint; workers read FASTA files
-and write files of vectors, which they commit by renaming, so a file that is made twice does no harm. Ray is
-an extra: the modules of this room that import it are imported here, when the engine is asked for.
+Only the driver (the process that the user started) holds the lock and the checkpoint; workers read FASTA
+files and write files of vectors atomically, so computing a file twice is safe. Ray is an extra: the modules
+of this package that need it are imported only with the engine.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class ClusterEngine(Engine):
 
     @property
     def totals(self) -> Totals:
-        """What went through all encoders, as far as they told."""
+        """Counts of all encoders, as far as reported."""
         return Totals() if self._pool is None else self._pool.totals
 
     @property
@@ -77,7 +77,7 @@ class ClusterEngine(Engine):
         return 0 if self._pool is None else self._pool.lost
 
     def problems(self) -> list[str]:
-        """Why the cluster cannot be reached, or has no room for an encoder."""
+        """Why the cluster cannot be reached, or has no resources for an encoder."""
         try:
             self._session.start()
         except NucproError as error:
@@ -85,7 +85,7 @@ class ClusterEngine(Engine):
         return self._session.problems()
 
     def load(self, load: Callable[[Loader], Counting]) -> None:
-        """Note what is to be loaded on the nodes, encoders from the same files as here."""
+        """Store what the nodes must load: encoders from the same files as here."""
         from nucpro.execution.ray.worker import load_same  # noqa: PLC0415
 
         self._load = partial(load, load_same)
@@ -103,7 +103,7 @@ class ClusterEngine(Engine):
         from nucpro.execution.ray.pool import EncoderPool  # noqa: PLC0415
 
         if isinstance(items, Sequence):
-            # The longest first, so that no worker is left with one alone at the end.
+            # The longest first, so that no single long item remains at the end.
             items = sorted(items, key=lambda item: -cast(Any, item).size)
         pool = EncoderPool[Item, Result](self._session, self._load, work)
         self._pool = pool

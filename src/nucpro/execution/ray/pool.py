@@ -1,8 +1,8 @@
-"""Encoders on the nodes of a Ray cluster, and who does which piece of work: a file, or a unit of chunks.
+"""Encoders on the nodes of a Ray cluster, and the scheduling of work items: files, or units of chunks.
 
-Work is handed out as encoders get room for it, a few pieces to each. An encoder that is lost is replaced, and
-its work is tried again, each piece alone on an encoder, so that one that kills its process is told from those
-that were with it. Nodes that join are used. However much work there is, a few pieces for each encoder are known here.
+Each encoder gets a few items at a time. A lost encoder is replaced and its items are retried, each alone on
+an encoder, so that an item that kills its process can be identified. Joining nodes are used. Only a few items
+per encoder are in memory.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 _SECONDS_BETWEEN_LOOKS = 5.0
 _SECONDS_BETWEEN_CHECKS = 0.5
 _PATIENCE = 600.0
-"""Seconds to wait for an encoder while there is none: nodes may be on their way, and a model may load slowly."""
+"""Seconds to wait for a first encoder: nodes may be joining, and models may load slowly."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -43,7 +43,7 @@ Result = TypeVar("Result")
 
 @dataclass(eq=False)
 class _Piece(Generic[Item]):
-    """A piece of work that was handed out, and how often its encoder was lost."""
+    """An item that was handed out, and how often its encoder was lost."""
 
     item: Item
     losses: int = 0
@@ -51,7 +51,7 @@ class _Piece(Generic[Item]):
 
 @dataclass(eq=False)
 class _Encoder(Generic[Item]):
-    """An encoder's process as the driver sees it; it has no place while it loads."""
+    """An encoder's process as the driver sees it; its place is unknown while it loads."""
 
     number: int
     actor: Any
@@ -68,9 +68,9 @@ class EncoderPool(Generic[Item, Result]):
     session : Session
         The cluster.
     load : callable
-        Loads what the work is done with in an encoder's process; picklable.
+        Loads the models in an encoder's process; picklable.
     work : callable
-        Does a piece of work with what was loaded, its first argument; called in threads; picklable.
+        Processes an item with the loaded models, its first argument; called in threads; picklable.
 
     Attributes
     ----------
@@ -107,12 +107,12 @@ class EncoderPool(Generic[Item, Result]):
         Parameters
         ----------
         items : iterable
-            In the order in which they are handed out; taken one by one, when there is room for it. Their text names
-            them in messages.
+            In the order in which they are handed out; taken one at a time, when a thread is free. Their text
+            names them in messages.
         count : int
-            How many they are.
+            Number of items.
         meanwhile : callable, optional
-            Is called between answers and every few seconds; what it raises ends the work.
+            Called between results and every few seconds; an exception ends the work.
 
         Yields
         ------
@@ -122,9 +122,9 @@ class EncoderPool(Generic[Item, Result]):
         Raises
         ------
         NucproError
-            The first error of a piece of work, as it was raised, at once.
+            The first error of an item, as it was raised, at once.
         WorkerError
-            Work that kills every encoder that takes it, or no encoder that lives.
+            An item kills every encoder, or no encoder stays alive.
         """
         pieces = (_Piece(item) for item in items)
         left, clock, patient_until = count, time.perf_counter(), time.monotonic() + _PATIENCE
@@ -147,7 +147,7 @@ class EncoderPool(Generic[Item, Result]):
             self._end()
 
     def _grow(self, left: int) -> None:
-        """Start encoders up to what there is room for, looking for joined nodes now and then."""
+        """Start as many encoders as there are resources for, and check for new nodes now and then."""
         if time.monotonic() < self._next_look:
             return
         self._next_look = time.monotonic() + _SECONDS_BETWEEN_LOOKS
@@ -172,7 +172,7 @@ class EncoderPool(Generic[Item, Result]):
                 continue
             encoder.alone = False
             if self._suspects:
-                # Encoders that are at work end that first: a suspect has an encoder for itself.
+                # Busy encoders finish first: a suspect item gets an encoder for itself.
                 if not encoder.under_way:
                     encoder.alone = True
                     self._give(encoder, self._suspects.popleft())
@@ -185,13 +185,13 @@ class EncoderPool(Generic[Item, Result]):
         self._watch(encoder, piece, encoder.actor.work.remote(piece.item))
 
     def _next_answer(self) -> list[tuple[_Piece[Item], Result]]:
-        """Wait for an answer of an encoder; the piece of work where one is done, with its result."""
+        """Wait for an answer of an encoder; returns a finished item with its result, if any."""
         self._session.require_alive()
         try:
             encoder, piece, answer = self._events.get(timeout=_SECONDS_BETWEEN_CHECKS)
         except Empty:
             return []
-        # Where the cluster ended, its encoders are lost for that reason.
+        # If the cluster ended, its encoders are lost for that reason.
         self._session.require_alive()
         if encoder not in self._encoders:
             return []  # answers of an encoder that is known to be lost
@@ -216,12 +216,12 @@ class EncoderPool(Generic[Item, Result]):
             logger.log(level, "Encoder %d (%s): %s", encoder.number, encoder.place, line)
 
     def _lose(self, encoder: _Encoder[Item], error: RayError) -> None:
-        """Give up an encoder, and put its work aside to be tried again.
+        """Give up an encoder, and queue its items for a retry.
 
         Raises
         ------
         WorkerError
-            A piece of work was lost with its encoder too often, or encoders are lost before they have loaded.
+            An item lost its encoder too often, or encoders are lost before they have loaded.
         """
         del self._encoders[encoder]
         ray.kill(encoder.actor)
@@ -229,7 +229,7 @@ class EncoderPool(Generic[Item, Result]):
         self._next_look = 0.0
         reason = " ".join(str(error).split()) or type(error).__name__
         logger.warning(
-            "Encoder %d (%s) was lost; pieces of work to try again: %d. %s",
+            "Encoder %d (%s) was lost; work items to retry: %d. %s",
             encoder.number,
             encoder.place or "loading",
             len(encoder.under_way),
@@ -239,14 +239,14 @@ class EncoderPool(Generic[Item, Result]):
         if self._lost_while_loading >= ATTEMPTS:
             raise WorkerError(
                 f"{ATTEMPTS} encoders in a row were lost while they loaded the model, probably for lack of memory; "
-                f"give each more room (--gpus-per-worker, --cpus-per-worker, fewer --workers). The last: {reason}"
+                f"give each more resources (--gpus-per-worker, --cpus-per-worker, fewer --workers). The last: {reason}"
             )
         for piece in encoder.under_way:
             piece.losses += 1
             if piece.losses >= ATTEMPTS:
                 raise WorkerError(
                     f"{piece.item}: {ATTEMPTS} encoders were lost over it, the last two with nothing else at "
-                    f"hand; look at its sequences, or give encoders more memory. The last: {reason}"
+                    f"hand; check its sequences, or give encoders more memory. The last: {reason}"
                 )
             self._suspects.append(piece)
 
@@ -256,12 +256,11 @@ class EncoderPool(Generic[Item, Result]):
         )
         return (
             f"no encoder could be started in {_PATIENCE:.0f} s: each takes {demand}, and no node has that free; "
-            "add nodes, or run again when others have ended: everything that was finished is kept"
+            "add nodes, or run again when others have ended: finished files are kept"
         )
 
     def _end(self) -> None:
-        # After an interrupt this may come when the cluster is gone and its encoders with it:
-        # a call would wait for ever.
+        # After an interrupt, the cluster and its encoders may be gone already: a call would wait for ever.
         with suppress(WorkerError):
             self._session.require_alive()
             for encoder in self._encoders if ray.is_initialized() else ():

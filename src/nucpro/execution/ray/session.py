@@ -1,8 +1,7 @@
-"""A Ray cluster: one of this machine alone, that lives as long as the run, or one that is running already.
+"""A Ray cluster: either a local one for the duration of the run, or a running one.
 
-What is known of its nodes decides how many encoders and calls there are at a time. A cluster of this machine
-opens no port beyond the loopback interface, shows no dashboard, reports nothing, and ends with this process,
-however it ends.
+The resources of its nodes determine the number of concurrent encoders and calls. A local cluster listens only
+on the loopback interface, has no dashboard and no telemetry, and ends with this process, however it ends.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ _SECONDS_BETWEEN_LOOKS = 5.0
 _SECONDS_BETWEEN_CHECKS = 0.5
 _SECONDS_TO_ANSWER = 10.0
 _HOLDING = (ray_constants.PROCESS_TYPE_GCS_SERVER, ray_constants.PROCESS_TYPE_RAYLET)
-"""Processes without which there is no cluster."""
+"""Processes that the cluster needs."""
 _LONGEST_FOLDER = 40
 _FOLDER = "nucpro-ray-"
 _HELD = "lock"
@@ -58,7 +57,7 @@ _QUIET: dict[str, Any] = {
 
 
 class Session:
-    """Connection to a Ray cluster, made when it is first needed.
+    """Connection to a Ray cluster, opened on first use.
 
     Parameters
     ----------
@@ -77,14 +76,14 @@ class Session:
 
     @property
     def demand(self) -> dict[str, float]:
-        """What an encoder takes of its node, in Ray's words."""
+        """Resources of an encoder, in Ray's terms."""
         gpus = self._options.gpus_per_worker if self._options.device == "cuda" else 0.0
         return {"num_cpus": self._options.cpus_per_worker, "num_gpus": gpus}
 
     def start(self) -> None:
-        """Start a cluster of this machine, or connect to the one that was named.
+        """Start a local cluster, or connect to the named one.
 
-        Where this process is connected to one already, that one is used, and stays.
+        If this process is already connected to one, it is used and left running.
 
         Raises
         ------
@@ -95,7 +94,7 @@ class Session:
             return
         self._stack.enter_context(_messages_logged())
         if not ray.is_initialized():
-            # Ray's own lines are about Ray; what matters of them is in the errors that it raises.
+            # Ray's own log lines are about Ray; what matters is in the errors that it raises.
             logging.getLogger("ray").setLevel(logging.CRITICAL)
             with _signals_kept():
                 try:
@@ -107,34 +106,34 @@ class Session:
         self.is_running = True
 
     def close(self) -> None:
-        """Leave the cluster; one of this machine alone ends."""
+        """Disconnect; a local cluster is stopped."""
         self.is_running = False
         self._stack.close()
 
     def when_lost(self, tell: Callable[[WorkerError], object]) -> None:
-        """Have a callable told, from another thread, when the cluster of this machine is lost."""
+        """Register a callback, called from another thread when the local cluster is lost."""
         self._told_of_loss.append(tell)
 
     def require_alive(self) -> None:
-        """Require that the processes that hold the cluster of this machine together are there.
+        """Check that the core processes of the local cluster are running.
 
-        Without one of them Ray answers nothing any more, and ends this process a while later.
+        Without one of them, Ray stops responding and later ends this process.
 
         Raises
         ------
         WorkerError
-            It says which ended, and how.
+            One ended; the message says which, and how.
         """
         for name, process in self._processes.items():
             if (code := process.poll()) is not None:
                 how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
                 raise WorkerError(
                     f"Ray's process {name} ended ({how}), and the cluster of this machine with it; was it killed, or "
-                    "is memory short? Run the same command again: everything that was finished is kept"
+                    "is memory short? Run the same command again: finished files are kept"
                 )
 
     def problems(self) -> list[str]:
-        """Why an encoder has no place on any node that is there now."""
+        """Why no present node has the resources for an encoder."""
         if self.room():
             return []
         demand = ", ".join(f"{share:g} {name.removeprefix('num_')}" for name, share in self.demand.items())
@@ -142,23 +141,23 @@ class Session:
             f"{node.get('CPU', 0.0):g} cpus, {node.get('GPU', 0.0):g} gpus" for node in self._nodes
         )
         return [
-            f"no node of the cluster has room for an encoder, which takes {demand}; its nodes have "
+            f"no node of the cluster has the resources for an encoder, which takes {demand}; its nodes have "
             f"{there or 'nothing'}; lower --gpus-per-worker or --cpus-per-worker, add nodes, or use --device cpu"
         ]
 
     def room(self) -> int:
-        """Encoders that fit on the nodes that are there now."""
+        """Encoders that fit on the present nodes."""
         self._look()
         return sum(self._room_of(node) for node in self._nodes)
 
     @property
     def encoders(self) -> int:
-        """Encoders to run: as many as were asked for, or as there is room for."""
+        """Encoders to run: the requested number, or as many as the resources allow."""
         return self._options.workers or max(1, self.room())
 
     @property
     def calls(self) -> int:
-        """Calls without a model to make at a time: each holds a file pair in memory, one keeps up with a GPU."""
+        """Concurrent calls without a model: each has a file pair in memory, and one can keep up with a GPU."""
         self._look()
         cores = sum(node.get("CPU", 0.0) for node in self._nodes)
         devices = sum(node.get("GPU", 0.0) for node in self._nodes)
@@ -169,11 +168,11 @@ class Session:
         cores = node.get("CPU", 0.0)
         if gpus:
             return int(min(node.get("GPU", 0.0) / gpus, cores / cpus))
-        # One core is left for reading back and merging; a node with one core alone has room all the same.
+        # One core is left for reading back and merging, except on nodes with a single core.
         return int(max(cores - 1, min(cores, 1)) / cpus)
 
     def _look(self) -> None:
-        """Look at the nodes, not more often than every few seconds: there may be thousands of calls in one."""
+        """Query the nodes, at most every few seconds: there may be thousands of calls per second."""
         if time.monotonic() >= self._next_look:
             self._nodes = [node["Resources"] for node in _nodes() if node["Alive"]]
             self._next_look = time.monotonic() + _SECONDS_BETWEEN_LOOKS
@@ -181,7 +180,7 @@ class Session:
     def _connect(self) -> None:
         address = self._options.address or "auto"
         if address != "auto":
-            # Ray itself would try for minutes where nobody listens.
+            # Ray itself would retry for minutes if nothing listens there.
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), timeout=_SECONDS_TO_ANSWER).close()
         ray.init(address=address, **_QUIET)
@@ -211,7 +210,7 @@ class Session:
         logger.info("Started Ray %s on this machine: %d cores, %d GPUs", ray.__version__, count, gpus)
 
     def _watch(self) -> None:
-        """Look after the processes of the cluster, in a thread that ends with the session."""
+        """Watch the processes of the cluster, in a thread that ends with the session."""
         node: Any = ray._private.worker._global_node
         self._processes = {name: node.all_processes[name][0].process for name in _HOLDING}
         ended = threading.Event()
@@ -230,7 +229,7 @@ class Session:
         threading.Thread(target=look, name="nucpro-ray-watch", daemon=True).start()
 
     def _cpus_to_declare(self, count: int, gpus: int) -> int:
-        """Cores to tell Ray, so that encoders that were asked for never wait, and calls have one besides."""
+        """Number of cores for Ray: enough for all requested encoders, and one more for calls."""
         encoders = self._options.workers or (int(gpus / self._options.gpus_per_worker) if gpus else 0)
         return max(count, math.ceil(encoders * self._options.cpus_per_worker) + 1)
 
@@ -250,7 +249,7 @@ def _nodes() -> list[dict[str, Any]]:
 
 
 def _gpus_here() -> int:
-    """GPUs for encoders, as Ray counts them: this process has no need of torch, which takes seconds to import."""
+    """GPUs for encoders, as Ray counts them: without torch, which takes seconds to import."""
     manager: Any = get_accelerator_manager_for_resource("GPU")
     if manager is None or not _built_for_gpus():
         return 0
@@ -270,7 +269,7 @@ def _built_for_gpus() -> bool:
 
 @contextmanager
 def _messages_logged() -> Iterator[None]:
-    """Log what Ray would print about its processes: the terminal is the run's."""
+    """Log what Ray would print about its processes: the terminal belongs to the run."""
     ray_worker: Any = ray._private.worker
     before = ray_worker.print_to_stdstream
 
@@ -286,7 +285,7 @@ def _messages_logged() -> Iterator[None]:
 
 @contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Keep what SIGTERM does: Ray takes it over, though the run answers to it."""
+    """Keep the SIGTERM handler of the run, which Ray would replace."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -297,15 +296,15 @@ def _signals_kept() -> Iterator[None]:
 
 @contextmanager
 def _own_settings() -> Iterator[None]:
-    """Settings that Ray takes from the environment only: no telemetry, and a secret that others do not know.
+    """Settings that Ray reads only from the environment: no telemetry, and a secret token.
 
-    Without a secret, every user of this machine could run code in the cluster. What is set already is about
-    the user's own clusters: it may name one of them, its ports and folders, or programs to run in workers.
+    Without a token, every user of this machine could run code in the cluster. Existing variables are about
+    the user's own clusters: they may name one of them, its ports and folders, or programs to run in workers.
     """
     raylet: Any = _raylet
     settings = {
         "RAY_USAGE_STATS_ENABLED": "0",
-        # Ray 2.52 to 2.59 ask nobody for the token unless they are told to.
+        # Ray 2.52 to 2.59 do not require the token by default.
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": _secret(),
         "RAY_enable_metrics_collection": "0",
@@ -339,23 +338,23 @@ def _private_folder() -> Iterator[Path]:
     parent = usual if len(usual) <= _LONGEST_FOLDER else "/tmp"  # noqa: S108 - the folder in it is our own
     _remove_abandoned(Path(parent))
     temporary = tempfile.TemporaryDirectory(prefix=_FOLDER, dir=parent, ignore_cleanup_errors=True)
-    # Ray opens its folder to everybody; the one above it stays closed.
+    # Ray makes its folder readable for everybody; its parent stays private.
     with temporary as folder, lock.hold(Path(folder) / _HELD):
         yield Path(folder) / "ray"
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """Remove the folders of runs that were killed, and could not do it themselves."""
+    """Remove the folders of killed runs."""
     for held in parent.glob(f"{_FOLDER}*/{_HELD}"):
         with suppress(OSError):
-            # What is empty was not held yet, or is not any more.
+            # An empty file is not locked yet, or no longer.
             if held.stat().st_size and lock.state(held) == "none":
                 shutil.rmtree(held.parent)
 
 
 @contextmanager
 def _loopback_only() -> Iterator[None]:
-    """Have Ray listen on the loopback interface, as it does on systems that have no clusters."""
+    """Make Ray listen on the loopback interface, as it does on systems without cluster support."""
     constants: Any = ray_constants
     before = constants.ENABLE_RAY_CLUSTER
     constants.ENABLE_RAY_CLUSTER = False

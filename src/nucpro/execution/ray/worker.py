@@ -1,8 +1,7 @@
-"""What runs in an encoder's process on a node: what it works with, loaded once, and one piece of work after the other.
+"""The encoder's process on a node: it loads the models once, then processes one item after the other.
 
-The driver says what is loaded and what is done with it. To make vectors it sends paths; FASTA files are read
-and vectors written here. What the driver must know goes back with each answer: the result, counts, and the
-lines that were logged.
+The driver specifies what to load and what to do. To make vectors it sends paths; FASTA files are read and
+vectors written here. Each answer returns the result, counts and log lines.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class Report(Generic[Result]):
     totals : Totals
         Counts since the model was loaded.
     result : object
-        What the work gave; None after loading.
+        Result of the work; None after loading.
     """
 
     place: str
@@ -55,7 +54,7 @@ class Report(Generic[Result]):
 
 
 class _Lines(logging.Handler):
-    """Keeps what was logged until it is fetched."""
+    """Keeps log lines until they are fetched."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +64,7 @@ class _Lines(logging.Handler):
         self._kept.append((record.levelno, self.format(record)))
 
     def fetch(self) -> tuple[tuple[int, str], ...]:
-        """Take all lines; called in several threads."""
+        """Return and clear all lines; called in several threads."""
         lines: list[tuple[int, str]] = []
         with suppress(IndexError):
             while True:
@@ -87,23 +86,23 @@ class EncoderWorker:
         logger.propagate = False
 
     def load(self, load: Callable[[], Counting], work: Callable[..., Any], version: str) -> Report[None]:
-        """Load what the work is done with.
+        """Load the models that the work needs.
 
         Parameters
         ----------
         load : callable
-            Loads it.
+            Loads them.
         work : callable
-            Does a piece of work with what was loaded, its first argument.
+            Processes an item with the loaded models, its first argument.
         version : str
-            Of the driver.
+            Version of nucpro in the driver.
 
         Raises
         ------
         WorkerError
             Another version of nucpro is installed here.
         ModelError
-            The model is not here, or not the same.
+            The model is missing here, or differs.
         """
         if version != __version__:
             raise WorkerError(
@@ -119,7 +118,7 @@ class EncoderWorker:
         Raises
         ------
         Exception
-            What the work raises.
+            The exception of the work.
         """
         return self._report(self._work(self._loaded, item))
 
@@ -134,7 +133,7 @@ def load_same(identified: Identified, options: Options) -> FastaEncoder:
     Raises
     ------
     ModelError
-        The files are not here, or hold other weights.
+        The files are missing here, or contain other weights.
     """
     from nucpro.embedding import encoder as encoders  # noqa: PLC0415 - imports torch
 
