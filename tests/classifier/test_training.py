@@ -472,7 +472,7 @@ def renamed(data: Path, form: str) -> None:
 
 
 def drawn_of(shown: str) -> list[str]:
-    return re.findall(r"95% intervals, from drawing (\w+) with replacement", shown)
+    return re.findall(r"95% bootstrap intervals over (\w+)", shown)
 
 
 @pytest.mark.parametrize("by", ["genome", "family", "row"])

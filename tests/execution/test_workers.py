@@ -50,7 +50,7 @@ def test_a_killed_worker_is_told_in_words() -> None:
     with Workers(1) as workers:
         background = Background(workers)
         background.add(die, (1,), print)
-        with pytest.raises(WorkerError, match=r"a worker process was killed.*finished files are kept"):
+        with pytest.raises(WorkerError, match=r"a worker process was killed.*finished work is kept"):
             background.drain()
 
 

@@ -97,7 +97,7 @@ def test_a_broken_connection_is_explained_and_the_second_try_succeeds(hub, find)
         find()
     message = str(caught.value)
     assert message.startswith(f"model '{MODEL}' (revision '{MAIN}'): the download was interrupted (")
-    assert "nothing half-made is used: try again, finished files are kept" in message
+    assert "nothing half-made is used: try again, finished work is kept" in message
     with pytest.raises(ModelError, match="is not in the local cache"):
         find(offline=True)
     hub.cut_after = {}

@@ -38,7 +38,7 @@ _INTERRUPTED = "Interrupted. Finished work is kept; run the same command again t
 
 _NO_MEMORY = (
     "Out of memory: this machine has too little free for the work (a file pair needs about 0.3 GB, the model its "
-    "weights); free memory and run the same command again: finished files are kept"
+    "weights); free memory and run the same command again: finished work is kept"
 )
 _OF_SYSTEM = {
     errno.ENAMETOOLONG: "name another place with --output, or shorten the name",
@@ -252,7 +252,7 @@ class _LogFile(logging.FileHandler):
             # Standard output may go to the same full disk.
             with suppress(NucproError, OSError):
                 say(
-                    f"Warning: {self.baseFilename}: cannot be written any more ({reason}); nothing is lost but the log"
+                    f"Warning: {self.baseFilename}: cannot be written any more ({reason}); only the log is affected"
                 )
 
 
@@ -333,8 +333,8 @@ def say(line: str) -> None:
         raise
     except OSError as error:
         raise StoreError(
-            f"standard output: cannot be written ({error.strerror}), so the answer is not complete; free space where "
-            "it goes, then run again: what was made is kept"
+            f"standard output: cannot be written ({error.strerror}), so the output is incomplete; free disk space "
+            "there, then run again: finished work is kept"
         ) from error
 
 

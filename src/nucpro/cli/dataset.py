@@ -86,8 +86,8 @@ def _lines(report: DatasetReport) -> list[str]:
         lines.append(f"Warning: {lost} of another genetic code left out (--genetic-code auto)")
     if totals.left_out_records:
         lines.append(
-            f"Warning: {counted(totals.left_out_records, 'record')} left out; the .identified.json files give the "
-            "reasons"
+            f"Warning: {counted(totals.left_out_records, 'record')} left out; "
+            "the .identified.json files give the reasons"
         )
     lines += [f"Warning: {name} has no GenBank partner and was not used" for name in report.without_partner]
     return lines

@@ -279,7 +279,7 @@ class VectorRunner(Runner):
         Raises
         ------
         NucproError
-            The first error of the encoder or of the follow-up work; finished files are kept.
+            The first error of the encoder or of the follow-up work; finished work is kept.
         """
         start = time.perf_counter()
         total, already, size = self._planned
@@ -329,7 +329,7 @@ class VectorRunner(Runner):
             # Its vectors may be those of the file that was checked, or of its present content.
             raise DataError(
                 f"{task.input}: changed while the run was at work; run again when it is complete: "
-                "finished files are kept, and stale ones are recomputed"
+                "finished work is kept, and stale ones are recomputed"
             )
         self.records.add("vectors", task.output, task.fact, made.stamp)
         count = self.statistics

@@ -323,7 +323,7 @@ def _fetch(repository: Repository, files: Listing, places: Mapping[str, Path]) -
         except DataError as error:
             raise ModelError(
                 f"{repository}: the download was interrupted ({error}); nothing half-made is used: "
-                f"try again, finished files are kept; or {_remedy(repository)}"
+                f"try again, finished work is kept; or {_remedy(repository)}"
             ) from error
 
 

@@ -139,7 +139,7 @@ def test_a_cluster_that_loses_its_head_ends_the_run_in_words(
     assert said.startswith(
         f"Ray's process {process} ended (SIGKILL), and the cluster of this machine with it"
     )
-    assert said.endswith("Run the same command again: finished files are kept")
+    assert said.endswith("Run the same command again: finished work is kept")
     looks = (list(processes_of(data)) for _ in range(50_000))
     assert next((found for found in looks if not found), None) == []
     assert folders

@@ -122,7 +122,7 @@ def _settle(result: Future[Any], done: Future[Any], name: str, arguments: tuple[
         result.set_exception(
             WorkerError(
                 f"{what}: its process was killed or its node lost, {ATTEMPTS} times or for good; run the same command "
-                f"again: finished files are kept. The last: {_first_line(error)}"
+                f"again: finished work is kept. The last: {_first_line(error)}"
             )
         )
     else:

@@ -256,7 +256,7 @@ class EncoderPool(Generic[Item, Result]):
         )
         return (
             f"no encoder could be started in {_PATIENCE:.0f} s: each takes {demand}, and no node has that free; "
-            "add nodes, or run again when others have ended: finished files are kept"
+            "add nodes, or run again when others have ended: finished work is kept"
         )
 
     def _end(self) -> None:

@@ -129,7 +129,7 @@ class Session:
                 how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
                 raise WorkerError(
                     f"Ray's process {name} ended ({how}), and the cluster of this machine with it; was it killed, or "
-                    "is memory short? Run the same command again: finished files are kept"
+                    "is memory short? Run the same command again: finished work is kept"
                 )
 
     def problems(self) -> list[str]:
