@@ -65,7 +65,7 @@ def test_models_in_folders_and_why_their_kernels_do_not_run(options: Options) ->
 
 @needs_no_gpu
 def test_a_gpu_that_is_not_there_stops_a_run(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["doctor", "--protein-model", str(model)]) == 3
+    assert main(["doctor", "--device", "cuda", "--protein-model", str(model)]) == 3
     said = capsys.readouterr()
     assert "problem  Device:          device 'cuda' was asked for" in said.out
     assert "1 problem found; nothing was changed:\n  - Device: device 'cuda' was asked for" in said.err
@@ -156,6 +156,5 @@ def test_a_source_tree_that_is_not_installed_has_no_known_extras(
 def test_doctor_and_version_are_asked_without_a_word_on_standard_error(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(SystemExit):
-        main(["--version"])
+    assert main(["--version"]) == 0
     assert capfd.readouterr().err == ""

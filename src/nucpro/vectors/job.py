@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -198,6 +198,8 @@ def _check(options: EmbedOptions, engine: Engine, spool: Callable[[Path], Path])
     except FastaError as error:
         # What a pipe gave lies in a file whose name means nothing to anybody.
         problems.append(str(error).replace(str(path), str(options.input)))
+    except OSError as error:
+        problems.append(f"{options.input}: cannot be read: {error.strerror}")
     problems += engine.problems() + _target_problems(options, work)
     is_done = False
     if facts is not None and identified is not None and not problems:
@@ -221,8 +223,9 @@ def _require_file_name(options: EmbedOptions) -> None:
     output, fasta = options.output, options.input
     if not output.name or output.is_dir():
         raise UsageError(f"--output is the folder {str(output)!r}; name a file in it")
-    if output.exists() and fasta.exists() and output.samefile(fasta):
-        raise UsageError(f"--output is {output}, the input itself; name another file")
+    with suppress(OSError):  # what is not there, or has no possible name, is found where it is opened
+        if output.samefile(fasta):
+            raise UsageError(f"--output is {output}, the input itself; name another file")
 
 
 def _model(options: EmbedOptions) -> tuple[Identified | None, list[str]]:
