@@ -275,9 +275,9 @@ class Options(ModelOptions):
 
 
 def lasting_name(model: str) -> str:
-    """Name of a model that is understood in any working directory: the absolute path of a folder, else a hub id."""
-    folder = Path(model).expanduser()
-    return str(folder.absolute()) if folder.is_dir() else model
+    """Name of a model that is understood in any working directory: an absolute path, else a hub id."""
+    path = Path(model).expanduser()
+    return str(path.absolute()) if path.exists() else model
 
 
 def require(fine: bool, name: str, value: object, allowed: str) -> None:

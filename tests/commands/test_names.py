@@ -214,7 +214,6 @@ ALLOWED = {
     "formats/transfer.py": "a part that it opened itself",
     "models/hub.py": "the cache of huggingface_hub, in its own way",
     "models/tensors.py": "opened by open_input just before; torch and safetensors want names",
-    "models/origins.py": "archives in a file that open_input opened",
     "classifier/model.py": "opened by open_input just before; safetensors want names",
     "vectors/outputs.py": "opened by open_input just before; safetensors want names",
     "vectors/work.py": "rows that it wrote itself",

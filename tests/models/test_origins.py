@@ -7,22 +7,83 @@ import shutil
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from nucpro.embedding import encoder as encoders
 from nucpro.errors import ModelError
+from nucpro.formats.fasta import Records
 from nucpro.formats.sequences import SequenceType
 from nucpro.models.weights import locate
 from nucpro.options import Options
 
-FETCH = "nucpro fetch-models FOLDER --model facebook/"
+FAIR_ESM_PARTS = {
+    "attention.self.query": "self_attn.q_proj",
+    "attention.self.key": "self_attn.k_proj",
+    "attention.self.value": "self_attn.v_proj",
+    "attention.output.dense": "self_attn.out_proj",
+    "attention.LayerNorm": "self_attn_layer_norm",
+    "intermediate.dense": "fc1",
+    "output.dense": "fc2",
+    "LayerNorm": "final_layer_norm",
+}
 
 
-def save_fair_esm(path: Path) -> None:
-    tensors = {"encoder.sentence_encoder.embed_tokens.weight": torch.zeros(33, 4)}
-    torch.save({"cfg": {"model": Namespace(encoder_layers=6)}, "model": tensors}, path)
+def as_fair_esm(tensors: dict[str, torch.Tensor], heads: int) -> dict[str, torch.Tensor]:
+    """The same tensors under the names that ``esm.model.esm2.ESM2`` of fair-esm 2.0.0 gives them, heads included."""
+    named = {}
+    for name, tensor in tensors.items():
+        bare = name.removeprefix("esm.")
+        if bare == "embeddings.word_embeddings.weight":
+            named["embed_tokens.weight"] = tensor
+        elif bare.startswith("encoder.layer.") and not bare.endswith("inv_freq"):
+            number, part = bare.removeprefix("encoder.layer.").split(".", 1)
+            part, kind = part.rsplit(".", 1)
+            named[f"layers.{number}.{FAIR_ESM_PARTS[part]}.{kind}"] = tensor
+        elif bare.startswith("encoder.emb_layer_norm_after"):
+            named[bare.removeprefix("encoder.")] = tensor
+    width = named["embed_tokens.weight"].shape[1]
+    steps = torch.arange(0, width // heads, 2, dtype=torch.float32) / (width // heads)
+    # Folders that save it once have it under the name of any layer.
+    stored = [tensor for name, tensor in tensors.items() if name.endswith("inv_freq")]
+    for number in {name.split(".")[1] for name in named if name.startswith("layers.")}:
+        frequencies = stored[0] if stored else 10000.0**-steps
+        named[f"layers.{number}.self_attn.rot_emb.inv_freq"] = frequencies
+    output = {
+        "lm_head.weight": named["embed_tokens.weight"],
+        "lm_head.dense.weight": torch.ones(width, width),
+    }
+    return named | output
+
+
+def published(tensors: dict[str, torch.Tensor], heads: int) -> dict[str, object]:
+    """What the published files hold: the options of the training beside the tensors under longer names."""
+    named = {
+        f"encoder.{'' if name.startswith('lm_head.') else 'sentence_encoder.'}{name}": tensor
+        for name, tensor in as_fair_esm(tensors, heads).items()
+    }
+    options = Namespace(
+        arch="esm2", encoder_attention_heads=heads, token_dropout=True, dropout=0.0, data=None
+    )
+    return {"args": None, "cfg": {"_name": None, "model": options, "task": Namespace()}, "model": named}
+
+
+FAIR_ESM_FORMS: dict[str, Callable[[dict[str, torch.Tensor], int], dict[str, Any]]] = {
+    "published": published,
+    "state dict": as_fair_esm,
+    "without frequencies": lambda tensors, heads: {
+        **(whole := published(tensors, heads)),
+        "model": {name: value for name, value in whole["model"].items() if "inv_freq" not in name},
+    },
+}
+
+
+def tensors_of(model: Path) -> dict[str, torch.Tensor]:
+    return load_file(model / "model.safetensors")
 
 
 def load(path: Path) -> encoders.FastaEncoder:
@@ -30,34 +91,86 @@ def load(path: Path) -> encoders.FastaEncoder:
     return encoders.load(encoders.identify(options, SequenceType.PROTEIN), options)
 
 
+def vectors_of(path: Path) -> np.ndarray:
+    sequences = [b"MKVLA", b"MSTNPKPQRKTKRNTNRRPQDVKFPGG", b"MX"]
+    return load(path).embed_checked(Records(Path("x"), ["a", "b", "c"], sequences)).matrix
+
+
+@pytest.mark.parametrize("form", FAIR_ESM_FORMS)
+def test_a_checkpoint_of_fair_esm_gives_the_vectors_of_the_same_weights(
+    form: str, tmp_path: Path, model: Path
+) -> None:
+    file = tmp_path / "esm2_t1_1K_UR50D.pt"
+    torch.save(FAIR_ESM_FORMS[form](tensors_of(model), 2), file)
+    # What lies beside a file that is a whole model is no part of it.
+    (tmp_path / "vocab.txt").write_text("nothing")
+    assert np.array_equal(vectors_of(file), vectors_of(model))
+    assert load(file).recipe.made_by["id"] == "esm2_t1_1K_UR50D"
+
+
+@pytest.mark.parametrize("form", ["published", "state dict"])
+def test_real_weights_in_the_form_of_fair_esm(form: str, tmp_path: Path, real_data: Path) -> None:
+    file = tmp_path / "esm2_t6_8M_UR50D.pt"
+    torch.save(FAIR_ESM_FORMS[form](tensors_of(real_data / "esm2_8m"), 20), file)
+    assert np.array_equal(vectors_of(file), vectors_of(real_data / "esm2_8m"))
+
+
+def test_a_checkpoint_of_fair_esm_beside_a_config_is_read(tmp_path: Path, model: Path) -> None:
+    shutil.copy(model / "config.json", tmp_path)
+    torch.save(published(tensors_of(model), 2), tmp_path / "checkpoint.pt")
+    assert np.array_equal(vectors_of(tmp_path), vectors_of(model))
+
+
+def test_a_folder_of_one_checkpoint_of_fair_esm_names_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "esm2_t6_8M_UR50D.pt"
+    file.touch()
+    with pytest.raises(ModelError, match=f"no config.json beside .* give the file itself: {file}"):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize(
-    ("name", "remedy"),
+    ("name", "changed", "told"),
     [
-        ("esm2_t6_8M_UR50D.pt", f"{FETCH}esm2_t6_8M_UR50D, and give that folder"),
-        ("esm2_t36_3B_UR50D.pt", f"{FETCH}esm2_t36_3B_UR50D, and give that folder"),
-        ("esm2_t33_650M_UR50D-contact-regression.pt", f"{FETCH}esm2_t33_650M_UR50D, and give that folder"),
-        ("checkpoint.pt", f"{FETCH}esm2_t33_650M_UR50D (or another ESM-2), and give that folder"),
+        ("esm1b.pt", {"encoder.sentence_encoder.embed_positions.weight": torch.ones(1)}, "but no ESM-2"),
+        ("half.pt", {"encoder.sentence_encoder.layers.0.fc1.weight": None}, "but no ESM-2"),
+        ("more.pt", {"encoder.sentence_encoder.layers.0.gate.weight": torch.ones(1)}, "have no place in the"),
+        ("none.pt", {"encoder.sentence_encoder.layers.0.fc2.bias": None}, "missing from the weights"),
     ],
 )
-@pytest.mark.parametrize("where", ["itself", "its folder", "with a config"])
-def test_a_checkpoint_of_fair_esm_is_named(
-    name: str, remedy: str, where: str, tmp_path: Path, model: Path
+def test_what_else_fair_esm_saves_is_refused(
+    name: str, changed: dict[str, torch.Tensor | None], told: str, tmp_path: Path, model: Path
 ) -> None:
-    file = tmp_path / name
-    save_fair_esm(file)
-    if where == "with a config":
-        shutil.copy(model / "config.json", tmp_path)
-    with pytest.raises(ModelError) as caught:
-        load(file if where == "itself" else tmp_path)
-    assert str(caught.value).startswith(f"{file}: is a checkpoint of fair-esm")
-    assert remedy in str(caught.value)
+    content: dict[str, Any] = published(tensors_of(model), 2)
+    changed = content["model"] | changed
+    content["model"] = {name: tensor for name, tensor in changed.items() if tensor is not None}
+    torch.save(content, tmp_path / name)
+    with pytest.raises(ModelError, match=told):
+        load(tmp_path / name)
+
+
+def test_a_contact_head_alone_names_its_model(tmp_path: Path) -> None:
+    file = tmp_path / "esm2_t6_8M_UR50D-contact-regression.pt"
+    torch.save({"model": {"contact_head.regression.weight": torch.ones(1, 120)}}, file)
+    with pytest.raises(ModelError, match=f"give the model itself: {tmp_path / 'esm2_t6_8M_UR50D.pt'}"):
+        load(file)
+
+
+class _Call:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("true",)
+
+
+def test_options_of_a_training_can_run_nothing(tmp_path: Path, model: Path) -> None:
+    content: dict[str, Any] = published(tensors_of(model), 2)
+    content["cfg"]["model"].data = _Call()
+    torch.save(content, tmp_path / "esm2_t6_8M_UR50D.pt")
+    with pytest.raises(ModelError, match=r"refused, the file wants to call posix\.system"):
+        load(tmp_path / "esm2_t6_8M_UR50D.pt")
 
 
 def test_a_state_dict_of_this_suffix_is_no_fair_esm(tmp_path: Path, model: Path) -> None:
-    from safetensors.torch import load_file
-
     shutil.copytree(model, tmp_path / "m")
-    tensors = load_file(tmp_path / "m" / "model.safetensors")
+    tensors = tensors_of(tmp_path / "m")
     (tmp_path / "m" / "model.safetensors").unlink()
     torch.save(tensors, tmp_path / "m" / "weights.pt")
     assert load(tmp_path / "m").recipe.width == 16

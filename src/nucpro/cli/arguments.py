@@ -113,7 +113,8 @@ def add_protein_model(parser: Parser) -> None:
     group.add_argument(
         "--protein-model",
         metavar="MODEL",
-        help=f"hub id or folder of an ESM-2 model (default: {_RECORDED}{DEFAULT_MODELS[SequenceType.PROTEIN]})",
+        help="hub id or folder of an ESM-2 model, or a .pt file of fair-esm "
+        f"(default: {_RECORDED}{DEFAULT_MODELS[SequenceType.PROTEIN]})",
     )
     group.add_argument(
         "--protein-revision",

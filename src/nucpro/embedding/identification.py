@@ -126,7 +126,7 @@ def _require_recorded(model: str, side: SequenceType, recorded: Recipe | None) -
         recorded is not None
         and recorded.model == (model, None)
         and folder.is_absolute()
-        and not folder.is_dir()
+        and not folder.exists()
     ):
         raise ModelError(
             f"{model}: the {side.word} model of this data folder is no longer there "
@@ -138,7 +138,7 @@ def _source(name: str, files: ModelFiles, options: Options) -> dict[str, Any]:
     """Where a model was found, and its token dropout option: used by later runs on a folder."""
     model = lasting_name(name)
     # A folder has no revision to request, even if its commit is known.
-    revision = files.revision if model == name and not Path(model).is_dir() else None
+    revision = files.revision if model == name and not Path(model).exists() else None
     return {"model": model, "revision": revision, "token_dropout": options.token_dropout}
 
 

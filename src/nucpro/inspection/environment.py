@@ -158,7 +158,9 @@ def _model(options: Options, side: SequenceType) -> Iterator[Finding]:
         yield _not_here(label, side, str(error), name, revision)
         return
     size = sum(path.stat().st_size for path in files.weights)
-    where = "a folder" if Path(name).expanduser().is_dir() else f"in the cache, revision {files.revision}"
+    path = Path(name).expanduser()
+    here = "a folder" if path.is_dir() else "a file"
+    where = here if path.exists() else f"in the cache, revision {files.revision}"
     yield Finding(f"{label} model", Verdict.FINE, f"{name}: {where}, {human_size(size)} of weights")
     yield from _kernels(options, side, files)
 

@@ -1,41 +1,155 @@
-"""What a file is that was given as a model, or lies in the place of one: words for a refusal that helps.
+"""What a file is that was given as a model: a checkpoint of fair-esm, which is read, or words for a refusal that helps.
 
-Names come from :mod:`nucpro.models.weights`. Nothing is unpickled: a checkpoint is told by the names that its pickle
-spells out.
+Files come from :mod:`nucpro.models.weights`, tensors by fair-esm's names from :mod:`nucpro.models.tensors`. fair-esm
+(facebookresearch/esm) keeps a whole model in one ``.pt`` file, without a configuration beside it and under names of its
+own; here both are put as transformers has them.
 """
 
 from __future__ import annotations
 
 import re
-import zipfile
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from nucpro.errors import ModelError
 from nucpro.formats.opening import looks_like, open_input
 
-__all__ = ["fair_esm_problem", "problem_of_file"]
+__all__ = ["FairEsm", "problem_of_file", "read_fair_esm"]
 
 _LOOKED_AT = 1 << 20
-_FAIR_ESM_NAME = re.compile(r"esm[12][a-z_]*\d*_t\d+_\w+?(-contact-regression)?\.pt")
-_ESM2_NAME = re.compile(r"(esm2_t\d+_\d+[MB]_UR50D)(-contact-regression)?\.pt")
-_FAIR_ESM_TENSORS = (
-    b"encoder.sentence_encoder.",
-    b"sentence_encoder.embed_tokens",
-    b"contact_head.regression.weight",
-)
 _A_FOLDER = "give the folder that it lies in, with config.json and the tokenizer beside it"
+_STEMS = re.compile(r"^(?:model\.)?(?:encoder\.sentence_encoder\.|encoder\.(?=lm_head\.))")
+"""What published checkpoints put before the names of fair-esm's own classes."""
+_LAYER = re.compile(r"layers\.(\d+)\.(\w+(?:\.[a-z]+_proj|\.rot_emb)?)\.(\w+)")
+_PARTS = {
+    "self_attn.q_proj": "attention.self.query",
+    "self_attn.k_proj": "attention.self.key",
+    "self_attn.v_proj": "attention.self.value",
+    "self_attn.out_proj": "attention.output.dense",
+    "self_attn.rot_emb": "attention.self.rotary_embeddings",
+    "self_attn_layer_norm": "attention.LayerNorm",
+    "fc1": "intermediate.dense",
+    "fc2": "output.dense",
+    "final_layer_norm": "LayerNorm",
+}
+"""Parts of a layer: fair-esm's name, and transformers'."""
+_EMBEDDING = "embeddings.word_embeddings.weight"
+_FINAL_NORM = "encoder.emb_layer_norm_after.weight"
+_FIRST_LAYER = "encoder.layer.0.intermediate.dense.weight"
+_FREQUENCIES = "encoder.layer.0.attention.self.rotary_embeddings.inv_freq"
+_OTHER_MODELS = ("embed_positions", "emb_layer_norm_before", "row_self_attention", "msa_position")
+"""Parts of ESM-1, ESM-1b, ESM-1v and the MSA Transformer, which ESM-2 does not have."""
 
 
-def fair_esm_problem(file: Path) -> str | None:
-    """Say that a file is a checkpoint of fair-esm, and how to get the same model in a form that is read."""
-    if file.suffix != ".pt" or not (_FAIR_ESM_NAME.fullmatch(file.name) or _holds_fair_esm(file)):
+class _Shaped(Protocol):
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+@dataclass(frozen=True)
+class FairEsm:
+    """A checkpoint of fair-esm, as transformers would have it.
+
+    Parameters
+    ----------
+    names : mapping of str to str
+        Name in the file of each tensor, by transformers' name.
+    config : dict
+        What ``config.json`` would say.
+    """
+
+    names: Mapping[str, str]
+    config: dict[str, Any]
+
+
+def read_fair_esm(
+    file: Path, tensors: Mapping[str, _Shaped], content: Mapping[Any, object]
+) -> FairEsm | None:
+    """Say how a checkpoint of fair-esm is to be read; None where it is none.
+
+    Parameters
+    ----------
+    file : Path
+        Where it is from, for messages.
+    tensors : mapping of str to tensor
+        Its tensors by name.
+    content : mapping
+        All that the file holds, of which the options of the training tell the number of heads.
+
+    Raises
+    ------
+    ModelError
+        It is from fair-esm, but no ESM-2, or not the whole of one.
+    """
+    names = {_renamed(name): name for name in tensors}
+    shapes = {name: tuple(tensors[told].shape) for name, told in names.items()}
+    if {_STEMS.sub("", name).partition(".")[0] for name in tensors} == {"contact_head"}:
+        whole = file.with_name(file.name.replace("-contact-regression", ""))
+        raise ModelError(
+            f"{file}: holds the contact head of a fair-esm model alone; give the model itself: {whole}"
+        )
+    if all(told == name for name, told in names.items()) or _EMBEDDING not in names:
         return None
-    named = _ESM2_NAME.fullmatch(file.name)
-    model = f"facebook/{named[1]}" if named else "facebook/esm2_t33_650M_UR50D (or another ESM-2)"
+    if any(part in name for name in names for part in _OTHER_MODELS) or not names.keys() >= {
+        _FIRST_LAYER,
+        _FINAL_NORM,
+    }:
+        raise ModelError(
+            f"{file}: is a checkpoint of fair-esm, but no ESM-2 (ESM-1, ESM-1b, ESM-1v, the MSA Transformer and others "
+            "are not supported); name an ESM-2, such as esm2_t33_650M_UR50D.pt"
+        )
+    return FairEsm(names, _config(file, shapes, _training_options(content)))
+
+
+def _renamed(name: str) -> str:
+    """Transformers' name of a tensor; names that fair-esm does not have stay as they are."""
+    bare = _STEMS.sub("", name)
+    if bare == "embed_tokens.weight":
+        return _EMBEDDING
+    if bare.startswith("emb_layer_norm_after."):
+        return f"encoder.{bare}"
+    layer = _LAYER.fullmatch(bare)
+    if layer and layer[2] in _PARTS:
+        return f"encoder.layer.{layer[1]}.{_PARTS[layer[2]]}.{layer[3]}"
+    return bare
+
+
+def _training_options(content: Mapping[Any, object]) -> Mapping[str, object]:
+    options = content.get("cfg") or content.get("args")
+    if isinstance(options, Mapping):
+        options = options.get("model")
     return (
-        f"{file}: is a checkpoint of fair-esm (facebookresearch/esm), whose form is not read; get the same model in "
-        f"the form of Hugging Face: nucpro fetch-models FOLDER --model {model}, and give that folder"
+        vars(options) if isinstance(options, Namespace) else options if isinstance(options, Mapping) else {}
     )
+
+
+def _config(
+    file: Path, shapes: Mapping[str, tuple[int, ...]], options: Mapping[str, object]
+) -> dict[str, Any]:
+    (rows, width), frequencies = shapes[_EMBEDDING], shapes.get(_FREQUENCIES)
+    heads = width // (2 * frequencies[0]) if frequencies else options.get("encoder_attention_heads")
+    if heads is None:
+        raise ModelError(
+            f"{file}: does not say how many attention heads the model has: there is neither rot_emb.inv_freq nor cfg; "
+            "save it with all buffers, or give the model in the form of Hugging Face"
+        )
+    return {
+        "model_type": "esm",
+        "vocab_size": rows,
+        "hidden_size": width,
+        "num_hidden_layers": len(
+            {name.split(".")[2] for name in shapes if name.startswith("encoder.layer.")}
+        ),
+        "num_attention_heads": heads,
+        "intermediate_size": shapes[_FIRST_LAYER][0],
+        # The same in every ESM-2 of fair-esm, whose files do not tell.
+        "layer_norm_eps": 1e-5,
+        "position_embedding_type": "rotary",
+        "token_dropout": options.get("token_dropout", True),
+    }
 
 
 def problem_of_file(file: Path) -> str:
@@ -46,8 +160,6 @@ def problem_of_file(file: Path) -> str:
     ModelError
         The file cannot be read.
     """
-    if problem := fair_esm_problem(file):
-        return problem
     with open_input(file, ModelError) as stream:
         looks = looks_like(stream.read(_LOOKED_AT))
     if file.suffix in {".safetensors", ".bin", ".pt", ".json", ".txt"}:
@@ -56,15 +168,3 @@ def problem_of_file(file: Path) -> str:
         f"{file}: is {looks}, not a model; give a folder with config.json and weights, or the id of a repository on "
         "the Hugging Face hub"
     )
-
-
-def _holds_fair_esm(file: Path) -> bool:
-    """Whether a torch file spells out names of fair-esm's tensors in its pickle."""
-    try:
-        with open_input(file, ModelError) as stream, zipfile.ZipFile(stream) as archive:
-            pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-            with archive.open(pickles[0]) as member:
-                start = member.read(_LOOKED_AT)
-    except (ModelError, OSError, zipfile.BadZipFile, IndexError, NotImplementedError, RuntimeError):
-        return False
-    return any(name in start for name in _FAIR_ESM_TENSORS)

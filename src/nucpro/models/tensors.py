@@ -2,7 +2,8 @@
 
 Files come from :mod:`nucpro.models.weights`; tensors go to the loaders of the encoders. A safetensors file
 holds tensors only. A ``.bin`` or ``.pt`` file is a pickle, read by torch's restricted loader, which refuses
-everything but tensors and plain containers. Files are mapped: a tensor costs memory only while it is copied.
+everything but tensors, plain containers and argparse's namespaces of them. Files are mapped: a tensor costs
+memory only while it is copied.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import itertools
 import pickle
 import re
+import threading
 import zipfile
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from nucpro.errors import ModelError
 from nucpro.formats.opening import looks_like, open_input, problem_of
 from nucpro.models.config import MEAN, PooledSpan
-from nucpro.models.origins import fair_esm_problem
+from nucpro.models.origins import FairEsm, read_fair_esm
 
 __all__ = [
     "Run",
@@ -52,7 +55,11 @@ _REASON = re.compile(r"WeightsUnpickler error:\s*(\S.*)")
 _HEAD = 512
 _OTHERS = ("a page of HTML or XML", "JSON", "an empty file", "a gzip file", "a tar archive")
 """What lies in place of weights after a download that went wrong (:func:`nucpro.formats.opening.looks_like`)."""
+_ALLOWING = threading.Lock()
 _FETCH_AGAIN = "fetch the model again (nucpro fetch-models)"
+
+
+Readers = dict[str, Callable[[], torch.Tensor]]
 
 
 class WeightTensors(Mapping[str, torch.Tensor]):
@@ -63,6 +70,11 @@ class WeightTensors(Mapping[str, torch.Tensor]):
     files : sequence of Path
         One file, or all shards of one checkpoint.
 
+    Attributes
+    ----------
+    fair_esm : FairEsm or None
+        What tells of a checkpoint of fair-esm, whose tensors have transformers' names here.
+
     Raises
     ------
     ModelError
@@ -70,9 +82,11 @@ class WeightTensors(Mapping[str, torch.Tensor]):
     """
 
     def __init__(self, files: tuple[Path, ...]) -> None:
-        self._readers: dict[str, Callable[[], torch.Tensor]] = {}
+        self._readers: Readers = {}
+        self.fair_esm: FairEsm | None = None
         for file in files:
-            for name, reader in _open(file).items():
+            readers, self.fair_esm = _open(file)
+            for name, reader in readers.items():
                 if name in self._readers:
                     raise ModelError(f"{file}: {name!r} is in another shard too; {_FETCH_AGAIN}")
                 self._readers[name] = reader
@@ -87,7 +101,7 @@ class WeightTensors(Mapping[str, torch.Tensor]):
         return len(self._readers)
 
 
-def _open(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
+def _open(file: Path) -> tuple[Readers, FairEsm | None]:
     try:
         with open_input(file, ModelError) as stream:
             looks = looks_like(stream.read(_HEAD))
@@ -97,10 +111,10 @@ def _open(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
         raise ModelError(f"{file}: this is {looks}, or {_FETCH_AGAIN}")
     if looks in _OTHERS:
         raise ModelError(f"{file}: this is {looks}, not weights; {_FETCH_AGAIN}")
-    return _open_safetensors(file) if file.suffix == ".safetensors" else _open_pickle(file)
+    return (_open_safetensors(file), None) if file.suffix == ".safetensors" else _open_pickle(file)
 
 
-def _open_safetensors(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
+def _open_safetensors(file: Path) -> Readers:
     try:
         archive: Any = safe_open(file, framework="pt", device="cpu")
     except (SafetensorError, OSError) as error:
@@ -113,30 +127,48 @@ def _open_safetensors(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
     return {name: partial(archive.get_tensor, name) for name in names}
 
 
-def _open_pickle(file: Path) -> dict[str, Callable[[], torch.Tensor]]:
-    if problem := fair_esm_problem(file):
-        raise ModelError(problem)
+def _open_pickle(file: Path) -> tuple[Readers, FairEsm | None]:
     if not _is_archive(file):
         raise ModelError(
             f"{file}: not a whole PyTorch weights file (no zip archive; {file.stat().st_size:,} bytes); the "
             f"download may have been cut off: {_FETCH_AGAIN}; a file from before PyTorch 1.6 must be saved again"
         )
-    try:
-        _refuse_compressed(file)
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except _DAMAGED_PICKLE as error:
-        raise _pickle_error(file, error) from error
+    content = _unpickled(file)
     if not isinstance(content, Mapping):
         raise ModelError(
             f"{file}: holds a {type(content).__name__}; a checkpoint is a mapping of names to tensors"
         )
+    within = content.get("model")
+    if isinstance(within, Mapping) and _names_tensors(within):
+        tensors, fair_esm = within, read_fair_esm(file, within, content)
+    else:
+        tensors, fair_esm = content, read_fair_esm(file, content, {}) if _names_tensors(content) else None
+    if fair_esm:
+        return {name: partial(tensors.__getitem__, told) for name, told in fair_esm.names.items()}, fair_esm
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise ModelError(
                 f"{file}: {name!r} is a {type(value).__name__}; a checkpoint maps names to tensors and holds "
                 "nothing else: save the model's state_dict alone"
             )
-    return {name: partial(content.__getitem__, name) for name in content}
+    return {name: partial(content.__getitem__, name) for name in content}, None
+
+
+def _unpickled(file: Path) -> object:
+    """What a pickle describes, with tensors that are mapped."""
+    try:
+        _refuse_compressed(file)
+        # torch keeps the names that it allows for the whole process.
+        with _ALLOWING, torch.serialization.safe_globals([Namespace]):
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except _DAMAGED_PICKLE as error:
+        raise _pickle_error(file, error) from error
+
+
+def _names_tensors(content: Mapping[Any, object]) -> bool:
+    return bool(content) and all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
+    )
 
 
 def _is_archive(file: Path) -> bool:

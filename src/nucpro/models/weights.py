@@ -23,7 +23,7 @@ from nucpro.formats.opening import file_digest, is_litter, problem_of
 from nucpro.formats.records import Digest, Name, read_record, write_record
 from nucpro.models import hub
 from nucpro.models.config import read_json
-from nucpro.models.origins import fair_esm_problem, problem_of_file
+from nucpro.models.origins import problem_of_file
 from nucpro.progress import Show, silent
 from nucpro.state.checkpoint import Fingerprint
 from nucpro.state.lock import hold
@@ -41,6 +41,7 @@ _TEXT_FILES = (_CONFIG, _VOCABULARY, "tokenizer.json", "tokenizer_config.json", 
 # In order of preference: safetensors cannot hold code, so pickles are the last resort.
 _SINGLE_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt")
+_FAIR_ESM_SUFFIX = ".pt"
 _SOURCE_RECORD = "nucpro_source.json"
 _LOCK = ".fetch.lock"
 _LOOKS_LIKE_PATH = re.compile(r"[./~]|.*/.*/|.*\\")
@@ -60,9 +61,9 @@ class ModelFiles:
     revision : str or None
         Commit hash on the hub where it is known.
     folder : Path
-        Where the files are.
+        Where the files are; the file itself, where it is the whole model.
     config : dict
-        Content of ``config.json``.
+        Content of ``config.json``, or what it would be.
     weights : tuple of Path
         The weights file, or all shards.
     sums : mapping of str to str
@@ -174,7 +175,8 @@ def locate(
     Parameters
     ----------
     model : str
-        A local folder, or the id of a repository on the hub (``Synthyra/FastESM2_650``).
+        A local folder, a checkpoint of fair-esm (``esm2_t33_650M_UR50D.pt``), or the id of a repository on the hub
+        (``Synthyra/FastESM2_650``).
     revision : str or None
         Branch, tag or commit of the repository; None for its main branch. A folder has none.
     cache_dir : Path or None
@@ -203,6 +205,8 @@ def locate(
     folder = Path(model).expanduser()
     if _is_folder(folder):
         return _local(folder, revision)
+    if folder.suffix == _FAIR_ESM_SUFFIX and os.path.lexists(folder):
+        return _one_file(folder, revision)
     repository = _repository(model, revision, endpoint, show)
     snapshot = hub.snapshot(repository, cache_dir=cache_dir, offline=offline, choose=_wanted_files)
     return _read_folder(snapshot.folder, model, snapshot.commit, {})
@@ -317,12 +321,27 @@ def _make_folder(folder: Path) -> None:
         raise ModelError(str(error)) from error
 
 
-def _local(folder: Path, revision: str | None) -> ModelFiles:
+def _one_file(file: Path, revision: str | None) -> ModelFiles:
+    """Take a checkpoint of fair-esm, which is a model without anything beside it."""
+    from nucpro.models.tensors import WeightTensors  # noqa: PLC0415
+
+    _refuse_revision(file, "file", revision)
+    fair_esm = WeightTensors((file,)).fair_esm
+    if fair_esm is None:
+        raise ModelError(problem_of_file(file))
+    return ModelFiles(file.stem, None, file, fair_esm.config, (file,))
+
+
+def _refuse_revision(path: Path, what: str, revision: str | None) -> None:
     if revision is not None:
         raise ModelError(
-            f"{folder}: a folder has no revisions, but {revision!r} was asked for; leave the revision out, "
+            f"{path}: a {what} has no revisions, but {revision!r} was asked for; leave the revision out, "
             "or give the id of a repository on the Hugging Face hub"
         )
+
+
+def _local(folder: Path, revision: str | None) -> ModelFiles:
+    _refuse_revision(folder, "folder", revision)
     source = _source_of(folder)
     sums = {name: digest for name, digest in source.files.items() if digest is not None}
     for file in _TEXT_FILES:
@@ -369,8 +388,11 @@ def _read_folder(folder: Path, name: str, commit: str | None, sums: Mapping[str,
     except OSError as error:
         raise ModelError(f"{folder}: {problem_of(folder, error)}") from error
     if _CONFIG not in present:
-        if problem := next(filter(None, (fair_esm_problem(folder / file) for file in present)), None):
-            raise ModelError(problem)
+        if single := next((file for file in present if file.endswith(_FAIR_ESM_SUFFIX)), None):
+            raise ModelError(
+                f"{folder}: no {_CONFIG} beside {single}; if that is a checkpoint of fair-esm, give the file itself: "
+                f"{folder / single}"
+            )
         raise _missing(folder, _CONFIG, present)
     config = read_json(folder / _CONFIG)
     weights = tuple(folder / file for file in _weight_files(folder, present))

@@ -121,9 +121,9 @@ def _is_named(side: SequenceType, card: ModelCard, options: PredictionOptions) -
 
 
 def _known_as(side: SequenceType, card: ModelCard) -> str | None:
-    """Folder or hub id of an encoder, as the card knows it; None where its folder is unknown or no longer there."""
+    """Path or hub id of an encoder, as the card knows it; None where its path is unknown or no longer there."""
     place = card.models.get(side.value)
-    if place is not None and Path(place).is_dir():
+    if place is not None and Path(place).exists():
         return place
     name = _id_of(side, card)
     return name if "/" in name else None
