@@ -303,7 +303,7 @@ def test_too_little_disk_is_told_with_what_is_missing(tmp_path: Path) -> None:
     assert space_problems({tmp_path: (free - 10**9, 0), tmp_path / "x": (0, 0)}) == []
     (problem,) = space_problems({tmp_path / "x": (free, 0), tmp_path / "y": (10**12, 0)})
     assert "too little disk space" in problem
-    assert "make 1,000 GB of room" in problem
+    assert "make 1,000 GB of space available" in problem
     assert space_problems({tmp_path: (free + 10**12, 2 * 10**12)}) == []
 
 

@@ -38,9 +38,9 @@ __all__ = [
 ]
 
 WORST_COSINE = 0.999
-"""Lowest cosine to float32 that half precision may give for a single sequence."""
+"""Lowest accepted cosine between half precision and float32 for a single sequence."""
 LARGEST_ERROR = 0.05
-"""Largest length of the difference, in lengths of the float32 vector; that cosine alone allows 0.045."""
+"""Largest norm of the difference, relative to that of the float32 vector; the cosine alone allows 0.045."""
 
 
 def audit(plan: Plan, model: Identified, options: Options) -> list[str]:
@@ -58,7 +58,7 @@ def audit(plan: Plan, model: Identified, options: Options) -> list[str]:
     Returns
     -------
     list of str
-        Mean and worst cosine, largest difference, and how many sequences they stand for.
+        Mean and worst cosine, largest difference, and the number of sequences.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def audit(plan: Plan, model: Identified, options: Options) -> list[str]:
 
 
 def _sample(plan: Plan, count: int) -> list[tuple[Path, Path, list[int]]]:
-    """FASTA file, protein file and rows; a sequence is drawn with the same chance wherever it lies."""
+    """FASTA file, protein file and rows; every sequence is sampled with the same probability."""
     total = sum(item.facts.records for item in plan.items)
     drawn = sorted(random.Random(SEED).sample(range(total), min(count, total)))
     chosen, start = [], 0
@@ -113,7 +113,7 @@ def rows_of(path: Path, ids: list[str]) -> NDArray[np.float32]:
     path : Path
         The file.
     ids : list of str
-        The records, in the order that is wanted.
+        The records, in the requested order.
 
     Returns
     -------
@@ -125,7 +125,7 @@ def rows_of(path: Path, ids: list[str]) -> NDArray[np.float32]:
     StoreError
         The file cannot be read.
     DataError
-        It does not hold one of the records.
+        A record is missing from it.
     """
     vectors = read_vectors(path, SequenceType.PROTEIN)
     absent = set(ids).difference(vectors.ids)
@@ -145,9 +145,9 @@ def _lengths(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 LEAST_COSINE = 0.9999
-"""Lowest cosine between a vector that is kept and the one that is computed."""
+"""Lowest accepted cosine between a stored vector and the recomputed one."""
 LARGEST_DIFFERENCE = 5e-3
-"""Largest difference of a value of the two, in parts of the largest value of the vector."""
+"""Largest accepted difference of a value, relative to the largest value of the vector."""
 
 _SPANS = (
     RESIDUES_ONLY,
@@ -159,18 +159,18 @@ _SPANS = (
 
 @dataclass(frozen=True)
 class Recomputed:
-    """What computing some records of a file again showed.
+    """Result of recomputing some records of a file.
 
     Parameters
     ----------
     records : int
-        Records that were computed.
+        Number of recomputed records.
     cosine, difference : float
-        Lowest cosine, and largest difference in parts of the vector's largest value.
+        Lowest cosine, and largest difference relative to the vector's largest value.
     problem : str or None
-        Why the file is not what the model gives: the end of a sentence; None where it is.
+        Why the file does not match the model, as the end of a sentence; None if it matches.
     stamp : Fingerprint or None
-        Of the file from before it was read.
+        Fingerprint of the file, taken before it was read.
     """
 
     records: int
@@ -180,7 +180,7 @@ class Recomputed:
     stamp: Fingerprint | None = None
 
     def line(self, path: Path, model: str) -> str:
-        """Say it in one line, of a file that was compared with what a model gives."""
+        """One line about a file that was compared with a model."""
         recomputed = f"{self.records} records recomputed with {model}"
         if self.problem is not None:
             return f"Not kept: {path.name}: {recomputed}: {self.problem}; recomputed ({path})"
@@ -191,7 +191,7 @@ class Recomputed:
 
 
 class _EveryPooling:
-    """An encoder whose vectors are those of all poolings side by side, its own first."""
+    """An encoder that returns the vectors of all poolings side by side, its own first."""
 
     def __init__(self, encoder: Encoder, others: Sequence[PooledSpan]) -> None:
         self._encoder = encoder
@@ -211,12 +211,12 @@ class _EveryPooling:
 
 
 def recompute(items: Sequence[PlanItem], model: Identified, options: Options) -> list[Recomputed]:
-    """Compute ``options.verify_existing`` random records of each file again, and compare.
+    """Recompute ``options.verify_existing`` random records of each file, and compare.
 
     Parameters
     ----------
     items : sequence of PlanItem
-        Files whose vectors are complete, and do not say how they were made.
+        Files with complete vectors but no provenance.
     model : Identified
         The model of the run.
     options : Options
@@ -225,7 +225,7 @@ def recompute(items: Sequence[PlanItem], model: Identified, options: Options) ->
     Returns
     -------
     list of Recomputed
-        One a file, in order.
+        One per file, in order.
 
     Raises
     ------
@@ -246,7 +246,7 @@ def _recomputed(
     path = item.pair.protein_vectors
     stamp = Fingerprint.of(path)
     records = read(item.pair.protein_fasta)
-    # The same rows whenever the file is looked at, and others in every file.
+    # The same rows each time, and different ones in every file.
     draw = random.Random(f"{SEED} {item.facts.digest}")
     rows = sorted(draw.sample(range(len(records)), min(count, len(records))))
     chosen = Records(
@@ -260,7 +260,7 @@ def _recomputed(
 def _compared(
     ids: Sequence[str], stored: FloatMatrix, computed: Sequence[FloatMatrix], others: Sequence[str]
 ) -> Recomputed:
-    """Compare what is stored with what was computed: with the model's own pooling first, then with those of others."""
+    """Compare stored and recomputed vectors: with the model's own pooling first, then with those of others."""
     own = computed[0]
     alike = cosines(stored, own)
     apart = np.abs(stored - own).max(axis=1) / np.abs(own).max(axis=1)

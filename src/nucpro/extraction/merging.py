@@ -1,7 +1,7 @@
-"""Joining the two sides of a file pair: DNA columns first, then protein, row by row matched by id.
+"""Merging a file pair: DNA columns first, then protein columns, with rows matched by id.
 
 Runs in worker processes, without torch. Reads a ``_DNABERT_S.pt`` and an ``_ESM.pt`` file, writes a
-``_merged.pt`` file in the order of the DNA side.
+``_merged.pt`` file in the order of the DNA file.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class DnaFile:
-    """A DNABERT-S file whose contents are not known.
+    """A DNABERT-S file whose contents are not verified yet.
 
     Parameters
     ----------
     pair : FilePair
         Its pair.
     fasta : FastaFacts
-        Of the nucleotide FASTA that it must belong to.
+        Facts of the nucleotide FASTA that it must belong to.
     """
 
     pair: FilePair
@@ -44,7 +44,7 @@ class DnaFile:
 
 @dataclass(frozen=True)
 class DnaVerdict:
-    """What the contents of a DNABERT-S file are.
+    """Result of reading a DNABERT-S file.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class DnaVerdict:
     stamp : Fingerprint or None
         Fingerprint of the file that was read.
     problem : str or None
-        Why it cannot be used; None for a good one.
+        Why it cannot be used; None if it is valid.
     """
 
     file: DnaFile
@@ -62,7 +62,7 @@ class DnaVerdict:
 
 
 def examine_dna(file: DnaFile) -> DnaVerdict:
-    """Read a DNABERT-S file wholly; what is wrong with it is not raised, so that all bad ones can be listed."""
+    """Read a complete DNABERT-S file; problems are returned, not raised, so that all can be listed."""
     pair, fasta = file.pair, file.fasta
     try:
         stamp = verify_dna(pair.dna_vectors, pair.nucleotide_fasta, fasta.ids_digest, fasta.digest)
@@ -72,7 +72,7 @@ def examine_dna(file: DnaFile) -> DnaVerdict:
 
 
 def verify_dna(dna: Path, fasta: Path, fasta_ids_digest: str, fasta_digest: str) -> Fingerprint | None:
-    """Read a DNABERT-S file wholly, so that a bad one is known long before it is merged.
+    """Read a complete DNABERT-S file, to find problems long before it is merged.
 
     Parameters
     ----------
@@ -89,11 +89,11 @@ def verify_dna(dna: Path, fasta: Path, fasta_ids_digest: str, fasta_digest: str)
     Raises
     ------
     StoreError
-        The file is damaged or not of its schema.
+        The file is damaged or does not follow its schema.
     DimensionError
         Its vectors have another width.
     MergeError
-        It holds other ids than its FASTA, or says that it was made from another one.
+        Its ids differ from those of its FASTA, or it was made from another one.
     """
     stamp = Fingerprint.of(dna)
     vectors = read_vectors(dna, SequenceType.DNA)
@@ -120,18 +120,18 @@ def merge(
     dna, protein, merged : Path
         Both sources and the file to write.
     class_name : str or None
-        ``viral`` or ``host``; None for rows without a class, which are no training data.
+        ``viral`` or ``host``; None for rows without a class, which are not training data.
     width : int, optional
-        Columns that the protein vectors must have; by default those that they have.
+        Required columns of the protein vectors; by default any number.
 
     Raises
     ------
     MergeError
-        Ids on one side only: they are listed, and nothing is written.
+        Some ids are in one file only: they are listed, and nothing is written.
     DimensionError
-        A side of another width than it must have.
+        One of the files has the wrong width.
     StoreError
-        A side that cannot be read or holds an id twice, or a result that cannot be written.
+        A file cannot be read or has duplicate ids, or the result cannot be written.
     """
     left, right = read_vectors(dna, SequenceType.DNA), read_vectors(protein, SequenceType.PROTEIN)
     if left.vectors.shape[1] != DNA_WIDTH:
@@ -154,14 +154,14 @@ def merge(
 def join_rows(
     dna: NDArray[np.float32], protein: NDArray[np.float32], order: Sequence[int] | None
 ) -> NDArray[np.float32]:
-    """Both sides in one matrix.
+    """DNA and protein vectors in one matrix.
 
     Parameters
     ----------
     dna, protein : ndarray
         float32 ``[N, D]`` and ``[N, P]``.
     order : sequence of int or None
-        Row of ``protein`` for each row of ``dna``; None where both have the same order.
+        Row of ``protein`` for each row of ``dna``; None if both have the same order.
 
     Returns
     -------
@@ -175,7 +175,7 @@ def join_rows(
 
 
 def _row_order(dna_ids: Sequence[str], protein_ids: Sequence[str]) -> list[int] | None:
-    """Row of each DNA id on the protein side; both sides come from files, whose ids are unique."""
+    """Row of each DNA id in the protein file; ids are unique in both files."""
     row_of = {name: row for row, name in enumerate(protein_ids)}
     if list(dna_ids) == list(protein_ids):
         return None

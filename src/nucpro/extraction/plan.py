@@ -1,7 +1,7 @@
-"""What is done and what must be made: every selected file pair against what lies on disk.
+"""The plan: compares every selected file pair with the files on disk.
 
-A file is done when it is complete and its ``meta`` says that this input, model and options made it. The
-checkpoint answers for files that have not changed since they were verified; all others are read.
+A file is done if it is complete and its ``meta`` matches input, model and options. For files that have not
+changed since they were verified, the checkpoint is used; all others are read.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ __all__ = [
 ]
 
 _BYTES_OF_A_NAME = 100
-"""What a record takes in a file beside its vector: its id and the structure around it."""
+"""Bytes per record beside its vector: its id and the structure around it."""
 
 
 class State(StrEnum):
-    """What an output is, compared with what this run would make."""
+    """State of an output, compared with the result of this run."""
 
     DONE = "done"
     MISSING = "missing"
@@ -53,7 +53,7 @@ class State(StrEnum):
 
 
 class Unproven(StrEnum):
-    """What becomes of complete files of the right width that do not say how they were made."""
+    """Treatment of complete files of the right width without provenance."""
 
     REDO = "recomputed"
     REMEMBER = "kept if an earlier run trusted them"
@@ -70,20 +70,20 @@ class PlanItem:
     pair : FilePair
         The pair.
     facts : FastaFacts
-        Of the FASTA of the side that is encoded.
+        Facts of the FASTA that is encoded.
     vectors : State
-        Of the vectors of that side.
+        State of the vectors of that sequence type.
     merged : State or None
-        Of the ``_merged.pt`` file; None where the run does not merge.
+        State of the ``_merged.pt`` file; None if the run does not merge.
     reasons : tuple of str
-        Why what is stale is stale: one line each, naming the file.
+        Why outputs are stale: one line each, naming the file.
     to_verify : bool
-        Whether recomputing records can prove the vectors, which are stale until then.
+        Whether recomputing records can verify the vectors, which count as stale until then.
     kept_as : str
-        ``trusted`` or ``verified`` for vectors that are done though they do not say how they were made.
+        ``trusted`` or ``verified`` for vectors that are done although they have no provenance.
     made_by : mapping or None
-        For vectors that are stale only because another model or other options made them: how they were made, empty
-        where the file does not say it.
+        Provenance of vectors that are stale only because of another model or other options; empty if the file
+        does not state it.
     """
 
     pair: FilePair
@@ -97,7 +97,7 @@ class PlanItem:
 
     @property
     def is_done(self) -> bool:
-        """Whether neither output has to be made."""
+        """Whether both outputs are current."""
         return self.vectors is State.DONE and self.merged in (State.DONE, None)
 
 
@@ -110,7 +110,7 @@ class Plan:
     items : tuple of PlanItem
         In the order of work.
     recipe : Recipe
-        How vectors are made.
+        How vectors are computed.
     """
 
     items: tuple[PlanItem, ...]
@@ -118,7 +118,7 @@ class Plan:
 
     @property
     def side(self) -> SequenceType:
-        """SequenceType that is encoded."""
+        """Sequence type that is encoded."""
         return SequenceType(self.recipe.kind)
 
     def part(self, pairs: Sequence[FilePair]) -> Plan:
@@ -127,7 +127,7 @@ class Plan:
         Raises
         ------
         DataError
-            A file that is not planned for.
+            A file is not in the plan.
         """
         by_pair = {item.pair: item for item in self.items}
         unknown = [pair.fasta(self.side) for pair in pairs if pair not in by_pair]
@@ -144,7 +144,7 @@ class Plan:
 
     @cached_property
     def tasks(self) -> list[Task]:
-        """What an encoder has to do."""
+        """Tasks of the encoder."""
         return [
             Task(
                 input=item.pair.fasta(self.side),
@@ -160,12 +160,12 @@ class Plan:
 
     @cached_property
     def to_merge_only(self) -> list[PlanItem]:
-        """Items whose vectors are done, and only the merged file must be made."""
+        """Items whose vectors are done and whose merged file must be made."""
         return [item for item in self.items if item.vectors is State.DONE and not item.is_done]
 
     @cached_property
     def space(self) -> dict[Path, tuple[int, int]]:
-        """Bytes to write, and bytes of files that are replaced, for each folder that is written to."""
+        """Bytes to write and bytes of replaced files, for each output folder."""
         needed: dict[Path, tuple[int, int]] = {}
         for item in self.items:
             outputs = (
@@ -183,9 +183,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Question:
-    """What a worker is asked about one pair: everything it needs to read the outputs.
+    """Request to a worker about one pair: everything it needs to read the outputs.
 
-    ``known`` is the fact that is known of the vectors, where they are done.
+    ``known`` is the recorded fact about the vectors, if they are done.
     """
 
     pair: FilePair
@@ -203,7 +203,7 @@ class _Question:
 
 @dataclass(frozen=True)
 class _Answer:
-    """Verified facts of the outputs; None where an output is missing or stale, with the reasons."""
+    """Verified facts of the outputs; None if an output is missing or stale, with the reasons."""
 
     question: _Question
     vectors: dict[str, Any] | None
@@ -222,20 +222,20 @@ def make_plan(
     *,
     unproven: Unproven = Unproven.REDO,
 ) -> Plan:
-    """Compare the outputs of all pairs with what this run would make.
+    """Compare the outputs of all pairs with the result of this run.
 
     Parameters
     ----------
     pairs : sequence of (FilePair, FastaFacts)
-        Files and the facts of the FASTA of the side that is encoded, in the order of work.
+        Pairs and the facts of the FASTA that is encoded, in the order of work.
     recipe : Recipe
-        How vectors are made in this run. A run that makes protein vectors also merges.
+        Recipe of the vectors in this run. A run that makes protein vectors also merges.
     checkpoint : Checkpoint
-        Answers for unchanged files; gets what is verified here.
+        Has the facts of unchanged files; receives those verified here.
     workers : Workers
-        Where files are read.
+        Workers that read files.
     unproven : Unproven
-        What becomes of files of the right width, ids and finiteness without ``meta``.
+        Treatment of files of the right width and ids, with finite values but without ``meta``.
     """
     merging = recipe.kind == SequenceType.PROTEIN
     items: dict[FilePair, PlanItem] = {}
@@ -267,24 +267,24 @@ def _known_vectors(
 
 
 def _known_merged(pair: FilePair, checkpoint: Checkpoint) -> bool:
-    """Whether the merged file and both its sources are as they were when it was written or verified."""
+    """Whether the merged file and both its sources are unchanged since it was written or verified."""
     fact = checkpoint.fact("merged", pair.merged)
     return fact is not None and fact.get("sources") == merged_fact(pair)["sources"]
 
 
 def merged_fact(pair: FilePair) -> dict[str, Any]:
-    """Fact to remember of a merged file: its sources as they are before they are read."""
+    """Fact to record about a merged file: fingerprints of its sources, taken before they are read."""
     sources = (Fingerprint.of(pair.dna_vectors), Fingerprint.of(pair.protein_vectors))
     return {"sources": [stamp.as_list() if stamp else None for stamp in sources]}
 
 
 def vectors_fact(recipe: Recipe, facts: FastaFacts, *, trusted: bool = False) -> dict[str, Any]:
-    """Fact to remember of vectors that are known to be right."""
+    """Fact to record about verified vectors."""
     return {"recipe": recipe.key, "input": facts.digest, "trusted": trusted}
 
 
 def verified_fact(recipe: Recipe, facts: FastaFacts, records: int) -> dict[str, Any]:
-    """Fact to remember of vectors of unknown origin of which some records were recomputed and agree."""
+    """Fact to record about vectors of unknown origin if recomputed records agree."""
     model = {name: recipe.made_by.get(name) for name in ("id", "revision", "weights_sha256")}
     return {**vectors_fact(recipe, facts), "verified": {"records": records, "model": model}}
 
@@ -320,7 +320,7 @@ def _item(answer: _Answer, checkpoint: Checkpoint) -> PlanItem:
 
 
 def _made_otherwise(answer: _Answer, checkpoint: Checkpoint) -> Mapping[str, Any] | None:
-    """How another model or other options made vectors that are right otherwise, by themselves or by the record."""
+    """Provenance of valid vectors of another model or other options, from the file or the checkpoint."""
     question = answer.question
     fact = checkpoint.fact("vectors", question.vectors)
     if answer.made_by is not None or fact is None:
@@ -343,7 +343,7 @@ def _examine(question: _Question) -> _Answer:
     if question.known is None and stamps[0] is not None:
         vectors, to_verify = _examine_vectors(question, reasons)
         made_by = None if vectors else _other_recipe(question)
-    # What was merged from vectors that are still to be verified is looked at when they are.
+    # Files merged from vectors that are still to be verified are checked with them.
     if question.merging and stamps[1] is not None and not to_verify:
         merged = _examine_merged(question, (question.known or vectors) is not None, reasons)
     return _Answer(question, vectors, merged, stamps, tuple(reasons), to_verify, made_by)
@@ -357,7 +357,7 @@ def _other_recipe(question: _Question) -> Mapping[str, Any] | None:
 
 
 def _examine_vectors(question: _Question, reasons: list[str]) -> tuple[dict[str, Any] | None, bool]:
-    """Fact of vectors that are done, and whether recomputing records could prove others."""
+    """Fact of vectors that are done, and whether recomputing records could verify the others."""
     path, facts, recipe = question.vectors, question.facts, question.recipe
     found = current_vectors(path, recipe, facts, unproven=question.unproven)
     if isinstance(found, str):
@@ -374,26 +374,26 @@ def _examine_vectors(question: _Question, reasons: list[str]) -> tuple[dict[str,
 def current_vectors(
     path: Path, recipe: Recipe, facts: FastaFacts, *, unproven: Unproven = Unproven.REDO
 ) -> VectorFile | str:
-    """Read a file of vectors if it is what a recipe would make of a FASTA now.
+    """Read a file of vectors if it is current for a recipe and a FASTA.
 
     Parameters
     ----------
     path : Path
         The vectors.
     recipe : Recipe
-        How they would be made.
+        The recipe of this run.
     facts : FastaFacts
-        What the FASTA holds.
+        Facts of the FASTA.
     unproven : Unproven
-        What becomes of a file of the right width and ids without ``meta``.
+        Treatment of a file of the right width and ids without ``meta``.
 
     Returns
     -------
     VectorFile or str
-        The vectors, or why the file has to be made.
+        The vectors, or why they must be computed.
     """
     try:
-        # The cheap look decides for files of another model, which are the normal start of a migration.
+        # Reading only the metadata is enough for files of another model, the usual case in a migration.
         look = read_meta(path)
         difference = _width_difference(look.width, recipe) or recipe.difference(look.meta, facts.digest)
         is_unproven = look.meta is None and look.width == recipe.width
@@ -408,7 +408,7 @@ def current_vectors(
 
 
 def _way_out(is_unproven: bool, recipe: Recipe) -> str:
-    """How to keep a file that is right, as its owner may know; DNA files are kept where nothing else is asked for."""
+    """How to keep a file that its owner knows to be right; DNA files are kept by default."""
     if not is_unproven or recipe.kind != SequenceType.PROTEIN:
         return ""
     return " unless --trust-existing keeps it or --verify-existing N proves it"
@@ -447,7 +447,7 @@ def _label_difference(merged: MergedFile, label: int) -> str | None:
 
 
 def _content_difference(merged: MergedFile, dna: VectorFile, protein: VectorFile) -> str | None:
-    """What is not of its sources in a merged file that says that it is."""
+    """How a merged file differs from the sources that it names."""
     for side, source in ((SequenceType.DNA, dna), (SequenceType.PROTEIN, protein)):
         if len(merged.ids) != len(source.ids) or any(rows_unlike(merged, source, side)):
             return "has other rows than its sources"
@@ -455,7 +455,7 @@ def _content_difference(merged: MergedFile, dna: VectorFile, protein: VectorFile
 
 
 def discovery_lines(selection: Selection, plan: Plan) -> list[str]:
-    """Summary of what was found: files by category, totals, what is done, what is stale and why."""
+    """Summary of a plan: files by category, totals, finished files, stale files and reasons."""
     by_category = Counter(pair.category for pair in selection.hosts)
     sequences = sum(item.facts.records for item in plan.items)
     hosts = (
@@ -481,7 +481,7 @@ def discovery_lines(selection: Selection, plan: Plan) -> list[str]:
 
 
 def plan_lines(plan: Plan) -> list[str]:
-    """What a run would make, replace and keep, file by file, and the disk it needs."""
+    """Files that a run would make, replace and keep, and the disk space it needs."""
     lines = []
     for item in plan.items:
         for state, path in ((item.vectors, item.pair.vectors(plan.side)), (item.merged, item.pair.merged)):

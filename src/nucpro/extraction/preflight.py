@@ -1,6 +1,6 @@
-"""Everything that can be checked before a model is loaded or a file is touched.
+"""Pre-flight: all checks before a model is loaded or a file is changed.
 
-Each check returns messages and changes nothing; :func:`check_all` gathers them and stops with one report.
+Each check returns messages and changes nothing; :func:`check_all` collects them and raises one error.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ _SHOWN = 5
 
 
 def dna_problems(pairs: Iterable[FilePair], command: str, *, may_be_missing: bool = False) -> list[str]:
-    """DNABERT-S files that are missing (all are listed) or are no archives.
+    """DNABERT-S files that are missing (all are listed) or are not archives.
 
-    Only their archive directory is read: contents are read by the merge workers, ahead of the encoder.
+    Only the archive directory is read: the merge workers read the contents, before the encoder gets there.
 
     Parameters
     ----------
@@ -81,12 +81,12 @@ def side_problems(
     nucleotide: Mapping[Path, FastaFacts],
     protein: Mapping[Path, FastaFacts],
 ) -> list[str]:
-    """Protein sides that are missing or hold other ids, and records that cannot be used on either side.
+    """Protein files that are missing or have other ids, and unusable records of both sequence types.
 
     Parameters
     ----------
     pairs : sequence of FilePair
-        Selected files whose sides both have a split folder.
+        Selected files with both split folders.
     nucleotide, protein : mapping of Path to FastaFacts
         Facts of all split files that could be read.
     """
@@ -105,7 +105,7 @@ def side_problems(
 
 
 def unsplit_problems(sources: Iterable[Source]) -> list[str]:
-    """Sources that are still to be split, but have only one side, or one that cannot be opened."""
+    """Sources that are still to be split, but lack one of the two files, or have one that cannot be opened."""
     problems = []
     for source in sources:
         if not os.path.lexists(source.protein_fasta):
@@ -148,14 +148,14 @@ def _some(ids: list[str]) -> str:
 
 
 def writing_problems(folders: Iterable[Path], *, probe: bool = True) -> list[str]:
-    """Folders that cannot be written; for a folder to be made, its nearest parent is looked at.
+    """Folders that cannot be written; for a folder that does not exist yet, its nearest parent is checked.
 
     Parameters
     ----------
     folders : iterable of Path
-        Folders that files will be written to.
+        Output folders.
     probe : bool
-        Try it by creating a file; else ask for permissions and mount options only, which changes nothing.
+        Create a file to test it; else check only permissions and mount options, which changes nothing.
     """
     problems = []
     for folder in sorted({_nearest_existing(folder) for folder in folders}):
@@ -180,12 +180,12 @@ def _asked(folder: Path) -> str | None:
 
 
 def space_problems(needed: Mapping[Path, tuple[int, int]]) -> list[str]:
-    """File systems with too little room.
+    """File systems with too little space.
 
     Parameters
     ----------
     needed : mapping of Path to (int, int)
-        For each folder that is written to: bytes to write, and bytes of files that are replaced.
+        For each output folder: bytes to write, and bytes of replaced files.
     """
     totals: dict[int, tuple[Path, int, int]] = {}
     for folder, (write, replaced) in needed.items():
@@ -199,7 +199,7 @@ def space_problems(needed: Mapping[Path, tuple[int, int]]) -> list[str]:
         if write - replaced > free:
             problems.append(
                 f"{folder}: too little disk space: {human_size(write)} to write, {human_size(replaced)} of them "
-                f"replace files, {human_size(free)} free; make {human_size(write - replaced - free)} of room"
+                f"replace files, {human_size(free)} free; make {human_size(write - replaced - free)} of space available"
             )
     return problems
 
@@ -211,7 +211,7 @@ def _nearest_existing(folder: Path) -> Path:
 
 
 class _Found(Protocol):
-    """A model that was found, with how it makes vectors."""
+    """A model that was found, with the recipe of its vectors."""
 
     @property
     def recipe(self) -> Recipe: ...
@@ -227,18 +227,18 @@ def check_all(
     *,
     probe: bool = True,
 ) -> Model:
-    """Everything that can be checked before a model is loaded or a file is touched.
+    """Pre-flight: all checks before a model is loaded or a file is changed.
 
     Parameters
     ----------
     survey : Survey
-        What was discovered.
+        Survey of the data folder.
     identified : callable
-        Finds the model; may ask the hub where its argument is true.
+        Finds the model; may use the network if its argument is true.
     device_problems : callable
-        Why nothing can be computed.
+        Problems of the device.
     probe : bool
-        Whether files may be created to try whether folders can be written.
+        Whether files may be created to test whether folders can be written.
 
     Raises
     ------

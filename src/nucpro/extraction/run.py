@@ -1,9 +1,9 @@
-"""The runs that make vectors: `nucpro extract` and `nucpro embed-dna`, one step after the other.
+"""Runs that make vectors: the steps of `nucpro extract` and `nucpro embed-dna`.
 
-:func:`extract` and :func:`embed_dna` are the whole of it. A :class:`Run` puts the parts together: what lies in the
-folder (:mod:`nucpro.extraction.survey`), what must be made of it (:mod:`nucpro.extraction.plan`), checks before it
-(:mod:`nucpro.extraction.preflight`), the runner that does and records the work (:mod:`nucpro.execution.runner`), and
-what is read back at the end (:mod:`nucpro.extraction.validation`).
+:func:`extract` and :func:`embed_dna` are the entry points. A :class:`Run` combines the survey of the folder
+(:mod:`nucpro.extraction.survey`), the plan (:mod:`nucpro.extraction.plan`), the pre-flight checks
+(:mod:`nucpro.extraction.preflight`), the runner (:mod:`nucpro.execution.runner`) and the validation
+(:mod:`nucpro.extraction.validation`).
 """
 
 from __future__ import annotations
@@ -70,20 +70,20 @@ logger = logging.getLogger(__name__)
 _VALIDATING = "Validating"
 
 AtEnd = Callable[[Survey, Sequence[str]], object]
-"""Is told of a survey and its problems after validation has read everything, before it is judged."""
+"""Called with the survey and its problems after validation has read everything, before errors are raised."""
 
 
 def extract(options: Options, show: Show = silent, at_end: AtEnd | None = None) -> Statistics:
-    """Do the whole job: discover, check, extract, merge, validate.
+    """Run the whole pipeline: discover, check, extract, merge, validate.
 
     Parameters
     ----------
     options : Options
-        What was asked for. With ``with_dna``, missing DNABERT-S files are made first.
+        Options of the run. With ``with_dna``, missing DNABERT-S files are made first.
     show : callable
-        Takes the progress of each step that takes long.
+        Called with the progress of long steps.
     at_end : callable
-        Called when everything was read back, before it is judged: writes the report.
+        Called when everything was read back, before errors are raised: writes the report.
 
     Raises
     ------
@@ -105,12 +105,12 @@ def extract(options: Options, show: Show = silent, at_end: AtEnd | None = None) 
 
 @contextmanager
 def whole_command(options: Options) -> Iterator[bool]:
-    """Hold the folder from the first to the last run of a command that makes DNA and protein vectors.
+    """Lock the folder from the first to the last run of a command that makes DNA and protein vectors.
 
     Yields
     ------
     bool
-        Whether the folder is held: each run of the command is told.
+        Whether the folder is locked, to be passed to each run of the command.
 
     Raises
     ------
@@ -132,11 +132,11 @@ def embed_dna(options: Options, show: Show = silent, *, is_held: bool = False) -
     Parameters
     ----------
     options : Options
-        What was asked for.
+        Options of the run.
     show : callable
-        Takes the progress of each step that takes long.
+        Called with the progress of long steps.
     is_held : bool
-        Whether the command holds the folder already.
+        Whether the command already holds the lock.
 
     Raises
     ------
@@ -163,7 +163,7 @@ def _make_missing(run: Run) -> None:
 
 
 def make_dna_first(options: Options, show: Show = silent, *, is_held: bool = False) -> None:
-    """Make missing DNABERT-S files, after everything that a run needs beside them was checked.
+    """Make missing DNABERT-S files, after checking everything else that a run needs.
 
     Raises
     ------
@@ -177,16 +177,16 @@ def make_dna_first(options: Options, show: Show = silent, *, is_held: bool = Fal
 
 
 def dry_run(options: Options, side: SequenceType = SequenceType.PROTEIN, show: Show = silent) -> None:
-    """Check everything and log what a run would do; writes nothing, holds no lock, loads no model.
+    """Check everything and log what a run would do; writes nothing, takes no lock, loads no model.
 
     Parameters
     ----------
     options : Options
-        What was asked for.
+        Options of the run.
     side : SequenceType
         Sequence type whose vectors would be made.
     show : callable, optional
-        Takes the progress of reading.
+        Called with the progress of reading.
 
     Raises
     ------
@@ -200,7 +200,7 @@ def dry_run(options: Options, side: SequenceType = SequenceType.PROTEIN, show: S
 
 
 def validate_folder(options: Options, show: Show = silent) -> list[FileVerdict]:
-    """Validate everything in a data folder, whoever made it; changes nothing and loads no model.
+    """Validate all files in a data folder, of any origin; changes nothing and loads no model.
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ def validate_folder(options: Options, show: Show = silent) -> list[FileVerdict]:
         The folder, the number of sequences per file and the selection; with ``engine`` ``ray``, files are read on all
         nodes of the cluster.
     show : callable, optional
-        Takes the progress.
+        Called with the progress.
 
     Raises
     ------
@@ -237,16 +237,16 @@ def validate_folder(options: Options, show: Show = silent) -> list[FileVerdict]:
 class Run(AbstractContextManager["Run"]):
     """One run on one data folder, for one sequence type; a context manager that holds the folder.
 
-    Its methods are the steps, to be called in the order in which they stand here.
+    Its methods are the steps, to be called in this order.
 
     Parameters
     ----------
     options : Options
-        What was asked for.
+        Options of the run.
     side : SequenceType
-        Sequence type whose vectors are made. Protein vectors are merged with DNA vectors that are there.
+        Sequence type whose vectors are made. Protein vectors are merged with existing DNA vectors.
     show : callable
-        Takes the progress of each step that takes long.
+        Called with the progress of long steps.
     is_held : bool
         Whether the command holds the folder already; see :func:`whole_command`.
 
@@ -287,7 +287,7 @@ class Run(AbstractContextManager["Run"]):
             self.survey = Survey(
                 self._asked, self.side, self.runner.records, self.runner.workers, show=self._show
             )
-            # Finding and hashing a model takes seconds, in which files are read.
+            # Finding and hashing a model takes seconds; files are read at the same time.
             self._threads = ThreadPoolExecutor(2, "nucpro-ahead")
             stack.callback(self._threads.shutdown, wait=False)
             self._identifying = self._threads.submit(
@@ -303,28 +303,28 @@ class Run(AbstractContextManager["Run"]):
 
     @property
     def options(self) -> Options:
-        """What was asked for, with what the folder remembers."""
+        """Options of the run, completed from the state of the folder."""
         return self.survey.options
 
     @property
     def plan(self) -> Plan:
-        """What is to be made."""
+        """The plan."""
         return self.survey.plan
 
     @property
     def statistics(self) -> Statistics:
-        """What was done so far."""
+        """Counts so far."""
         return self.runner.statistics
 
     def discover(self, sources: Iterable[Source] | None = None) -> None:
-        """Find all files and choose those of this run; see :meth:`Survey.discover`."""
+        """Find all files and select those of this run; see :meth:`Survey.discover`."""
         with self.runner.stage("discover"):
             found = list(self.folder.walk_sources() if sources is None else sources)
             self._import_ahead(source.pair(1) for source in found if source.pair(2).fasta(self.side).exists())
             self.survey.discover(found)
 
     def check(self) -> Plan:
-        """Check everything, and compare what lies on disk with what this run would make.
+        """Check everything, and compare the files on disk with the result of this run.
 
         Raises
         ------
@@ -333,24 +333,24 @@ class Run(AbstractContextManager["Run"]):
         """
         with self.runner.stage("check before the start"):
             self._model = check_all(self.survey, self._identified, self.runner.engine.problems)
-            # So that the next run need not read gigabytes again.
+            # So that the next run does not read gigabytes again.
             self.runner.records.remember_digests(self._model.files.digests)
             return self.plan
 
     def use(self, recipe: Recipe, load: Callable[[], FastaEncoder]) -> None:
-        """Work with a model that a script has, in place of :meth:`check` and :meth:`load`.
+        """Use a model that a script has loaded, instead of :meth:`check` and :meth:`load`.
 
         Parameters
         ----------
         recipe : Recipe
             How its vectors are made.
         load : callable
-            Gives the loaded model; is called where anything has to be extracted.
+            Returns the loaded model; called if anything must be extracted.
 
         Raises
         ------
         PreflightError
-            Inputs that cannot be used.
+            Unusable inputs.
         """
         self._identifying = None
         self.survey.needs_dna = False
@@ -364,7 +364,7 @@ class Run(AbstractContextManager["Run"]):
             self.runner.engine.load(lambda _: load())
 
     def take(self, pairs: Sequence[FilePair]) -> None:
-        """Work on these files, in place of those that :meth:`discover` chose; see :meth:`Survey.take`."""
+        """Use these files instead of those that :meth:`discover` selects; see :meth:`Survey.take`."""
         if tuple(pairs) != self.survey.pairs:
             self.survey.take(pairs)
 
@@ -373,15 +373,15 @@ class Run(AbstractContextManager["Run"]):
         _show(self.survey)
 
     def prepare(self) -> None:
-        """Record the selection, remove what dead runs left unfinished, and split what is not split.
+        """Record the selection, remove unfinished files of killed runs, and split unsplit sources.
 
-        Before that, records of files of unknown origin are recomputed, where ``--verify-existing`` asks for it. The
+        Before that, records of files of unknown origin are recomputed, if ``--verify-existing`` is given. The
         first step that changes the data folder.
 
         Raises
         ------
         DataError, FastaError
-            The two FASTA files of a source do not fit; it stays unsplit.
+            The two FASTA files of a source do not match; it stays unsplit.
         """
         to_verify = [item for item in self.plan.items if item.to_verify]
         if to_verify:
@@ -402,12 +402,12 @@ class Run(AbstractContextManager["Run"]):
                 remove_temporaries(folder)
             remove_unfinished(state.source for state in survey.inventory.sources)
             self._split()
-            # Made here and not by the workers, which could see each other's folders before these are safe on disk.
+            # Made here and not by the workers, which could see each other's folders before these are synced.
             for folder in written:
                 make_folder(folder)
 
     def load(self) -> FastaEncoder | None:
-        """Load the model once; None where nothing has to be extracted, or where others load it.
+        """Load the model once; None if nothing must be extracted, or if workers load it.
 
         Raises
         ------
@@ -424,7 +424,7 @@ class Run(AbstractContextManager["Run"]):
             return cast("FastaEncoder | None", loaded)
 
     def make(self, pairs: Sequence[FilePair] | None = None, *, merging: bool | None = None) -> None:
-        """Make the missing and stale vectors, to the last; see :meth:`making`."""
+        """Make all missing and stale vectors; see :meth:`making`."""
         for _ in self.making(pairs, merging=merging):
             pass
 
@@ -433,19 +433,19 @@ class Run(AbstractContextManager["Run"]):
     ) -> Iterator[Task]:
         """Make the missing and stale vectors, and yield each file that is recorded.
 
-        Each is merged beside the encoder as soon as it is there.
+        Each is merged in a worker as soon as it is written.
 
         Parameters
         ----------
         pairs : sequence of FilePair, optional
-            A part of the files that were planned for; by default all.
+            Some of the planned files; by default all.
         merging : bool, optional
             Whether to merge; by default a run of protein vectors does.
 
         Raises
         ------
         NucproError
-            The first fault of the encoder, of a merge or of a DNABERT-S file; what was finished stays.
+            The first error of the encoder, of a merge or of a DNABERT-S file; finished files are kept.
         """
         plan = self.plan if pairs is None else self.plan.part(pairs)
         merging = self.merges if merging is None else merging
@@ -466,29 +466,29 @@ class Run(AbstractContextManager["Run"]):
         return self.runner.run(plan.tasks, then)
 
     def finish(self) -> None:
-        """Wait for the work beside the encoder, and log what the run did.
+        """Wait for the follow-up work, and log a summary of the run.
 
         Raises
         ------
         NucproError
-            The first fault of that work.
+            The first error of that work.
         """
         with self.runner.stage("finish merging"):
             self.runner.finish()
             if self.runner.engine.lost:
-                # An encoder that was killed left what it was writing; nobody writes any more.
+                # A killed encoder may have left an unfinished file; nothing is writing any more.
                 for folder in self.survey.folders_written():
                     remove_temporaries(folder)
             if self.statistics.files or self.statistics.merged:
                 logger.info("%s", "\n".join(statistics_lines(self.statistics, self.side)))
 
     def audit(self) -> None:
-        """Recompute random sequences in float32 and compare, where ``--audit`` asks for it.
+        """Recompute random sequences in float32 and compare, if ``--audit`` is given.
 
         Raises
         ------
         ValidationError
-            A vector on disk that is not what the model gives.
+            A vector on disk differs from the model's.
         """
         with self.runner.stage("audit"):
             if not self.options.audit:
@@ -499,19 +499,19 @@ class Run(AbstractContextManager["Run"]):
                 logger.info("%s", line)
 
     def validate(self, at_end: AtEnd | None = None) -> list[FileVerdict]:
-        """Read back what lies on disk, and judge.
+        """Read back and validate all files.
 
-        Files that were read before and have not changed are not read again.
+        Unchanged files that were validated before are not read again.
 
         Raises
         ------
         ValidationError
-            All faults, file by file.
+            All problems, file by file.
         """
         width, records = self.plan.recipe.width, self.runner.records
         with self.runner.stage("validate"):
             outside = self.survey.outside_problems(width)
-            # The last look at the inputs of the run: whoever changes them later changes a validated folder.
+            # The last check of the inputs: later changes are changes of a validated folder.
             known = {item.pair: known_verdict(records, item.pair) for item in self.plan.items}
             tasks = [ValidationTask(pair, width) for pair, verdict in known.items() if verdict is None]
             read = self.runner.workers.map(validate_and_stamp, tasks)
@@ -530,12 +530,12 @@ class Run(AbstractContextManager["Run"]):
         return verdicts
 
     def validate_vectors(self) -> list[FileVerdict]:
-        """Read back the DNABERT-S files; those that were read before and have not changed are not read again.
+        """Read back the DNABERT-S files; unchanged files that were validated before are not read again.
 
         Raises
         ------
         ValidationError
-            All faults, file by file.
+            All problems, file by file.
         """
         width, records, facts = self.plan.recipe.width, self.runner.records, self.survey.facts
         with self.runner.stage("validate"):
@@ -552,7 +552,7 @@ class Run(AbstractContextManager["Run"]):
             return verdicts
 
     def _verify_existing(self, items: Sequence[PlanItem]) -> None:
-        """Keep those of these files whose recomputed records agree; the others are recomputed."""
+        """Keep the files whose recomputed records agree; the others are recomputed."""
         from nucpro.extraction.audit import recompute  # noqa: PLC0415 - imports torch
 
         recipe = self.plan.recipe
@@ -572,19 +572,19 @@ class Run(AbstractContextManager["Run"]):
             logger.info("Split %s", ", ".join(map(str, made)))
         if not unsplit:
             return
-        # Facts of the new files were not known at pre-flight: the same checks again, on real files.
+        # The new files did not exist at pre-flight: the same checks again, on the real files.
         try:
             self.survey.discover([state.source for state in self.survey.inventory.sources])
             self._model = check_all(self.survey, self._identified, self.runner.engine.problems)
         except PreflightError as error:
-            # Not one of pre-flight any more: split folders were made.
+            # No longer a pre-flight error: split folders were made.
             raise DataError("\n".join(error.problems)) from error
 
     def _import_ahead(self, firsts: Iterable[FilePair]) -> None:
-        """Import what encodes, beside the reading of files, where the first files of sources are still to be made.
+        """Import the encoder while files are read, if the first files of sources are still to be made.
 
-        torch takes seconds. All full viral files are used, so these tell for certain; where they are done, it is
-        imported when it is known what is to be done, if anything.
+        torch takes seconds to import. All full viral files are used, so they show early that an encoder is
+        needed; if they are done, it is imported after planning, if needed.
         """
         viral = [pair for pair in firsts if pair.category == VIRAL]
         if not self.options.uses_cluster and any(map(self._is_to_make, viral)):
@@ -600,7 +600,7 @@ class Run(AbstractContextManager["Run"]):
             return False
 
     def _identified(self, online: bool) -> Identified:
-        # Kept for the second check of a run that splits files: hashing the weights again would take seconds.
+        # Kept for the second check after splitting: hashing the weights again would take seconds.
         try:
             if self._identifying is not None:
                 return self._identifying.result()
@@ -615,14 +615,14 @@ class Run(AbstractContextManager["Run"]):
         return unchanged and records.knows("dna", pair.dna_vectors, input=self.survey.facts[pair].digest)
 
     def _list_completed(self, plan: Plan) -> None:
-        """Put the checkpoint's list right: files of this run are in it if they are done, others stay in it."""
+        """Update the checkpoint's list: files of this run are in it if they are done, other files stay in it."""
         mine = {item.pair.protein_vectors: item.vectors is State.DONE for item in plan.items}
         listed = [self.folder.root / key for key in self.runner.records.completed]
         kept = [path for path in listed if (mine[path] if path in mine else path.exists())]
         self.runner.records.restart([*kept, *(path for path, is_done in mine.items() if is_done)])
 
     def _read_dna(self, pairs: Sequence[FilePair]) -> None:
-        """Read DNABERT-S files whose contents are not known, beside the encoder and ahead of it."""
+        """Read unverified DNABERT-S files in workers, ahead of the encoder."""
         files, problems = self.survey.dna_to_read(pairs)
         if problems:
             raise DataError("\n".join(problems))
@@ -631,12 +631,12 @@ class Run(AbstractContextManager["Run"]):
             self.runner.beside(examine_dna, (file,), self._dna_was_read)
 
     def _dna_was_read(self, verdict: DnaVerdict) -> None:
-        """Take note of a DNABERT-S file that was read.
+        """Record the result of reading a DNABERT-S file.
 
         Raises
         ------
         DataError
-            It is bad: all others are read then, and all bad ones are listed, so that one run tells everything.
+            It is invalid; then all others are read too, and all invalid files are listed.
         """
         file = self._unread_dna.pop(verdict.file.pair)
         if verdict.problem is not None:
@@ -649,14 +649,15 @@ class Run(AbstractContextManager["Run"]):
             self._merge(file.pair)
 
     def _merge_when_read(self, pair: FilePair, *, first: bool = True) -> None:
-        """Merge a pair whose protein vectors are there, but not before its DNABERT-S file is known to be good."""
+        """Merge a pair whose protein vectors exist, once its DNABERT-S file is verified."""
         if pair in self._unread_dna:
             self._ready_to_merge.add(pair)
         else:
             self._merge(pair, first=first)
 
     def _merge(self, pair: FilePair, *, first: bool = True) -> None:
-        # Taken before the sources are read: if one changes meanwhile, the merged file is not taken for current.
+        # Taken before the sources are read: if one changes meanwhile, the merged file does not count as
+        # current.
         fact = merged_fact(pair)
         files = (pair.dna_vectors, pair.protein_vectors, pair.merged, CLASS_NAMES[pair.label])
         self.runner.beside(merge, files, lambda _: self._merged(pair, fact), first=first)
@@ -665,17 +666,17 @@ class Run(AbstractContextManager["Run"]):
         records = self.runner.records
         records.add("merged", pair.merged, fact)
         self.statistics.merged += 1
-        # Read back from disk while the encoder is at work; what is wrong is judged at the end, with all others.
+        # Read back while the encoder is running; problems are raised at the end, with all others.
         task = ValidationTask(pair, self.plan.recipe.width)
         self.runner.beside(validate_and_stamp, (task,), lambda found: remember_verdict(records, found))
 
 
 def _check_only(survey: Survey) -> None:
-    """Check for somebody who only looks: no file is created, no cluster started."""
+    """Check for a read-only command: no file is created, no cluster started."""
 
     def device_problems() -> list[str]:
         if survey.options.uses_cluster:
-            return []  # whether a cluster has room for the work is known when it is there
+            return []  # the resources of a cluster are known once it is started
         from nucpro.embedding.device import device_problems  # noqa: PLC0415 - imports torch
 
         return device_problems(survey.options.device)
@@ -699,7 +700,7 @@ def _refuse(problems: Sequence[str]) -> None:
 
 
 def _started_with(options: Options, side: SequenceType) -> dict[str, Any]:
-    """What the history says of a run before its checks."""
+    """Facts for the history before the checks of a run."""
     follows = side is SequenceType.DNA and options.with_dna
     return {
         "side": str(side),
@@ -713,12 +714,12 @@ _NOT_USED = {
     SequenceType.DNA: ("protein_", "revision", "token_dropout", "trust_", "verify_", "audit", "report"),
     SequenceType.PROTEIN: ("dna_", "all_files"),
 }
-"""How the options begin that decide nothing in a run of a sequence type."""
+"""Prefix of the options that have no effect in a run of a sequence type."""
 _OF_CLUSTERS = ("address", "workers", "gpus_", "cpus_")
 
 
 def _used(survey: Survey) -> dict[str, Any]:
-    """What the history says that a run used: plain values, without the folder, which may be moved."""
+    """Facts for the history about the options of a run: plain values, without the folder, which may be moved."""
     options, recipe = survey.options, survey.plan.recipe
     others = ("data_dir", "dry_run", *_NOT_USED[survey.side], *(() if options.uses_cluster else _OF_CLUSTERS))
     used = {name: value for name, value in asdict(options).items() if not name.startswith(others)}

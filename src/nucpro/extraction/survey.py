@@ -1,7 +1,7 @@
-"""What lies in a data folder, and what a command would make of it: reading only, for one sequence type.
+"""Survey of a data folder and of the work to do in it: read-only, for one sequence type.
 
 The steps in their order: :meth:`Survey.discover` (or :meth:`Survey.take`), :meth:`Survey.inputs`,
-:meth:`Survey.compare`. A run works on what they found; whoever only looks stops there.
+:meth:`Survey.compare`. A run continues from there; read-only commands stop.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ __all__ = ["DNA_COMMAND", "Survey", "bad_dna", "looking", "outside_lines", "with
 
 
 def outside_lines(paths: Sequence[Path]) -> list[str]:
-    """Files in the output folders that belong to no selected pair."""
+    """Files in the output folders that do not belong to a selected pair."""
     return limited([f"Outside the selection: {path}" for path in paths])
 
 
 logger = logging.getLogger(__name__)
 
 DNA_COMMAND = "nucpro embed-dna"
-"""What makes missing DNABERT-S files, for messages."""
+"""The command that makes missing DNABERT-S files, for messages."""
 
 
 class Survey:
@@ -52,24 +52,24 @@ class Survey:
     options : Options
         The folder, the number of sequences per file and the selection.
     side : SequenceType
-        Sequence type whose vectors are asked about.
+        Sequence type of the vectors.
     records : Checkpoint
-        What is known of files that have not changed.
+        Facts about unchanged files.
     workers : Workers
-        Where files are read.
+        Workers that read files.
     makes : bool
-        Look at the folder as a run with these options would; else as the last run left it.
+        Survey the folder for a run with these options; else as the last run left it.
     show : callable, optional
-        Takes the progress of reading.
+        Called with the progress of reading.
 
     Attributes
     ----------
     is_compared : bool
         Whether there is a plan.
     needs_dna : bool
-        Whether missing DNABERT-S files are problems; they are not for somebody who only extracts.
+        Whether missing DNABERT-S files are problems; they are not if nothing is merged.
     options : Options
-        What was asked for, with the models that are recorded in the folder where none was named.
+        Options, with the models recorded in the folder if none was named.
     size : int
         Records of a full split file.
     """
@@ -105,12 +105,12 @@ class Survey:
         self._refusals: list[str] = []
 
     def discover(self, sources: Iterable[Source] | None = None) -> Selection:
-        """Find all files and choose those that are used.
+        """Find all files and select those that are used.
 
         Parameters
         ----------
         sources : iterable of Source, optional
-            The sources to look at; by default the data folder is walked.
+            The sources; by default the data folder is searched.
 
         Raises
         ------
@@ -137,12 +137,12 @@ class Survey:
         return self.selection
 
     def take(self, pairs: Sequence[FilePair]) -> Selection:
-        """Use these files, in place of what :meth:`discover` would choose.
+        """Use these files instead of those that :meth:`discover` would select.
 
         Raises
         ------
         PreflightError
-            A file is not there.
+            A file does not exist.
         """
         absent = [path for pair in pairs if not (path := pair.fasta(self.side)).is_file()]
         if absent:
@@ -158,7 +158,7 @@ class Survey:
         return self.selection
 
     def outside_problems(self, width: int) -> list[str]:
-        """What is wrong with files outside the selection: a training script reads all merged files that it finds.
+        """Problems of files outside the selection: a training script reads all merged files that it finds.
 
         Parameters
         ----------
@@ -189,7 +189,7 @@ class Survey:
         return (*self.selection.pairs, *others)
 
     def inputs(self) -> list[str]:
-        """Read the inputs of all files; returns everything that is wrong with them."""
+        """Read the inputs of all files; returns their problems."""
         problems = list(self.inventory.problems)
         split = [pair for pair in self.pairs if pair.fasta(self.side).parent.is_dir()]
         facts, unreadable = self.inspect([p for p in split if os.path.lexists(p.fasta(self.side))], self.side)
@@ -209,14 +209,14 @@ class Survey:
         return problems
 
     def compare(self, recipe: Recipe, unproven: Unproven | None = None) -> Plan:
-        """Compare what lies on disk with what a recipe would make; needs :meth:`inputs` first.
+        """Compare the files on disk with the result of a recipe; needs :meth:`inputs` first.
 
         Parameters
         ----------
         recipe : Recipe
-            How vectors would be made.
+            Recipe of the vectors.
         unproven : Unproven, optional
-            What becomes of files that do not say how they were made, where it is not what the options ask for.
+            Treatment of files without provenance, if it differs from the options.
         """
         pairs = [(pair, self.facts[pair]) for pair in self.pairs]
         how = unproven or self.unproven
@@ -225,7 +225,7 @@ class Survey:
         return self.plan
 
     def _show_recorded(self) -> None:
-        """Log the options that nobody gave and the folder remembers, in one line."""
+        """Log in one line the options that were taken from the state of the folder."""
         parts = []
         if self.asked.sequences_per_file is None and self.size != SEQUENCES_PER_FILE:
             parts.append(f"--sequences-per-file {self.size}")
@@ -241,7 +241,7 @@ class Survey:
             logger.info("As recorded in %s: %s", self.folder.root, " ".join(parts))
 
     def replacing_problems(self) -> list[str]:
-        """Why files that another model or other options made are not recomputed unasked; needs :meth:`compare`."""
+        """Why files of another model or options are not recomputed by default; needs :meth:`compare`."""
         others = [item.made_by for item in self.plan.items if item.made_by is not None]
         recorded, recipe = self.records.recipe_of(self.side), self.plan.recipe
         is_going_on = recorded is not None and recorded.key == recipe.key
@@ -255,7 +255,7 @@ class Survey:
         ]
 
     def dna_to_read(self, pairs: Sequence[FilePair]) -> tuple[list[DnaFile], list[str]]:
-        """DNABERT-S files whose contents are not known, and what is wrong with the FASTA files of others."""
+        """Unverified DNABERT-S files, and problems of the FASTA files of others."""
         facts, problems = self.inspect(pairs, SequenceType.DNA)
         files = [DnaFile(p, facts[p.nucleotide_fasta]) for p in pairs if p.nucleotide_fasta in facts]
         return [
@@ -265,14 +265,14 @@ class Survey:
         ], problems
 
     def dna_contents(self) -> list[str]:
-        """Read the DNABERT-S files whose contents are not known; returns everything that is wrong with them.
+        """Read the unverified DNABERT-S files; returns their problems.
 
-        A run reads them beside the encoder; whoever only looks reads them at once.
+        A run reads them in parallel with the encoder; read-only commands read them at once.
         """
         if self.options.with_dna or not self.needs_dna:
             return []
         done = {item.pair for item in self.plan.items if item.is_done} if self.is_compared else set()
-        # Those that are missing or no archives are problems already.
+        # Files that are missing or not archives are already listed as problems.
         usable = [pair for pair in self.pairs if pair not in done and not dna_problems([pair], DNA_COMMAND)]
         files = self.dna_to_read(usable)[0]
         return bad_dna(self._dna_readers.map(examine_dna, files))
@@ -280,7 +280,7 @@ class Survey:
     def inspect(
         self, pairs: Sequence[FilePair], side: SequenceType
     ) -> tuple[dict[Path, FastaFacts], list[str]]:
-        """Facts of the FASTA files of pairs, and what is wrong with those that cannot be read."""
+        """Facts of the FASTA files of pairs, and problems of those that cannot be read."""
         return inspect_all([pair.fasta(side) for pair in pairs], side, self.records, self._readers)
 
     def unsplit(self) -> list[Source]:
@@ -320,7 +320,7 @@ class Survey:
 
 
 def with_recorded_models(options: Options, records: Checkpoint) -> Options:
-    """Fill in the models of earlier runs on the folder, for those that were not asked for."""
+    """Fill in the models of earlier runs on the folder, if none are given."""
     for side in SequenceType:
         recorded = records.recipe_of(side)
         if recorded is None or recorded.model is None or options.asks_for_model(side):
@@ -333,7 +333,7 @@ def with_recorded_models(options: Options, records: Checkpoint) -> Options:
 
 
 def bad_dna(verdicts: Iterable[DnaVerdict]) -> list[str]:
-    """What to say of DNABERT-S files that cannot be used."""
+    """Message about unusable DNABERT-S files."""
     problems = sorted(verdict.problem for verdict in verdicts if verdict.problem is not None)
     return [f"{problem}; make this file again with: {DNA_COMMAND}" for problem in problems]
 
@@ -347,20 +347,20 @@ def looking(
     workers: Workers | None = None,
     show: Show = silent,
 ) -> Iterator[Survey]:
-    """Survey of a data folder for somebody who only looks: no lock, no engine, nothing is written.
+    """Survey of a data folder for a read-only command: no lock, no engine, nothing is written.
 
     Parameters
     ----------
     options : Options
         The folder, the number of sequences per file and the selection.
     side : SequenceType
-        Sequence type whose vectors are asked about.
+        Sequence type of the vectors.
     planning : bool
-        Look at files that do not say how they were made as a run with these options would; else as the last run did.
+        Treat files without provenance as a run with these options would; else as the last run did.
     workers : Workers, optional
         Where files are read, such as the nodes of a cluster; by default in processes of this machine.
     show : callable, optional
-        Takes the progress of reading.
+        Called with the progress of reading.
 
     Raises
     ------
@@ -374,10 +374,10 @@ def looking(
 
 
 def _unproven_of(options: Options, side: SequenceType) -> Unproven:
-    """What becomes of files of the right width that do not say how they were made, in a run with these options."""
+    """Treatment of files of the right width without provenance in a run with these options."""
     if side is SequenceType.DNA:
-        # Those of the original program do not say it; they are good by ids, width, finiteness, and a run that only
-        # adds what is missing (--with-dna) does not doubt them.
+        # DNA files of the original program have no provenance; ids, width and finite values are checked, and
+        # a run that only adds missing files (--with-dna) accepts them.
         return Unproven.REDO if options.replace and not options.with_dna else Unproven.TRUST
     if options.verify_existing:
         return Unproven.VERIFY

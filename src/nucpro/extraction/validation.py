@@ -1,4 +1,4 @@
-"""Reading back everything that a run leaves behind, from disk, and judging it.
+"""Validation: reads back all files of a run from disk and checks them.
 
 One file pair at a time, in worker processes, without torch: the vectors against their FASTA, the merged
 file against its two sources, bit by bit.
@@ -55,7 +55,7 @@ __all__ = [
 
 _ONE_MODEL = {
     SequenceType.PROTEIN: "extract all again",
-    SequenceType.DNA: "run nucpro embed-dna again with the model that all shall have, then extract",
+    SequenceType.DNA: "run nucpro embed-dna again with the one model to use, then extract",
 }
 
 
@@ -68,7 +68,7 @@ class ValidationTask:
     pair : FilePair
         The pair.
     width : int
-        Width that its protein vectors must have.
+        Required width of its protein vectors.
     """
 
     pair: FilePair
@@ -77,7 +77,7 @@ class ValidationTask:
 
 @dataclass(frozen=True)
 class FileVerdict:
-    """What validation found in one file pair.
+    """Result of validating one file pair.
 
     Parameters
     ----------
@@ -86,9 +86,9 @@ class FileVerdict:
     records : int
         Rows of its merged file.
     models : dict of SequenceType to str
-        Digest of the weights that made its vectors, for the sides whose files say so.
+        Digest of the weights of its vectors, for the sequence types whose files state it.
     problems : tuple of str
-        Empty for a good pair; else one message a fault, each naming its file.
+        Empty for a valid pair; else one message per problem, naming the file.
     """
 
     pair: FilePair
@@ -199,7 +199,7 @@ def _column_problems(
 
 
 def mixed_models(verdicts: Iterable[FileVerdict], side: SequenceType) -> list[str]:
-    """Files of one side whose vectors come from other weights than those of the first file."""
+    """Files of one sequence type whose weights differ from those of the first file."""
     made = [
         (verdict.models[side], verdict.pair.vectors(side)) for verdict in verdicts if side in verdict.models
     ]
@@ -211,7 +211,7 @@ def mixed_models(verdicts: Iterable[FileVerdict], side: SequenceType) -> list[st
 
 
 def expected_width(pairs: Iterable[FilePair]) -> int:
-    """Width that the first protein file with ``meta`` states; that of the default model where none does."""
+    """Width in the first protein file with ``meta``; that of the default model if there is none."""
     for pair in pairs:
         try:
             look = read_meta(pair.protein_vectors)
@@ -232,7 +232,7 @@ def outside_outputs(folder: DataFolder, sources: Iterable[Source], selected: set
 
 
 def without_class(path: Path) -> str | None:
-    """What is wrong with a merged file that does not say its class; None where it does, or cannot be read."""
+    """Problem of a merged file without a class; None if it has one, or cannot be read."""
     try:
         look = read_meta(path)
     except (StoreError, FileNotFoundError):
@@ -251,7 +251,7 @@ def width_outside(path: Path) -> tuple[Path, int | None]:
 def validate_and_stamp(
     task: ValidationTask,
 ) -> tuple[FileVerdict, Fingerprint | None, list[list[int] | None]]:
-    """Verdict of a pair, with the stamps of its files from before they were read."""
+    """Verdict of a pair, with the fingerprints of its files, taken before they were read."""
     stamp, sources = Fingerprint.of(task.pair.merged), _stamps(task.pair)
     return validate_file(task), stamp, sources
 
@@ -259,7 +259,7 @@ def validate_and_stamp(
 def remember_verdict(
     records: Checkpoint, found: tuple[FileVerdict, Fingerprint | None, list[list[int] | None]]
 ) -> FileVerdict:
-    """Record a verdict without problems, so that files which do not change are not read again."""
+    """Record a verdict without problems, so that unchanged files are not read again."""
     verdict, stamp, sources = found
     if not verdict.problems:
         fact = {"of": sources, "records": verdict.records, "models": dict(verdict.models)}
@@ -268,7 +268,7 @@ def remember_verdict(
 
 
 def known_verdict(records: Checkpoint, pair: FilePair) -> FileVerdict | None:
-    """Recorded verdict of a pair whose files have not changed since; None where it must be read."""
+    """Recorded verdict of a pair whose files have not changed since; None if it must be read."""
     fact = records.fact("valid", pair.merged)
     if fact is None or fact.get("of") != _stamps(pair) or "models" not in fact:
         return None
@@ -277,7 +277,7 @@ def known_verdict(records: Checkpoint, pair: FilePair) -> FileVerdict | None:
 
 
 def problems_between(verdicts: Sequence[FileVerdict]) -> list[str]:
-    """Everything that is wrong with single files, and between them."""
+    """Problems of single files and between files."""
     problems = sorted(problem for verdict in verdicts for problem in verdict.problems)
     return problems + mixed_models(verdicts, SequenceType.PROTEIN) + mixed_models(verdicts, SequenceType.DNA)
 
@@ -295,7 +295,7 @@ _BYTES = 8
 
 @dataclass(frozen=True)
 class _Suspect:
-    """A file outside the selection, and files that seem to hold ids of it."""
+    """A file outside the selection, and files that seem to share ids with it."""
 
     path: Path
     others: tuple[Path, ...]
@@ -307,14 +307,14 @@ def repeated_ids(outside: Sequence[Path], selected: Iterable[Path], workers: Wor
     Parameters
     ----------
     outside, selected : paths
-        Merged files that belong to no selected pair, and those that do; files that cannot be read are passed over.
+        Merged files that belong to no selected pair, and those that do; unreadable files are skipped.
     workers : Workers
-        Where files are read.
+        Workers that read files.
 
     Returns
     -------
     list of str
-        One message a file outside the selection, sorted.
+        One message per file outside the selection, sorted.
     """
     if not outside:
         return []
@@ -342,7 +342,7 @@ def _suspects(outside: dict[Path, Digests], selected: Iterable[tuple[Path, Diges
 
 
 def _digests(path: Path) -> tuple[Path, Digests]:
-    """Digests of the ids of a file; of none where it cannot be read, which others report."""
+    """Digests of the ids of a file; empty if it cannot be read, which is reported elsewhere."""
     digests = (hashlib.blake2b(name.encode(), digest_size=_BYTES).digest() for name in _ids(path))
     return path, np.frombuffer(b"".join(digests), np.uint64)
 
@@ -373,7 +373,7 @@ def _message(suspect: _Suspect) -> str | None:
 
 
 def verdict_lines(verdicts: Sequence[FileVerdict]) -> list[str]:
-    """Result of a validation without problems; the last line is the one that scripts look for."""
+    """Result of a validation without problems; scripts look for the last line."""
     total = sum(verdict.records for verdict in verdicts)
     viral = sum(verdict.records for verdict in verdicts if verdict.pair.label)
     return [
