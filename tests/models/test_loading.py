@@ -17,6 +17,7 @@ import random_esm
 from nucpro.errors import ModelError
 from nucpro.models.architectures import load_tokenizer
 from nucpro.models.esm2 import load_esm2
+from nucpro.models.loading import HEADS
 from nucpro.models.weights import locate
 
 CPU = torch.device("cpu")
@@ -104,6 +105,16 @@ def test_every_layout_gives_the_same_encoder(saved, folder, layout):
     expected, actual = load(saved).state_dict(), load(folder).state_dict()
     assert expected.keys() == actual.keys()
     assert all(torch.equal(expected[name], actual[name]) for name in expected)
+
+
+def test_heads_are_left_out_by_name_and_said_once(saved, folder, caplog):
+    heads = {f"{name}x.weight": torch.full((2, 2), float("nan")) for name in HEADS}
+    rewrite(folder, lambda tensors: tensors.update(heads))
+    with caplog.at_level("INFO"):
+        actual = load(folder).state_dict()
+    assert all(torch.equal(value, actual[name]) for name, value in load(saved).state_dict().items())
+    (line,) = [record.message for record in caplog.records if "heads" in record.message]
+    assert all(name.rstrip(".") in line for name in HEADS)
 
 
 def test_a_linked_folder_and_one_with_a_slash_are_found(saved, tmp_path):

@@ -213,6 +213,7 @@ def with_prefix_and_heads(tensors):
         "cls.predictions.transform.LayerNorm.weight": torch.ones(48),
         "bert.pooler.dense.weight": torch.full((48, 48), float("nan")),
         "classifier.weight": torch.zeros(2, 48),
+        "qa_outputs.weight": torch.zeros(2, 48),
         "bert.embeddings.position_ids": torch.arange(512)[None],
         "bert.embeddings.token_type_ids": torch.zeros(1, 512, dtype=torch.int64),
     }

@@ -35,15 +35,8 @@ _UNMASKED_SHARE = 1 - 0.15 * 0.8
 """Token dropout: in training 15% of the tokens were chosen and 80% of those masked; without masks, embeddings
 are scaled by what was left (transformers, ``EsmEmbeddings``)."""
 
-_LEFT_OVERS = (
-    "lm_head.",
-    "contact_head.",
-    "pooler.",
-    "classifier.",
-    "embeddings.position_ids",
-    "embeddings.position_embeddings.weight",
-)
-"""Heads and tables that published checkpoints carry and that residue vectors do not need."""
+_LEFT_OVERS = ("embeddings.position_ids", "embeddings.position_embeddings.weight")
+"""Tables that published checkpoints carry and that residue vectors do not need."""
 _FREQUENCIES = "rotary_embeddings.inv_freq"
 _LARGEST_ROUNDING = 1e-3
 

@@ -6,6 +6,7 @@ an encoder says which of them make each of its parameters.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,10 +17,26 @@ from torch import nn
 
 from nucpro.errors import ModelError, first_few
 
-__all__ = ["Checkpoint", "build", "draw", "empty_embedding"]
+__all__ = ["HEADS", "Checkpoint", "build", "draw", "empty_embedding"]
+
+logger = logging.getLogger(__name__)
 
 Model = TypeVar("Model", bound=nn.Module)
 
+HEADS = (
+    "classification_head.",
+    "classifier.",
+    "cls.",
+    "contact_head.",
+    "lm_head.",
+    "pooler.",
+    "predictions.",
+    "qa_outputs.",
+    "regressor.",
+    "score.",
+    "v_head.",
+)
+"""What transformers, fair-esm, PEFT and TRL call the heads of a task: they follow the encoder, and change no vector."""
 _SHOWN = 3
 _READERS = 8
 # Names that TensorFlow gave to the parts of a layer norm; transformers still writes them for some models.
@@ -198,7 +215,11 @@ def build(
     """
     names = checkpoint.names()
     wanted = [part for group in parts.values() for part in group]
-    checkpoint.refuse_unexplained(wanted, {name: is_left_over(name) for name in names})
+    heads = {name for name in names if name.startswith(HEADS)}
+    checkpoint.refuse_unexplained(wanted, {name: name in heads or is_left_over(name) for name in names})
+    if heads:
+        unused = ", ".join(sorted({name.partition(".")[0] for name in heads}))
+        logger.info("%s: heads that vectors do not need are left out: %s", checkpoint.source, unused)
     model = _without_weights(make)
     sources = {name: [names[part] for part in parts[name]] for name, _ in model.named_parameters()}
     for name, parameter in model.named_parameters():

@@ -30,8 +30,8 @@ __all__ = [
 ]
 
 _PREFIX = "bert."
-_LEFT_OVERS = ("pooler.", "cls.", "classifier.", "embeddings.position_ids", "embeddings.token_type_ids")
-"""Heads and index buffers that published checkpoints carry and that vectors do not need."""
+_LEFT_OVERS = ("embeddings.position_ids", "embeddings.token_type_ids")
+"""Index buffers that published checkpoints carry and that vectors do not need."""
 
 _QUERY_ROWS = 512
 """Queries that are attended from together: bounds the bias to some MB a head for the longest sequences."""
