@@ -49,10 +49,10 @@ def sequences(name: str) -> Path:
 
 
 class _Once(argparse.Action):
-    """Takes a value that may be given as an argument or as an option, but once."""
+    """Accepts a value as an argument or as an option, but only once."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, _: Any = None) -> None:
-        """Keep it; what was not given is no value."""
+        """Store the value, unless it is the default."""
         before = getattr(namespace, self.dest, self.default)
         if values is self.default:
             return
@@ -62,7 +62,7 @@ class _Once(argparse.Action):
 
 
 def add_data_dir(parser: Parser, *, option: bool = False) -> None:
-    """Add the data folder as the argument DATA, and also as an option where scripts know it as one."""
+    """Add the data folder as the argument DATA, and optionally also as the option of existing scripts."""
     group, default = parser.group(INPUT), Path("./data/")
     group.add_argument(
         "data_dir",
@@ -85,7 +85,7 @@ def add_data_dir(parser: Parser, *, option: bool = False) -> None:
 
 
 def add_selection(parser: Parser) -> None:
-    """Add the options that say which files of a data folder are used."""
+    """Add the options that select files of a data folder."""
     group = parser.group(INPUT)
     group.add_argument(
         "--sequences-per-file",
@@ -145,7 +145,7 @@ def add_dna_model(parser: Parser) -> None:
 
 
 def add_device(parser: Parser, *, with_batches: bool = True, default: str = AUTO_DEVICE) -> None:
-    """Add the options that say where and how a model runs."""
+    """Add the options for the device, precision and batches of a model."""
     add_device_only(parser, default)
     parser.group(MODEL).add_argument(
         "--precision",
@@ -164,14 +164,14 @@ def add_device(parser: Parser, *, with_batches: bool = True, default: str = AUTO
 
 
 def add_dry_run(parser: Parser) -> None:
-    """Add the option to change nothing."""
+    """Add ``--dry-run``."""
     parser.group(OUTPUT).add_argument(
         "--dry-run", action="store_true", help="check everything and show the plan; change nothing"
     )
 
 
 def add_device_only(parser: Parser, default: str = AUTO_DEVICE) -> None:
-    """Add the option that says where a model runs; what fills a data folder has ``cuda`` as its default."""
+    """Add ``--device``; commands that write to a data folder have ``cuda`` as the default."""
     parser.group(PERFORMANCE).add_argument(
         "--device",
         default=default,
@@ -181,12 +181,12 @@ def add_device_only(parser: Parser, default: str = AUTO_DEVICE) -> None:
 
 
 def add_replace(parser: Parser, what: str = "files of the same names that this command did not make") -> None:
-    """Add the option to replace what the command would not replace unasked."""
+    """Add ``--replace``, for files that the command does not replace by default."""
     parser.group(OUTPUT).add_argument("--replace", action="store_true", help=f"replace {what}")
 
 
 def add_engine(parser: Parser) -> None:
-    """Add the options that say which machines do the work."""
+    """Add the options that choose the engine."""
     group = parser.group(PERFORMANCE)
     group.add_argument(
         "--engine",
@@ -204,7 +204,7 @@ def add_engine(parser: Parser) -> None:
 
 
 def add_encoders(parser: Parser) -> None:
-    """Add the options that say how many models are loaded on a cluster, and what each takes."""
+    """Add the options for the number and resources of workers on a cluster."""
     group = parser.group(PERFORMANCE)
     group.add_argument(
         "--workers",
@@ -223,7 +223,7 @@ def add_encoders(parser: Parser) -> None:
 
 
 def add_messages(parser: Parser) -> None:
-    """Add the options that say how much is told, and in which form; every command has them."""
+    """Add the options for messages and progress, which every command has."""
     group = parser.group(MESSAGES)
     group.add_argument(
         "--progress",
@@ -244,10 +244,10 @@ def add_messages(parser: Parser) -> None:
 
 
 def manner_of(arguments: dict[str, Any]) -> Manner:
-    """Take the options of :func:`add_messages` out of parsed arguments."""
+    """Remove the options of :func:`add_messages` from parsed arguments and return them."""
     return Manner(*(arguments.pop(name) for name in ("progress", "quiet", "verbose")))
 
 
 def log_file(arguments: dict[str, Any]) -> Path | None:
-    """Log file of the data folder; none for a run that changes nothing."""
+    """Log file of the data folder; None for a dry run."""
     return None if arguments.get("dry_run") else DataFolder(arguments["data_dir"]).log

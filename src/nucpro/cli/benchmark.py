@@ -1,4 +1,4 @@
-"""``nucpro benchmark``: how fast this machine is, in a form that can be pasted into an issue."""
+"""``nucpro benchmark``: the speed of this machine, as a table to paste into an issue."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nucpro.options import Options, require
 __all__ = ["add_to"]
 
 _SECONDS = 45
-"""Together with making models and building kernels, about a minute."""
+"""About a minute in total, including model creation and kernel compilation."""
 
 
 def add_to(subparsers: Any) -> None:
@@ -69,7 +69,7 @@ def _run(arguments: dict[str, Any]) -> None:
 
 @contextmanager
 def _without_messages() -> Iterator[None]:
-    """What encoders say of themselves stands in the table; the answer is to be pasted or read by a script."""
+    """Suppress log messages of encoders: the table contains the information, and scripts read the output."""
     logging.disable(logging.INFO)
     try:
         yield
@@ -96,5 +96,5 @@ def _table(result: dict[str, Any]) -> list[str]:
 
 
 def _number(value: float) -> str:
-    """Four digits or whole numbers, never an exponent."""
+    """Format with four digits or as a whole number, never with an exponent."""
     return f"{value:,.0f}" if value >= 1_000 else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""What a person or a program sees: messages, the log file, progress and the answer to an interrupt."""
+"""Console output: messages, the log file, progress and the handling of interrupts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = [
 _INTERRUPTED = "Interrupted. Finished work is kept; run the same command again to continue."
 
 _NO_MEMORY = (
-    "Out of memory: this machine has too little free for the work (a file pair needs about 0.3 GB, the model its "
+    "Out of memory: too little free memory on this machine (a file pair needs about 0.3 GB, the model its "
     "weights); free memory and run the same command again: finished work is kept"
 )
 _OF_SYSTEM = {
@@ -59,21 +59,21 @@ class Terminated(BaseException):
 
 BAR, LINES, JSON = "bar", "lines", "json"
 PROGRESS = (BAR, LINES, JSON)
-"""How progress can be shown: drawn on standard error, as lines among the messages, or for programs."""
+"""Ways to show progress: a bar on standard error, lines among the messages, or JSON for programs."""
 
 
 @dataclass(frozen=True)
 class Manner:
-    """How much is said, and in which form.
+    """Amount and form of console output.
 
     Parameters
     ----------
     progress : str, optional
-        One of :data:`PROGRESS`; by default a bar where standard error is a terminal, and lines elsewhere.
+        One of :data:`PROGRESS`; by default a bar if standard error is a terminal, else lines.
     quiet : bool
-        Only warnings, errors and the answer of a command.
+        Show only warnings, errors and the result of a command.
     verbose : bool
-        Also what helps to find a fault: the time of each message, details, and where an error arose.
+        Also show the time of each message, details, and tracebacks.
     """
 
     progress: str | None = None
@@ -86,13 +86,13 @@ _manner = Manner()
 
 @contextmanager
 def showing() -> Iterator[Show]:
-    """Give what shows the progress of a command, and take it from the screen again at the end of a ``with`` block."""
+    """Provide a function that shows progress, and remove the bar at the end of a ``with`` block."""
     stream = sys.stderr
     form = _manner.progress or (BAR if stream is not None and stream.isatty() else LINES)
     if _manner.quiet:
         yield silent
     elif form == LINES:
-        # Who did not ask for lines should not read them of what takes no time.
+        # By default, short steps print no progress lines.
         yield Steps(0 if _manner.progress else _SHORT).show
     elif stream is None:
         yield silent
@@ -104,11 +104,11 @@ def showing() -> Iterator[Show]:
 
 
 def _bar() -> Any:
-    """Make a bar: progress of one part of a command after the other; gone at the end, as the last line is the result.
+    """Make a bar that shows the parts of a command one after the other, and is removed at the end.
 
-    Nothing is drawn before its first ``show``.
+    Nothing is drawn before the first call of ``show``.
     """
-    # Imported where something is drawn: it takes longer than a help text.
+    # Imported only when needed: the import takes longer than printing a help text.
     from tqdm import tqdm
 
     class Bar(tqdm):  # type: ignore[type-arg]
@@ -120,12 +120,12 @@ def _bar() -> Any:
         def format_dict(self) -> dict[str, Any]:
             """Fields of the bar's format."""
             fields = super().format_dict
-            # Elapsed time where none can be told that is left; both are too long for a narrow terminal.
+            # Elapsed time if the time left is unknown; both do not fit in a narrow terminal.
             shown = _left(self._progress) or self.format_interval(fields["elapsed"])
             return {**fields, "amount": _amount(self._progress), "time": shown}
 
         def show(self, progress: Progress) -> None:
-            """Move to where the command is."""
+            """Update the bar."""
             is_new = _part(progress) != _part(self._progress)
             self._progress = progress
             if is_new or progress.done < self.n:
@@ -140,20 +140,20 @@ def _bar() -> Any:
 
 
 def _above_bar(stream: TextIO | None = None) -> AbstractContextManager[object]:
-    """Take the bar away while something is written, where there is one."""
+    """Hide the bar, if there is one, while something is written."""
     tqdm: Any = getattr(sys.modules.get("tqdm"), "tqdm", None)
     return nullcontext() if tqdm is None else tqdm.external_write_mode(file=stream)
 
 
 class Steps:
-    """Progress as lines: one when a part of a command begins, and one for each tenth of it that is done.
+    """Progress as lines: one at the start of each part of a command, and one for each 10% of it.
 
     Parameters
     ----------
     patience : float
-        Seconds in which nothing is said of a part.
+        Seconds of a part before its first line.
     clock : callable
-        Seconds of a clock that only goes forward.
+        Monotonic clock, in seconds.
     """
 
     def __init__(self, patience: float = 0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -163,21 +163,21 @@ class Steps:
         self._began = 0.0
 
     def show(self, progress: Progress) -> None:
-        """Say where the command is, unless that was said."""
+        """Print a line, unless it was printed before."""
         if self._part != _part(progress):
             self._part, self._step, self._began = _part(progress), -1, self._clock()
-        # What has no total is told whenever it has doubled.
+        # Without a total, print a line whenever the count has doubled.
         step = progress.done.bit_length() if not progress.total else 10 * progress.done // progress.total
         if step != self._step and self._clock() - self._began >= self._patience:
             self._step = step
             line = ", ".join(filter(None, (_amount(progress), _left(progress))))
-            # Nobody listens any more, or the disk behind a redirection is full: the run goes on without.
+            # The pipe is closed, or the disk of a redirection is full: the run continues without this output.
             with suppress(OSError):
                 print(printable(f"{progress.message}: {line}"), flush=True)
 
 
 def _part(progress: Progress) -> tuple[str, int | None, str]:
-    """What two values have in common that tell of the same part of a command."""
+    """Key that identifies a part of a command."""
     return progress.message, progress.total, progress.unit
 
 
@@ -195,21 +195,21 @@ def _left(progress: Progress) -> str:
 
 
 def _write_json(**fields: object) -> None:
-    """Write one line for programs, where there is standard error and somebody who reads it."""
+    """Write one line for programs, if standard error is open and read."""
     if sys.stderr is not None:
         with suppress(OSError):
             print(json.dumps(fields), file=sys.stderr, flush=True)
 
 
 class _Plain(logging.Formatter):
-    """Messages, tracebacks included, in which no name of a record or file can steer a terminal."""
+    """Formatter that escapes control characters of names, also in tracebacks."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
 
 
 class _Lines(logging.Handler):
-    """Messages as plain lines on standard output, above the bar where there is one; problems on standard error."""
+    """Messages as plain lines on standard output, above any bar; warnings and errors on standard error."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING if _manner.quiet else logging.NOTSET)
@@ -228,12 +228,12 @@ class _Lines(logging.Handler):
                 with _above_bar(stream):
                     stream.write(f"{line}\n")
         except OSError:
-            # Nobody listens any more, or the disk behind a redirection is full: the run goes on without.
+            # The pipe is closed, or the disk of a redirection is full: the run continues without this output.
             return
 
 
 class _LogFile(logging.FileHandler):
-    """The log file; when it cannot be written any more, that is said once, and the run goes on without it."""
+    """The log file; if it becomes unwritable, this is reported once, and the run continues without it."""
 
     def _open(self) -> io.TextIOWrapper:
         return io.TextIOWrapper(
@@ -241,7 +241,7 @@ class _LogFile(logging.FileHandler):
         )
 
     def close(self) -> None:
-        # Closing writes what is still waiting, which fails again on a full disk.
+        # Closing flushes the buffer, which fails again on a full disk.
         with suppress(OSError):
             super().close()
 
@@ -258,9 +258,9 @@ class _LogFile(logging.FileHandler):
 
 @contextmanager
 def console(log_file: Path | None = None, manner: Manner | None = None) -> Iterator[None]:
-    """Show nucpro's messages, and also write them to a log file, for the length of a ``with`` block.
+    """Show nucpro's messages, and also write them to a log file, during a ``with`` block.
 
-    SIGTERM raises :class:`Terminated` meanwhile.
+    During the block, SIGTERM raises :class:`Terminated`.
     """
     global _manner  # noqa: PLW0603 - the streams of a process are one for all, and so is what goes to them
     _write_each_line()
@@ -271,7 +271,7 @@ def console(log_file: Path | None = None, manner: Manner | None = None) -> Itera
     level = logger.level
     logger.setLevel(logging.DEBUG if _manner.verbose else logging.INFO)
     try:
-        # One after the other: what is wrong with the log is shown by the first.
+        # In this order: the first handler shows problems of the log file.
         for handler in itertools.chain([_Lines()], _log_files(log_file)):
             handlers.append(handler)
             logger.addHandler(handler)
@@ -286,16 +286,16 @@ def console(log_file: Path | None = None, manner: Manner | None = None) -> Itera
 
 
 def told_end(code: int) -> int:
-    """Tell programs how a command ended, with its exit code; gives the code back."""
+    """Report the exit code of a command to programs, and return it."""
     if _manner.progress == JSON:
         _write_json(event="end", exit_code=code)
     return code
 
 
 def _write_each_line() -> None:
-    """Write a line when it is said, also to a pipe or a file, where Python would keep it until there are many.
+    """Use line buffering, also for pipes and files.
 
-    What the encoding lacks is shown as escapes: no name of a file may stop a run.
+    Characters outside the encoding are escaped, so that no file name can stop a run.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -308,7 +308,7 @@ def _log_files(path: Path | None) -> Iterator[logging.Handler]:
     try:
         handler = _LogFile(path)
     except StoreError as error:
-        # A folder that is missing, or cannot be written, is one of the problems that pre-flight reports.
+        # Pre-flight reports folders that are missing or not writable.
         if os.path.lexists(path):
             logging.getLogger("nucpro").warning("Warning: %s; this run writes no log", error)
         return
@@ -317,14 +317,14 @@ def _log_files(path: Path | None) -> Iterator[logging.Handler]:
 
 
 def say(line: str) -> None:
-    """Print one line of a command's answer.
+    """Print one line of a command's result.
 
     Raises
     ------
     BrokenPipeError
-        Nobody reads it any more.
+        The reader has closed the pipe.
     StoreError
-        It cannot be written where standard output goes.
+        Standard output cannot be written.
     """
     try:
         with _above_bar():
@@ -344,12 +344,12 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def exit_code_of(error: BaseException) -> int:
-    """Show how a run ended, and give the exit code for it.
+    """Report how a run ended, and return its exit code.
 
     Parameters
     ----------
     error : BaseException
-        What ended the run.
+        The error that ended the run.
 
     Returns
     -------
@@ -365,7 +365,7 @@ def exit_code_of(error: BaseException) -> int:
         logger.error("%s", error, exc_info=error if error.shows_traceback or _manner.verbose else None)
         return error.exit_code
     if isinstance(error, OSError) and error.filename is not None:
-        # What the system says of a path that was given, or of what lies below it, is no fault of the program.
+        # An error of the system about a given path, or a file below it, is not a bug of nucpro.
         path = Path(os.fsdecode(error.filename))
         remedy = _OF_SYSTEM.get(error.errno or 0)
         said = problem_of(path, error) if remedy is None else f"{error.strerror}; {remedy}"
@@ -379,7 +379,7 @@ def exit_code_of(error: BaseException) -> int:
 
 
 def _first_told(error: BaseException) -> BaseException:
-    """Find the interrupt, or the error in words of our own, where cleaning up failed once more after it."""
+    """Find the original interrupt or error, if cleaning up after it has raised another."""
     chain = [error]
     while (before := chain[-1].__context__) is not None:
         chain.append(before)

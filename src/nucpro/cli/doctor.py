@@ -1,4 +1,4 @@
-"""``nucpro doctor``: whether this machine can run a job, and what of it will be slow."""
+"""``nucpro doctor``: whether this machine can run nucpro, and what will be slow."""
 
 from __future__ import annotations
 

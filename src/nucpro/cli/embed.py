@@ -1,4 +1,4 @@
-"""``nucpro embed``: vectors of anyone's FASTA."""
+"""``nucpro embed``: vectors of any FASTA file."""
 
 from __future__ import annotations
 

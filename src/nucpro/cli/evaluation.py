@@ -1,4 +1,4 @@
-"""``nucpro evaluate`` and ``nucpro compare``: classifiers measured again."""
+"""``nucpro evaluate`` and ``nucpro compare``: evaluation of trained classifiers."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _data_of(arguments: dict[str, Any], model: Path) -> Any:
 
 
 def _above(model: Path) -> Path:
-    """Nearest folder above a model with merged files; the folder above, where there is none."""
+    """Nearest folder above a model with merged files; if there is none, its parent folder."""
     above = model.absolute().parents
     return next((folder for folder in above if (folder / "data_merge").is_dir()), above[0])
 

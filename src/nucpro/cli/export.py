@@ -1,4 +1,4 @@
-"""``nucpro export``: the merged vectors as rows for other programs."""
+"""``nucpro export``: merged vectors in formats of other programs."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def add_to(subparsers: Any) -> None:
 
 
 def add_arguments(parser: Parser) -> None:
-    """Add the options of the job; the script of the same job has the same."""
+    """Add the options of the command; the script has the same."""
     add_data_dir(parser, option=True)
     add_protein_model(parser)
     add_device(parser, default="cuda")

@@ -1,4 +1,4 @@
-"""``nucpro inspect``: what a file or folder is, on one screen."""
+"""``nucpro inspect``: the contents of a file or folder, on one screen."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _run(arguments: dict[str, Any]) -> None:
 
 
 def lines_of(facts: dict[str, Any], indent: str = "") -> Iterator[str]:
-    """Nested plain values as lines, one a value, a dict of plain values in one line where it is short."""
+    """Format nested values as lines, one per value; a short dict of plain values takes one line."""
     for name, value in facts.items():
         label = f"{indent}{_label(name)}"
         if not isinstance(value, dict) or not value:

@@ -41,7 +41,7 @@ _PURPOSES = {
         "completion": "completion",
     },
 }
-"""Module of each command by purpose, in the order of the help; only that of the command that is run is imported."""
+"""Module of each command by purpose, in the order of the help; only the module of the current command is imported."""
 _MODULES = {name: module for commands in _PURPOSES.values() for name, module in commands.items()}
 
 
@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 done, 1 data or validation error, 2 usage, 3 pre-flight, 130 and 143 interrupted, 141 where the reader of
-        the answer left.
+        0 success, 1 data or validation error, 2 usage, 3 pre-flight, 130 and 143 interrupted, 141 if the reader of
+        the output has closed the pipe.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["--version"]:
@@ -91,7 +91,7 @@ def _exit_code(command: Callable[[dict[str, Any]], object], arguments: dict[str,
 
 
 def _nobody_reads() -> bool:
-    """Whether the reader of the answer has read enough, as ``head`` does: no error, and nothing to tell anybody."""
+    """Whether the reader of the output has closed the pipe, like ``head``: this is not an error."""
     stream = select.poll()
     stream.register(sys.stdout.fileno(), select.POLLOUT)
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in stream.poll(0))
@@ -100,25 +100,25 @@ def _nobody_reads() -> bool:
 def leave(code: int) -> None:
     """End this process.
 
-    After an error or an interrupt, threads may still be at work on the device; nothing they do matters any
-    more (files appear whole or not at all), so the process ends without waiting for them.
+    After an error or an interrupt, threads may still be using the device. Their work is no longer needed
+    (files are written atomically), so the process ends without waiting for them.
     """
-    # The work is done, or has been answered for: a late signal must not change what is told about it.
+    # The result has been reported: a late signal must not change it.
     for late in (signal.SIGINT, signal.SIGTERM):
         signal.signal(late, signal.SIG_IGN)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except OSError:
-            # Nobody reads it any more. What is still in it must not come up again when the interpreter ends.
+            # The reader has gone. Buffered output must not raise again when the interpreter exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     if code:
-        gc.collect()  # ended worker pools give their semaphores back only when they are collected
+        gc.collect()  # finished worker pools release their semaphores only when they are collected
         os._exit(code)
 
 
 def tree(names: Iterable[str] = _MODULES) -> argparse.ArgumentParser:
-    """Parser of the program, with those of some commands; by default of all."""
+    """Parser of the program with the parsers of some commands (by default, all)."""
     root = argparse.ArgumentParser(prog="nucpro")
     subparsers = root.add_subparsers(parser_class=Parser)
     # A module may have several commands.
@@ -130,12 +130,12 @@ def tree(names: Iterable[str] = _MODULES) -> argparse.ArgumentParser:
 
 
 def commands_of(root: argparse.ArgumentParser) -> dict[str, Parser]:
-    """Parsers of the commands of :func:`tree` by their names."""
+    """Parsers of the commands of :func:`tree` by name."""
     return dict(_subparsers(root).choices)
 
 
 def purposes() -> dict[str, dict[str, str]]:
-    """What each command is for, in a line, by purpose and name."""
+    """One-line help of each command, by purpose and name."""
     help_of = {entry.dest: str(entry.help) for entry in _subparsers(tree())._choices_actions}
     return {purpose: {name: help_of[name] for name in names} for purpose, names in _PURPOSES.items()}
 

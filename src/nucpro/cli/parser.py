@@ -1,7 +1,7 @@
-"""How the command line is read and explained: one parser for each command, with its options in groups.
+"""Parsing and help of the command line: one parser per command, with its options in groups.
 
-What argparse does otherwise: an error shows the usage of the program and not that of the command, a word that is
-nearly an option is not recognised, and an option with an optional number takes the next word, whatever it is.
+Differences from argparse: an error shows the usage of the command, not of the program; misspelt options get a
+suggestion; and an option with an optional number takes the next word only if it is a number.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _INDENT = 28
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Give the part of a message that names what is nearly the same as a word; nothing where nothing is.
+    """Return a suggestion of similar words for a message; empty if there is none.
 
     Examples
     --------
@@ -50,20 +50,20 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 class Help(argparse.HelpFormatter):
-    """Help as wide as the terminal, in which examples keep their lines."""
+    """Help formatter with the width of the terminal that keeps the lines of examples."""
 
     def __init__(self, prog: str) -> None:
         width = min(shutil.get_terminal_size().columns, _WIDEST) - 2
         super().__init__(prog, max_help_position=_INDENT, width=width)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        """Wrap paragraphs; what is indented are lines of their own."""
+        """Wrap single paragraphs; keep the lines of other text."""
         if "\n" not in text:
             return super()._fill_text(text, width, indent)
         return "\n".join(f"{indent}{line}" for line in text.splitlines())
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        """Name the value of an option once: ``-o, --output FOLDER``."""
+        """Show the value of an option once: ``-o, --output FOLDER``."""
         if not action.option_strings or action.nargs == 0:
             return super()._format_action_invocation(action)
         return f"{', '.join(action.option_strings)} {value_of(action)}"
@@ -75,9 +75,9 @@ class Parser(argparse.ArgumentParser):
     Parameters
     ----------
     example : str
-        Lines as they are typed, for the help and the manual.
+        Example commands, for the help and the manual.
     **options
-        Those of argparse.
+        Options of ``argparse.ArgumentParser``.
     """
 
     def __init__(self, *, example: str = "", **options: Any) -> None:
@@ -89,7 +89,7 @@ class Parser(argparse.ArgumentParser):
         self.group(MESSAGES).add_argument("-h", "--help", action="help", help="show this help and exit")
 
     def group(self, name: str) -> argparse._ArgumentGroup:
-        """Give a group of options, to add some to it."""
+        """Return a group, to add options to it."""
         return self._groups[name]
 
     @property
@@ -98,28 +98,28 @@ class Parser(argparse.ArgumentParser):
         return self._actions
 
     def format_usage(self) -> str:
-        """One line: what must be given; options have a list of their own."""
+        """Format one line with the required arguments; the help lists the options."""
         return f"usage: {self.usage_line}\n"
 
     @property
     def usage_line(self) -> str:
-        """The command with everything that must be given."""
+        """The command with all required arguments."""
         needed = [action for action in self._actions if action.required and action.option_strings]
         words = [value_of(action) for action in self._get_positional_actions()]
         words += [f"{action.option_strings[-1]} {value_of(action)}" for action in needed]
         return " ".join([self.prog, *words, "[options]"])
 
     def format_help(self) -> str:
-        """Usage, description, options in groups, examples."""
+        """Format usage, description, options in groups, and examples."""
         self.usage = self.usage_line.replace("%", "%%")
         return super().format_help()
 
     def error(self, message: str) -> NoReturn:
-        """End with exit code 2, the usage of this command, and what is wrong."""
+        """Exit with code 2, the usage of this command, and the error message."""
         self.exit(2, f"{self.format_usage()}{self.prog}: error: {message}\nAll options: {self.prog} --help\n")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse, and name what is nearly the same as an option that is not known."""
+        """Parse, and suggest similar options for an unknown one."""
         found, unknown = self.parse_known_args(args, namespace)
         if unknown:
             name = next((word for word in unknown if word.startswith("-")), unknown[0]).partition("=")[0]
@@ -129,7 +129,7 @@ class Parser(argparse.ArgumentParser):
         return found
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse; an option whose number may be left out takes the next word only where it is a number."""
+        """Parse; an option with an optional number takes the next word only if it is a number."""
         return super().parse_known_args(args if args is None else list(self._with_numbers(args)), namespace)
 
     def _with_numbers(self, words: Sequence[str]) -> Iterator[str]:
@@ -153,7 +153,7 @@ def _fits(action: argparse.Action, word: str) -> bool:
 
 
 def value_of(action: argparse.Action) -> str:
-    """How the value of an option is shown: ``N``, ``[N]``, ``{fp16,fp32}``; nothing where it takes none."""
+    """Format the value of an option: ``N``, ``[N]``, ``{fp16,fp32}``; empty if it takes none."""
     if action.nargs == 0:
         return ""
     name = action.metavar or (

@@ -1,4 +1,4 @@
-"""``nucpro report``: a data folder as a page to look at."""
+"""``nucpro report``: an HTML report of a data folder."""
 
 from __future__ import annotations
 

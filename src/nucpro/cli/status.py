@@ -1,4 +1,4 @@
-"""``nucpro status``: where a data folder stands."""
+"""``nucpro status``: the state of a data folder."""
 
 from __future__ import annotations
 

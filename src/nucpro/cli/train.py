@@ -36,7 +36,7 @@ SHOWN = (
     "auprc",
     "calibration_error",
 )
-"""Metrics that are shown, in their order."""
+"""Metrics to show, in order."""
 
 
 def add_to(subparsers: Any) -> None:
@@ -54,7 +54,7 @@ def add_to(subparsers: Any) -> None:
 
 
 def add_options(parser: Parser) -> None:
-    """Add all options but the data folder."""
+    """Add all options except the data folder."""
     parser.group(OUTPUT).add_argument(
         "-o", "--output", type=Path, metavar="FOLDER", help="model folder (default: DATA/model)"
     )
@@ -173,7 +173,7 @@ def _add_recipe(parser: Parser) -> None:
 
 
 def run(arguments: dict[str, Any]) -> None:
-    """Train, and show what came out."""
+    """Train, and show the metrics."""
     from nucpro.classifier.training import train
 
     arguments["sides"] = _SIDES[arguments["sides"]]
@@ -190,7 +190,7 @@ def _lines(trained: Trained) -> Iterator[str]:
 
 
 def comparison_lines(comparison: Comparison, drawn: str) -> Iterator[str]:
-    """Show metrics of models side by side, and how they differ."""
+    """Show the metrics of models in a table, and their differences."""
     names = list(comparison.models)
     yield from table_lines(["test part", *names], _rows(comparison, names))
     for (first, second), found in comparison.differences.items():

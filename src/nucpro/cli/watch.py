@@ -28,14 +28,14 @@ _SHOWN_STAGES = 12
 
 
 def watch(folder: DataFolder, interval: float) -> None:
-    """Show a run until none holds the data folder any more, or until somebody interrupts.
+    """Show a run until the data folder is no longer locked, or until Ctrl-C.
 
     Parameters
     ----------
     folder : DataFolder
         The data folder.
     interval : float
-        Seconds from one look to the next.
+        Seconds between refreshes.
     """
     monitor = Monitor(folder)
     try:
@@ -44,7 +44,7 @@ def watch(folder: DataFolder, interval: float) -> None:
             while not _shown(monitor, show).is_over:
                 time.sleep(interval)
     except KeyboardInterrupt:
-        # The way to leave the view; the run that is watched does not notice.
+        # Ends the view only; the run is not affected.
         return
 
 
@@ -55,7 +55,7 @@ def _shown(monitor: Monitor, show: Callable[[View], None]) -> View:
 
 
 def _is_screen(console: Console) -> bool:
-    """Whether a picture can be drawn, and drawn over: a terminal that is wide enough and can move its cursor."""
+    """Whether a live view is possible: a terminal that is wide enough and can move its cursor."""
     return sys.stdout.isatty() and not console.is_dumb_terminal and console.width >= _NARROWEST
 
 
@@ -67,7 +67,7 @@ def _screen(console: Console) -> Iterator[Callable[[View], None]]:
 
 @contextmanager
 def _lines() -> Iterator[Callable[[View], None]]:
-    """Everything at first and at the end; between them one line whenever something has changed."""
+    """Show all facts at the start and the end, and one line for each change in between."""
     last: list[View] = []
 
     def show(view: View) -> None:
@@ -94,7 +94,7 @@ def _line(view: View) -> str:
 
 
 def _picture(view: View) -> Table:
-    # Names of files are plain text here: rich would take square brackets for markup, and terminals obey controls.
+    # File names are plain text: rich would parse square brackets as markup, and terminals obey control characters.
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -107,7 +107,7 @@ def _picture(view: View) -> Table:
 
 
 def facts(view: View) -> list[tuple[str, str]]:
-    """What a view says, as labels and texts in the order in which they are shown."""
+    """Labels and texts of a view, in the order in which they are shown."""
     rows = [("Run", view.state)]
     if view.started is not None:
         when = f"{datetime.fromtimestamp(view.started):%Y-%m-%d %H:%M:%S}"
@@ -131,7 +131,7 @@ def facts(view: View) -> list[tuple[str, str]]:
 
 
 def _of_part(view: View) -> str:
-    """What a time left is of, where the command makes something else after it."""
+    """Name the part that the remaining time refers to, if another part follows."""
     return f" for {view.side.upper()} files, then {view.follows} files" if view.follows else ""
 
 
