@@ -101,7 +101,7 @@ def extract_fast_esm(
     toks_per_batch : int, optional
         Token budget of a batch; by default that of the device.
     replace : bool
-        Make ``out_file`` without a look at what is there.
+        Make ``out_file`` without checking for an existing one.
 
     Returns
     -------

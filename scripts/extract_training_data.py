@@ -4,7 +4,7 @@
     python scripts/extract_training_data.py
 
 finds the data, checks everything before the GPU is touched, extracts FastESM2_650 vectors, merges them
-with the DNABERT-S vectors, validates what lies on disk, and can be killed at any moment and run again.
+with the DNABERT-S vectors, validates the files on disk, and can be killed at any time and run again.
 
 This script is the job, written to be read: the eight functions below are its steps, and ``main`` calls them in order
 with what the steps before gave. They share a ``Run``, which holds the lock, the record of what is done and the worker

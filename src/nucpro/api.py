@@ -58,7 +58,7 @@ class Embeddings:
     Attributes
     ----------
     ids : list of str
-        One a row.
+        One per row.
     matrix : ndarray of float32, shape [N, D]
         One row per record.
     truncated : int
@@ -279,7 +279,7 @@ class Rows(NamedTuple):
     y : ndarray of int64, shape [N]
         1 viral, 0 host.
     ids : list of str
-        One a row.
+        One per row.
     """
 
     X: NDArray[np.float32]

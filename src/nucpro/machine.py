@@ -1,7 +1,8 @@
 """What this process may use of its machine: cores and memory, within the limits of a batch system or a container.
 
-Limits come from the set of cores that the process is bound to (``taskset``, SLURM) and from the control groups it lies
-in (https://docs.kernel.org/admin-guide/cgroup-v2.html, and version 1), each of which may be narrower than those above.
+Limits come from the set of cores that the process is bound to (``taskset``, SLURM) and from the control
+groups it is in (https://docs.kernel.org/admin-guide/cgroup-v2.html, and version 1), each of which may be
+narrower than those above.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def _numbers(path: Path) -> list[int]:
 
 
 def _groups(process: Path, control_groups: Path, controller: str) -> Iterator[Path]:
-    """Folders of the groups that the process lies in, from its own up to the topmost that is seen here."""
+    """Folders of the control groups of the process, from its own up to the topmost visible one."""
     with suppress(OSError, ValueError):
         for line in (process / "cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)

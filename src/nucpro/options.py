@@ -124,7 +124,7 @@ class ModelOptions(ParsedOptions):
         ``host:port`` of a running Ray cluster, or ``auto`` for the one that this machine is part of; by default
         a cluster of this machine alone is started for the run.
     workers : int, optional
-        Encoders on the cluster; by default as many as its nodes have room for.
+        Encoders on the cluster; by default as many as its nodes can hold.
     gpus_per_worker, cpus_per_worker : float
         What an encoder takes of its node; less than one GPU where several share it.
 

@@ -1,4 +1,4 @@
-"""How far a command is: one value for every long command, whoever shows it.
+"""Progress of a command: one value for every long command and every display.
 
 Commands take a :data:`Show` and call it; :mod:`nucpro.cli.console` draws what it is given, and a script may pass a
 callable of its own.
@@ -39,9 +39,9 @@ class Progress:
     unit : str
         What is counted, in the plural, or :data:`BYTES`.
     seconds_left : float or None
-        Estimate from the work that is left and the rate so far; None where it cannot be told.
+        Estimate from the remaining work and the rate so far; None if unknown.
     message : str
-        What is being done, such as ``Embedding``. Another message begins another part, counted anew.
+        What is being done, such as ``Embedding``. Another message begins another part, counted from zero.
     """
 
     done: int

@@ -168,7 +168,7 @@ WRITE_REFUSED = [
     (["a"], matrix(1, 3).astype("f8"), "its vectors are float64 of shape (1, 3), expected float32 of shape (1, D)"),
     (["a"], matrix(1, 3)[0], "its vectors are float32 of shape (3,), expected float32 of shape (1, D)"),
     (["a"], matrix(1, 0), "its vectors are float32 of shape (1, 0), expected float32 of shape (1, D)"),
-    (["a", "a"], matrix(2, 3), "1 of its ids are there more than once: 'a'"),
+    (["a", "a"], matrix(2, 3), "1 of its ids are duplicates: 'a'"),
     (
         ["a"],
         np.broadcast_to(np.float32(1), (1, 2**30)),

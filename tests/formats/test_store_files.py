@@ -256,7 +256,7 @@ class TestRefusedToWrite:
             ),
             ([], matrix(0, 3), None, "its ids are a list of length 0"),
             (["a", 5], matrix(2, 3), None, "id of row 1 is int 5, expected a str"),
-            (["a", "b", "a"], matrix(3, 3), None, "1 of its ids are there more than once: 'a'"),
+            (["a", "b", "a"], matrix(3, 3), None, "1 of its ids are duplicates: 'a'"),
             (["a"], np.array([[1, np.nan]], np.float32), None, "row 0 ('a') holds nan at column 1"),
             (["a"], matrix(1, 3), {"x": {"y": (1,)}}, "meta.x.y is a tuple of length 1, expected str, int"),
             (["a"], matrix(1, 3), {"x": [np.float32(1)]}, "meta.x[0] is float32, expected"),
@@ -327,10 +327,10 @@ class TestRefusedToRead:
                 "'data' is a list of length 2, expected a list with one entry for each of",
             ),
             ({"proteins": ["a"]}, "'data' is NoneType"),
-            (proteins(list("aabbc"), *[ROW] * 5), "2 of its ids are there more than once: 'a', 'b'"),
+            (proteins(list("aabbc"), *[ROW] * 5), "2 of its ids are duplicates: 'a', 'b'"),
             (
                 proteins(list("abcdefgh") * 2, *[ROW] * 16),
-                "8 of its ids are there more than once: 'a', 'b', 'c', 'd', 'e' and",
+                "8 of its ids are duplicates: 'a', 'b', 'c', 'd', 'e' and",
             ),
             (proteins(["a", "b"], ROW, ROW[:2]), "row 1 ('b') has 2 values, expected 3 as in row 0"),
             (

@@ -79,7 +79,7 @@ REFUSED: list[tuple[object, Kind | None, str]] = [
     (protein([]), "protein", "its ids are a list of length 0, expected a list with one str per record"),
     (protein(["a", 7.5]), "protein", "id of row 1 is float 7.5, expected a str"),
     (protein(["a", None]), "protein", "id of row 1 is NoneType, expected a str"),
-    (protein(["b", "a", "b"]), "protein", "1 of its ids are there more than once: 'b'"),
+    (protein(["b", "a", "b"]), "protein", "1 of its ids are duplicates: 'b'"),
     (
         {"proteins": ["a"], "data": ROW},
         "protein",

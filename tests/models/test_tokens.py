@@ -81,7 +81,7 @@ def test_a_letter_that_the_vocabulary_lacks_is_no_residue():
             [token for token in ESM_VOCABULARY if token not in ("<eos>", "W")],
             "no token for <eos>, W among its 31",
         ),
-        ([*ESM_VOCABULARY, "A"], "token 'A' is there twice"),
+        ([*ESM_VOCABULARY, "A"], "token 'A' is a duplicate"),
         (
             [f"<{n}>" for n in range(250)] + list(ESM_VOCABULARY),
             "a residue has the id 278; ids up to 254 are supported",

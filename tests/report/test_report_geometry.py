@@ -42,7 +42,7 @@ def test_separate_classes_agree_and_mixed_ones_are_at_chance() -> None:
     assert apart is not None
     assert apart.agreement == 1.0
     assert apart.chance == pytest.approx(0.5)
-    assert apart.strangers == apart.duplicates == []
+    assert apart.surrounded == apart.duplicates == []
     mixed = describe(vectors, np.random.default_rng(1).integers(0, 2, 60))
     assert mixed is not None
     assert mixed.agreement is not None
@@ -65,7 +65,7 @@ def test_planted_rows_are_found() -> None:
     (duplicate,) = found.duplicates
     assert duplicate[:2] == (11, 10)
     assert duplicate[2] > 0.999
-    assert [row for row, _ in found.strangers] == [10]
+    assert [row for row, _ in found.surrounded] == [10]
 
 
 def test_a_row_far_from_all_is_an_outlier() -> None:

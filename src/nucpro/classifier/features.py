@@ -42,7 +42,7 @@ class Features:
     labels : torch.Tensor
         int64 ``[N]``, on the CPU: 1 viral, 0 host.
     ids : list of str
-        One a row.
+        One per row.
     files : ndarray of int32, shape [N]
         Number of each row's file in `file_names`.
     file_names : tuple of str
@@ -60,7 +60,7 @@ class Features:
 
 
 def place(need: int, device: torch.device, asked: Placement, scratch: Path) -> Placement:
-    """Decide once, before anything is read, where features lie, and log it.
+    """Decide once, before anything is read, where to store features, and log it.
 
     Parameters
     ----------
@@ -69,14 +69,14 @@ def place(need: int, device: torch.device, asked: Placement, scratch: Path) -> P
     device : torch.device
         Where training runs.
     asked : Placement
-        :attr:`Placement.AUTO` takes the first of device, memory and disk that has the room.
+        :attr:`Placement.AUTO` takes the first of device, memory and disk with enough space.
     scratch : Path
         Folder for the file on disk.
 
     Raises
     ------
     UsageError
-        The place that was asked for lacks the room, or is no CUDA device.
+        The requested place lacks the space, or is not a CUDA device.
     """
     rooms = {
         Placement.DEVICE: _device_room(device),
@@ -87,7 +87,7 @@ def place(need: int, device: torch.device, asked: Placement, scratch: Path) -> P
     if not fitting:
         shown = ", ".join(f"{name} {human_size(max(room, 0))}" for name, room in rooms.items())
         raise UsageError(
-            f"the features need {human_size(need)}, and --features {asked} has no room for them ({shown}); "
+            f"the features need {human_size(need)}, and --features {asked} lacks the space ({shown}); "
             "free some, or choose another place"
         )
     logger.info("Features: %s, held %s (%s)", human_size(need), _PLACES[fitting[0]], device)
@@ -124,7 +124,7 @@ def read_features(
     StoreError
         A file that cannot be read, or has no label.
     ValidationError
-        A label that is not that of the file's category, an id that is there twice, or one class only.
+        A label that is not that of the file's category, a duplicate id, or one class only.
     """
     matrix = _room_for((survey.rows, survey.files[0].width), where, device, scratch)
 

@@ -130,7 +130,7 @@ class TorchSteps:
         self._classifier = classifier
         self._batch_size = batch_size
         self._parameters = dict(classifier.named_parameters())
-        # A graph reads the learning rate where it lies.
+        # A graph reads the learning rate from its place in memory.
         self._rate = torch.zeros((), device=device)
         self._records = device.type == "cuda" and torch.version.hip is None
         self._decay = momentum
@@ -231,7 +231,7 @@ class Feed(Protocol):
 
 
 def feed_of(matrix: torch.Tensor, labels: torch.Tensor, device: torch.device, batch_size: int) -> Feed:
-    """Give the feed for where a matrix lies.
+    """Feed for the place of a matrix.
 
     Parameters
     ----------
@@ -251,7 +251,7 @@ def feed_of(matrix: torch.Tensor, labels: torch.Tensor, device: torch.device, ba
 
 
 class ResidentFeed:
-    """All rows lie on the device: one block is a whole epoch.
+    """All rows are on the device: one block is a whole epoch.
 
     Parameters
     ----------
@@ -273,7 +273,7 @@ class ResidentFeed:
 
 
 class StreamedFeed:
-    """Rows lie in host memory or on disk: a thread gathers the next block while the device visits the last one.
+    """Rows are in host memory or on disk: a thread gathers the next block while the device computes.
 
     Parameters
     ----------
@@ -357,7 +357,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Epoch:
-    """What is told after an epoch.
+    """Report after an epoch.
 
     Parameters
     ----------
@@ -543,7 +543,8 @@ class Fitter:
         told : callable
             Is called after each epoch.
         show : callable, optional
-            Takes the progress, in epochs: as many as may be run, since nobody knows when patience ends them.
+            Called with the progress, in epochs; the total is the maximum, because early stopping cannot be
+            predicted.
 
         Raises
         ------
@@ -580,7 +581,7 @@ class Fitter:
         logger.info("Going on after epoch %d", len(state.history))
 
     def _require_same(self, state: TrainingState) -> None:
-        """Refuse to go on with a training that this one is not a longer version of."""
+        """Refuse to resume a training whose options differ in more than its length."""
         odd = _differences(state.settings, self._settings)
         losses = [entry["loss"] for entry in state.history]
         over = next((done for done in range(1, len(losses)) if self._end_after(losses[:done])), None)

@@ -159,7 +159,7 @@ class FusedSteps:
         )
 
     def _make_room(self, steps: int) -> None:
-        """Keep losses of more steps; graphs know the old place, so they are recorded anew."""
+        """Make space for the losses of more steps; graphs refer to the old memory, so they are recorded again."""
         self._graphs.clear()
         room = torch.empty(steps, device=self._state.losses.device)
         self._state = State(**{**vars(self._state), "losses": room})

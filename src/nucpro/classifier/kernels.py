@@ -252,7 +252,7 @@ def _hidden_layer(
     rows_normed = centred * inverse[None, :]
     factor = tl.load(scale + column, mask=known, other=0.0)
     result = rows_normed * factor[None, :] + tl.load(shift + column, mask=known, other=0.0)[None, :]
-    # Every step has a seed of its own, so the place within the batch is enough to tell draws apart.
+    # Every step has its own seed, so the position within the batch is enough to distinguish random numbers.
     drawn = tl.rand(tl.load(clock + 1) + ahead, place)
     kept = present & (drawn >= dropout) & (result > 0.0)
     result = tl.where(kept, result / (1.0 - dropout), 0.0)

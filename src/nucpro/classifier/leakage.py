@@ -1,4 +1,4 @@
-"""How near test rows lie to rows that were trained on: what a split by groups cannot keep apart.
+"""Similarity of test rows to training rows: leakage that a split by groups cannot exclude.
 
 Rows come from the matrix of :mod:`nucpro.classifier.features`; the figures go to the log and into the model's card.
 Vectors of one model all point much the same way, so columns are standardised before cosines are taken, and the
@@ -31,7 +31,7 @@ def nearest_across(
     Parameters
     ----------
     matrix : torch.Tensor
-        float32 ``[N, D]``, wherever it lies.
+        float32 ``[N, D]``, in any memory.
     split : Split
         Training and test rows.
     genomes : Grouping
@@ -46,7 +46,7 @@ def nearest_across(
     dict
         ``rows`` that were drawn of the test part; ``cosine``, the median to the nearest training row;
         ``cosine_within_genomes``, that of training rows to the nearest other row of their genome, None where
-        genomes have one row only; ``as_near``, the share of the test rows that lie at least so near.
+        genomes have one row only; ``as_near``, the share of test rows with at least that similarity.
     """
     generator = np.random.default_rng([seed, _SAMPLED])
     trained, tested = split.rows[0], split.rows[PARTS.index("test")]

@@ -99,7 +99,7 @@ def read_material(
     found : Survey
         The files.
     options : TrainingOptions
-        Where features lie, and what stays together.
+        Where features are stored, and which rows stay together.
     device : torch.device
         For features on the device.
     scratch : Path
@@ -165,7 +165,7 @@ def divide(material: Material, options: TrainingOptions, fold: int | None = None
 
 
 def _with_relations(material: Material, parts: Split) -> Split:
-    """Add to the summary how many taxa each part has, and how near test rows lie to training rows."""
+    """Add to the summary how many taxa each part has, and the similarity of test rows to training rows."""
     matrix, genomes, taxa = material.features.matrix, material.genomes or material.groups, material.taxa
     summary = {
         **parts.summary,

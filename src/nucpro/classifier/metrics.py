@@ -1,7 +1,7 @@
 """How good probabilities are, in numbers: of single rows, or with weights, which bootstrapping needs.
 
 Labels and margins come from fitting; numbers go to the log, the card and the comparison. All are computed
-from one sort, in numpy: tests compare them with scikit-learn, whose functions sort anew for each.
+from one sort, in numpy: tests compare them with scikit-learn, whose functions sort again for each.
 """
 
 from __future__ import annotations
@@ -310,7 +310,7 @@ class Resampled:
 
 
 def resample(rows: Scored, genomes: NDArray[np.int64], draws: int, seed: int) -> Resampled:
-    """Measure a model, and measure it again on genomes that are drawn anew.
+    """Measure a model, and measure it again on resampled genomes.
 
     Parameters
     ----------
@@ -359,7 +359,7 @@ def compare(models: Mapping[str, Resampled]) -> Comparison:
 def _draw(
     genomes: NDArray[np.int64], labels: NDArray[np.int64], generator: np.random.Generator
 ) -> NDArray[np.float64]:
-    """How often each row counts when genomes are drawn anew, as many of each class as there are."""
+    """Weight of each row when genomes are resampled within each class."""
     times = np.zeros(int(genomes.max()) + 1)
     for label in (0, 1):
         members = np.unique(genomes[labels == label])

@@ -51,7 +51,7 @@ HIDDEN_WIDTH = 512
 WEIGHTS_NAME = "model.safetensors"
 """The weights in a model folder."""
 MODEL_FOLDER = "model"
-"""Where the model of a data folder lies, unless another place is named."""
+"""Default path of the model in a data folder."""
 CARD_NAME = "model.json"
 """The card in a model folder; it is written last, so a folder with a card that fits its weights is complete."""
 
@@ -153,7 +153,8 @@ class ModelCard:
     data : dict
         ``digest`` (SHA-256 of what was trained on), ``files``, ``rows``, ``rows_by_class``, ``genomes``.
     split : dict
-        ``by``, ``seed``, ``fractions``, rows and groups of each part, and ``leak``: what lies on both sides.
+        ``by``, ``seed``, ``fractions``, rows and groups of each part, and ``leak``: groups that are in more
+        than one part.
     training : dict
         Options, seed, epochs that were run, the best one, and why it ended.
     metrics : dict of str to (dict or None)
@@ -195,7 +196,7 @@ def save(folder: Path, classifier: Classifier, card: ModelCard) -> None:
     Parameters
     ----------
     folder : Path
-        Made where it does not exist. A model that lies in it is replaced.
+        Created if missing. A model in it is replaced.
     classifier : Classifier
         Its weights are written as float32.
     card : ModelCard
@@ -411,7 +412,7 @@ def read_state(folder: Path) -> TrainingState | None:
     path = folder / STATE_NAME
     if not os.path.lexists(path):
         return None
-    # What it is is told before it is opened by its name, for a pipe would be waited for.
+    # The kind of file is checked before it is opened by name: opening a pipe would block.
     open_input(path).close()
     try:
         with safetensors.safe_open(path, framework="pt") as file:

@@ -28,7 +28,7 @@ class SplitBy(StrEnum):
 
 
 class Placement(StrEnum):
-    """Where all features lie while a classifier is trained."""
+    """Where all features are stored while a classifier is trained."""
 
     AUTO = "auto"
     DEVICE = "device"
@@ -91,7 +91,7 @@ class TrainingOptions(ParsedOptions):
     device : str
         ``cuda``, ``cuda:N`` or ``cpu``; what is asked for is used or refused. ``auto`` is a GPU where there is one.
     placement : Placement
-        Where the features lie; ``auto`` is the device if they fit there, else memory, else disk.
+        Where the features are stored; ``auto`` is the device if they fit there, else memory, else disk.
     bootstrap : int
         Resamplings for confidence intervals.
     precision_at : float, optional

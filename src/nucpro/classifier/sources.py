@@ -1,4 +1,4 @@
-"""What lies in ``data_merge``: everything that makes it unfit for training, found before rows are read; then the rows.
+"""Training data in ``data_merge``: all problems are found before rows are read; then the rows.
 
 Merged files and the vectors that they were made from are looked at in worker processes, and read by threads, without
 torch; rows go to :mod:`nucpro.classifier.features` and :mod:`nucpro.api`, what is known into the card of the model.
@@ -258,7 +258,7 @@ class RowFacts:
     Parameters
     ----------
     ids : list of str
-        One a row.
+        One per row.
     labels : ndarray of int64, shape [N]
         1 viral, 0 host.
     files : ndarray of int32, shape [N]
@@ -292,7 +292,7 @@ def read_rows(
     StoreError
         A file that cannot be read, or has no label.
     ValidationError
-        A label that is not that of the file's category, or an id that is there twice.
+        A label that is not that of the file's category, or a duplicate id.
     """
     starts = np.cumsum([0, *(file.rows for file in survey.files)]).tolist()
 

@@ -1,7 +1,8 @@
 """Which rows are trained on, which choose the best epoch, and which are kept for the final judgement.
 
-Ids come from :mod:`nucpro.classifier.features`; the parts go to fitting, and with what leaks between them into the
-model's card. Rows of one group (a genome, a file, a family) lie on one side only, unless rows are split on request.
+Ids come from :mod:`nucpro.classifier.features`; the parts go to fitting, and with what leaks between them
+into the model's card. Rows of one group (a genome, a file, a family) are in one part only, unless rows are
+split on request.
 """
 
 from __future__ import annotations
@@ -167,7 +168,7 @@ def group(
     Parameters
     ----------
     ids : sequence of str
-        One a row.
+        One per row.
     files : ndarray of int32, shape [N]
         Number of each row's file.
     names : sequence of str

@@ -1,4 +1,4 @@
-"""The steps of ``nucpro train``: look at the data, read it once, split, fit, measure, keep.
+"""The steps of ``nucpro train``: survey the data, read it once, split, fit, evaluate, save.
 
 The data folder's merged files come in; a model folder goes out, or three of them and their comparison.
 """
@@ -173,7 +173,7 @@ def _pooled(tested: Mapping[str, _Tested], options: TrainingOptions) -> Comparis
 
 @contextmanager
 def _working_folders(folders: Sequence[Path]) -> Iterator[None]:
-    """Make folders, and hold the first one, which the others are or lie in."""
+    """Make folders, and lock the first one, which is or contains the others."""
     for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -232,7 +232,7 @@ class _Training:
         return Scored(self._labels[rows], margins.numpy())
 
     def _measure(self, fitted: Fitted) -> _Measurement:
-        """Calibrate and choose the threshold on the validation part, then look at the test part, once."""
+        """Calibrate and choose the threshold on the validation part, then evaluate the test part, once."""
         raw = self._margins(fitted, "test")
         validation = self._margins(fitted, "validation")
         temperature = temperature_of(validation)

@@ -37,7 +37,7 @@ class Exported:
     Parameters
     ----------
     folder : Path
-        Where it lies.
+        Its path.
     rows, width : int
         Shape of all vectors together.
     shards, made : int
@@ -56,7 +56,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Task:
-    """One pair, for a worker: what to make, where, and what is known to lie there."""
+    """One pair, for a worker: what to make, where, and what is recorded about existing files."""
 
     pair: FilePair
     name: str
@@ -133,7 +133,7 @@ def export(
     Returns
     -------
     Exported
-        Totals of what lies there now.
+        Totals of the export as it is now.
 
     Raises
     ------
@@ -225,7 +225,7 @@ def _make_all(
 
 
 def _kept(task: _Task) -> str | None:
-    """Name of a shard that lies there as it was written, from the merged file that lies there now; else None."""
+    """Name of an unchanged shard of an unchanged merged file; else None."""
     known = task.known
     if known is None or changed_files({task.path: known.sha256, task.pair.merged: known.source_sha256}):
         return None

@@ -1,4 +1,4 @@
-"""The rows of one merged file, with what their ids tell.
+"""The rows of one merged file, with the positions in their ids.
 
 Vectors come from :mod:`nucpro.formats`, categories from the layout; rows go to :mod:`nucpro.export.formats`.
 """
@@ -44,9 +44,9 @@ class Rows:
     digest : str
         SHA-256 of its bytes, in hexadecimal.
     ids : list of str
-        One a row.
+        One per row.
     places : list of Place
-        What the ids tell.
+        Positions parsed from the ids.
     label : int
         1 for viral, 0 for host.
     category : str
@@ -143,7 +143,8 @@ def _parquet(rows: Rows) -> memoryview:
         row_group_size=_GROUP_ROWS,
         compression="zstd",
         compression_level=1,
-        # The bytes of equal weight of all numbers lie together: smaller by 15%, and faster to write and to read.
+        # Bytes of equal significance of all numbers are stored together: smaller by 15%, and faster to write
+        # and to read.
         use_byte_stream_split=[_VECTOR_COLUMN],
         use_dictionary=["category", "record", "frame", "source"],
         write_statistics=[name for name in table.column_names if name != "vector"],
@@ -215,7 +216,7 @@ def _npz(rows: Rows) -> memoryview:
 
     longest = max(map(len, rows.ids))
     if longest > _LONGEST_ID:
-        # Each element of an array of text takes the room of the longest one.
+        # Each element of an array of text takes as much memory as the longest one.
         problem = (
             f"an id of {longest} letters, where npz takes {_LONGEST_ID}; export to parquet or safetensors"
         )

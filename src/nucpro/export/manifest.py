@@ -89,7 +89,7 @@ class _Manifest:
 
 @dataclass(frozen=True)
 class _Line:
-    """Line of the journal: a shard that lies on disk, or the names of those that are to be made."""
+    """Line of the journal: a shard on disk, or the names of those to be made."""
 
     to: Name
     shard: Shard | None
@@ -168,7 +168,7 @@ class Ledger:
         self.shards = {name: shard for name, shard in self.shards.items() if name in kept}
 
     def add(self, shard: Shard) -> None:
-        """Record a shard that lies on disk."""
+        """Record a shard on disk."""
         self.shards[shard.shard] = shard
         self._journal.append([self._entry(shard)])
 
@@ -184,7 +184,7 @@ class Ledger:
         shards = [self.shards[name] for name in names]
         manifest = document(self._content(shards))
         if self._format == "parquet":
-            # Nothing but Parquet lies in a folder of Parquet files.
+            # A folder of Parquet files may contain nothing else.
             return {
                 self._folder.parquet_manifest: parquet_without_rows(self._folder.path_of(names[0]), manifest)
             }
@@ -220,7 +220,7 @@ class Ledger:
         }
 
     def _read(self) -> set[str]:
-        """Take what manifest and journal tell of, and give the formats that they name."""
+        """Read manifest and journal, and return the formats that they name."""
         formats: set[str] = set()
         for kept in filter(None, map(self._manifest, self._folder.documents)):
             formats.add(kept.content.to)

@@ -139,7 +139,7 @@ def nucleotide_records(sequences: Sequence[bytes]) -> list[int]:
     Parameters
     ----------
     sequences : sequence of bytes
-        Upper-case letters.
+        Upper-case sequences.
     """
     if sequences and looks_like_nucleotides(b"".join(sequences)):
         return list(range(len(sequences)))
@@ -184,7 +184,7 @@ def are_alike(sequences: Sequence[bytes], side: SequenceType) -> bool:
     Parameters
     ----------
     sequences : sequence of bytes
-        Upper-case letters.
+        Upper-case sequences.
     side : SequenceType
         What they are.
     """

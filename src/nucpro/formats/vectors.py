@@ -161,7 +161,7 @@ def check_ids(ids: object, place: Place) -> list[str]:
             raise place.error(f"id of row {row} holds control characters: {name[:100]!a}")
     if len(set(ids)) != len(ids):
         twice = [name for name, count in Counter(ids).items() if count > 1]
-        raise place.error(f"{len(twice)} of its ids are there more than once: {_listed(twice)}")
+        raise place.error(f"{len(twice)} of its ids are duplicates: {_listed(twice)}")
     return ids
 
 

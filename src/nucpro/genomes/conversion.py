@@ -70,7 +70,7 @@ def convert(conversion: Conversion) -> SourceReport:
     _require_unsplit(pair)
     report = _report(pair, made=True, counts=Counts(), examples={})
     try:
-        # The data folder has room for large files; the system's temporary folder may lie in memory.
+        # The data folder has space for large files; the system's temporary folder may be in memory.
         with TemporaryFile(dir=pair.fasta.parent) as file:
             proteins = ProteinStore(file)
             _load(pair.genbank, proteins, report)

@@ -116,7 +116,7 @@ def _convert_all(
 
 
 def _told(report: SourceReport, sizes: Mapping[str, int]) -> Committed:
-    """What is told of a source, which its worker recorded when it had written it."""
+    """Report on a source, recorded by its worker after writing it."""
     line = f"{report.name}: {report.counts.kept_frames} reading frames kept"
     return Committed(line, sizes[report.name])
 

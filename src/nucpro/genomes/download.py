@@ -162,7 +162,7 @@ def download(
     Raises
     ------
     PreflightError
-        Another run holds the folder, or the disk has too little room.
+        Another run holds the lock, or the disk has too little space.
     DataError
         The server does not give a file; or it has another release by now than the one that the folder holds
         a part of.
@@ -274,7 +274,7 @@ class _Run:
         return DownloadRecord(release, options.seed, options.counts, files, verified)
 
     def missing(self, record: DownloadRecord) -> list[RemoteFile]:
-        """Find what is to be fetched, and require room for it; nothing is written."""
+        """Find what must be downloaded, and check the disk space; nothing is written."""
         missing = self._missing(record)
         paths = [self._data_dir / file.name for file in missing]
         problems = replacing_problems(
@@ -350,7 +350,7 @@ class _Run:
             futures = [pool.submit(call, *one) for one in arguments]
             try:
                 for future in as_completed(futures):
-                    # What was stopped was so for the failure of another, which tells why.
+                    # Cancelled downloads follow the failure of another one, which has the reason.
                     if not isinstance(future.exception(), StoppedError):
                         future.result()
             finally:

@@ -41,9 +41,9 @@ __all__ = [
 STANDARD = 1
 """Number of the standard code."""
 STOP = ord("*")
-"""Residue letter of a stop codon."""
+"""Residue code of a stop codon."""
 UNKNOWN = ord("X")
-"""Residue letter of a codon with an ambiguous base."""
+"""Residue code of a codon with an ambiguous base."""
 
 _TABLES = {
     1: "FFLLSSSSYY**CC*WLLLLPPPPHHQQRRRRIIIMTTTTNNKKSSRRVVVVAAAADDEEGGGG",
@@ -140,7 +140,7 @@ _AMBIGUOUS = 64
 
 
 def _place_values(weight: int) -> bytes:
-    """Share of a codon's index that each letter has in a place of this weight."""
+    """Contribution of each base to a codon's index at a position of this weight."""
     values = bytearray([_AMBIGUOUS]) * 256
     for value, letters in enumerate((b"TU", b"C", b"A", b"G")):
         for letter in letters:

@@ -48,7 +48,7 @@ _KINDS = (
     (b"\xff\xfe", "is UTF-16", "save it as plain text (UTF-8)"),
     (b"\xfe\xff", "is UTF-16", "save it as plain text (UTF-8)"),
 )
-"""First bytes of what lies under the name of a GenBank file, what it is, and what helps."""
+"""First bytes of other files in place of a GenBank file, their format, and the remedy."""
 
 
 @dataclass

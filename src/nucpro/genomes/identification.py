@@ -100,7 +100,7 @@ def identify(name: str, bases: str, proteins: Proteins, size: int, choice: CodeC
     Raises
     ------
     FastaError
-        A letter is no nucleotide code.
+        A character is not a nucleotide code.
     """
     searches = _searches(proteins, choice)
     # What other codes would keep is only needed to count what the standard code loses.
@@ -170,7 +170,7 @@ def _kept(searches: list[_Search]) -> dict[int, bytes]:
 def _part(name: str, bases: str, chunks: Chunks) -> tuple[int, bytes]:
     """Upper-case bases that a run of chunks covers, with their position in the record."""
     start, end = int(chunks.starts[0]), int(chunks.ends[-1])
-    # Letters outside ASCII become question marks, which are refused like any other foreign letter.
+    # Characters outside ASCII become question marks, which are refused like any other foreign character.
     part = bases[start:end].encode("ascii", "replace").upper()
     foreign = part.translate(None, _ALLOWED)
     if foreign:
@@ -220,7 +220,7 @@ Residues = npt.NDArray[np.uint8]
 # Any odd multiplier is invertible modulo 2**64; this one is 2**64 divided by the golden ratio.
 _MULTIPLIER = 0x9E3779B97F4A7C15
 _INVERSE = pow(_MULTIPLIER, -1, 2**64)
-# Random values instead of letter codes: every letter changes all bits of a hash.
+# Random values instead of character codes: every base changes all bits of a hash.
 _LETTERS = np.random.default_rng(20_240_229).integers(1, 2**64, size=256, dtype=np.uint64)
 # Blocks keep the intermediate arrays within a core's cache.
 _TEXT_BLOCK = 1 << 15

@@ -1,4 +1,4 @@
-"""Where genomes and the files made from them lie in a data folder.
+"""Paths of genomes and of the files made from them in a data folder.
 
 For a RefSeq FASTA file ``X.genomic.fna.gz`` the partner is ``Y.genomic.gbff.gz`` in the same folder, with Y
 the longest part of X that ends before a dot and has such a file: ``viral.1`` for ``viral.1.1``. From both

@@ -2,7 +2,7 @@
 
 :class:`ProteinStore` takes annotations in the order of the GenBank file and gives them back in the order of
 the FASTA file. The two orders may differ, and a file may hold more proteins than memory: the translations
-lie in a temporary file, and only their places are in memory.
+are in a temporary file, and only their offsets are in memory.
 """
 
 from __future__ import annotations

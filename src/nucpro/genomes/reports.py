@@ -64,7 +64,7 @@ class Manifest:
     rules: Count = RULES
 
     def is_of_kind(self, options: DatasetOptions) -> bool:
-        """Whether its source may lie beside those of a run with these options."""
+        """Whether its source is compatible with those of a run with these options."""
         return (self.length, self.genetic_code) == (options.length, options.genetic_code)
 
     def fits(self, options: DatasetOptions, inputs: dict[str, str]) -> bool:
@@ -101,7 +101,7 @@ def read_manifest(path: Path) -> Manifest | None:
     if kept is None:
         return None
     manifest = kept.content
-    # Counts of other rules have other names; their source is made again, so nobody looks at them.
+    # Counts of other rules have other names; their source is made again, so they are ignored.
     if manifest.rules == RULES and manifest.counts.keys() != {name.name for name in fields(Counts)}:
         raise RecordError(f"{path}: does not hold the counts of a data set; {_REMEDY}")
     return manifest

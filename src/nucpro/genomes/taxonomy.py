@@ -147,7 +147,7 @@ def _lines(path: Path, name: str, fields: int, *, is_needed: bool = True) -> Ite
                     yield from _fields_of(path, name, file, fields)
             return
         if path.exists():
-            # What it is is told before it is opened by its name, for a pipe would be waited for.
+            # The kind of file is checked before it is opened by name: opening a pipe would block.
             open_input(path).close()
         with tarfile.open(path) as archive:
             file_in_it = _member(archive, name)

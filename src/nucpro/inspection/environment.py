@@ -53,7 +53,7 @@ _LITTLE_MEMORY = 8e9
 _LITTLE_GPU_MEMORY = 8e9
 _LITTLE_DISK = 1e9
 _BYTES_A_SEQUENCE = 14_000
-"""What a sequence takes on disk in protein and merged file: 4 * (1280 + 2048) bytes, its id and some room."""
+"""What a sequence takes on disk in protein and merged file: 4 * (1280 + 2048) bytes, its id and some overhead."""
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "ceph", "lustre", "beegfs"}
 
 
@@ -200,7 +200,7 @@ def _kernels(options: Options, side: SequenceType, files: ModelFiles) -> Iterato
 
 
 def _answers(options: Options) -> Iterator[Finding]:
-    """What the models compute here, beside known answers; models that are not here are told of elsewhere."""
+    """Output of the models here, compared with known answers; missing models are reported elsewhere."""
     for sequence_type, label in _LABELS.items():
         name, revision = options.model_of(sequence_type)
         try:
@@ -222,7 +222,9 @@ def _data(data_dir: Path | None) -> Iterator[Finding]:
         return
     folder = data_dir or Path()
     free = shutil.disk_usage(folder).free
-    text = f"{human_size(free)} free at {folder.absolute()}, room for {free // _BYTES_A_SEQUENCE:,} sequences"
+    text = (
+        f"{human_size(free)} free at {folder.absolute()}, enough for {free // _BYTES_A_SEQUENCE:,} sequences"
+    )
     yield Finding("Disk", Verdict.PROBLEM if free < _LITTLE_DISK else Verdict.FINE, text)
     if data_dir is None:
         return
@@ -279,7 +281,7 @@ def _free_memory() -> int | None:
 
 
 def _file_system(folder: Path) -> str:
-    """Type of the file system that a folder lies on; empty where the system does not tell."""
+    """Type of the file system of a folder; empty if unknown."""
     try:
         places = _mounts(Path("/proc/mounts").read_bytes())
     except OSError:

@@ -178,7 +178,7 @@ def _range(part: NDArray[np.float32]) -> Facts:
 
 
 def _ids(names: Iterable[str]) -> Facts:
-    """First and last ids, and how many records they come from where they tell."""
+    """First and last ids, and the number of source records if the ids show it."""
     names = list(names)
     records = {place_of(name).record for name in names}
     facts: Facts = {"first": names[:_SHOWN], "last": names[-1:]}

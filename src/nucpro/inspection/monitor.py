@@ -139,7 +139,7 @@ class View:
     rates : Rates or None
         None before the first file.
     seconds_left : float or None
-        Estimate from the letters left; None where it cannot be told.
+        Estimate from the residues or bases left; None if unknown.
     quiet : float
         Seconds since its last sign.
     last_file : str

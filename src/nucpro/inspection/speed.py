@@ -62,7 +62,7 @@ class Speed:
     encoder, sequences : str
         What was run, and on what.
     runs : str
-        By what means it computes, and what stands against a faster one.
+        How it computes, and why no faster way can run.
     sequences_per_s : float
         Median.
     teraflops : float

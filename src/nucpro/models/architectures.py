@@ -1,4 +1,4 @@
-"""All kinds of encoders that can be used, which of them a checkpoint holds, and by what means each computes.
+"""Supported encoder architectures, how to recognise them in a checkpoint, and how each computes.
 
 ``config.json`` comes from :mod:`nucpro.models.weights`; the entry goes to :mod:`nucpro.embedding.identification`, which
 describes a model without torch, and to :mod:`nucpro.embedding.encoder`, which loads it. To add an encoder, write its
@@ -54,7 +54,7 @@ class Loader(Protocol):
 
 @dataclass(frozen=True)
 class Architecture:
-    """One kind of encoder, as far as whoever identifies, checks and loads models must know it.
+    """One kind of encoder: all that identifying, checking and loading a model needs.
 
     Parameters
     ----------

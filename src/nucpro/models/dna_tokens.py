@@ -26,11 +26,11 @@ from nucpro.models.tokens import EncodedSequences
 __all__ = ["BASE_LETTERS", "DnaTokenizer"]
 
 BASE_LETTERS = "ACGTURYSWKMBDHVN"
-"""Letters of a nucleotide sequence: the bases, U, and the IUPAC ambiguity codes."""
+"""Alphabet of nucleotide sequences: the bases, U, and the IUPAC ambiguity codes."""
 
 _ALLOWED = BASE_LETTERS.encode()
 _READ_AS = bytes.maketrans(b"U", b"T")
-"""RNA is read as the DNA it is a copy of: vocabularies hold no U."""
+"""RNA is read as DNA: vocabularies have no U."""
 _BASES = "ACGT"
 _START, _END = "[CLS]", "[SEP]"
 _FETCH_AGAIN = "fetch the model again (nucpro fetch-models)"
@@ -39,8 +39,8 @@ _FETCH_AGAIN = "fetch the model again (nucpro fetch-models)"
 class DnaTokenizer:
     """Turns nucleotide sequences into the token ids of a DNABERT-S checkpoint.
 
-    Each sequence becomes ``[CLS]``, its tokens of one or more bases, and ``[SEP]``. Lower-case letters count as
-    upper-case ones, and U counts as T. A letter that the vocabulary lacks (the ambiguity codes, in published
+    Each sequence becomes ``[CLS]``, its tokens of one or more bases, and ``[SEP]``. Lower case counts as
+    upper case, and U counts as T. A base that the vocabulary lacks (the ambiguity codes, in published
     checkpoints) becomes one unknown token, which is counted.
 
     Parameters
@@ -104,11 +104,11 @@ class DnaTokenizer:
         names : sequence of str
             Record ids, for error messages.
         sequences : sequence of bytes
-            Nucleotide letters, at least one each.
+            Bases, at least one each.
         limit : int
-            Bases that are kept of a sequence; a longer one loses its end and is counted. DNABERT-S has no limit
+            Bases that are kept of a sequence; a longer one is truncated and counted. DNABERT-S has no limit
             of its own, but the cost of attention grows with the square of the tokens: commonly a fifth of the
-            bases, and one a base where all are unknown.
+            bases, and one per base if all are unknown.
 
         Returns
         -------
@@ -118,7 +118,7 @@ class DnaTokenizer:
         Raises
         ------
         FastaError
-            If a sequence is empty or holds a letter that is no nucleotide, before or after the cut.
+            If a sequence is empty or holds a character that is not a nucleotide, before or after the cut.
         """
         upper = [sequence.upper().translate(_READ_AS) for sequence in sequences]
         if not all(upper) or b"".join(upper).translate(None, _ALLOWED):

@@ -1,4 +1,4 @@
-"""What every encoder is made of: the module that holds its weights.
+"""Base class of all encoders: the module that holds the weights.
 
 The module of an encoder (:mod:`nucpro.models.esm2`, :mod:`nucpro.models.mosaic_bert`) fills it in, and has an entry in
 :mod:`nucpro.models.architectures`.
@@ -24,7 +24,7 @@ __all__ = ["Forward", "PackedEncoder", "Pooling", "Product", "plus_linear"]
 
 
 class Forward(Protocol):
-    """What makes hidden states of packed token ids."""
+    """Computes hidden states of packed token ids."""
 
     def states(
         self, tokens_t: torch.Tensor, lengths: Sequence[int], layers: Collection[int]

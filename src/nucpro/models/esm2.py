@@ -1,4 +1,4 @@
-"""ESM-2 as a packed encoder: token ids of many sequences in, one hidden state a token out, no padding.
+"""ESM-2 as a packed encoder: token ids of many sequences in, one hidden state per token out, no padding.
 
 Weights come from :mod:`nucpro.models.weights` (or from a Hugging Face model object); hidden states go to
 :mod:`nucpro.embedding.batches`. The architecture is that of Lin et al., Science 379:1123 (2023), as transformers'
@@ -84,7 +84,7 @@ class Esm2(PackedEncoder):
         dtype: torch.dtype | None = None,
         token_dropout: str = AUTO,
     ) -> Self:
-        """Take over the weights of a model object of transformers (or one with the same interface).
+        """Copy the weights of a model object of transformers (or one with the same interface).
 
         Parameters
         ----------
@@ -279,7 +279,7 @@ def _is_left_over(name: str) -> bool:
 def _rotary_frequencies(config: Esm2Config, checkpoint: Checkpoint) -> torch.Tensor:
     """Inverse frequencies, float32 ``[R]``: those of the checkpoint where it holds them.
 
-    Published ESM-2 weights were trained with frequencies rounded to fp16 and carry those; computing them anew
+    Published ESM-2 weights were trained with frequencies rounded to fp16 and carry those; recomputing them
     from the base moves the angle of residue 1,000 by up to a third of a radian.
     """
     computed = _computed_frequencies(config)

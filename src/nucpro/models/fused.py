@@ -184,7 +184,7 @@ class _FusedLayer:
 
     @classmethod
     def of(cls, layer: EncoderLayer, heads: _PaddedHeads, shift_d: torch.Tensor) -> _FusedLayer:
-        """Take over a layer whose hidden states lack ``shift_d``."""
+        """Use a layer whose hidden states lack ``shift_d``."""
         mix, out = layer.query_key_value, layer.attention_out
         return cls(
             attention_norm=_ShiftedNorm(layer.attention_norm, shift_d),

@@ -1,4 +1,4 @@
-"""Downloads from the Hugging Face hub: which files, which commit, and what to say when it does not work.
+"""Downloads from the Hugging Face hub: choice of files, commit, and errors.
 
 :mod:`nucpro.models.weights` asks; files land in the cache that all programs share, in the layout that huggingface_hub
 documents, or in a folder. Addresses, tokens and the place of the cache are huggingface_hub's, which is imported where
@@ -33,7 +33,7 @@ __all__ = ["Repository", "Snapshot", "commit_of", "digest_in_cache", "download_i
 logger = logging.getLogger(__name__)
 
 _PATIENCE_S = 10.0
-"""Seconds to wait for the hub to say what it has."""
+"""Seconds to wait for a listing from the hub."""
 _TIMEOUT_S = 30.0
 _ATTEMPTS = 5
 _WAIT_S = 0.5
@@ -44,9 +44,9 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 ChooseFiles = Callable[[Sequence[str]], list[str]]
-"""Picks the files worth having from the names of all files of a repository."""
+"""Selects the files to download from the names of all files of a repository."""
 Listing = Mapping[str, Expected]
-"""What the hub says of each file of a commit, by name."""
+"""Size and digest of each file of a commit, by name."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Snapshot:
 
 
 class _UnreachableError(Exception):
-    """The hub gives no answer that could be used."""
+    """The hub gives no usable answer."""
 
 
 def snapshot(
@@ -111,7 +111,7 @@ def snapshot(
     cache_dir : Path or None
         The cache; None for the one that all programs share.
     offline : bool
-        Take what is in the cache and ask nobody.
+        Use the cache only, without network access.
     choose : callable
         Picks the files to get.
 
@@ -148,7 +148,7 @@ def snapshot(
 
 
 def commit_of(repository: Repository) -> str:
-    """Commit hash of a repository's revision, as the hub tells it now; nothing is downloaded.
+    """Current commit hash of a repository's revision on the hub; nothing is downloaded.
 
     Raises
     ------
@@ -208,7 +208,7 @@ def missing_in(folder: Path, files: Listing) -> Listing:
 
 
 def digest_in_cache(file: Path) -> str | None:
-    """SHA-256 that a file of the cache must have; None where its place does not tell.
+    """SHA-256 that a file of the cache must have; None if its path does not contain it.
 
     The cache keeps large files under their digest, and links to them.
     """
@@ -299,7 +299,7 @@ def _link(link: Path, target: Path) -> None:
 
 
 def _problem(path: Path, file: Expected) -> str | None:
-    """What is wrong with a file that lies in a folder; None where it is the one of the listing."""
+    """What is wrong with a file in a folder; None if it matches the listing."""
     try:
         return file.problem_of(path)
     except (OSError, StoreError) as error:

@@ -67,12 +67,12 @@ class Checkpoint:
         Returns
         -------
         dict
-            One entry a tensor.
+            One entry per tensor.
 
         Raises
         ------
         ModelError
-            If a tensor is there under two names.
+            If a tensor has two names.
         """
         names: dict[str, str] = {}
         for name in self.tensors:

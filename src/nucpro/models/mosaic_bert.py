@@ -1,4 +1,4 @@
-"""DNABERT-S (a MosaicBERT) as a packed encoder: token ids of many sequences in, one hidden state a token out.
+"""DNABERT-S (a MosaicBERT) as a packed encoder: token ids of sequences in, one hidden state per token out.
 
 Weights come from :mod:`nucpro.models.weights`; hidden states go to :mod:`nucpro.embedding.batches`. The architecture is
 BERT with a norm after each part, attention with linear biases (ALiBi) instead of position embeddings, and a
@@ -34,7 +34,7 @@ _LEFT_OVERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 """Index buffers that published checkpoints carry and that vectors do not need."""
 
 _QUERY_ROWS = 512
-"""Queries that are attended from together: bounds the bias to some MB a head for the longest sequences."""
+"""Queries that are attended from together: bounds the bias to some MB per head for the longest sequences."""
 
 
 class MosaicBert(PackedEncoder):

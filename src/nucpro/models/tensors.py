@@ -54,7 +54,7 @@ _REASON = re.compile(r"WeightsUnpickler error:\s*(\S.*)")
 """What torch's loader found, in the middle of its advice."""
 _HEAD = 512
 _OTHERS = ("a page of HTML or XML", "JSON", "an empty file", "a gzip file", "a tar archive")
-"""What lies in place of weights after a download that went wrong (:func:`nucpro.formats.opening.looks_like`)."""
+"""Content of a file in place of weights after a failed download (:func:`nucpro.formats.opening.looks_like`)."""
 _ALLOWING = threading.Lock()
 _FETCH_AGAIN = "fetch the model again (nucpro fetch-models)"
 

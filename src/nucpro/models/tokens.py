@@ -31,7 +31,7 @@ ESM_VOCABULARY = (
 
 _STANDARD_RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 RESIDUE_LETTERS = _STANDARD_RESIDUES + "XBUZO"
-"""Letters that stand for a residue: the 20 standard ones, unknown, two ambiguous and two rare ones."""
+"""Residue codes: the 20 standard ones, unknown, two ambiguous and two rare ones."""
 
 _NO_TOKEN = 255
 
@@ -47,9 +47,9 @@ class EncodedSequences:
     lengths : numpy.ndarray
         int64 ``[N]``: tokens of each sequence, summing to T.
     truncated : int
-        Sequences that were longer than the limit and lost their end.
+        Sequences that were longer than the limit and were truncated.
     unknown : int
-        Tokens that stand for letters without a token of their own; 0 where every letter must have one.
+        Tokens of residues or bases without a token of their own; 0 if each must have one.
     """
 
     tokens: npt.NDArray[np.integer]
@@ -59,10 +59,10 @@ class EncodedSequences:
 
 
 class Tokenizer(Protocol):
-    """What turns sequences into the token ids of a model."""
+    """Turns sequences into the token ids of a model."""
 
     def encode(self, names: Sequence[str], sequences: Sequence[bytes], limit: int) -> EncodedSequences:
-        """Token ids of all sequences, cut after ``limit`` letters each; names are for error messages."""
+        """Token ids of all sequences, each cut after ``limit`` residues or bases; names are for error messages."""
         ...
 
     def digest(self) -> str:
@@ -73,7 +73,7 @@ class Tokenizer(Protocol):
 class ResidueTokenizer:
     """Turns protein sequences into the token ids of an ESM-2 checkpoint.
 
-    Each sequence becomes ``<cls>``, its residues and ``<eos>``. Lower-case letters count as upper-case ones.
+    Each sequence becomes ``<cls>``, its residues and ``<eos>``. Lower case counts as upper case.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ class ResidueTokenizer:
     Raises
     ------
     ModelError
-        If a token that every protein needs is missing, is there twice, or has an id above 254.
+        If a token that every protein needs is missing, a duplicate, or has an id above 254.
     """
 
     def __init__(self, vocabulary: Sequence[str] = ESM_VOCABULARY, source: str = "ESM-2 vocabulary") -> None:
@@ -137,9 +137,9 @@ class ResidueTokenizer:
         names : sequence of str
             Record ids, for error messages.
         sequences : sequence of bytes
-            Residue letters, at least one each.
+            Residues, at least one each.
         limit : int
-            Residues that are kept of a sequence; a longer one loses its end and is counted.
+            Residues that are kept of a sequence; a longer one is truncated and counted.
 
         Returns
         -------
@@ -149,7 +149,7 @@ class ResidueTokenizer:
         Raises
         ------
         FastaError
-            If a sequence is empty or holds a letter without a token, before or after the cut.
+            If a sequence is empty or holds a character without a token, before or after the cut.
         """
         residues = [sequence.translate(self._table) for sequence in sequences]
         framed = self._start + (self._end + self._start).join(ids[:limit] for ids in residues) + self._end
@@ -178,7 +178,7 @@ def _checked_ids(vocabulary: Sequence[str], source: str) -> dict[str, int]:
     ids = {token: index for index, token in enumerate(vocabulary)}
     if len(ids) != len(vocabulary):
         twice = next(token for token, index in ids.items() if vocabulary.index(token) != index)
-        raise ModelError(f"{source}: token {twice!r} is there twice; every token must have one id")
+        raise ModelError(f"{source}: token {twice!r} is a duplicate; every token must have one id")
     missing = [token for token in ("<cls>", "<eos>", *_STANDARD_RESIDUES) if token not in ids]
     if missing:
         raise ModelError(

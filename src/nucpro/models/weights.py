@@ -184,7 +184,7 @@ def locate(
     endpoint : str or None
         Address of the hub; None for the usual one.
     offline : bool
-        Use what is in the cache and ask nobody.
+        Use the cache only, without network access.
     show : callable
         Takes the progress of a download, in bytes.
 

@@ -53,7 +53,7 @@ _NO_PROTEINS = "nucpro predict reads nucleotides, not proteins"
 
 @dataclass(frozen=True)
 class InputFacts:
-    """What one reading of the input tells.
+    """Facts from one pass over the input.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class Piece:
     chunks : Chunks
         The chunks, by their positions in the record; none for a record without bases.
     bases : bytes
-        Upper-case letters from the first chunk's start to the last chunk's end.
+        Upper-case bases from the first chunk's start to the last chunk's end.
     """
 
     record: str
@@ -121,7 +121,7 @@ class Unit:
 
 
 def records_of(paths: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
-    """Yield id and upper-case letters of the records of files, one file after the other; none of an empty file.
+    """Yield id and upper-case sequence of the records of files, one file after the other; empty files are fine.
 
     Raises
     ------
@@ -197,7 +197,7 @@ def units_of(records: Iterable[tuple[str, bytes]], length: int, chunks_per_unit:
     Parameters
     ----------
     records : iterable of (str, bytes)
-        Ids and upper-case letters.
+        Ids and upper-case sequences.
     length : int
         Bases of a full chunk; see :func:`nucpro.genomes.frames.chunks_of`.
     chunks_per_unit : int
@@ -271,7 +271,7 @@ def frames_of(unit: Unit) -> UnitFrames:
     Parameters
     ----------
     unit : Unit
-        Its letters may hold ambiguous bases: a codon with one is translated to X. U counts as T.
+        It may contain ambiguous bases: a codon with one is translated to X. U counts as T.
     """
     # All records of a unit are translated together: a call for each of many short ones would take far longer.
     bases = b"".join(piece.bases for piece in unit.pieces).replace(b"U", b"T")
@@ -300,7 +300,7 @@ def _says_something(group: OpenFrames) -> npt.NDArray[np.bool_]:
 
 
 def _places(unit: Unit) -> Chunks:
-    """Chunks of a unit by their positions in the joined letters of its pieces, numbered from 0."""
+    """Chunks of a unit by their positions in the concatenated bases of its pieces, numbered from 0."""
     starts, ends, offset = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
     for piece in unit.pieces:
         if len(piece.chunks):

@@ -43,7 +43,7 @@ class Models:
     card : ModelCard
         What is known about it.
     card_file : Path
-        Where the card lies.
+        Path of the card.
     identified : dict of SequenceType to Identified
         The encoders that it needs, in the order of its columns.
     options : Options

@@ -251,5 +251,5 @@ class OutputFolder:
         return self.work / f"unit_{number}.json"
 
     def pictures(self) -> list[Path]:
-        """Pictures that are there; those of somebody else are not among them."""
+        """Existing pictures of this prediction, without those of other origin."""
         return [path for path in sorted(self.plots.glob("*")) if _PICTURE.fullmatch(path.name)]

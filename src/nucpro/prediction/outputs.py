@@ -40,7 +40,7 @@ class Output:
     about : str
         What the help says of it.
     files : callable
-        Files of this kind that may lie in a folder; what ``--replace`` removes.
+        Files of this kind that a folder may contain; what ``--replace`` removes.
     write : callable
         Writes them, and returns those that it wrote.
     default : int, optional

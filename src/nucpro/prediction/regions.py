@@ -1,7 +1,8 @@
 """What other programs read: viral sequences as FASTA, and their viral frames as GFF3 and BED.
 
-The tables of a prediction come in (:mod:`nucpro.prediction.tables`), the input once more for the letters. A frame is
-viral where its score reaches the threshold of the verdicts; its place is that of its whole codons on the record.
+The tables of a prediction come in (:mod:`nucpro.prediction.tables`), the input once more for the sequences. A
+frame is viral where its score reaches the threshold of the verdicts; its place is that of its whole codons on
+the record.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The order of a prediction: check everything, score what is not scored, write the tables, then what is made of them.
 
-A sequence file and a trained classifier come in; the folder of :mod:`nucpro.prediction.options` goes out. A run that
-was stopped at any moment and is started again goes on with the unit it was at, and ends with the same bytes.
+A sequence file and a trained classifier come in; the folder of :mod:`nucpro.prediction.options` goes out. A
+run that was interrupted at any point and is started again resumes at its unit, and ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class PredictionReport:
     Parameters
     ----------
     folder : Path
-        Where the result lies.
+        Path of the result.
     counts : dict of str to int
         See :class:`nucpro.prediction.tables.Counts`.
     scored_chunks, scored_frames : int
@@ -140,7 +140,7 @@ class _Run:
         self._rules = checked.rules
 
     def is_done(self) -> bool:
-        """Whether the folder holds what this run would make; anything that it cannot go on with is refused or removed.
+        """Whether the folder holds the result of this run; other content is refused or removed.
 
         Raises
         ------
@@ -217,7 +217,7 @@ class _Run:
         for path in list(files_of_a_result(self._folder)):
             path.unlink()
         with suppress(OSError):
-            # Pictures of somebody else stay, and their folder with them.
+            # Pictures of other origin are kept, with their folder.
             self._folder.plots.rmdir()
         self._work.remove()
 
@@ -313,7 +313,7 @@ class _Run:
         if problems := replacing_problems(others, lambda _: False, replace=self._options.replace):
             raise PreflightError(problems)
         if new:
-            # First: a run that is killed among them goes on with files of its own.
+            # First: a run that is killed in between resumes with its own files.
             write_record(self._folder.record, {**record, "made": [*made, *(one.option for one in new)]})
         written = (output.write(self._folder, self._options) for output in asked)
         return tuple(path for paths in written for path in paths)
@@ -358,7 +358,7 @@ class Checked:
     name : str
         What the input is called.
     stamps : list of Fingerprint or None
-        What tells whether its files were changed since.
+        Fingerprints that show whether its files have changed.
     """
 
     options: PredictionOptions

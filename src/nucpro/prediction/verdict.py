@@ -265,7 +265,7 @@ class Scorer:
     def scores_of(
         self, ids: list[str], nucleotides: list[bytes], proteins: list[bytes]
     ) -> tuple[list[float], int]:
-        """Score frames by their letters; give the scores, and how many sequences were cut at an encoder's limit."""
+        """Score frames by their sequences; returns the scores, and how many sequences were truncated."""
         letters = {SequenceType.DNA: nucleotides, SequenceType.PROTEIN: proteins}
         vectors = {
             side: encoder.embed(Records(self._path, ids, letters[side]))

@@ -1,8 +1,8 @@
 """What an unfinished prediction has done: one file a unit, in a folder inside the output folder.
 
 Scored units come in, and are kept whole or not at all; when all are there, their chunks go to
-:mod:`nucpro.prediction.tables` in the order of the input, and the folder is removed. The folder says what makes its
-units, so that a run goes on with units of its own only.
+:mod:`nucpro.prediction.tables` in the order of the input, and the folder is removed. The folder says what
+makes its units, so that a run resumes only its own units.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class Work:
         return kept is None or kept.is_sealed
 
     def remove(self) -> None:
-        """Remove the folder with what was written into it; files of somebody else stay.
+        """Remove the folder with the files written into it; files of other origin are kept.
 
         Raises
         ------
@@ -195,7 +195,7 @@ class Work:
         remove_temporaries(work)
         units = [path for path in work.iterdir() if unit_number(path.name) is not None]
         try:
-            # The record goes last: units without one would be taken for files of somebody else.
+            # The record is removed last: units without it would be treated as files of other origin.
             for path in (*units, self._folder.work_record):
                 path.unlink(missing_ok=True)
             work.rmdir()
@@ -363,7 +363,7 @@ def _digest_of_card(path: Path) -> str:
 
 
 def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
-    """Why what lies in a folder is not what a run would make now; None where it is.
+    """Why the content of a folder differs from the result of a run now; None if it is current.
 
     The answer is the end of a sentence whose subject is the prediction that is there.
     """

@@ -1,4 +1,4 @@
-"""What a run left behind, to look at: one HTML page that needs no network, and pictures for papers."""
+"""Report of a run: one HTML page that needs no network, and pictures for papers."""
 
 from __future__ import annotations
 

@@ -83,14 +83,14 @@ def map_section(sample: Sample, geometry: Geometry | None) -> Markup:
 
 
 def findings(sample: Sample, geometry: Geometry | None) -> Markup:
-    """List what to look at: records nearly the same in both classes, among the other class, and far from all."""
+    """List findings: records nearly the same in both classes, surrounded by the other class, and far from all."""
     if geometry is None:
         return element("p", "There is no sample to search.")
     duplicates = [
         (_record(sample, viral), _record(sample, host), f"{cosine:.5f}")
         for viral, host, cosine in geometry.duplicates
     ]
-    strangers = [(*_place(sample, row), f"{count} of {count}") for row, count in geometry.strangers]
+    surrounded = [(*_place(sample, row), f"{count} of {count}") for row, count in geometry.surrounded]
     outliers = [(*_place(sample, row), f"{score:.1f}") for row, score in geometry.outliers]
     place = ["record", "class", "file", "#bases", "#residues"]
     return join(
@@ -107,9 +107,9 @@ def findings(sample: Sample, geometry: Geometry | None) -> Markup:
             ),
             element("h3", "Among the other class"),
             _listed(
-                strangers,
+                surrounded,
                 table(
-                    "Records whose nearest are all of the other class", [*place, "#of the other"], strangers
+                    "Records whose nearest are all of the other class", [*place, "#of the other"], surrounded
                 ),
                 f"None: every sequence has one of its own class among its {NEIGHBOURS} nearest.",
             ),
@@ -172,7 +172,7 @@ def _content(sample: Sample, geometry: Geometry) -> dict[str, object]:
 
 
 def _layout(layout: Layout) -> dict[str, object]:
-    """Coordinates in steps of the longer side; what the eye cannot tell apart is not stored."""
+    """Coordinates in steps of the longer side; smaller differences are not visible."""
     low = layout.points.min(axis=0)
     extent = layout.points.max(axis=0) - low
     scale = _STEPS / max(float(extent.max()), 1e-9)

@@ -1,4 +1,4 @@
-"""How sampled rows lie to each other: a map in two dimensions, neighbours, outliers, and near-duplicates.
+"""Geometry of sampled rows: a map in two dimensions, neighbours, outliers, and near-duplicates.
 
 Both sides of a row count the same: each is centred on the mean of the sample and scaled to a mean squared
 norm of 1, so that the side with the larger numbers does not decide alone. Similarity is the cosine of rows
@@ -42,7 +42,7 @@ Matrix = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """A map: where each row lies in two dimensions.
+    """A map: coordinates of each row in two dimensions.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class Geometry:
         Rows whose :attr:`outlying` is :data:`OUTLYING` or more, the furthest first.
     duplicates : list of (int, int, float)
         A viral row, a host row and their cosine, the most similar first.
-    strangers : list of (int, int)
+    surrounded : list of (int, int)
         Rows all of whose nearest rows are of the other class, with how many those are.
     """
 
@@ -89,7 +89,7 @@ class Geometry:
     chance: float | None
     outliers: list[tuple[int, float]]
     duplicates: list[tuple[int, int, float]]
-    strangers: list[tuple[int, int]]
+    surrounded: list[tuple[int, int]]
 
 
 def describe(vectors: Matrix, labels: NDArray[np.int64]) -> Geometry | None:
@@ -122,7 +122,7 @@ def describe(vectors: Matrix, labels: NDArray[np.int64]) -> Geometry | None:
         chance=_chance(float(labels.mean()), neighbours.shape[1]) if both else None,
         outliers=_outliers(outlying),
         duplicates=_duplicates(rows, unit, labels) if both else [],
-        strangers=_strangers(same, distances) if both else [],
+        surrounded=_surrounded(same, distances) if both else [],
     )
 
 
@@ -235,7 +235,7 @@ def _duplicates(rows: Matrix, unit: Matrix, labels: NDArray[np.int64]) -> list[t
     return sorted(found, key=lambda entry: -entry[2])[:_LISTED]
 
 
-def _strangers(same: NDArray[np.bool_], distances: NDArray[np.float64]) -> list[tuple[int, int]]:
+def _surrounded(same: NDArray[np.bool_], distances: NDArray[np.float64]) -> list[tuple[int, int]]:
     alone = np.flatnonzero(~same.any(axis=1))
     order: Sequence[int] = alone[np.argsort(distances[alone].mean(axis=1), kind="stable")].tolist()
     return [(row, same.shape[1]) for row in order[:_LISTED]]

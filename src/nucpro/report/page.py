@@ -38,7 +38,7 @@ def page(subject: Subject, sample: Sample, geometry: Geometry | None) -> str:
     sample : Sample
         Rows of its merged files; may be empty.
     geometry : Geometry or None
-        How they lie to each other; None for too few of them.
+        Their geometry; None for too few of them.
     """
     script = _part("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")

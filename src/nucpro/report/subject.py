@@ -65,7 +65,7 @@ class CategoryCount:
 
 @dataclass(frozen=True)
 class Subject:
-    """A data folder as it lies on disk.
+    """A data folder as it is on disk.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Making a report of a data folder, at the end of a run or at any time.
 
-What lies in the folder comes from a survey; a sample of its merged rows is read, described, and written as a page and
-pictures.
+The content of the folder comes from a survey; a sample of its merged rows is read, described, and written as
+a page and pictures.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def report_folder(
     *,
     replace: bool = False,
 ) -> Path:
-    """Write the report of a data folder as it lies on disk; changes nothing else, and loads no model.
+    """Write the report of a data folder as it is on disk; changes nothing else, and loads no model.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def _require_files(subject: Subject, output: Path | None) -> None:
     Raises
     ------
     PreflightError
-        What is wrong, and how many merged files lie there.
+        The problem, and the number of merged files.
     """
     if any(file.output is not Output.MISSING for file in subject.files):
         return

@@ -113,7 +113,7 @@ class PartFacts:
 
 @dataclass(frozen=True)
 class InputFacts:
-    """What one reading of an input tells.
+    """Facts from one pass over an input.
 
     Parameters
     ----------
@@ -210,7 +210,7 @@ def parts_of(path: Path, records: Iterable[tuple[str, bytes]], size: PartSize) -
     path : Path
         Where the records come from, for messages.
     records : iterable of (str, bytes)
-        Ids and upper-case letters.
+        Ids and upper-case sequences.
     size : PartSize
         Where a part ends.
     """

@@ -1,7 +1,7 @@
 """A file of vectors of a file of sequences: everything is checked, then computed part by part, then written whole.
 
-A run that was stopped at any moment and is started again goes on with the parts that it lacks. The folder in which
-they are kept, and the file itself, are not touched before everything is known to fit.
+A run that was interrupted at any point and is started again computes only the missing parts. The folder in
+which they are kept, and the file itself, are not touched before everything is known to fit.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class _Made(NamedTuple):
 
 
 def embed_file(options: EmbedOptions, show: Show = silent) -> EmbedReport:
-    """Make a file of vectors of a file of sequences, or go on with one that was stopped.
+    """Make a file of vectors of a file of sequences, or resume an interrupted run.
 
     Parameters
     ----------
@@ -196,7 +196,7 @@ def _check(options: EmbedOptions, engine: Engine, spool: Callable[[Path], Path])
         facts = inspect(path, options.sequence_type, size, is_sure=options.is_sure)
         problems += [problem.replace(str(path), str(options.input)) for problem in facts.problems]
     except FastaError as error:
-        # What a pipe gave lies in a file whose name means nothing to anybody.
+        # The content of a pipe is in a temporary file whose name is meaningless.
         problems.append(str(error).replace(str(path), str(options.input)))
     except OSError as error:
         problems.append(f"{options.input}: cannot be read: {error.strerror}")

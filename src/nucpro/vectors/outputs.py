@@ -1,4 +1,4 @@
-"""Files of vectors in the forms that other programs read: one form per suffix, written from rows that may lie on disk.
+"""Files of vectors in formats that other programs read: one format per suffix, from rows that may be on disk.
 
 Rows come from :mod:`nucpro.vectors.job` as an array that may be mapped from a file; nothing here needs all of them in
 memory. Each form keeps ids, vectors and ``meta``, which says what made them and is read back by :func:`made_by`.
@@ -44,7 +44,7 @@ class Content:
     Parameters
     ----------
     ids : sequence of str
-        One a row.
+        One per row.
     vectors : ndarray of float32, shape [N, D]
         In memory, or mapped from a file.
     meta : mapping
@@ -108,7 +108,7 @@ def format_of(path: Path) -> Format:
 
 
 def made_by(path: Path) -> Mapping[str, Any] | None:
-    """``meta`` of a file of vectors; None where it says nothing of how it was made.
+    """``meta`` of a file of vectors; None if it has no provenance.
 
     Raises
     ------
@@ -211,7 +211,7 @@ def _read_whole_npz(path: Path) -> Content:
 
 
 def _npz_problem(ids: Sequence[str], _size: int) -> str | None:
-    # Each element of an array of text takes the room of the longest one.
+    # Each element of an array of text takes as much memory as the longest one.
     longest = max(map(len, ids))
     return (
         f"takes ids of at most {_LONGEST_ID} characters, and one has {longest}"
@@ -279,7 +279,8 @@ def _write_parquet(path: Path, content: Content) -> None:
             schema,
             compression="zstd",
             compression_level=1,
-            # The bytes of equal weight of all numbers lie together: smaller, and faster to write and to read.
+            # Bytes of equal significance of all numbers are stored together: smaller, and faster to write and
+            # to read.
             use_byte_stream_split=["vector.list.element"],
             use_dictionary=False,
             write_statistics=["id"],

@@ -172,7 +172,7 @@ class Work:
         return np.memmap(self._rows, "<f4", "r", shape=(count, self._width))
 
     def remove(self) -> None:
-        """Remove the folder; files of somebody else stay, and the folder with them."""
+        """Remove the folder, unless it contains files of other origin, which are kept."""
         self._journal.close()
         with suppress(OSError):
             for path in self._own:

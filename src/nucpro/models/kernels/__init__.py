@@ -27,7 +27,7 @@ _HOPPER = (9, 0)
 """The one that the product in :mod:`nucpro.models.kernels.product` was made for and measured on. cuBLAS is tuned
 for every GPU; Triton's code for this product is good where the copy engine (TMA) feeds Hopper's matrix units."""
 _NARROWEST_HEAD, _WIDEST_HEAD = 16, 128
-"""Columns that matrix units need, and that attention has room for in the shared memory of every GPU."""
+"""Columns that matrix units need, and that attention can hold in the shared memory of every GPU."""
 
 
 class Shape(Protocol):
@@ -66,7 +66,7 @@ class Choice:
     way : Way
         What runs.
     reason : str or None
-        What stands against a faster way; None where there is none.
+        Why no faster way can run; None for the fastest.
     """
 
     way: Way
@@ -113,7 +113,7 @@ def choose_way(fused: Fused | None, config: Shape, device: torch.device, dtype: 
     Returns
     -------
     Choice
-        The fastest way that can run, and what stands against a faster one. It depends on nothing that is
+        The fastest way that can run, and why no faster one can. It depends on nothing that is
         measured at run time, so equal hardware and software give equal bytes.
     """
     reason = _obstacle(fused, config, device, dtype)

@@ -133,7 +133,7 @@ def _attention_kernel(
         if slope is not None:
             distances = tl.abs(rows[:, None] - key_rows[None, :])
             scores = scores * scale - slope * distances.to(tl.float32)
-        # One addition a score is cheaper than a choice.
+        # One addition per score is cheaper than a branch.
         scores += tl.where(present, 0.0, float("-inf"))[None, :]
         raised = tl.maximum(highest, tl.max(scores, 1))
         fading = tl.exp2(highest - raised)

@@ -35,7 +35,7 @@ class Blocks:
     rows, columns, depth : int
         Block of the result, and columns of the inputs that are multiplied at a time; powers of two.
     programs : int
-        Programs that share all blocks: one a multiprocessor.
+        Programs that share all blocks: one per multiprocessor.
     """
 
     rows: int

@@ -1,0 +1,59 @@
+"""Pages, messages, docstrings and comments use the terms of the field, as `docs/glossary.md` lists them."""
+
+from __future__ import annotations
+
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+MODULES = sorted((ROOT / "src").rglob("*.py"))
+# Words that a reader stumbles over, with what is written instead.
+WORDS = {
+    r"\b(made|drawn|merged|computed|begins?|begin) anew\b": "recomputed, sampled again, starts over",
+    r"\bstands? against\b": "for, compared with",
+    r"\b(is|are) concerned\b": "affected",
+    r"\bby nobody knows what\b": "by an unknown model",
+    r"\blos(t|es|e) (its|their) ends?\b": "truncated",
+    r"\b(is|are|be) there (twice|more than once)\b": "duplicate",
+    r"\b(vectors?|rows?|lines?|values?|bytes|tokens|bases|residues|sequences|files|[numk]?s|[KMG]B) an? "
+    r"(sequence|file|record|row|minute|hour)\b": "per",
+    r"\b(one|vectors?|bytes|tokens|bases|residues|sequences|files|records|[KMG]B) an? second\b": "per second",
+    r"\bone an? (sequence|file|record|row|line|genome)\b": "one per",
+    r"\bstrangers?\b": "neighbours of the other class",
+    r"\b(upper-case|residue|nucleotide) letters\b": "residues, bases, upper-case sequence",
+    r"\bletters of (a|an|the|each|one|many) (record|sequence|protein|frame|genome)s?\b": "residues, bases, length",
+    r"\b(rooms|this room|the room)\b": "package, module, space",
+    r"\bseal(s|ed|ing)?\b": "checksum",
+}
+# Sentences that need such words: none so far.
+ALLOWED: frozenset[str] = frozenset()
+
+
+def prose_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines of a page, or the strings and comments of a module, with the number of their first line."""
+    text = path.read_text("utf-8")
+    if path.suffix == ".md":
+        yield from enumerate(text.splitlines(), start=1)
+        return
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type in (tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE", -1)):
+            yield token.start[0], " ".join(token.string.split())
+
+
+@pytest.mark.parametrize("pattern", WORDS)
+def test_words_of_the_field_are_used(pattern: str) -> None:
+    word = re.compile(pattern, re.IGNORECASE)
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {match[0]!r} in: {text[max(0, match.start() - 60) : match.end() + 40]}"
+        for path in [*PAGES, *MODULES]
+        for number, text in prose_of(path)
+        for match in word.finditer(text)
+        if match[0] not in ALLOWED
+    ]
+    assert not found, f"write {WORDS[pattern]} instead:\n" + "\n".join(found)
