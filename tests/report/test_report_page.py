@@ -118,7 +118,7 @@ def test_runs_that_did_not_end_by_themselves_are_counted(written: Subject) -> No
     runs = [run_of(None), run_of(FAILED, "disk <full>"), run_of("done")]
     shown = sections.runs(replace(written, runs=runs))
     assert "3 runs made 9 files; 2 failed, or were interrupted or killed." in shown
-    assert "killed, or still at work" in shown
+    assert "killed, or still running" in shown
     assert "disk &lt;full&gt;" in shown
 
 

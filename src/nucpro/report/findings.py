@@ -76,8 +76,8 @@ def map_section(sample: Sample, geometry: Geometry | None) -> Markup:
             f"{len(sample):,} sequences with merged vectors were found, too few for a map. Run nucpro extract first.",
         )
     text = (
-        f"{len(sample):,} sequences, drawn by a fixed seed with equal shares of both classes, of each category and "
-        f"of each of {len(sample.pairs):,} files, as far as there are as many. DNA and protein columns count the same."
+        f"{len(sample):,} sequences, sampled with a fixed seed and balanced over classes, categories and "
+        f"{len(sample.pairs):,} files, as far as they have enough rows. DNA and protein columns have equal weight."
     )
     return join((element("p", text), Markup(_CONTROLS)))
 
@@ -103,25 +103,25 @@ def findings(sample: Sample, geometry: Geometry | None) -> Markup:
                     ["viral record", "host record", "#cosine"],
                     duplicates,
                 ),
-                f"None: no viral and host sequence of the sample have a cosine of {NEAR_DUPLICATE} or more.",
+                f"None: no pair of a viral and a host sequence in the sample has a cosine of {NEAR_DUPLICATE} or more.",
             ),
-            element("h3", "Among the other class"),
+            element("h3", "Surrounded by the other class"),
             _listed(
                 surrounded,
                 table(
                     "Records whose nearest are all of the other class", [*place, "#of the other"], surrounded
                 ),
-                f"None: every sequence has one of its own class among its {NEIGHBOURS} nearest.",
+                f"None: every sequence has a neighbour of its own class among its {NEIGHBOURS} nearest.",
             ),
             element("h3", "Outliers"),
             _listed(
                 outliers,
                 table(
-                    "Far from their nearest records, in robust standard deviations of their class",
+                    "Distance to the nearest records, in robust standard deviations of their class",
                     [*place, "#deviations"],
                     outliers,
                 ),
-                f"None: no sequence lies {OUTLYING:g} robust standard deviations or more from its nearest.",
+                f"None: no sequence is {OUTLYING:g} or more robust standard deviations from its nearest neighbours.",
             ),
         )
     )

@@ -118,10 +118,10 @@ def _overview(subject: Subject, sample: Sample, geometry: Geometry | None) -> Ma
         (f"{made:,} of {len(subject.files):,}", "merged files made"),
         (f"{viral + host:,}", "sequences"),
         (f"{viral:,} : {host:,}", "viral to host sequences"),
-        (f"{sample.vectors.shape[1]:,}" if len(sample) else "none", "columns of a merged row"),
+        (f"{sample.vectors.shape[1]:,}" if len(sample) else "none", "columns per merged row"),
     ]
     if geometry is not None and geometry.agreement is not None:
-        meaning = f"of sampled sequences lie mostly among their own class (by chance: {geometry.chance:.0%})"
+        meaning = f"of sampled sequences have mostly neighbours of their own class (by chance: {geometry.chance:.0%})"
         tiles.append((f"{geometry.agreement:.1%}", meaning))
     if run is not None:
         seconds = max(sum(file.elapsed for file in run.files), 1e-9)
@@ -131,7 +131,7 @@ def _overview(subject: Subject, sample: Sample, geometry: Geometry | None) -> Ma
                 "sequences/s in the last extraction",
             )
         )
-    outside = [f"{subject.outside:,} files lie outside the selection."] if subject.outside else []
+    outside = [f"{subject.outside:,} files are outside the selection."] if subject.outside else []
     notes = [*subject.notes, *outside, *(f"Not in the sample: {problem}" for problem in sample.problems)]
     return join(
         (

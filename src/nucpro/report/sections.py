@@ -21,12 +21,12 @@ _SHOWN_RUNS = 50
 _WINDOWS = 150
 _BINS = 30
 _REASONS = {
-    "recorded": "as an earlier run recorded them",
-    "existing": "those that had outputs already",
-    "seeded": f"drawn with seed {SEED}",
+    "recorded": "as recorded by an earlier run",
+    "existing": "files that had outputs already",
+    "seeded": f"sampled with seed {SEED}",
     "all": "all full files",
 }
-_NO_END = "killed, or still at work"
+_NO_END = "killed, or still running"
 
 
 def selection(subject: Subject) -> Markup:
