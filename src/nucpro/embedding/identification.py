@@ -6,7 +6,8 @@ with nothing to compute ends here: torch takes seconds to import.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -187,11 +188,15 @@ class WeightsIdentity:
     weights_sha256 : str
         Digest of the weights: of the files (:meth:`ModelFiles.digest`), or of the tensors of a model object
         (:func:`nucpro.embedding.encoder.identity_of`).
+    adapter : dict
+        ``adapter``, the name of the folder of a LoRA adapter, and ``adapter_sha256``, the digest of its weights and
+        configuration; empty where there is none.
     """
 
     id: str
     revision: str | None
     weights_sha256: str
+    adapter: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of_files(cls, files: ModelFiles) -> WeightsIdentity:
@@ -207,7 +212,7 @@ class WeightsIdentity:
         WeightsIdentity
             Its identity.
         """
-        return cls(files.id, files.revision, files.digest())
+        return cls(files.id, files.revision, files.digest(), files.adapter_identity())
 
 
 def describe_model(
@@ -227,11 +232,15 @@ def describe_model(
     Returns
     -------
     dict
-        ``id``, ``revision``, ``weights_sha256``, the architecture's name and numbers, a digest of the vocabulary.
+        ``id``, ``revision``, ``weights_sha256``, those of an adapter, the architecture's name
+        and numbers, a digest of the vocabulary.
     """
     numbers: dict[str, Any] = asdict(cast(Any, config))
     return {
-        **asdict(weights),
+        "id": weights.id,
+        "revision": weights.revision,
+        "weights_sha256": weights.weights_sha256,
+        **weights.adapter,
         "architecture": config.architecture,
         **numbers,
         "vocabulary_sha256": tokenizer.digest(),

@@ -8,11 +8,12 @@ repository may hold is never downloaded.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from nucpro.state.checkpoint import Fingerprint
 from nucpro.state.lock import hold
 
 if TYPE_CHECKING:
+    from nucpro.models.adapters import Merged
     from nucpro.models.tensors import WeightTensors
 
 __all__ = ["ModelFiles", "available", "fetch", "locate"]
@@ -42,6 +44,8 @@ _TEXT_FILES = (_CONFIG, _VOCABULARY, "tokenizer.json", "tokenizer_config.json", 
 _SINGLE_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt")
 _FAIR_ESM_SUFFIX = ".pt"
+_ADAPTER_CONFIG = "adapter_config.json"
+_ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _SOURCE_RECORD = "nucpro_source.json"
 _LOCK = ".fetch.lock"
 _LOOKS_LIKE_PATH = re.compile(r"[./~]|.*/.*/|.*\\")
@@ -70,6 +74,8 @@ class ModelFiles:
         SHA-256 (hex) of files as they were fetched, by name, where that is known.
     noted : mapping
         Fingerprint and sha256 of weights files that were read before; counts for a file that is as it was then.
+    adapter : ModelFiles, optional
+        LoRA adapter that is merged into the weights: its folder, ``adapter_config.json`` and weights file.
     """
 
     id: str
@@ -79,6 +85,7 @@ class ModelFiles:
     weights: tuple[Path, ...]
     sums: Mapping[str, str] = field(default_factory=dict)
     noted: Noted = field(default_factory=dict, compare=False, repr=False)
+    adapter: ModelFiles | None = None
 
     @property
     def vocabulary(self) -> Path | None:
@@ -87,23 +94,30 @@ class ModelFiles:
         # A link to nowhere is no reason to take another vocabulary.
         return file if os.path.lexists(file) else None
 
-    def tensors(self) -> WeightTensors:
-        """Open the weights.
+    def tensors(self) -> WeightTensors | Merged:
+        """Open the weights, with the adapter merged into them.
 
         Returns
         -------
-        WeightTensors
+        mapping
             Tensors by name.
 
         Raises
         ------
         ModelError
-            If a file is damaged or wants to do more than hold tensors.
+            If a file is damaged, wants to do more than hold tensors, or holds an adapter of another kind or model.
         """
         # torch takes seconds to import, and who only identifies a model can do without it.
+        from nucpro.models.adapters import Merged  # noqa: PLC0415
         from nucpro.models.tensors import WeightTensors  # noqa: PLC0415
 
-        return WeightTensors(self.weights)
+        tensors = WeightTensors(self.weights)
+        if self.adapter is None:
+            return tensors
+        adapter = self.adapter
+        return Merged(
+            tensors, WeightTensors(adapter.weights), adapter.folder / _ADAPTER_CONFIG, adapter.config
+        )
 
     def digest(self) -> str:
         """Digest of the weights, by content.
@@ -124,6 +138,16 @@ class ModelFiles:
             return digests[0][0]
         return hashlib.sha256("".join(f"{digest}  {name}\n" for digest, name in digests).encode()).hexdigest()
 
+    def adapter_identity(self) -> dict[str, str]:
+        """Name and digest of the adapter: of its weights, and of what scales them; empty where there is none."""
+        if self.adapter is None:
+            return {}
+        scale = {
+            name: self.adapter.config.get(name) for name in ("lora_alpha", "alpha_pattern", "use_rslora")
+        }
+        content = f"{self.adapter.digest()} {json.dumps(scale, sort_keys=True)}"
+        return {"adapter": self.adapter.id, "adapter_sha256": hashlib.sha256(content.encode()).hexdigest()}
+
     @cached_property
     def digests(self) -> Noted:
         """Fingerprint and sha256 of each weights file, which is read unless it is as it was noted."""
@@ -137,7 +161,8 @@ class ModelFiles:
         ModelError
             A file was replaced or changed since.
         """
-        for file, (before, _) in self.digests.items():
+        adapted = self.adapter.digests if self.adapter else {}
+        for file, (before, _) in {**self.digests, **adapted}.items():
             if Fingerprint.of(file) != before:
                 raise ModelError(
                     f"{file}: replaced while the run began; run again when the model's files are complete"
@@ -175,8 +200,8 @@ def locate(
     Parameters
     ----------
     model : str
-        A local folder, a checkpoint of fair-esm (``esm2_t33_650M_UR50D.pt``), or the id of a repository on the hub
-        (``Synthyra/FastESM2_650``).
+        A local folder of a model or of a LoRA adapter, a checkpoint of fair-esm (``esm2_t33_650M_UR50D.pt``), or the
+        id of a repository on the hub (``Synthyra/FastESM2_650``).
     revision : str or None
         Branch, tag or commit of the repository; None for its main branch. A folder has none.
     cache_dir : Path or None
@@ -204,7 +229,24 @@ def locate(
         )
     folder = Path(model).expanduser()
     if _is_folder(folder):
-        return _local(folder, revision)
+        if not os.path.lexists(folder / _ADAPTER_CONFIG):
+            return _local(folder, revision)
+        adapter, base, base_revision = _adapter(folder, revision)
+        try:
+            found = locate(
+                base,
+                revision=base_revision,
+                cache_dir=cache_dir,
+                endpoint=endpoint,
+                offline=offline,
+                show=show,
+            )
+        except ModelError as error:
+            raise ModelError(
+                f"{folder / _ADAPTER_CONFIG}: its base model cannot be had ({error}); base_model_name_or_path there "
+                "may name another folder or hub id of the same model"
+            ) from error
+        return _adapted(found, adapter)
     if folder.suffix == _FAIR_ESM_SUFFIX and os.path.lexists(folder):
         return _one_file(folder, revision)
     repository = _repository(model, revision, endpoint, show)
@@ -319,6 +361,36 @@ def _make_folder(folder: Path) -> None:
         make_folder(folder)
     except StoreError as error:
         raise ModelError(str(error)) from error
+
+
+def _adapter(folder: Path, revision: str | None) -> tuple[ModelFiles, str, str | None]:
+    """Files of a LoRA adapter, and name and revision of its base model."""
+    from nucpro.models.adapters import base_of, refuse_other_adapters  # noqa: PLC0415
+
+    _refuse_revision(folder, "folder", revision)
+    file = folder / _ADAPTER_CONFIG
+    config = read_json(file)
+    refuse_other_adapters(file, config)
+    present = [path.name for path in folder.iterdir()]
+    if whole := sorted({*_SINGLE_WEIGHTS, *(f"{name}.index.json" for name in _SINGLE_WEIGHTS)} & {*present}):
+        raise ModelError(
+            f"{folder}: holds a model ({whole[0]}) and an adapter ({_ADAPTER_CONFIG}); keep each in its own folder"
+        )
+    weights = [name for name in _ADAPTER_WEIGHTS if name in present]
+    if not weights:
+        raise _missing(folder, _ADAPTER_WEIGHTS[0], sorted(present))
+    return ModelFiles(folder.resolve().name, None, folder, config, (folder / weights[0],)), *base_of(
+        file, config
+    )
+
+
+def _adapted(base: ModelFiles, adapter: ModelFiles) -> ModelFiles:
+    if base.adapter is not None:
+        raise ModelError(
+            f"{adapter.folder}: its base model {base.adapter.folder} is an adapter too; merge that one with PEFT "
+            "(merge_and_unload), save the model, and name that folder"
+        )
+    return replace(base, adapter=adapter)
 
 
 def _one_file(file: Path, revision: str | None) -> ModelFiles:

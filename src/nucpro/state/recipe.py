@@ -17,7 +17,7 @@ __all__ = ["Recipe", "described", "input_digest", "merged_difference", "merged_m
 _FORMAT = 1
 
 # These name a model for readers; its weights decide whether it is the same model.
-_NAMES = ("id", "revision")
+_NAMES = ("id", "revision", "adapter")
 
 
 @dataclass(frozen=True)
