@@ -82,8 +82,8 @@ def extract_fast_esm(
 ) -> tuple[list[str], list[torch.Tensor]]:
     """Embed the proteins of a FASTA file, and write them to a file where one is named.
 
-    An ``out_file`` that says of itself that it was made of this FASTA, by this model and with this length, is read
-    and returned, and nothing is computed; any other is recomputed, and the log says why.
+    An ``out_file`` whose metadata match this FASTA, model and length is read and returned, and nothing is
+    computed; any other is recomputed, and the reason is logged.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def extract_fast_esm(
     tokenizer : optional
         Tokenizer of such a model object; its vocabulary is used.
     truncation_seq_length : int
-        Residues after which a sequence is cut.
+        Residues at which a sequence is truncated.
     toks_per_batch : int, optional
         Token budget of a batch; by default that of the device.
     replace : bool
@@ -135,7 +135,7 @@ def extract_DNABERT_S(  # noqa: N802 - the name that existing scripts use
     tokenizer: Any = None,
     model: Any = None,
 ) -> None:
-    """Embed the nucleotides of a FASTA file; a file that is what this would make is left as it is.
+    """Embed the nucleotides of a FASTA file; a current file is left as it is.
 
     Parameters
     ----------
@@ -144,9 +144,9 @@ def extract_DNABERT_S(  # noqa: N802 - the name that existing scripts use
     model_loaded : bool
         Whether a model is given.
     tokenizer
-        None: an encoder brings its own.
+        Must be None: an encoder has its own.
     model : optional
-        What :func:`nucpro.embedding.encoder.load` returns for the DNA side; by default DNABERT-S on the GPU.
+        What :func:`nucpro.embedding.encoder.load` returns for DNA; by default DNABERT-S on the GPU.
 
     Raises
     ------
@@ -166,7 +166,7 @@ def extract_DNABERT_S(  # noqa: N802 - the name that existing scripts use
 
 
 def _current(path: Path, output: Path, recipe: Recipe) -> VectorFile | None:
-    """Vectors that are there, if they are what would be made of a FASTA; the log says why they are not."""
+    """Existing vectors, if they are current for a FASTA; else the reason is logged."""
     found = current_vectors(output, recipe, fasta.inspect(path, ALPHABETS[SequenceType(recipe.kind)]))
     if isinstance(found, str):
         logger.info("%s", found)
@@ -177,14 +177,14 @@ def _current(path: Path, output: Path, recipe: Recipe) -> VectorFile | None:
 def as_encoder(
     model: Any = None, tokenizer: Any = None, side: SequenceType = SequenceType.PROTEIN
 ) -> FastaEncoder:
-    """Turn what scripts pass as a model into an encoder of nucpro; a model object is taken over once.
+    """Turn what scripts pass as a model into an encoder of nucpro; a model object is converted once.
 
     Raises
     ------
     ModelError
         The object is not an ESM-2.
     UsageError
-        It does not read this side.
+        It does not read this sequence type.
     """
     from nucpro.embedding import encoder as encoders  # noqa: PLC0415
 
@@ -205,7 +205,7 @@ def as_encoder(
 
 
 def recipe_of(model: Any = None, tokenizer: Any = None, side: SequenceType = SequenceType.PROTEIN) -> Recipe:
-    """What identifies the vectors of what scripts pass as a model; the default model is not loaded for that."""
+    """Recipe of the vectors of a model passed by a script; the default model is not loaded for that."""
     return (
         _default_model(Options(), side).recipe if model is None else as_encoder(model, tokenizer, side).recipe
     )
@@ -240,9 +240,9 @@ def merge_data(
     DNABERT_S_data, ESM_data, merged_file : str or Path
         Both sources and the file to write.
     data_type : {'viral', 'host'}, optional
-        The class; without it the file has no ``labels``, as files to predict have none, and is no training data.
+        The class; without it the file has no ``labels``, as files for prediction, and is not training data.
     protein_dim : int
-        Columns that the protein vectors must have.
+        Required columns of the protein vectors.
 
     Raises
     ------
@@ -264,7 +264,7 @@ def validate_protein_embeddings(proteins: Sequence[str], data: Sequence[Any]) ->
     DimensionError
         Names the protein, what was expected and what was found.
     UsageError
-        There is not one vector a name.
+        The numbers of names and vectors differ.
     """
     if len(proteins) != len(data):
         raise UsageError(f"{len(proteins)} names for {len(data)} vectors; each vector needs one name")
@@ -327,7 +327,7 @@ def split_fasta_file(
 
 
 def split_fasta_chunk(input_file: str | Path, output_file: str | Path, chunk_size: int) -> None:
-    """Cut sequences into chunks of at most ``chunk_size`` letters, called ``ID_chunk_1``, ``ID_chunk_2``, …."""
+    """Cut sequences into chunks of at most ``chunk_size`` bases, called ``ID_chunk_1``, ``ID_chunk_2``, …."""
     from nucpro.genomes.frames import chunks_of  # noqa: PLC0415
 
     records = fasta.read(Path(input_file))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 import tokenize
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,19 +31,21 @@ WORDS = {
     r"\b(rooms|this room|the room)\b": "package, module, space",
     r"\bseal(s|ed|ing)?\b": "checksum",
 }
-# Sentences that need such words: none so far.
-ALLOWED: frozenset[str] = frozenset()
 
 
-def prose_of(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines of a page, or the strings and comments of a module, with the number of their first line."""
-    text = path.read_text("utf-8")
-    if path.suffix == ".md":
-        yield from enumerate(text.splitlines(), start=1)
-        return
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type in (tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE", -1)):
-            yield token.start[0], " ".join(token.string.split())
+@functools.cache
+def prose() -> tuple[tuple[Path, int, str], ...]:
+    """Lines of the pages, and strings and comments of the modules, with file and number of the first line."""
+    found = [
+        (page, number, line)
+        for page in PAGES
+        for number, line in enumerate(page.read_text("utf-8").splitlines(), start=1)
+    ]
+    kinds = (tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE", -1))
+    for module in MODULES:
+        tokens = tokenize.generate_tokens(io.StringIO(module.read_text("utf-8")).readline)
+        found += [(module, t.start[0], " ".join(t.string.split())) for t in tokens if t.type in kinds]
+    return tuple(found)
 
 
 @pytest.mark.parametrize("pattern", WORDS)
@@ -51,9 +53,7 @@ def test_words_of_the_field_are_used(pattern: str) -> None:
     word = re.compile(pattern, re.IGNORECASE)
     found = [
         f"{path.relative_to(ROOT)}:{number}: {match[0]!r} in: {text[max(0, match.start() - 60) : match.end() + 40]}"
-        for path in [*PAGES, *MODULES]
-        for number, text in prose_of(path)
+        for path, number, text in prose()
         for match in word.finditer(text)
-        if match[0] not in ALLOWED
     ]
     assert not found, f"write {WORDS[pattern]} instead:\n" + "\n".join(found)

@@ -1,7 +1,7 @@
-"""The front door of the library: what scripts and notebooks call, by the names that :mod:`nucpro` offers.
+"""The public API of the library, for scripts and notebooks; :mod:`nucpro` exports these names.
 
-Every function takes names of files as text or as paths, raises the errors of :mod:`nucpro.errors`, and is a few lines
-over what the commands use. torch is imported when an encoder or a classifier is asked for.
+Every function accepts file names as text or as paths, raises the errors of :mod:`nucpro.errors`, and calls
+the same code as the commands. torch is imported when an encoder or a classifier is loaded.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Embeddings:
-    """Vectors of records, in the order in which these were given; NumPy takes it as an array.
+    """Vectors of records, in input order; NumPy accepts it as an array.
 
     Attributes
     ----------
@@ -62,9 +62,9 @@ class Embeddings:
     matrix : ndarray of float32, shape [N, D]
         One row per record.
     truncated : int
-        Records that are longer than the model reads, and were cut there.
+        Records that are longer than the model reads, and were truncated.
     meta : mapping
-        What made them.
+        Their provenance.
     """
 
     ids: list[str]
@@ -109,7 +109,7 @@ class Embeddings:
         Raises
         ------
         UsageError
-            The suffix stands for no form, or a file of that name is there and is not to be replaced.
+            The suffix is not a known format, or a file of that name exists and `replace` is not set.
         StoreError
             It cannot be written.
         """
@@ -129,11 +129,11 @@ class Encoder:
     name : str
         Hub id of the model, or name of its folder.
     sequence_type : str
-        ``protein`` or ``dna``: what it reads.
+        Sequence type that it reads: ``protein`` or ``dna``.
     width : int
         Columns of a vector.
     device, precision : str
-        Where and in which precision it computes.
+        Device and precision of the computation.
     """
 
     def __init__(self, encoder: FastaEncoder) -> None:
@@ -159,24 +159,25 @@ class Encoder:
         Parameters
         ----------
         sequences : list, dict, path or records
-            Sequences, one after the other or by id; pairs of id and sequence; objects with ``id`` and ``seq``; the name
-            of a FASTA file, plain or packed; or :class:`nucpro.formats.fasta.Records`. Letters of either case.
+            Sequences, one after the other or by id; pairs of id and sequence; objects with ``id`` and
+            ``seq``; the name of a FASTA file, plain or compressed; or :class:`nucpro.formats.fasta.Records`.
+            Upper or lower case.
         progress : bool or callable
-            Draw a bar on standard error; or a callable that takes :class:`nucpro.progress.Progress`.
+            Show a bar on standard error, or call a function with :class:`nucpro.progress.Progress`.
         insist : bool
-            Take proteins that look like nucleotides.
+            Accept proteins that look like nucleotides.
 
         Returns
         -------
         Embeddings
-            Float32, in the order given. A vector does not depend on the other sequences beyond rounding.
+            Float32, in input order. A vector does not depend on the other sequences, except for rounding.
 
         Raises
         ------
         FastaError
             A file cannot be read, or a record cannot be used.
         UsageError
-            Sequences are of no form that is known.
+            Sequences have an unsupported type.
         ExtractionError
             The encoder failed on a record.
         """
@@ -225,16 +226,17 @@ def load_encoder(
     revision : str, optional
         Branch, tag or commit on the hub.
     device : str
-        ``auto`` (a GPU where there is one, else the CPU, which the log says), ``cuda``, ``cuda:N`` or ``cpu``.
+        ``auto`` (a GPU if there is one, else the CPU; it is logged), ``cuda``, ``cuda:N`` or ``cpu``.
     precision : str
         ``auto`` (fp16 on a GPU, fp32 on a CPU), ``fp16``, ``bf16`` or ``fp32``.
     token_dropout : str
-        ``auto`` (as the checkpoint says), ``on`` or ``off``.
+        ``auto`` (as in the checkpoint), ``on`` or ``off``.
     layer : int or sequence of int
-        As in the ``hidden_states`` of transformers: 0 is the embedding, -1 the last layer, the only one after the final
-        norm. Nothing above the highest is computed.
+        As in the ``hidden_states`` of transformers: 0 is the embedding, -1 the last layer, the only one after
+        the final norm. Layers above the highest are not computed.
     pool : str or sequence of str
-        ``mean``, ``max``, ``min``, ``std`` or ``cls``. Several are put side by side in the order given, layer by layer.
+        ``mean``, ``max``, ``min``, ``std`` or ``cls``. Several are concatenated in the given order, layer by
+        layer.
     tokens_per_batch : int, optional
         Token budget of a batch; the default depends on the device.
 
@@ -243,7 +245,7 @@ def load_encoder(
     ModelError
         The model cannot be found or read.
     UsageError
-        A value that is not allowed, or a device that is not here.
+        A value that is not allowed, or a missing device.
     """
     from nucpro.embedding import encoder as encoders  # noqa: PLC0415 - imports torch
     from nucpro.embedding.device import settled  # noqa: PLC0415
@@ -295,7 +297,7 @@ class Rows(NamedTuple):
 def load_rows(data: PathLike, *, progress: bool | Show = False) -> Rows:
     """Read all merged rows of a data folder, checked as for training.
 
-    The numbers of each file are copied once, to their place; those of a single file not at all.
+    The values of each file are copied once, or not at all for a single file.
 
     Parameters
     ----------
@@ -312,7 +314,7 @@ def load_rows(data: PathLike, *, progress: bool | Show = False) -> Rows:
     Raises
     ------
     PreflightError
-        There is nothing, or files do not fit together: all problems at once.
+        There are no files, or they do not match: all problems at once.
     StoreError, ValidationError
         A file is damaged, has a wrong label, or repeats ids of another one.
     """
@@ -368,7 +370,7 @@ def predict(
     progress: bool | Show = False,
     **options: Any,
 ) -> Prediction:
-    """Tell viral sequences from others with a classifier that ``nucpro train`` made.
+    """Classify sequences as viral or host with a classifier from ``nucpro train``.
 
     Parameters
     ----------
@@ -377,7 +379,7 @@ def predict(
     model : str or path
         Folder that ``nucpro train`` wrote.
     output : str or path, optional
-        Folder for the tables, in which an interrupted prediction continues; by default nothing is kept.
+        Folder for the tables, in which an interrupted prediction can be resumed; by default nothing is kept.
     device : str
         As in :func:`load_encoder`.
     progress : bool or callable
@@ -411,32 +413,32 @@ def predict(
 
 
 def read_vectors(path: PathLike) -> Embeddings:
-    """Read a file of vectors: what ``nucpro embed`` wrote in any form, or an ``_ESM.pt`` or ``_DNABERT_S.pt`` file.
+    """Read a file of vectors: any output of ``nucpro embed``, or an ``_ESM.pt`` or ``_DNABERT_S.pt`` file.
 
     Raises
     ------
     UsageError
-        The suffix stands for no form.
+        The suffix is not a known format.
     StoreError
-        The file cannot be read, is damaged, or holds no vectors.
+        The file cannot be read, is damaged, or contains no vectors.
     """
     content = read_content(Path(path))
     return Embeddings(content.ids, content.vectors, meta=content.meta)
 
 
 def read_merged(path: PathLike) -> MergedFile:
-    """Read a ``_merged.pt`` file: ids, rows, label and what made them.
+    """Read a ``_merged.pt`` file: ids, rows, label and provenance.
 
     Raises
     ------
     StoreError
-        The file cannot be read, is damaged, or is no merged file.
+        The file cannot be read, is damaged, or is not a merged file.
     """
     return formats.read_merged(Path(path))
 
 
 def _file_with(sequences: Sequences, folder: Path) -> Path:
-    """Name of a file that holds sequences; written where they are in memory."""
+    """Name of a file with the sequences; those in memory are written to one."""
     if isinstance(sequences, str | os.PathLike):
         return Path(sequences)
     records: Records = records_of(sequences)
@@ -467,7 +469,7 @@ def _require_pandas() -> None:
 
 @contextmanager
 def _shown(progress: bool | Show) -> Iterator[Show]:
-    """What takes the progress: a bar on standard error, what was given, or nothing."""
+    """Callback for progress: a bar on standard error, the given function, or none."""
     if not isinstance(progress, bool):
         yield progress
     elif not progress:

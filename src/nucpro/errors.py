@@ -1,8 +1,8 @@
-"""Text from outside, as it may be shown: names of records and files must not steer a terminal, or fill it.
+"""Errors, and safe display of external text: names of records and files must not control or flood a terminal.
 
-Ids and file names come from :mod:`nucpro.formats.fasta`, :mod:`nucpro.folder.paths`, :mod:`nucpro.formats` and
-:mod:`nucpro.genomes`, which refuse those that are not :func:`is_plain`. Messages go through
-:func:`printable` at the two places where they leave: :class:`nucpro.errors.NucproError` and
+Ids and file names come from :mod:`nucpro.formats.fasta`, :mod:`nucpro.folder.paths`, :mod:`nucpro.formats`
+and :mod:`nucpro.genomes`, which refuse those that are not :func:`is_plain`. Messages pass through
+:func:`printable` at the two places of output: :class:`nucpro.errors.NucproError` and
 :mod:`nucpro.cli.console`.
 """
 
@@ -49,7 +49,7 @@ def is_plain(name: str) -> bool:
 def printable(text: str) -> str:
     r"""Text with everything that is not plain written as an escape (``\x1b``); line feeds stay.
 
-    Text that went through already stays as it is.
+    Idempotent.
     """
     return "\n".join(_HIDDEN.sub(_escaped, line) for line in text.split("\n"))
 
@@ -93,7 +93,7 @@ class PreflightError(NucproError):
     Parameters
     ----------
     problems : sequence of str
-        One complete message a problem, in the order in which they are shown.
+        One complete message per problem, in display order.
     """
 
     exit_code = 3
@@ -110,11 +110,11 @@ class PreflightError(NucproError):
 
 
 class LockedError(PreflightError):
-    """Another run holds the data folder."""
+    """Another run has locked the data folder."""
 
 
 class DataError(NucproError):
-    """A file holds something wrong."""
+    """The content of a file is invalid."""
 
 
 class FastaError(DataError):
@@ -122,15 +122,15 @@ class FastaError(DataError):
 
 
 class StoreError(DataError):
-    """A ``.pt`` file is damaged, hostile, or not of the schema that its name promises."""
+    """A ``.pt`` file is damaged, hostile, or does not follow the schema of its name."""
 
 
 class RecordError(DataError):
-    """A record that nucpro keeps is damaged, or does not hold what it must hold."""
+    """A state file of nucpro is damaged or invalid."""
 
 
 class DimensionError(DataError):
-    """A vector or matrix has another width than it must have.
+    """A vector or matrix has the wrong width.
 
     Parameters
     ----------
@@ -167,11 +167,11 @@ class DimensionError(DataError):
 
 
 class MergeError(DataError):
-    """The nucleotide and the protein side of a file pair do not fit together."""
+    """The DNA and protein files of a pair do not match."""
 
 
 class ValidationError(DataError):
-    """Outputs on disk that are not what they must be."""
+    """Outputs on disk that failed validation."""
 
 
 class ModelError(NucproError):
@@ -179,7 +179,7 @@ class ModelError(NucproError):
 
 
 class ExtractionError(NucproError):
-    """The encoder failed on a record, or gave a value that is not finite."""
+    """The encoder failed on a record, or returned a value that is not finite."""
 
     shows_traceback = True
 
@@ -195,7 +195,7 @@ _ADDED_ES = ("s", "x", "z", "ch", "sh")
 
 
 def counted(number: int, noun: str) -> str:
-    """Give a number with what is counted, in the singular or the plural.
+    """A number with its noun, in the singular or the plural.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Which precisions there are, and what they mean on which device; known without torch."""
+"""Precisions and options of the models, without torch."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class HostSelection(StrEnum):
 
 
 AUTO_DEVICE = "auto"
-"""A GPU where there is one, else the CPU."""
+"""A GPU if there is one, else the CPU."""
 AUTO = "auto"
 """fp16 on a GPU and fp32 on a CPU."""
 NAMED_PRECISIONS = ("fp16", "bf16", "fp32")
@@ -52,7 +52,7 @@ everything else is float32."""
 
 
 def precision_problem(precision: str, device: str) -> str | None:
-    """Why a precision cannot be used on a device, None where it can.
+    """Why a precision cannot be used on a device; None if it can.
 
     Parameters
     ----------
@@ -73,21 +73,21 @@ def precision_problem(precision: str, device: str) -> str | None:
 
 
 DEFAULT_MODELS = {SequenceType.PROTEIN: "Synthyra/FastESM2_650", SequenceType.DNA: "zhihan1996/DNABERT-S"}
-"""Hub ids of the models, by side."""
+"""Hub ids of the models, by sequence type."""
 PRECISIONS = (AUTO, *NAMED_PRECISIONS)
 """Arithmetic of the encoder; ``auto`` is fp16 on a GPU and fp32 on a CPU."""
 ENGINES = ("local", "ray")
-"""Where the work is done: on one device of this machine, or on all workers of a Ray cluster."""
+"""Engines: one device of this machine, or all workers of a Ray cluster."""
 TOKEN_DROPOUT = ("auto", "on", "off")
 """Rescaling of token embeddings by 0.88; ``auto`` follows the checkpoint's config."""
 
 
 class ParsedOptions:
-    """Options of a command: a dataclass that can be made of parsed arguments."""
+    """Options of a command: a dataclass that can be built from parsed arguments."""
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """Build from parsed arguments; keys that are no options are refused.
+        """Build from parsed arguments; unknown keys are refused.
 
         Raises
         ------
@@ -102,7 +102,7 @@ class ParsedOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(ParsedOptions):
-    """Which models are used and where they run: options of all commands that encode.
+    """Models and where they run: options of all commands that encode.
 
     Parameters
     ----------
@@ -112,10 +112,11 @@ class ModelOptions(ParsedOptions):
     dna_model, dna_revision : str, optional
         The same of the DNA model.
     device : str
-        ``cuda``, ``cuda:N`` or ``cpu``; what is asked for is used or refused, never replaced. ``auto`` is a GPU where
-        there is one (:func:`nucpro.embedding.device.settled`).
+        ``cuda``, ``cuda:N`` or ``cpu``; a named device is used or refused, never replaced. ``auto`` is a GPU
+        if there is one (:func:`nucpro.embedding.device.settled`).
     precision : str
-        One of :data:`PRECISIONS`; ``auto`` is what is recorded in the data folder, else what the device computes in.
+        One of :data:`PRECISIONS`; ``auto`` is what is recorded in the data folder, else the default of the
+        device.
     tokens_per_batch : int, optional
         Token budget of a batch; the default depends only on the class of device.
     engine : str
@@ -126,7 +127,7 @@ class ModelOptions(ParsedOptions):
     workers : int, optional
         Encoders on the cluster; by default as many as its nodes can hold.
     gpus_per_worker, cpus_per_worker : float
-        What an encoder takes of its node; less than one GPU where several share it.
+        Resources per encoder; a fraction of a GPU if several encoders share it.
 
     Raises
     ------
@@ -161,24 +162,24 @@ class ModelOptions(ParsedOptions):
         self._check_engine()
 
     def model_of(self, side: SequenceType) -> tuple[str, str | None]:
-        """Hub id or folder, and revision, of the model of a side."""
+        """Hub id or folder, and revision, of the model for a sequence type."""
         if side is SequenceType.DNA:
             return self.dna_model or DEFAULT_MODELS[side], self.dna_revision
         return self.protein_model or DEFAULT_MODELS[side], self.revision
 
     def asks_for_model(self, side: SequenceType) -> bool:
-        """Whether a model of a side is named, and not left to what is recorded."""
+        """Whether a model for a sequence type is given explicitly."""
         return (self.dna_model if side is SequenceType.DNA else self.protein_model) is not None
 
     def with_model(self, side: SequenceType, model: str, revision: str | None) -> Self:
-        """Make the same options with another model of a side, of this revision where none is asked for."""
+        """The same options with another model for a sequence type, and this revision if none is given."""
         if side is SequenceType.DNA:
             return replace(self, dna_model=model, dna_revision=self.dna_revision or revision)
         return replace(self, protein_model=model, revision=self.revision or revision)
 
     @property
     def uses_cluster(self) -> bool:
-        """Whether the work is done by workers of a cluster."""
+        """Whether the work runs on a cluster."""
         return self.engine == "ray"
 
     def anywhere(self) -> Self:
@@ -221,11 +222,11 @@ class Options(ModelOptions):
     strict_sampling : bool
         Refuse a selection with fewer host files than asked for.
     trust_existing : bool
-        Keep files of the right width that do not say how they were made.
+        Keep files of the right width without provenance.
     verify_existing : int
-        Records to recompute of each file that does not say how it was made, to keep it where they agree.
+        Records to recompute of each file without provenance, which is kept if they agree.
     token_dropout : str
-        One of :data:`TOKEN_DROPOUT`; ``auto`` is what was asked for when the recorded model was chosen.
+        One of :data:`TOKEN_DROPOUT`; ``auto`` is the option that was given with the recorded model.
     audit : int
         Number of random sequences to recompute in float32 after the run.
     dry_run : bool
@@ -237,7 +238,7 @@ class Options(ModelOptions):
     replace : bool
         Recompute files that another model, other options or an unknown model made.
     all_files : bool
-        For the DNA side: all full files, not only the selected ones.
+        For DNA: all full files, not only the selected ones.
 
     Raises
     ------
@@ -275,18 +276,18 @@ class Options(ModelOptions):
 
 
 def lasting_name(model: str) -> str:
-    """Name of a model that is understood in any working directory: an absolute path, else a hub id."""
+    """Name of a model that is valid in any working directory: an absolute path or a hub id."""
     path = Path(model).expanduser()
     return str(path.absolute()) if path.exists() else model
 
 
 def require(fine: bool, name: str, value: object, allowed: str) -> None:
-    """Refuse the value of an option that is not fine.
+    """Refuse an invalid value of an option.
 
     Raises
     ------
     UsageError
-        It names the option, the value and what is allowed.
+        The message names the option, the value and what is allowed.
     """
     if not fine:
         raise UsageError(f"{name} is {value}; allowed: {allowed}")

@@ -18,7 +18,7 @@ __all__ = ["draw_curves", "require_matplotlib"]
 
 
 def require_matplotlib() -> None:
-    """Find out before training whether curves can be drawn.
+    """Check before training whether curves can be drawn.
 
     Raises
     ------

@@ -33,7 +33,7 @@ _FLOAT = 4
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Everything that is trained on and measured with.
+    """All rows for training and evaluation.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def read_features(
     scratch : Path
         Folder for features on disk; the file has no name, so nothing is left of it, however the run ends.
     show : callable, optional
-        Takes the progress.
+        Called with the progress.
 
     Raises
     ------

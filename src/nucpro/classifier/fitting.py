@@ -1,6 +1,6 @@
-"""How a classifier is fitted: the steps of an epoch, how rows get to them, and the epochs until training ends.
+"""Fitting a classifier: optimisation steps, feeding rows, and epochs until training ends.
 
-Batches are rows of the matrix of :mod:`nucpro.classifier.features`, in an order that :class:`Fitter` draws.
+Batches are rows of the matrix of :mod:`nucpro.classifier.features`, in a random order from :class:`Fitter`.
 :mod:`nucpro.classifier.fused` runs the same steps by kernels.
 """
 
@@ -51,7 +51,7 @@ MOST_FUSED_ROWS = 32
 """Largest batch of :mod:`nucpro.classifier.fused`: on an H100 its kernels visit 981,000 rows/s at 32, where a graph of
 torch's steps visits 269,000, but 191,000 at 64, where the graph visits 542,000 (benchmarks/NOTES.md)."""
 Momentum = Mapping[str, torch.Tensor]
-"""Running sum of gradients of each parameter, by its name."""
+"""Momentum buffer of each parameter, by its name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ class Block:
 
 
 class Steps(Protocol):
-    """Something that changes a classifier, batch by batch."""
+    """An optimiser that changes a classifier, batch by batch."""
 
     def begin_epoch(self, learning_rate: float, seed: int) -> None:
         """Set the learning rate, and the seed of dropout."""
@@ -85,11 +85,11 @@ class Steps(Protocol):
         ...
 
     def momentum(self) -> Momentum:
-        """Give what must be kept beside the weights to go on later."""
+        """State that must be saved beside the weights to resume later."""
         ...
 
     def restore_momentum(self, momentum: Momentum) -> None:
-        """Go on from what :meth:`momentum` gave."""
+        """Resume from the state of :meth:`momentum`."""
         ...
 
 
@@ -532,7 +532,7 @@ class Fitter:
         told: Callable[[Epoch], None],
         show: Show = silent,
     ) -> Fitted:
-        """Train until the epochs are over, or validation has not improved for as long as patience lasts.
+        """Train for all epochs, or until validation has not improved within the patience.
 
         Parameters
         ----------
@@ -541,7 +541,7 @@ class Fitter:
         device : torch.device
             Where it is.
         told : callable
-            Is called after each epoch.
+            Called after each epoch.
         show : callable, optional
             Called with the progress, in epochs; the total is the maximum, because early stopping cannot be
             predicted.

@@ -85,11 +85,11 @@ class FusedSteps:
         return (losses * rows.to(losses.device)).sum().reshape(1)
 
     def momentum(self) -> Momentum:
-        """Running sums of gradients, by parameter."""
+        """Momentum buffers, by parameter."""
         return self._sums
 
     def restore_momentum(self, momentum: Momentum) -> None:
-        """Take over running sums."""
+        """Load momentum buffers."""
         for name, total in self._sums.items():
             total.copy_(momentum[name])
 

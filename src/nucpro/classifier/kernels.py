@@ -53,9 +53,9 @@ class State:
     mean_h, variance_h : torch.Tensor
         Running statistics of batch norm.
     momenta : tuple of torch.Tensor
-        Running sums of gradients of the six weights, in their order.
+        Momentum buffers of the six weights, in their order.
     sums_sbh, inner_bh, normed_bh, deviation_h, scores_pbc : torch.Tensor
-        Room for what passes from kernel to kernel.
+        Buffers for values passed between kernels.
     clock : torch.Tensor
         int64 ``[2]``: number of the step within the order of rows, and the seed of its dropout.
     learning_rate : torch.Tensor

@@ -1,4 +1,4 @@
-"""What trainings and measurements on one data folder share: its rows, read once, and how they are divided.
+"""Data shared by training and evaluation on one data folder: its rows, read once, and their split.
 
 The survey of :mod:`nucpro.classifier.sources` comes in; rows go to training, the test part also to whoever measures
 a model again.
@@ -41,7 +41,7 @@ class Material:
     features : Features
         Their rows.
     groups : Grouping
-        What stays together when rows are divided.
+        Groups that are kept together in the split.
     genomes, taxa : Grouping or None
         What each row is of, where ids and the data set say it.
     device : torch.device
@@ -105,7 +105,7 @@ def read_material(
     scratch : Path
         Folder for features on disk.
     show : callable
-        Takes the progress.
+        Called with the progress.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""How good probabilities are, in numbers: of single rows, or with weights, which bootstrapping needs.
+"""Metrics of probabilities: of single rows, or with weights, which bootstrapping needs.
 
 Labels and margins come from fitting; numbers go to the log, the card and the comparison. All are computed
 from one sort, in numpy: tests compare them with scikit-learn, whose functions sort again for each.
@@ -50,7 +50,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Rows with how far each is on the viral side, sorted once.
+    """Rows with their margins in favour of viral, sorted once.
 
     Parameters
     ----------
@@ -310,7 +310,7 @@ class Resampled:
 
 
 def resample(rows: Scored, genomes: NDArray[np.int64], draws: int, seed: int) -> Resampled:
-    """Measure a model, and measure it again on resampled genomes.
+    """Evaluate a model on all genomes, and on resampled ones.
 
     Parameters
     ----------

@@ -143,7 +143,7 @@ class ModelCard:
         Columns of each side in the merged files that it was trained on, also of a side that is not used.
     encoders : dict of str to (dict or None)
         By side, the ``made_by`` of the vectors (:class:`nucpro.state.recipe.Recipe`): ``id``, ``revision``,
-        ``weights_sha256``, architecture and options; None where no file says what made it.
+        ``weights_sha256``, architecture and options; None if no file has provenance.
     models : dict of str to str
         By side, the folder or hub id under which the data folder knew that model; empty where it did not.
     class_names : tuple of str
@@ -360,7 +360,7 @@ class TrainingState:
     settings : dict
         Everything that decides the weights of an epoch, in plain values: data, columns, split and options.
     weights, best, momentum : dict of str to torch.Tensor
-        Present weights, those of the best epoch, and running sums of gradients.
+        Present weights, those of the best epoch, and momentum buffers.
     history : list of dict
         Metrics of each epoch that was finished.
     best_epoch : int
@@ -387,7 +387,7 @@ class _Header:
 
 
 def write_state(folder: Path, state: TrainingState) -> None:
-    """Write a state whole or not at all."""
+    """Write a state atomically."""
     tensors = {
         f"{kind}.{name}": tensor.detach().cpu().contiguous()
         for kind in _KINDS
@@ -440,7 +440,7 @@ def read_state(folder: Path) -> TrainingState | None:
 
 
 def _digest(header: Mapping[str, Any], tensors: Tensors) -> str:
-    """SHA-256 over everything that training goes on from."""
+    """SHA-256 over the state that training resumes from."""
     content = hashlib.sha256(json.dumps(header).encode())
     for name in sorted(tensors):
         content.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())

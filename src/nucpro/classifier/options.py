@@ -14,7 +14,7 @@ from nucpro.options import ParsedOptions, require
 __all__ = ["FEW_GROUPS", "Placement", "SplitBy", "TrainingOptions"]
 
 FEW_GROUPS = 10
-"""With fewer test genomes of a class than this, drawing them again shows nothing about other genomes."""
+"""With fewer test genomes of a class than this, resampling says nothing about other genomes."""
 
 
 class SplitBy(StrEnum):

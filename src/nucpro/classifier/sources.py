@@ -285,7 +285,7 @@ def read_rows(
     put : callable
         Takes the number of a file's first row and its vectors; called from several threads.
     show : callable, optional
-        Takes the progress.
+        Called with the progress.
 
     Raises
     ------

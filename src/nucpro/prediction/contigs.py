@@ -231,7 +231,7 @@ def _piece(name: str, sequence: bytes, chunks: Chunks) -> Piece:
 
 
 _MOST_UNKNOWN = 0.5
-"""Share of X above which a translation says nothing: a run of N translates to a frame without a stop."""
+"""Share of X above which a translation is ignored: a run of N translates to a frame without a stop."""
 
 IntVector = npt.NDArray[np.int64]
 

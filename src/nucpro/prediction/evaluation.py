@@ -1,7 +1,7 @@
-"""Classifiers measured again: on test genomes that are cut to other lengths, and beside each other on the same rows.
+"""Evaluation of classifiers: on test genomes cut to other lengths, and compared on the same rows.
 
-A model's card says how its data were divided, so the test part is found again in the data folder that it was trained
-on; where it cannot be the same one, that is an error.
+A model's card records the split of its data, so the test part can be reconstructed from the data folder that
+it was trained on; if that is not possible, it is an error.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def compare_models(
     device : str
         Where they are computed.
     show : callable, optional
-        Takes the progress.
+        Called with the progress.
 
     Returns
     -------
@@ -190,7 +190,7 @@ def evaluate_lengths(
     per_genome : int
         Frames of a genome at most, drawn by the seed of its split.
     show : callable, optional
-        Takes the progress, in genomes.
+        Called with the progress, in genomes.
 
     Raises
     ------

@@ -67,7 +67,7 @@ class PredictionOptions(ModelOptions):
     plot_format : {"png", "svg", "pdf"}
         Format of the pictures.
     replace : bool
-        Throw away what another prediction left in the output folder.
+        Overwrite another prediction in the output folder.
 
     Raises
     ------
@@ -163,12 +163,12 @@ class OutputFolder:
 
     @property
     def chunks(self) -> Path:
-        """One line a chunk."""
+        """One line per chunk."""
         return self.root / "chunks.tsv"
 
     @property
     def frames(self) -> Path:
-        """One line a frame that was scored."""
+        """One line per scored frame."""
         return self.root / "frames.tsv"
 
     @property

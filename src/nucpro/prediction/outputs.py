@@ -77,9 +77,9 @@ _VIRUS, _OTHERS = "virus", "others"
 def write_original(folder: OutputFolder, _: PredictionOptions) -> Sequence[Path]:
     """Write ``prediction_results.txt`` and ``prediction_results_highestscore.csv``, both tab-separated.
 
-    The first has a line a frame (its id as in the training data): ``score1`` is the probability of the others,
-    ``score2`` that of a virus. The second has a line a chunk in which a frame was scored: it is viral where
-    the highest score for a virus is not below the highest against.
+    The first has one line per frame (its id as in the training data): ``score1`` is the probability of the
+    others, ``score2`` that of a virus. The second has one line per chunk in which a frame was scored: it is
+    viral where the highest score for a virus is not below the highest against.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The order of a prediction: check everything, score what is not scored, write the tables, then what is made of them.
+"""The steps of a prediction: check everything, score the rest, write the tables, then other outputs.
 
 A sequence file and a trained classifier come in; the folder of :mod:`nucpro.prediction.options` goes out. A
 run that was interrupted at any point and is started again resumes at its unit, and ends with the same bytes.
@@ -81,14 +81,14 @@ class _Scored:
 
 
 def predict(options: PredictionOptions, show: Show = silent) -> PredictionReport:
-    """Tell viral sequences from others.
+    """Classify sequences as viral or host.
 
     Parameters
     ----------
     options : PredictionOptions
         Input, classifier and output.
     show : callable, optional
-        Takes the progress, in chunks.
+        Called with the progress, in chunks.
 
     Raises
     ------
@@ -341,12 +341,12 @@ _ANY_LENGTH = 300
 
 @dataclass(frozen=True)
 class Checked:
-    """A prediction that nothing speaks against.
+    """A prediction that passed all checks.
 
     Parameters
     ----------
     options : PredictionOptions
-        What was asked for.
+        Options of the prediction.
     models : Models
         The classifier and its encoders, which are not loaded yet.
     facts : InputFacts
@@ -376,7 +376,7 @@ def check(options: PredictionOptions, engine: Engine, spool: Callable[[Path], Pa
     Parameters
     ----------
     options : PredictionOptions
-        What was asked for.
+        Options of the prediction.
     engine : Engine
         Where it will be done.
     spool : callable

@@ -1,4 +1,4 @@
-"""A prediction at a glance: one page of HTML that needs nothing beside it, and a table for MultiQC.
+"""Summary of a prediction: one self-contained HTML page, and a table for MultiQC.
 
 Both are made of the tables of a prediction and of its record.
 """

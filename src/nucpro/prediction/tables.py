@@ -41,7 +41,7 @@ FRAME_COLUMNS = ("record", "chunk", "frame", "residues", "score")
 
 @dataclass
 class Counts:
-    """What became of everything that came in.
+    """Counts of the input by outcome.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class Counts:
     unknown_frames : int
         Frames without a stop that were left out because most of their residues are X.
     cut_frames : int
-        Frames that are longer than an encoder reads, and were cut there.
+        Frames that are longer than an encoder reads, and were truncated.
     viral, host, undetermined : int
         Records by verdict; the three give ``records``.
     """
@@ -69,7 +69,7 @@ class Counts:
     undetermined: int = 0
 
     def require_all(self, facts: InputFacts) -> None:
-        """Check that nothing vanished between input and output.
+        """Check that all input is accounted for in the output.
 
         Raises
         ------

@@ -3,11 +3,12 @@
 A score is the probability of a virus, from 0 to 1, rounded to six places where it is made, so that tables can
 be recomputed from each other. The rules, in one place:
 
-- a **chunk** has the score of its most decided frame, the one whose score is farthest from 0.5 (of equal ones
+- a **chunk** has the score of its most confident frame, the one whose score is farthest from 0.5 (of equal
+ones
   the first). This is the original's rule: it compares the highest score for a virus with the highest against;
 - a **sequence** has the mean score of its chunks, so that one frame cannot decide a chromosome. The most
-  decided frame of all is named beside it (the original gives no verdict on whole sequences);
-- a score that reaches the threshold (0.5, unless the classifier's card or an option says otherwise) says viral.
+confident frame of all is named beside it (the original gives no verdict on whole sequences); - a score that
+reaches the threshold (0.5, unless the classifier's card or an option says otherwise) says viral.
   Without a single frame that can be scored, and below the shortest length, the verdict is undetermined.
 """
 
@@ -66,14 +67,14 @@ class Rules:
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Self:
-        """Take the rules that a prediction's record names; those of earlier versions name none."""
+        """Rules in a prediction's record; earlier versions record none."""
         return cls(**record.get("verdicts", {}))
 
     def __str__(self) -> str:
         return f"viral from a score of {self.threshold:g}, undetermined below {self.min_length} bases"
 
     def is_viral(self, score: float) -> bool:
-        """Whether a score says viral."""
+        """Whether a score means viral."""
         return score >= self.threshold
 
     def verdict(self, score: float | None, bases: int | None = None) -> str:
@@ -104,8 +105,8 @@ class FrameScore:
     score: float
 
     @property
-    def decidedness(self) -> float:
-        """How far the score is from saying nothing, 0 to 0.5."""
+    def confidence(self) -> float:
+        """Confidence: distance of the score from 0.5, 0 to 0.5."""
         return abs(self.score - 0.5)
 
 
@@ -130,12 +131,12 @@ class ChunkScore:
 
     @property
     def best(self) -> FrameScore | None:
-        """The most decided frame."""
-        return max(self.frames, key=lambda frame: frame.decidedness, default=None)
+        """The most confident frame."""
+        return max(self.frames, key=lambda frame: frame.confidence, default=None)
 
     @property
     def score(self) -> float | None:
-        """Score of the most decided frame; None without a frame."""
+        """Score of the most confident frame; None without a frame."""
         best = self.best
         return None if best is None else best.score
 
@@ -155,7 +156,7 @@ class SequenceScore:
     chunks, scored_chunks, viral_chunks : int
         All chunks, those with a frame that is scored, and those of them that say viral.
     highest : FrameScore or None
-        The most decided frame of all.
+        The most confident frame of all.
     """
 
     record: str
@@ -176,7 +177,7 @@ class SequenceScore:
         self.scored_chunks += 1
         self.viral_chunks += self.rules.is_viral(best.score)
         self._total += best.score
-        if self.highest is None or best.decidedness > self.highest.decidedness:
+        if self.highest is None or best.confidence > self.highest.confidence:
             self.highest = best
 
     @property
@@ -190,7 +191,7 @@ _VIRAL_COLUMN = CLASS_NAMES.index(VIRAL)
 
 @dataclass(frozen=True)
 class ScoredUnit:
-    """Scores of the frames of a unit; without letters, so that it is small where it comes from another machine.
+    """Scores of the frames of a unit; without sequences, so that it is small to send between machines.
 
     Parameters
     ----------
@@ -199,11 +200,11 @@ class ScoredUnit:
     residues : list of int
         Length of each translation.
     scores : list of float
-        Probability of a virus, one a frame, rounded to six places.
+        Probability of a virus, one per frame, rounded to six places.
     unknown : int
         Frames that are left out because most of their residues are X.
     cut : int
-        Frames whose nucleotides or translation were longer than an encoder reads, and were cut there.
+        Frames whose nucleotides or translation were longer than an encoder reads, and were truncated.
     """
 
     chunks: IntVector

@@ -1,6 +1,6 @@
-"""What an unfinished prediction has done: one file a unit, in a folder inside the output folder.
+"""What an unfinished prediction has done: one file per unit, in a folder inside the output folder.
 
-Scored units come in, and are kept whole or not at all; when all are there, their chunks go to
+Scored units are stored atomically; when all are there, their chunks go to
 :mod:`nucpro.prediction.tables` in the order of the input, and the folder is removed. The folder says what
 makes its units, so that a run resumes only its own units.
 """
