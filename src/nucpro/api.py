@@ -33,8 +33,9 @@ from nucpro.vectors.outputs import Content, format_of, read_content
 if TYPE_CHECKING:
     import pandas as pd
 
+    from nucpro.embedding.batches import Vectors
     from nucpro.embedding.encoder import FastaEncoder
-    from nucpro.vectors.inputs import Part
+    from nucpro.vectors.inputs import Part, PartSize
 
 __all__ = [
     "Embeddings",
@@ -181,27 +182,86 @@ class Encoder:
         ExtractionError
             The encoder failed on a record.
         """
-        from nucpro.execution.engine import in_order  # noqa: PLC0415
+        records = self._usable(sequences, insist=insist)
+        matrix = np.empty((len(records), self.width), np.float32)
+        start = truncated = 0
+        for part, vectors in _by_part(self._encoder, records, default_part_size(self.device), progress):
+            matrix[start : start + len(part.records)] = vectors.matrix
+            start, truncated = start + len(part.records), truncated + vectors.truncated
+        meta = self._encoder.recipe.meta(records.digest(), len(records))
+        return Embeddings(list(records.ids), matrix, truncated, meta)
 
+    def embed_residues(
+        self,
+        sequences: Sequences,
+        *,
+        dtype: str = "float16",
+        progress: bool | Show = False,
+        insist: bool = False,
+    ) -> Iterator[tuple[str, NDArray[np.floating[Any]]]]:
+        """Vectors of the residues of proteins, record by record; a few parts of the work are in memory at a time.
+
+        Parameters
+        ----------
+        sequences, progress, insist
+            As in :meth:`embed`.
+        dtype : {'float16', 'float32'}
+            Element type.
+
+        Yields
+        ------
+        id : str
+            Of a record, in the order given.
+        vectors : ndarray of ``dtype``, shape [L, D]
+            A row per residue that the model reads, special tokens excluded; several layers side by side.
+
+        Raises
+        ------
+        UsageError
+            The model reads nucleotides, or was loaded with a pooling other than the mean.
+        FastaError, ExtractionError
+            As in :meth:`embed`.
+        """
+        if self._encoder.side is not SequenceType.PROTEIN:
+            raise UsageError(
+                f"{self.name} reads nucleotides in tokens of several bases; load one of proteins"
+            )
+        readout = replace(self._encoder.embedder.readout, per_residue=dtype)
+        encoder = self._encoder.reading(readout)
+        width = len(readout.layers) * encoder.embedder.encoder.width
+        size = default_part_size(self.device, width * np.dtype(dtype).itemsize)
+        records = self._usable(sequences, insist=insist)
+        return _rows_by_record(_by_part(encoder, records, size, progress))
+
+    def _usable(self, sequences: Sequences, *, insist: bool) -> Records:
         records = records_of(sequences)
         self._encoder.require_usable(records)
         if self._encoder.side is SequenceType.PROTEIN and not insist:
             require_proteins(records)
-        matrix = np.empty((len(records), self.width), np.float32)
-        pairs = zip(records.ids, records.sequences, strict=True)
-        parts = parts_of(records.path, pairs, default_part_size(self.device))
-        start = truncated = 0
-        with _shown(progress) as show:
-            meter = Meter(show, "Embedding", len(records), "sequences", work=sum(map(len, records.sequences)))
-            for part, _, vectors in in_order(parts, partial(_embed_part, self._encoder)):
-                matrix[start : start + len(part.records)] = vectors.matrix
-                start, truncated = start + len(part.records), truncated + vectors.truncated
-                meter.advance(len(part.records), part.size)
-        meta = self._encoder.recipe.meta(records.digest(), len(records))
-        return Embeddings(list(records.ids), matrix, truncated, meta)
+        return records
 
 
-def _embed_part(encoder: FastaEncoder, part: Part) -> Any:
+def _by_part(
+    encoder: FastaEncoder, records: Records, size: PartSize, progress: bool | Show
+) -> Iterator[tuple[Part, Vectors]]:
+    from nucpro.execution.engine import in_order  # noqa: PLC0415
+
+    parts = parts_of(records.path, zip(records.ids, records.sequences, strict=True), size)
+    with _shown(progress) as show:
+        meter = Meter(show, "Embedding", len(records), "sequences", work=sum(map(len, records.sequences)))
+        for part, _, vectors in in_order(parts, partial(_embed_part, encoder)):
+            yield part, vectors
+            meter.advance(len(part.records), part.size)
+
+
+def _rows_by_record(parts: Iterator[tuple[Part, Vectors]]) -> Iterator[tuple[str, NDArray[Any]]]:
+    for part, vectors in parts:
+        assert vectors.residues is not None
+        rows = np.split(vectors.matrix, np.cumsum(vectors.residues)[:-1])
+        yield from zip(part.records.ids, rows, strict=True)
+
+
+def _embed_part(encoder: FastaEncoder, part: Part) -> Vectors:
     return encoder.embed_checked(part.records)
 
 

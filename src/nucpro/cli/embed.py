@@ -18,8 +18,8 @@ from nucpro.cli.console import say, showing
 from nucpro.cli.parser import INPUT, OUTPUT
 from nucpro.errors import counted
 from nucpro.formats.sequences import LIMITS, SequenceType
-from nucpro.models.config import MEAN, POOLINGS, Readout
-from nucpro.options import Options
+from nucpro.models.config import MEAN, POOLINGS, RESIDUE_TYPES, Readout
+from nucpro.options import Options, require
 
 __all__ = ["add_to"]
 
@@ -48,7 +48,8 @@ def add_to(subparsers: Any) -> None:
         type=Path,
         required=True,
         metavar="OUT",
-        help="file to write: OUT.pt, OUT.npz, OUT.parquet or OUT.safetensors; its folder is created",
+        help="file to write: OUT.pt, OUT.npz, OUT.parquet or OUT.safetensors; its folder is created; with "
+        "--per-residue, the folder to create",
     )
     kind = parser.group(INPUT).add_mutually_exclusive_group()
     kind.add_argument("--dna", action="store_true", help="the records are nucleotides (default: proteins)")
@@ -86,10 +87,29 @@ def _add_readout(group: Any) -> None:
     group.add_argument(
         "--pool",
         type=lambda text: tuple(text.split(",")),
-        default=(MEAN,),
         metavar="POOLING[,POOLING]",
         help=f"{', '.join(POOLINGS)}; several are concatenated in the order given, for each layer (default: mean)",
     )
+    group.add_argument(
+        "--per-residue",
+        action="store_true",
+        help="write a vector for each residue of a protein, not pooled, to safetensors files in the folder OUT",
+    )
+    group.add_argument(
+        "--dtype",
+        choices=RESIDUE_TYPES,
+        help=f"element type of vectors of residues (default: {RESIDUE_TYPES[0]}); others are float32",
+    )
+
+
+def _readout(arguments: dict[str, Any]) -> Readout:
+    layers, poolings = tuple(arguments.pop("layer") or (-1,)), arguments.pop("pool")
+    per_residue, element_type = arguments.pop("per_residue"), arguments.pop("dtype")
+    if per_residue:
+        require(poolings is None, "--pool", ",".join(poolings or ()), "only without --per-residue")
+        return Readout(layers, per_residue=element_type or RESIDUE_TYPES[0])
+    require(element_type is None, "--dtype", element_type, "only with --per-residue")
+    return Readout(layers, poolings or (MEAN,))
 
 
 def _layers(text: str) -> tuple[int, ...]:
@@ -106,7 +126,7 @@ def _run(arguments: dict[str, Any]) -> None:
     sequence_type = SequenceType.DNA if arguments.pop("dna") else SequenceType.PROTEIN
     is_sure, replace = arguments.pop("protein"), arguments.pop("replace")
     refuse_long = arguments.pop("long") == "refuse"
-    readout = Readout(tuple(arguments.pop("layer") or (-1,)), arguments.pop("pool"))
+    readout = _readout(arguments)
     options = EmbedOptions(
         fasta,
         output,
@@ -126,4 +146,5 @@ def _run(arguments: dict[str, Any]) -> None:
         )
     if report.unknown:
         say(f"Warning: {report.unknown} of {counted(report.tokens, 'token')} unknown to the model")
-    say(f"{report.output}: {counted(report.records, 'vector')} of width {report.width}")
+    of_records = f" of {counted(report.records, 'record')}" if readout.per_residue else ""
+    say(f"{report.output}: {counted(report.vectors, 'vector')} of width {report.width}{of_records}")

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 
 from nucpro.errors import ExtractionError, UsageError
-from nucpro.models.config import MEAN_OF_LAST, Readout
+from nucpro.models.config import MEAN_OF_LAST, PooledSpan, Readout
 from nucpro.models.tensors import to_device
 from nucpro.models.tokens import EncodedSequences, Tokenizer
 
@@ -124,6 +124,21 @@ class Prepared:
         """Batches as slices of the plan."""
         return [slice(*pair) for pair in pairwise(self.bounds)]
 
+    def residues(self, span: PooledSpan) -> IntVector:
+        """Residues of each sequence: tokens that are in the span, int64 ``[N]`` in input order."""
+        counts = np.empty_like(self.lengths)
+        counts[self.order] = self.lengths - span.skip_start - span.skip_end
+        return counts
+
+    def residue_rows(self, span: PooledSpan) -> IntVector:
+        """Row of each token among the residues of all sequences in input order, -1 of others; int64 ``[T]``."""
+        counts = self.residues(span)
+        first = (np.cumsum(counts) - counts)[self.order]
+        place = np.arange(self.tokens) - np.repeat(np.cumsum(self.lengths) - self.lengths, self.lengths)
+        place -= span.skip_start
+        is_residue = (place >= 0) & (place < np.repeat(counts[self.order], self.lengths))
+        return np.where(is_residue, np.repeat(first, self.lengths) + place, -1)
+
 
 @dataclass(frozen=True)
 class Vectors:
@@ -134,17 +149,21 @@ class Vectors:
     names : tuple of str
         Record ids in input order.
     matrix : numpy.ndarray
-        float32 ``[N, width]``, one row per record.
+        float32 ``[N, width]``, one row per record; or ``[R, width]`` of the readout's element type, one row per residue
+        in the order of the records.
     truncated : int
         Records that were too long and were truncated.
     began : float
         When the device started their first batch, by this process's :func:`time.perf_counter`.
+    residues : numpy.ndarray, optional
+        int64 ``[N]``: rows of each record, if there is one row per residue.
     """
 
     names: tuple[str, ...]
-    matrix: FloatMatrix
+    matrix: npt.NDArray[Any]
     truncated: int
     began: float
+    residues: IntVector | None = None
 
 
 def default_tokens_per_batch(device: torch.device) -> int:
@@ -301,25 +320,31 @@ class Embedder:
             return self._submit(prepared, self.encoder.device)
 
     def _submit(self, prepared: Prepared, device: torch.device) -> Pending:
-        order = to_device(torch.from_numpy(prepared.order), device)
         tokens = to_device(prepared.token_ids, device)
         starts = np.concatenate(([0], np.cumsum(prepared.lengths)))
+        rows = _Rows(prepared, self.span if self.readout.per_residue else None, device)
         width = self.readout.parts * self.encoder.width
-        matrix = torch.empty(len(prepared.names), width, dtype=torch.float32, device=device)
+        kind = getattr(torch, self.readout.per_residue or "float32")
+        matrix = torch.empty(rows.count, width, dtype=kind, device=device)
         waiting = prepared.batches[::-1]
         queued: deque[torch.cuda.Event] = deque()
         began = _moment(device)
         while waiting:
             batch = waiting.pop()
-            part = tokens[starts[batch.start] : starts[batch.stop]]
-            vectors = self._vectors(part, prepared, batch)
+            span = slice(starts[batch.start], starts[batch.stop])
+            vectors = self._vectors(tokens[span], prepared, batch)
             if vectors is None:
                 middle = (batch.start + batch.stop) // 2
                 waiting += [slice(middle, batch.stop), slice(batch.start, middle)]
             else:
-                matrix.index_copy_(0, order[batch], vectors)
+                rows.put(matrix, vectors, batch, span)
                 _wait_for_room(queued, device)
-        return Pending(prepared, matrix, began)
+        return Pending(prepared, matrix, began, rows.residues)
+
+    @property
+    def span(self) -> PooledSpan:
+        """Tokens of a sequence that are its residues."""
+        return cast("PackedEncoder", self.encoder).config.pooled_span
 
     def _vectors(self, tokens: torch.Tensor, prepared: Prepared, batch: slice) -> torch.Tensor | None:
         """Vectors of one batch; None if it does not fit into memory and can be halved."""
@@ -354,6 +379,26 @@ class Embedder:
         )
 
 
+class _Rows:
+    """Where the vectors of a batch go: to the row of each sequence, or to those of its residues."""
+
+    def __init__(self, prepared: Prepared, span: PooledSpan | None, device: torch.device) -> None:
+        self.residues = None if span is None else prepared.residues(span)
+        self.count = len(prepared.names) if self.residues is None else int(self.residues.sum())
+        places = prepared.order if span is None else prepared.residue_rows(span)
+        (self._kept,) = np.nonzero(places >= 0)
+        self._places = to_device(torch.from_numpy(places), device)
+
+    def put(self, matrix: torch.Tensor, vectors: torch.Tensor, batch: slice, span: slice) -> None:
+        """Put the vectors of a batch, a row per sequence or per token, to their places."""
+        places = self._places[batch if self.residues is None else span]
+        if self.residues is not None:
+            first, last = np.searchsorted(self._kept, (span.start, span.stop))
+            kept = to_device(torch.from_numpy(self._kept[first:last] - span.start), matrix.device)
+            places, vectors = places[kept], vectors[kept].to(matrix.dtype)
+        matrix.index_copy_(0, places, vectors)
+
+
 class Pending:
     """Vectors that a device may still be computing.
 
@@ -364,9 +409,11 @@ class Pending:
     prepared : Prepared
         The sequences.
     matrix : torch.Tensor
-        float32 ``[N, width]`` in input order, on the encoder's device.
+        The rows of :class:`Vectors`, on the encoder's device.
     began : float or torch.cuda.Event
         When the device started the first batch: by this process's clock, or as an event in a stream.
+    residues : numpy.ndarray, optional
+        int64 ``[N]``: rows of each sequence, if there is one row per residue.
 
     Attributes
     ----------
@@ -374,8 +421,15 @@ class Pending:
         The same by this process's clock (:func:`time.perf_counter`); on CUDA it is known after :meth:`result`.
     """
 
-    def __init__(self, prepared: Prepared, matrix: torch.Tensor, began: float | torch.cuda.Event) -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        matrix: torch.Tensor,
+        began: float | torch.cuda.Event,
+        residues: IntVector | None = None,
+    ) -> None:
         self.prepared = prepared
+        self.residues = residues
         self.began = began if isinstance(began, float) else float("nan")
         self._mark = None if isinstance(began, float) else began
         self._copied: Any = None
@@ -390,13 +444,13 @@ class Pending:
         """Whether :meth:`result` would return at once."""
         return self._copied is None or bool(self._copied.query())
 
-    def result(self) -> FloatMatrix:
+    def result(self) -> npt.NDArray[Any]:
         """Wait for the vectors.
 
         Returns
         -------
         numpy.ndarray
-            float32 ``[N, width]`` in input order.
+            The rows of :class:`Vectors`.
 
         Raises
         ------
@@ -411,22 +465,26 @@ class Pending:
             everything = slice(0, len(self.prepared.names))
             message = f"the device failed on {_batch_in_words(self.prepared, everything)}: {error}"
             raise ExtractionError(message) from error
-        matrix: FloatMatrix = self._matrix.numpy()
+        matrix: npt.NDArray[Any] = self._matrix.numpy()
         finite = np.isfinite(matrix).all(axis=1)
         if not finite.all():
             raise self._not_finite(matrix, np.flatnonzero(~finite))
         return matrix
 
-    def _not_finite(self, matrix: FloatMatrix, rows: IntVector) -> ExtractionError:
+    def _not_finite(self, matrix: npt.NDArray[Any], rows: IntVector) -> ExtractionError:
         prepared = self.prepared
-        row = int(rows[0])
+        row, word = int(rows[0]), "records"
+        bad = int((~np.isfinite(matrix[row])).sum())
+        wider = ""
+        if self.residues is not None:
+            row, word = int(np.searchsorted(np.cumsum(self.residues), row, "right")), "residues"
+            wider = " with vectors in float32 (--dtype float32)" if matrix.dtype == np.float16 else ""
         place = int(np.flatnonzero(prepared.order == row)[0])
         batch = next(batch for batch in prepared.batches if batch.start <= place < batch.stop)
-        bad = int((~np.isfinite(matrix[row])).sum())
         return ExtractionError(
             f"record {prepared.names[row]!r} ({prepared.lengths[place]} tokens): {bad} of {matrix.shape[1]} "
-            f"values of its vector are NaN or infinite ({len(rows)} of {len(matrix)} records are affected); "
-            f"it was computed in {_batch_in_words(prepared, batch)}; try the precision fp32, and if that "
+            f"values of its vector are NaN or infinite ({len(rows)} of {len(matrix)} {word} are affected); "
+            f"it was computed in {_batch_in_words(prepared, batch)}; try the precision fp32{wider}, and if that "
             "fails too, fetch the model again (nucpro fetch-models)"
         )
 

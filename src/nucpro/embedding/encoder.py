@@ -34,6 +34,7 @@ from nucpro.formats import write_vectors
 from nucpro.formats.fasta import Records, read, require_usable
 from nucpro.formats.sequences import ALPHABETS, LIMITS, SequenceType
 from nucpro.models.architectures import architecture_of, use_kernels
+from nucpro.models.config import Readout
 from nucpro.models.esm2 import Esm2
 from nucpro.models.tokens import ResidueTokenizer, Tokenizer
 from nucpro.options import Options, precision_problem
@@ -148,7 +149,8 @@ class FastaEncoder:
             pending = self.embedder.submit(prepared)
             self.counts.tokens += len(prepared.token_ids)
             self.counts.unknown += prepared.unknown
-        return Vectors(prepared.names, pending.result(), prepared.truncated, pending.began)
+        matrix = pending.result()
+        return Vectors(prepared.names, matrix, prepared.truncated, pending.began, pending.residues)
 
     def extract(self, fasta: str | Path, output: str | Path) -> Vectors:
         """Make the file of vectors of a FASTA file.
@@ -202,6 +204,12 @@ class FastaEncoder:
                 f"files would say {stated}; load it in {stated}, or ask for its own precision with --precision"
             )
 
+    def reading(self, readout: Readout) -> FastaEncoder:
+        """Make an encoder with the same model that gives other vectors of it; its recipe stays."""
+        other = copy(self)
+        other.embedder = Embedder(self.embedder.encoder, self._tokens_per_batch, readout)
+        return other
+
     def _require_meaning(self, matrix: FloatMatrix, records: Records) -> None:
         """Refuse vectors that do not distinguish records, as a broken model or device gives them.
 
@@ -210,6 +218,11 @@ class FastaEncoder:
         ExtractionError
             A vector is all zero, or records of different tokens have the same vector.
         """
+        if self.embedder.readout.per_residue and not matrix.any():
+            raise ExtractionError(
+                f"{records.path}: the vectors of all residues, from {records.ids[0]!r} on, are zero; check model and "
+                "device, then run again"
+            )
         if not self.embedder.readout.tells_apart:
             return
         zero = np.flatnonzero(~matrix.any(axis=1))

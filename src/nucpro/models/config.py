@@ -10,7 +10,7 @@ import codecs
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
@@ -26,6 +26,7 @@ __all__ = [
     "MOSAIC_BERT_TYPE",
     "POOLINGS",
     "RESIDUES_ONLY",
+    "RESIDUE_TYPES",
     "TOKEN_DROPOUT_CHOICES",
     "Config",
     "Esm2Config",
@@ -179,6 +180,10 @@ POOLINGS = (MEAN, "max", "min", "std", "cls")
 (of the population) over the pooled span, and the state of the first token."""
 
 
+RESIDUE_TYPES = ("float16", "float32")
+"""Element types of vectors of residues."""
+
+
 @dataclass(frozen=True)
 class Readout:
     """What is taken of hidden states for a vector.
@@ -190,15 +195,18 @@ class Readout:
         that after the final norm, where the model has one; -1 is the last.
     poolings : tuple of str
         Of :data:`POOLINGS`. Columns are those of the first layer, one pooling after the other, then of the next layer.
+    per_residue : str, optional
+        One of :data:`RESIDUE_TYPES`: a vector of this element type for each residue, not pooled.
 
     Raises
     ------
     UsageError
-        A pooling that is unknown, nothing, or something twice.
+        A pooling that is unknown, nothing, or something twice; or one of what is not pooled.
     """
 
     layers: tuple[int, ...] = (-1,)
     poolings: tuple[str, ...] = (MEAN,)
+    per_residue: str | None = None
 
     def __post_init__(self) -> None:
         for option, values in (("--layer", self.layers), ("--pool", self.poolings)):
@@ -208,6 +216,12 @@ class Readout:
         unknown = [pooling for pooling in self.poolings if pooling not in POOLINGS]
         if unknown:
             raise UsageError(f"--pool is {unknown[0]}; allowed: {', '.join(POOLINGS)}, several with commas")
+        if self.per_residue not in (None, *RESIDUE_TYPES):
+            raise UsageError(f"--dtype is {self.per_residue}; allowed: {', '.join(RESIDUE_TYPES)}")
+        if self.per_residue and self.poolings != (MEAN,):
+            raise UsageError(
+                "--pool and --per-residue exclude each other: vectors of residues are not pooled"
+            )
 
     @property
     def parts(self) -> int:
@@ -222,7 +236,8 @@ class Readout:
     @property
     def tells_apart(self) -> bool:
         """Whether different sequences have different vectors: words of the embedding alone, or the spread, may not."""
-        return any(layer != 0 for layer in self.layers) and set(self.poolings) != {"std"}
+        has_context = any(layer != 0 for layer in self.layers)
+        return has_context and not self.per_residue and set(self.poolings) != {"std"}
 
     def of(self, count: int) -> Readout:
         """Readout of a model with so many layers, with layers counted from 0; the last one stays -1.
@@ -239,15 +254,18 @@ class Readout:
                     "from the end"
                 )
         counted = (layer % (count + 1) for layer in self.layers)
-        return Readout(tuple(-1 if layer == count else layer for layer in counted), self.poolings)
+        return replace(self, layers=tuple(-1 if layer == count else layer for layer in counted))
 
     def said(self, count: int, span: PooledSpan) -> dict[str, Any]:
         """Plain values for ``meta`` of what differs from the mean of the last layer."""
         if self.is_default:
             return {}
+        read_layers = [layer % (count + 1) for layer in self.layers]
+        if self.per_residue:
+            return {"pooling": "none", "element_type": self.per_residue, "read_layers": read_layers}
         over = span.name.removeprefix(MEAN)
         names = ["first token" if name == "cls" else f"{name}{over}" for name in self.poolings]
-        return {"pooling": " + ".join(names), "read_layers": [layer % (count + 1) for layer in self.layers]}
+        return {"pooling": " + ".join(names), "read_layers": read_layers}
 
 
 MEAN_OF_LAST = Readout()

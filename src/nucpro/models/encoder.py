@@ -107,13 +107,19 @@ class PackedEncoder(nn.Module, ABC):
         return self._pool_states(hidden_td, lengths, self.config.pooled_span, poolings)
 
     def read(self, tokens_t: torch.Tensor, lengths: Sequence[int], readout: Readout) -> torch.Tensor:
-        """Vectors of packed sequences, float32 ``[N, parts width]``; computes no layer above the last that is read."""
+        """Vectors of packed sequences, float32 ``[N, parts width]``, or hidden states ``[T, layers width]``.
+
+        Computes no layer above the last that is read.
+        """
         layers = [layer % (self.config.layers + 1) for layer in readout.layers]
         rising = sorted(layers)
-        # Each state is pooled before the next one is computed, maybe in its place.
         states = zip(rising, (self.fused or self).states(tokens_t, lengths, rising), strict=True)
-        pooled = {layer: self.pool(hidden_td, lengths, readout.poolings) for layer, hidden_td in states}
-        return torch.cat([pooled[layer] for layer in layers], dim=1) if len(layers) > 1 else pooled[layers[0]]
+        # Each state is used up before the next one is computed, maybe in its place.
+        if readout.per_residue:
+            kept = {layer: hidden_td.clone() if len(layers) > 1 else hidden_td for layer, hidden_td in states}
+        else:
+            kept = {layer: self.pool(hidden_td, lengths, readout.poolings) for layer, hidden_td in states}
+        return torch.cat([kept[layer] for layer in layers], dim=1) if len(layers) > 1 else kept[layers[0]]
 
     @abstractmethod
     def states(

@@ -61,9 +61,23 @@ class PartSize:
 _PART_SIZES = {"cuda": PartSize(10_000, 4_000_000), "cpu": PartSize(256, 64_000)}
 
 
-def default_part_size(device: str) -> PartSize:
-    """Size of parts for a class of device: seconds of a GPU, and seconds to a minute of a CPU."""
-    return _PART_SIZES[device.partition(":")[0]]
+_PART_BYTES = 2**29
+"""Most bytes of the vectors of residues of a part: a few parts are in memory at a time."""
+
+
+def default_part_size(device: str, residue_bytes: int = 0) -> PartSize:
+    """Size of parts for a class of device: seconds of a GPU, and seconds to a minute of a CPU.
+
+    Parameters
+    ----------
+    device : str
+        Where they are computed.
+    residue_bytes : int
+        Bytes of the vector of a residue, where there are such: a part is then not larger than half a GiB.
+    """
+    size = _PART_SIZES[device.partition(":")[0]]
+    length = _PART_BYTES // residue_bytes if residue_bytes else size.length
+    return PartSize(size.records, max(1, min(size.length, length)))
 
 
 @dataclass(frozen=True)
@@ -125,6 +139,8 @@ class InputFacts:
         In the order of the file.
     over_limit : int
         Records that are longer than the model reads.
+    read : int
+        Residues or bases of all records, without what is cut at that length.
     problems : tuple of str
         One message for each kind of problem.
     """
@@ -133,6 +149,7 @@ class InputFacts:
     digest: str
     parts: tuple[PartFacts, ...]
     over_limit: int
+    read: int
     problems: tuple[str, ...]
 
 
@@ -161,7 +178,9 @@ def inspect(path: Path, sequence_type: SequenceType, size: PartSize, *, is_sure:
     problems = look.checker.problems()
     if sequence_type is SequenceType.PROTEIN and not is_sure and not problems:
         problems += look.nucleotide_problems()
-    return InputFacts(look.ids, look.digest.hexdigest(), tuple(look.parts), look.over_limit, tuple(problems))
+    return InputFacts(
+        look.ids, look.digest.hexdigest(), tuple(look.parts), look.over_limit, look.read, tuple(problems)
+    )
 
 
 class _Look:
@@ -174,7 +193,7 @@ class _Look:
         self.ids: list[str] = []
         self.digest = hashlib.sha256()
         self.parts: list[PartFacts] = []
-        self.over_limit = 0
+        self.over_limit = self.read = 0
         self._tally = Tally(0, 0, 0)
         self._bases: list[str] = []
 
@@ -184,6 +203,7 @@ class _Look:
         for name, sequence in zip(records.ids, records.sequences, strict=True):
             self.digest.update(digest_line(name, sequence))
             self.over_limit += len(sequence) > self.limit
+            self.read += min(len(sequence), self.limit)
             if is_surely_bases(sequence):
                 self._bases.append(name)
         self._tally += Tally.of(b"".join(records.sequences))

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import logging
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+import numpy as np
 
 from nucpro.embedding import encoder as encoders
-from nucpro.embedding.batches import FloatMatrix
 from nucpro.embedding.device import settled
 from nucpro.embedding.encoder import FastaEncoder, Identified
 from nucpro.errors import (
@@ -25,13 +25,13 @@ from nucpro.errors import (
     FastaError,
     ModelError,
     PreflightError,
-    StoreError,
     UsageError,
+    human_size,
 )
 from nucpro.execution.engine import Done, Engine, Loader, engine_of
 from nucpro.execution.runner import Committed, Runner
 from nucpro.extraction.preflight import space_problems, writing_problems
-from nucpro.formats import make_folder, replacing_problems
+from nucpro.formats import make_folder
 from nucpro.formats.atomic import name_problem
 from nucpro.formats.fasta import stream
 from nucpro.formats.opening import spooled
@@ -41,16 +41,12 @@ from nucpro.options import Options
 from nucpro.progress import Meter, Show, silent
 from nucpro.state.checkpoint import Fingerprint, require_unchanged
 from nucpro.vectors.inputs import InputFacts, Part, PartSize, default_part_size, inspect, parts_of
-from nucpro.vectors.outputs import Content, format_of, made_by
-from nucpro.vectors.work import Work
+from nucpro.vectors.residues import Shards
+from nucpro.vectors.work import MARK, Made, Rows, Work
 
 __all__ = ["EmbedOptions", "EmbedReport", "embed_file"]
 
 logger = logging.getLogger(__name__)
-
-_FLOAT = 4
-_MARK = {"command": "embed"}
-"""Tells, in the ``meta`` of a file, that this command made it."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,8 @@ class EmbedOptions:
     input : Path
         FASTA file, plain or packed, or a pipe.
     output : Path
-        File to write; its suffix says the form (:data:`nucpro.vectors.outputs.FORMATS`).
+        File to write; its suffix says the form (:data:`nucpro.vectors.outputs.FORMATS`). For vectors of residues, a
+        folder (:mod:`nucpro.vectors.residues`).
     models : Options
         Model, device, precision and engine.
     sequence_type : SequenceType
@@ -74,7 +71,7 @@ class EmbedOptions:
     part : PartSize, optional
         What is computed and kept at a time; the default depends on the class of device only.
     readout : Readout
-        Layers and poolings that a vector is made of.
+        Layers and poolings that a vector is made of, and whether it is one per record or per residue.
     refuse_long : bool
         Refuse records that are longer than the model reads, which are cut there otherwise.
     """
@@ -99,7 +96,9 @@ class EmbedReport:
     output : Path
         The file.
     records, width : int
-        Shape of its vectors.
+        Records, and columns of a vector.
+    vectors : int
+        Vectors of all records.
     truncated : int
         Records that are longer than the model reads, and were cut there.
     computed : int
@@ -111,6 +110,7 @@ class EmbedReport:
     output: Path
     records: int
     width: int
+    vectors: int
     truncated: int
     computed: int = 0
     tokens: int = 0
@@ -132,14 +132,7 @@ class _Checked:
     @property
     def meta(self) -> dict[str, Any]:
         """``meta`` of the file."""
-        return {**self.identified.recipe.meta(self.facts.digest, len(self.facts.ids)), **_MARK}
-
-
-class _Made(NamedTuple):
-    """Rows of a part, and the seconds that they took from its first batch on the device."""
-
-    rows: FloatMatrix
-    seconds: float
+        return {**self.identified.recipe.meta(self.facts.digest, len(self.facts.ids)), **MARK}
 
 
 def embed_file(options: EmbedOptions, show: Show = silent) -> EmbedReport:
@@ -165,18 +158,38 @@ def embed_file(options: EmbedOptions, show: Show = silent) -> EmbedReport:
     """
     options = replace(options, models=settled(options.models))
     with engine_of(options.models) as engine, ExitStack() as stack:
-        checked = _check(options, engine, lambda path: stack.enter_context(spooled(path, FastaError)))
+        work = _work_of(options)
+        checked = _check(options, work, engine, lambda path: stack.enter_context(spooled(path, FastaError)))
         if checked.is_done:
-            Work(options.output).remove_left()
+            work.remove_left()
             logger.info("%s holds these vectors already", options.output)
             return _report(checked)
         make_folder(options.output.parent)
-        work = Work(options.output)
         with work.held() as runner:
             return _Run(checked, engine, work, runner, show).run()
 
 
-def _check(options: EmbedOptions, engine: Engine, spool: Callable[[Path], Path]) -> _Checked:
+def _work_of(options: EmbedOptions) -> Work:
+    """What the output will be, if its name can be that of one.
+
+    Raises
+    ------
+    UsageError
+        It cannot.
+    """
+    element_type = options.readout.per_residue
+    if element_type and options.sequence_type is SequenceType.DNA:
+        raise UsageError("--per-residue is for proteins: a token of DNABERT-S stands for several bases")
+    work = Shards(options.output, element_type) if element_type else Rows(options.output)
+    work.require_name()
+    output, fasta = options.output, options.input
+    with suppress(OSError):  # what is not there, or has no possible name, is found where it is opened
+        if output.samefile(fasta):
+            raise UsageError(f"--output is {output}, the input itself; name another file")
+    return work
+
+
+def _check(options: EmbedOptions, work: Work, engine: Engine, spool: Callable[[Path], Path]) -> _Checked:
     """Read input and model, and look whether the output can be written.
 
     Raises
@@ -184,11 +197,8 @@ def _check(options: EmbedOptions, engine: Engine, spool: Callable[[Path], Path])
     PreflightError
         Names every problem.
     """
-    output = options.output
-    _require_file_name(options)
-    form, work = format_of(output), Work(output)
-    size = options.part or work.part_size or default_part_size(options.models.device)
     identified, problems = _model(options)
+    size = options.part or work.part_size or _part_size(options, identified)
     facts, path = None, options.input
     try:
         path = spool(options.input)
@@ -203,29 +213,27 @@ def _check(options: EmbedOptions, engine: Engine, spool: Callable[[Path], Path])
     problems += engine.problems() + _target_problems(options, work)
     is_done = False
     if facts is not None and identified is not None and not problems:
-        vectors = len(facts.ids) * identified.recipe.width * _FLOAT
-        unfit = form.problem(facts.ids, vectors)
-        problems += [f"{output}: a {output.suffix} file {unfit}; choose another suffix"] if unfit else []
+        width = identified.recipe.width
+        problems += work.unfit(facts, width)
         if options.refuse_long and facts.over_limit:
             problems.append(_too_long(options, facts.over_limit))
-        is_done = _is_done(output, identified, facts)
+        is_done = identified.recipe.difference(work.own_meta(), facts.digest) is None
         if not is_done:
             problems += work.problems(identified.recipe.key, replace=options.replace)
-            there = output.stat().st_size if output.exists() else 0
-            # The rows that are kept meanwhile, and the file that is made of them.
-            problems += space_problems({output.parent: (2 * vectors - work.kept_bytes, there)})
+            disk = work.disk(facts, width)
+            if options.readout.per_residue:
+                written = human_size(disk[0])
+                logger.info("%s: vectors of %d residues, %s to write", options.output, facts.read, written)
+            problems += space_problems({options.output.parent: disk})
     if problems or facts is None or identified is None:
         raise PreflightError(problems)
     return _Checked(options, path, stamp, facts, identified, size, is_done)
 
 
-def _require_file_name(options: EmbedOptions) -> None:
-    output, fasta = options.output, options.input
-    if not output.name or output.is_dir():
-        raise UsageError(f"--output is the folder {str(output)!r}; name a file in it")
-    with suppress(OSError):  # what is not there, or has no possible name, is found where it is opened
-        if output.samefile(fasta):
-            raise UsageError(f"--output is {output}, the input itself; name another file")
+def _part_size(options: EmbedOptions, identified: Identified | None) -> PartSize:
+    element_type = options.readout.per_residue
+    width = 0 if identified is None or element_type is None else identified.recipe.width
+    return default_part_size(options.models.device, width * np.dtype(element_type).itemsize)
 
 
 def _model(options: EmbedOptions) -> tuple[Identified | None, list[str]]:
@@ -244,8 +252,7 @@ def _target_problems(options: EmbedOptions, work: Work) -> list[str]:
     above = next(path for path in output.absolute().parents if os.path.lexists(path))
     if not above.is_dir():
         return [f"{output}: {above} is a file, not a folder; name another place"]
-    problems = replacing_problems([output], lambda path: _own_meta(path) is not None, replace=options.replace)
-    return problems + writing_problems([output.parent])
+    return work.target_problems(replace=options.replace) + writing_problems([output.parent])
 
 
 def _too_long(options: EmbedOptions, count: int) -> str:
@@ -256,27 +263,11 @@ def _too_long(options: EmbedOptions, count: int) -> str:
     )
 
 
-def _is_done(output: Path, identified: Identified, facts: InputFacts) -> bool:
-    """Whether the output is what this run would make."""
-    meta = _own_meta(output)
-    return meta is not None and identified.recipe.difference(meta, facts.digest) is None
-
-
-def _own_meta(path: Path) -> Mapping[str, Any] | None:
-    """``meta`` of a file that this command made; None for any other."""
-    if not path.is_file():
-        return None
-    try:
-        meta = made_by(path) or {}
-    except StoreError:
-        return None
-    return meta if meta.items() >= _MARK.items() else None
-
-
 def _report(checked: _Checked, **counts: int) -> EmbedReport:
     facts = checked.facts
-    width = checked.identified.recipe.width
-    return EmbedReport(checked.options.output, len(facts.ids), width, facts.over_limit, **counts)
+    width, output = checked.identified.recipe.width, checked.options.output
+    vectors = facts.read if checked.identified.readout.per_residue else len(facts.ids)
+    return EmbedReport(output, len(facts.ids), width, vectors, facts.over_limit, **counts)
 
 
 class _Run:
@@ -297,9 +288,7 @@ class _Run:
         if done:
             logger.info("Going on: %d of %d parts are done", len(done), len(parts))
         computed = self._compute(done)
-        content = Content(checked.facts.ids, self._work.matrix(), checked.meta, checked.options.sequence_type)
-        format_of(checked.options.output).write(checked.options.output, content)
-        self._work.remove()
+        self._work.finish(checked.facts.ids, checked.meta, checked.options.sequence_type)
         totals = self._engine.totals
         return _report(checked, computed=computed, tokens=totals.tokens, unknown=totals.unknown)
 
@@ -315,14 +304,14 @@ class _Run:
         if not left:
             return 0
         self._engine.load(partial(_load, self._checked.identified, self._checked.options.models))
-        computed = self._engine.run(_compute_part, self._parts_left(done), len(left))
+        computed = self._engine.run(self._work.compute, self._parts_left(done), len(left))
         kept = self._runner.each(computed, self._keep, meter, done=len(done), total=len(parts))
         return sum(len(part.records) for part, *_ in kept)
 
-    def _keep(self, done: Done[Part, _Made]) -> Committed:
+    def _keep(self, done: Done[Part, Made]) -> Committed:
         part, _, made = done
         require_unchanged(self._checked.path, self._checked.stamp)
-        self._work.commit(part.number, made.rows)
+        self._work.commit(part.number, made.result)
         count = len(part.records)
         line = f"Embedded {count} sequences of {part.records.path}, {made.seconds:.1f}s"
         return Committed(line, count, part.size)
@@ -336,8 +325,3 @@ class _Run:
 
 def _load(identified: Identified, options: Options, load: Loader) -> FastaEncoder:
     return load(identified, options)
-
-
-def _compute_part(encoder: FastaEncoder, part: Part) -> _Made:
-    vectors = encoder.embed_checked(part.records)
-    return _Made(vectors.matrix, time.perf_counter() - vectors.began)

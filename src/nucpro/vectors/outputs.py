@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucpro.errors import DataError, StoreError, UsageError, human_size
-from nucpro.formats import AtomicFile, read_meta, read_vectors, replace_file, write_vectors
+from nucpro.formats import AtomicFile, Written, read_meta, read_vectors, replace_file, write_vectors
 from nucpro.formats.archive import SIZE_LIMIT
 from nucpro.formats.opening import open_input
 from nucpro.formats.records import decoded
 from nucpro.formats.sequences import SequenceType
 
-__all__ = ["FORMATS", "Content", "Format", "format_of", "made_by", "read_content"]
+__all__ = ["FORMATS", "META", "Content", "Format", "format_of", "made_by", "read_content", "write_tensor"]
 
 META = "nucpro"
 """Name of ``meta``, as JSON, in all forms but ``.pt``."""
@@ -221,11 +221,28 @@ def _npz_problem(ids: Sequence[str], _size: int) -> str | None:
 
 
 def _write_safetensors(path: Path, content: Content) -> None:
-    # As the format is written by its own library, which wants all bytes in memory.
-    rows = content.vectors
+    metadata = {META: content.said, "id": json.dumps(content.ids, ensure_ascii=False)}
+    write_tensor(path, content.vectors, metadata)
+
+
+def write_tensor(path: Path, rows: NDArray[np.floating[Any]], metadata: Mapping[str, str]) -> Written:
+    """Write a safetensors file of one tensor, ``vector``, which may be mapped from a file.
+
+    As the format is written by its own library, which wants all bytes in memory.
+
+    Parameters
+    ----------
+    path : Path
+        File that is written whole or not at all.
+    rows : ndarray of float32 or float16, shape [N, D]
+        The tensor.
+    metadata : mapping
+        Names and texts.
+    """
+    bits = 8 * rows.itemsize
     header: dict[str, Any] = {
-        "__metadata__": {META: content.said, "id": json.dumps(content.ids, ensure_ascii=False)},
-        "vector": {"dtype": "F32", "shape": list(rows.shape), "data_offsets": [0, rows.nbytes]},
+        "__metadata__": dict(metadata),
+        "vector": {"dtype": f"F{bits}", "shape": list(rows.shape), "data_offsets": [0, rows.nbytes]},
     }
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -233,8 +250,9 @@ def _write_safetensors(path: Path, content: Content) -> None:
         target.write(struct.pack("<Q", len(text)))
         target.write(text)
         for start in range(0, len(rows), _ROWS_AT_A_TIME):
-            block = np.ascontiguousarray(rows[start : start + _ROWS_AT_A_TIME], "<f4")
+            block = np.ascontiguousarray(rows[start : start + _ROWS_AT_A_TIME], f"<f{rows.itemsize}")
             target.write(block.data.cast("B"))
+    return target.written
 
 
 def _read_safetensors(path: Path) -> Mapping[str, Any] | None:

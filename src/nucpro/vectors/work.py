@@ -1,63 +1,138 @@
-"""What an unfinished file of vectors has so far: rows in one file beside it, and a journal that says which are right.
+"""What an unfinished output has so far: a folder beside it, with a journal that says which parts are right.
 
-Rows come in part by part, in any order; when all are there, they go to :mod:`nucpro.vectors.outputs` as one mapped
-array, and the folder is removed. A part that is believed later has the digest that was recorded for its numbers.
+Parts come in any order. Rows of records lie in one file; when all are there, they go to :mod:`nucpro.vectors.outputs`
+as one mapped array, and the folder is removed. A part that is believed later has the digest that was recorded for it.
+:mod:`nucpro.vectors.residues` keeps the shards of residues in such a folder.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nucpro.errors import LockedError, StoreError
+from nucpro.errors import LockedError, StoreError, UsageError
 from nucpro.execution.runner import Runner
 from nucpro.formats import cannot_write, make_folder
+from nucpro.formats.atomic import replacing_problems
 from nucpro.formats.opening import open_kept, read_kept
+from nucpro.formats.sequences import SequenceType
 from nucpro.state.checkpoint import Journal, journal_entries
 from nucpro.state.lock import state
-from nucpro.vectors.inputs import PartFacts, PartSize
+from nucpro.vectors.inputs import InputFacts, Part, PartFacts, PartSize
+from nucpro.vectors.outputs import Content, format_of, made_by
 
-__all__ = ["Work"]
+if TYPE_CHECKING:
+    from nucpro.embedding.encoder import FastaEncoder
+
+__all__ = ["MARK", "Made", "Rows", "Work", "allocated", "own"]
 
 _FORMAT = 1
 _FLOAT = 4
+MARK = {"command": "embed"}
+"""Tells, in the ``meta`` of an output, that this command made it."""
 
 
-class Work:
+class Made(NamedTuple):
+    """What the work of a part gave, and the seconds that it took from its first batch on the device."""
+
+    result: Any
+    seconds: float
+
+
+class Work(ABC):
     """The folder beside an output that holds what is done of it.
 
     Parameters
     ----------
     output : Path
-        The file to be.
+        The file or folder to be.
     """
 
     def __init__(self, output: Path) -> None:
+        self.output = output
         self.root = output.with_name(f"{output.name}.unfinished")
         self._lock = self.root / ".lock"
-        self._rows = self.root / "rows.f32"
         self._journal_path = self.root / "parts.jsonl"
         self._journal = Journal(self._journal_path)
         self._parts: Sequence[PartFacts] = ()
         self._width = 0
 
+    @abstractmethod
+    def require_name(self) -> None:
+        """Refuse a name that no output of this kind can have.
+
+        Raises
+        ------
+        UsageError
+            It says which names are allowed.
+        """
+
+    @abstractmethod
+    def target_problems(self, *, replace: bool) -> list[str]:
+        """Why what lies under the output's name cannot be replaced."""
+
+    @abstractmethod
+    def unfit(self, facts: InputFacts, width: int) -> list[str]:
+        """Why vectors of an input do not fit into the output."""
+
+    @abstractmethod
+    def disk(self, facts: InputFacts, width: int) -> tuple[int, int]:
+        """Bytes that are still to be written, and those of a file that they replace."""
+
+    @abstractmethod
+    def own_meta(self) -> Mapping[str, Any] | None:
+        """``meta`` of what lies whole under the output's name, where this command made it; None for any other."""
+
+    @property
+    @abstractmethod
+    def compute(self) -> Callable[[FastaEncoder, Part], Made]:
+        """Does the work of a part; picklable."""
+
+    @abstractmethod
+    def commit(self, number: int, made: Any) -> None:
+        """Keep, and record, what the work of a part gave.
+
+        Raises
+        ------
+        StoreError
+            It cannot be written, or is not there.
+        """
+
+    @abstractmethod
+    def finish(self, ids: list[str], meta: Mapping[str, Any], sequence_type: SequenceType) -> None:
+        """Make the output of all parts, and remove the folder."""
+
+    @abstractmethod
+    def _files(self) -> list[Path]:
+        """Files with vectors that a run of this kind put there."""
+
+    @abstractmethod
+    def _prepare(self) -> None:
+        """Make what parts are kept in."""
+
+    @abstractmethod
+    def _is_kept(self, number: int, entry: Mapping[str, Any]) -> bool:
+        """Whether a part is on disk as its line of the journal says."""
+
     @property
     def _own(self) -> tuple[Path, ...]:
-        return self._rows, self._journal_path, self._lock
+        return *self._files(), self._journal_path, self._lock
 
     def problems(self, recipe_key: str, *, replace: bool) -> list[str]:
         """Why a run cannot go on here, or begin: the folder is of another run, or holds something else."""
         if not os.path.lexists(self.root):
             return []
-        names = {path.name for path in self._own}
         try:
+            names = {path.name for path in self._own}
             others = sorted(entry.name for entry in os.scandir(self.root) if entry.name not in names)
         except OSError as error:
             return [f"{self.root}: cannot be read ({error.strerror}); name another output"]
@@ -81,14 +156,6 @@ class Work:
             case [int(records), int(length)] if records > 0 and length > 0:
                 return PartSize(records, length)
         return None
-
-    @property
-    def kept_bytes(self) -> int:
-        """Disk that the rows take already."""
-        try:
-            return self._rows.lstat().st_blocks * 512
-        except OSError:
-            return 0
 
     @contextmanager
     def held(self) -> Iterator[Runner]:
@@ -128,48 +195,19 @@ class Work:
         self._parts, self._width = parts, width
         said = self._said()
         if said.get("recipe") != recipe_key or self.part_size != size:
-            for path in (self._rows, self._journal_path):
+            for path in (*self._files(), self._journal_path):
                 path.unlink(missing_ok=True)
             said = {}
-        with open_kept(self._rows, append=False) as file, _explained(self._rows):
-            os.ftruncate(file.fileno(), (parts[-1].start + parts[-1].records) * width * _FLOAT)
+        self._prepare()
         if not said:
             self._journal.append(
                 [{"format": _FORMAT, "recipe": recipe_key, "part": [size.records, size.length]}]
             )
-        rows = self.matrix()
         return {
             number
             for number, entry in self._entries().items()
-            if entry.get("input") == parts[number].digest
-            and entry.get("sha256") == _digest(self._of(rows, number))
+            if entry.get("input") == parts[number].digest and self._is_kept(number, entry)
         }
-
-    def commit(self, number: int, rows: NDArray[np.float32]) -> None:
-        """Keep the rows of a part.
-
-        Raises
-        ------
-        StoreError
-            They cannot be written.
-        """
-        part = self._parts[number]
-        assert rows.shape == (part.records, self._width)
-        data = np.ascontiguousarray(rows, "<f4")
-        place = part.start * self._width * _FLOAT
-        left = data.data.cast("B")
-        with open_kept(self._rows, append=False) as file, _explained(self._rows):
-            while left:
-                written = os.pwrite(file.fileno(), left, place)
-                place, left = place + written, left[written:]
-            # Before the line that says so.
-            os.fdatasync(file.fileno())
-        self._journal.append([{"number": number, "input": part.digest, "sha256": _digest(data)}])
-
-    def matrix(self) -> NDArray[np.float32]:
-        """All rows, mapped."""
-        count = self._parts[-1].start + self._parts[-1].records
-        return np.memmap(self._rows, "<f4", "r", shape=(count, self._width))
 
     def remove(self) -> None:
         """Remove the folder, unless it contains files of other origin, which are kept."""
@@ -180,13 +218,13 @@ class Work:
             self.root.rmdir()
 
     def remove_left(self) -> None:
-        """Remove the folder of a run that was killed after it had made the file; not that of a run at work."""
+        """Remove the folder of a run that was killed after it had made the output; not that of a run at work."""
         if os.path.lexists(self.root) and state(self._lock) == "none":
             self.remove()
 
-    def _of(self, rows: NDArray[np.float32], number: int) -> NDArray[np.float32]:
-        part = self._parts[number]
-        return rows[part.start : part.start + part.records]
+    def _note(self, number: int, facts: Mapping[str, Any]) -> None:
+        """Record a part that is on disk."""
+        self._journal.append([{"number": number, "input": self._parts[number].digest, **facts}])
 
     def _entries(self) -> dict[int, Mapping[str, Any]]:
         """Lines about parts, by number; the last one of a part counts."""
@@ -209,6 +247,112 @@ class Work:
             # It says nothing then, and its parts are computed again.
             return iter(())
         return journal_entries(raw)
+
+
+class Rows(Work):
+    """Vectors of records, in one file."""
+
+    def __init__(self, output: Path) -> None:
+        super().__init__(output)
+        self._rows = self.root / "rows.f32"
+
+    def require_name(self) -> None:
+        """Refuse a folder, and a suffix that stands for no form."""
+        if not self.output.name or self.output.is_dir():
+            raise UsageError(f"--output is the folder {str(self.output)!r}; name a file in it")
+        format_of(self.output)
+
+    def target_problems(self, *, replace: bool) -> list[str]:
+        """Why the file cannot be replaced."""
+        return replacing_problems([self.output], lambda _: self.own_meta() is not None, replace=replace)
+
+    def unfit(self, facts: InputFacts, width: int) -> list[str]:
+        """Why the form of the file does not take the vectors."""
+        unfit = format_of(self.output).problem(facts.ids, len(facts.ids) * width * _FLOAT)
+        return [f"{self.output}: a {self.output.suffix} file {unfit}; choose another suffix"] if unfit else []
+
+    def disk(self, facts: InputFacts, width: int) -> tuple[int, int]:
+        """Bytes of the rows that are kept meanwhile, and of the file that is made of them."""
+        kept = allocated([self._rows])
+        there = self.output.stat().st_size if self.output.exists() else 0
+        return 2 * len(facts.ids) * width * _FLOAT - kept, there
+
+    def own_meta(self) -> Mapping[str, Any] | None:
+        """``meta`` of the file."""
+        if not self.output.is_file():
+            return None
+        try:
+            return own(made_by(self.output))
+        except StoreError:
+            return None
+
+    @property
+    def compute(self) -> Callable[[FastaEncoder, Part], Made]:
+        """Vectors of the records of a part."""
+        return _vectors_of
+
+    def finish(self, ids: list[str], meta: Mapping[str, Any], sequence_type: SequenceType) -> None:
+        """Write the file of all rows."""
+        content = Content(ids, self.matrix(), meta, sequence_type)
+        format_of(self.output).write(self.output, content)
+        self.remove()
+
+    def _files(self) -> list[Path]:
+        return [self._rows]
+
+    def _prepare(self) -> None:
+        count = self._parts[-1].start + self._parts[-1].records
+        with open_kept(self._rows, append=False) as file, _explained(self._rows):
+            os.ftruncate(file.fileno(), count * self._width * _FLOAT)
+
+    def _is_kept(self, number: int, entry: Mapping[str, Any]) -> bool:
+        part = self._parts[number]
+        return entry.get("sha256") == _digest(self.matrix()[part.start : part.start + part.records])
+
+    def commit(self, number: int, rows: NDArray[np.float32]) -> None:
+        """Keep the rows of a part.
+
+        Raises
+        ------
+        StoreError
+            They cannot be written.
+        """
+        part = self._parts[number]
+        assert rows.shape == (part.records, self._width)
+        data = np.ascontiguousarray(rows, "<f4")
+        place = part.start * self._width * _FLOAT
+        left = data.data.cast("B")
+        with open_kept(self._rows, append=False) as file, _explained(self._rows):
+            while left:
+                written = os.pwrite(file.fileno(), left, place)
+                place, left = place + written, left[written:]
+            # Before the line that says so.
+            os.fdatasync(file.fileno())
+        self._note(number, {"sha256": _digest(data)})
+
+    def matrix(self) -> NDArray[np.float32]:
+        """All rows, mapped."""
+        count = self._parts[-1].start + self._parts[-1].records
+        return np.memmap(self._rows, "<f4", "r", shape=(count, self._width))
+
+
+def _vectors_of(encoder: FastaEncoder, part: Part) -> Made:
+    vectors = encoder.embed_checked(part.records)
+    return Made(vectors.matrix, time.perf_counter() - vectors.began)
+
+
+def own(meta: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """``meta`` that this command wrote; None for any other."""
+    return meta if meta is not None and meta.items() >= MARK.items() else None
+
+
+def allocated(paths: Iterable[Path]) -> int:
+    """Bytes of disk that files take."""
+    total = 0
+    for path in paths:
+        with suppress(OSError):
+            total += path.lstat().st_blocks * 512
+    return total
 
 
 @contextmanager
