@@ -3,12 +3,11 @@
 A score is the probability of a virus, from 0 to 1, rounded to six places where it is made, so that tables can
 be recomputed from each other. The rules, in one place:
 
-- a **chunk** has the score of its most confident frame, the one whose score is farthest from 0.5 (of equal
-ones
-  the first). This is the original's rule: it compares the highest score for a virus with the highest against;
-- a **sequence** has the mean score of its chunks, so that one frame cannot decide a chromosome. The most
-confident frame of all is named beside it (the original gives no verdict on whole sequences); - a score that
-reaches the threshold (0.5, unless the classifier's card or an option says otherwise) says viral.
+- a **chunk** has the score of its most confident frame, the one whose score is farthest from 0.5 (the first, if
+  several are equal). This is the original's rule: it compares the highest score for a virus with the highest against;
+- a **sequence** has the mean score of its chunks, so that one frame cannot decide a chromosome. The most confident
+  frame of all is reported beside it (the original gives no verdict on whole sequences);
+- a score that reaches the threshold (0.5, unless the classifier's card or an option says otherwise) means viral.
   Without a single frame that can be scored, and below the shortest length, the verdict is undetermined.
 """
 
