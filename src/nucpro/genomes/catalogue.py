@@ -1,7 +1,7 @@
 """The files of a RefSeq release, and the choice among them.
 
-The release's list of installed files (``release-catalog/release<N>.files.installed``: an MD5 sum and a file
-name a line, see the README beside it on NCBI's server) comes in as text; the files to fetch go to
+The release's list of installed files (``release-catalog/release<N>.files.installed``: one MD5 sum and file
+name per line, see the README on NCBI's server) comes in as text; the files to fetch go to
 :mod:`nucpro.genomes.download`. Equal lists, counts and seed give an equal choice.
 """
 

@@ -1,7 +1,7 @@
 """The record of a download, ``.download.json`` in the data folder.
 
-It holds the choice and, for each file that was verified, what tells that nobody touched it since: a later
-run trusts these facts and reads only files that changed.
+It contains the choice and, for each verified file, a fingerprint: a later run trusts unchanged fingerprints
+and reads only files that changed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _LARGEST_CATALOGUE = 1 << 28
 
 @dataclass
 class DownloadRecord:
-    """What was chosen, and what of it is there.
+    """The chosen files, and those already downloaded.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class DownloadRecord:
     seed : int
         Seed of the draw.
     counts : mapping of str to int
-        Pairs that were asked for, by group.
+        Requested pairs, by group.
     files : sequence of RemoteFile
         The choice.
     verified : dict of str to list of int
@@ -67,11 +67,11 @@ class DownloadRecord:
     verified: dict[str, list[int]] = field(default_factory=dict)
 
     def fits(self, options: DownloadOptions) -> bool:
-        """Whether the choice is the one that these options ask for."""
+        """Whether the choice matches these options."""
         return (self.seed, dict(self.counts)) == (options.seed, dict(options.counts))
 
     def is_there(self, data_dir: Path, file: RemoteFile) -> bool:
-        """Whether a file is in the folder and right; one that was touched is read and compared."""
+        """Whether a file is present and valid; a changed one is read and compared."""
         path = data_dir / file.name
         if not path.is_file():
             return False
@@ -123,7 +123,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DownloadReport:
-    """What a run gave.
+    """Result of a run.
 
     Parameters
     ----------
@@ -151,11 +151,11 @@ def download(
     Parameters
     ----------
     data_dir : Path
-        Made where it does not exist.
+        Created if missing.
     options : DownloadOptions, optional
         Choices; the defaults draw as VirNucPro's script did.
     show : callable, optional
-        Takes the progress, in bytes; it is called by one thread at a time.
+        Called with the progress, in bytes; it is called by one thread at a time.
     dry_run : bool
         Only ask the server what would be fetched, and log it; nothing is written.
 
@@ -195,11 +195,11 @@ def download_taxonomy(
     Parameters
     ----------
     data_dir : Path
-        Made where it does not exist.
+        Created if missing.
     options : DownloadOptions, optional
         ``taxonomy_server`` and how to ask it.
     show : callable, optional
-        Takes the progress, in bytes.
+        Called with the progress, in bytes.
     dry_run : bool
         Only ask whether there is a newer one; nothing is written.
 
@@ -256,7 +256,7 @@ class _Run:
         self._turn = threading.Lock()
 
     def record(self) -> DownloadRecord:
-        """Take the choice of an earlier run, or make and record a new one."""
+        """Use the choice of an earlier run, or make and record a new one."""
         options, earlier = self._options, read_choice(self._data_dir)
         if earlier and earlier.fits(options) and not self._missing(earlier):
             return earlier

@@ -1,10 +1,11 @@
 """Records of a GenBank flat file, as far as their coding sequences and their organism go.
 
-Lines come in, one :class:`FlatRecord` a record goes to :mod:`nucpro.genomes.genbank`. The layout is that of NCBI's
-release notes (https://www.ncbi.nlm.nih.gov/genbank/release/current/, section 3.4): keywords of a record start in
-column 1, the kind of a feature in column 6, its location and qualifiers in column 22. What is indented more is read
-as Biopython reads it. A line that fits nothing is an error with its number, never skipped: whoever goes on behind
-it loses the genes that follow. Lines that carry no gene (dates, references, contigs, bases) may hold anything.
+Lines come in, one :class:`FlatRecord` per record goes to :mod:`nucpro.genomes.genbank`. The layout is that of
+NCBI's release notes (https://www.ncbi.nlm.nih.gov/genbank/release/current/, section 3.4): keywords of a
+record start in column 1, the kind of a feature in column 6, its location and qualifiers in column 22. What is
+indented more is read as Biopython reads it. A line that fits nothing is an error with its number, never
+skipped: whoever goes on behind it loses the genes that follow. Lines that carry no gene (dates, references,
+contigs, bases) may hold anything.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class CodingSequence:
 
 @dataclass(frozen=True)
 class Organism:
-    """What a record is of.
+    """Organism of a record.
 
     Parameters
     ----------
@@ -80,7 +81,7 @@ class Organism:
 
 
 NO_ORGANISM = Organism()
-"""Of a record that names none."""
+"""Organism of a record that names none."""
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Annotated proteins from GenBank flat files.
 
-``Y.genomic.gbff.gz`` comes in, one :class:`Annotation` a record goes to :mod:`nucpro.genomes.proteins`.
+``Y.genomic.gbff.gz`` comes in, one :class:`Annotation` per record goes to :mod:`nucpro.genomes.proteins`.
 :mod:`nucpro.genomes.flatfile` reads the lines; one record at a time is in memory. Of a record only its coding
 sequences (CDS) are looked at, and of these the ``/translation``, the ``/transl_table`` and whether they cross
 the origin.
@@ -53,7 +53,7 @@ _KINDS = (
 
 @dataclass
 class Annotation:
-    """What one GenBank record says about its proteins.
+    """Proteins of one GenBank record.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class Annotation:
 
 
 def read_annotations(path: Path) -> Iterator[Annotation]:
-    """Stream the records of a GenBank file, packed or plain.
+    """Stream the records of a GenBank file, compressed or plain.
 
     Raises
     ------
@@ -105,7 +105,7 @@ _NOTHING = "nothing comes of genomes without annotation: get the file with its r
 
 
 def _require_genbank(path: Path, start: bytes) -> None:
-    """Say what a file is that holds something else."""
+    """Error for a file of another format."""
     text = start.lstrip()
     if not text:
         raise DataError(f"{path}: is empty; {_NOTHING}")
@@ -142,7 +142,7 @@ def _add(annotation: Annotation, cds: CodingSequence, length: int) -> None:
 
 
 def _crosses_origin(location: str, length: int) -> bool:
-    """Whether a joined location goes on at the start of the record after it reached its end."""
+    """Whether a joined location crosses the origin of the record."""
     joined = _JOIN.fullmatch(location)
     parts = [_RANGE.fullmatch(part) for part in joined[1].split(",")] if joined else []
     return any(_follows(before, after, length) for before, after in pairwise(parts))

@@ -54,7 +54,7 @@ class FrameRecord:
 
 @dataclass(frozen=True)
 class Identified:
-    """Frames of one record that are kept, with what became of all others.
+    """Frames of one record that are kept, with counts of all others.
 
     Parameters
     ----------
@@ -230,7 +230,7 @@ _FEW_FRAMES = 8
 
 
 def occurring(residues: Residues, text: bytes) -> npt.NDArray[np.bool_]:
-    """Tell which frames occur in a text of proteins.
+    """Which frames occur in a text of proteins.
 
     Parameters
     ----------
@@ -242,7 +242,7 @@ def occurring(residues: Residues, text: bytes) -> npt.NDArray[np.bool_]:
     Returns
     -------
     ndarray of bool, shape (frames,)
-        True where the whole row stands somewhere in the text.
+        True if the whole row occurs in the text.
     """
     frames, length = residues.shape
     if not frames or length > len(text):

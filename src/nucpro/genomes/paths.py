@@ -62,7 +62,7 @@ class GenomePair:
 
     @property
     def source(self) -> Source:
-        """Where the reading frames go."""
+        """Folder of the reading frames."""
         return _source(self.data_dir, self.relative.removesuffix(FASTA_SUFFIX))
 
     @property

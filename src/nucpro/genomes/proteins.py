@@ -81,7 +81,7 @@ class ProteinStore:
         return self._places[record].organism
 
     def get(self, record: str) -> Proteins | Absence:
-        """Proteins of a record, or why there are none. Call it after the last :meth:`add`."""
+        """Proteins of a record, or why there are none. Call after the last :meth:`add`."""
         place = self._places.get(record)
         if place is None:
             return Absence.OTHER_VERSION if _unversioned(record) in self._accessions else Absence.UNKNOWN

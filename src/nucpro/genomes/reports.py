@@ -1,8 +1,8 @@
-"""The record of how a source was made, ``X.identified.json``.
+"""The manifest of a source, ``X.identified.json``.
 
-It is written when the source's FASTA files are complete and before they take their names. So a FASTA file of
-this program never lies there without the length of its chunks, and a run that was stopped in between leaves
-a manifest that does not describe what is there. It holds no times and no absolute paths: equal work gives
+It is written when the source's FASTA files are complete and before they get their final names. So every FASTA
+file of this program has a manifest with the length of its chunks, and a run that was interrupted in between
+leaves a manifest that does not match the files. It holds no times and no absolute paths: equal work gives
 equal bytes.
 """
 
@@ -34,7 +34,7 @@ RULES = 1
 
 @dataclass(frozen=True)
 class Manifest:
-    """How a source was made.
+    """Provenance of a source.
 
     Parameters
     ----------
@@ -72,12 +72,12 @@ class Manifest:
         return self.is_of_kind(options) and self.inputs == inputs and self.rules == RULES
 
     def describes(self, source: Source) -> bool:
-        """Whether the FASTA files of a source are complete and as this manifest says."""
+        """Whether the FASTA files of a source are complete and match this manifest."""
         files = {"nucleotide": source.nucleotide_fasta, "protein": source.protein_fasta}
         return not changed_files({path: self.outputs.get(name) for name, path in files.items()})
 
     def has_organisms(self, source: Source) -> bool:
-        """Whether the table of organisms of a source is there and as this manifest says."""
+        """Whether the table of organisms of a source exists and matches this manifest."""
         recorded = self.outputs.get("organisms", "")
         return not changed_files({organisms_path(source): recorded})
 
@@ -90,12 +90,12 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
 def read_manifest(path: Path) -> Manifest | None:
     """Read a manifest; None where there is none.
 
-    One without a checksum was written before there was one: what it says of files is compared with them each time.
+    One without a checksum is of an earlier version: its digests are compared with the files each time.
 
     Raises
     ------
     RecordError
-        The file is no manifest.
+        The file is not a manifest.
     """
     kept = read_record(path, Manifest, "the record of a data set", _REMEDY)
     if kept is None:
@@ -183,7 +183,7 @@ class Counts:
         )
 
     def require_balance(self, name: str) -> None:
-        """Check that nothing vanished between input and output.
+        """Check that all input is accounted for in the output.
 
         Raises
         ------
@@ -204,7 +204,7 @@ class Counts:
 
 @dataclass
 class SourceReport:
-    """What one pair of genome files gave.
+    """Result of one pair of genome files.
 
     Parameters
     ----------
@@ -213,7 +213,7 @@ class SourceReport:
     category : str or None
         Category that the path names.
     made : bool
-        False where files of an earlier run were right already.
+        False if the files of an earlier run were current.
     counts : Counts
         Outcomes.
     examples : dict of str to list of str
@@ -238,7 +238,7 @@ class SourceReport:
 
 @dataclass(frozen=True)
 class DatasetReport:
-    """What a run gave.
+    """Result of a run.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What genomes are of: the table of organisms beside a data set, and NCBI's taxonomy with its ranks.
+"""Taxonomy of genomes: the table of organisms of a data set, and NCBI's taxonomy with its ranks.
 
 GenBank records name an organism, its taxon and the names of the taxa above it; they do not say which of these names
 is the genus. NCBI's dump (https://ftp.ncbi.nlm.nih.gov/pub/taxonomy/taxdump_readme.txt) does.
@@ -93,7 +93,7 @@ class Taxonomy:
         self._merged = {self._number(old): self._number(new) for old, new in merged}
 
     def ancestor(self, taxon: int, rank: str) -> int | None:
-        """Give the taxon of a rank that a taxon is or belongs to; None where it has none of that rank.
+        """Taxon of a rank that a taxon is or belongs to; None if there is none of that rank.
 
         Parameters
         ----------

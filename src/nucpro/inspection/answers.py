@@ -1,4 +1,4 @@
-"""Known answers: vectors of a few fixed sequences, kept for published weights, beside what this machine computes.
+"""Known answers: reference vectors of fixed sequences for published weights, compared with this machine's.
 
 ``known_answers.json`` holds, by the digest of the weights, the first columns and the length of each vector as another
 implementation computes them in float32; ``recipes/known_answers.py`` makes it. For other weights the model itself is
@@ -50,16 +50,16 @@ _TOLERANCE = {"fp32": 1e-3, "bf16": 0.15, "fp16": 0.02}
 
 
 class Comparison(NamedTuple):
-    """How far this machine is from the reference.
+    """Difference between this machine and the reference.
 
     Parameters
     ----------
     largest : float
         Largest difference of a column, in units of the root mean square of its vector.
     allowed : float
-        What rounding in this precision may give.
+        Difference that rounding in this precision may cause.
     reference : str
-        What it was compared with.
+        The reference.
     """
 
     largest: float
@@ -68,7 +68,7 @@ class Comparison(NamedTuple):
 
     @property
     def agrees(self) -> bool:
-        """Whether the difference is what rounding gives; not so where a value is not a number."""
+        """Whether rounding explains the difference; False if a value is NaN."""
         return self.largest <= self.allowed
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""What this machine offers a run, and what of it will be slow, and why.
+"""Environment checks: resources of this machine, and reasons why runs will be slow.
 
 Looks at Python, torch, the device, the disk, the data folder and the models; changes nothing, downloads nothing, and
 loads weights only where their answers are asked for. What comes out goes to ``nucpro doctor``.
@@ -58,7 +58,7 @@ _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "cep
 
 
 class Verdict(StrEnum):
-    """What a finding means for a run: nothing, something to know, time, or that it would not start."""
+    """Severity of a finding: none, a note, slow runs, or runs that would not start."""
 
     FINE = "fine"
     NOTE = "note"
@@ -68,16 +68,16 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """Result of one check.
 
     Parameters
     ----------
     name : str
         What it is.
     verdict : Verdict
-        What that means for a run.
+        Severity for a run.
     text : str
-        What was found; where it is not fine, also why that matters and what to do.
+        The finding; if it is not fine, also why it matters and what to do.
     """
 
     name: str

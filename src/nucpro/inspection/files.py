@@ -1,4 +1,4 @@
-"""What a file or folder is, in plain values: for a person in front of it, and for scripts.
+"""Description of a file or folder in plain values, for people and scripts.
 
 Reads ``.pt`` files by :mod:`nucpro.formats`, FASTA files record by record, and of a data folder names and sizes only;
 what comes out are dicts, lists, strings and numbers, ready for JSON. Nothing here imports torch.
@@ -41,7 +41,7 @@ _WHAT = {"dna": "DNABERT-S vectors", "protein": "protein vectors", "merged": "me
 
 
 def inspect(path: Path) -> Facts:
-    """Look at a file of vectors, a sequence file or a data folder.
+    """Describe a file of vectors, a sequence file or a data folder.
 
     Parameters
     ----------
@@ -52,12 +52,12 @@ def inspect(path: Path) -> Facts:
     Returns
     -------
     dict
-        ``what`` it is, its ``path``, and what there is to say of it.
+        ``what`` it is, its ``path``, and its description.
 
     Raises
     ------
     DataError
-        There is nothing of that name.
+        There is no such file or folder.
     StoreError
         A ``.pt`` file is damaged, hostile or of another schema.
     FastaError
@@ -77,7 +77,7 @@ def inspect(path: Path) -> Facts:
 
 
 def _model(path: Path) -> Facts:
-    """What the card of a classifier says; the card itself has all of it."""
+    """Summary of the card of a classifier."""
     card = _card(path / _CARD)
     encoders, training = card.get("encoders") or {}, card.get("training") or {}
     metrics, split = card.get("metrics") or {}, card.get("split") or {}
@@ -263,7 +263,7 @@ def _counts(found: Counter[str]) -> Facts:
 
 
 def _example(path: Path) -> Facts:
-    """What the first file of a kind says of itself; others may differ, which ``nucpro validate`` finds."""
+    """Metadata of the first file of a kind; ``nucpro validate`` finds files that differ."""
     try:
         look = read_meta(path)
     except NucproError as error:

@@ -1,4 +1,4 @@
-"""How a run stands, seen from another process.
+"""State of a run, read from another process.
 
 Reads the lock, what was appended to the history since the last look, and the end of the log; goes to the live view
 of the command line. It lists no folder and opens no file of vectors, so it costs the same for 100,000 files.
@@ -47,9 +47,9 @@ _WORDS = {
 
 
 def status(options: Options) -> list[str]:
-    """Where a data folder stands: done, stale, missing, outside the selection, problems.
+    """State of a data folder: done, stale, missing, outside the selection, problems.
 
-    Changes nothing, and works while a run is at work.
+    Changes nothing, and may be called during a run.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def status(options: Options) -> list[str]:
 
 
 def _run_line(folder: DataFolder, now: float) -> str:
-    """Whether a run is at work on a folder, and how far it is; else how the last one ended, whatever it made."""
+    """Progress of the active run on a folder; else how the last run ended, of either sequence type."""
     view = Monitor(folder).look(now)
     far = f"{view.done} of {counted(view.total, 'file')}" if view.total else ""
     if not view.is_over:
@@ -99,7 +99,7 @@ def _run_line(folder: DataFolder, now: float) -> str:
 
 @dataclass(frozen=True)
 class Rates:
-    """How fast the last files were made, each a second.
+    """Rates of the last files, per second.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class View:
-    """A run at one moment.
+    """Snapshot of a run.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ class Monitor:
         self._history = History(folder)
 
     def look(self, now: float) -> View:
-        """Tell how the newest run stands.
+        """State of the newest run.
 
         Parameters
         ----------
@@ -263,7 +263,7 @@ def _is_of(run: Run, at_work: str) -> bool:
 
 def _state(run: Run, at_work: str, is_over: bool, *, follows: bool) -> str:
     if run.how == DONE and follows:
-        # The command holds the folder until it is through; the next run writes its first line after its checks.
+        # The command holds the lock until it ends; the next run writes its first line after its checks.
         stopped = "ended: DNA files done, protein files not begun; run the same command again to continue"
         return stopped if is_over else f"{at_work}: DNA files done, checking protein files"
     if run.how is not None:

@@ -1,4 +1,4 @@
-"""How fast this machine computes with encoders of the real shapes, beside its rate of bare matrix products.
+"""Speed of encoders of real shapes on this machine, compared with its rate of bare matrix products.
 
 Random weights cost the time of real ones, so nothing is downloaded or read. What comes out goes to
 ``nucpro benchmark``.
@@ -39,7 +39,7 @@ _TERA = 1e12
 
 @dataclass(frozen=True)
 class Machine:
-    """What was measured.
+    """Result of the measurement.
 
     Parameters
     ----------

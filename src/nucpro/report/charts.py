@@ -30,7 +30,7 @@ class Series:
     colour : str
         Name of a colour of the page: ``viral`` or ``host``.
     values : sequence of float
-        One a bin.
+        One per bin.
     """
 
     name: str

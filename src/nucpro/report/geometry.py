@@ -1,8 +1,8 @@
 """Geometry of sampled rows: a map in two dimensions, neighbours, outliers, and near-duplicates.
 
-Both sides of a row count the same: each is centred on the mean of the sample and scaled to a mean squared
-norm of 1, so that the side with the larger numbers does not decide alone. Similarity is the cosine of rows
-in that space. Neighbours are searched in the first principal components, which hold nearly all of it.
+DNA and protein columns have equal weight: each is centred on the mean of the sample and scaled to a mean
+squared norm of 1, so that the type with the larger values does not dominate. Similarity is the cosine of
+rows in that space. Neighbours are searched in the first principal components, which hold nearly all of it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Layout:
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """What the sampled rows look like.
+    """Geometry of the sampled rows.
 
     Attributes
     ----------

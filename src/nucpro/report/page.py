@@ -68,7 +68,7 @@ def _part(name: str) -> str:
 
 
 def _verdict(subject: Subject) -> tuple[str, str]:
-    """Whether the folder is right, in one sentence, and how it is marked."""
+    """Status of the folder in one sentence, and its mark."""
     total = len(subject.files)
     good = sum(file.output is Output.VALIDATED for file in subject.files)
     records = sum(file.records for file in subject.files)

@@ -34,7 +34,7 @@ _ASKED = 8
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Rows that were drawn, in a random order, so that no class is drawn over another on a map.
+    """Sampled rows, in random order, so that no class covers another on a map.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class Sample:
     files : ndarray of int64, shape [N]
         Row of :attr:`pairs` that a record comes from.
     pairs : list of FilePair
-        Files that rows were drawn from.
+        Files that rows were sampled from.
     bases, residues : ndarray of int64, shape [N]
         Lengths of the two sequences of each record.
     base_lengths, residue_lengths : dict of int to Counter
@@ -88,7 +88,7 @@ class Sample:
 
 @dataclass
 class _Part:
-    """What one worker found in one file pair; ``number`` is its place among the tasks."""
+    """Result of one worker for one file pair; ``number`` is its place among the tasks."""
 
     number: int
     pair: FilePair
@@ -101,7 +101,7 @@ class _Part:
 
 
 def read_sample(pairs: Iterable[FilePair], points: int, workers: Workers, show: Show = silent) -> Sample:
-    """Draw rows from the merged files that are there.
+    """Sample rows from the existing merged files.
 
     Parameters
     ----------
@@ -111,9 +111,9 @@ def read_sample(pairs: Iterable[FilePair], points: int, workers: Workers, show: 
         Rows to draw: as many of each class as there are, equal shares of each category of hosts, and of
         each file. Fewer where files hold fewer.
     workers : Workers
-        Where files are read.
+        Workers that read files.
     show : callable, optional
-        Takes the progress.
+        Called with the progress.
     """
     present = [pair for pair in pairs if pair.merged.exists()]
     chosen = _choose(present)
@@ -237,7 +237,7 @@ def _histogram(parts: Iterable[_Part], side: SequenceType) -> dict[int, Counter[
 
 
 def _metas(parts: Iterable[_Part]) -> list[tuple[SequenceType, dict[str, Any] | None, int]]:
-    """How the vectors were made, without what differs from file to file, the most common first."""
+    """Provenance of the vectors, without values that differ between files, the most common first."""
     found: Counter[tuple[SequenceType, str]] = Counter()
     values: dict[tuple[SequenceType, str], dict[str, Any] | None] = {}
     for part in parts:

@@ -61,7 +61,7 @@ def selection(subject: Subject) -> Markup:
 
 
 def validation(subject: Subject) -> Markup:
-    """What is known of every file: by category, then file by file with those that need attention first."""
+    """Table of files: by category, then file by file with those that need attention first."""
     by_category = [
         (
             c.category,

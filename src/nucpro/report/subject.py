@@ -1,4 +1,4 @@
-"""What a report is about: a data folder as it was found, in plain records.
+"""Subject of a report: a data folder as plain records.
 
 A survey fills these in (:mod:`nucpro.report.writing`); the sections of the page and the pictures read them.
 """
@@ -17,7 +17,7 @@ __all__ = ["CategoryCount", "FileState", "Output", "Subject"]
 
 
 class Output(StrEnum):
-    """What is known of the merged file of a pair."""
+    """State of the merged file of a pair."""
 
     VALIDATED = "validated"
     MADE = "not validated"
@@ -33,7 +33,7 @@ class FileState:
     pair : FilePair
         The pair.
     records : int
-        Records on its nucleotide side.
+        Records of its nucleotide file.
     output : Output
         Its merged file: validated and unchanged since, there, or missing.
     """
@@ -111,6 +111,6 @@ class Subject:
 
     @property
     def last_extraction(self) -> Run | None:
-        """The last run that made protein files; None where no run did."""
+        """The last run that made protein files; None if there is none."""
         made = (run for run in reversed(self.runs) if run.files and run.facts.get("side") == "protein")
         return next(made, None)

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 PAGE = "report.html"
 OF_A_PAGE = b": report of nucpro</title>"
-"""What the head of every report holds, of every version."""
+"""Marker in the head of every report of every version."""
 _HEAD = 8192
 
 _PACKAGES = {"sklearn": "scikit-learn", "matplotlib": "matplotlib"}
@@ -64,7 +64,7 @@ def report_folder(
     points : int
         Sequences on the map.
     show : callable, optional
-        Takes the progress.
+        Called with the progress.
     output : Path, optional
         Folder of the page; by default ``report`` in the data folder.
     replace : bool
@@ -190,11 +190,11 @@ def write_report(
     subject : Subject
         What the report is about.
     workers : Workers
-        Where files are read.
+        Workers that read files.
     points : int
         Sequences on the map, at most :data:`MOST_POINTS`.
     show : callable, optional
-        Takes the progress.
+        Called with the progress.
     output : Path, optional
         Folder to write; by default ``report`` in the data folder.
 

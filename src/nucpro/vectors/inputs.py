@@ -1,6 +1,6 @@
-"""Records of anyone's sequence file: looked at once before anything is computed, then read again in parts.
+"""Records of any sequence file: checked once before anything is computed, then read again in parts.
 
-A part is what is computed, and kept, at a time. At most a few parts are in memory; of the whole file only the ids.
+A part is computed and stored as a whole. At most a few parts are in memory; of the whole file only the ids.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 Sequences = str | os.PathLike[str] | Records | Mapping[str, str | bytes] | Iterable[object]
-"""What records can be given as; see :func:`records_of`."""
+"""Supported forms of records; see :func:`records_of`."""
 
 _IN_MEMORY = Path("sequences given")
 """Stands for the file of records that come from none."""
@@ -44,7 +44,7 @@ _IN_MEMORY = Path("sequences given")
 
 @dataclass(frozen=True)
 class PartSize:
-    """Where a part ends.
+    """Maximum size of a part.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class Part:
 
 @dataclass(frozen=True)
 class PartFacts:
-    """What is known of a part after the first reading.
+    """Facts about a part from the first pass.
 
     Parameters
     ----------
@@ -154,18 +154,18 @@ class InputFacts:
 
 
 def inspect(path: Path, sequence_type: SequenceType, size: PartSize, *, is_sure: bool) -> InputFacts:
-    """Read an input once, and gather what must be known before anything is computed.
+    """Read an input once, and collect the facts needed before anything is computed.
 
     Parameters
     ----------
     path : Path
         FASTA file.
     sequence_type : SequenceType
-        What it must hold.
+        Sequence type of its records.
     size : PartSize
         How it is cut into parts.
     is_sure : bool
-        Take proteins that look like nucleotides.
+        Accept proteins that look like nucleotides.
 
     Raises
     ------
@@ -184,7 +184,7 @@ def inspect(path: Path, sequence_type: SequenceType, size: PartSize, *, is_sure:
 
 
 class _Look:
-    """What is gathered of an input, part by part."""
+    """Collects the facts of an input, part by part."""
 
     def __init__(self, path: Path, sequence_type: SequenceType) -> None:
         self.path = path
@@ -232,7 +232,7 @@ def parts_of(path: Path, records: Iterable[tuple[str, bytes]], size: PartSize) -
     records : iterable of (str, bytes)
         Ids and upper-case sequences.
     size : PartSize
-        Where a part ends.
+        Maximum size of a part.
     """
     number, length = 0, 0
     part = Records(path, [], [])

@@ -39,7 +39,7 @@ _LONGEST_HEADER = 90_000_000
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """What a file of vectors holds.
+    """Content of a file of vectors.
 
     Parameters
     ----------
@@ -48,9 +48,9 @@ class Content:
     vectors : ndarray of float32, shape [N, D]
         In memory, or mapped from a file.
     meta : mapping
-        Plain values that say what made it.
+        Provenance as plain values.
     sequence_type : SequenceType
-        What the records are.
+        Sequence type of the records.
     """
 
     ids: list[str]
@@ -66,20 +66,20 @@ class Content:
 
 @dataclass(frozen=True)
 class Format:
-    """A form of a file of vectors.
+    """A format of files of vectors.
 
     Parameters
     ----------
     write : callable
-        Writes a file whole or not at all.
+        Writes a file atomically.
     read_meta : callable
-        ``meta`` of a file of this form; None where it has none.
+        ``meta`` of a file of this format; None if it has none.
     read : callable
-        Everything that a file of this form holds.
+        Content of a file of this format.
     problem : callable
-        Why ids and bytes of vectors do not fit into this form; None where they do.
+        Why ids and vectors do not fit into this format; None if they do.
     package : str
-        What it needs.
+        Required package.
     """
 
     write: Callable[[Path, Content], None]
@@ -113,21 +113,21 @@ def made_by(path: Path) -> Mapping[str, Any] | None:
     Raises
     ------
     StoreError
-        The file is none of vectors, or is damaged.
+        The file is not one of vectors, or is damaged.
     """
     with _explained(path):
         return FORMATS[path.suffix].read_meta(path)
 
 
 def read_content(path: Path) -> Content:
-    """Read a whole file of vectors, of the form that its suffix says.
+    """Read a whole file of vectors, in the format of its suffix.
 
     Raises
     ------
     UsageError
-        Its suffix stands for no form.
+        Its suffix is not a known format.
     StoreError
-        The file is none of vectors, or is damaged.
+        The file is not one of vectors, or is damaged.
     """
     form = format_of(path)
     with _explained(path):
