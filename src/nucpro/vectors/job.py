@@ -51,21 +51,21 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EmbedOptions:
-    """What ``nucpro embed`` makes, and of what.
+    """Options of ``nucpro embed``.
 
     Parameters
     ----------
     input : Path
-        FASTA file, plain or packed, or a pipe.
+        FASTA file, plain or compressed, or a pipe.
     output : Path
-        File to write; its suffix says the form (:data:`nucpro.vectors.outputs.FORMATS`). For vectors of residues, a
-        folder (:mod:`nucpro.vectors.residues`).
+        File to write; its suffix is the format (:data:`nucpro.vectors.outputs.FORMATS`). For vectors of
+        residues, a folder (:mod:`nucpro.vectors.residues`).
     models : Options
         Model, device, precision and engine.
     sequence_type : SequenceType
-        What the records are.
+        Sequence type of the records.
     is_sure : bool
-        Take proteins that look like nucleotides.
+        Accept proteins that look like nucleotides.
     replace : bool
         Replace a file of other vectors, or what another run left unfinished.
     part : PartSize, optional
@@ -89,7 +89,7 @@ class EmbedOptions:
 
 @dataclass(frozen=True)
 class EmbedReport:
-    """What a run gave.
+    """Result of a run.
 
     Parameters
     ----------
@@ -100,11 +100,11 @@ class EmbedReport:
     vectors : int
         Vectors of all records.
     truncated : int
-        Records that are longer than the model reads, and were cut there.
+        Records that are longer than the model reads, and were truncated.
     computed : int
         Records of them that this run computed.
     tokens, unknown : int
-        Tokens that this run computed, and those of them that the model does not know.
+        Tokens that this run computed, and those unknown to the model.
     """
 
     output: Path
@@ -143,12 +143,12 @@ def embed_file(options: EmbedOptions, show: Show = silent) -> EmbedReport:
     options : EmbedOptions
         Input, output and model.
     show : callable, optional
-        Takes the progress.
+        Called with the progress.
 
     Raises
     ------
     UsageError
-        The output has a suffix that stands for no form.
+        The suffix of the output is not a known format.
     PreflightError
         Found before anything was touched: problems of input, model, device or output, all at once.
     ExtractionError
@@ -190,7 +190,7 @@ def _work_of(options: EmbedOptions) -> Work:
 
 
 def _check(options: EmbedOptions, work: Work, engine: Engine, spool: Callable[[Path], Path]) -> _Checked:
-    """Read input and model, and look whether the output can be written.
+    """Read input and model, and check whether the output can be written.
 
     Raises
     ------
@@ -271,7 +271,7 @@ def _report(checked: _Checked, **counts: int) -> EmbedReport:
 
 
 class _Run:
-    """One job that was checked, whose folder is held."""
+    """One checked job with a locked folder."""
 
     def __init__(self, checked: _Checked, engine: Engine, work: Work, runner: Runner, show: Show) -> None:
         self._checked = checked

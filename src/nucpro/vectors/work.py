@@ -49,7 +49,7 @@ class Made(NamedTuple):
 
 
 class Work(ABC):
-    """The folder beside an output that holds what is done of it.
+    """The folder with the partial result of an output.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ class Work(ABC):
         return *self._files(), self._journal_path, self._lock
 
     def problems(self, recipe_key: str, *, replace: bool) -> list[str]:
-        """Why a run cannot go on here, or begin: the folder is of another run, or holds something else."""
+        """Why a run cannot resume or start here: the folder belongs to another run, or has other content."""
         if not os.path.lexists(self.root):
             return []
         try:
@@ -159,7 +159,7 @@ class Work(ABC):
 
     @contextmanager
     def held(self) -> Iterator[Runner]:
-        """Make the folder and hold it, so that one run writes there at a time."""
+        """Make and lock the folder, so that one run writes there at a time."""
         make_folder(self.root)
         with Runner(self._lock) as runner:
             if not self._lock.exists():
@@ -326,7 +326,7 @@ class Rows(Work):
             while left:
                 written = os.pwrite(file.fileno(), left, place)
                 place, left = place + written, left[written:]
-            # Before the line that says so.
+            # Written before its journal line.
             os.fdatasync(file.fileno())
         self._note(number, {"sha256": _digest(data)})
 
