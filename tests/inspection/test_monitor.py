@@ -135,7 +135,7 @@ def test_a_run_that_went_quiet_is_a_problem(tmp_path: Path, begin: Begin) -> Non
         begin(tmp_path, FIVE_FILES[0])
         assert Monitor(folder).look(time.time() + 100).problems == ()
         problems = Monitor(folder).look(time.time() + 130).problems
-    assert problems == (f"no file was finished for 130 s; look at {folder.log}",)
+    assert problems == (f"no file was finished for 130 s; check {folder.log}",)
 
 
 def test_a_look_reads_only_what_is_new_whatever_the_number_of_files(tmp_path: Path, begin: Begin) -> None:

@@ -82,7 +82,7 @@ def neighbours_line(found: dict[str, Any]) -> str:
         return line
     return (
         f"{line}, {found['cosine_within_genomes']:.2f} within a genome; {100 * found['as_near']:.0f}% of the test rows "
-        "lie as near to a training row as rows of one genome to each other"
+        "are as similar to a training row as rows of one genome to each other"
     )
 
 

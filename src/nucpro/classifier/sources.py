@@ -347,5 +347,5 @@ def _repeated(ids: list[str], survey: Survey) -> str:
     twice = [name for name in ids if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
     return (
         f"{survey.folder.merge_root}: {len(twice)} ids are in more than one merged file (first {twice[0]}), so rows "
-        "would be trained on twice and could lie on both sides of a split; move one of the files away"
+        "would be trained on twice and could be in two parts of a split; move one of the files away"
     )

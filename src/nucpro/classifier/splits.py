@@ -406,7 +406,7 @@ def _summary(
 def _leak(genomes: Grouping | None, parts: Codes) -> str | None:
     """Say how much of what is measured was cut from genomes that were trained on."""
     if genomes is None:
-        return "the ids do not say which genome a row is of, so genomes may lie on both sides of the split"
+        return "the ids do not say which genome a row is of, so genomes may be in more than one part of the split"
     trained = np.zeros(len(genomes.names), bool)
     trained[genomes.codes[parts == 0]] = True
     tested = parts == PARTS.index("test")

@@ -113,7 +113,7 @@ def export(
     *,
     replacing: bool = False,
 ) -> Exported:
-    """Write the merged rows of file pairs as shards, one a pair, with a manifest and checksums.
+    """Write the merged rows of file pairs as shards, one per pair, with a manifest and checksums.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What is known about the shards of an export: a journal while it is made, a manifest and checksums when it is done.
+"""Facts about the shards of an export: a journal during the export, then a manifest and checksums.
 
 Facts come from :mod:`nucpro.export.exporting`. The manifest is there only while the export is complete; whoever
 reads the folder needs nothing else to check it (``sha256sum -c _SHA256SUMS``). Neither holds times: equal work
@@ -104,7 +104,7 @@ class Ledger:
     folder : ExportFolder
         The folder of the export.
     format_name : str
-        Format that is wanted.
+        Requested format.
 
     Raises
     ------

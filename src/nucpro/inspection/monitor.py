@@ -216,7 +216,7 @@ class Monitor:
         is_extracting = not is_over and run.ended is None and before + len(run.files) < total
         problems = [*_endings(run, is_over), *self._logged(run.started, run.ended)]
         if is_extracting and rates and quiet > max(_QUIET_SECONDS, _QUIET_FILES / rates.files):
-            problems.append(f"no file was finished for {quiet:.0f} s; look at {self._folder.log}")
+            problems.append(f"no file was finished for {quiet:.0f} s; check {self._folder.log}")
         side = str(run.facts.get("side", ""))
         follows = run.facts.get("protein_follows") is True
         return View(

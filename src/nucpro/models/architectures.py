@@ -98,7 +98,7 @@ def load_tokenizer(files: ModelFiles) -> ResidueTokenizer:
     Parameters
     ----------
     files : ModelFiles
-        Where it is.
+        Path of the model.
 
     Returns
     -------
@@ -126,7 +126,7 @@ def load_dna_tokenizer(files: ModelFiles) -> DnaTokenizer:
     Parameters
     ----------
     files : ModelFiles
-        Where it is.
+        Path of the model.
 
     Returns
     -------

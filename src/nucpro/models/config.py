@@ -312,7 +312,7 @@ class Config(Protocol):
 AUTO = "auto"
 """The choice that follows the checkpoint."""
 TOKEN_DROPOUT_CHOICES = (AUTO, "on", "off")
-"""What may be asked for."""
+"""Allowed values of the option."""
 
 # What each model_type means where the configuration does not say: the defaults of its configuration class.
 _TYPE_DEFAULTS: dict[str, dict[str, Any]] = {

@@ -138,9 +138,9 @@ def load_esm2(
     Parameters
     ----------
     files : ModelFiles
-        Where it is.
+        Path of the model.
     device : torch.device
-        Where to compute.
+        Device to compute on.
     dtype : torch.dtype
         Element type of weights and activations.
     config : Esm2Config, optional

@@ -102,7 +102,7 @@ class _UnreachableError(Exception):
 def snapshot(
     repository: Repository, *, cache_dir: Path | None, offline: bool, choose: ChooseFiles
 ) -> Snapshot:
-    """Files of a repository in the cache, downloaded where they are not there yet.
+    """Files of a repository in the cache; missing ones are downloaded.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ def commit_of(repository: Repository) -> str:
 
 
 def pin(repository: Repository) -> tuple[Repository, Listing]:
-    """Ask the hub what a repository holds now; nothing is downloaded.
+    """Query the current content of a repository; nothing is downloaded.
 
     Returns
     -------

@@ -93,9 +93,9 @@ def load_mosaic_bert(
     Parameters
     ----------
     files : ModelFiles
-        Where it is.
+        Path of the model.
     device : torch.device
-        Where to compute.
+        Device to compute on.
     dtype : torch.dtype
         Element type of weights and activations.
     config : MosaicBertConfig, optional

@@ -1,4 +1,4 @@
-"""Named tensors out of weight files, with nothing else ever built or run.
+"""Named tensors from weight files; nothing else is ever built or run.
 
 Files come from :mod:`nucpro.models.weights`; tensors go to the loaders of the encoders. A safetensors file
 holds tensors only. A ``.bin`` or ``.pt`` file is a pickle, read by torch's restricted loader, which refuses

@@ -195,7 +195,7 @@ def locate(
     offline: bool = False,
     show: Show = silent,
 ) -> ModelFiles:
-    """Find a model, downloading it where it is not here yet.
+    """Find a model, and download it if it is missing.
 
     Parameters
     ----------
@@ -485,7 +485,7 @@ def _weight_files(folder: Path, present: Sequence[str]) -> list[str]:
 
 
 def _choose_weights(names: Sequence[str]) -> list[str]:
-    """Pick the weights file, or the index of a sharded checkpoint; empty where there is none."""
+    """Choose the weights file, or the index of a sharded checkpoint; empty if there is none."""
     for single in _SINGLE_WEIGHTS:
         for candidate in (single, f"{single}.index.json"):
             if candidate in names:
