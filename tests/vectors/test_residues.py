@@ -305,3 +305,68 @@ def test_a_pooling_of_residues_is_refused() -> None:
         Readout(poolings=("max",), per_residue="float16")
     with pytest.raises(UsageError, match="--dtype is float64; allowed: float16, float32"):
         Readout(per_residue="float64")
+
+
+@torch.inference_mode()
+def averaged(esm: EsmModel, sequence: bytes, layer: int, limit: int = 1024) -> np.ndarray:
+    """States of residues, averaged over windows that start at every half of the limit."""
+    found: list[list[np.ndarray]] = [[] for _ in sequence]
+    start = 0
+    while True:
+        (window,) = expected_of(esm, [sequence[start : start + limit]], layer)
+        for place, row in enumerate(window):
+            found[start + place].append(row)
+        if start + limit >= len(sequence):
+            return np.stack([np.mean(rows, axis=0) for rows in found])
+        start += limit // 2
+
+
+@pytest.mark.parametrize("length", [1023, 1024, 1025, 1536, 1537, 2600])
+def test_windows_are_averaged_residue_by_residue(length: int, tmp_path: Path) -> None:
+    esm = random_esm.model()
+    model = random_esm.save(esm, tmp_path / "model")
+    sequences = random_esm.proteins((40, length, 1500, 9))
+    fasta = tmp_path / "long.fa"
+    fasta.write_text("".join(f">p{row}\n{one.decode()}\n" for row, one in enumerate(sequences)))
+    expected = [averaged(esm, sequence, 2) for sequence in sequences]
+    readout = Readout((2,), per_residue="float32", windows=True)
+    report = run(fasta, tmp_path / "out", model, readout=readout)
+    assert (report.truncated, report.vectors) == (0, sum(map(len, sequences)))
+    for found, rows in zip(vectors_in(tmp_path / "out").values(), expected, strict=True):
+        np.testing.assert_allclose(found, rows, rtol=0, atol=1e-4)
+    readout = Readout((2, -1), ("mean", "max"), windows=True)
+    run(fasta, tmp_path / "out.npz", model, readout=readout)
+    last = [averaged(esm, sequence, -1) for sequence in sequences]
+    pooled = [
+        np.concatenate([rows.mean(axis=0), rows.max(axis=0), others.mean(axis=0), others.max(axis=0)])
+        for rows, others in zip(expected, last, strict=True)
+    ]
+    found = nucpro.read_vectors(tmp_path / "out.npz")
+    np.testing.assert_allclose(found.matrix, np.stack(pooled), rtol=0, atol=1e-4)
+    assert found.meta["made_by"]["long_records"] == "windows overlapping by half"
+
+
+def test_windows_of_real_weights_equal_a_plain_computation(real_data: Path, tmp_path: Path) -> None:
+    folder = real_data / "esm2_8m"
+    esm = EsmModel.from_pretrained(folder, add_pooling_layer=False).eval()
+    (sequence,) = [one.translate(None, b"XBUZO") for one in random_esm.proteins((1700,))]
+    (tmp_path / "x.fa").write_text(f">a\n{sequence.decode()}\n")
+    run(tmp_path / "x.fa", tmp_path / "x.npz", folder, readout=Readout(windows=True))
+    expected = averaged(esm, sequence, -1).mean(axis=0)
+    found = nucpro.read_vectors(tmp_path / "x.npz").matrix[0]
+    assert np.abs(found - expected).max() <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--dna"], "--long window is for proteins"),
+        (["--pool", "mean,cls"], "--pool cls and --long window exclude each other"),
+    ],
+)
+def test_windows_that_have_no_meaning_are_refused(
+    more: list[str], message: str, fasta: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = str(tmp_path / "out.npz")
+    assert main(["embed", str(fasta), "-o", output, "--device", "cpu", "--long", "window", *more]) == 2
+    assert message in capsys.readouterr().err

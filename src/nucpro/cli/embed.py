@@ -60,10 +60,10 @@ def add_to(subparsers: Any) -> None:
     )
     parser.group(INPUT).add_argument(
         "--long",
-        choices=("cut", "refuse"),
+        choices=("cut", "window", "refuse"),
         default="cut",
-        help="records longer than the maximum length of the model: truncate and count them, or fail before "
-        "anything is computed (default: %(default)s)",
+        help="records longer than the maximum length of the model: truncate and count them; read proteins in windows "
+        "of that length that overlap by half; or fail before anything is computed (default: %(default)s)",
     )
     _add_readout(parser.group(OUTPUT))
     add_replace(parser)
@@ -102,14 +102,14 @@ def _add_readout(group: Any) -> None:
     )
 
 
-def _readout(arguments: dict[str, Any]) -> Readout:
+def _readout(arguments: dict[str, Any], *, windows: bool) -> Readout:
     layers, poolings = tuple(arguments.pop("layer") or (-1,)), arguments.pop("pool")
     per_residue, element_type = arguments.pop("per_residue"), arguments.pop("dtype")
     if per_residue:
         require(poolings is None, "--pool", ",".join(poolings or ()), "only without --per-residue")
-        return Readout(layers, per_residue=element_type or RESIDUE_TYPES[0])
+        return Readout(layers, per_residue=element_type or RESIDUE_TYPES[0], windows=windows)
     require(element_type is None, "--dtype", element_type, "only with --per-residue")
-    return Readout(layers, poolings or (MEAN,))
+    return Readout(layers, poolings or (MEAN,), windows=windows)
 
 
 def _layers(text: str) -> tuple[int, ...]:
@@ -125,8 +125,8 @@ def _run(arguments: dict[str, Any]) -> None:
     fasta, output = arguments.pop("fasta"), arguments.pop("output")
     sequence_type = SequenceType.DNA if arguments.pop("dna") else SequenceType.PROTEIN
     is_sure, replace = arguments.pop("protein"), arguments.pop("replace")
-    refuse_long = arguments.pop("long") == "refuse"
-    readout = _readout(arguments)
+    long = arguments.pop("long")
+    readout = _readout(arguments, windows=long == "window")
     options = EmbedOptions(
         fasta,
         output,
@@ -135,7 +135,7 @@ def _run(arguments: dict[str, Any]) -> None:
         is_sure=is_sure,
         replace=replace,
         readout=readout,
-        refuse_long=refuse_long,
+        refuse_long=long == "refuse",
     )
     with showing() as show:
         report = embed_file(options, show)

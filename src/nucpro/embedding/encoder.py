@@ -17,6 +17,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -34,8 +35,9 @@ from nucpro.formats import write_vectors
 from nucpro.formats.fasta import Records, read, require_usable
 from nucpro.formats.sequences import ALPHABETS, LIMITS, SequenceType
 from nucpro.models.architectures import architecture_of, use_kernels
-from nucpro.models.config import Readout
+from nucpro.models.config import PooledSpan, Readout
 from nucpro.models.esm2 import Esm2
+from nucpro.models.tensors import pool_states
 from nucpro.models.tokens import ResidueTokenizer, Tokenizer
 from nucpro.options import Options, precision_problem
 from nucpro.state.history import Totals
@@ -136,6 +138,40 @@ class FastaEncoder:
         require_usable(records, ALPHABETS[self.side])
 
     def _vectors(self, records: Records) -> Vectors:
+        readout = self.embedder.readout
+        is_long = np.array([len(sequence) > self._limit for sequence in records.sequences])
+        if not (readout.windows and is_long.any()):
+            return self._computed(records)
+        if readout.per_residue:
+            return self._of_windows(records)
+        began = time.perf_counter()
+        matrix = np.empty((len(records), readout.parts * self.embedder.encoder.width), np.float32)
+        if not is_long.all():
+            matrix[~is_long] = self._computed(_some_of(records, ~is_long)).matrix
+        states = self.reading(Readout(readout.layers, per_residue="float32"))
+        found = states._of_windows(_some_of(records, is_long))
+        matrix[is_long] = _pooled(found, readout)
+        return Vectors(tuple(records.ids), matrix, 0, began)
+
+    def _of_windows(self, records: Records) -> Vectors:
+        """Vectors of residues, each the mean of those of the windows that it is in."""
+        pieces = Records(records.path, [], [])
+        for name, sequence in zip(records.ids, records.sequences, strict=True):
+            for start in _window_starts(len(sequence), self._limit):
+                pieces.ids.append(name)
+                pieces.sequences.append(sequence[start : start + self._limit])
+        found = self._computed(pieces)
+        assert found.residues is not None
+        blocks = iter(np.split(found.matrix, np.cumsum(found.residues)[:-1]))
+        residues = np.array([len(sequence) for sequence in records.sequences])
+        rows = []
+        for length in residues:
+            starts = _window_starts(length, self._limit)
+            windows = [next(blocks) for _ in starts]
+            rows.append(_averaged(windows, starts, length) if len(starts) > 1 else windows[0])
+        return Vectors(tuple(records.ids), np.concatenate(rows), 0, found.began, residues)
+
+    def _computed(self, records: Records) -> Vectors:
         with self._prepare_lock:
             prepared = prepare(
                 records.ids,
@@ -246,6 +282,38 @@ class FastaEncoder:
         encoded = self.tokenizer.encode(records.ids, records.sequences, self._limit)
         tokens = np.split(encoded.tokens, np.cumsum(encoded.lengths)[:-1])
         return len({row.tobytes() for row in tokens}) > 1
+
+
+def _window_starts(length: int, limit: int) -> list[int]:
+    """Windows of a record: they overlap by half, and the last one may be shorter."""
+    half = (limit + 1) // 2
+    return list(range(0, max(length - limit, 0) + half, half)) if length > limit else [0]
+
+
+def _averaged(windows: list[FloatMatrix], starts: list[int], length: int) -> FloatMatrix:
+    """Vectors of the residues of a record: means over its windows, computed in float32."""
+    sums = np.zeros((length, windows[0].shape[1]), np.float32)
+    counts = np.zeros((length, 1), np.float32)
+    for start, window in zip(starts, windows, strict=True):
+        sums[start : start + len(window)] += window
+        counts[start : start + len(window)] += 1
+    return (sums / counts).astype(windows[0].dtype)
+
+
+def _pooled(found: Vectors, readout: Readout) -> FloatMatrix:
+    """Pool the states of residues, layer by layer."""
+    assert found.residues is not None
+    lengths, span = found.residues.tolist(), PooledSpan("residues alone", 0, 0)
+    layers = torch.from_numpy(found.matrix).chunk(len(readout.layers), dim=1)
+    parts = [pool_states(layer.contiguous(), lengths, span, readout.poolings) for layer in layers]
+    matrix: FloatMatrix = torch.cat(parts, dim=1).numpy()
+    return matrix
+
+
+def _some_of(records: Records, rows: npt.NDArray[np.bool_]) -> Records:
+    places = np.flatnonzero(rows)
+    ids = [records.ids[place] for place in places]
+    return Records(records.path, ids, [records.sequences[place] for place in places])
 
 
 def load(identified: Identified, options: Options) -> FastaEncoder:

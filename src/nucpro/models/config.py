@@ -197,6 +197,8 @@ class Readout:
         Of :data:`POOLINGS`. Columns are those of the first layer, one pooling after the other, then of the next layer.
     per_residue : str, optional
         One of :data:`RESIDUE_TYPES`: a vector of this element type for each residue, not pooled.
+    windows : bool
+        Read records longer than the limit in windows, and average the states of each residue over them.
 
     Raises
     ------
@@ -207,6 +209,7 @@ class Readout:
     layers: tuple[int, ...] = (-1,)
     poolings: tuple[str, ...] = (MEAN,)
     per_residue: str | None = None
+    windows: bool = False
 
     def __post_init__(self) -> None:
         for option, values in (("--layer", self.layers), ("--pool", self.poolings)):
@@ -218,6 +221,8 @@ class Readout:
             raise UsageError(f"--pool is {unknown[0]}; allowed: {', '.join(POOLINGS)}, several with commas")
         if self.per_residue not in (None, *RESIDUE_TYPES):
             raise UsageError(f"--dtype is {self.per_residue}; allowed: {', '.join(RESIDUE_TYPES)}")
+        if self.windows and "cls" in self.poolings:
+            raise UsageError("--pool cls and --long window exclude each other: each window has a first token")
         if self.per_residue and self.poolings != (MEAN,):
             raise UsageError(
                 "--pool and --per-residue exclude each other: vectors of residues are not pooled"
@@ -258,14 +263,20 @@ class Readout:
 
     def said(self, count: int, span: PooledSpan) -> dict[str, Any]:
         """Plain values for ``meta`` of what differs from the mean of the last layer."""
-        if self.is_default:
-            return {}
+        windows = {"long_records": "windows overlapping by half"} if self.windows else {}
+        if replace(self, windows=False).is_default:
+            return windows
         read_layers = [layer % (count + 1) for layer in self.layers]
         if self.per_residue:
-            return {"pooling": "none", "element_type": self.per_residue, "read_layers": read_layers}
+            return {
+                "pooling": "none",
+                "element_type": self.per_residue,
+                "read_layers": read_layers,
+                **windows,
+            }
         over = span.name.removeprefix(MEAN)
         names = ["first token" if name == "cls" else f"{name}{over}" for name in self.poolings]
-        return {"pooling": " + ".join(names), "read_layers": read_layers}
+        return {"pooling": " + ".join(names), "read_layers": read_layers, **windows}
 
 
 MEAN_OF_LAST = Readout()

@@ -180,6 +180,8 @@ def _work_of(options: EmbedOptions) -> Work:
     element_type = options.readout.per_residue
     if element_type and options.sequence_type is SequenceType.DNA:
         raise UsageError("--per-residue is for proteins: a token of DNABERT-S stands for several bases")
+    if options.readout.windows and options.sequence_type is SequenceType.DNA:
+        raise UsageError("--long window is for proteins: a token of DNABERT-S stands for several bases")
     work = Shards(options.output, element_type) if element_type else Rows(options.output)
     work.require_name()
     output, fasta = options.output, options.input
@@ -214,6 +216,8 @@ def _check(options: EmbedOptions, work: Work, engine: Engine, spool: Callable[[P
     is_done = False
     if facts is not None and identified is not None and not problems:
         width = identified.recipe.width
+        if options.readout.windows:
+            facts = replace(facts, read=sum(part.size for part in facts.parts))
         problems += work.unfit(facts, width)
         if options.refuse_long and facts.over_limit:
             problems.append(_too_long(options, facts.over_limit))
@@ -231,7 +235,8 @@ def _check(options: EmbedOptions, work: Work, engine: Engine, spool: Callable[[P
 
 
 def _part_size(options: EmbedOptions, identified: Identified | None) -> PartSize:
-    element_type = options.readout.per_residue
+    # Windows are averaged before they are pooled.
+    element_type = options.readout.per_residue or ("float32" if options.readout.windows else None)
     width = 0 if identified is None or element_type is None else identified.recipe.width
     return default_part_size(options.models.device, width * np.dtype(element_type).itemsize)
 
@@ -267,7 +272,8 @@ def _report(checked: _Checked, **counts: int) -> EmbedReport:
     facts = checked.facts
     width, output = checked.identified.recipe.width, checked.options.output
     vectors = facts.read if checked.identified.readout.per_residue else len(facts.ids)
-    return EmbedReport(output, len(facts.ids), width, vectors, facts.over_limit, **counts)
+    truncated = 0 if checked.options.readout.windows else facts.over_limit
+    return EmbedReport(output, len(facts.ids), width, vectors, truncated, **counts)
 
 
 class _Run:
