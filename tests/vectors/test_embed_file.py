@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from nucpro.formats.sequences import SequenceType
 from nucpro.options import Options
 from nucpro.progress import Progress
 from nucpro.vectors.inputs import PartSize
-from nucpro.vectors.job import EmbedOptions, EmbedReport, embed_file
+from nucpro.vectors.job import EmbedOptions, EmbedReport, embed_file, embed_files
 
 LENGTHS = (30, 7, 99, 100, 61, 30, 12, 250, 8, 8)
 SMALL = PartSize(3, 10_000)
@@ -266,3 +267,77 @@ def test_the_sizes_of_parts_change_vectors_by_rounding_only(fasta: Path, tmp_pat
         vectors.append(read_vectors(output, SequenceType.PROTEIN).vectors)
     for other in vectors[1:]:
         np.testing.assert_allclose(other, vectors[0], rtol=0, atol=1e-5)
+
+
+def several(tmp_path: Path, fasta: Path) -> list[Path]:
+    lines = fasta.read_text().splitlines(keepends=True)
+    inputs = [tmp_path / "one.faa", tmp_path / "b.two.fa.gz", tmp_path / "three"]
+    inputs[0].write_text("".join(lines[:6]))
+    inputs[1].write_bytes(gzip.compress("".join(lines[6:10]).encode()))
+    inputs[2].write_text("".join(lines[10:]))
+    return inputs
+
+
+def test_several_inputs_are_one_file_each(
+    tmp_path: Path, fasta: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = several(tmp_path, fasta)
+    options = ["--protein-model", str(model), "--device", "cpu"]
+    command = ["embed", *map(str, inputs), "-o", str(tmp_path / "out"), "--format", "npz", *options]
+    assert main(command) == 0
+    outputs = [tmp_path / "out" / f"{name}.npz" for name in ("one", "b.two", "three")]
+    assert sorted((tmp_path / "out").iterdir()) == sorted(outputs)
+    said = capsys.readouterr().out
+    assert all(f"{output}: " in said for output in outputs)
+    for path, output in zip(inputs, outputs, strict=True):
+        assert main(["embed", str(path), "-o", str(tmp_path / "alone.npz"), "--replace", *options]) == 0
+        assert output.read_bytes() == (tmp_path / "alone.npz").read_bytes()
+
+
+def test_several_inputs_are_checked_before_any_is_computed(tmp_path: Path, fasta: Path, model: Path) -> None:
+    inputs = several(tmp_path, fasta)
+    inputs[0].write_text(">a\nMK1\n")
+    inputs[2].unlink()
+    machines = Options(protein_model=str(model), device="cpu")
+    jobs = [EmbedOptions(path, tmp_path / f"{path.name}.pt", machines) for path in inputs]
+    with pytest.raises(PreflightError) as caught:
+        embed_files(jobs)
+    assert [any(str(path) in problem for problem in caught.value.problems) for path in inputs] == [
+        True,
+        False,
+        True,
+    ]
+    assert not list(tmp_path.glob("*.pt*"))
+
+
+def test_of_several_inputs_those_that_are_done_are_not_computed(
+    tmp_path: Path, fasta: Path, model: Path
+) -> None:
+    machines = Options(protein_model=str(model), device="cpu")
+    jobs = [EmbedOptions(path, tmp_path / f"{path.name}.pt", machines) for path in several(tmp_path, fasta)]
+    embed_files(jobs[:2])
+    reports = embed_files(jobs)
+    assert [report.computed for report in reports] == [0, 0, reports[2].records]
+    assert [report.tokens > 0 for report in reports] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "told"),
+    [
+        (("a.fa", "b.fa"), ("out.npz",), "2 input files are given, and one output; add --format"),
+        (("a.fa", "x/a.faa.gz"), ("out", "--format", "pt"), "would both become"),
+        (("a.fa",), ("a.fa", "--format", "pt"), "is the file"),
+    ],
+)
+def test_outputs_of_several_inputs_that_cannot_be(
+    inputs: tuple[str, ...],
+    output: tuple[str, ...],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.fa").write_text(">a\nMKV\n")
+    assert main(["embed", *inputs, "-o", *output]) == 2
+    assert told in capsys.readouterr().err

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nucpro.cli.arguments import (
     add_device,
@@ -16,13 +17,19 @@ from nucpro.cli.arguments import (
 )
 from nucpro.cli.console import say, showing
 from nucpro.cli.parser import INPUT, OUTPUT
-from nucpro.errors import counted
+from nucpro.errors import UsageError, counted
+from nucpro.formats.fasta import bare_name
+from nucpro.formats.opening import STANDARD_INPUT
 from nucpro.formats.sequences import LIMITS, SequenceType
 from nucpro.models.config import MEAN, POOLINGS, RESIDUE_TYPES, Readout
 from nucpro.options import Options, require
 
+if TYPE_CHECKING:
+    from nucpro.vectors.job import EmbedReport
+
 __all__ = ["add_to"]
 
+_FORMATS = ("npz", "pt", "parquet", "safetensors")
 _LETTERS = {SequenceType.PROTEIN: "residues", SequenceType.DNA: "bases"}
 
 
@@ -34,13 +41,16 @@ def add_to(subparsers: Any) -> None:
         description="Write one vector per record of a FASTA file, in the same order, with ids and metadata. The "
         "suffix of the output sets its format. After an interruption, the same command resumes.",
         example="nucpro embed proteins.fasta -o proteins.pt\n"
-        "zcat contigs.fasta.gz | nucpro embed - --dna -o contigs.parquet",
+        "zcat contigs.fasta.gz | nucpro embed - --dna -o contigs.parquet\n"
+        "nucpro embed proteomes/*.faa.gz -o vectors --format npz",
     )
     parser.group(INPUT).add_argument(
         "fasta",
         type=sequences,
+        nargs="+",
         metavar="FASTA",
-        help="FASTA file, uncompressed or compressed with gzip, bzip2 or xz; - for standard input",
+        help="FASTA files, uncompressed or compressed with gzip, bzip2 or xz; - for standard input; several need "
+        "--format",
     )
     parser.group(OUTPUT).add_argument(
         "-o",
@@ -48,8 +58,13 @@ def add_to(subparsers: Any) -> None:
         type=Path,
         required=True,
         metavar="OUT",
-        help="file to write: OUT.pt, OUT.npz, OUT.parquet or OUT.safetensors; its folder is created; with "
-        "--per-residue, the folder to create",
+        help="file to write: OUT.pt, OUT.npz, OUT.parquet or OUT.safetensors; its folder is created; with --format, "
+        "or --per-residue, a folder to create",
+    )
+    parser.group(OUTPUT).add_argument(
+        "--format",
+        choices=_FORMATS,
+        help="write one file per input into the folder OUT: x.faa.gz becomes OUT/x.FORMAT",
     )
     kind = parser.group(INPUT).add_mutually_exclusive_group()
     kind.add_argument("--dna", action="store_true", help="the records are nucleotides (default: proteins)")
@@ -119,26 +134,65 @@ def _layers(text: str) -> tuple[int, ...]:
 _layers.__name__ = "number"
 
 
-def _run(arguments: dict[str, Any]) -> None:
-    from nucpro.vectors.job import EmbedOptions, embed_file
+def _outputs(inputs: list[Path], output: Path, form: str | None) -> list[Path]:
+    """Files to write, one per input."""
+    if form is None:
+        if len(inputs) > 1:
+            raise UsageError(
+                f"{len(inputs)} input files are given, and one output; add --format {_FORMATS[0]} (or another), and "
+                "name a folder with --output: it will hold one file per input"
+            )
+        return [output]
+    if os.path.lexists(output) and not output.is_dir():
+        raise UsageError(f"--output is the file {output}; with --format, name a folder")
+    named: dict[str, Path] = {}
+    for path in inputs:
+        name = "stdin" if path == STANDARD_INPUT else bare_name(path)
+        if name in named:
+            raise UsageError(
+                f"{named[name]} and {path} would both become {output / name}.{form}; embed them into two folders"
+            )
+        named[name] = path
+    return [output / f"{name}.{form}" for name in named]
 
-    fasta, output = arguments.pop("fasta"), arguments.pop("output")
+
+def _run(arguments: dict[str, Any]) -> None:
+    from nucpro.vectors.job import EmbedOptions, embed_files
+
+    inputs = arguments.pop("fasta")
+    form = arguments.pop("format")
+    outputs = _outputs(inputs, arguments.pop("output"), form)
     sequence_type = SequenceType.DNA if arguments.pop("dna") else SequenceType.PROTEIN
     is_sure, replace = arguments.pop("protein"), arguments.pop("replace")
     long = arguments.pop("long")
     readout = _readout(arguments, windows=long == "window")
-    options = EmbedOptions(
-        fasta,
-        output,
-        Options.of(arguments),
-        sequence_type,
-        is_sure=is_sure,
-        replace=replace,
-        readout=readout,
-        refuse_long=long == "refuse",
+    require(
+        form is None or not readout.per_residue,
+        "--format",
+        form,
+        "not with --per-residue, whose output is a folder",
     )
+    models = Options.of(arguments)
+    jobs = [
+        EmbedOptions(
+            fasta,
+            output,
+            models,
+            sequence_type,
+            is_sure=is_sure,
+            replace=replace,
+            readout=readout,
+            refuse_long=long == "refuse",
+        )
+        for fasta, output in zip(inputs, outputs, strict=True)
+    ]
     with showing() as show:
-        report = embed_file(options, show)
+        reports = embed_files(jobs, show)
+    for report in reports:
+        _tell(report, sequence_type, readout)
+
+
+def _tell(report: EmbedReport, sequence_type: SequenceType, readout: Readout) -> None:
     if report.truncated:
         say(
             f"Warning: {counted(report.truncated, 'sequence')} longer than {LIMITS[sequence_type]} "

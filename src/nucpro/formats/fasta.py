@@ -29,6 +29,7 @@ __all__ = [
     "Checker",
     "FastaFacts",
     "Records",
+    "bare_name",
     "count",
     "difference",
     "digest_line",
@@ -54,6 +55,18 @@ _LOOKED_AT = 512
 _COPY_AGAIN = "copy or download the file again"
 _SHOWN = 5
 _SHOWN_LETTERS = 100
+
+
+_PACKED = (".gz", ".bgz", ".bz2", ".xz", ".zst")
+_SUFFIXES = (".fasta", ".fa", ".faa", ".fna", ".ffn", ".fas", ".fastq", ".fq")
+
+
+def bare_name(path: Path) -> str:
+    """Name of a sequence file without the suffixes of its compression and format."""
+    name = path.name
+    for suffixes in (_PACKED, _SUFFIXES):
+        name = name.removesuffix(next((suffix for suffix in suffixes if name.endswith(suffix)), "")) or name
+    return name
 
 
 @dataclass(frozen=True, repr=False)

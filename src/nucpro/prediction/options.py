@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nucpro.errors import UsageError
+from nucpro.formats.fasta import bare_name
 from nucpro.formats.opening import STANDARD_INPUT, is_pipe
 from nucpro.options import AUTO_DEVICE, ModelOptions, require
 
@@ -25,9 +26,6 @@ PLOT_FORMATS = ("png", "svg", "pdf")
 """Formats of pictures."""
 SHORTEST_CHUNK = 60
 """Bases of the shortest full chunk: frames of fewer than 20 residues occur everywhere by chance."""
-
-_PACKED = (".gz", ".bgz", ".bz2", ".xz", ".zst")
-_FORMATS = (".fasta", ".fa", ".fna", ".ffn", ".fas", ".fastq", ".fq")
 
 
 @dataclass(frozen=True)
@@ -127,10 +125,7 @@ class PredictionOptions(ModelOptions):
         """Folder for the result."""
         if self.output is not None:
             return self.output
-        name = self.input.name
-        name = name.removesuffix(next((suffix for suffix in _PACKED if name.endswith(suffix)), ""))
-        suffix = next((suffix for suffix in _FORMATS if name.endswith(suffix)), "")
-        return self.input.with_name(f"{name.removesuffix(suffix) or name}_prediction")
+        return self.input.with_name(f"{bare_name(self.input)}_prediction")
 
 
 _UNIT = re.compile(r"unit_([1-9][0-9]*)\.json")

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ from nucpro.vectors.inputs import InputFacts, Part, PartSize, default_part_size,
 from nucpro.vectors.residues import Shards
 from nucpro.vectors.work import MARK, Made, Rows, Work
 
-__all__ = ["EmbedOptions", "EmbedReport", "embed_file"]
+__all__ = ["EmbedOptions", "EmbedReport", "embed_file", "embed_files"]
 
 logger = logging.getLogger(__name__)
 
@@ -156,17 +156,62 @@ def embed_file(options: EmbedOptions, show: Show = silent) -> EmbedReport:
     DataError, StoreError
         The input changed meanwhile, or a file cannot be written.
     """
-    options = replace(options, models=settled(options.models))
-    with engine_of(options.models) as engine, ExitStack() as stack:
-        work = _work_of(options)
-        checked = _check(options, work, engine, lambda path: stack.enter_context(spooled(path, FastaError)))
-        if checked.is_done:
-            work.remove_left()
-            logger.info("%s holds these vectors already", options.output)
-            return _report(checked)
-        make_folder(options.output.parent)
-        with work.held() as runner:
-            return _Run(checked, engine, work, runner, show).run()
+    (report,) = embed_files([options], show)
+    return report
+
+
+def embed_files(jobs: Sequence[EmbedOptions], show: Show = silent) -> list[EmbedReport]:
+    """Make files of vectors of several files of sequences, one after the other, or resume an interrupted run.
+
+    Parameters
+    ----------
+    jobs : sequence of EmbedOptions
+        At least one; they differ in input and output alone, so the model is loaded once.
+    show : callable, optional
+        Takes the progress of each.
+
+    Returns
+    -------
+    list of EmbedReport
+        In the same order.
+
+    Raises
+    ------
+    NucproError
+        As :func:`embed_file`; all of them are checked before anything is computed.
+    """
+    models = settled(jobs[0].models)
+    jobs = [replace(options, models=models) for options in jobs]
+    with engine_of(models) as engine, ExitStack() as stack:
+        checked = _check_all(jobs, engine, lambda path: stack.enter_context(spooled(path, FastaError)))
+        load = cache(partial(engine.load, partial(_load, checked[0].identified, models)))
+        return [_embed(one, engine, load, show) for one in checked]
+
+
+def _check_all(jobs: Sequence[EmbedOptions], engine: Engine, spool: Callable[[Path], Path]) -> list[_Checked]:
+    model = _model(jobs[0])
+    checked: list[_Checked] = []
+    problems: list[str] = []
+    for options in jobs:
+        try:
+            checked.append(_check(options, _work_of(options), model, engine, spool))
+        except PreflightError as error:
+            problems += error.problems
+    if problems:
+        raise PreflightError(list(dict.fromkeys(problems)))
+    return checked
+
+
+def _embed(checked: _Checked, engine: Engine, load: Callable[[], object], show: Show) -> EmbedReport:
+    output = checked.options.output
+    work = _work_of(checked.options)
+    if checked.is_done:
+        work.remove_left()
+        logger.info("%s holds these vectors already", output)
+        return _report(checked)
+    make_folder(output.parent)
+    with work.held() as runner:
+        return _Run(checked, engine, load, work, runner, show).run()
 
 
 def _work_of(options: EmbedOptions) -> Work:
@@ -191,7 +236,13 @@ def _work_of(options: EmbedOptions) -> Work:
     return work
 
 
-def _check(options: EmbedOptions, work: Work, engine: Engine, spool: Callable[[Path], Path]) -> _Checked:
+def _check(
+    options: EmbedOptions,
+    work: Work,
+    model: tuple[Identified | None, list[str]],
+    engine: Engine,
+    spool: Callable[[Path], Path],
+) -> _Checked:
     """Read input and model, and check whether the output can be written.
 
     Raises
@@ -199,7 +250,7 @@ def _check(options: EmbedOptions, work: Work, engine: Engine, spool: Callable[[P
     PreflightError
         Names every problem.
     """
-    identified, problems = _model(options)
+    identified, problems = model[0], list(model[1])
     size = options.part or work.part_size or _part_size(options, identified)
     facts, path = None, options.input
     try:
@@ -279,9 +330,18 @@ def _report(checked: _Checked, **counts: int) -> EmbedReport:
 class _Run:
     """One checked job with a locked folder."""
 
-    def __init__(self, checked: _Checked, engine: Engine, work: Work, runner: Runner, show: Show) -> None:
+    def __init__(
+        self,
+        checked: _Checked,
+        engine: Engine,
+        load: Callable[[], object],
+        work: Work,
+        runner: Runner,
+        show: Show,
+    ) -> None:
         self._checked = checked
         self._engine = engine
+        self._load = load
         self._work = work
         self._runner = runner
         self._show = show
@@ -289,14 +349,15 @@ class _Run:
     def run(self) -> EmbedReport:
         """Compute what is not there, and write the file."""
         checked = self._checked
-        recipe, parts = checked.identified.recipe, checked.facts.parts
+        recipe, parts, before = checked.identified.recipe, checked.facts.parts, self._engine.totals
         done = self._work.begin(recipe.key, checked.size, parts, recipe.width)
         if done:
             logger.info("Going on: %d of %d parts are done", len(done), len(parts))
         computed = self._compute(done)
         self._work.finish(checked.facts.ids, checked.meta, checked.options.sequence_type)
-        totals = self._engine.totals
-        return _report(checked, computed=computed, tokens=totals.tokens, unknown=totals.unknown)
+        after = self._engine.totals
+        counts = {"tokens": after.tokens - before.tokens, "unknown": after.unknown - before.unknown}
+        return _report(checked, computed=computed, **counts)
 
     def _compute(self, done: set[int]) -> int:
         """Compute the parts that are not done, and keep each; the number of their records."""
@@ -309,7 +370,7 @@ class _Run:
         )
         if not left:
             return 0
-        self._engine.load(partial(_load, self._checked.identified, self._checked.options.models))
+        self._load()
         computed = self._engine.run(self._work.compute, self._parts_left(done), len(left))
         kept = self._runner.each(computed, self._keep, meter, done=len(done), total=len(parts))
         return sum(len(part.records) for part, *_ in kept)
