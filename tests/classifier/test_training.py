@@ -788,6 +788,7 @@ def test_a_state_with_one_wrong_bit_is_not_gone_on_from(merged: Path) -> None:
         changed[where] ^= 1
         state.write_bytes(changed)
         with pytest.raises(
-            DataError, match=r"(its SHA-256 is another|best_epoch is 0, expected).*; start over with --replace"
+            DataError,
+            match=r"(its SHA-256 is another|best_epoch is 0, expected).*; start over with --replace",
         ):
             train(options(merged))

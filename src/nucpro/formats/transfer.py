@@ -407,8 +407,10 @@ class _Transfer:
                         f"more than the {largest} bytes of the file were received; they were discarded"
                     )
                 with _writing(self.part):
-                    file.write(block)
-                    file.flush()
+                    # A disk that becomes full takes a part of a block, and says so only at the next one.
+                    rest = memoryview(block)
+                    while rest:
+                        rest = rest[file.write(rest) :]
             with _writing(self.part):
                 os.fsync(file.fileno())
 

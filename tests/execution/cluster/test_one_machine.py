@@ -189,7 +189,10 @@ def test_the_local_engine_never_imports_ray(data: Path, model: Path) -> None:
         ),
         ({"workers": 2}, "--workers is 2; allowed: only with --engine ray"),
         ({"engine": "ray", "workers": 0}, "--workers is 0; allowed: 1 or more"),
-        ({"engine": "ray", "device": "cuda:1"}, "--device is cuda:1; allowed: cuda or cpu with --engine ray"),
+        (
+            {"engine": "ray", "device": "cuda:1"},
+            "--device is cuda:1; allowed: auto, cuda or cpu with --engine ray",
+        ),
         (
             {"engine": "ray", "gpus_per_worker": 1.5},
             "--gpus-per-worker is 1.5; allowed: a number above 0: a part of 1, or a whole number",
