@@ -17,7 +17,7 @@ from types import FrameType
 import pytest
 
 import nucpro
-from folders import PER_FILE, arguments, contents, copied, pairs_of
+from folders import PER_FILE, arguments, copied, pairs_of
 from nucpro.cli import main
 from nucpro.folder.paths import DataFolder
 
@@ -89,8 +89,9 @@ def within(seconds: int) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("command", "kind"),
     [
-        *((command, as_pipe) for command in ("status", "extract", "validate", "export", "inspect")),
-        *(("extract", kind) for kind in (as_device, as_folder, as_dangling)),
+        *((command, as_pipe) for command in ("status", "extract", "validate", "inspect")),
+        ("status", as_device),
+        ("extract", as_folder),
         ("export", as_dangling),
     ],
 )
@@ -106,7 +107,7 @@ def test_no_name_makes_a_command_hang_or_fall(
         shutil.copytree(finished, top)
         (top / name).unlink(missing_ok=True)
         kind(top / name)
-        before = contents(top / "data")
+        before = {path.relative_to(top) for path in (top / "data").rglob("*")}
         with within(120):
             code = main(commands(top)[command])
         shown = capsys.readouterr().err
@@ -114,7 +115,7 @@ def test_no_name_makes_a_command_hang_or_fall(
         assert "Traceback" not in shown, name
         assert "report it" not in shown, name
         assert code == 0 or str(top) in shown or name.stem in shown, name
-        lost = {path for path in before if not (top / "data" / path).exists()}
+        lost = {path for path in before if not os.path.lexists(top / path)}
         assert not lost, name
 
 

@@ -115,7 +115,12 @@ def test_long_proteins_do_not_hide_what_was_done_to_one_token(
 ) -> None:
     data = write_elsewhere(tmp_path, frames, esm, times=9)
     options = Options(
-        data, str(esm_folder), device="cpu", sequences_per_file=PER_FILE, verify_existing=1, report=False
+        data,
+        protein_model=str(esm_folder),
+        device="cpu",
+        sequences_per_file=PER_FILE,
+        verify_existing=1,
+        report=False,
     )
     model = encoders.identify(options, SequenceType.PROTEIN)
     with looking(options, planning=True) as survey:

@@ -230,7 +230,7 @@ def test_files_of_no_category_are_told_once_and_not_used(
     for command in (["extract", *arguments(data, model, "--strict-sampling")], ["status", str(data)]):
         assert main([*command, "--sequences-per-file", "4"]) == 0
         output = capsys.readouterr().out
-        assert output.count("no category") == output.count(warning) == 1
+        assert output.count("belong to no category") == output.count(warning) == 1
         assert "Host files:  3 (" in output
     assert not source.pair(1).protein_vectors.exists()
 
@@ -261,7 +261,7 @@ def test_long_proteins_are_cut_counted_and_reported(
     add_dna(add_source(tmp_path, "viral.1.1", long), (1,))
     assert main(["extract", *arguments(tmp_path, model)]) == 0
     output = capsys.readouterr().out
-    assert "4 sequences are longer than the model reads, and will be cut" in output
+    assert "4 sequences longer than the model reads, to be cut there" in output
     assert "4 sequences cut at the longest input of the model" in output
 
 

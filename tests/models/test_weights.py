@@ -130,5 +130,7 @@ def test_an_index_that_lies_is_refused(folder, index, message):
 
 def test_a_damaged_source_record_is_named(folder):
     (folder / "nucpro_source.json").write_text('{"id": 7}')
-    with pytest.raises(ModelError, match=r"nucpro_source\.json: id, revision and digests must be text"):
+    with pytest.raises(
+        ModelError, match=r"nucpro_source\.json: the record of the model is damaged \(id is 7"
+    ):
         locate(str(folder))

@@ -36,7 +36,7 @@ from typing import (
 
 from nucpro.errors import RecordError
 from nucpro.formats.atomic import Written, write_bytes
-from nucpro.formats.opening import open_input, problem_of
+from nucpro.formats.opening import UNKNOWN, looks_like, open_input, problem_of
 
 __all__ = [
     "Count",
@@ -207,7 +207,10 @@ def decoded(raw: bytes) -> Any:
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     except ValueError as error:
-        raise ValueError(f"it is no JSON: {error}") from error
+        looks = looks_like(raw)
+        raise ValueError(
+            f"it is no JSON: {error}{'' if looks in ('JSON', UNKNOWN) else f'; it is {looks}'}"
+        ) from error
 
 
 def parsed(raw: bytes) -> dict[str, Any]:
