@@ -58,7 +58,7 @@ def test_an_answer_that_cannot_be_written_is_no_success(genomes: Path) -> None:
     done = shell(f"dataset {genomes} --length 300 --processes 1", ">/dev/full")
     assert done.returncode == 1
     assert done.stderr.startswith(
-        "standard output: cannot be written (No space left on device), so the answer is"
+        "standard output: cannot be written (No space left on device), so the output is"
     )
     assert (genomes / "viral.1.1.identified_protein.fa").exists()
 
