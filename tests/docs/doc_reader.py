@@ -65,7 +65,7 @@ class Reader:
             )
 
     def _run(self, text: str) -> str:
-        words = shlex.split(text, comments=True)
+        words = [name for word in shlex.split(text, comments=True) for name in _files_of(word)]
         if words[0] == "nucpro" and not set(words) & {"|", "&&", ">", ";"}:
             return self.nucpro(words[1:])
         if words[0] == "python" and words[1] in SCRIPTS:
@@ -79,6 +79,11 @@ class Reader:
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
+
+
+def _files_of(word: str) -> list[str]:
+    """Names that a shell makes of a pattern; the word itself where none fits."""
+    return sorted(map(str, Path().glob(word))) if "*" in word else [word]
 
 
 def _shown_by(call: Callable[[], object]) -> str:

@@ -227,12 +227,14 @@ def _work_of(options: EmbedOptions) -> Work:
         raise UsageError("--per-residue is for proteins: a token of DNABERT-S stands for several bases")
     if options.readout.windows and options.sequence_type is SequenceType.DNA:
         raise UsageError("--long window is for proteins: a token of DNABERT-S stands for several bases")
-    work = Shards(options.output, element_type) if element_type else Rows(options.output)
-    work.require_name()
     output, fasta = options.output, options.input
     with suppress(OSError):  # what is not there, or has no possible name, is found where it is opened
         if output.samefile(fasta):
             raise UsageError(f"--output is {output}, the input itself; name another file")
+    if not output.name:
+        raise UsageError(f"--output is the folder {str(output)!r}; name a file in it")
+    work = Shards(output, element_type) if element_type else Rows(output)
+    work.require_name()
     return work
 
 
