@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -37,6 +37,7 @@ class CompositionConfig:
     vocabulary_size: int
     width: int
     feed_forward_width: int = 0
+    layers: int = 0
 
     @classmethod
     def read(cls, config: Mapping[str, Any], _token_dropout: str) -> CompositionConfig:
@@ -46,9 +47,12 @@ class CompositionConfig:
 class Composition(PackedEncoder):
     """No layers: a vector is the mean of the vectors of a protein's tokens."""
 
-    def encode(self, tokens_t: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+    def states(
+        self, tokens_t: torch.Tensor, lengths: Sequence[int], layers: Collection[int]
+    ) -> Iterator[torch.Tensor]:
         assert sum(lengths) == len(tokens_t)
-        return self.token_embeddings(tokens_t)
+        assert set(layers) == {0}
+        yield self.token_embeddings(tokens_t)
 
 
 def load_composition(
