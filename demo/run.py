@@ -65,7 +65,11 @@ def say_where(data: Path) -> None:
     places = (
         ("report", data / "report" / "report.html", "the files and their vectors, in a browser"),
         ("table", held_out / "sequences.tsv", "a score for each of the genomes of step 6"),
-        ("plot", held_out / "plots" / "sequence_1.png", "scores along the first of them"),
+        (
+            "plot",
+            next(iter(sorted(held_out.glob("plots/*.sequence_1.png")))),
+            "scores along the first of them",
+        ),
         ("training files", data / "data_merge", "ids, rows of 768 + 1280 columns, and labels"),
         ("output", TARGET / LOG, "all that the commands above said"),
     )

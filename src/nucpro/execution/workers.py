@@ -194,7 +194,7 @@ def _told_apart() -> Iterator[None]:
         raise WorkerError(
             "a worker process was killed, probably for lack of memory (each needs about 0.3 GB); free memory, or use "
             "fewer with --workers where there is such an option, and run the same command again: finished "
-            "files are kept"
+            "work is kept"
         ) from error
 
 
