@@ -21,7 +21,7 @@ from nucpro.options import DEFAULT_MODELS
 GENOMES = ROOT / "demo" / "genomes"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def downloaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A cache that holds models under the names of the published ones, on a machine without network."""
     cache = tmp_path_factory.mktemp("hub")
@@ -49,7 +49,7 @@ def snapshot_of(cache: Path, sequence_type: SequenceType) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, downloaded: Path) -> Path:
     """What a reader of the quick start has at its end: vectors, merged files, a classifier, scores."""
     folder = tmp_path_factory.mktemp("finished")
