@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from nucpro.classifier.metrics import (
-    METRICS,
     Scored,
     called_by_group,
     compare,
@@ -20,6 +19,7 @@ from nucpro.classifier.metrics import (
     temperature_of,
     threshold_for,
 )
+from nucpro.classifier.options import METRICS
 
 
 def drawn(rows: int, seed: int, steps: int = 1000) -> Scored:

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from nucpro.classifier.options import FEW_GROUPS
+from nucpro.classifier.options import FEW_GROUPS, METRICS
 
 __all__ = [
-    "METRICS",
     "Comparison",
     "Measured",
     "Resampled",
@@ -28,20 +27,6 @@ __all__ = [
     "temperature_of",
     "threshold_for",
 ]
-
-METRICS = (
-    "loss",
-    "accuracy",
-    "precision",
-    "recall",
-    "specificity",
-    "f1",
-    "mcc",
-    "auroc",
-    "auprc",
-    "calibration_error",
-)
-"""Names of all metrics, in the order in which they are shown; viral is the positive class."""
 
 _BINS = 15
 
@@ -296,7 +281,7 @@ class Resampled:
     values : dict of str to float
         Metrics by name, on all rows.
     draws : ndarray of float64, shape [R, M], or None
-        The same metrics of each draw, in the order of :data:`nucpro.classifier.metrics.METRICS`; None where there
+        The same metrics of each draw, in the order of :data:`nucpro.classifier.options.METRICS`; None where there
         are too few genomes to draw from.
     """
 

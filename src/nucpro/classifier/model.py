@@ -158,7 +158,7 @@ class ModelCard:
     training : dict
         Options, seed, epochs that were run, the best one, and why it ended.
     metrics : dict of str to (dict or None)
-        ``validation`` and ``test``, by the names of :data:`nucpro.classifier.metrics.METRICS`, and ``test_intervals``
+        ``validation`` and ``test``, by the names of :data:`nucpro.classifier.options.METRICS`, and ``test_intervals``
         with both ends of each; None where not measured.
     """
 

@@ -11,10 +11,34 @@ from nucpro.folder.paths import SEED
 from nucpro.formats.sequences import SequenceType
 from nucpro.options import ParsedOptions, require
 
-__all__ = ["FEW_GROUPS", "Placement", "SplitBy", "TrainingOptions"]
+__all__ = ["FEW_GROUPS", "METRICS", "SCORES", "SIDES", "Placement", "SplitBy", "TrainingOptions"]
 
 FEW_GROUPS = 10
 """With fewer test genomes of a class than this, resampling says nothing about other genomes."""
+
+SCORES = (
+    "accuracy",
+    "precision",
+    "recall",
+    "specificity",
+    "f1",
+    "mcc",
+    "auroc",
+    "auprc",
+    "calibration_error",
+)
+"""Names of the metrics to show, in their order; viral is the positive class."""
+
+METRICS = ("loss", *SCORES)
+"""All metrics of a training."""
+
+
+SIDES = {
+    "both": (SequenceType.DNA, SequenceType.PROTEIN),
+    "dna": (SequenceType.DNA,),
+    "protein": (SequenceType.PROTEIN,),
+}
+"""Sequence types that a classifier reads, by the names of the command line and of a comparison."""
 
 
 class SplitBy(StrEnum):

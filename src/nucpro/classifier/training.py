@@ -20,7 +20,6 @@ from nucpro.classifier.curves import draw_curves, require_matplotlib
 from nucpro.classifier.fitting import Epoch, Fitted, Fitter, feed_of, fit_settings, fitted_of, viral_margins
 from nucpro.classifier.material import Divided, divide, read_material
 from nucpro.classifier.metrics import (
-    METRICS,
     Comparison,
     Measured,
     Resampled,
@@ -32,7 +31,7 @@ from nucpro.classifier.metrics import (
     threshold_for,
 )
 from nucpro.classifier.model import CARD_NAME, Classifier, ModelCard, columns_of, save
-from nucpro.classifier.options import TrainingOptions
+from nucpro.classifier.options import METRICS, SIDES, TrainingOptions
 from nucpro.classifier.sources import Survey, survey
 from nucpro.classifier.splits import PARTS
 from nucpro.embedding.device import choose_device, device_problems, settled
@@ -54,11 +53,6 @@ _CURVES = "curves.png"
 _HISTORY = "epochs.tsv"
 _COMPARISON = "comparison.json"
 _TAXA = "test_taxa.tsv"
-_COMPARED = {
-    "both": (SequenceType.DNA, SequenceType.PROTEIN),
-    "dna": (SequenceType.DNA,),
-    "protein": (SequenceType.PROTEIN,),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +135,7 @@ class _Plan:
 
 def _plans(options: TrainingOptions) -> list[_Plan]:
     if options.compare:
-        return [_Plan(name, sides) for name, sides in _COMPARED.items()]
+        return [_Plan(name, sides) for name, sides in SIDES.items()]
     if options.folds:
         return [_Plan(f"fold_{fold + 1}", options.sides, fold) for fold in range(options.folds)]
     return [_Plan("model", options.sides)]

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from nucpro.classifier.options import SCORES
 from nucpro.cli.arguments import add_device, add_device_only
 from nucpro.cli.console import say, showing
 from nucpro.cli.parser import EVALUATION, INPUT, MODEL, Parser
@@ -105,7 +106,7 @@ def _above(model: Path) -> Path:
 
 
 def _run_evaluate(arguments: dict[str, Any]) -> None:
-    from nucpro.cli.train import SHOWN, table_lines, with_interval
+    from nucpro.cli.train import table_lines, with_interval
     from nucpro.prediction.evaluation import evaluate_lengths
     from nucpro.prediction.options import PredictionOptions
 
@@ -119,7 +120,7 @@ def _run_evaluate(arguments: dict[str, Any]) -> None:
     rows = [
         ["frames", *(str(one.frames) for one in found)],
         ["genomes", *(str(one.genomes) for one in found)],
-        *([name, *(with_interval(one.measured, name, ".4f") for one in found)] for name in SHOWN),
+        *([name, *(with_interval(one.measured, name, ".4f") for one in found)] for name in SCORES),
     ]
     for line in table_lines(head, iter(rows)):
         say(line)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nucpro.classifier.options import FEW_GROUPS, Placement, SplitBy, TrainingOptions
+from nucpro.classifier.options import FEW_GROUPS, SCORES, SIDES, Placement, SplitBy, TrainingOptions
 from nucpro.cli.arguments import add_data_dir, add_device_only, add_replace, log_file
 from nucpro.cli.console import say, showing
 from nucpro.cli.parser import EVALUATION, OUTPUT, PERFORMANCE, TRAINING, Parser
@@ -17,26 +17,9 @@ if TYPE_CHECKING:
     from nucpro.classifier.metrics import Comparison, Measured
     from nucpro.classifier.training import Trained
 
-__all__ = ["SHOWN", "add_options", "add_to", "comparison_lines", "run", "table_lines", "with_interval"]
+__all__ = ["add_options", "add_to", "comparison_lines", "run", "table_lines", "with_interval"]
 
 _DEFAULTS = TrainingOptions()
-_SIDES = {
-    "both": (SequenceType.DNA, SequenceType.PROTEIN),
-    "dna": (SequenceType.DNA,),
-    "protein": (SequenceType.PROTEIN,),
-}
-SHOWN = (
-    "accuracy",
-    "precision",
-    "recall",
-    "specificity",
-    "f1",
-    "mcc",
-    "auroc",
-    "auprc",
-    "calibration_error",
-)
-"""Metrics to show, in order."""
 
 
 def add_to(subparsers: Any) -> None:
@@ -123,7 +106,7 @@ def _add_evaluation(parser: Parser) -> None:
     columns.add_argument(
         "--columns",
         dest="sides",
-        choices=list(_SIDES),
+        choices=list(SIDES),
         default="both",
         help="columns to train on (default: %(default)s)",
     )
@@ -176,7 +159,7 @@ def run(arguments: dict[str, Any]) -> None:
     """Train, and show the metrics."""
     from nucpro.classifier.training import train
 
-    arguments["sides"] = _SIDES[arguments["sides"]]
+    arguments["sides"] = SIDES[arguments["sides"]]
     with showing() as show:
         trained = train(TrainingOptions.of(arguments), show)
     for line in _lines(trained):
@@ -202,7 +185,7 @@ def comparison_lines(comparison: Comparison, drawn: str) -> Iterator[str]:
 
 
 def _rows(comparison: Comparison, names: Sequence[str]) -> Iterator[list[str]]:
-    for metric in SHOWN:
+    for metric in SCORES:
         yield [metric, *(with_interval(comparison.models[name], metric, ".4f") for name in names)]
 
 

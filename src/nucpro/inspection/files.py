@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nucpro.classifier.options import SCORES
 from nucpro.errors import ModelError, NucproError, PreflightError
 from nucpro.folder import selection
 from nucpro.folder.paths import CATEGORIES, CLASS_NAMES, DataFolder, FilePair, Source
@@ -81,17 +82,6 @@ def _model(path: Path) -> Facts:
     card = _card(path / _CARD)
     encoders, training = card.get("encoders") or {}, card.get("training") or {}
     metrics, split = card.get("metrics") or {}, card.get("split") or {}
-    names = (
-        "accuracy",
-        "precision",
-        "recall",
-        "specificity",
-        "f1",
-        "mcc",
-        "auroc",
-        "auprc",
-        "calibration_error",
-    )
     test = metrics.get("test") or {}
     return {
         "what": "classifier",
@@ -103,7 +93,7 @@ def _model(path: Path) -> Facts:
         "split": {name: split[name] for name in ("by", "rank", "fold", "seed", "leak") if split.get(name)},
         "parts": {name: (split.get(name) or {}).get("rows") for name in ("train", "validation", "test")},
         "training": {name: training.get(name) for name in _TRAINING},
-        "test": {name: test[name] for name in names if name in test} or None,
+        "test": {name: test[name] for name in SCORES if name in test} or None,
         "confusion": metrics.get("confusion"),
         "calibration": card.get("calibration"),
         "lengths": {
