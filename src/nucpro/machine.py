@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-__all__ = ["cores", "memory_limit"]
+__all__ = ["cores", "free_memory", "memory_limit"]
 
 _PROCESS = Path("/proc/self")
 _CONTROL_GROUPS = Path("/sys/fs/cgroup")
@@ -44,6 +44,17 @@ def memory_limit(process: Path = _PROCESS, control_groups: Path = _CONTROL_GROUP
     groups = _groups(process, control_groups, "memory")
     limits = [value for folder in groups for name in files for value in _numbers(folder / name)]
     return min(limits, default=None)
+
+
+def free_memory() -> int | None:
+    """Bytes that are free or can be freed, within the limit of a container; None where nothing tells."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    limit = memory_limit()
+    return min([*found[:1], *([] if limit is None else [limit])], default=None)
 
 
 def _quota(folder: Path) -> float | None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from nucpro.classifier.options import Placement
 from nucpro.classifier.sources import Survey, read_rows
 from nucpro.errors import UsageError, ValidationError, human_size
-from nucpro.machine import memory_limit
+from nucpro.machine import free_memory
 from nucpro.progress import Show, silent
 
 __all__ = ["Features", "place", "read_features"]
@@ -80,7 +80,7 @@ def place(need: int, device: torch.device, asked: Placement, scratch: Path) -> P
     """
     rooms = {
         Placement.DEVICE: _device_room(device),
-        Placement.MEMORY: int(_memory_room() * _MEMORY_SHARE),
+        Placement.MEMORY: int((free_memory() or 0) * _MEMORY_SHARE),
         Placement.DISK: shutil.disk_usage(scratch).free,
     }
     fitting = [name for name, room in rooms.items() if need <= room and asked in (Placement.AUTO, name)]
@@ -160,11 +160,3 @@ def _device_room(device: torch.device) -> int:
     if device.type != "cuda":
         return -1
     return int(torch.cuda.mem_get_info(device)[0] * _DEVICE_SHARE)
-
-
-def _memory_room() -> int:
-    """Bytes that are free or can be freed, within the limit of a container."""
-    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
-    room = next(int(words[1]) * 1024 for words in lines if words[0] == "MemAvailable:")
-    limit = memory_limit()
-    return room if limit is None else min(room, limit)

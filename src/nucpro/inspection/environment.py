@@ -35,7 +35,7 @@ from nucpro.extraction.survey import with_recorded_models
 from nucpro.folder.paths import DataFolder
 from nucpro.formats.sequences import SequenceType
 from nucpro.inspection.answers import compare
-from nucpro.machine import cores, memory_limit
+from nucpro.machine import cores, free_memory
 from nucpro.models.architectures import architecture_of, way_of
 from nucpro.models.kernels import Way
 from nucpro.models.weights import ModelFiles, available, locate
@@ -122,7 +122,7 @@ def _machine() -> Iterator[Finding]:
         yield Finding("CPU", Verdict.FINE, f"{count} cores")
     for problem in starting_problems():
         yield Finding("Workers", Verdict.PROBLEM, problem)
-    memory = _free_memory()
+    memory = free_memory()
     if memory is not None:
         little = memory < _LITTLE_MEMORY
         why = "; a run needs the model's weights (about 3 GB) and 0.3 GB a worker" if little else ""
@@ -268,16 +268,6 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _free_memory() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    limit = memory_limit()
-    return min([*found[:1], *([] if limit is None else [limit])], default=None)
 
 
 def _file_system(folder: Path) -> str:
