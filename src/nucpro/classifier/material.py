@@ -59,7 +59,7 @@ class Material:
     def categories(self) -> Grouping:
         """Category of each row."""
         names = [category_of(name) or NO_CATEGORY for name in self.features.file_names]
-        return Grouping.of(np.asarray(names)[self.features.files].tolist())
+        return Grouping.of(names).over(self.features.files)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,18 +114,16 @@ def read_material(
     """
     where = place(found.rows * found.files[0].width * 4, device, options.placement, scratch)
     features = read_features(found, where, device, scratch, show)
-    groups = group(features.ids, features.files, features.file_names, options, found.organisms)
-    genomes = _genomes(features, options)
+    genomes = _genomes(features)
+    groups = group(features.ids, features.files, features.file_names, options, found.organisms, genomes)
     return Material(found, features, groups, genomes, taxa_of(genomes, found.organisms), device)
 
 
-def _genomes(features: Features, options: TrainingOptions) -> Grouping | None:
-    """Genome of each row; None where ids do not say it and nothing that was asked for needs it."""
+def _genomes(features: Features) -> Grouping | None:
+    """Genome of each row; None where ids do not say it."""
     try:
         return genomes_of(features.ids)
     except ValidationError:
-        if options.split_by in (SplitBy.GENOME, SplitBy.FAMILY, SplitBy.TAXON):
-            raise
         return None
 
 

@@ -6,7 +6,7 @@ from one sort, in numpy: tests compare them with scikit-learn, whose functions s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -308,17 +308,23 @@ def resample(rows: Scored, genomes: NDArray[np.int64], draws: int, seed: int) ->
     seed : int
         Of the draws: models of the same rows are measured on the same ones.
     """
-    if min(groups_per_class(genomes, rows.labels)) < FEW_GROUPS:
+    classes = _members(genomes, rows.labels)
+    if min(map(len, classes)) < FEW_GROUPS:
         return Resampled(rows.metrics(), None)
     generator = np.random.default_rng([seed, draws])
-    drawn = [list(rows.metrics(_draw(genomes, rows.labels, generator)).values()) for _ in range(draws)]
+    drawn = [list(rows.metrics(_draw(genomes, classes, generator)).values()) for _ in range(draws)]
     return Resampled(rows.metrics(), np.array(drawn))
 
 
 def groups_per_class(genomes: NDArray[np.int64], labels: NDArray[np.int64]) -> tuple[int, int]:
     """Count the genomes that host rows are of, and those of viral rows."""
-    host, viral = (len(np.unique(genomes[labels == label])) for label in (0, 1))
+    host, viral = map(len, _members(genomes, labels))
     return host, viral
+
+
+def _members(genomes: NDArray[np.int64], labels: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Genomes of the rows of each class, host first."""
+    return [np.unique(genomes[labels == label]) for label in (0, 1)]
 
 
 def compare(models: Mapping[str, Resampled]) -> Comparison:
@@ -342,12 +348,11 @@ def compare(models: Mapping[str, Resampled]) -> Comparison:
 
 
 def _draw(
-    genomes: NDArray[np.int64], labels: NDArray[np.int64], generator: np.random.Generator
+    genomes: NDArray[np.int64], classes: Sequence[NDArray[np.int64]], generator: np.random.Generator
 ) -> NDArray[np.float64]:
     """Weight of each row when genomes are resampled within each class."""
     times = np.zeros(int(genomes.max()) + 1)
-    for label in (0, 1):
-        members = np.unique(genomes[labels == label])
+    for members in classes:
         if len(members):
             times += np.bincount(generator.choice(members, len(members)), minlength=len(times))
     return times[genomes]

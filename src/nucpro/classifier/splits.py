@@ -67,6 +67,10 @@ class Grouping:
         names, codes = np.unique(np.asarray(keys, dtype=np.str_), return_inverse=True)
         return cls(codes.astype(np.int64).reshape(-1), tuple(names.tolist()))
 
+    def over(self, codes: NDArray[np.integer[Any]]) -> Grouping:
+        """The same groups for rows, each of which is of the one that ``codes`` numbers here."""
+        return Grouping(self.codes[codes], self.names)
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -162,6 +166,7 @@ def group(
     names: Sequence[str],
     options: TrainingOptions,
     organisms: Mapping[str, Organism] = MappingProxyType({}),
+    genomes: Grouping | None = None,
 ) -> Grouping:
     """What must stay together.
 
@@ -177,6 +182,8 @@ def group(
         ``split_by``, ``families``, ``rank`` and ``taxonomy``.
     organisms : dict of str to Organism
         By record, as far as they are recorded.
+    genomes : Grouping, optional
+        Genome of each row, where it is known already.
 
     Raises
     ------
@@ -189,14 +196,14 @@ def group(
         return Grouping(files.astype(np.int64), tuple(names))
     if options.split_by is SplitBy.ROW:
         return Grouping(np.arange(len(ids), dtype=np.int64), tuple(ids))
-    genomes = genomes_of(ids)
+    genomes = genomes or genomes_of(ids)
     if options.split_by is SplitBy.TAXON:
         whole = Grouping.of(_taxa(genomes.names, organisms, options))
     elif options.families is not None:
         whole = Grouping.of(_families(genomes.names, options.families))
     else:
         return genomes
-    return Grouping(whole.codes[genomes.codes], whole.names)
+    return whole.over(genomes.codes)
 
 
 def _families(records: Sequence[str], table: Path) -> list[str]:
@@ -243,8 +250,7 @@ def taxa_of(genomes: Grouping | None, organisms: Mapping[str, Organism]) -> Grou
         name not in organisms or organisms[name].taxon is None for name in genomes.names
     ):
         return None
-    whole = Grouping.of([str(organisms[name].taxon) for name in genomes.names])
-    return Grouping(whole.codes[genomes.codes], whole.names)
+    return Grouping.of([str(organisms[name].taxon) for name in genomes.names]).over(genomes.codes)
 
 
 def split(

@@ -10,7 +10,6 @@ from nucpro.classifier.options import FEW_GROUPS, SCORES, SIDES, Placement, Spli
 from nucpro.cli.arguments import add_data_dir, add_device_only, add_replace, log_file
 from nucpro.cli.console import say, showing
 from nucpro.cli.parser import EVALUATION, OUTPUT, PERFORMANCE, TRAINING, Parser
-from nucpro.formats.sequences import SequenceType
 from nucpro.genomes.taxonomy import RANKS
 
 if TYPE_CHECKING:
