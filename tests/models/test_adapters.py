@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,6 +132,15 @@ def test_meta_tells_base_and_adapter(tmp_path: Path, model: Path) -> None:
     copied = load(shutil.copytree(tmp_path / "lora", tmp_path / "renamed")).recipe
     assert copied.key == adapted.key
     assert len({alone.key, adapted.key, *(recipe.key for recipe in others)}) == 4
+
+
+def test_an_adapter_is_identified_without_torch(tmp_path: Path, model: Path) -> None:
+    folder = make_adapter(tmp_path / "lora", model)
+    code = "import sys; from nucpro.models.weights import locate; locate(sys.argv[1]); print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "False\n"
 
 
 def test_a_base_model_may_lie_beside_the_configuration(tmp_path: Path, model: Path) -> None:

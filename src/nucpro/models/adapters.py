@@ -16,71 +16,13 @@ import torch
 
 from nucpro.errors import ModelError, first_few
 from nucpro.models.loading import HEADS
+from nucpro.models.origins import MERGE_IT
 
-__all__ = ["Merged", "base_of", "refuse_other_adapters"]
+__all__ = ["Merged"]
 
-_CHANGED_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga")
-"""Ways to begin the training that change the base weights, which the adapter alone does not tell."""
-_NOT_PLAIN = (
-    "use_dora",
-    "fan_in_fan_out",
-    "lora_bias",
-    "layer_replication",
-    "trainable_token_indices",
-    "target_parameters",
-    "alora_invocation_tokens",
-    "use_qalora",
-    "use_bdlora",
-    "arrow_config",
-    "kasa_config",
-    "monteclora_config",
-    "velora_config",
-    "megatron_config",
-)
-"""Fields of PEFT's ``LoraConfig`` that add something to plain LoRA."""
 _WRAPPERS = re.compile(r"^(?:base_model\.model\.)?(?:esm\.|bert\.)?")
 _MATRIX = re.compile(r"(.+)\.lora_([AB])(?:\.default)?\.weight")
-_MERGE_IT = "merge it with PEFT (merge_and_unload), save the model, and give that folder"
 _SHOWN = 3
-
-
-def base_of(file: Path, config: Mapping[str, Any]) -> tuple[str, str | None]:
-    """Name of an adapter's base model, as ``adapter_config.json`` says it, and its revision.
-
-    Raises
-    ------
-    ModelError
-        It does not say.
-    """
-    base, revision = config.get("base_model_name_or_path"), config.get("revision")
-    if not isinstance(base, str) or not base.strip() or not isinstance(revision, str | None):
-        raise ModelError(
-            f"{file}: base_model_name_or_path is {base!r} (revision {revision!r}); write the folder or hub id of the "
-            "base model there"
-        )
-    beside = file.parent / base
-    return str(beside) if not Path(base).expanduser().exists() and beside.exists() else base, revision
-
-
-def refuse_other_adapters(file: Path, config: Mapping[str, Any]) -> None:
-    """Raise where an adapter is more, or other, than plain LoRA on linear layers.
-
-    Raises
-    ------
-    ModelError
-        It names the field of ``adapter_config.json``.
-    """
-    others = {name: config[name] for name in _NOT_PLAIN if config.get(name)}
-    if config.get("peft_type") != "LORA":
-        others["peft_type"] = config.get("peft_type")
-    if config.get("bias", "none") != "none":
-        others["bias"] = config["bias"]
-    if str(config.get("init_lora_weights")).lower().startswith(_CHANGED_BASE):
-        others["init_lora_weights"] = config["init_lora_weights"]
-    for name, value in others.items():
-        raise ModelError(
-            f"{file}: {name} is {value!r}, and only plain LoRA on linear layers can be merged here; {_MERGE_IT}"
-        )
 
 
 class Merged(Mapping[str, torch.Tensor]):
@@ -98,7 +40,7 @@ class Merged(Mapping[str, torch.Tensor]):
     Raises
     ------
     ModelError
-        The adapter is no plain LoRA, or holds tensors that do not fit the base model.
+        The adapter holds tensors that do not fit the base model, or that are no matrices of LoRA.
     """
 
     def __init__(
@@ -108,7 +50,6 @@ class Merged(Mapping[str, torch.Tensor]):
         file: Path,
         config: Mapping[str, Any],
     ) -> None:
-        refuse_other_adapters(file, config)
         self._base, self._adapter, self._file = base, adapter, file
         self._alphas = _alphas(file, config)
         self._is_stabilised = bool(config.get("use_rslora"))
@@ -157,7 +98,7 @@ def _alphas(file: Path, config: Mapping[str, Any]) -> dict[str, float]:
         if not re.fullmatch(r"[\w.]*", name) or type(alpha) not in (int, float) or not math.isfinite(alpha):
             raise ModelError(
                 f"{file}: lora_alpha or alpha_pattern holds {name!r}: {alpha!r}; allowed are numbers, and plain names "
-                f"of modules; {_MERGE_IT}"
+                f"of modules; {MERGE_IT}"
             )
     return alphas
 
@@ -183,6 +124,6 @@ def _pairs(file: Path, adapter: Mapping[str, torch.Tensor]) -> dict[str, dict[st
     if others or not pairs:
         raise ModelError(
             f"{file}: the adapter holds {first_few(sorted(others), _SHOWN) if others else 'no matrices of an encoder'}"
-            f", and only plain LoRA on linear layers can be merged here; {_MERGE_IT}"
+            f", and only plain LoRA on linear layers can be merged here; {MERGE_IT}"
         )
     return pairs

@@ -28,7 +28,16 @@ from nucpro.formats.records import decoded
 from nucpro.formats.transfer import AnswerError, Connection, Expected, part_of
 from nucpro.progress import BYTES, Meter, Show, silent
 
-__all__ = ["Repository", "Snapshot", "commit_of", "digest_in_cache", "download_into", "pin", "snapshot"]
+__all__ = [
+    "Repository",
+    "Snapshot",
+    "commit_of",
+    "digest_in_cache",
+    "download_into",
+    "missing_in",
+    "pin",
+    "snapshot",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +191,7 @@ def pin(repository: Repository) -> tuple[Repository, Listing]:
 
 
 def download_into(repository: Repository, folder: Path, files: Listing) -> None:
-    """Put files of a repository into a folder; those that are there and right stay.
+    """Put files of a repository into a folder, each in place of what has its name.
 
     Parameters
     ----------
@@ -191,20 +200,19 @@ def download_into(repository: Repository, folder: Path, files: Listing) -> None:
     folder : Path
         Where to; it exists, and no other process does the same.
     files : mapping of str to Expected
-        The files to get.
+        The files to get, such as :func:`missing_in` gives.
 
     Raises
     ------
     ModelError
         If they cannot be downloaded; no file has its name then that is not the one of the listing.
     """
-    missing = missing_in(folder, files)
-    _fetch(repository, missing, {name: folder / name for name in missing})
+    _fetch(repository, files, {name: folder / name for name in files})
 
 
-def missing_in(folder: Path, files: Listing) -> Listing:
-    """Files of a listing that a folder lacks, or has otherwise."""
-    return {name: file for name, file in files.items() if _problem(folder / name, file) is not None}
+def missing_in(folder: Path, files: Listing, compared: int | None = None) -> Listing:
+    """Files of a listing that a folder lacks, or has otherwise; of those of more than ``compared`` bytes by size."""
+    return {name: file for name, file in files.items() if not _is_right(folder / name, file, compared)}
 
 
 def digest_in_cache(file: Path) -> str | None:
@@ -253,11 +261,15 @@ class _Cache:
             for folder in (root / "blobs", snapshot, root / "refs", locks):
                 make_folder(folder)
             with ExitStack() as held:
-                missing = {name: file for name, file in files.items() if not _is_right(snapshot / name, file)}
+                missing = missing_in(snapshot, files, _COMPARED)
                 for name in sorted({blobs[name].name for name in missing}):
                     held.enter_context(_waited_for(locks / f"{name}.lock"))
                 # Meanwhile another process may have fetched it.
-                absent = {name: file for name, file in missing.items() if not _is_right(blobs[name], file)}
+                absent = {
+                    name: file
+                    for name, file in missing.items()
+                    if not _is_right(blobs[name], file, _COMPARED)
+                }
                 _fetch(self._repository, absent, blobs)
             for name in missing:
                 _link(snapshot / name, Path("..", "..", "blobs", blobs[name].name))
@@ -281,10 +293,10 @@ def _waited_for(lock: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _is_right(path: Path, file: Expected) -> bool:
-    """Whether a file of the cache is the one of the listing; of large ones only the size is compared."""
+def _is_right(path: Path, file: Expected, compared: int | None = None) -> bool:
+    """Whether a file is the one of the listing; of those of more than ``compared`` bytes only the size is compared."""
     try:
-        large = path.stat().st_size > _COMPARED
+        large = compared is not None and path.stat().st_size > compared
         return (replace(file, digest=None) if large else file).problem_of(path) is None
     except (OSError, StoreError):
         return False
@@ -296,14 +308,6 @@ def _link(link: Path, target: Path) -> None:
     temporary = link.with_name(f".{link.name}.{os.getpid()}.link")
     temporary.symlink_to(target)
     temporary.replace(link)
-
-
-def _problem(path: Path, file: Expected) -> str | None:
-    """What is wrong with a file in a folder; None if it matches the listing."""
-    try:
-        return file.problem_of(path)
-    except (OSError, StoreError) as error:
-        return str(error)
 
 
 def _fetch(repository: Repository, files: Listing, places: Mapping[str, Path]) -> None:

@@ -1,8 +1,8 @@
-"""What a file is that was given as a model: a checkpoint of fair-esm, which is read, or words for a refusal that helps.
+"""What a file is that was given as a model: fair-esm's checkpoint, an adapter's configuration, or words for a refusal.
 
 Files come from :mod:`nucpro.models.weights`, tensors by fair-esm's names from :mod:`nucpro.models.tensors`. fair-esm
 (facebookresearch/esm) keeps a whole model in one ``.pt`` file, without a configuration beside it and under names of its
-own; here both are put as transformers has them.
+own; here both are put as transformers has them. Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from nucpro.errors import ModelError
 from nucpro.formats.opening import looks_like, open_input
 
-__all__ = ["FairEsm", "problem_of_file", "read_fair_esm"]
+__all__ = ["MERGE_IT", "FairEsm", "base_of", "problem_of_file", "read_fair_esm", "refuse_other_adapters"]
 
 _LOOKED_AT = 1 << 20
 _A_FOLDER = "give the folder that it lies in, with config.json and the tokenizer beside it"
@@ -42,6 +42,26 @@ _FIRST_LAYER = "encoder.layer.0.intermediate.dense.weight"
 _FREQUENCIES = "encoder.layer.0.attention.self.rotary_embeddings.inv_freq"
 _OTHER_MODELS = ("embed_positions", "emb_layer_norm_before", "row_self_attention", "msa_position")
 """Parts of ESM-1, ESM-1b, ESM-1v and the MSA Transformer, which ESM-2 does not have."""
+_CHANGED_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga")
+"""Ways to begin the training that change the base weights, which the adapter alone does not tell."""
+_NOT_PLAIN = (
+    "use_dora",
+    "fan_in_fan_out",
+    "lora_bias",
+    "layer_replication",
+    "trainable_token_indices",
+    "target_parameters",
+    "alora_invocation_tokens",
+    "use_qalora",
+    "use_bdlora",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+    "velora_config",
+    "megatron_config",
+)
+"""Fields of PEFT's ``LoraConfig`` that add something to plain LoRA."""
+MERGE_IT = "merge it with PEFT (merge_and_unload), save the model, and give that folder"
 
 
 class _Shaped(Protocol):
@@ -168,3 +188,42 @@ def problem_of_file(file: Path) -> str:
         f"{file}: is {looks}, not a model; give a folder with config.json and weights, or the id of a repository on "
         "the Hugging Face hub"
     )
+
+
+def base_of(file: Path, config: Mapping[str, Any]) -> tuple[str, str | None]:
+    """Name of an adapter's base model, as ``adapter_config.json`` says it, and its revision.
+
+    Raises
+    ------
+    ModelError
+        It does not say.
+    """
+    base, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not isinstance(base, str) or not base.strip() or not isinstance(revision, str | None):
+        raise ModelError(
+            f"{file}: base_model_name_or_path is {base!r} (revision {revision!r}); write the folder or hub id of the "
+            "base model there"
+        )
+    beside = file.parent / base
+    return str(beside) if not Path(base).expanduser().exists() and beside.exists() else base, revision
+
+
+def refuse_other_adapters(file: Path, config: Mapping[str, Any]) -> None:
+    """Raise where an adapter is more, or other, than plain LoRA on linear layers.
+
+    Raises
+    ------
+    ModelError
+        It names the field of ``adapter_config.json``.
+    """
+    others = {name: config[name] for name in _NOT_PLAIN if config.get(name)}
+    if config.get("peft_type") != "LORA":
+        others["peft_type"] = config.get("peft_type")
+    if config.get("bias", "none") != "none":
+        others["bias"] = config["bias"]
+    if str(config.get("init_lora_weights")).lower().startswith(_CHANGED_BASE):
+        others["init_lora_weights"] = config["init_lora_weights"]
+    for name, value in others.items():
+        raise ModelError(
+            f"{file}: {name} is {value!r}, and only plain LoRA on linear layers can be merged here; {MERGE_IT}"
+        )

@@ -24,7 +24,7 @@ from nucpro.formats.opening import file_digest, is_litter, problem_of
 from nucpro.formats.records import Digest, Name, read_record, write_record
 from nucpro.models import hub
 from nucpro.models.config import read_json
-from nucpro.models.origins import problem_of_file
+from nucpro.models.origins import base_of, problem_of_file, refuse_other_adapters
 from nucpro.progress import Show, silent
 from nucpro.state.checkpoint import Fingerprint
 from nucpro.state.lock import hold
@@ -337,14 +337,14 @@ def fetch(
     _make_folder(folder)
     with hold(folder / _LOCK):
         remove_temporaries(folder)
-        wrong = [folder / name for name in hub.missing_in(folder, chosen)]
+        missing = hub.missing_in(folder, chosen)
         source = _source_of(folder)
-        problems = replacing_problems(wrong, source.made, replace=replace)
+        problems = replacing_problems([folder / name for name in missing], source.made, replace=replace)
         if problems:
             raise PreflightError(problems)
         # Files of another commit may come in: nothing is said of where they are from until all are there.
         write_record(folder / _SOURCE_RECORD, _Source(files=dict.fromkeys((*source.files, *chosen))))
-        hub.download_into(pinned, folder, chosen)
+        hub.download_into(pinned, folder, missing)
         files = _local(folder, None)
         others = [file.name for file in files.weights if file.name not in chosen]
         if others:
@@ -365,8 +365,6 @@ def _make_folder(folder: Path) -> None:
 
 def _adapter(folder: Path, revision: str | None) -> tuple[ModelFiles, str, str | None]:
     """Files of a LoRA adapter, and name and revision of its base model."""
-    from nucpro.models.adapters import base_of, refuse_other_adapters  # noqa: PLC0415
-
     _refuse_revision(folder, "folder", revision)
     file = folder / _ADAPTER_CONFIG
     config = read_json(file)
