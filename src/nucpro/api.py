@@ -323,12 +323,10 @@ def load_encoder(
         token_dropout=token_dropout,
         tokens_per_batch=tokens_per_batch,
     )
-    side = sequence_type_of(locate(name, revision=revision))
-    chosen = {"dna_model": name, "dna_revision": revision}
-    if side is SequenceType.PROTEIN:
-        chosen = {"protein_model": name, "revision": revision}
-    options = settled(replace(options, **chosen))  # type: ignore[arg-type]
-    return Encoder(encoders.load(encoders.identify(options, side).reading(readout), options))
+    found = locate(name, revision=revision)
+    side = sequence_type_of(found)
+    options = settled(options.with_model(side, name, revision))
+    return Encoder(encoders.load(encoders.identify(options, side, files=found).reading(readout), options))
 
 
 class Rows(NamedTuple):

@@ -78,7 +78,12 @@ class Identified:
 
 
 def identify(
-    options: Options, side: SequenceType | str, *, records: Checkpoint | None = None, offline: bool = False
+    options: Options,
+    side: SequenceType | str,
+    *,
+    records: Checkpoint | None = None,
+    offline: bool = False,
+    files: ModelFiles | None = None,
 ) -> Identified:
     """Find the model for a sequence type, and describe it without loading it.
 
@@ -94,6 +99,8 @@ def identify(
         Of the data folder: the precision of its files is kept if none is requested.
     offline : bool
         Use the cache of downloads only.
+    files : ModelFiles, optional
+        The model, if it was located already.
 
     Raises
     ------
@@ -106,7 +113,7 @@ def identify(
     name, revision = options.model_of(side)
     recorded = None if records is None else records.recipe_of(side)
     _require_recorded(name, side, recorded)
-    files = locate(name, revision=revision, offline=offline)
+    files = files or locate(name, revision=revision, offline=offline)
     if records is not None:
         files = replace(files, noted=records.digests(files.weights))
     architecture = architecture_of(files, side)
