@@ -126,6 +126,7 @@ class _Checked:
     stamp: Fingerprint | None
     facts: InputFacts
     identified: Identified
+    work: Work
     size: PartSize
     is_done: bool
 
@@ -204,14 +205,14 @@ def _check_all(jobs: Sequence[EmbedOptions], engine: Engine, spool: Callable[[Pa
 
 def _embed(checked: _Checked, engine: Engine, load: Callable[[], object], show: Show) -> EmbedReport:
     output = checked.options.output
-    work = _work_of(checked.options)
+    work = checked.work
     if checked.is_done:
         work.remove_left()
         logger.info("%s holds these vectors already", output)
         return _report(checked)
     make_folder(output.parent)
     with work.held() as runner:
-        return _Run(checked, engine, load, work, runner, show).run()
+        return _Run(checked, engine, load, runner, show).run()
 
 
 def _work_of(options: EmbedOptions) -> Work:
@@ -284,7 +285,7 @@ def _check(
             problems += space_problems({options.output.parent: disk})
     if problems or facts is None or identified is None:
         raise PreflightError(problems)
-    return _Checked(options, path, stamp, facts, identified, size, is_done)
+    return _Checked(options, path, stamp, facts, identified, work, size, is_done)
 
 
 def _part_size(options: EmbedOptions, identified: Identified | None) -> PartSize:
@@ -337,14 +338,13 @@ class _Run:
         checked: _Checked,
         engine: Engine,
         load: Callable[[], object],
-        work: Work,
         runner: Runner,
         show: Show,
     ) -> None:
         self._checked = checked
         self._engine = engine
         self._load = load
-        self._work = work
+        self._work = checked.work
         self._runner = runner
         self._show = show
 

@@ -201,13 +201,12 @@ def _write_npz(path: Path, content: Content) -> None:
 
 def _read_npz(path: Path) -> Mapping[str, Any] | None:
     with open_input(path, StoreError) as file, np.load(file, allow_pickle=False) as arrays:
-        return _meta(str(arrays[META])) if META in arrays else None
+        return _meta_in(arrays)
 
 
 def _read_whole_npz(path: Path) -> Content:
     with open_input(path, StoreError) as file, np.load(file, allow_pickle=False) as arrays:
-        meta = _meta(str(arrays[META])) if META in arrays else None
-        return _content(arrays["id"].tolist(), arrays["vector"], meta)
+        return _content(arrays["id"].tolist(), arrays["vector"], _meta_in(arrays))
 
 
 def _npz_problem(ids: Sequence[str], _size: int) -> str | None:
@@ -261,7 +260,7 @@ def _read_safetensors(path: Path) -> Mapping[str, Any] | None:
     open_input(path, StoreError).close()
     with safe_open(path, framework="numpy") as tensors:
         metadata = tensors.metadata() or {}
-    return _meta(metadata[META]) if META in metadata else None
+    return _meta_in(metadata)
 
 
 def _read_whole_safetensors(path: Path) -> Content:
@@ -270,8 +269,7 @@ def _read_whole_safetensors(path: Path) -> Content:
     open_input(path, StoreError).close()
     with safe_open(path, framework="numpy") as tensors:
         metadata = tensors.metadata() or {}
-        meta = _meta(metadata[META]) if META in metadata else None
-        return _content(decoded(metadata["id"].encode()), tensors.get_tensor("vector"), meta)
+        return _content(decoded(metadata["id"].encode()), tensors.get_tensor("vector"), _meta_in(metadata))
 
 
 def _safetensors_problem(ids: Sequence[str], _size: int) -> str | None:
@@ -319,7 +317,7 @@ def _read_parquet(path: Path) -> Mapping[str, Any] | None:
 
     with open_input(path, StoreError) as file:
         metadata = pq.read_schema(file).metadata or {}
-    return _meta(metadata[META.encode()]) if META.encode() in metadata else None
+    return _meta_in(metadata, META.encode())
 
 
 def _read_whole_parquet(path: Path) -> Content:
@@ -329,13 +327,15 @@ def _read_whole_parquet(path: Path) -> Content:
         table = pq.read_table(file).combine_chunks()
     numbers = table["vector"].combine_chunks()
     rows = numbers.flatten().to_numpy().reshape(len(table), -1)
-    metadata = table.schema.metadata or {}
-    meta = _meta(metadata[META.encode()]) if META.encode() in metadata else None
-    return _content(table["id"].to_pylist(), rows, meta)
+    return _content(table["id"].to_pylist(), rows, _meta_in(table.schema.metadata or {}, META.encode()))
 
 
-def _meta(text: str | bytes) -> Mapping[str, Any]:
-    value = decoded(text if isinstance(text, bytes) else text.encode())
+def _meta_in(values: Mapping[Any, Any], key: str | bytes = META) -> Mapping[str, Any] | None:
+    """``meta`` of a file, as text among its other values; None without one."""
+    if key not in values:
+        return None
+    text = values[key]
+    value = decoded(text if isinstance(text, bytes) else str(text).encode())
     if not isinstance(value, dict):
         raise DataError("its meta is no object")
     return value
