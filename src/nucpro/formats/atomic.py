@@ -126,6 +126,11 @@ class AtomicFile:
         self._expected = expected
         self._hash = hashlib.sha256()
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what was written so far, in hexadecimal."""
+        return self._hash.hexdigest()
+
     def write(self, data: bytes | memoryview) -> int:
         """Write all of `data` and return its length in bytes.
 
@@ -146,7 +151,7 @@ class AtomicFile:
         with self._explained():
             self._file.flush()
             os.fsync(self._file.fileno())
-        self.written = Written(self.size, self._hash.hexdigest())
+        self.written = Written(self.size, self.digest)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -6,7 +6,6 @@ of the source go out. Memory holds one record at a time, and for each GenBank re
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -167,24 +166,19 @@ class _Outputs:
         self.empty = True
         self.organisms: dict[str, Organism] = {}
         self._files = {"nucleotide": nucleotide, "protein": protein, "organisms": organisms}
-        self._hashes = {kind: hashlib.sha256() for kind in self._files}
 
     def write(self, records: Sequence[FrameRecord]) -> None:
         self.empty = self.empty and not records
-        self._add(
-            "nucleotide", "".join([f">{record.name}\n{record.nucleotides}\n" for record in records]).encode()
-        )
-        self._add("protein", "".join([f">{record.name}\n{record.protein}\n" for record in records]).encode())
+        nucleotides = "".join([f">{record.name}\n{record.nucleotides}\n" for record in records])
+        proteins = "".join([f">{record.name}\n{record.protein}\n" for record in records])
+        self._files["nucleotide"].write(nucleotides.encode())
+        self._files["protein"].write(proteins.encode())
 
     def end(self) -> None:
-        self._add("organisms", organisms_table(self.organisms))
-
-    def _add(self, kind: str, content: bytes) -> None:
-        self._files[kind].write(content)
-        self._hashes[kind].update(content)
+        self._files["organisms"].write(organisms_table(self.organisms))
 
     def digests(self) -> dict[str, str | None]:
-        return {kind: None if self.empty else content.hexdigest() for kind, content in self._hashes.items()}
+        return {kind: None if self.empty else file.digest for kind, file in self._files.items()}
 
 
 def _load(genbank: Path, proteins: ProteinStore, report: SourceReport) -> None:
