@@ -100,8 +100,7 @@ class PreflightError(NucproError):
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
-        count = len(self.problems)
-        title = f"{count} problem{'s' if count != 1 else ''} found; nothing was changed:"
+        title = f"{counted(len(self.problems), 'problem')} found; nothing was changed:"
         super().__init__("\n".join([title, *(f"  - {problem}" for problem in self.problems)]))
 
     def __reduce__(self) -> tuple[type[PreflightError], tuple[tuple[str, ...]]]:

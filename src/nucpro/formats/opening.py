@@ -40,6 +40,7 @@ __all__ = [
     "read_input",
     "read_kept",
     "spooled",
+    "write_all",
 ]
 
 logger = logging.getLogger(__name__)
@@ -250,6 +251,13 @@ def open_kept(path: Path, error: Callable[[str], NucproError] = StoreError, *, a
     except OSError as failure:
         raise error(f"{path}: {_problem_of_kept(path, failure, 'written')}") from failure
     return _kept(path, descriptor, error, "a+b" if append else "r+b")
+
+
+def write_all(file: FileIO, data: bytes | memoryview) -> None:
+    """Write all of it: a disk that becomes full takes a part of a block, and says so only at the next write."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def look_at_kept(path: Path, error: Callable[[str], NucproError] = StoreError) -> FileIO | None:

@@ -32,7 +32,7 @@ from urllib.parse import urlsplit
 
 from nucpro.errors import DataError, StoreError
 from nucpro.formats.atomic import sync_folder
-from nucpro.formats.opening import open_input, open_kept
+from nucpro.formats.opening import open_input, open_kept, write_all
 
 __all__ = ["AnswerError", "Connection", "Expected", "StoppedError", "part_of"]
 
@@ -392,9 +392,7 @@ class _Transfer:
         return min(_LARGEST_FILE, shutil.disk_usage(self.part.parent).free // 2)
 
     def _write(self, response: http.client.HTTPResponse, start: int, offset: int, largest: int) -> None:
-        with _writing(self.part):
-            file = _opened(self.part)
-        with file:
+        with open_kept(self.part, append=False) as file:
             with _writing(self.part):
                 file.truncate(start)
                 file.seek(start)
@@ -407,10 +405,7 @@ class _Transfer:
                         f"more than the {largest} bytes of the file were received; they were discarded"
                     )
                 with _writing(self.part):
-                    # A disk that becomes full takes a part of a block, and says so only at the next one.
-                    rest = memoryview(block)
-                    while rest:
-                        rest = rest[file.write(rest) :]
+                    write_all(file, block)
             with _writing(self.part):
                 os.fsync(file.fileno())
 
@@ -430,11 +425,6 @@ class _Transfer:
 def part_of(path: Path) -> Path:
     """Name of a file that is still being downloaded."""
     return path.with_name(f".{path.name}.part")
-
-
-def _opened(part: Path) -> IO[bytes]:
-    """Open a part without following a symbolic link in its place."""
-    return open_kept(part, append=False)
 
 
 class _Response(http.client.HTTPResponse):

@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol, Self
 
 from nucpro.errors import DataError, StoreError
 from nucpro.formats import cannot_write, file_digest, write_bytes, write_text
-from nucpro.formats.opening import open_kept, read_kept
+from nucpro.formats.opening import open_kept, read_kept, write_all
 from nucpro.formats.records import Count, Digest, Name, checked, parsed
 from nucpro.formats.sequences import SequenceType
 from nucpro.state.recipe import Recipe
@@ -163,9 +163,7 @@ class Journal:
             if self._is_new and not _ends_with_a_line(self._file):
                 lines = b"\n" + lines
             self._is_new = False
-            rest = lines
-            while rest:
-                rest = rest[self._file.write(rest) :]
+            write_all(self._file, lines)
         except OSError as error:
             raise cannot_write(self._path, error) from error
         return len(lines)
@@ -190,7 +188,7 @@ class Journal:
 
 
 def _line(entry: Mapping[str, Any]) -> bytes:
-    body = json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode()
+    body = _dumped(entry).encode()
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 

@@ -161,7 +161,6 @@ class Recorder:
     """
 
     def __init__(self, folder: StateFiles, facts: Mapping[str, Any]) -> None:
-        self._path = folder.history
         self._journal = Journal(folder.history)
         self._waiting: list[dict[str, Any]] = []
         self._is_open = False

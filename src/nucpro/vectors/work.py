@@ -23,7 +23,7 @@ from nucpro.errors import LockedError, StoreError, UsageError
 from nucpro.execution.runner import Runner
 from nucpro.formats import cannot_write, make_folder
 from nucpro.formats.atomic import replacing_problems
-from nucpro.formats.opening import open_kept, read_kept
+from nucpro.formats.opening import open_kept, read_kept, write_all
 from nucpro.formats.sequences import SequenceType
 from nucpro.state.checkpoint import Journal, journal_entries
 from nucpro.state.lock import state
@@ -320,12 +320,9 @@ class Rows(Work):
         part = self._parts[number]
         assert rows.shape == (part.records, self._width)
         data = np.ascontiguousarray(rows, "<f4")
-        place = part.start * self._width * _FLOAT
-        left = data.data.cast("B")
         with open_kept(self._rows, append=False) as file, _explained(self._rows):
-            while left:
-                written = os.pwrite(file.fileno(), left, place)
-                place, left = place + written, left[written:]
+            file.seek(part.start * self._width * _FLOAT)
+            write_all(file, data.data.cast("B"))
             # Written before its journal line.
             os.fdatasync(file.fileno())
         self._note(number, {"sha256": _digest(data)})
