@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -246,6 +247,41 @@ def test_a_folder_of_another_training_is_left_alone(
     assert model_bytes(merged / "model") == before
     train(options(merged, **changes, replace=True))
     assert model_bytes(merged / "model") != before
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "model.json", "epochs.tsv", "test_taxa.tsv", "curves.png"]
+)
+@pytest.mark.parametrize("compared", [False, True])
+def test_files_of_somebody_else_are_not_replaced(
+    name: str, compared: bool, merged: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "mine"
+    file = output / "dna" / name if compared else output / name
+    file.parent.mkdir(parents=True)
+    file.write_text('{"format": "mine"}')
+    renamed(merged, "NC_{0}x{1}.1_chunk_1F1")
+    settings = {"output": output, "compare": compared, "split_by": SplitBy.GENOME}
+    with pytest.raises(PreflightError, match=f"{name}: is there, and nothing says that this command made it"):
+        train(options(merged, **settings))
+    assert [path for path in output.rglob("*") if path.is_file()] == [file]
+    assert file.read_text() == '{"format": "mine"}'
+    train(options(merged, **settings, replace=True))
+    assert load(file.parent)[1].sides
+
+
+def test_a_comparison_is_replaced_only_where_training_wrote_it(merged: Path, tmp_path: Path) -> None:
+    renamed(merged, "NC_{0}x{1}.1_chunk_1F1")
+    output = tmp_path / "compared"
+    output.mkdir()
+    of_genomes = options(merged, output=output, split_by=SplitBy.GENOME)
+    (output / "comparison.json").write_text('{"mine": 1}')
+    with pytest.raises(PreflightError, match=r"comparison\.json: is there, and nothing says"):
+        train(replace(of_genomes, compare=True))
+    (output / "comparison.json").unlink()
+    train(replace(of_genomes, compare=True))
+    train(replace(of_genomes, folds=3))
+    assert "all folds" in json.loads((output / "comparison.json").read_text())["models"]
 
 
 def test_other_merged_files_are_another_training(merged: Path) -> None:

@@ -364,7 +364,7 @@ def test_files_that_nothing_is_recorded_about_are_refused_and_replaced_on_reques
     assert [problem.partition(": ")[0] for problem in caught.value.problems] == [
         str(demo / f"viral.1.1.identified_{side}.fa") for side in ("nucleotide", "protein")
     ]
-    assert "nothing is recorded about how it was made, so its length cannot be told; move it away" in str(
+    assert "nothing is recorded about how it was made, so it may be something else; move it away" in str(
         caught.value
     )
     build(demo, alone(replace=True))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import http.server
 import logging
 import os
 import re
+import shutil
 import socket
+import ssl
+import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +19,7 @@ import pytest
 
 from nucpro.errors import DataError, human_size
 from nucpro.formats import transfer
+from nucpro.formats.transfer import Connection
 from nucpro.genomes.catalogue import GROUPS, choose, parse_catalogue
 from nucpro.genomes.download import download
 from nucpro.genomes.options import DEFAULT_COUNTS, DownloadOptions
@@ -100,6 +106,59 @@ def test_redirects_that_lead_elsewhere_are_refused_at_once(
     ):
         download(tmp_path, options(server.address, connections=1))
     assert not (tmp_path / VIRAL).exists()
+
+
+@pytest.fixture
+def encrypted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[http.server.HTTPServer]:
+    """A server of https, whose certificate is trusted; it redirects to what its attribute ``target`` says."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+    ]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, *names, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", self.server.target)  # type: ignore[attr-defined]
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl, for a certificate")
+def test_a_redirect_from_https_to_http_is_refused(
+    server: ReleaseServer, encrypted: http.server.HTTPServer
+) -> None:
+    target = f"{server.address}/{NUMBER}"
+    encrypted.target = target  # type: ignore[attr-defined]
+    connection = Connection(3, 0.0, 5.0)
+    with pytest.raises(
+        DataError, match=rf"HTTP 302 .* redirects to '{re.escape(target)}', which is not allowed"
+    ):
+        connection.text(f"https://127.0.0.1:{encrypted.server_port}/", 100)
+    assert server.gets(NUMBER) == []
+    # The same address is fine where nothing was encrypted before.
+    assert connection.text(target, 100).strip() == "231"
 
 
 @pytest.mark.parametrize("name", [NUMBER, LIST])

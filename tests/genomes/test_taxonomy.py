@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from Bio import SeqIO
 
-from nucpro.errors import DataError, UsageError
+from nucpro.errors import DataError, PreflightError, UsageError
 from nucpro.folder.paths import DataFolder
 from nucpro.genomes.dataset import build
 from nucpro.genomes.download import download_taxonomy
@@ -23,7 +23,7 @@ from nucpro.genomes.options import DatasetOptions, DownloadOptions
 from nucpro.genomes.paths import manifest_path, organisms_path
 from nucpro.genomes.reports import read_manifest, write_manifest
 from nucpro.genomes.taxonomy import Taxonomy, organisms_table, read_organisms
-from release_server import BREAK, ReleaseServer
+from release_server import BREAK, ERROR, ReleaseServer
 
 GENOMES = Path(__file__).resolve().parents[2] / "demo" / "genomes"
 NODES = """\
@@ -154,6 +154,18 @@ def test_a_data_set_records_its_organisms(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_a_table_of_somebody_else_is_not_replaced(tmp_path: Path) -> None:
+    for file in GENOMES.glob("viral*"):
+        shutil.copy(file, tmp_path)
+    path = tmp_path / "viral.1.1.organisms.tsv"
+    path.write_text("mine")
+    with pytest.raises(PreflightError, match=r"organisms.tsv: nothing is recorded about how it was made"):
+        build(tmp_path, DatasetOptions(300, workers=1))
+    assert path.read_text() == "mine"
+    build(tmp_path, DatasetOptions(300, workers=1, replace=True))
+    assert read_organisms(path)
+
+
 @pytest.mark.parametrize("form", ["archive", "folder"])
 def test_ranks_of_taxa(form: str, dump: Path, tmp_path: Path) -> None:
     if form == "folder":
@@ -212,3 +224,35 @@ def test_the_taxonomy_is_fetched_and_verified(dump: Path, tmp_path: Path) -> Non
         server.files[f"{address}.md5"] = b"<html>"
         with pytest.raises(DataError, match="not an MD5 sum; check the address"):
             download_taxonomy(tmp_path / "data", options)
+
+
+def test_a_taxonomy_of_somebody_else_is_not_replaced(dump: Path, tmp_path: Path) -> None:
+    path, content = tmp_path / "data" / "taxdump.tar.gz", dump.read_bytes()
+    path.parent.mkdir()
+    with ReleaseServer(tmp_path, []) as server:
+        address = "/pub/taxonomy/taxdump.tar.gz"
+        folder = server.address.replace("/refseq/release", "/pub/taxonomy")
+        options = DownloadOptions(taxonomy_server=folder, attempts=2, wait_s=0.0)
+
+        def publish(content: bytes) -> None:
+            server.files[address] = content
+            server.files[f"{address}.md5"] = f"{hashlib.md5(content).hexdigest()}  x\n".encode()
+
+        publish(content)
+        path.write_bytes(b"mine")
+        for dry_run in (True, False):
+            with pytest.raises(
+                PreflightError, match=r"taxdump.tar.gz: is there, and nothing says .* --replace"
+            ):
+                download_taxonomy(path.parent, options, dry_run=dry_run)
+        assert path.read_bytes() == b"mine"
+        assert list(path.parent.iterdir()) == [path]
+        assert download_taxonomy(path.parent, replace(options, replace=True))
+        assert path.read_bytes() == content
+        # A newer one takes the place of the one that was fetched, also where a kill came between.
+        publish(content + b"newer")
+        server.fault("taxdump.tar.gz", ERROR, ERROR)
+        with pytest.raises(DataError, match="not fetched after 2 attempts"):
+            download_taxonomy(path.parent, options)
+        assert download_taxonomy(path.parent, options)
+        assert path.read_bytes() == content + b"newer"

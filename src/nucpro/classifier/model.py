@@ -40,6 +40,7 @@ __all__ = [
     "ModelCard",
     "TrainingState",
     "columns_of",
+    "is_of_training",
     "load",
     "read_state",
     "save",
@@ -437,6 +438,16 @@ def read_state(folder: Path) -> TrainingState | None:
         return TrainingState(header.settings, **parts, history=header.history, best_epoch=header.best_epoch)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error}); {_REMEDY}") from error
+
+
+def is_of_training(folder: Path) -> bool:
+    """Whether training wrote what is in a folder: it holds the state of one, or the card of a model."""
+    if os.path.lexists(folder / STATE_NAME):
+        return True
+    try:
+        return bool(_read_card(folder / CARD_NAME))
+    except ModelError:
+        return False
 
 
 def _digest(header: Mapping[str, Any], tensors: Tensors) -> str:

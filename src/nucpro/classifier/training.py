@@ -6,7 +6,7 @@ The data folder's merged files come in; a model folder goes out, or three of the
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,15 +30,24 @@ from nucpro.classifier.metrics import (
     temperature_of,
     threshold_for,
 )
-from nucpro.classifier.model import CARD_NAME, Classifier, ModelCard, columns_of, save
+from nucpro.classifier.model import (
+    CARD_NAME,
+    WEIGHTS_NAME,
+    Classifier,
+    ModelCard,
+    columns_of,
+    is_of_training,
+    save,
+)
 from nucpro.classifier.options import METRICS, SIDES, TrainingOptions
 from nucpro.classifier.sources import Survey, survey
 from nucpro.classifier.splits import PARTS
 from nucpro.embedding.device import choose_device, device_problems, settled
-from nucpro.errors import PreflightError
+from nucpro.errors import DataError, PreflightError
 from nucpro.folder.paths import CLASS_NAMES
-from nucpro.formats import remove_temporaries, write_text
-from nucpro.formats.records import write_record
+from nucpro.formats import remove_temporaries, replacing_problems, write_text
+from nucpro.formats.opening import read_input
+from nucpro.formats.records import parsed, write_record
 from nucpro.formats.sequences import SequenceType
 from nucpro.progress import Show, silent
 from nucpro.state.checkpoint import Checkpoint
@@ -107,6 +116,7 @@ def train(options: TrainingOptions, show: Show = silent) -> Trained:
     top = options.model_folder
     plans = _plans(options)
     folders = {plan.name: top / plan.name if len(plans) > 1 else top for plan in plans}
+    _require_own(folders.values(), top, replace=options.replace)
     with _working_folders([top, *folders.values()]):
         material = read_material(found, options, device, top, show)
         divided, tested = None, {}
@@ -163,6 +173,29 @@ def _pooled(tested: Mapping[str, _Tested], options: TrainingOptions) -> Comparis
     pooled = resample(rows, groups, options.bootstrap, options.seed)
     models = {name: found.measured for name, found in _resampled(tested).items()}
     return Comparison({**models, "all folds": pooled.measured}, {})
+
+
+def _require_own(folders: Collection[Path], top: Path, *, replace: bool) -> None:
+    """Refuse to replace files that no training wrote."""
+    names = (WEIGHTS_NAME, CARD_NAME, _HISTORY, _TAXA, _CURVES)
+    problems = [
+        problem
+        for folder in folders
+        for problem in replacing_problems(
+            [folder / name for name in names], lambda path: is_of_training(path.parent), replace=replace
+        )
+    ]
+    if top not in folders:
+        problems += replacing_problems([top / _COMPARISON], _is_comparison, replace=replace)
+    if problems:
+        raise PreflightError(problems)
+
+
+def _is_comparison(path: Path) -> bool:
+    try:
+        return {"models", "differences"} <= parsed(read_input(path)).keys()
+    except DataError:
+        return False
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from nucpro.errors import DataError
 from nucpro.folder.paths import VIRAL
 from nucpro.formats.records import Matching
 
-__all__ = ["GROUPS", "Catalogue", "RemoteFile", "choose", "parse_catalogue"]
+__all__ = ["GROUPS", "Catalogue", "Md5", "RemoteFile", "choose", "parse_catalogue"]
 
 GROUPS = (
     "bacteria",
@@ -35,6 +35,8 @@ _NAME = re.compile(rf"({'|'.join((VIRAL, *GROUPS))})\.[0-9.]+\.genomic\.(?:fna|g
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _GENBANK = ".genomic.gbff.gz"
 
+Md5 = Annotated[str, Matching(_MD5.pattern)]
+"""An MD5 sum in hexadecimal."""
 Catalogue = Mapping[str, str]
 """MD5 sums of the genome files of a release, by file name."""
 
@@ -55,7 +57,7 @@ class RemoteFile:
 
     name: Annotated[str, Matching(_NAME.pattern)]
     group: Annotated[str, Matching("|".join((VIRAL, *GROUPS)))]
-    md5: Annotated[str, Matching(_MD5.pattern)]
+    md5: Md5
 
 
 def parse_catalogue(text: str, origin: str) -> Catalogue:

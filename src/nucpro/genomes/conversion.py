@@ -6,6 +6,7 @@ of the source go out. Memory holds one record at a time, and for each GenBank re
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -86,11 +87,11 @@ def _add_organisms(pair: GenomePair, earlier: Manifest) -> None:
         return
     organisms = {annotation.record: annotation.organism for annotation in read_annotations(pair.genbank)}
     names = [name for name, _ in stream(pair.fasta, longest=None)]
-    path = organisms_path(pair.source)
-    written = write_bytes(
-        path, organisms_table({name: organisms[name] for name in names if name in organisms})
-    )
-    write_manifest(pair.manifest, replace(earlier, outputs={**earlier.outputs, "organisms": written.digest}))
+    table = organisms_table({name: organisms[name] for name in names if name in organisms})
+    # The record goes first: a table that a killed run leaves is known as its own.
+    outputs = {**earlier.outputs, "organisms": hashlib.sha256(table).hexdigest()}
+    write_manifest(pair.manifest, replace(earlier, outputs=outputs))
+    write_bytes(organisms_path(pair.source), table)
 
 
 def _report(pair: GenomePair, *, made: bool, counts: Counts, examples: dict[str, list[str]]) -> SourceReport:

@@ -28,6 +28,7 @@ from nucpro.genomes.paths import (
     Genomes,
     find_genomes,
     manifest_path,
+    organisms_path,
 )
 from nucpro.genomes.reports import DatasetReport, SourceReport, read_manifest
 from nucpro.progress import BYTES, Meter, Show, silent
@@ -146,7 +147,7 @@ def _problems(
         if too_long:
             name = pair.source.nucleotide_fasta.name
             yield f"{pair.fasta}: would give {name}: {too_long}; shorten the names of the pair"
-        elif not options.replace and not pair.manifest.exists():
+        elif not options.replace:
             yield from _unrecorded(pair)
 
 
@@ -180,9 +181,12 @@ def _has_files(source: Source) -> bool:
 
 
 def _unrecorded(pair: GenomePair) -> Iterator[str]:
-    for path in (pair.source.nucleotide_fasta, pair.source.protein_fasta):
-        if path.exists():
-            yield (
-                f"{path}: nothing is recorded about how it was made, so its length cannot be told; "
-                "move it away, or have it made again with --replace"
-            )
+    source, manifest = pair.source, read_manifest(pair.manifest)
+    paths = [] if manifest else [source.nucleotide_fasta, source.protein_fasta]
+    if manifest is None or "organisms" not in manifest.outputs:
+        paths.append(organisms_path(source))
+    for path in filter(os.path.lexists, paths):
+        yield (
+            f"{path}: nothing is recorded about how it was made, so it may be something else; "
+            "move it away, or have it made again with --replace"
+        )

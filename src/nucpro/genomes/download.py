@@ -15,14 +15,14 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from nucpro.errors import DataError, PreflightError, StoreError, counted, human_size
 from nucpro.folder.paths import DataFolder
 from nucpro.formats import make_folder, remove_temporaries, replacing_problems
-from nucpro.formats.records import Count, read_record, write_record
+from nucpro.formats.records import Count, Within, read_record, write_record
 from nucpro.formats.transfer import Connection, Expected, StoppedError, part_of
-from nucpro.genomes.catalogue import RemoteFile, choose, parse_catalogue
+from nucpro.genomes.catalogue import Md5, RemoteFile, choose, parse_catalogue
 from nucpro.genomes.options import DownloadOptions
 from nucpro.genomes.taxonomy import DUMP_NAME
 from nucpro.progress import BYTES, Meter, Show, silent
@@ -34,6 +34,7 @@ __all__ = ["DownloadRecord", "DownloadReport", "download", "download_taxonomy", 
 Result = TypeVar("Result")
 
 _NAME = ".download.json"
+_TAXONOMY_NAME = ".taxonomy.json"
 _RELEASE = re.compile(r"[0-9]{1,9}")
 _RECORDED_SHARE = 32
 """Of the files that are there, the part of which a run that is killed leaves the next one to read and compare."""
@@ -117,6 +118,14 @@ def read_choice(data_dir: Path) -> DownloadRecord | None:
 
 
 _REMEDY = "remove it, then run again: files that are there are verified and kept"
+
+
+@dataclass(frozen=True)
+class _TaxonomyRecord:
+    """MD5 sums of taxonomies that were fetched into a folder: the one that is there, and the one under way."""
+
+    sums: Annotated[list[Md5], Within(1, 2)]
+
 
 logger = logging.getLogger(__name__)
 
@@ -211,7 +220,7 @@ def download_taxonomy(
     Raises
     ------
     PreflightError
-        Another run holds the folder.
+        Another run holds the folder, or it holds a file of that name that was not downloaded.
     DataError
         The server does not give it.
     StoreError
@@ -227,12 +236,30 @@ def download_taxonomy(
     expected = Expected("the server", connection.size(address), md5, "MD5 sum")
     if path.is_file() and expected.problem_of(path) is None:
         return False
+    own = _own_sums(path)
+    if problems := replacing_problems([path], lambda _: bool(own), replace=options.replace):
+        raise PreflightError(problems)
     if not dry_run:
         _make_folder(data_dir)
         with hold(DataFolder(data_dir).lock):
+            # First: a file that a killed run leaves is known by its sum.
+            write_record(data_dir / _TAXONOMY_NAME, _TaxonomyRecord([*own, md5]))
             meter = Meter(show, "Downloading", expected.size, BYTES)
             connection.fetch(address, path, expected, meter.advance)
     return True
+
+
+def _own_sums(path: Path) -> list[str]:
+    """MD5 sum of a taxonomy, if it was fetched before."""
+    kept = read_record(
+        path.with_name(_TAXONOMY_NAME),
+        _TaxonomyRecord,
+        "the record of a download",
+        "remove it, then run again",
+    )
+    if kept is None or not path.is_file():
+        return []
+    return [md5 for md5 in kept.content.sums if Expected("", None, md5, "MD5 sum").problem_of(path) is None]
 
 
 def _make_folder(data_dir: Path) -> None:
