@@ -41,10 +41,11 @@ def with_table(text: str, name: str, section: str) -> str:
 
 def speed_section(results: Path) -> str:
     """Introduction and table, as Markdown."""
-    encoder, job, many, dna, training, prediction, cpu = (
+    encoder, layers, job, many, dna, training, prediction, cpu = (
         json.loads((results / f"{name}.json").read_text())
         for name in (
             "gpu_extract_h100",
+            "gpu_layers_h100",
             "end_to_end_h100",
             "ray_gpus_h200",
             "gpu_dna_h100",
@@ -53,7 +54,13 @@ def speed_section(results: Path) -> str:
             "cpu_extract",
         )
     )
-    rows = [*encoder_rows(encoder), *job_rows(job), *many_gpu_rows(many), *dna_rows(dna)]
+    rows = [
+        *encoder_rows(encoder),
+        *readout_rows(layers),
+        *job_rows(job),
+        *many_gpu_rows(many),
+        *dna_rows(dna),
+    ]
     rows += [*training_rows(training), *prediction_rows(prediction), *cpu_rows(cpu)]
     table = ["| task | throughput or time | comparison |", "|---|---|---|"]
     table += [f"| {' | '.join(row)} |" for row in rows]
@@ -81,6 +88,26 @@ def encoder_rows(result: dict) -> list[tuple[str, str, str]]:
                 f"{speed['sequences_per_s']:,.0f} sequences/s",
                 f"{speed['times_transformers_best']:.1f} times transformers at its best batch; "
                 f"{speed['share_of_bare_products']:.0%} of the speed of bare matrix products",
+            )
+        )
+    return rows
+
+
+def readout_rows(result: dict) -> list[tuple[str, str, str]]:
+    """Other layers and poolings beside the default of their run, and vectors of residues with their disk."""
+    found = result["results"]["100"]
+    rows = []
+    for what, one in found.items():
+        if what.endswith(("(the default)", "not written", "only written")):
+            continue
+        comparison = f"{one['speed_by_default']:.2f} times the rate of the mean of the last layer"
+        if (written := one.get("megabytes_per_second")) is not None:
+            comparison += f"; {written:,.0f} MB/s"
+        rows.append(
+            (
+                f"GPU, proteins of 100 residues, {what}",
+                f"{one['sequences_per_second']:,.0f} sequences/s",
+                comparison,
             )
         )
     return rows

@@ -38,7 +38,7 @@ from nucpro.vectors.work import Made, Work, allocated, own
 if TYPE_CHECKING:
     from nucpro.embedding.encoder import FastaEncoder
 
-__all__ = ["INDEX", "Shards"]
+__all__ = ["INDEX", "Shards", "write_shard"]
 
 INDEX = "index.json"
 _FORMAT: Literal[1] = 1
@@ -141,7 +141,7 @@ class Shards(Work):
     @property
     def compute(self) -> Callable[[FastaEncoder, Part], Made]:
         """Write the shard of a part, where it is computed."""
-        return partial(_write_shard, self.root.absolute())
+        return partial(write_shard, self.root.absolute())
 
     def commit(self, number: int, made: Written) -> None:
         """Record a shard that is on disk.
@@ -229,7 +229,8 @@ class Shards(Work):
         return None if own(head.meta) is None else head
 
 
-def _write_shard(folder: Path, encoder: FastaEncoder, part: Part) -> Made:
+def write_shard(folder: Path, encoder: FastaEncoder, part: Part) -> Made:
+    """Compute the vectors of the residues of a part, and write its shard into a folder."""
     vectors = encoder.embed_checked(part.records)
     assert vectors.residues is not None
     metadata = {
