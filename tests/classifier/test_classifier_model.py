@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 from pathlib import Path
@@ -10,8 +11,18 @@ import pytest
 import safetensors.torch
 import torch
 
-from nucpro.classifier.model import CARD_NAME, WEIGHTS_NAME, Classifier, ModelCard, load, save
-from nucpro.errors import DimensionError, ModelError
+from models.test_weights_hostile import SAFETENSORS
+from nucpro.classifier.model import (
+    CARD_NAME,
+    STATE_NAME,
+    WEIGHTS_NAME,
+    Classifier,
+    ModelCard,
+    load,
+    read_state,
+    save,
+)
+from nucpro.errors import DataError, DimensionError, ModelError
 from nucpro.formats.records import write_record
 
 CARD = ModelCard(24, 8, widths={"dna": 16, "protein": 8}, metrics={"validation": {"loss": 0.5}, "test": None})
@@ -156,6 +167,23 @@ def test_a_card_that_cannot_be_right_is_refused(
     edit_card(folder, **changes)
     with pytest.raises(ModelError, match=message):
         load(folder)
+
+
+@pytest.mark.parametrize("name", SAFETENSORS)
+def test_weights_that_are_no_tensors_are_refused(folder: Path, name: str) -> None:
+    (folder / WEIGHTS_NAME).write_bytes(SAFETENSORS[name])
+    edit_card(folder, weights_sha256=hashlib.sha256(SAFETENSORS[name]).hexdigest())
+    with pytest.raises(ModelError, match=r"model\.safetensors: "):
+        load(folder)
+
+
+@pytest.mark.parametrize("name", SAFETENSORS)
+def test_a_state_of_no_tensors_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / STATE_NAME).write_bytes(SAFETENSORS[name])
+    with pytest.raises(
+        DataError, match=r"training\.safetensors: cannot be read .*; start over with --replace"
+    ):
+        read_state(tmp_path)
 
 
 def test_a_card_that_is_no_json_is_refused(folder: Path) -> None:

@@ -47,6 +47,11 @@ def entry(start: int, end: int, shape: list[int], dtype: str = "F32") -> dict[st
     return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
 
 
+def raw_header(*entries: tuple[str, object]) -> bytes:
+    """A header in which a name may come twice."""
+    return b"{" + b",".join(json.dumps({name: value}).encode()[1:-1] for name, value in entries) + b"}"
+
+
 SAFETENSORS = {
     "overlapping tensors": safetensors({"a": entry(0, 32, [8]), "b": entry(16, 48, [8])}),
     "one tensor inside another": safetensors({"a": entry(0, 48, [12]), "b": entry(8, 16, [2])}),
@@ -59,6 +64,40 @@ SAFETENSORS = {
     "shape that needs more bytes": safetensors({"a": entry(0, 48, [13])}),
     "shape that overflows": safetensors({"a": entry(0, 48, [2**32, 2**32, 3])}),
     "negative shape": safetensors({"a": entry(0, 48, [-3, -4])}),
+    "shape that is beyond any tensor, of no elements": safetensors(
+        {"a": entry(0, 48, [12]), "b": entry(0, 0, [0, 2**63])}
+    ),
+    "largest shape, of no elements": safetensors({"a": entry(0, 48, [12]), "b": entry(0, 0, [0, 2**64 - 1])}),
+    "shape that overflows before it is empty": safetensors({"a": entry(0, 0, [2**62, 2**62, 0])}, b""),
+    "no bytes for elements": safetensors({"a": entry(0, 48, [12]), "b": entry(48, 48, [4])}),
+    "bytes for no elements": safetensors({"a": entry(0, 48, [0])}),
+    "no elements inside another tensor": safetensors({"a": entry(0, 48, [12]), "b": entry(20, 20, [0])}),
+    "no elements behind the end": safetensors({"a": entry(0, 48, [12]), "b": entry(60, 60, [0])}),
+    "no elements, far away": safetensors({"a": entry(0, 48, [12]), "b": entry(2**63, 2**63, [0])}),
+    "scalar without bytes": safetensors({"a": entry(0, 48, [12]), "b": entry(48, 48, [])}),
+    "bytes of no tensor at all": safetensors({}),
+    "one name twice, of two shapes": safetensors(
+        raw_header(("a", entry(0, 48, [12])), ("a", entry(0, 48, [3, 4])))
+    ),
+    "one name twice, of two types": safetensors(
+        raw_header(("a", entry(0, 48, [12])), ("a", entry(0, 48, [24], "F16")))
+    ),
+    "one name twice, in two places": safetensors(
+        raw_header(("a", entry(0, 16, [4])), ("a", entry(16, 48, [8])))
+    ),
+    "two metadata": safetensors(
+        raw_header(("__metadata__", {"a": "1"}), ("__metadata__", {}), ("a", entry(0, 48, [12])))
+    ),
+    "two offsets": safetensors(
+        b'{"a":{"dtype":"F32","shape":[12],"data_offsets":[0,44],"data_offsets":[0,48]}}'
+    ),
+    "three offsets": safetensors({"a": {"dtype": "F32", "shape": [12], "data_offsets": [0, 48, 48]}}),
+    "offsets with a point": safetensors({"a": {"dtype": "F32", "shape": [12], "data_offsets": [0.0, 48.0]}}),
+    "offset that overflows": safetensors({"a": entry(0, 2**64, [12])}),
+    "half a surrogate as a name": safetensors(
+        b'{"\\ud800":{"dtype":"F32","shape":[12],"data_offsets":[0,48]}}'
+    ),
+    "header filled up with zeros": safetensors(json.dumps({"a": entry(0, 48, [12])}).encode() + bytes(8)),
     "type that is not known": safetensors({"a": entry(0, 48, [12], "F31")}),
     "header of exabytes": safetensors({}, length=2**60),
     "header that overflows": safetensors({}, length=2**64 - 1),
@@ -72,6 +111,16 @@ SAFETENSORS = {
     "metadata that is no text": safetensors({"__metadata__": {"a": 1}, "a": entry(0, 48, [12])}),
     "pickle": b"\x80\x02cos\nsystem\n" + CALL + b".",
     "archive": container(b"\x80\x02}."),
+}
+
+
+VALID = {
+    "no elements first": {"b": entry(0, 0, [0]), "a": entry(0, 48, [12])},
+    "no elements between": {"a": entry(0, 16, [4]), "b": entry(16, 16, [0, 7]), "c": entry(16, 48, [8])},
+    "no elements last": {"a": entry(0, 48, [12]), "b": entry(48, 48, [3, 0])},
+    "two without elements": {"b": entry(0, 0, [0]), "c": entry(0, 0, [0]), "a": entry(0, 48, [12])},
+    "scalar": {"a": entry(0, 4, []), "b": entry(4, 48, [11])},
+    "metadata": {"__metadata__": {"shape": "9", "a": "b"}, "a": entry(0, 48, [12])},
 }
 
 
@@ -155,6 +204,23 @@ def test_the_good_files_of_these_tests_are_good(tmp_path: Path) -> None:
     found = WeightTensors((tmp_path / "a.safetensors",))
     assert {name: tuple(value.shape) for name, value in found.items()} == {"a": (4,), "b": (2, 4)}
     assert dict(WeightTensors((tmp_path / "a.bin",)))["a"].shape == (3, 4)
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_tensors_without_elements_are_tensors(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(safetensors(VALID[name]))
+    expected = {key: tuple(value["shape"]) for key, value in VALID[name].items() if key != "__metadata__"}
+    assert {key: tuple(value.shape) for key, value in WeightTensors((path,)).items()} == expected
+
+
+@pytest.mark.parametrize("length", range(60, 188))
+def test_a_header_of_any_length_is_that_of_safetensors(length: int, tmp_path: Path) -> None:
+    """Its first byte is the length, which may be the first letter of another format."""
+    text = json.dumps({"a": entry(0, 48, [12])}).encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(safetensors(text.ljust(length)))
+    assert list(WeightTensors((path,))) == ["a"]
 
 
 LIMITED = """

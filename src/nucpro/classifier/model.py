@@ -58,6 +58,8 @@ CARD_NAME = "model.json"
 
 _FORMAT = 1
 _Width = Annotated[int, Within(1, 1 << 20)]
+# The library lets through what torch makes of a shape that no tensor can have.
+_DAMAGED = (safetensors.SafetensorError, ValueError, TypeError, RuntimeError)
 _TRAIN_AGAIN = "train a model with nucpro train DATA, and name the folder that it writes"
 _PICKLES = (".pth", ".pt", ".pkl", ".bin", ".ckpt")
 
@@ -331,8 +333,10 @@ def _check_card(card: ModelCard) -> None:
 def _fill(classifier: Classifier, raw: bytes, path: Path) -> None:
     try:
         tensors = safetensors.torch.load(raw)
-    except (safetensors.SafetensorError, ValueError) as error:
-        raise ModelError(f"{path}: not a whole safetensors file ({error}); {_TRAIN_AGAIN}") from error
+    except _DAMAGED as error:
+        raise ModelError(
+            f"{path}: not a whole safetensors file ({_reason(error)}); {_TRAIN_AGAIN}"
+        ) from error
     expected = {name: tuple(tensor.shape) for name, tensor in classifier.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if found != expected:
@@ -436,8 +440,13 @@ def read_state(folder: Path) -> TrainingState | None:
             for kind in _KINDS
         }
         return TrainingState(header.settings, **parts, history=header.history, best_epoch=header.best_epoch)
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); {_REMEDY}") from error
+    except (*_DAMAGED, OSError) as error:
+        raise DataError(f"{path}: cannot be read ({_reason(error)}); {_REMEDY}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong; torch adds where it was in its own code."""
+    return str(error).partition("\n")[0]
 
 
 def is_of_training(folder: Path) -> bool:

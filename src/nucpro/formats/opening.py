@@ -157,7 +157,6 @@ _LOOKS = (
 )
 _FORMS: tuple[tuple[Callable[[bytes], bool], str], ...] = (
     (lambda start: start[257:262] == b"ustar", "a tar archive"),
-    (lambda start: start[8:10] == b'{"', "a safetensors file"),
     # A frame of other data, which may come first.
     (lambda start: start[1:4] == b"\x2a\x4d\x18" and start[0] >> 4 == 5, "a zstd file"),
 )
@@ -395,6 +394,9 @@ def looks_like(start: bytes) -> str:
     """Format of a file by its first bytes, in words for a message: ``a gzip file``."""
     if not start:
         return "an empty file"
+    # First, because the length of its header may look like any other form.
+    if start[5:9] == b"\0\0\0{":
+        return "a safetensors file"
     # Latin letters in UTF-16 without a mark: every other byte is zero.
     halves = [any(start[first:_LOOKED_AT:2]) for first in (0, 1)]
     if len(start) > 3 and halves.count(False) == 1:

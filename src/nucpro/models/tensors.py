@@ -9,11 +9,13 @@ memory only while it is copied.
 from __future__ import annotations
 
 import itertools
+import json
 import pickle
 import re
 import threading
 import zipfile
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -53,6 +55,8 @@ _REFUSED_GLOBAL = re.compile(r"GLOBAL (\S+)")
 _REASON = re.compile(r"WeightsUnpickler error:\s*(\S.*)")
 """What torch's loader found, in the middle of its advice."""
 _HEAD = 512
+_LONGEST = 2**63 - 1
+"""Longest dimension of a tensor."""
 _OTHERS = ("a page of HTML or XML", "JSON", "an empty file", "a gzip file", "a tar archive")
 """Content of a file in place of weights after a failed download (:func:`nucpro.formats.opening.looks_like`)."""
 _ALLOWING = threading.Lock()
@@ -123,8 +127,33 @@ def _open_safetensors(file: Path) -> Readers:
             f"{file}: not a whole safetensors file ({error}; {size:,} bytes); "
             f"the download may have been cut off: {_FETCH_AGAIN}"
         ) from error
+    _check_header(file)
     names: list[str] = archive.keys()
     return {name: partial(archive.get_tensor, name) for name in names}
+
+
+def _check_header(file: Path) -> None:
+    """Raise for names and shapes that the library, which has read the header, lets through."""
+    with open_input(file, ModelError) as stream:
+        header = stream.read(int.from_bytes(stream.read(8), "little"))
+    try:
+        entries = json.loads(header, object_pairs_hook=_unique)
+    except ValueError as error:
+        raise ModelError(f"{file}: its header is ambiguous: {error}; {_FETCH_AGAIN}") from error
+    entries.pop("__metadata__", None)
+    for name, entry in entries.items():
+        if max(entry.get("shape") or (0,)) > _LONGEST:
+            raise ModelError(
+                f"{file}: {name[:100]!a} has the impossible shape {entry['shape']}; {_FETCH_AGAIN}"
+            )
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        raise ValueError(f"it has two entries {counts.most_common(1)[0][0][:100]!a}")
+    return found
 
 
 def _open_pickle(file: Path) -> tuple[Readers, FairEsm | None]:
