@@ -7,6 +7,8 @@ import gzip
 import io
 import lzma
 import struct
+import subprocess
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -99,6 +101,16 @@ def test_any_size_can_be_asked_for(name: str, size: int, tmp_path: Path) -> None
         assert b"".join(iter(lambda: text.read(size), b"")) == TEXT
     with open_text(path) as text, io.BufferedReader(text, 300) as buffered:
         assert buffered.read() == TEXT
+
+
+def test_a_reader_of_zstd_is_imported_only_for_a_file_that_needs_it(tmp_path: Path) -> None:
+    (tmp_path / "a.fa").write_bytes(gzip.compress(TEXT))
+    code = (
+        "import pathlib, sys; from nucpro.formats.unpacking import open_text; open_text(pathlib.Path(sys.argv[1]));"
+        "print([name for name in sys.modules if 'zstd' in name])"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "a.fa"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def damaged(packed: bytes) -> bytes:

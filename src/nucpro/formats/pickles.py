@@ -34,7 +34,6 @@ _RUN_LIMIT = 1024
 _WORD = struct.Struct("<I")
 
 _PROTOCOL = 2
-_BATCH = 1000
 
 _ELEMENTS = {
     "torch.DoubleStorage": ("float64", 8),

@@ -18,8 +18,8 @@ import zlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any, BinaryIO, NoReturn
 
 from nucpro.errors import DataError, NucproError
@@ -31,6 +31,7 @@ _READ_SIZE = 1 << 18
 _MOST_MEMORY = 512 << 20
 """Memory in bytes for decompressing an xz stream; ``xz -9`` asks for 65 MiB."""
 _COPY_AGAIN = "copy or download the file again"
+_ZSTD = b"\x28\xb5\x2f\xfd"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class _Packing:
     damage: tuple[type[Exception], ...]
 
 
-_PACKINGS: tuple[_Packing, ...] = (
+_PACKINGS = (
     _Packing("gzip", b"\x1f\x8b", lambda: zlib.decompressobj(16 + zlib.MAX_WBITS), (zlib.error,)),
     _Packing("bzip2", b"BZh", bz2.BZ2Decompressor, (OSError, ValueError)),
     _Packing(
@@ -55,20 +56,24 @@ _PACKINGS: tuple[_Packing, ...] = (
 )
 
 
-def _zstd() -> ModuleType | None:
-    """Reader of zstd: Python's own, or its backport."""
+@cache
+def _zstd() -> _Packing | None:
+    """The format zstd, by Python's own reader or its backport; None if there is neither."""
     for name in ("compression.zstd", "backports.zstd"):
         try:
-            return importlib.import_module(name)
+            reader = importlib.import_module(name)
         except ImportError:
             continue
+        return _Packing("zstd", _ZSTD, reader.ZstdDecompressor, (reader.ZstdError,))
     return None
 
 
-if (_zstd_module := _zstd()) is not None:
-    _PACKINGS += (
-        _Packing("zstd", b"\x28\xb5\x2f\xfd", _zstd_module.ZstdDecompressor, (_zstd_module.ZstdError,)),
-    )
+def _packing_of(start: bytes) -> _Packing | None:
+    """Format of a file that starts with these bytes; None if it is not compressed, or its format is not read."""
+    if start.startswith(_ZSTD):
+        return _zstd()
+    return next((packing for packing in _PACKINGS if start.startswith(packing.magic)), None)
+
 
 _UNPACKED_BY = {
     "a zstd file": "zstd -d",
@@ -132,7 +137,7 @@ class TextStream(io.RawIOBase):
         self._is_block = False
         self._is_empty = True
         self._fill(_READ_SIZE)
-        self._packing = next((p for p in _PACKINGS if self._input.startswith(p.magic)), None)
+        self._packing = _packing_of(self._input)
         if self._packing is None:
             self._refuse_unread(self._input)
         self._head = self._unpacked(_READ_SIZE)
@@ -267,7 +272,7 @@ class TextStream(io.RawIOBase):
             )
 
     def _refuse_packed_twice(self) -> None:
-        if any(self._head.startswith(packing.magic) for packing in _PACKINGS):
+        if _packing_of(self._head):
             raise self._error(f"{self._path}: is packed twice; unpack it once")
         self._refuse_unread(self._head)
 
