@@ -13,8 +13,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "scripts"))
+ROOT = Path(__file__).resolve().parent
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "scripts")]
 
+from nucpro.__main__ import answer_signals
+
+if __name__ == "__main__":
+    answer_signals()  # what follows takes a while
 import extract_training_data
 
 from nucpro.cli.main import leave

@@ -15,7 +15,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))  # a clone need not be installed
 
-from nucpro.__main__ import open_streams
+from nucpro.__main__ import answer_signals, open_streams
+
+if __name__ == "__main__":
+    answer_signals()  # what follows takes a while
 from nucpro.cli import main as nucpro_main
 from nucpro.cli.main import leave
 

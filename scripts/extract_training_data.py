@@ -23,7 +23,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 
-from nucpro.__main__ import open_streams
+from nucpro.__main__ import answer_signals, open_streams
+
+if __name__ == "__main__":
+    answer_signals()  # what follows takes a while
 from nucpro.cli.arguments import add_messages, log_file, manner_of
 from nucpro.cli.console import Terminated, console, exit_code_of, showing, told_end
 from nucpro.cli.extract import add_arguments

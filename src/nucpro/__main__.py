@@ -12,24 +12,28 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-__all__ = ["entry", "open_streams"]
+__all__ = ["answer_signals", "entry", "open_streams"]
 
 _INTERRUPTED = "Interrupted. Run the same command again to continue.\n"
 
 
 def entry() -> None:
     """Run one command as the program that was started."""
+    answer_signals()
+    from nucpro.cli.main import leave, main  # noqa: PLC0415
+
+    leave(main())
+
+
+def answer_signals() -> None:
+    """Answer signals in one line from now on; programs call it before they import anything else."""
     open_streams()
     # tqdm takes any of its settings from the environment, and one that it cannot read would end its import.
     for name in [name for name in os.environ if name.startswith("TQDM_")]:
         del os.environ[name]
     signal.signal(signal.SIGTERM, _end)
-    try:
-        from nucpro.cli.main import leave, main  # noqa: PLC0415
-
-        leave(main())
-    except KeyboardInterrupt:
-        _end(signal.SIGINT, None)
+    if callable(signal.getsignal(signal.SIGINT)):
+        signal.signal(signal.SIGINT, _end)
 
 
 def open_streams() -> None:

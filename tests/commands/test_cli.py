@@ -108,6 +108,37 @@ runpy.run_path(start, run_name="__main__")
 """
 
 
+EARLY_SIGNAL = """
+import os, pathlib, runpy, signal, sys
+number, event, start = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+del sys.argv[:3]
+seen = []
+def look(kind, arguments):
+    if kind == "import" and (seen or arguments[0].startswith("nucpro.cli")):
+        seen.append(arguments[0])
+        if len(seen) == event:
+            os.kill(os.getpid(), number)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.addaudithook(look)
+runpy.run_path(start, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("event", [1, 60])
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "start", ["src/nucpro/__main__.py", "scripts/extract_training_data.py", "features_extract.py", "train.py"]
+)
+def test_a_signal_during_the_imports_is_answered_in_one_line(
+    start: str, sign: signal.Signals, event: int, tmp_path: Path
+) -> None:
+    words = [str(int(sign)), str(event), str(ROOT / start), "--data-dir", str(tmp_path)]
+    command = [sys.executable, "-c", EARLY_SIGNAL, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (128 + sign, "")
+    assert done.stderr == "Interrupted. Run the same command again to continue.\n"
+
+
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("start", ["src/nucpro/__main__.py", "scripts/extract_training_data.py"])
 def test_a_signal_on_the_way_out_changes_nothing(start: str, sign: signal.Signals, tmp_path: Path) -> None:

@@ -260,12 +260,11 @@ class _LogFile(logging.FileHandler):
 def console(log_file: Path | None = None, manner: Manner | None = None) -> Iterator[None]:
     """Show nucpro's messages, and also write them to a log file, during a ``with`` block.
 
-    During the block, SIGTERM raises :class:`Terminated`.
+    During the block, SIGTERM raises :class:`Terminated`, and SIGINT ``KeyboardInterrupt``.
     """
     global _manner  # noqa: PLW0603 - the streams of a process are one for all, and so is what goes to them
     _write_each_line()
-    before = _manner, signal.signal(signal.SIGTERM, _terminate)
-    _manner = manner or Manner()
+    before, _manner = _manner, manner or Manner()
     logger = logging.getLogger("nucpro")
     handlers: list[logging.Handler] = []
     level = logger.level
@@ -275,10 +274,10 @@ def console(log_file: Path | None = None, manner: Manner | None = None) -> Itera
         for handler in itertools.chain([_Lines()], _log_files(log_file)):
             handlers.append(handler)
             logger.addHandler(handler)
-        yield
+        with _signals_raise():
+            yield
     finally:
-        _manner, answer = before
-        signal.signal(signal.SIGTERM, answer)
+        _manner = before
         logger.setLevel(level)
         for handler in handlers:
             logger.removeHandler(handler)
@@ -336,6 +335,19 @@ def say(line: str) -> None:
             f"standard output: cannot be written ({error.strerror}), so the output is incomplete; free disk space "
             "there, then run again: finished work is kept"
         ) from error
+
+
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, _terminate)}
+    # Who starts a program in the background of a shell has it ignore interrupts.
+    if callable(signal.getsignal(signal.SIGINT)):
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, answer in before.items():
+            signal.signal(number, answer)
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
