@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import os
 import shutil
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -117,3 +120,35 @@ def edited(path: Path) -> Iterator[dict[str, Any]]:
 def copied(source: Path, target: Path) -> Path:
     """Copy a data folder for a test that changes it."""
     return Path(shutil.copytree(source, target, symlinks=True))
+
+
+def as_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def as_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def as_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def as_dangling(path: Path) -> None:
+    path.symlink_to("../../.git/annex/objects/gone")
+
+
+@contextmanager
+def within(seconds: int) -> Iterator[None]:
+    """End what waits for a pipe or reads a device without end."""
+
+    def late(number: int, frame: FrameType | None) -> None:
+        raise AssertionError("waits for something that never comes")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

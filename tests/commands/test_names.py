@@ -5,19 +5,26 @@ from __future__ import annotations
 import ast
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import pytest
 
 import nucpro
-from folders import PER_FILE, arguments, copied, pairs_of
+from folders import (
+    PER_FILE,
+    arguments,
+    as_dangling,
+    as_device,
+    as_folder,
+    as_pipe,
+    copied,
+    pairs_of,
+    within,
+)
 from nucpro.cli import main
 from nucpro.folder.paths import DataFolder
 
@@ -52,38 +59,6 @@ def commands(top: Path) -> dict[str, list[str]]:
         "export": ["export", data, "--to", "npz", "-o", str(top / "out"), *size],
         "inspect": ["inspect", str(pair.merged)],
     }
-
-
-def as_pipe(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def as_device(path: Path) -> None:
-    path.symlink_to("/dev/zero")
-
-
-def as_folder(path: Path) -> None:
-    path.mkdir()
-
-
-def as_dangling(path: Path) -> None:
-    path.symlink_to("../../.git/annex/objects/gone")
-
-
-@contextmanager
-def within(seconds: int) -> Iterator[None]:
-    """End what waits for a pipe or reads a device without end."""
-
-    def late(number: int, frame: FrameType | None) -> None:
-        raise AssertionError("waits for something that never comes")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.mark.parametrize(

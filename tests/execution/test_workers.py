@@ -159,6 +159,40 @@ def test_a_folder_that_cannot_be_read_is_not_left_out(
         DataFolder(tmp_path).walk_sources()
 
 
+AT_WORK = """
+import sys, time
+from nucpro.execution.workers import Workers
+with Workers(1) as workers:
+    workers.submit(abs, 1).result()
+    print("at work", flush=True)
+    sys.stdin.read()
+"""
+
+
+def semaphores(process: int) -> list[str]:
+    return [path.name for path in Path("/dev/shm").glob(f"sem.*-{process}-*")]
+
+
+def test_semaphores_of_a_killed_group_are_removed_by_the_next_run() -> None:
+    command = [sys.executable, "-c", AT_WORK]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    killed, living = (subprocess.Popen(command, start_new_session=True, **pipes) for _ in range(2))
+    for process in (killed, living):
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"at work\n"
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert semaphores(killed.pid)
+    with Workers(1) as workers:
+        workers.submit(abs, 1).result()
+        assert semaphores(killed.pid) == []
+        assert semaphores(living.pid)
+        assert semaphores(os.getpid())
+    living.communicate()
+    assert living.returncode == 0
+    assert semaphores(living.pid) == semaphores(os.getpid()) == []
+
+
 READ_ONLY = "mount -t tmpfs -o ro none /dev/shm && exec "
 MOUNTS = subprocess.run(
     ["unshare", "-m", "sh", "-c", f"{READ_ONLY} true"], check=False, capture_output=True

@@ -38,8 +38,18 @@ _INTERRUPTED = "Interrupted. Finished work is kept; run the same command again t
 
 _NO_MEMORY = (
     "Out of memory: too little free memory on this machine (a file pair needs about 0.3 GB, the model its "
-    "weights); free memory and run the same command again: finished work is kept"
+    "weights), or too low a limit (ulimit -v, ulimit -u, the batch system's); free memory or raise the limit, then "
+    "run the same command again: finished work is kept"
 )
+_OF_MEMORY = (
+    "failed to map segment",
+    "cannot allocate memory",
+    "can't allocate memory",
+    "can't start new thread",
+    "bad_alloc",
+    "out of memory",
+)
+"""What Python, the linker and torch say where memory, address space or threads run out, without a class of its own."""
 _OF_SYSTEM = {
     errno.ENAMETOOLONG: "name another place with --output, or shorten the name",
     errno.EMFILE: "raise the limit of open files (ulimit -n), then run again",
@@ -376,14 +386,14 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, NucproError):
         logger.error("%s", error, exc_info=error if error.shows_traceback or _manner.verbose else None)
         return error.exit_code
-    if isinstance(error, OSError) and error.filename is not None:
+    if isinstance(error, OSError) and error.filename is not None and error.errno != errno.ENOMEM:
         # An error of the system about a given path, or a file below it, is not a bug of nucpro.
         path = Path(os.fsdecode(error.filename))
         remedy = _OF_SYSTEM.get(error.errno or 0)
         said = problem_of(path, error) if remedy is None else f"{error.strerror}; {remedy}"
         logger.error("%s: %s", path, said)
         return PreflightError.exit_code if error.errno == errno.ENAMETOOLONG else 1
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or any(said in str(error).lower() for said in _OF_MEMORY):
         logger.error("%s", _NO_MEMORY)
         return 1
     logger.error("Unexpected error, please report it: %s", error, exc_info=error)

@@ -14,9 +14,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.context import SpawnContext, SpawnProcess
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -76,9 +77,10 @@ class Workers:
         """
         if self._pool is None:
             try:
-                self._pool = ProcessPoolExecutor(
-                    self.count, mp_context=_Context(), initializer=_become_worker
-                )
+                with _own_semaphores():
+                    self._pool = ProcessPoolExecutor(
+                        self.count, mp_context=_Context(), initializer=_become_worker
+                    )
             except (OSError, ImportError) as error:
                 raise WorkerError(_no_semaphores(error)) from error
         with _told_apart():
@@ -120,6 +122,31 @@ class Workers:
             for process in list((pool._processes or {}).values()):
                 process.kill()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+_SEMAPHORES = Path("/dev/shm")  # noqa: S108 - where the C library keeps them
+
+
+@contextmanager
+def _own_semaphores() -> Iterator[None]:
+    """Name semaphores after this process, and remove those of runs that were killed with all their processes.
+
+    Usually a process of :mod:`multiprocessing` removes them, but the whole group may be killed at once.
+    """
+    # Process numbers mean something within one container only, and containers may share the folder.
+    space = Path("/proc/self/ns/pid")
+    start = f"nucpro-{space.stat().st_ino if space.exists() else 0}-"
+    for path in _SEMAPHORES.glob(f"sem.{start}*"):
+        if not Path("/proc", path.name.removeprefix(f"sem.{start}").partition("-")[0]).exists():
+            with suppress(OSError):  # of another user
+                path.unlink()
+    settings: dict[str, Any] = vars(multiprocessing.current_process())["_config"]
+    before = settings["semprefix"]
+    settings["semprefix"] = f"/{start}{os.getpid()}"
+    try:
+        yield
+    finally:
+        settings["semprefix"] = before
 
 
 class _Process(SpawnProcess):
