@@ -267,3 +267,19 @@ class TestReadingWhatIsNoFile:
         os.mkfifo(tmp_path / "a.pt")
         with pytest.raises(StoreError, match="is a pipe, not a regular file"):
             store.read_vectors(tmp_path / "a.pt", SequenceType.DNA)
+
+
+def test_leftovers_of_one_file_or_of_dead_writers_alone_are_removed(tmp_path: Path) -> None:
+    dead = [tmp_path / f".{name}{TEMPORARY_MARK}1" for name in ("a.pt", "b.pt")]
+    for path in dead:
+        path.touch()
+    os.mkfifo(tmp_path / f".c.pt{TEMPORARY_MARK}1")
+    with store.replace_file(tmp_path / "a.pt") as target:
+        target.write(b"a")
+        assert store.remove_temporaries(tmp_path, of="b.pt") == [dead[1].name]
+        assert store.remove_temporaries(tmp_path, spare_living=True) == [
+            dead[0].name,
+            f".c.pt{TEMPORARY_MARK}1",
+        ]
+        assert len(list(tmp_path.iterdir())) == 1
+    assert (tmp_path / "a.pt").read_bytes() == b"a"

@@ -7,6 +7,7 @@ previous file or the complete new one.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import secrets
@@ -191,6 +192,8 @@ def replace_file(path: Path, expected: int | None = None) -> Iterator[AtomicFile
         file = temporary.open("xb")
     except OSError as error:
         raise cannot_write(path, error, 0, expected) from error
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(file, fcntl.LOCK_SH)
     try:
         target = AtomicFile(path, file, expected)
         yield target
@@ -243,15 +246,17 @@ def write_text(path: Path, text: str) -> Written:
     return write_bytes(path, text.encode())
 
 
-def remove_temporaries(folder: Path) -> list[str]:
+def remove_temporaries(folder: Path, *, of: str = "", spare_living: bool = False) -> list[str]:
     """Remove unfinished files that killed writers left in a folder.
-
-    Only for the holder of the data folder's lock: files of running writers would be removed too.
 
     Parameters
     ----------
     folder : Path
         Searched without its sub-folders; need not exist.
+    of : str, optional
+        Only those of the file of this name.
+    spare_living : bool
+        Keep those that are being written. Without it, only for the holder of the lock of these files.
 
     Returns
     -------
@@ -263,10 +268,13 @@ def remove_temporaries(folder: Path) -> list[str]:
     StoreError
         The folder cannot be read, or a file cannot be removed.
     """
+    start = temporary_start(of) if of else "."
     try:
         with os.scandir(folder) as entries:
             names = sorted(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
-        left = [name for name in names if name.startswith(".") and TEMPORARY_MARK in name]
+        left = [name for name in names if name.startswith(start) and TEMPORARY_MARK in name]
+        if spare_living:
+            left = [name for name in left if not _is_being_written(folder / name)]
         for name in left:
             (folder / name).unlink(missing_ok=True)
     except FileNotFoundError:
@@ -275,6 +283,23 @@ def remove_temporaries(folder: Path) -> list[str]:
         problem = f"leftover files cannot be removed: {error.strerror}"
         raise StoreError(f"{folder}: {problem}; {_remedy(error)}") from error
     return left
+
+
+def _is_being_written(temporary: Path) -> bool:
+    """Whether the writer of a temporary file is alive: it holds a lock."""
+    try:
+        descriptor = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def make_folder(folder: Path) -> None:

@@ -242,6 +242,7 @@ def download_taxonomy(
     if not dry_run:
         _make_folder(data_dir)
         with hold(DataFolder(data_dir).lock):
+            remove_temporaries(data_dir)
             # First: a file that a killed run leaves is known by its sum.
             write_record(data_dir / _TAXONOMY_NAME, _TaxonomyRecord([*own, md5]))
             meter = Meter(show, "Downloading", expected.size, BYTES)

@@ -25,6 +25,7 @@ from nucpro.embedding.device import choose_device, settled
 from nucpro.embedding.encoder import load as load_encoder
 from nucpro.errors import DataError, PreflightError, UsageError
 from nucpro.folder.paths import VIRAL
+from nucpro.formats import remove_temporaries
 from nucpro.formats.fasta import stream
 from nucpro.genomes.genbank import read_annotations
 from nucpro.genomes.identification import FrameRecord, frame_records, identify
@@ -222,6 +223,7 @@ def evaluate_lengths(
     found = [_at_length(length, pairs, wanted, models.card, scorer, per_genome, show) for length in lengths]
     table = {str(one.length): _plain(one) for one in found}
     classifier, card = load(model)
+    remove_temporaries(model, spare_living=True)
     save(model, classifier, replace(card, lengths={**card.lengths, **table}))
     logger.info("Added to %s", model / CARD_NAME)
     return found

@@ -151,7 +151,6 @@ def report_at_end(survey: Survey, problems: Sequence[str]) -> None:
             # This run, which says how it ended only after its last line.
             subject.runs[-1].how = FAILED if problems else DONE
         _require_own(survey.folder.report, replace=False)
-        remove_temporaries(survey.folder.report)  # of a report that was killed; the run holds the lock
         write_report(subject, survey.workers)
     except (NucproError, OSError, MemoryError) as error:
         logger.warning("No report: %s", error)
@@ -226,6 +225,7 @@ def write_report(
     show(drawing(1))
     folder = output or subject.folder.report
     make_folder(folder)
+    remove_temporaries(folder, spare_living=True)
     path = folder / PAGE
     write_text(path, page(subject, sample, geometry))
     show(drawing(2))

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from nucpro.errors import LockedError, StoreError, UsageError
 from nucpro.execution.runner import Runner
 from nucpro.formats import cannot_write, make_folder
-from nucpro.formats.atomic import replacing_problems
+from nucpro.formats.atomic import remove_temporaries, replacing_problems
 from nucpro.formats.opening import open_kept, read_kept, write_all
 from nucpro.formats.sequences import SequenceType
 from nucpro.state.checkpoint import Journal, journal_entries
@@ -164,6 +164,7 @@ class Work(ABC):
         with Runner(self._lock) as runner:
             if not self._lock.exists():
                 raise LockedError([f"{self.root}: another run finished there just now; run again"])
+            remove_temporaries(self.output.parent, of=self.output.name)
             try:
                 yield runner
             except BaseException:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from folders import arguments, contents, leftovers
+from folders import arguments, contents, copied, leftovers
 from nucpro.cli import main
 from nucpro.errors import UsageError
 from nucpro.execution.ray.session import _private_folder
@@ -114,8 +114,6 @@ def test_a_killed_driver_takes_its_cluster_along_and_the_next_run_resumes(
         assert not [folder for folder in folders if folder.exists()]
     done = contents(data)
     assert main(["extract", *arguments(data, model)]) == 0
-    from folders import copied
-
     fresh = copied(pristine, tmp_path / "fresh")
     assert main(["extract", *arguments(fresh, model)]) == 0
     assert contents(data) == contents(fresh)
@@ -144,6 +142,40 @@ def test_a_cluster_that_loses_its_head_ends_the_run_in_words(
     assert next((found for found in looks if not found), None) == []
     assert folders
     assert not [folder for folder in folders if folder.exists()]
+    assert main(["extract", *arguments(data, model)]) == 0
+    assert leftovers(data) == []
+
+
+def test_two_runs_at_once_have_a_cluster_each(
+    data: Path, model: Path, pristine: Path, tmp_path: Path
+) -> None:
+    folders = [data, copied(pristine, tmp_path / "second" / "data")]
+    runs = [started(folder, model) for folder in folders]
+    for run in runs:
+        _, errors = run.communicate()
+        assert run.returncode == 0, errors
+    alone = copied(pristine, tmp_path / "alone")
+    assert main(["extract", *arguments(alone, model)]) == 0
+    assert [contents(folder) for folder in folders] == [contents(alone)] * 2
+
+
+TIGHT = (
+    "mount -t tmpfs -o size={size} none /tmp && mount --bind /tmp /var/tmp && exec {python} -m nucpro {words}"
+)
+MAY_MOUNT = (
+    subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"], check=False).returncode == 0
+)
+
+
+@pytest.mark.skipif(not MAY_MOUNT, reason="needs the right to mount")
+@pytest.mark.parametrize("size", ["4k", "64k", "256k", "1m"])
+def test_too_little_space_for_temporary_files_is_told(size: str, data: Path, model: Path) -> None:
+    words = " ".join(["extract", *arguments(data, model, "--engine", "ray")])
+    command = TIGHT.format(size=size, python=sys.executable, words=words)
+    run = subprocess.run(["unshare", "-m", "sh", "-c", command], capture_output=True, text=True, check=False)
+    assert run.returncode in (0, 1, 3)
+    assert "Traceback" not in run.stderr
+    assert "report it" not in run.stderr
     assert main(["extract", *arguments(data, model)]) == 0
     assert leftovers(data) == []
 
