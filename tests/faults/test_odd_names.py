@@ -52,7 +52,11 @@ def model_comparison(train: Scenario, tmp_path_factory: pytest.TempPathFactory) 
     """``nucpro compare`` of a model with itself."""
     start = copied(train.start, tmp_path_factory.mktemp("trained") / "data")
     assert train.repeat(start) == 0
-    return Scenario(start, lambda data: ["compare", *[str(data / "model")] * 2, "--device", "cpu"])
+    copied(start / "model", start / "other")
+    models = ("model", "other")
+    return Scenario(
+        start, lambda data: ["compare", *(str(data / name) for name in models), "--device", "cpu"]
+    )
 
 
 @pytest.fixture(scope="session")
@@ -114,21 +118,26 @@ def test_no_odd_file_makes_a_command_hang_fall_or_spoil_another(
     done = finished(name)
     problems = []
     for number, odd in enumerate(done.names()):
+        if kind == "as_pipe" and str(done.top / odd) in done.command(done.top):
+            continue  # an input that may be a pipe: waiting for its writer is right
         top = tmp_path / str(number)
         shutil.copytree(done.top, top, symlinks=True)
         (top / odd).unlink()
         KINDS[kind](top / odd)
         before = contents(top)
         capsys.readouterr()
-        with within(120):
+        with within(60):
             code = main(done.command(top))
         told = capsys.readouterr().err
         if code not in (0, 1, 2, 3) or "Traceback" in told or "report it" in told:
             problems.append(f"{odd}: code {code}: {told}")
-        if code != 0 and odd.name not in told and str(odd.parent) not in told:
+        # Files of the user's own may be read, and are not what they should be for many reasons.
+        if code != 0 and kind != "as_link" and odd.name not in told and str(odd.parent) not in told:
             problems.append(f"{odd} is not named: {told}")
         after = contents(top)
-        lost = [str(path) for path in before if not os.path.lexists(top / path)]
+        # An export that begins removes what says that it is complete.
+        kept = (path for path in before if not path.name.startswith("_"))
+        lost = [str(path) for path in kept if not os.path.lexists(top / path)]
         if lost or after.get((odd.parent / "own"), b"mine") != b"mine":
             problems.append(f"{odd}: lost {lost}")
         shutil.rmtree(top)

@@ -191,6 +191,7 @@ def _tasks(
     ledger = Ledger(target, format_name)
     own = {task.path for task in tasks if ledger.is_own(task.name)}
     problems = replacing_problems((task.path for task in tasks), own.__contains__, replace=replacing)
+    problems += replacing_problems(target.documents, lambda _: True, replace=replacing)
     if problems:
         raise PreflightError(problems)
     return tasks

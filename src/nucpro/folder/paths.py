@@ -549,6 +549,10 @@ def walk_failed(error: OSError) -> None:
     ) from error
 
 
+_OF_FILES = (f"{_NUCLEOTIDE}.fa", f"{_PROTEIN}.fa", "_merged.pt")
+"""Ends of names that only files have."""
+
+
 def walk(
     root: Path,
     is_left_out: Callable[[Path, str, Collection[str]], bool] = lambda folder, name, siblings: False,
@@ -576,7 +580,7 @@ def walk(
     Raises
     ------
     PreflightError
-        A folder cannot be read.
+        A folder cannot be read, or has the name of a file.
     """
     seen: set[tuple[int, int]] = set()
     walked = os.walk(root, followlinks=True, onerror=walk_failed) if steps is None else steps
@@ -586,7 +590,9 @@ def walk(
         is_new = (facts.st_dev, facts.st_ino) not in seen
         seen.add((facts.st_dev, facts.st_ino))
         names = [file for file in sorted(files) if not is_litter(file)]
-        entered = (name for name in subfolders if is_new and not is_litter(name))
+        entered = [name for name in subfolders if is_new and not is_litter(name)]
+        if odd := [str(folder / name) for name in sorted(entered) if name.endswith(_OF_FILES)]:
+            raise PreflightError([f"{path}: is a folder, expected a file; move it away" for path in odd])
         subfolders[:] = sorted(name for name in entered if not is_left_out(folder, name, names))
         if is_new:
             yield folder, names
