@@ -83,6 +83,12 @@ class Baseline:
         """Middle of one of ``parts`` equal parts of all events, or of the first share of them."""
         return f"{who}:{1 + int((2 * part + 1) * share * (self.events[who] - 1)) // (2 * parts)}"
 
+    def points(self, who: str, part: int, parts: int, *, every: bool) -> list[str]:
+        """One point of a part, or every event that falls to it: all parts together have each event once."""
+        if not every:
+            return [self.point(who, part, parts)]
+        return [f"{who}:{number}" for number in range(1 + part, self.events[who] + 1, parts)]
+
     def require_whole_files(self, data: Path) -> None:
         """Whatever has its final name is whole: the new file, or the old one that it will replace."""
         for name, content in state(data).items():
