@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from nucpro.errors import FastaError, is_plain
-from nucpro.formats.fasta import LONGEST_RECORD, count, inspect, read, split
+from nucpro.formats.fasta import LONGEST_RECORD, count, inspect, read, split, stream
 from nucpro.formats.sequences import NUCLEOTIDES
 
 PEAK = 64 << 20
@@ -178,3 +178,13 @@ def test_a_split_of_a_damaged_file_ends_with_its_name(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(b">a\nACGT\n" * 9999)[:-9])
     with pytest.raises(FastaError, match=r"a\.fa: gzip stream 1, which starts at byte 0 of .*, is cut off"):
         split(path, tmp_path, 5)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r\r\n", b"\n\r", b"\n\r\r\r", b"\r"])
+def test_all_readers_count_the_same_records_whatever_ends_lines(end: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.fa"
+    path.write_bytes(end.join([b">a x", b"MK", b"VL", b">b", b"TT", b""]))
+    records = [(b"a", b"MKVL"), (b"b", b"TT")]
+    assert [(name.encode(), sequence) for name, sequence in stream(path)] == records
+    assert count(path) == inspect(path, "MKVLT").records == 2
+    assert read(path).sequences == [b"MKVL", b"TT"]

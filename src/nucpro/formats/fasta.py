@@ -153,7 +153,7 @@ def _started(path: Path, text: TextStream, fastq: bool) -> tuple[bytes, Iterable
 
 
 def _blocks(path: Path, text: TextStream) -> Iterator[bytes]:
-    """Text without a byte order mark, and with a line feed at the end of each line."""
+    """Text without a byte order mark, in which a line feed ends each line, and there is no carriage return."""
     first = text.read(_BLOCK)
     while b"\n" not in first and len(first) < _BLOCK and (more := text.read(_BLOCK)):
         first += more
@@ -161,15 +161,11 @@ def _blocks(path: Path, text: TextStream) -> Iterator[bytes]:
         nothing = "unpacks to nothing" if text.is_packed else "the file is empty"
         raise FastaError(f"{path}: {nothing}; remove it or make it again")
     first = first.removeprefix(codecs.BOM_UTF8)
-    # Before OS X, lines on a Macintosh ended with a carriage return alone.
-    ending = b"\r" if b"\n" not in first else b"\r\n"
-    left = b""
+    # Before OS X, lines on a Macintosh ended with a carriage return alone. All others are part of a line's end, also
+    # of one that a program made out of a whole line end.
+    instead = b"" if b"\n" in first else b"\n"
     for block in chain((first,), iter(partial(text.read, _BLOCK), b"")):
-        part = left + block
-        left = b"\r" if part.endswith(b"\r") else b""
-        part = part.removesuffix(b"\r")
-        yield part.replace(ending, b"\n") if b"\r" in part else part
-    yield b"\n" if left else b""
+        yield block.replace(b"\r", instead) if b"\r" in block else block
 
 
 def _require_start(path: Path, start: bytes, fastq: bool) -> None:
@@ -219,12 +215,9 @@ def _stretches(blocks: Iterable[bytes]) -> Iterator[_Stretch]:
 
 def _parse_fasta(path: Path, blocks: Iterable[bytes], longest: int) -> Iterator[_Batch]:
     for text in _whole_records(path, blocks, longest):
-        # Carriage returns that are left come from programs that made line ends of line ends.
-        clean = text.replace(b"\r", b"") if b"\r" in text else text
+        parts = text.split(_MARK)
         # Nothing of a chromosome lives on while its reader works with what is yielded.
         del text
-        parts = clean.split(_MARK)
-        del clean
         lines = [part.partition(b"\n") for part in parts]
         del parts
         batch = [(header, sequence.replace(b"\n", b"")) for header, _, sequence in lines]
