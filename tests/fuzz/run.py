@@ -1,7 +1,9 @@
-"""Fuzz every target for a share of the given CPU time: ``python tests/fuzz/run.py --seconds 600``.
+"""Fuzz every target by coverage for a share of the given time: ``python tests/fuzz/run.py --seconds 2700``.
 
-Each target runs in a process of its own under a limit of memory, so that one which takes too much or ends
-the process is a find too: its last input lies in ``build/fuzz``.
+Atheris (libFuzzer) counts which branches of nucpro an input reaches, keeps those that reach new ones, and changes them
+further. Each target runs in a process of its own under a limit of memory, so that one which takes too much or ends the
+process is a find too. What was kept lies in ``build/fuzz/TARGET``, and goes on growing in the next run; the input of a
+find lies beside it, as ``TARGET-crash-…``.
 """
 
 from __future__ import annotations
@@ -12,46 +14,50 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 INPUTS = ROOT / "build" / "fuzz"
 MEMORY = 1 << 30
 """Bytes that a target may take above what its process has at the start."""
-EXAMPLES = 500
-"""Inputs of one round; every round starts from another seed."""
+LONGEST_INPUT = 1 << 16
+SLOWEST = 20
+"""Seconds after which an input is a find."""
 
 
-def fuzz(name: str, seconds: float, seed: int) -> int:
-    """Run one target in this process for so long, and give the number of inputs."""
-    from hypothesis import HealthCheck, given, settings
-    from hypothesis import seed as seeded
+def fuzz(name: str, seconds: float, seed: int) -> None:
+    """Run one target in this process for so long, which ends the process."""
+    import atheris
 
     sys.path[:0] = [str(ROOT / "tests")]
-    from fuzz.targets import TARGETS
+    corpus = INPUTS / name.replace(" ", "_")
+    corpus.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=INPUTS))
+    logging.disable()
+    with atheris.instrument_imports(include=["nucpro"]):
+        from fuzz.targets import TARGETS
 
-    target, last, count = TARGETS[name], INPUTS / name.replace(" ", "_"), 0
+        target = TARGETS[name]
+        for number, data in enumerate(target.seeds()):
+            (corpus / f"seed-{number}").write_bytes(data)
+            # What the target imports when it runs is instrumented too.
+            target.check(data, folder)
+    words = corpus.with_suffix(".words")
+    words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words if len(word) <= 64))
+    _limit_memory()
+    options = {
+        "artifact_prefix": f"{corpus}-", "dict": words, "max_len": LONGEST_INPUT, "max_total_time": round(seconds),
+        "print_final_stats": 1, "rss_limit_mb": 0, "seed": seed + 1, "timeout": SLOWEST, "verbosity": 0,
+    }  # fmt: skip
+    atheris.Setup(
+        [sys.argv[0], str(corpus), *(f"-{key}={value}" for key, value in options.items())],
+        lambda data: target.check(data, folder),
+    )
+    atheris.Fuzz()
 
-    with tempfile.TemporaryDirectory() as folder:
 
-        @given(target.inputs)
-        @settings(
-            max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-        )
-        def check(data: bytes) -> None:
-            nonlocal count
-            count += 1
-            last.write_bytes(data)
-            target.check(data, Path(folder))
-
-        logging.disable()
-        _limit_memory()
-        start = time.process_time()
-        while time.process_time() - start < seconds:
-            seeded(seed)(check)()
-            seed += 1
-    return count
+def _escaped(word: bytes) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in word)
 
 
 def _limit_memory() -> None:
@@ -68,28 +74,28 @@ def _say(line: str) -> None:
 def main() -> int:
     """Run all targets one after the other; the exit code is the number of those with a find."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=600, help="CPU time of all targets together")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first round of each target")
+    parser.add_argument("--seconds", type=float, default=2700, help="time of all targets together")
+    parser.add_argument("--seed", type=int, default=0, help="of the random changes")
     parser.add_argument("--target", help="run this one only, in this process")
     arguments = parser.parse_args()
     INPUTS.mkdir(parents=True, exist_ok=True)
     if arguments.target:
-        start = time.process_time()
-        count = fuzz(arguments.target, arguments.seconds, arguments.seed)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-        used = time.process_time() - start
-        _say(f"{arguments.target}: {count} inputs in {used:.0f} s of CPU, peak {peak} MiB, no find")
-        return 0
+        fuzz(arguments.target, arguments.seconds, arguments.seed)
     sys.path[:0] = [str(ROOT / "tests")]
     from fuzz.targets import TARGETS
 
     share, finds = arguments.seconds / len(TARGETS), 0
     for name in TARGETS:
         command = [sys.executable, __file__, "--target", name]
-        done = subprocess.run([*command, "--seconds", str(share), "--seed", str(arguments.seed)], check=False)
+        command += ["--seconds", str(share), "--seed", str(arguments.seed)]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        told = dict(line[6:].split(":", 1) for line in done.stderr.splitlines() if line.startswith("stat::"))
+        count, peak = (told.get(key, "?").strip() for key in ("number_of_executed_units", "peak_rss_mb"))
         if done.returncode:
             finds += 1
-            _say(f"{name}: exit code {done.returncode}; the last input lies in {INPUTS}")
+            _say(done.stdout + done.stderr)
+        found = f"exit code {done.returncode}; its input lies in {INPUTS}" if done.returncode else "no find"
+        _say(f"{name}: {count} inputs in {share:.0f} s, peak {peak} MiB, {found}")
     return finds
 
 

@@ -6,15 +6,19 @@ right. Any other exception, and the end of the process, is a find.
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import gzip
 import io
 import json
+import lzma
 import pickle
 import pickletools
+import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -25,20 +29,24 @@ from hypothesis import strategies as st
 
 from fuzz.mutations import mutated
 from nucpro import formats as store
+from nucpro.classifier.splits import read_families
 from nucpro.errors import DataError, FastaError, ModelError, NucproError, StoreError, is_plain
 from nucpro.export.manifest import Ledger
 from nucpro.folder import selection
 from nucpro.folder.paths import DataFolder, ExportFolder
-from nucpro.formats.fasta import count, inspect, read
+from nucpro.formats.fasta import count, inspect, read, stream
 from nucpro.formats.pickles import Storage, Tensor, dump, load
 from nucpro.formats.records import document
 from nucpro.formats.sequences import NUCLEOTIDES, SequenceType
 from nucpro.genomes.download import read_choice
 from nucpro.genomes.genbank import read_annotations
 from nucpro.genomes.reports import read_manifest
+from nucpro.genomes.taxonomy import Taxonomy, read_organisms
 from nucpro.prediction import work as prediction
 from nucpro.prediction.options import OutputFolder
+from nucpro.state import history
 from nucpro.state.checkpoint import Checkpoint
+from nucpro.vectors.outputs import FORMATS, Content, read_content
 
 IDS = ["NC_1.1_0_300_frame1", "b", "ç"]
 META = {"a": [1.5, "b", None], "n": -70000, "deep": {"x": [[]]}}
@@ -46,10 +54,16 @@ META = {"a": [1.5, "b", None], "n": -70000, "deep": {"x": [[]]}}
 
 @dataclass(frozen=True)
 class Target:
-    """A reader: the bytes it gets, and the check of what it makes of them."""
+    """A reader: valid files, pieces that mean something in their format, and what must hold for any bytes."""
 
-    inputs: st.SearchStrategy[bytes]
+    seeds: Callable[[], Sequence[bytes]]
+    words: Sequence[bytes]
     check: Callable[[bytes, Path], None]
+
+    @property
+    def inputs(self) -> st.SearchStrategy[bytes]:
+        """Bytes that are nearly a valid file."""
+        return st.deferred(lambda: mutated(self.seeds(), self.words))
 
 
 def _written(write: Callable[[Path], object]) -> bytes:
@@ -153,6 +167,12 @@ def _require_message(error: NucproError, path: Path) -> None:
     assert len(message) < 2000, message
 
 
+def _require_short(error: NucproError, path: Path) -> None:
+    """Messages that quote the file are escaped where they are shown."""
+    assert str(path) in str(error), str(error)
+    assert len(str(error)) < 2000, str(error)
+
+
 _FASTA = [
     b">NC_1.1_0_300_frame1 text\nACGT\nAC\n>b\r\nACGT\r\n>c\nNNNN",
     ">ü x\nMKV\n\n>b>c\nMK*\n".encode(),
@@ -191,15 +211,43 @@ def _letters(data: bytes) -> bytes:
     return b"".join(lines).replace(b"\r", b"").decode(errors="replace").encode("ascii", "replace").upper()
 
 
-def check_packed_fasta(data: bytes, folder: Path) -> None:
-    """The same for bytes that are meant to be gzip."""
+def check_packed(data: bytes, folder: Path) -> None:
+    """The same for bytes that are meant to be packed, and for FASTQ, record by record."""
     path = folder / "a.fa.gz"
     path.write_bytes(data)
     try:
         assert all(is_plain(name) for name in read(path).ids)
     except FastaError as error:
         _require_message(error, path)
+    try:
+        assert all(
+            is_plain(name) and sequence == sequence.upper() for name, sequence in stream(path, fastq=True)
+        )
+    except FastaError as error:
+        _require_message(error, path)
 
+
+_FASTQ = b"@r1 a\nACGT\nAC\n+r1\nIIII@@\n@r2\nNN\n+\n>>\n"
+
+
+def _packed() -> list[bytes]:
+    packers: list[Callable[[bytes], bytes]] = [gzip.compress, bz2.compress, lzma.compress]
+    with suppress(ImportError):
+        from backports import zstd
+
+        packers.append(zstd.compress)
+    texts = [*_FASTA, _FASTQ]
+    return [
+        _FASTQ,
+        *(pack(text) for pack in packers for text in texts),
+        *(2 * pack(_FASTA[0]) for pack in packers),
+    ]
+
+
+_PACKED_WORDS = [
+    *_FASTA_WORDS, b"\x1f\x8b\x08", b"BZh9", b"1AY&SY", b"\xfd7zXZ\0", b"YZ", b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18",
+    b"BC\x02\x00", b"\0\0\0\0\0\0\0\0",
+]  # fmt: skip
 
 _GENBANK = [
     b"""LOCUS       NC_1                60 bp    DNA     circular BCT 01-JAN-1970
@@ -337,6 +385,153 @@ def check_sealed(data: bytes, folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+_TABLES = [
+    b"record\ttaxon_id\torganism\tlineage\nNC_1.1\t10239\tsome virus\tViruses; Riboviria\nNC_2.1\t\t\t\n",
+    b'# record\tfamily\nNC_1.1\tF1\r\n"NC_2.1"\t"a ""b"""\tmore\n',
+    "\ufeffNC_1.1\tF1\n".encode("utf-16"),
+]
+_TABLE_WORDS = [
+    b"\t",
+    b"\n",
+    b"\r",
+    b'"',
+    b"; ",
+    b"#",
+    b"-1",
+    b"9" * 30,
+    b"\xc2\xb2",
+    b"\0",
+    b"\xff\xfe",
+    b"\xef\xbb\xbf",
+    b"\x1b[2J",
+]
+
+
+def check_tables(data: bytes, folder: Path) -> None:
+    """A table of organisms or families is refused, or gives text by record."""
+    path = folder / "a.tsv"
+    path.write_bytes(data)
+    for reader in (read_organisms, read_families):
+        try:
+            assert all(type(record) is str for record in reader(path))
+        except DataError as error:
+            _require_short(error, path)
+
+
+_NODES = b"1\t|\t1\t|\tno rank\t|\n10239\t|\t1\t|\tsuperkingdom\t|\n7\t|\t10239\t|\tspecies\t|\n"
+_MERGED = b"8\t|\t7\t|\n"
+
+
+def _dump(**files: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"{name}.dmp")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+_DUMPS = [_NODES, _dump(nodes=_NODES, merged=_MERGED), gzip.compress(_dump(nodes=_NODES), mtime=0)]
+_DUMP_WORDS = [
+    b"\t|\t",
+    b"\t|\n",
+    b"\n",
+    b"1",
+    b"0",
+    b"-1",
+    b"9" * 9,
+    b"9" * 10,
+    b"\xd9\xa3",
+    b"genus",
+    b"ustar",
+    b"nodes.dmp",
+    b"\0" * 64,
+]
+
+
+def check_taxonomy(data: bytes, folder: Path) -> None:
+    """A dump of NCBI's taxonomy is refused, or gives ancestors, as an archive and as a folder."""
+    inner = folder / "dump"
+    inner.mkdir(exist_ok=True)
+    for path, file in ((inner, inner / "nodes.dmp"), (folder / "taxdump.tar.gz", folder / "taxdump.tar.gz")):
+        file.write_bytes(data)
+        try:
+            taxonomy = Taxonomy(path)
+            assert taxonomy.ancestor(7, "species") in (7, None)
+            assert taxonomy.names([7]) == {7: "taxon 7"} or path.is_file()
+        except DataError as error:
+            _require_short(error, path)
+
+
+_CONFIGS = [
+    b'{"model_type":"esm","vocab_size":33,"hidden_size":320,"num_hidden_layers":6,"num_attention_heads":20,'
+    b'"intermediate_size":1280,"position_embedding_type":"rotary","token_dropout":true,"layer_norm_eps":1e-05,'
+    b'"mask_token_id":32,"pad_token_id":1,"emb_layer_norm_before":false,"hidden_act":"gelu","torch_dtype":"float32"}',
+    b'{"model_type":"bert","architectures":["BertForMaskedLM"],"vocab_size":4096,"hidden_size":768,"alibi_starting_size":512,'
+    b'"num_hidden_layers":12,"num_attention_heads":12,"intermediate_size":3072,"type_vocab_size":2,"layer_norm_eps":1e-12}',
+]
+
+
+def check_config(data: bytes, folder: Path) -> None:
+    """A model's configuration is refused by name, or describes an encoder of either sequence type."""
+    from nucpro.models.architectures import architecture_of, sequence_type_of
+    from nucpro.models.weights import locate
+
+    (folder / "model.safetensors").write_bytes(b"")
+    (folder / "config.json").write_bytes(data)
+    readers: tuple[Callable[[], object], ...] = (
+        lambda: sequence_type_of(locate(str(folder))),
+        *(partial(lambda side: architecture_of(locate(str(folder)), side), side) for side in SequenceType),
+    )
+    for reader in readers:
+        try:
+            reader()
+        except NucproError as error:
+            _require_short(error, Path(folder.name))
+
+
+_HISTORY = [
+    b'{"time":"2026-01-01T00:00:00.000+00:00","event":"started","command":"extract"}\n'
+    b'{"time":"2026-01-01T00:00:01.000+00:00","event":"planned","files":3}\n'
+    b'{"time":"2026-01-01T00:00:02.000+00:00","event":"file","file":"a","seconds":1.5,"records":2,"letters":3,"tokens":4}\n'
+    b'{"time":"2026-01-01T00:00:03.000+00:00","event":"stage","name":"merge","seconds":1}\n'
+    b'{"time":"2026-01-01T00:00:04.000+00:00","event":"ended","how":"finished","message":""}\n'
+]
+
+
+def check_history(data: bytes, folder: Path) -> None:
+    """Damaged lines of a history are ignored; each line gets a checksum that fits, so that its values are looked at."""
+    data_folder = DataFolder(folder)
+    for content in (data, b"".join(b"%08x %s\n" % (zlib.crc32(line), line) for line in data.split(b"\n"))):
+        data_folder.history.write_bytes(content)
+        for run in history.read(data_folder):
+            assert all(type(one.file) is str for one in run.files)
+
+
+def _vector_files() -> list[bytes]:
+    found = []
+    for suffix, form in FORMATS.items():
+        content = Content(IDS, _vectors(), META, SequenceType.PROTEIN)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, f"a{suffix}")
+            form.write(path, content)
+            found.append(path.read_bytes())
+    return found
+
+
+def check_vectors(data: bytes, folder: Path) -> None:
+    """A file of vectors of any suffix is refused, or gives as many rows as ids."""
+    for suffix in FORMATS:
+        path = folder / f"a{suffix}"
+        path.write_bytes(data)
+        try:
+            content = read_content(path)
+            assert len(content.ids) == len(content.vectors)
+        except StoreError as error:
+            _require_short(error, path)
+
+
 def weight_files() -> list[bytes]:
     """A safetensors and a ``.bin`` file."""
     import torch
@@ -365,21 +560,23 @@ def check_weights(data: bytes, folder: Path) -> None:
             _require_message(error, path)
 
 
-def _targets() -> dict[str, Target]:
-    opcodes = st.lists(st.sampled_from(_PICKLE_WORDS) | st.binary(max_size=4)).map(b"".join)
-    packed = [gzip.compress(text, 1, mtime=0) for text in _FASTA]
-    weights = st.deferred(lambda: mutated(weight_files(), [*_ZIP_WORDS, *_PICKLE_WORDS]))
-    return {
-        "files": Target(mutated(_FILES, _ZIP_WORDS), check_file),
-        "pickles": Target(mutated(_PICKLES, _PICKLE_WORDS), check_pickle),
-        "opcodes": Target(opcodes, check_opcodes),
-        "fasta": Target(mutated(_FASTA, _FASTA_WORDS), check_fasta),
-        "packed fasta": Target(mutated(packed, _FASTA_WORDS), check_packed_fasta),
-        "genbank": Target(mutated(_GENBANK, _GENBANK_WORDS), check_genbank),
-        "sealed records": Target(mutated(_SEALED, _JSON_WORDS), check_sealed),
-        "records": Target(mutated(_RECORDS, _JSON_WORDS), check_records),
-        "weights": Target(weights, check_weights),
-    }
+def _opcodes() -> list[bytes]:
+    return [data[2:-1] for data in _PICKLES]
 
 
-TARGETS = _targets()
+TARGETS = {
+    "files": Target(lambda: _FILES, _ZIP_WORDS, check_file),
+    "pickles": Target(lambda: _PICKLES, _PICKLE_WORDS, check_pickle),
+    "opcodes": Target(_opcodes, _PICKLE_WORDS, check_opcodes),
+    "fasta": Target(lambda: _FASTA, _FASTA_WORDS, check_fasta),
+    "packed": Target(_packed, _PACKED_WORDS, check_packed),
+    "genbank": Target(lambda: _GENBANK, _GENBANK_WORDS, check_genbank),
+    "sealed records": Target(lambda: _SEALED, _JSON_WORDS, check_sealed),
+    "records": Target(lambda: _RECORDS, _JSON_WORDS, check_records),
+    "history": Target(lambda: _HISTORY, _JSON_WORDS, check_history),
+    "tables": Target(lambda: _TABLES, _TABLE_WORDS, check_tables),
+    "taxonomy": Target(lambda: _DUMPS, _DUMP_WORDS, check_taxonomy),
+    "configurations": Target(lambda: _CONFIGS, _JSON_WORDS, check_config),
+    "vectors": Target(_vector_files, [*_ZIP_WORDS, *_JSON_WORDS], check_vectors),
+    "weights": Target(weight_files, [*_ZIP_WORDS, *_PICKLE_WORDS, *_JSON_WORDS], check_weights),
+}
