@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import io
+import random
 import shutil
 import tarfile
 from dataclasses import replace
@@ -48,6 +50,15 @@ def dump(tmp_path: Path) -> Path:
         tmp_path / "taxdump.tar.gz",
         {"nodes.dmp": NODES, "names.dmp": NAMES, "merged.dmp": "10710\t|\t2681611\t|\n"},
     )
+
+
+def tar_of(nodes: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        entry = tarfile.TarInfo("nodes.dmp")
+        entry.size = len(nodes)
+        archive.addfile(entry, io.BytesIO(nodes))
+    return buffer.getvalue()
 
 
 def packed(path: Path, files: dict[str, str]) -> Path:
@@ -256,3 +267,26 @@ def test_a_taxonomy_of_somebody_else_is_not_replaced(dump: Path, tmp_path: Path)
             download_taxonomy(path.parent, options)
         assert download_taxonomy(path.parent, options)
         assert path.read_bytes() == content + b"newer"
+
+
+HOSTILE = {
+    "xz that asks for 4 GiB": b"\x5d\xff\xff\xff\xff" + b"\xff" * 8 + bytes(100),
+    "bzip2": bz2.compress(bytes(1024)),
+    "gzip, damaged within": gzip.compress(random.Random(0).randbytes(5000))[:40] + b"\xff" * 60,
+    "gzip, cut off": gzip.compress(bytes(10_000))[:-20],
+    "gzip, damaged at its end": gzip.compress(b"x" * 10_000)[:-8] + bytes(8),
+    "a taxon beyond all": tar_of(b"50000001\t|\t1\t|\tspecies\t|\n"),
+    "an endless line": tar_of(b"1\t|\t1" + bytes(3 << 20)),
+    "a number in other digits": tar_of("\u0663\t|\t99999999999\t|\tspecies\t|\n".encode()),
+    "a tar that ends within": tar_of(b"1\t|\t1\t|\tspecies\t|\n" * 100)[:900],
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_dump_is_refused_in_a_line(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "taxdump.tar.gz"
+    path.write_bytes(HOSTILE[name])
+    with pytest.raises(DataError) as caught:
+        Taxonomy(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert len(str(caught.value)) < 400

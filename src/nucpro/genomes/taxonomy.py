@@ -6,9 +6,14 @@ is the genus. NCBI's dump (https://ftp.ncbi.nlm.nih.gov/pub/taxonomy/taxdump_rea
 
 from __future__ import annotations
 
+import gzip
+import io
+import os
 import tarfile
+import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -24,6 +29,9 @@ RANKS = ("species", "genus", "subfamily", "family", "order", "class", "phylum")
 """Ranks that taxa can be grouped by."""
 
 _HEAD = ("record", "taxon_id", "organism", "lineage")
+_LONGEST_LINE = 1 << 20
+_LARGEST = 50_000_000
+"""Number of a taxon; in 2026 NCBI's largest is below 4 million, and each up to the largest takes five bytes."""
 _REMEDY = "remove it, then run nucpro dataset again"
 
 
@@ -132,13 +140,18 @@ class Taxonomy:
         return found
 
     def _number(self, text: str) -> int:
-        if not text.isdecimal() or len(text) > 9:
+        if not text.isdecimal() or len(text) > 9 or int(text) > _LARGEST:
             raise DataError(f"{self._path}: holds {text[:40]!r}, expected a taxon; fetch the taxonomy again")
         return int(text)
 
 
 def _lines(path: Path, name: str, fields: int, *, is_needed: bool = True) -> Iterator[list[str]]:
     """First fields of the lines of one file of the dump."""
+    if not os.path.lexists(path):
+        raise UsageError(
+            f"{path}: no such file; fetch NCBI's taxonomy with nucpro download DATA --taxonomy, or name "
+            f"{DUMP_NAME}, or the folder with its files, with --taxonomy"
+        )
     try:
         if path.is_dir():
             if is_needed or (path / name).exists():
@@ -146,22 +159,21 @@ def _lines(path: Path, name: str, fields: int, *, is_needed: bool = True) -> Ite
                 with (path / name).open("rb") as file:
                     yield from _fields_of(path, name, file, fields)
             return
-        if path.exists():
-            # The kind of file is checked before it is opened by name: opening a pipe would block.
-            open_input(path).close()
-        with tarfile.open(path) as archive:
+        # NCBI packs with gzip. Other packers are not tried: some take any memory that a few bytes claim.
+        with open_input(path) as raw, _unpacked(raw) as tar, tarfile.open(fileobj=tar, mode="r:") as archive:
             file_in_it = _member(archive, name)
             if file_in_it is not None:
                 yield from _fields_of(path, name, file_in_it, fields)
             elif is_needed:
                 raise DataError(f"{path}: holds no {name}; name NCBI's {DUMP_NAME}")
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"{error.filename}: no such file; fetch NCBI's taxonomy with nucpro download DATA --taxonomy, or name "
-            f"{DUMP_NAME}, or the folder with its files, with --taxonomy"
-        ) from error
-    except (OSError, EOFError, tarfile.TarError) as error:
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error}); fetch it again") from error
+
+
+def _unpacked(raw: io.FileIO) -> IO[bytes]:
+    is_packed = raw.read(2) == b"\x1f\x8b"
+    raw.seek(0)
+    return gzip.GzipFile(fileobj=raw) if is_packed else io.BufferedReader(raw)
 
 
 def _member(archive: tarfile.TarFile, name: str) -> IO[bytes] | None:
@@ -172,7 +184,7 @@ def _member(archive: tarfile.TarFile, name: str) -> IO[bytes] | None:
 
 
 def _fields_of(path: Path, name: str, file: IO[bytes], fields: int) -> Iterator[list[str]]:
-    for number, line in enumerate(file, 1):
+    for number, line in enumerate(iter(partial(file.readline, _LONGEST_LINE), b""), 1):
         # A field is followed by a tab and a bar, and all but the first follow a tab.
         found = (
             line.decode("utf-8", "replace").rstrip("\n").removesuffix("\t|").split("\t|\t", fields)[:fields]
