@@ -6,9 +6,9 @@ DEMO_READY := $(VENV)/.demo-ready
 READY := $(VENV)/.ready
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 REAL_DATA ?=
-FUZZ_SECONDS ?= 600
+FUZZ_SECONDS ?= 2700
 
-.PHONY: setup demo docs test faults fuzz mutants lint format clean
+.PHONY: setup demo docs test faults extras fuzz mutants lint format clean
 
 setup: $(READY)
 
@@ -34,8 +34,14 @@ test: $(READY)
 faults: $(READY)
 	$(BIN)/python -m pytest tests/faults --faults=all -n 2 --dist loadfile
 
+# Coverage-guided, by a program that is needed here only.
 fuzz: $(READY)
+	$(INSTALL) 'atheris==3.0.0'
 	$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS)
+
+# From the package index, into an empty environment for each extra.
+extras: $(READY)
+	$(BIN)/python -m pytest tests/packaging/test_extras.py --packaging=all
 
 # The program that makes the changes is needed here only; what it does is set in pyproject.toml.
 mutants: $(READY)

@@ -52,6 +52,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=("some", "all"),
         help="how many of the faults in tests/faults are tried: a fast selection, or all of them",
     )
+    parser.addoption(
+        "--packaging",
+        default="some",
+        choices=("some", "all"),
+        help="all: install the wheel with each extra alone, from the package index into empty environments",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
