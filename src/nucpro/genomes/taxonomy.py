@@ -170,7 +170,7 @@ def _lines(path: Path, name: str, fields: int, *, is_needed: bool = True) -> Ite
         raise DataError(f"{path}: cannot be read ({error}); fetch it again") from error
 
 
-def _unpacked(raw: io.FileIO) -> IO[bytes]:
+def _unpacked(raw: io.FileIO) -> gzip.GzipFile | io.BufferedReader[io.FileIO]:
     is_packed = raw.read(2) == b"\x1f\x8b"
     raw.seek(0)
     return gzip.GzipFile(fileobj=raw) if is_packed else io.BufferedReader(raw)
