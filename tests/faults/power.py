@@ -284,7 +284,7 @@ def _collect(folder: Folder, prefix: str, loss: Loss, found: dict[str, bytes | N
 
 def write_out(found: dict[str, bytes | None], folder: Path) -> Path:
     """Make a real folder of what a crash left."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for name, content in found.items():
         if content is None:
             (folder / name).mkdir(parents=True, exist_ok=True)

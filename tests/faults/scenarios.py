@@ -115,14 +115,18 @@ def state(data: Path) -> dict[str, bytes]:
     selection = DataFolder(data).selection
     files = (path for path in sorted(data.rglob("*")) if path.is_file())
     return {
-        path.relative_to(data).as_posix(): _TIME.sub(b"", path.read_bytes())
+        path.relative_to(data).as_posix(): timeless(path.read_bytes())
         for path in files
         if path == selection or not _is_of_runs(path.relative_to(data))
     }
 
 
+def timeless(content: bytes) -> bytes:
+    """Content of an output without the one time that one tells: when a report was made."""
+    return _TIME.sub(b"", content)
+
+
 _TIME = re.compile(rb"(?<=<p>Report of )[0-9-]+ [0-9:]+(?= UTC</p>)")
-"""The one time that an output tells."""
 
 
 def _is_of_runs(path: Path) -> bool:

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from nucpro.errors import DataError, DimensionError, ModelError
 from nucpro.folder.paths import CLASS_NAMES
-from nucpro.formats import write_bytes
+from nucpro.formats import make_folder, write_bytes
 from nucpro.formats.opening import is_litter, open_input, read_input
 from nucpro.formats.records import Digest, Name, Within, checked, decoded, unsealed, write_record
 from nucpro.formats.sequences import DNA_WIDTH, PROTEIN_WIDTH, SequenceType
@@ -210,7 +210,7 @@ def save(folder: Path, classifier: Classifier, card: ModelCard) -> None:
     StoreError
         The folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()}
     written = write_bytes(folder / WEIGHTS_NAME, safetensors.torch.save(tensors))
     content = {"format": _FORMAT, **asdict(card), "weights_sha256": written.digest}

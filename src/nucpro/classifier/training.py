@@ -45,7 +45,7 @@ from nucpro.classifier.splits import PARTS
 from nucpro.embedding.device import choose_device, device_problems, settled
 from nucpro.errors import DataError, PreflightError
 from nucpro.folder.paths import CLASS_NAMES
-from nucpro.formats import remove_temporaries, replacing_problems, write_text
+from nucpro.formats import make_first, remove_temporaries, replacing_problems, write_text
 from nucpro.formats.opening import read_input
 from nucpro.formats.records import parsed, write_record
 from nucpro.formats.sequences import SequenceType
@@ -202,11 +202,7 @@ def _is_comparison(path: Path) -> bool:
 def _working_folders(folders: Sequence[Path]) -> Iterator[None]:
     """Make folders, and lock the first one, which is or contains the others."""
     for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            problem = f"{folder}: cannot be made ({error.strerror}); name another folder with --output"
-            raise PreflightError([problem]) from error
+        make_first(folder)
     with hold(folders[0] / _LOCK):
         for folder in folders:
             remove_temporaries(folder)

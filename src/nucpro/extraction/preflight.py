@@ -167,7 +167,8 @@ def writing_problems(folders: Iterable[Path], *, probe: bool = True) -> list[str
 
 def _tried(folder: Path) -> str | None:
     try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".probe{TEMPORARY_MARK}"):
+        # Where the file system can, without a name, which a killed run would leave.
+        with tempfile.TemporaryFile(dir=folder, prefix=f".probe{TEMPORARY_MARK}"):
             return None
     except OSError as error:
         return error.strerror

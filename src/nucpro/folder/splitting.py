@@ -17,7 +17,7 @@ from nucpro.errors import DataError, PreflightError, first_few
 from nucpro.folder.inventory import Mapper, numbers_in, size_on_disk
 from nucpro.folder.paths import DataFolder, Source
 from nucpro.folder.selection import load
-from nucpro.formats import cannot_write, sync_folder
+from nucpro.formats import cannot_write, remove_temporaries, sync_folder
 from nucpro.formats.atomic import TEMPORARY_MARK, temporary_start
 from nucpro.formats.fasta import Records, count, difference, read, require_usable, split
 from nucpro.formats.sequences import ALPHABETS, SequenceType, copied_side, looks_like_nucleotides
@@ -77,6 +77,7 @@ def split_folder(
         See :func:`split_source`.
     """
     sources = folder.walk_sources()
+    remove_temporaries(folder.root)
     remove_unfinished(sources)
     size = file_size(asked, folder, sources, records, workers)
     others = dict.fromkeys(source for source in sources if not _has_size(source, size))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from nucpro.errors import StoreError
+from nucpro.errors import PreflightError, StoreError
 from nucpro.formats.opening import kind_of
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "AtomicFile",
     "Written",
     "cannot_write",
+    "make_first",
     "make_folder",
     "name_problem",
     "remove_temporaries",
@@ -319,6 +320,20 @@ def make_folder(folder: Path) -> None:
         except OSError as error:
             raise cannot_write(one, error) from error
         sync_folder(one.parent)
+
+
+def make_first(folder: Path) -> None:
+    """Make the folder that a command is about to write to; see :func:`make_folder`.
+
+    Raises
+    ------
+    PreflightError
+        It cannot be made there.
+    """
+    try:
+        make_folder(folder)
+    except StoreError as error:
+        raise PreflightError([str(error)]) from error
 
 
 def sync_folder(folder: Path) -> None:

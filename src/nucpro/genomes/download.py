@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from nucpro.errors import DataError, PreflightError, StoreError, counted, human_size
+from nucpro.errors import DataError, PreflightError, counted, human_size
 from nucpro.folder.paths import DataFolder
-from nucpro.formats import make_folder, remove_temporaries, replacing_problems
+from nucpro.formats import make_first, remove_temporaries, replacing_problems
 from nucpro.formats.records import Count, Within, read_record, write_record
 from nucpro.formats.transfer import Connection, Expected, StoppedError, part_of
 from nucpro.genomes.catalogue import Md5, RemoteFile, choose, parse_catalogue
@@ -184,7 +184,7 @@ def download(
         record = run.record()
         missing = run.missing(record)
     else:
-        _make_folder(data_dir)
+        make_first(data_dir)
         with hold(DataFolder(data_dir).lock):
             remove_temporaries(data_dir)
             record = run.record()
@@ -240,7 +240,7 @@ def download_taxonomy(
     if problems := replacing_problems([path], lambda _: bool(own), replace=options.replace):
         raise PreflightError(problems)
     if not dry_run:
-        _make_folder(data_dir)
+        make_first(data_dir)
         with hold(DataFolder(data_dir).lock):
             remove_temporaries(data_dir)
             # First: a file that a killed run leaves is known by its sum.
@@ -261,13 +261,6 @@ def _own_sums(path: Path) -> list[str]:
     if kept is None or not path.is_file():
         return []
     return [md5 for md5 in kept.content.sums if Expected("", None, md5, "MD5 sum").problem_of(path) is None]
-
-
-def _make_folder(data_dir: Path) -> None:
-    try:
-        make_folder(data_dir)
-    except StoreError as error:
-        raise PreflightError([str(error)]) from error
 
 
 class _Run:

@@ -10,7 +10,7 @@ import heapq
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nucpro.formats import remove_temporaries
+from nucpro.formats import make_folder, remove_temporaries
 from nucpro.formats.figures import can_draw, draw
 from nucpro.prediction.options import OutputFolder
 from nucpro.prediction.tables import SequenceRow, read_tables
@@ -61,7 +61,7 @@ def write_plots(folder: OutputFolder, count: int, form: str = "png") -> list[Pat
     StoreError
         A picture cannot be written.
     """
-    folder.plots.mkdir(exist_ok=True)
+    make_folder(folder.plots)
     remove_temporaries(folder.plots)
     threshold = Rules.of_record(read_record(folder.record)).threshold
     scored = ((len(row.chunks), -row.number) for row in read_tables(folder) if row.values["score"])

@@ -19,7 +19,7 @@ from nucpro.errors import DataError, FastaError, PreflightError
 from nucpro.execution.engine import Done, Engine, engine_of
 from nucpro.execution.runner import Committed, Runner
 from nucpro.extraction.preflight import writing_problems
-from nucpro.formats import remove_temporaries, replacing_problems
+from nucpro.formats import make_first, remove_temporaries, replacing_problems
 from nucpro.formats.atomic import name_problem
 from nucpro.formats.opening import STANDARD_INPUT, is_pipe, spooled
 from nucpro.prediction.contigs import InputFacts, Unit, inspect, records_of, units_of
@@ -103,7 +103,7 @@ def predict(options: PredictionOptions, show: Show = silent) -> PredictionReport
     folder = OutputFolder(options.folder)
     with engine_of(options) as engine, ExitStack() as stack:
         checked = check(options, engine, lambda path: stack.enter_context(spooled(path, FastaError)))
-        _make_folder(folder.root)
+        make_first(folder.root)
         with Runner(folder.lock) as runner:
             remove_temporaries(folder.root)
             return _predict(_Run(checked, folder, engine, runner), show)
@@ -114,14 +114,6 @@ def _predict(run: _Run, show: Show) -> PredictionReport:
         run.score(show)
         run.write_tables()
     return run.report(run.write_outputs())
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        problem = f"{path}: cannot be made ({error.strerror}); name another folder with --output"
-        raise PreflightError([problem]) from error
 
 
 class _Run:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from nucpro.errors import DataError, ModelError, PreflightError, StoreError
-from nucpro.formats import records, remove_temporaries
+from nucpro.formats import make_folder, records, remove_temporaries
 from nucpro.formats.opening import read_input
 from nucpro.formats.records import Count, Digest, Name, Within, document, unsealed
 from nucpro.genomes.frames import FRAME_NAMES
@@ -110,7 +110,7 @@ class Work:
         work = self._folder.work
         if work.is_symlink() or (work.exists() and not work.is_dir()):
             raise PreflightError([f"{work}: is a link or a file; {_MOVE}"])
-        work.mkdir(exist_ok=True)
+        make_folder(work)
         remove_temporaries(work)
         if not self._folder.work_record.exists():
             if any(work.iterdir()):
