@@ -23,7 +23,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import gb_io
@@ -57,9 +57,12 @@ class Bench:
     ----------
     folder : Path
         Where the models lie.
+    only : collection of str
+        Commands to run; all others are left out. Empty for all.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, only: Collection[str]) -> None:
+        self.only = only
         self.protein, self.dna = folder / "esm", folder / "dna"
         # In a process of its own: what this one has in memory counts for those that it starts.
         maker = multiprocessing.get_context("spawn").Process(
@@ -71,6 +74,8 @@ class Bench:
 
     def run(self, data: Path, name: str, *arguments: str | Path) -> None:
         """Run ``nucpro NAME ARGUMENTS`` in a data folder, named ``.`` there, and note what it took."""
+        if self.only and name not in self.only:
+            return
         took = measured(data, name.split(maxsplit=1)[0], arguments)
         noted = self.results.setdefault(name, {})
         for key, value in took.items():
@@ -121,6 +126,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=[10, 100, 1_000, 10_000])
     parser.add_argument("--records", type=int, nargs="*", default=[1_000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", default=[], help="commands to run, with those that they need")
     arguments = parser.parse_args()
     result = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
     result["machine"] = {
@@ -132,13 +138,13 @@ def main() -> None:
         for size in arguments.records if axis == "records" else arguments.sizes:
             print(axis, size, flush=True)
             with tempfile.TemporaryDirectory() as folder:
-                bench = Bench(Path(folder))
+                bench = Bench(Path(folder), arguments.only)
                 for number in range(arguments.rounds):
                     place = Path(folder) / str(number)
                     place.mkdir()
                     AXES[axis](bench, place / "data", size)
                     shutil.rmtree(place)
-            result.setdefault(axis, {})[str(size)] = bench.results
+            result.setdefault(axis, {}).setdefault(str(size), {}).update(bench.results)
             result["growth"] = growth(result)
             arguments.json.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result["growth"], indent=1))
