@@ -1,0 +1,106 @@
+"""Finished work of each released version, in every format: it is read, and taken for what it is by the same command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from finish import BEGUN, EXPORTS, FASTA, FORMS, HERE
+from safetensors import safe_open
+
+from folders import contents, copied
+from nucpro.classifier.model import load, read_state
+from nucpro.cli import main
+from nucpro.folder import selection
+from nucpro.folder.paths import DataFolder
+from nucpro.formats.sequences import SequenceType
+from nucpro.state.checkpoint import Checkpoint
+from nucpro.vectors.outputs import made_by, read_content
+
+VERSIONS = sorted(path.name for path in (HERE / "finished").iterdir())
+DEVICE = ("--device", "cpu")
+
+
+@pytest.fixture(params=VERSIONS)
+def finished(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A copy of what a version finished, beside what it was made from."""
+    copied(BEGUN, tmp_path / "begun")
+    return copied(HERE / "finished" / request.param, tmp_path / "finished")
+
+
+@pytest.fixture
+def begun(finished: Path) -> Path:
+    return finished.parent / "begun"
+
+
+def test_the_records_of_a_data_folder_are_read(finished: Path) -> None:
+    data = DataFolder(finished / "data")
+    with Checkpoint(data) as checkpoint:
+        assert len(checkpoint.completed) == 3
+        assert all(name.endswith("_ESM.pt") for name in checkpoint.completed)
+        assert checkpoint.sequences_per_file == 4
+        recipe = checkpoint.recipe_of(SequenceType.PROTEIN)
+        assert recipe is not None
+        assert (recipe.made_by["id"], recipe.width) == ("model", 16)
+    recorded = selection.load(data)
+    assert recorded is not None
+    assert recorded.sequences_per_file == 4
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_vectors_are_read_and_kept(
+    form: str, finished: Path, begun: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = finished / "embedded" / f"vectors{form}"
+    content, other = read_content(path), read_content(finished / "embedded" / "vectors.pt")
+    assert content.ids == other.ids
+    np.testing.assert_array_equal(content.vectors, other.vectors)
+    assert made_by(path) == other.meta
+    before = path.stat().st_mtime_ns
+    assert (
+        main(["embed", str(begun / FASTA), "-o", str(path), "--protein-model", str(begun / "model"), *DEVICE])
+        == 0
+    )
+    assert f"{path} holds these vectors already" in capsys.readouterr().out
+    assert path.stat().st_mtime_ns == before
+
+
+def test_vectors_of_residues_are_read_and_kept(
+    finished: Path, begun: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = finished / "residues"
+    index = json.loads((folder / "index.json").read_text())
+    with safe_open(folder / index["shards"][0]["file"], "numpy") as shard:
+        rows = shard.get_tensor("vector")
+    assert rows.shape == (index["shards"][0]["residues"], index["width"])
+    assert sum(length for _, _, length in index["records"].values()) == len(rows)
+    before = contents(folder)
+    model = ("--protein-model", str(begun / "model"))
+    assert main(["embed", str(begun / FASTA), "--per-residue", "-o", str(folder), *model, *DEVICE]) == 0
+    assert "already" in capsys.readouterr().out
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("form", EXPORTS)
+def test_an_export_is_known(
+    form: str, finished: Path, begun: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, folder = begun / "data", finished / "exported" / form
+    shutil.copytree(BEGUN / "golden", data, dirs_exist_ok=True)
+    before = contents(folder)
+    assert main(["export", str(data), "--to", form, "-o", str(folder), "--sequences-per-file", "4"]) == 0
+    assert "; 0 written now" in capsys.readouterr().out
+    assert contents(folder) == before
+
+
+def test_a_training_is_known(finished: Path) -> None:
+    classifier, card = load(finished / "trained")
+    assert card.sides == ("protein",)
+    assert classifier.hidden.weight.shape == (card.hidden_width, card.input_width)
+    state = read_state(finished / "trained")
+    assert state is not None
+    assert len(state.history) == 2
+    assert state.weights.keys() == state.best.keys() != set()
