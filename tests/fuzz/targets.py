@@ -206,9 +206,9 @@ def check_fasta(data: bytes, folder: Path) -> None:
 def _letters(data: bytes) -> bytes:
     """Everything that is in no header, found in another way than the parser's."""
     data = data.removeprefix(codecs.BOM_UTF8)
-    data = data if b"\n" in data else data.replace(b"\r", b"\n")
+    data = data.replace(b"\r", b"" if b"\n" in data else b"\n")
     lines = [line for line in data.split(b"\n") if not line.startswith(b">")]
-    return b"".join(lines).replace(b"\r", b"").decode(errors="replace").encode("ascii", "replace").upper()
+    return b"".join(lines).decode(errors="replace").encode("ascii", "replace").upper()
 
 
 def check_packed(data: bytes, folder: Path) -> None:
