@@ -30,6 +30,10 @@ docs: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term $(if $(REAL_DATA),--real-data=$(REAL_DATA))
+	@$(BIN)/python -m coverage json --quiet -o build/coverage.json
+	@$(BIN)/python -c 'import json; totals = json.load(open("build/coverage.json"))["totals"]; \
+	print("Covered: {percent_statements_covered:.2f}% of {num_statements} statements," \
+	" {percent_branches_covered:.2f}% of {num_branches} branches".format(**totals))'
 
 faults: $(READY)
 	$(BIN)/python -m pytest tests/faults --faults=all -n 2 --dist loadfile
