@@ -102,10 +102,11 @@ def test_a_killed_run_and_another_option(
     part: int, parts: int, extracting: Baseline, data: Path, model: Path
 ) -> None:
     killed_late(extracting, data)
-    other = copied(data, data.with_name("other"))
-    assert main(["extract", *arguments(data, model, "--token-dropout", "off")]) == 0
+    other, changes = copied(data, data.with_name("other")), ("--token-dropout", "off")
+    assert main(["extract", *arguments(data, model, *changes)]) == 3
+    assert main(["extract", *arguments(data, model, *changes, "--replace")]) == 0
     extracting.require_recovery(other)
-    assert main(["extract", *arguments(other, model, "--token-dropout", "off")]) == 0
+    assert main(["extract", *arguments(other, model, *changes, "--replace")]) == 0
     assert contents(other) == contents(data)
 
 
@@ -131,7 +132,8 @@ def test_a_killed_run_and_another_model(
 
     other = stand_ins.make_checkpoint(tmp_path / "other", width=16, layers=2, heads=2)
     killed_late(extracting, data)
-    assert main(["extract", *arguments(data, other)]) == 0
+    assert main(["extract", *arguments(data, other)]) == 3
+    assert main(["extract", *arguments(data, other, "--replace")]) == 0
     fresh = copied(pristine, tmp_path / "fresh")
     assert main(["extract", *arguments(fresh, other)]) == 0
     assert contents(data) == contents(fresh)

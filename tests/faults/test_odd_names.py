@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from scenarios import WHOLE, Scenario, copied
+from test_no_room import as_root
 
 from folders import as_dangling, as_device, as_folder, as_pipe, within
 from nucpro.cli import main
@@ -142,3 +146,43 @@ def test_no_odd_file_makes_a_command_hang_fall_or_spoil_another(
             problems.append(f"{odd}: lost {lost}")
         shutil.rmtree(top)
     assert problems == [], "\n".join(problems)
+
+
+EACH_UNREADABLE = """
+import json, sys
+from pathlib import Path
+from nucpro.cli import main
+for path, arguments in json.load(sys.stdin):
+    mode = Path(path).stat().st_mode
+    Path(path).chmod(0)
+    print("TRIED", path, file=sys.stderr, flush=True)
+    print("CODE", main(arguments), file=sys.stderr, flush=True)
+    if Path(path).exists():
+        Path(path).chmod(mode)
+"""
+WITHOUT_RIGHTS = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--"]
+
+
+@as_root
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_unreadable_file_makes_a_command_fall(
+    name: str, whole: bool, finished: Callable[[str], Finished], tmp_path: Path
+) -> None:
+    """Root without the right to override permissions is as any other user."""
+    if not whole:
+        pytest.skip(WHOLE)
+    done = finished(name)
+    tries = []
+    for number, odd in enumerate(done.names()):
+        top = Path(shutil.copytree(done.top, tmp_path / str(number), symlinks=True))
+        tries.append((str(top / odd), done.command(top)))
+    command = [*WITHOUT_RIGHTS, sys.executable, "-c", EACH_UNREADABLE]
+    run = subprocess.run(command, input=json.dumps(tries), capture_output=True, text=True, check=False)
+    told = run.stderr.split("TRIED ")[1:]
+    assert len(told) == len(tries), run.stderr
+    for (path, _), text in zip(tries, told, strict=True):
+        assert "Traceback" not in text, text
+        assert "report it" not in text, text
+        code = text.rpartition("CODE ")[2].strip()
+        assert code in ("0", "1", "2", "3"), text
+        assert code == "0" or text.count(Path(path).name) > 1 or text.count(str(Path(path).parent)) > 1, text
