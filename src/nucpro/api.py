@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucpro import formats
-from nucpro.errors import DataError, UsageError
+from nucpro.errors import DataError, UsageError, counted
 from nucpro.formats import MergedFile
 from nucpro.formats.atomic import replacing_problems
 from nucpro.formats.fasta import Records
@@ -75,7 +75,10 @@ class Embeddings:
 
     def __repr__(self) -> str:
         maker = self.meta.get("made_by", {}).get("id", "an unknown model")
-        return f"<Embeddings: {len(self)} records, {self.matrix.shape[1]} columns, made by {maker}>"
+        return (
+            f"<Embeddings: {counted(len(self), 'record')}, "
+            f"{counted(self.matrix.shape[1], 'column')}, made by {maker}>"
+        )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -348,7 +351,7 @@ class Rows(NamedTuple):
 
     def __repr__(self) -> str:
         viral = int(self.y.sum())
-        shape = f"{self.X.shape[0]} rows of {self.X.shape[1]} columns"
+        shape = f"{counted(self.X.shape[0], 'row')} of {counted(self.X.shape[1], 'column')}"
         return f"<Rows: {shape}, {viral} viral and {len(self.y) - viral} host>"
 
 
@@ -416,7 +419,7 @@ class Prediction:
 
     def __repr__(self) -> str:
         told = ", ".join(f"{self.counts[verdict]} {verdict}" for verdict in ("viral", "host", "undetermined"))
-        return f"<Prediction: {self.counts['records']} sequences, {told}>"
+        return f"<Prediction: {counted(self.counts['records'], 'sequence')}, {told}>"
 
 
 def predict(

@@ -193,7 +193,7 @@ _LINES_SHOWN = 10
 _ADDED_ES = ("s", "x", "z", "ch", "sh")
 
 
-def counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str, form: str = "") -> str:
     """A number with its noun, in the singular or the plural.
 
     Parameters
@@ -202,17 +202,20 @@ def counted(number: int, noun: str) -> str:
         How many.
     noun : str
         In the singular; its last word takes the plural.
+    form : str
+        Format of the number, such as ``,`` for separators of thousands.
 
     Examples
     --------
     >>> counted(1, "merged file"), counted(2, "batch"), counted(0, "family")
     ('1 merged file', '2 batches', '0 families')
     """
-    if number == 1:
-        return f"1 {noun}"
-    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
-        return f"{number} {noun[:-1]}ies"
-    return f"{number} {noun}{'es' if noun.endswith(_ADDED_ES) else 's'}"
+    if number != 1:
+        if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+            noun = f"{noun[:-1]}ies"
+        else:
+            noun += "es" if noun.endswith(_ADDED_ES) else "s"
+    return f"{number:{form}} {noun}"
 
 
 def human_size(size: float) -> str:

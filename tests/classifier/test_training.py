@@ -775,7 +775,7 @@ def test_a_file_of_no_category(merged: Path) -> None:
 def test_ids_in_two_files(merged: Path) -> None:
     merged_path(merged, "viral.1.1", 30).write_bytes(merged_path(merged, "viral.1.1").read_bytes())
     message = refusal(merged, ValidationError)
-    assert re.search(r"40 ids are in more than one merged file \(first \S+_chunk_\d+[FR]\d\)", message)
+    assert re.search(r"40 ids in more than one merged file \(first \S+_chunk_\d+[FR]\d\)", message)
 
 
 def test_one_class_only(merged: Path) -> None:

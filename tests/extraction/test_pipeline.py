@@ -226,7 +226,7 @@ def test_files_of_no_category_are_told_once_and_not_used(
     data: Path, frames: dict[str, list[Frame]], model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = add_source(data, "plant_viruses/my_plant.1.1", frames["bacteria.1.1"][:9])
-    warning = f"Warning: 2 full files belong to no category and are not used (first: {source.pair(1).key}): "
+    warning = f"Warning: 2 full files of no category, not used (first: {source.pair(1).key}): "
     for command in (["extract", *arguments(data, model, "--strict-sampling")], ["status", str(data)]):
         assert main([*command, "--sequences-per-file", "4"]) == 0
         output = capsys.readouterr().out

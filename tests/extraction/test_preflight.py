@@ -275,7 +275,7 @@ def test_files_below_a_folder_that_names_no_category_are_told(data: Path, refuse
     assert "no full viral split file was found" in said
     first = "refseq_bacteria.1.1.identified_nucleotide/output_1.fa"
     assert (
-        f"6 full files belong to no category and are not used (first: {first}): nothing says its class"
+        f"6 full files of no category, not used (first: {first}): nothing says its class"
         in said
     )
     assert (

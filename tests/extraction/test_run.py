@@ -78,7 +78,7 @@ def test_a_machine_that_lacks_the_precision_of_the_folder_stops_before_the_start
     assert main(["extract", *arguments(data, model)]) == 3
     error = capsys.readouterr().err
     assert (
-        "its protein vectors are in fp16, in which cpu does not compute, and 6 files are still to be made"
+        "its protein vectors are in fp16, in which cpu does not compute, and 6 files still to be made"
         in error
     )
     assert contents(data) == before

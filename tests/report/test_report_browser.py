@@ -280,6 +280,6 @@ def test_a_page_without_files_still_works(chromium: Any, tmp_path: Path) -> None
     with Workers(1) as workers:
         path = write_report(subject, workers)
     with browser.open_page(chromium, path, wait_for_map=False) as page:
-        assert "1 problem was found" in page.inner_text(".verdict")
+        assert "1 problem found" in page.inner_text(".verdict")
         assert page.get_by_text("viral: no full file <b>").is_visible()
         assert page.said == []

@@ -118,7 +118,7 @@ def test_a_run_that_fails_validation_leaves_a_page_that_says_so(
     old.write_bytes(b"not a vector file")
     assert main(["extract", *with_report(data, model)]) == 1
     text = report_of(data)
-    assert "1 problem was found; it is listed below." in text
+    assert "1 problem found, listed below." in text
     assert "output_9_ESM.pt: outside the selection and cannot be read" in text
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucpro.errors import DataError, PreflightError, StoreError, ValidationError
+from nucpro.errors import DataError, PreflightError, StoreError, ValidationError, counted
 from nucpro.execution.workers import Workers
 from nucpro.folder.paths import (
     CLASS_NAMES,
@@ -248,7 +248,7 @@ def _chunk_length(sources: Iterable[Source]) -> int | None:
 
 
 def _more(problems: Sequence[str]) -> list[str]:
-    return [f"and {len(problems) - _SHOWN} more problems like these"] if len(problems) > _SHOWN else []
+    return [f"and {len(problems) - _SHOWN} more like these"] if len(problems) > _SHOWN else []
 
 
 @dataclass(frozen=True, eq=False)
@@ -346,6 +346,7 @@ def _repeated(ids: list[str], survey: Survey) -> str:
     seen: set[str] = set()
     twice = [name for name in ids if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
     return (
-        f"{survey.folder.merge_root}: {len(twice)} ids are in more than one merged file (first {twice[0]}), so rows "
+        f"{survey.folder.merge_root}: {counted(len(twice), 'id')} in more than one merged file "
+        f"(first {twice[0]}), so rows "
         "would be trained on twice and could be in two parts of a split; move one of the files away"
     )

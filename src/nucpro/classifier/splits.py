@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucpro.classifier.options import SplitBy, TrainingOptions
-from nucpro.errors import DataError, UsageError, ValidationError
+from nucpro.errors import DataError, UsageError, ValidationError, counted
 from nucpro.folder.paths import CLASS_NAMES
 from nucpro.formats.opening import read_input
 from nucpro.genomes.flatfile import Organism
@@ -105,7 +105,8 @@ def genomes_of(ids: Sequence[str]) -> Grouping:
     odd = [name for name, record in zip(ids, records, strict=True) if record is None]
     if odd:
         raise ValidationError(
-            f"{len(odd)} ids are not RECORD_chunk_NF1 (first {', '.join(odd[:_SHOWN])}), so nothing says which genome "
+            f"{counted(len(odd), 'id')} not of the form RECORD_chunk_NF1 (first "
+            f"{', '.join(odd[:_SHOWN])}), so nothing says which genome "
             "they are of; make the data with nucpro dataset, or split by file (--split-by file)"
         )
     return Grouping.of([record for record in records if record is not None])
@@ -211,7 +212,7 @@ def _families(records: Sequence[str], table: Path) -> list[str]:
     missing = [name for name in records if name not in families]
     if missing:
         raise ValidationError(
-            f"{table}: {len(missing)} of {len(records)} records have no family there (first "
+            f"{table}: {len(missing)} of {counted(len(records), 'record')} have no family there (first "
             f"{', '.join(missing[:_SHOWN])}); add them, a family of its own for each that is of none"
         )
     return [families[name] for name in records]
@@ -224,7 +225,8 @@ def _taxa(records: Sequence[str], organisms: Mapping[str, Organism], options: Tr
     missing = [name for name, taxon in zip(records, taxa, strict=True) if taxon is None]
     if missing:
         raise ValidationError(
-            f"{len(missing)} of {len(records)} records have no taxon (first {', '.join(missing[:_SHOWN])}); run nucpro "
+            f"{len(missing)} of {counted(len(records), 'record')} have no taxon (first "
+            f"{', '.join(missing[:_SHOWN])}); run nucpro "
             "dataset again where the GenBank files lie, which records it, or name families: --split-by family"
         )
     if options.rank is None:
@@ -346,7 +348,8 @@ def _labels_of(groups: Grouping, labels: Codes, by: SplitBy) -> Codes:
     if len(both):
         names = ", ".join(groups.names[code] for code in both[:_SHOWN])
         raise ValidationError(
-            f"{len(both)} groups have rows of both classes when split by {by}: {names}; what is both virus and "
+            f"{counted(len(both), 'group')} with rows of both classes when split by {by}: {names}; "
+            "what is both virus and "
             "host cannot be learned: move the wrong files away"
         )
     return (viral > 0).astype(np.int64)

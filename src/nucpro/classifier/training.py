@@ -43,7 +43,7 @@ from nucpro.classifier.options import METRICS, SIDES, TrainingOptions
 from nucpro.classifier.sources import Survey, survey
 from nucpro.classifier.splits import PARTS
 from nucpro.embedding.device import choose_device, device_problems, settled
-from nucpro.errors import DataError, PreflightError
+from nucpro.errors import DataError, PreflightError, counted
 from nucpro.folder.paths import CLASS_NAMES
 from nucpro.formats import make_first, remove_temporaries, replacing_problems, write_text
 from nucpro.formats.opening import read_input
@@ -423,7 +423,10 @@ def _table(history: Sequence[Mapping[str, Any]]) -> str:
 
 def _found_line(found: Survey) -> str:
     width = " and ".join(f"{columns} {side}" for side, columns in found.widths.items())
-    return f"Found {len(found.files)} merged files with {found.rows} rows of {width} columns"
+    return (
+        f"Found {counted(len(found.files), 'merged file')} with {counted(found.rows, 'row')} of "
+        f"{width} columns"
+    )
 
 
 def _plain(comparison: Comparison) -> dict[str, Any]:

@@ -195,6 +195,8 @@ def _amount(progress: Progress) -> str:
     done, total, unit = progress.done, progress.total, progress.unit
     if unit == BYTES:
         return human_size(done) + ("" if total is None else f" of {human_size(total)}")
+    if (done if total is None else total) == 1:
+        unit = unit.removesuffix("s")
     return f"{done} {unit}" if total is None else f"{done} of {total} {unit}"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from nucpro.cli.console import say
 from nucpro.cli.parser import INPUT, OUTPUT
+from nucpro.errors import counted
 
 __all__ = ["add_to", "lines_of"]
 
@@ -44,7 +45,7 @@ def _run(arguments: dict[str, Any]) -> None:
     for line in lines[:_MOST_LINES]:
         say(line)
     if len(lines) > _MOST_LINES:
-        say(f"… and {len(lines) - _MOST_LINES} more lines: --json")
+        say(f"… and {counted(len(lines) - _MOST_LINES, 'more line')}: --json")
 
 
 def lines_of(facts: dict[str, Any], indent: str = "") -> Iterator[str]:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nucpro.errors import ExtractionError, UsageError
+from nucpro.errors import ExtractionError, UsageError, counted
 from nucpro.models.config import MEAN_OF_LAST, PooledSpan, Readout
 from nucpro.models.tensors import to_device
 from nucpro.models.tokens import EncodedSequences, Tokenizer
@@ -251,7 +251,9 @@ def prepare(
         If a limit is below 1, or names and sequences differ in number.
     """
     if len(names) != len(sequences):
-        raise UsageError(f"{len(names)} names for {len(sequences)} sequences; each sequence needs one name")
+        raise UsageError(
+            f"{counted(len(names), 'name')} for {counted(len(sequences), 'sequence')}; each sequence needs one name"
+        )
     if max_residues < 1 or tokens_per_batch < 1:
         raise UsageError(
             f"max residues {max_residues} and tokens per batch {tokens_per_batch} must both be at least 1"
@@ -589,6 +591,6 @@ def _batch_in_words(prepared: Prepared, batch: slice) -> str:
     rows = prepared.order[batch]
     first, last = prepared.names[rows[0]], prepared.names[rows[-1]]
     return (
-        f"a batch of {len(rows)} records (tokens of shape [{lengths.sum()}], {lengths.max()} to "
+        f"a batch of {counted(len(rows), 'record')} (tokens of shape [{lengths.sum()}], {lengths.max()} to "
         f"{lengths.min()} each, from {first!r} to {last!r})"
     )

@@ -340,7 +340,7 @@ class VectorRunner(Runner):
         counts = (task.records, task.size, tokens - self._tokens_noted)
         self.history.file(task.key, made.seconds, *counts, done.elapsed)
         self._tokens_noted = tokens
-        line = f"Extracted {task.input} ({task.records} sequences, {made.seconds:.1f}s)"
+        line = f"Extracted {task.input} ({counted(task.records, 'sequence')}, {made.seconds:.1f}s)"
         return Committed(line, work=task.size)
 
 

@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nucpro.errors import DimensionError, PreflightError
+from nucpro.errors import DimensionError, PreflightError, counted
 from nucpro.execution.runner import Committed, Runner
 from nucpro.execution.workers import Workers
 from nucpro.export.formats import FORMATS, Rows, require_installed, rows_of
@@ -179,7 +179,9 @@ def _tasks(
     problems = [] if pairs else ["no file pairs to export; choose some with --host-selection"]
     if missing:
         shown = ", ".join(map(str, missing[:_SHOWN])) + (", …" if len(missing) > _SHOWN else "")
-        problems.append(f"{len(missing)} merged files are missing; make them with nucpro extract: {shown}")
+        problems.append(
+            f"{counted(len(missing), 'merged file')} missing; make them with nucpro extract: {shown}"
+        )
     problems += writing_problems([target.root])
     if not missing:
         write = sum(pair.merged.stat().st_size for pair in pairs)
@@ -215,7 +217,7 @@ def _make_all(
     def commit(shard: Shard) -> Committed:
         _require_width(shard, ledger)
         ledger.add(shard)
-        return Committed(f"Exported {shard.source} ({shard.rows} rows)")
+        return Committed(f"Exported {shard.source} ({counted(shard.rows, 'row')})")
 
     meter = Meter(show, "Exporting", len(tasks), done=len(kept))
     made = workers.map(_make, to_make)

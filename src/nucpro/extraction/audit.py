@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nucpro.embedding.batches import Embedder, Encoder, FloatMatrix
 from nucpro.embedding.encoder import FastaEncoder, load
 from nucpro.embedding.identification import Identified
-from nucpro.errors import DataError, ValidationError
+from nucpro.errors import DataError, ValidationError, counted
 from nucpro.extraction.plan import Plan, PlanItem
 from nucpro.folder.paths import SEED
 from nucpro.formats import read_vectors
@@ -86,7 +86,7 @@ def audit(plan: Plan, model: Identified, options: Options) -> list[str]:
                 "remove the file and run again"
             )
     return [
-        f"Audit: {len(found)} sequences recomputed in float32: cosine mean {np.mean(found):.6f}, "
+        f"Audit: {counted(len(found), 'sequence')} recomputed in float32: cosine mean {np.mean(found):.6f}, "
         f"worst {min(found):.6f}; largest difference {largest:.2e}"
     ]
 
@@ -181,7 +181,7 @@ class Recomputed:
 
     def line(self, path: Path, model: str) -> str:
         """One line about a file that was compared with a model."""
-        recomputed = f"{self.records} records recomputed with {model}"
+        recomputed = f"{counted(self.records, 'record')} recomputed with {model}"
         if self.problem is not None:
             return f"Not kept: {path.name}: {recomputed}: {self.problem}; recomputed ({path})"
         return (

@@ -466,7 +466,7 @@ def discovery_lines(selection: Selection, plan: Plan) -> list[str]:
         f"Viral files: {len(selection.viral)}",
         f"Host files:  {len(selection.hosts)} ({hosts}), selection: {selection.reason}",
         f"Sequences:   {sequences}",
-        f"Done:        {done} of {len(plan.items)} files",
+        f"Done:        {done} of {counted(len(plan.items), 'file')}",
     ]
     kept = Counter(item.kept_as for item in plan.items if item.kept_as)
     if kept:

@@ -19,6 +19,7 @@ from nucpro.errors import (
     NucproError,
     PreflightError,
     StoreError,
+    counted,
     first_few,
     human_size,
 )
@@ -274,6 +275,7 @@ def _precision_problems(survey: Survey) -> list[str]:
         return []
     return [
         f"{survey.folder.root}: its {survey.side} vectors are in {precision}, in which {survey.options.device} does "
-        f"not compute, and {len(survey.plan.to_extract)} files are still to be made; run where a GPU is, or recompute "
+        f"not compute, and {counted(len(survey.plan.to_extract), 'file')} still to be made; run "
+        "where a GPU is, or recompute "
         "all of them with --precision fp32 --replace"
     ]

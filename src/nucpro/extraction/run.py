@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from nucpro.embedding.identification import Identified, identify
-from nucpro.errors import DataError, ModelError, PreflightError, StoreError, ValidationError
+from nucpro.errors import DataError, ModelError, PreflightError, StoreError, ValidationError, counted
 from nucpro.execution.engine import engine_of
 from nucpro.execution.runner import Statistics, Task, VectorRunner, statistics_lines
 from nucpro.extraction.merging import DnaFile, DnaVerdict, examine_dna, merge
@@ -696,7 +696,9 @@ def _show(survey: Survey) -> None:
 
 def _refuse(problems: Sequence[str]) -> None:
     if problems:
-        raise ValidationError("\n  - ".join([f"Validation failed, {len(problems)} problems:", *problems]))
+        raise ValidationError(
+            "\n  - ".join([f"Validation failed, {counted(len(problems), 'problem')}:", *problems])
+        )
 
 
 def _started_with(options: Options, side: SequenceType) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from nucpro.errors import PreflightError, limited
+from nucpro.errors import PreflightError, counted, limited
 from nucpro.execution.workers import Workers
 from nucpro.extraction.merging import DnaFile, DnaVerdict, examine_dna
 from nucpro.extraction.plan import Plan, Unproven, make_plan
@@ -249,7 +249,8 @@ class Survey:
             return []
         made_by = next(filter(None, others), recorded.made_by if recorded else {})
         return [
-            f"{self.folder.root}: {len(others)} of {len(self.plan.items)} {self.side.word} files were made by "
+            f"{self.folder.root}: {len(others)} of "
+            f"{counted(len(self.plan.items), f'{self.side.word} file')} were made by "
             f"{described(made_by)}; this run would recompute them by {described(recipe.made_by)}: give the model and "
             "precision that they were made with, or --replace to recompute them"
         ]

@@ -169,7 +169,7 @@ def _id_problems(path: Path, found: list[str], expected: list[str]) -> Iterator[
     missing, surplus = difference(expected, found)
     if missing or surplus or len(found) != len(expected):
         yield (
-            f"{path}: expected the {len(expected)} ids of its FASTA, found {len(found)}: "
+            f"{path}: expected the {counted(len(expected), 'id')} of its FASTA, found {len(found)}: "
             f"{len(missing)} missing (first {missing[:3]}), {len(surplus)} surplus (first {surplus[:3]})"
         )
 
@@ -377,12 +377,15 @@ def verdict_lines(verdicts: Sequence[FileVerdict]) -> list[str]:
     total = sum(verdict.records for verdict in verdicts)
     viral = sum(verdict.records for verdict in verdicts if verdict.pair.label)
     return [
-        f"Classes: {viral} viral, {total - viral} host sequences",
-        f"Validation passed: {len(verdicts)} files, {total} sequences, all dimensions correct",
+        f"Classes: {viral} viral, {counted(total - viral, 'host sequence')}",
+        f"Validation passed: {counted(len(verdicts), 'file')}, {counted(total, 'sequence')}, all dimensions correct",
     ]
 
 
 def dna_verdict_line(plan: Plan) -> str:
     """Result of a validation of DNABERT-S files without problems."""
     total = sum(item.facts.records for item in plan.items)
-    return f"Validation passed: {len(plan.items)} DNA files, {total} sequences, all dimensions correct"
+    return (
+        f"Validation passed: {counted(len(plan.items), 'DNA file')}, "
+        f"{counted(total, 'sequence')}, all dimensions correct"
+    )

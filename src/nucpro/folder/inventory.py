@@ -92,7 +92,7 @@ class Inventory:
         if not pairs:
             return []
         return [
-            f"{len(pairs)} full files belong to no category and are not used (first: {pairs[0].key}): {NO_CATEGORY}"
+            f"{counted(len(pairs), 'full file')} of no category, not used (first: {pairs[0].key}): {NO_CATEGORY}"
         ]
 
     def not_used(self, sequences_per_file: int, used: Collection[FilePair]) -> list[str]:
@@ -143,7 +143,7 @@ class Inventory:
         if usable is None:
             return self._smaller_hint(sequences_per_file)
         what = f"{viral[usable]} viral files hold" if viral[usable] > 1 else "a viral file holds"
-        return [f"{what} {usable} records; to use such files: --sequences-per-file {usable}"]
+        return [f"{what} {counted(usable, 'record')}; to use such files: --sequences-per-file {usable}"]
 
     def _smaller_hint(self, sequences_per_file: int) -> list[str]:
         """Advice if sources are too small for the requested size: the size of files that they could be split into."""
@@ -156,7 +156,8 @@ class Inventory:
         if any(state.is_split for state in self.sources):
             way = f"nucpro split {self.sources[0].source.data_dir} {way}, and --replace"
         return [
-            f"files of {sequences_per_file} records are too large: the largest viral source holds {totals[True]} "
+            f"files of {counted(sequences_per_file, 'record')} are too large: the largest viral "
+            f"source holds {totals[True]} "
             f"records, the largest host source {totals[False]}; to use smaller ones: {way}"
         ]
 
@@ -322,7 +323,7 @@ def _split_problems(state: SourceState, records: dict[FilePair, int]) -> list[st
     missing = sorted(set(range(1, len(numbers) + 1)) - set(numbers))
     if sum(counts) == state.records and not missing:
         return []
-    facts = f"its files hold {sum(counts)} records in all, {parent.name} holds {state.records}"
+    facts = f"its files hold {counted(sum(counts), 'record')} in all, {parent.name} holds {state.records}"
     remedy = (
         "remove the folder, so that it is split again (this also removes its DNABERT-S files), or complete it"
     )

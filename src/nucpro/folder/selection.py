@@ -149,7 +149,8 @@ def _as_recorded(hosts: list[FilePair], recorded: Recorded) -> list[FilePair]:
     if gone:
         raise PreflightError(
             [
-                f"{key}: chosen by an earlier run (of files of {recorded.sequences_per_file} records), but not among "
+                f"{key}: chosen by an earlier run (of files of "
+                f"{counted(recorded.sequences_per_file, 'record')}), but not among "
                 "the full files of this one; bring it back, give that --sequences-per-file, or select again with "
                 "--host-selection existing or seeded"
                 for key in gone

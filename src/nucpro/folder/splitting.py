@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from nucpro.errors import DataError, PreflightError, first_few
+from nucpro.errors import DataError, PreflightError, counted, first_few
 from nucpro.folder.inventory import Mapper, numbers_in, size_on_disk
 from nucpro.folder.paths import DataFolder, Source
 from nucpro.folder.selection import load
@@ -108,9 +108,10 @@ def _size_problem(source: Source, size: int) -> str:
     first = source.pair(1).nucleotide_fasta
     held = count(first) if first.is_file() else 0
     made = len(_made_of(source))
-    lost = f" and removes {made} files of vectors that were made of them" if made else ""
+    lost = f" and removes {counted(made, 'file')} of vectors that were made of them" if made else ""
     return (
-        f"{source.nucleotide_folder}: split into files of {held} records, not of {size}; leave the size out to keep "
+        f"{source.nucleotide_folder}: split into files of {counted(held, 'record')}, not of {size}; "
+        "leave the size out to keep "
         f"them, or add --replace, which splits again{lost}"
     )
 
@@ -238,7 +239,7 @@ def _require_fitting_parts(nucleotide: Path, protein: Path, source: Source) -> N
     if left != right:
         raise DataError(
             f"{source.nucleotide_fasta} and {source.protein_fasta} do not hold the same number of records: "
-            f"{len(left)} and {len(right)} parts; make both again from the same genomes"
+            f"{len(left)} and {counted(len(right), 'part')}; make both again from the same genomes"
         )
     for number in left:
         name = f"output_{number}.fa"

@@ -16,7 +16,7 @@ from typing import Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from nucpro.errors import StoreError, first_few, is_plain
+from nucpro.errors import StoreError, counted, first_few, is_plain
 from nucpro.formats.archive import REMEDY, SIZE_LIMIT, Archive, archive_pieces, load_archive, look_at_archive
 from nucpro.formats.atomic import Written, replace_file
 from nucpro.formats.pickles import Storage, Tensor, dump, load
@@ -342,7 +342,7 @@ class VectorFile:
 
     def __repr__(self) -> str:
         rows, columns = self.vectors.shape
-        return f"<{type(self).__name__}: {rows} rows of {columns} columns{self._more}>"
+        return f"<{type(self).__name__}: {counted(rows, 'row')} of {counted(columns, 'column')}{self._more}>"
 
     @property
     def _more(self) -> str:

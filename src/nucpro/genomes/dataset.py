@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from nucpro.errors import DataError, PreflightError, first_few
+from nucpro.errors import DataError, PreflightError, counted, first_few
 from nucpro.execution.runner import Committed, Runner
 from nucpro.execution.workers import Workers, starting_problems
 from nucpro.folder.paths import DataFolder, Source, contradiction_in, require_folder
@@ -94,8 +94,8 @@ def build(
         reports = {report.name: report for report in _convert_all(runner, pairs, options, show, pool)}
     if unusable:
         raise DataError(
-            f"{len(unusable)} of {len(genomes.pairs)} pairs of genome files could not be used; the others are done:\n"
-            + "\n".join(f"  - {reason}" for reason in reasons)
+            f"{len(unusable)} of {counted(len(genomes.pairs), 'pair')} of genome files could not be "
+            "used; the others are done:\n" + "\n".join(f"  - {reason}" for reason in reasons)
         )
     sources = tuple(reports[pair.relative] for pair in pairs)
     return DatasetReport(options.length, options.genetic_code, sources, genomes.without_partner)
@@ -118,7 +118,7 @@ def _convert_all(
 
 def _told(report: SourceReport, sizes: Mapping[str, int]) -> Committed:
     """Report on a source, recorded by its worker after writing it."""
-    line = f"{report.name}: {report.counts.kept_frames} reading frames kept"
+    line = f"{report.name}: {counted(report.counts.kept_frames, 'reading frame')} kept"
     return Committed(line, sizes[report.name])
 
 

@@ -28,7 +28,7 @@ from nucpro.embedding.device import (
     settled,
 )
 from nucpro.embedding.identification import precision_of
-from nucpro.errors import ModelError, NucproError, human_size
+from nucpro.errors import ModelError, NucproError, counted, human_size
 from nucpro.execution.workers import starting_problems
 from nucpro.extraction.preflight import writing_problems
 from nucpro.extraction.survey import with_recorded_models
@@ -117,9 +117,9 @@ def _machine() -> Iterator[Finding]:
     count = cores()
     if count < _FEW_CORES:
         why = f"fewer than {_FEW_CORES}: reading, merging and validating take turns with the encoder"
-        yield Finding("CPU", Verdict.SLOW, f"{count} cores, {why}")
+        yield Finding("CPU", Verdict.SLOW, f"{counted(count, 'core')}, {why}")
     else:
-        yield Finding("CPU", Verdict.FINE, f"{count} cores")
+        yield Finding("CPU", Verdict.FINE, f"{counted(count, 'core')}")
     for problem in starting_problems():
         yield Finding("Workers", Verdict.PROBLEM, problem)
     memory = free_memory()

@@ -10,6 +10,7 @@ import heapq
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nucpro.errors import counted
 from nucpro.formats import make_folder, remove_temporaries
 from nucpro.formats.figures import can_draw, draw
 from nucpro.prediction.options import OutputFolder
@@ -118,5 +119,5 @@ def _title(row: SequenceRow) -> str:
     values = row.values
     return (
         f"{shown}: {values['prediction']}, score {float(values['score']):.3f} (mean of {values['scored_chunks']} "
-        f"scored of {values['chunks']} chunks)"
+        f"scored of {counted(int(values['chunks']), 'chunk')})"
     )

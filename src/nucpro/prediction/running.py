@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nucpro.embedding.device import settled
-from nucpro.errors import DataError, FastaError, PreflightError
+from nucpro.errors import DataError, FastaError, PreflightError, counted
 from nucpro.execution.engine import Done, Engine, engine_of
 from nucpro.execution.runner import Committed, Runner
 from nucpro.extraction.preflight import writing_problems
@@ -192,7 +192,7 @@ class _Run:
         other = difference(unfinished, self._record)
         size = unfinished.get("chunks_per_unit")
         if other is None and self._chunks_per_unit not in (0, size):
-            other = f"was started with units of {size} chunks, not {self._chunks_per_unit}"
+            other = f"was started with units of {counted(size, 'chunk')}, not {self._chunks_per_unit}"
         if other is None and type(size) is int and size > 0:
             self._chunks_per_unit = size
         else:
@@ -272,7 +272,10 @@ class _Run:
         self._scored.chunks += unit.chunks
         self._scored.frames += len(scored)
         self._scored.seconds += seconds
-        return Committed(f"Scored {len(scored)} frames of {unit.chunks} chunks, {seconds:.1f}s", unit.chunks)
+        return Committed(
+            f"Scored {counted(len(scored), 'frame')} of {counted(unit.chunks, 'chunk')}, {seconds:.1f}s",
+            unit.chunks,
+        )
 
     def _require_unchanged_input(self) -> None:
         for path, stamp in zip(self._options.inputs, self._checked.stamps, strict=True):

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from nucpro.errors import counted
 from nucpro.folder.paths import CATEGORIES, CLASS_NAMES
 from nucpro.report.charts import Markup, element, join, table
 from nucpro.report.geometry import NEAR_DUPLICATE, NEIGHBOURS, OUTLYING, Geometry, Layout
@@ -73,11 +74,13 @@ def map_section(sample: Sample, geometry: Geometry | None) -> Markup:
     if geometry is None:
         return element(
             "p",
-            f"{len(sample):,} sequences with merged vectors were found, too few for a map. Run nucpro extract first.",
+            f"{counted(len(sample), 'sequence', ',')} with merged vectors, too few for a map. Run "
+            "nucpro extract first.",
         )
     text = (
-        f"{len(sample):,} sequences, sampled with a fixed seed and balanced over classes, categories and "
-        f"{len(sample.pairs):,} files, as far as they have enough rows. DNA and protein columns have equal weight."
+        f"{counted(len(sample), 'sequence', ',')}, sampled with a fixed seed and balanced over classes, categories and "
+        f"{counted(len(sample.pairs), 'file', ',')}, as far as they have enough rows. DNA and "
+        "protein columns have equal weight."
     )
     return join((element("p", text), Markup(_CONTROLS)))
 

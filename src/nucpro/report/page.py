@@ -15,6 +15,7 @@ from importlib.resources import files
 from string import Template
 
 from nucpro import __version__
+from nucpro.errors import counted
 from nucpro.report import findings, sections
 from nucpro.report.charts import Markup, element, items, join
 from nucpro.report.geometry import Geometry
@@ -74,14 +75,21 @@ def _verdict(subject: Subject) -> tuple[str, str]:
     records = sum(file.records for file in subject.files)
     last = subject.runs[-1] if subject.runs else None
     if subject.problems:
-        count = len(subject.problems)
-        found = "1 problem was found; it is" if count == 1 else f"{count:,} problems were found; they are"
-        return "bad", f"{found} listed below."
+        return "bad", f"{counted(len(subject.problems), 'problem', ',')} found, listed below."
     if last is not None and last.how in (FAILED, INTERRUPTED):
-        return "bad", f"The last run {_ENDED[last.how]}. {good:,} of {total:,} files are validated."
+        return (
+            "bad",
+            f"The last run {_ENDED[last.how]}. {good:,} of {counted(total, 'file', ',')} are validated.",
+        )
     if total and good == total:
-        return "good", f"Validated: {total:,} files, {records:,} sequences, all dimensions correct."
-    return "", f"{good:,} of {total:,} files are validated; nucpro extract makes and validates the rest."
+        return (
+            "good",
+            f"Validated: {counted(total, 'file', ',')}, {counted(records, 'sequence', ',')}, all dimensions correct.",
+        )
+    return (
+        "",
+        f"{good:,} of {counted(total, 'file', ',')} are validated; nucpro extract makes and validates the rest.",
+    )
 
 
 def _contents(subject: Subject, sample: Sample, geometry: Geometry | None) -> Markup:
@@ -131,7 +139,7 @@ def _overview(subject: Subject, sample: Sample, geometry: Geometry | None) -> Ma
                 "sequences/s in the last extraction",
             )
         )
-    outside = [f"{subject.outside:,} files are outside the selection."] if subject.outside else []
+    outside = [f"{counted(subject.outside, 'file', ',')} outside the selection."] if subject.outside else []
     notes = [*subject.notes, *outside, *(f"Not in the sample: {problem}" for problem in sample.problems)]
     return join(
         (

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from nucpro.errors import human_time
+from nucpro.errors import counted, human_time
 from nucpro.folder.paths import CLASS_NAMES, SEED, VIRAL
 from nucpro.formats.sequences import SequenceType
 from nucpro.report.charts import Markup, Series, bars, element, histogram, items, join, line, table
@@ -35,7 +35,12 @@ def selection(subject: Subject) -> Markup:
         return element("p", "No files are selected.")
     colours = {name: VIRAL if name == VIRAL else "host" for name in (c.category for c in subject.categories)}
     rows = [
-        (c.category, c.records, f"{_files(c.files)}, {c.records:,} sequences", colours[c.category])
+        (
+            c.category,
+            c.records,
+            f"{counted(c.files, 'file', ',')}, {counted(c.records, 'sequence', ',')}",
+            colours[c.category],
+        )
         for c in subject.categories
     ]
     viral, host = subject.records(1), subject.records(0)
@@ -51,7 +56,7 @@ def selection(subject: Subject) -> Markup:
         (
             element(
                 "p",
-                f"{viral:,} viral and {host:,} host sequences ({share:.1%} viral). "
+                f"{viral:,} viral and {counted(host, 'host sequence', ',')} ({share:.1%} viral). "
                 f"Hosts: {_REASONS.get(subject.reason, subject.reason)}.",
             ),
             balance,
@@ -82,7 +87,7 @@ def validation(subject: Subject) -> Markup:
             table("Merged files by category", headers, by_category),
             element(
                 "details",
-                element("summary", f"All {len(ordered):,} files"),
+                element("summary", f"All {counted(len(ordered), 'file', ',')}"),
                 table(title, ["file", "class", "#sequences", "merged file"], files),
             ),
         )
@@ -96,7 +101,7 @@ def _file_row(file: FileState) -> Sequence[object]:
 
 def lengths(sample: Sample) -> Markup:
     """Distributions of both sides."""
-    read = f"All sequences of {_files(len(sample.pairs))} that were read"
+    read = f"All sequences of {counted(len(sample.pairs), 'file', ',')} that were read"
     if len(sample.pairs) < sample.available:
         read = f"{read}, of {sample.available:,} that could be"
     charts = [
@@ -143,7 +148,8 @@ def rates(run: Run | None) -> Markup:
         sum(file.tokens for file in run.files),
     )
     text = (
-        f"Last extraction: {_when(run.started)} on {device}; {_files(len(run.files))}, {records:,} sequences "
+        f"Last extraction: {_when(run.started)} on {device}; "
+        f"{counted(len(run.files), 'file', ',')}, {counted(records, 'sequence', ',')} "
         f"in {human_time(seconds)}: {records / max(seconds, 1e-9):,.0f} sequences/s, "
         f"{tokens / max(seconds, 1e-9):,.0f} tokens/s."
     )
@@ -171,7 +177,7 @@ def runs(subject: Subject) -> Markup:
     made = sum(len(run.files) for run in subject.runs)
     stopped = sum(run.how != DONE for run in subject.runs)
     cut = f"; {stopped:,} failed, or were interrupted or killed" if stopped else ""
-    text = f"{_count(len(subject.runs), 'run')} made {_files(made)}{cut}."
+    text = f"{counted(len(subject.runs), 'run', ',')} made {counted(made, 'file', ',')}{cut}."
     headers = [
         "started (UTC)",
         "side",
@@ -216,10 +222,14 @@ def provenance(subject: Subject, sample: Sample) -> Markup:
         title = "DNA vectors" if side is SequenceType.DNA else "Protein vectors"
         asked = sum(number for other, _, number in sample.metas if other is side)
         if meta is None:
-            parts.append(element("p", f"{title}: {files:,} of {_files(asked)} do not say what made them."))
+            parts.append(
+                element(
+                    "p", f"{title}: {files:,} of {counted(asked, 'file', ',')} do not say what made them."
+                )
+            )
             continue
         values = {"columns": meta.get("width"), **_of(meta, "made_by")}
-        parts.append(_values(f"{title}, as {files:,} of {_files(asked)} say", values))
+        parts.append(_values(f"{title}, as {files:,} of {counted(asked, 'file', ',')} say", values))
     if subject.runs:
         facts = subject.runs[-1].facts
         parts.append(_values("Software of the last run", _of(facts, "software")))
@@ -250,11 +260,3 @@ def _time_unit(seconds: float) -> tuple[str, float]:
     if seconds < 180:
         return "s", 1.0
     return ("min", 60.0) if seconds < 3 * 3600 else ("h", 3600.0)
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}{'s' if number != 1 else ''}"
-
-
-def _files(number: int) -> str:
-    return _count(number, "file")

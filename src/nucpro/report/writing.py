@@ -232,10 +232,10 @@ def write_report(
     write_pictures(folder, subject, sample, geometry)
     show(drawing(3))
     logger.info(
-        "Report: %s (%d sequences of %d files; read in %.1f s, drawn in %.1f s)",
+        "Report: %s (%s of %s; read in %.1f s, drawn in %.1f s)",
         path,
-        len(sample),
-        len(sample.pairs),
+        counted(len(sample), "sequence"),
+        counted(len(sample.pairs), "file"),
         read - start,
         time.perf_counter() - read,
     )

@@ -26,6 +26,7 @@ from nucpro.errors import (
     ModelError,
     PreflightError,
     UsageError,
+    counted,
     human_size,
 )
 from nucpro.execution.engine import Done, Engine, Loader, engine_of
@@ -382,7 +383,7 @@ class _Run:
         require_unchanged(self._checked.path, self._checked.stamp)
         self._work.commit(part.number, made.result)
         count = len(part.records)
-        line = f"Embedded {count} sequences of {part.records.path}, {made.seconds:.1f}s"
+        line = f"Embedded {counted(count, 'sequence')} of {part.records.path}, {made.seconds:.1f}s"
         return Committed(line, count, part.size)
 
     def _parts_left(self, done: set[int]) -> Iterator[Part]:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucpro.errors import DataError, StoreError, UsageError, human_size
+from nucpro.errors import DataError, StoreError, UsageError, counted, human_size
 from nucpro.formats import AtomicFile, Written, read_meta, read_vectors, replace_file, write_vectors
 from nucpro.formats.archive import SIZE_LIMIT
 from nucpro.formats.opening import open_input
@@ -147,7 +147,7 @@ def _explained(path: Path) -> Iterator[None]:
 def _content(ids: Sequence[str], vectors: Any, meta: Mapping[str, Any] | None) -> Content:
     rows = np.asarray(vectors, np.float32)
     if rows.ndim != 2 or len(rows) != len(ids):
-        raise DataError(f"{len(ids)} ids for vectors of shape {rows.shape}")
+        raise DataError(f"{counted(len(ids), 'id')} for vectors of shape {rows.shape}")
     kind = (meta or {}).get("kind", SequenceType.PROTEIN)
     return Content(list(ids), rows, meta or {}, SequenceType(kind))
 

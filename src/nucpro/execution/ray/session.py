@@ -30,7 +30,7 @@ from ray import _raylet
 from ray._private import ray_constants
 from ray._private.accelerators import get_accelerator_manager_for_resource
 
-from nucpro.errors import PreflightError, WorkerError
+from nucpro.errors import PreflightError, WorkerError, counted
 from nucpro.execution.workers import MOST_WORKERS
 from nucpro.machine import cores
 from nucpro.options import ModelOptions
@@ -207,7 +207,12 @@ class Session:
         addresses = {node["NodeManagerAddress"] for node in _nodes()}
         if addresses != {_LOOPBACK}:
             logger.warning("Ray listens on %s, not on the loopback interface alone", ", ".join(addresses))
-        logger.info("Started Ray %s on this machine: %d cores, %d GPUs", ray.__version__, count, gpus)
+        logger.info(
+            "Started Ray %s on this machine: %s, %s",
+            ray.__version__,
+            counted(count, "core"),
+            counted(gpus, "GPU"),
+        )
 
     def _watch(self) -> None:
         """Watch the processes of the cluster, in a thread that ends with the session."""
