@@ -21,7 +21,7 @@ from nucpro.prediction.work import read_record
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["plotting_problems", "write_plots"]
+__all__ = ["draw_scores", "plotting_problems", "write_plots"]
 
 _MOST_POINTS = 2_000
 _COLOURS = {True: "#d55e00", False: "#0072b2"}
@@ -71,12 +71,13 @@ def write_plots(folder: OutputFolder, count: int, form: str = "png") -> list[Pat
     for row in read_tables(folder):
         if row.number in chosen:
             path = folder.plot(row.values["record"], row.number, form)
-            if draw(path, (7, 2.6), 300, lambda figure, row=row: _fill(figure, row, threshold)):  # type: ignore[misc]
+            if draw(path, (7, 2.6), 300, lambda figure, row=row: draw_scores(figure, row, threshold)):  # type: ignore[misc]
                 written.append(path)
     return written
 
 
-def _fill(figure: Figure, row: SequenceRow, threshold: float) -> None:
+def draw_scores(figure: Figure, row: SequenceRow, threshold: float) -> None:
+    """Draw the scores of the chunks of a record, and the threshold."""
     axes = figure.add_subplot()
     windows = list(_windows(row.chunks))
     for is_viral, name in ((True, "viral"), (False, "host")):

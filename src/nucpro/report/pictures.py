@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PICTURES", "PICTURES_OF_ROWS", "write_pictures"]
+__all__ = ["PICTURES", "PICTURES_OF_ROWS", "draw_map", "write_pictures"]
 
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), which people with any colour vision tell apart.
 _COLOURS = {"viral": "#d55e00", "host": "#0072b2"}
@@ -51,7 +51,7 @@ def write_pictures(
     """
     run = subject.last_extraction
     pictures: dict[str, Callable[[Any], None] | None] = {
-        "map.png": None if geometry is None else lambda axes: _map(axes, sample, geometry),
+        "map.png": None if geometry is None else lambda axes: draw_map(axes, sample, geometry),
         "lengths.png": None if not sample.pairs else lambda axes: _lengths(axes, sample.residue_lengths),
         "throughput.png": None if run is None else lambda axes: _throughput(axes, run),
         "classes.png": None if not subject.files else lambda axes: _classes(axes, subject),
@@ -71,7 +71,8 @@ def _fill(fill: Callable[[Axes], None], figure: Figure) -> None:
     fill(axes)
 
 
-def _map(axes: Axes, sample: Sample, geometry: Geometry) -> None:
+def draw_map(axes: Axes, sample: Sample, geometry: Geometry) -> None:
+    """Draw the map of a sample, with a colour and a marker per class."""
     layout = geometry.layouts[0]
     size = float(np.clip(20_000 / len(sample), 1.5, 25))
     for label, name in enumerate(CLASS_NAMES):
