@@ -155,7 +155,9 @@ def test_a_genome_of_both_classes() -> None:
 
 
 def test_ids_without_a_genome() -> None:
-    with pytest.raises(ValidationError, match=r"2 ids not of the form RECORD_chunk_NF1 \(first seq1, x_chunk_1F4\)"):
+    with pytest.raises(
+        ValidationError, match=r"2 ids not of the form RECORD_chunk_NF1 \(first seq1, x_chunk_1F4\)"
+    ):
         genomes_of(["a.1_chunk_12R3", "seq1", "x_chunk_1F4"])
     assert genomes_of(["odd_chunk_1_chunk_2F1"]).names == ("odd_chunk_1",)
 

@@ -236,3 +236,12 @@ def test_sizes_are_readable(size: int, text: str) -> None:
 )
 def test_counts_have_the_right_number(number: int, noun: str, text: str) -> None:
     assert counted(number, noun) == text
+
+
+def test_one_thing_is_in_the_singular(capsys: pytest.CaptureFixture[str]) -> None:
+    with console(None, Manner(progress="lines")), showing() as show:
+        show(Progress(1, 1, message="Reading"))
+        show(Progress(1, None, "records", message="Counting"))
+    assert capsys.readouterr().out == "Reading: 1 of 1 file\nCounting: 1 record\n"
+    assert counted(1, "problem") == "1 problem"
+    assert counted(1234, "batch", ",") == "1,234 batches"

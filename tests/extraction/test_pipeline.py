@@ -230,7 +230,7 @@ def test_files_of_no_category_are_told_once_and_not_used(
     for command in (["extract", *arguments(data, model, "--strict-sampling")], ["status", str(data)]):
         assert main([*command, "--sequences-per-file", "4"]) == 0
         output = capsys.readouterr().out
-        assert output.count("belong to no category") == output.count(warning) == 1
+        assert output.count("of no category, not used") == output.count(warning) == 1
         assert "Host files:  3 (" in output
     assert not source.pair(1).protein_vectors.exists()
 

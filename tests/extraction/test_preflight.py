@@ -151,7 +151,7 @@ def test_dna_files_that_are_known_are_not_read_again_by_a_dry_run(
         not_a_number(content)
     assert main(["extract", *arguments(data, model, "--dry-run", "--progress", "lines")]) == 3
     output = capsys.readouterr()
-    assert "Reading DNABERT-S files: 1 of 1 files" in output.out
+    assert "Reading DNABERT-S files: 1 of 1 file" in output.out
     assert f"{pairs[0].dna_vectors}: row 1 (" in output.err
 
 
@@ -274,10 +274,7 @@ def test_files_below_a_folder_that_names_no_category_are_told(data: Path, refuse
     said = refused(data)
     assert "no full viral split file was found" in said
     first = "refseq_bacteria.1.1.identified_nucleotide/output_1.fa"
-    assert (
-        f"6 full files of no category, not used (first: {first}): nothing says its class"
-        in said
-    )
+    assert f"6 full files of no category, not used (first: {first}): nothing says its class" in said
     assert (
         "its name must begin with viral, vertebrate, protozoa, plant, invertebrate, fungi, bacteria or archaea"
         in said
