@@ -21,7 +21,7 @@ from nucpro.classifier.metrics import groups_per_class
 from nucpro.classifier.options import FEW_GROUPS, SplitBy, TrainingOptions
 from nucpro.classifier.sources import Survey
 from nucpro.classifier.splits import PARTS, Grouping, Split, genomes_of, group, split, taxa_of
-from nucpro.errors import ValidationError, counted
+from nucpro.errors import ValidationError
 from nucpro.folder.paths import NO_CATEGORY, category_of
 from nucpro.progress import Show
 
@@ -200,7 +200,7 @@ def _split_lines(parts: Split, groups: str) -> Iterator[str]:
     for name in PARTS:
         part = parts.summary[name]
         rows = ", ".join(f"{count} {label}" for label, count in part["rows"].items())
-        line = f"{name.capitalize() + ':':12}{counted(rows, 'row')}"
+        line = f"{name.capitalize() + ':':12}{rows} rows"
         if groups != "rows":
             line += f" of {part['groups']} {groups}"
         yield line if taxa is None or groups == "taxa" else f"{line}, {taxa[name]} taxa"

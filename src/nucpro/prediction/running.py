@@ -192,7 +192,7 @@ class _Run:
         other = difference(unfinished, self._record)
         size = unfinished.get("chunks_per_unit")
         if other is None and self._chunks_per_unit not in (0, size):
-            other = f"was started with units of {counted(size, 'chunk')}, not {self._chunks_per_unit}"
+            other = f"was started with units of {size} chunks, not {self._chunks_per_unit}"
         if other is None and type(size) is int and size > 0:
             self._chunks_per_unit = size
         else:
