@@ -169,7 +169,11 @@ MAY_MOUNT = (
 
 @pytest.mark.skipif(not MAY_MOUNT, reason="needs the right to mount")
 @pytest.mark.parametrize("size", ["4k", "64k", "256k", "1m"])
-def test_too_little_space_for_temporary_files_is_told(size: str, data: Path, model: Path) -> None:
+def test_too_little_space_for_temporary_files_is_told(
+    size: str, request: pytest.FixtureRequest, data: Path, model: Path
+) -> None:
+    if size != "64k" and request.config.getoption("--faults") != "all":
+        pytest.skip("only in `make faults`, or with --faults=all")
     words = " ".join(["extract", *arguments(data, model, "--engine", "ray")])
     command = TIGHT.format(size=size, python=sys.executable, words=words)
     run = subprocess.run(["unshare", "-m", "sh", "-c", command], capture_output=True, text=True, check=False)
