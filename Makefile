@@ -36,7 +36,7 @@ test: $(READY)
 	" {percent_branches_covered:.2f}% of {num_branches} branches".format(**totals))'
 
 faults: $(READY)
-	$(BIN)/python -m pytest tests/faults --faults=all -n 2 --dist loadfile
+	$(BIN)/python -m pytest tests/faults tests/execution/cluster/test_one_machine.py --faults=all -n 2 --dist loadfile
 
 # Coverage-guided, by a program that is needed here only.
 fuzz: $(READY)
