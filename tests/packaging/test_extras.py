@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -60,6 +61,9 @@ def test_it_installs_and_works_with_an_extra_alone(
         [scripts / "installed.py"],
     ]
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    # The tests have a home of their own, and settings of the package index may lie in the user's.
+    home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    variables.setdefault("PIP_CONFIG_FILE", str(home / ".config" / "pip" / "pip.conf"))
     for command in commands:
         done = subprocess.run(
             [python, *command], env=variables, cwd=tmp_path, capture_output=True, text=True, check=False
