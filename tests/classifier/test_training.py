@@ -555,7 +555,7 @@ def test_taxa_are_kept_together(merged: Path, capsys: pytest.CaptureFixture[str]
     assert run_command(capsys, *arguments)[0] == 1
     code, _, err = run_command(capsys, *arguments)
     assert "231 of 231 records have no taxon" in err
-    assert "run nucpro dataset again" in err
+    assert "run nucpro dataset DATA --length N again" in err
     # Five records of a taxon, two taxa of a genus; hosts are of taxa below 1000.
     names = {path: read_merged(path).ids for path in sorted(merged.rglob("*_merged.pt"))}
     nodes: list[str] = []
@@ -657,7 +657,9 @@ def refusal(data: Path, kind: type[Exception]) -> str:
 
 
 def test_nothing_to_train_on(tmp_path: Path) -> None:
-    assert "data_merge: no merged files; make them with nucpro extract" in refusal(tmp_path, PreflightError)
+    assert "data_merge: no merged files; make them with nucpro extract DATA" in refusal(
+        tmp_path, PreflightError
+    )
 
 
 def test_wrong_widths_are_all_listed(merged: Path) -> None:
@@ -669,7 +671,9 @@ def test_wrong_widths_are_all_listed(merged: Path) -> None:
     message = refusal(merged, PreflightError)
     first = merged_path(merged, "bacteria.1.1")
     for path in paths:
-        assert f"{path}: {WIDTH + 7} columns, but {first} has {WIDTH}; run nucpro extract again" in message
+        assert (
+            f"{path}: {WIDTH + 7} columns, but {first} has {WIDTH}; run nucpro extract DATA again" in message
+        )
 
 
 def test_dna_columns_alone_are_refused(merged: Path) -> None:
@@ -747,7 +751,7 @@ def cut_off(path: Path) -> None:
         (
             damage_label,
             PreflightError,
-            "has no 'labels': it was merged without a class; run nucpro extract",
+            "has no 'labels': it was merged without a class; run nucpro extract DATA",
         ),
         (cut_off, PreflightError, "output_1_merged.pt: "),
         (lambda path: rewritten(path, label=0), ValidationError, "label 0, but viral files have label 1"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import re
 import shlex
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import nucpro
 from nucpro.cli import main
 from nucpro.cli.main import commands_of, purposes, tree
 from nucpro.cli.parser import GROUPS, Parser
@@ -190,3 +192,60 @@ complete_words nucpro extract --seq
 """
     done = subprocess.run(["bash", "-c", code, sys.executable], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["embed-dna", "embed", "--sequences-per-file"]
+
+
+MENTIONED = re.compile(
+    r"nucpro ([a-z-]+)((?: (?:X|[A-Z]+|--[a-z][a-z-]*)(?![\\w]))*)( reads| calls| wrote|<)?"
+)
+PLACEHOLDERS = {"N": "300"}
+
+
+def commands_in_messages() -> list[tuple[str, str, str]]:
+    """Commands that messages name as something to type: place, name and arguments."""
+    found = []
+    for module in sorted((Path(nucpro.__file__).parent).rglob("*.py")):
+        if module.parent.name == "cli":
+            continue
+        tree_of_module = ast.parse(module.read_text())
+        prose = {id(node.value) for node in ast.walk(tree_of_module) if isinstance(node, ast.Expr)}
+        parts = {
+            id(part)
+            for node in ast.walk(tree_of_module)
+            if isinstance(node, ast.JoinedStr)
+            for part in node.values
+        }
+        for node in ast.walk(tree_of_module):
+            if isinstance(node, ast.JoinedStr):
+                text = "".join(
+                    str(part.value) if isinstance(part, ast.Constant) else "X" for part in node.values
+                )
+            elif (
+                isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and not {id(node)} & (prose | parts)
+            ):
+                text = node.value
+            else:
+                continue
+            for name, words, mention in MENTIONED.findall(text.replace("%d,%d", "N")):
+                if name in PARSERS and not mention:
+                    found.append((f"{module.name}:{node.lineno}", name, words))
+    return found
+
+
+def test_commands_in_messages_can_be_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    found = commands_in_messages()
+    assert len(found) > 20
+    wrong = []
+    for place, name, words in found:
+        parser = commands_of(tree([name]))[name]
+        try:
+            arguments = parser.parse_args([PLACEHOLDERS.get(word, word) for word in words.split()])
+        except SystemExit:
+            wrong.append(f"{place}: nucpro {name}{words}: {capsys.readouterr().err.splitlines()[-2]}")
+            continue
+        if name in WITH_DATA and not words:
+            wrong.append(
+                f"{place}: nucpro {name}: names no data folder ({arguments.data_dir} is only the default)"
+            )
+    assert not wrong, "\n".join(wrong)

@@ -120,7 +120,7 @@ def test_files_without_a_class_are_no_training_data(
     outside.write_bytes(pair.merged.read_bytes())
     capsys.readouterr()
     folder = ["--sequences-per-file", str(PER_FILE)]
-    message = "has no 'labels': it was merged without a class; run nucpro extract"
+    message = "has no 'labels': it was merged without a class; run nucpro extract DATA"
     for command, code, named in (
         (["validate", str(data), *folder], 1, {pair.merged, outside}),
         (["train", str(data), "--device", "cpu"], 3, {pair.merged, outside}),

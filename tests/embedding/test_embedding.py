@@ -204,7 +204,7 @@ def test_a_value_that_is_not_finite_names_the_record(encoder, value):
         "computed in a batch of 3 records (tokens of shape [16], 6 to 5 each, from 'record 1' to" in message
     )
     assert message.endswith(
-        "try the precision fp32, and if that fails too, fetch the model again (nucpro fetch-models)"
+        "try the precision fp32, and if that fails too, fetch the model again (nucpro fetch-models FOLDER)"
     )
 
 

@@ -178,7 +178,7 @@ def test_dna_vectors_of_two_models_are_not_passed(
     assert f"{path}: made with weights 000000000000…" in capsys.readouterr().err
     # What was judged well on its own is still judged beside the others.
     assert main(["extract", *arguments(bare, model)]) == 1
-    assert "run nucpro embed-dna again" in capsys.readouterr().err
+    assert "run nucpro embed-dna DATA again" in capsys.readouterr().err
     assert embed_dna(bare, dna_model) == 0
     assert main(["extract", *arguments(bare, model)]) == 0
 

@@ -227,7 +227,7 @@ def test_files_of_two_models(pair: FilePair) -> None:
     assert mixed_models(verdicts, SequenceType.DNA) == [
         f"{three.dna_vectors}: made with weights fedcba987654…, "
         f"but {two.dna_vectors} with 0123456789ab…; "
-        "run nucpro embed-dna again with the one model to use, then extract"
+        "run nucpro embed-dna DATA again with the one model to use, then extract"
     ]
     assert mixed_models(verdicts, SequenceType.PROTEIN) == []
     (problem,) = mixed_models([judged(one, old), judged(two, old, "x")], SequenceType.PROTEIN)

@@ -452,7 +452,7 @@ def test_rows_without_a_class_have_no_labels(tmp_path: Path) -> None:
     for found in (store.read_merged(path), store.read_merged_rows(path, range)):
         assert found.label is None
         with pytest.raises(
-            StoreError, match="has no 'labels': it was merged without a class; run nucpro extract"
+            StoreError, match="has no 'labels': it was merged without a class; run nucpro extract DATA"
         ):
             store.label_of(found, path)
 

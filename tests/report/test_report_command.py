@@ -130,7 +130,7 @@ def test_damage_shows_and_the_rest_is_still_drawn(
     merged[0].write_bytes(b"damaged")
     merged[1].unlink()
     text = _again(data)
-    assert "4 of 6 files are validated; nucpro extract makes and validates the rest." in text
+    assert "4 of 6 files are validated; nucpro extract DATA makes and validates the rest." in text
     assert "Not in the sample" in text
     assert "(16 sequences of 4 files" in capsys.readouterr().out
 

@@ -44,7 +44,7 @@ __all__ = ["MergedSource", "RowFacts", "Survey", "read_rows", "survey"]
 
 logger = logging.getLogger(__name__)
 
-_MERGE_AGAIN = "run nucpro extract again, which replaces what is out of date"
+_MERGE_AGAIN = "run nucpro extract DATA again, which replaces what is out of date"
 _SHOWN = 10
 _MOST_READERS = 8
 """Threads that read; each holds one file (82 MB) in memory. Checksums and copies run beside each other."""
@@ -127,7 +127,7 @@ def survey(data_dir: Path) -> Survey:
     require_folder(data_dir)
     paths = folder.merged_files()
     if not paths:
-        raise PreflightError([f"{folder.merge_root}: no merged files; make them with nucpro extract"])
+        raise PreflightError([f"{folder.merge_root}: no merged files; make them with nucpro extract DATA"])
     with Workers() as workers:
         found = list(workers.map(_look_at, [(folder, path) for path in paths]))
     files = tuple(sorted(found, key=lambda file: natural_key(file.name)))
@@ -336,8 +336,8 @@ def _checked_label(source: MergedSource, merged: MergedFile) -> int:
     expected = int(category == CLASS_NAMES[1])
     if label != expected:
         raise ValidationError(
-            f"{source.path}: label {merged.label}, but {category} files have label {expected}; run nucpro extract "
-            "again, which replaces what is out of date, or move the file away where it is of no selected file"
+            f"{source.path}: label {merged.label}, but {category} files have label {expected}; run "
+            "nucpro extract DATA again, which replaces what is out of date, or move the file away where it is of no selected file"
         )
     return label
 

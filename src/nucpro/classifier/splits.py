@@ -107,7 +107,7 @@ def genomes_of(ids: Sequence[str]) -> Grouping:
         raise ValidationError(
             f"{counted(len(odd), 'id')} not of the form RECORD_chunk_NF1 (first "
             f"{', '.join(odd[:_SHOWN])}), so nothing says which genome "
-            "they are of; make the data with nucpro dataset, or split by file (--split-by file)"
+            "they are of; make the data with nucpro dataset DATA --length N, or split by file (--split-by file)"
         )
     return Grouping.of([record for record in records if record is not None])
 
@@ -226,8 +226,9 @@ def _taxa(records: Sequence[str], organisms: Mapping[str, Organism], options: Tr
     if missing:
         raise ValidationError(
             f"{len(missing)} of {counted(len(records), 'record')} have no taxon (first "
-            f"{', '.join(missing[:_SHOWN])}); run nucpro "
-            "dataset again where the GenBank files lie, which records it, or name families: --split-by family"
+            f"{', '.join(missing[:_SHOWN])}); run "
+            "nucpro dataset DATA --length N again where the GenBank files are, which records it, or name "
+            "families: --split-by family"
         )
     if options.rank is None:
         return [f"taxon {taxon}" for taxon in known]

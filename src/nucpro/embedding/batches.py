@@ -487,7 +487,7 @@ class Pending:
             f"record {prepared.names[row]!r} ({prepared.lengths[place]} tokens): {bad} of {matrix.shape[1]} "
             f"values of its vector are NaN or infinite ({len(rows)} of {len(matrix)} {word} are affected); "
             f"it was computed in {_batch_in_words(prepared, batch)}; try the precision fp32{wider}, and if that "
-            "fails too, fetch the model again (nucpro fetch-models)"
+            "fails too, fetch the model again (nucpro fetch-models FOLDER)"
         )
 
 

@@ -180,7 +180,7 @@ def _tasks(
     if missing:
         shown = ", ".join(map(str, missing[:_SHOWN])) + (", …" if len(missing) > _SHOWN else "")
         problems.append(
-            f"{counted(len(missing), 'merged file')} missing; make them with nucpro extract: {shown}"
+            f"{counted(len(missing), 'merged file')} missing; make them with nucpro extract DATA: {shown}"
         )
     problems += writing_problems([target.root])
     if not missing:
@@ -260,5 +260,5 @@ def _shard_of(task: _Task, rows: Rows, size: int, digest: str) -> Shard:
 def _require_width(shard: Shard, ledger: Ledger) -> None:
     first = next(iter(ledger.shards.values()), shard)
     if shard.width != first.width:
-        what = f"width of its vectors, where {first.source} has the other; run nucpro extract again"
+        what = f"width of its vectors, where {first.source} has the other; run nucpro extract DATA again"
         raise DimensionError(first.width, shard.width, what, shard.source)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -30,7 +31,7 @@ from nucpro.progress import Show, Shown, silent
 from nucpro.state.checkpoint import Checkpoint
 from nucpro.state.recipe import Recipe, described
 
-__all__ = ["DNA_COMMAND", "Survey", "bad_dna", "looking", "outside_lines", "with_recorded_models"]
+__all__ = ["Survey", "bad_dna", "looking", "outside_lines", "with_recorded_models"]
 
 
 def outside_lines(paths: Sequence[Path]) -> list[str]:
@@ -39,9 +40,6 @@ def outside_lines(paths: Sequence[Path]) -> list[str]:
 
 
 logger = logging.getLogger(__name__)
-
-DNA_COMMAND = "nucpro embed-dna"
-"""The command that makes missing DNABERT-S files, for messages."""
 
 
 class Survey:
@@ -274,9 +272,13 @@ class Survey:
             return []
         done = {item.pair for item in self.plan.items if item.is_done} if self.is_compared else set()
         # Files that are missing or not archives are already listed as problems.
-        usable = [pair for pair in self.pairs if pair not in done and not dna_problems([pair], DNA_COMMAND)]
+        usable = [
+            pair
+            for pair in self.pairs
+            if pair not in done and not dna_problems([pair], dna_command(self.folder))
+        ]
         files = self.dna_to_read(usable)[0]
-        return bad_dna(self._dna_readers.map(examine_dna, files))
+        return bad_dna(self._dna_readers.map(examine_dna, files), self.folder)
 
     def inspect(
         self, pairs: Sequence[FilePair], side: SequenceType
@@ -306,7 +308,9 @@ class Survey:
         problems = side_problems(both, nucleotide, facts)
         if self.needs_dna:
             may_be_missing = self.options.with_dna and self.options.dry_run
-            problems = dna_problems(self.pairs, DNA_COMMAND, may_be_missing=may_be_missing) + problems
+            problems = (
+                dna_problems(self.pairs, dna_command(self.folder), may_be_missing=may_be_missing) + problems
+            )
         return problems
 
     def _dna_inputs(self, split: Sequence[FilePair], facts: dict[Path, FastaFacts]) -> list[str]:
@@ -333,10 +337,15 @@ def with_recorded_models(options: Options, records: Checkpoint) -> Options:
     return options
 
 
-def bad_dna(verdicts: Iterable[DnaVerdict]) -> list[str]:
+def dna_command(folder: DataFolder) -> str:
+    """Command that makes the DNABERT-S files of a folder."""
+    return f"nucpro embed-dna {shlex.quote(str(folder.root))}"
+
+
+def bad_dna(verdicts: Iterable[DnaVerdict], folder: DataFolder) -> list[str]:
     """Message about unusable DNABERT-S files."""
     problems = sorted(verdict.problem for verdict in verdicts if verdict.problem is not None)
-    return [f"{problem}; make this file again with: {DNA_COMMAND}" for problem in problems]
+    return [f"{problem}; make this file again with: {dna_command(folder)}" for problem in problems]
 
 
 @contextmanager

@@ -55,7 +55,7 @@ __all__ = [
 
 _ONE_MODEL = {
     SequenceType.PROTEIN: "extract all again",
-    SequenceType.DNA: "run nucpro embed-dna again with the one model to use, then extract",
+    SequenceType.DNA: "run nucpro embed-dna DATA again with the one model to use, then extract",
 }
 
 

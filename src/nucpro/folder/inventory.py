@@ -152,13 +152,14 @@ class Inventory:
             for is_viral in (True, False)
         }
         most = min(total for total in totals.values() if total > 0)
-        way = f"--sequences-per-file N, N at most {most}"
         if any(state.is_split for state in self.sources):
-            way = f"nucpro split {self.sources[0].source.data_dir} {way}, and --replace"
+            way = f"nucpro split {self.sources[0].source.data_dir} --replace --sequences-per-file N"
+        else:
+            way = "--sequences-per-file N"
         return [
             f"files of {counted(sequences_per_file, 'record')} are too large: the largest viral "
             f"source holds {totals[True]} "
-            f"records, the largest host source {totals[False]}; to use smaller ones: {way}"
+            f"records, the largest host source {totals[False]}; to use smaller ones: {way}, N at most {most}"
         ]
 
     def _of_size(self, records: int) -> list[FilePair]:

@@ -460,7 +460,7 @@ def label_of(merged: MergedFile | MergedRows, path: Path) -> int:
 def no_label(path: Path) -> str:
     """Error for a merged file without a class, with the remedy."""
     return (
-        f"{path}: has no 'labels': it was merged without a class; run nucpro extract, which merges files of its "
+        f"{path}: has no 'labels': it was merged without a class; run nucpro extract DATA, which merges files of its "
         "selection again, or merge it with data_type='viral' or 'host', or move it out of the data folder"
     )
 

@@ -128,7 +128,7 @@ def _problems(
     if not genomes.pairs:
         yield (
             f"{data_dir}: no genomes found; it must hold pairs of X{FASTA_SUFFIX} and Y{GENBANK_SUFFIX}, "
-            "such as viral.1.1 and viral.1, which nucpro download fetches"
+            "such as viral.1.1 and viral.1, which nucpro download DATA fetches"
         )
     if pool is None and min(options.workers, len(genomes.pairs)) > 1:
         yield from starting_problems()

@@ -34,7 +34,7 @@ _KINDS = (
     (
         b"<",
         "is a web page or XML",
-        "get the flat file itself, by nucpro download or from NCBI's server (.gbff.gz)",
+        "get the flat file itself, by nucpro download DATA or from NCBI's server (.gbff.gz)",
     ),
     (b"{", "is JSON", "get the flat file itself (.gbff.gz)"),
     (b"ID   ", "is in EMBL format", "convert it to GenBank, or get the record from NCBI (.gbff.gz)"),

@@ -32,7 +32,7 @@ _HEAD = ("record", "taxon_id", "organism", "lineage")
 _LONGEST_LINE = 1 << 20
 _LARGEST = 50_000_000
 """Number of a taxon; in 2026 NCBI's largest is below 4 million, and each up to the largest takes five bytes."""
-_REMEDY = "remove it, then run nucpro dataset again"
+_REMEDY = "remove it, then run nucpro dataset DATA --length N again"
 
 
 def organisms_table(organisms: Mapping[str, Organism]) -> bytes:

@@ -110,10 +110,10 @@ def _card(path: Path) -> Facts:
         content = decoded(read_input(path))
     except ValueError as error:
         raise ModelError(
-            f"{path}: is no card of a classifier ({error}); train again with nucpro train"
+            f"{path}: is no card of a classifier ({error}); train again with nucpro train DATA"
         ) from error
     if not isinstance(content, dict):
-        raise ModelError(f"{path}: is no card of a classifier; train again with nucpro train")
+        raise ModelError(f"{path}: is no card of a classifier; train again with nucpro train DATA")
     return content
 
 

@@ -75,7 +75,7 @@ def status(options: Options) -> list[str]:
             there = sum(pair.dna_vectors.exists() for pair in selection.pairs)
             lines.append(f"DNA files:     {there} of {len(selection.pairs)} are there")
             lines.append(
-                "Protein files: none was made yet; nucpro extract --dry-run shows what a run would do"
+                "Protein files: none was made yet; nucpro extract DATA --dry-run shows what a run would do"
             )
             lines += [f"Warning: {warning}" for warning in selection.warnings]
         else:

@@ -115,7 +115,7 @@ def load_tokenizer(files: ModelFiles) -> ResidueTokenizer:
     if len(tokenizer.vocabulary) > rows:
         raise ModelError(
             f"{files.id}: the vocabulary has {len(tokenizer.vocabulary)} tokens, but config.json says vocab_size "
-            f"{rows}; they must belong together: fetch the model again (nucpro fetch-models)"
+            f"{rows}; they must belong together: fetch the model again (nucpro fetch-models FOLDER)"
         )
     return tokenizer
 
@@ -147,7 +147,7 @@ def load_dna_tokenizer(files: ModelFiles) -> DnaTokenizer:
     if tokenizer.largest_id >= rows:
         raise ModelError(
             f"{files.id}: tokenizer.json has ids up to {tokenizer.largest_id}, but config.json says vocab_size "
-            f"{rows}; they must belong together: fetch the model again (nucpro fetch-models)"
+            f"{rows}; they must belong together: fetch the model again (nucpro fetch-models FOLDER)"
         )
     return tokenizer
 

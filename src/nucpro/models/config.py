@@ -64,7 +64,7 @@ def read_json(file: Path) -> dict[str, Any]:
         If the file cannot be read or holds anything else.
     """
     if not os.path.lexists(file):
-        raise ModelError(f"{file}: is missing; fetch the model again (nucpro fetch-models)")
+        raise ModelError(f"{file}: is missing; fetch the model again (nucpro fetch-models FOLDER)")
     raw = read_input(file, ModelError)
     try:
         content = json.loads(raw.removeprefix(codecs.BOM_UTF8).decode())
@@ -72,12 +72,12 @@ def read_json(file: Path) -> dict[str, Any]:
         looks = looks_like(raw)
         reason = str(error) if looks in ("JSON", UNKNOWN) else f"it is {looks}"
         raise ModelError(
-            f"{file}: cannot be read as JSON ({reason}); fetch the model again (nucpro fetch-models)"
+            f"{file}: cannot be read as JSON ({reason}); fetch the model again (nucpro fetch-models FOLDER)"
         ) from error
     if not isinstance(content, dict):
         kind = type(content).__name__
         raise ModelError(
-            f"{file}: holds a JSON {kind}, not an object; fetch the model again (nucpro fetch-models)"
+            f"{file}: holds a JSON {kind}, not an object; fetch the model again (nucpro fetch-models FOLDER)"
         )
     return content
 
@@ -91,7 +91,9 @@ def required(fields: Mapping[str, Any], name: str) -> Any:
         If it is not.
     """
     if name not in fields:
-        raise ModelError(f"config.json: {name} is missing; fetch the model again (nucpro fetch-models)")
+        raise ModelError(
+            f"config.json: {name} is missing; fetch the model again (nucpro fetch-models FOLDER)"
+        )
     return fields[name]
 
 

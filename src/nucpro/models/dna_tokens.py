@@ -33,7 +33,7 @@ _READ_AS = bytes.maketrans(b"U", b"T")
 """RNA is read as DNA: vocabularies have no U."""
 _BASES = "ACGT"
 _START, _END = "[CLS]", "[SEP]"
-_FETCH_AGAIN = "fetch the model again (nucpro fetch-models)"
+_FETCH_AGAIN = "fetch the model again (nucpro fetch-models FOLDER)"
 
 
 class DnaTokenizer:

@@ -317,6 +317,6 @@ def _checked_frequencies(checkpoint: Checkpoint, name: str, computed: torch.Tens
         raise ModelError(
             f"{checkpoint.source}: {name} deviates by {deviation:.2g} from those that rope_theta in "
             f"config.json gives; up to {_LARGEST_ROUNDING:g} (float16 rounding) is allowed: fetch the model again "
-            "(nucpro fetch-models), or load a model object in float32 or float16, not in bfloat16"
+            "(nucpro fetch-models FOLDER), or load a model object in float32 or float16, not in bfloat16"
         )
     return found

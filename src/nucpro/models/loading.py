@@ -108,7 +108,7 @@ class Checkpoint:
             raise ModelError(
                 f"{self.source}: {first_few(missing, _SHOWN)} missing from the weights, which hold {len(is_left_over)} "
                 "tensors; config.json and weights must belong together: "
-                "fetch the model again (nucpro fetch-models)"
+                "fetch the model again (nucpro fetch-models FOLDER)"
             )
         surplus = sorted(name for name, known in is_left_over.items() if not known and name not in expected)
         if surplus:
@@ -138,7 +138,7 @@ class Checkpoint:
             if tensor.shape != expected or not tensor.is_floating_point():
                 raise ModelError(
                     f"{self.source}: {part} is {_shown(tensor)}, but config.json makes it floats of shape "
-                    f"{expected}; fetch the model again (nucpro fetch-models)"
+                    f"{expected}; fetch the model again (nucpro fetch-models FOLDER)"
                 )
 
     @torch.inference_mode()  # threads do not inherit it, and the parameter may have been made in it
@@ -170,7 +170,7 @@ class Checkpoint:
         if bad:
             return ModelError(
                 f"{self.source}: {name} holds {bad} of {tensor.numel()} values that are NaN or infinite; "
-                "the weights are damaged: fetch the model again (nucpro fetch-models)"
+                "the weights are damaged: fetch the model again (nucpro fetch-models FOLDER)"
             )
         largest = float(tensor.abs().max())
         return ModelError(

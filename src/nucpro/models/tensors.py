@@ -60,7 +60,7 @@ _LONGEST = 2**63 - 1
 _OTHERS = ("a page of HTML or XML", "JSON", "an empty file", "a gzip file", "a tar archive")
 """Content of a file in place of weights after a failed download (:func:`nucpro.formats.opening.looks_like`)."""
 _ALLOWING = threading.Lock()
-_FETCH_AGAIN = "fetch the model again (nucpro fetch-models)"
+_FETCH_AGAIN = "fetch the model again (nucpro fetch-models FOLDER)"
 
 
 Readers = dict[str, Callable[[], torch.Tensor]]

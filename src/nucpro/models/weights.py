@@ -437,7 +437,7 @@ class _Source:
 
 
 def _source_of(folder: Path) -> _Source:
-    remedy = "fetch it again (nucpro fetch-models)"
+    remedy = "fetch it again (nucpro fetch-models FOLDER)"
     try:
         kept = read_record(folder / _SOURCE_RECORD, _Source, "the record of the model", remedy)
     except RecordError as error:
@@ -447,8 +447,8 @@ def _source_of(folder: Path) -> _Source:
 
 def _changed(file: Path) -> ModelError:
     return ModelError(
-        f"{file}: is not the file that was fetched: it is damaged, or was changed; fetch the model again (nucpro "
-        f"fetch-models), or remove {_SOURCE_RECORD} beside it if you changed it on purpose"
+        f"{file}: is not the file that was fetched: it is damaged, or was changed; fetch the model again "
+        f"(nucpro fetch-models FOLDER), or remove {_SOURCE_RECORD} beside it if you changed it on purpose"
     )
 
 
@@ -503,7 +503,7 @@ def _choose_weights(names: Sequence[str]) -> list[str]:
 def _shards(index: Path) -> list[str]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise ModelError(f"{index}: no weight_map in it; fetch the model again (nucpro fetch-models)")
+        raise ModelError(f"{index}: no weight_map in it; fetch the model again (nucpro fetch-models FOLDER)")
     shards = sorted({str(shard) for shard in weight_map.values()})
     for shard in shards:
         if Path(shard).name != shard or not shard.endswith(_WEIGHT_SUFFIXES):
@@ -526,5 +526,5 @@ def _missing(folder: Path, what: str, present: Sequence[str]) -> ModelError:
     shown = ", ".join(present[:8]) or "nothing"
     return ModelError(
         f"{folder}: no {what}; the folder holds {shown}; "
-        "fill it with `nucpro fetch-models`, or give another folder or the id of a repository"
+        "fill it with `nucpro fetch-models FOLDER`, or give another folder or the id of a repository"
     )

@@ -75,7 +75,7 @@ def map_section(sample: Sample, geometry: Geometry | None) -> Markup:
         return element(
             "p",
             f"{counted(len(sample), 'sequence', ',')} with merged vectors, too few for a map. Run "
-            "nucpro extract first.",
+            "nucpro extract DATA first.",
         )
     text = (
         f"{counted(len(sample), 'sequence', ',')}, sampled with a fixed seed and balanced over classes, categories and "

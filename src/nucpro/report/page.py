@@ -88,7 +88,7 @@ def _verdict(subject: Subject) -> tuple[str, str]:
         )
     return (
         "",
-        f"{good:,} of {counted(total, 'file', ',')} are validated; nucpro extract makes and validates the rest.",
+        f"{good:,} of {counted(total, 'file', ',')} are validated; nucpro extract DATA makes and validates the rest.",
     )
 
 

@@ -181,7 +181,7 @@ def _read(task: tuple[int, FilePair, int, bool]) -> _Part:
         if label != pair.label:
             raise NucproError(f"{pair.merged}: label {label}, expected {pair.label}")
         if not np.isfinite(merged.vectors).all():
-            raise NucproError(f"{pair.merged}: holds NaN or infinite values; nucpro validate names them")
+            raise NucproError(f"{pair.merged}: holds NaN or infinite values; nucpro validate DATA names them")
         part.ids, part.vectors = merged.ids, merged.vectors
         for side in SequenceType:
             records = read(pair.fasta(side))
