@@ -337,7 +337,8 @@ def _checked_label(source: MergedSource, merged: MergedFile) -> int:
     if label != expected:
         raise ValidationError(
             f"{source.path}: label {merged.label}, but {category} files have label {expected}; run "
-            "nucpro extract DATA again, which replaces what is out of date, or move the file away where it is of no selected file"
+            "nucpro extract DATA again, which replaces what is out of date, or move the file away "
+            "where it is of no selected file"
         )
     return label
 
