@@ -35,7 +35,7 @@ from nucpro.cli.parser import Parser
 from nucpro.errors import PreflightError, UsageError, first_few
 from nucpro.extraction.preflight import dna_problems
 from nucpro.extraction.run import Run, dry_run, make_dna_first, validate_folder, whole_command
-from nucpro.extraction.survey import DNA_COMMAND, looking
+from nucpro.extraction.survey import looking
 from nucpro.extraction.validation import expected_width
 from nucpro.folder.paths import CLASS_NAMES, DataFolder, FilePair, walk_failed
 from nucpro.options import Options
@@ -122,7 +122,7 @@ def validate_prerequisites(
         return
     from nucpro.embedding.device import device_problems  # noqa: PLC0415 - imports torch
 
-    problems = device_problems(device) + dna_problems(pairs, DNA_COMMAND)
+    problems = device_problems(device) + dna_problems(pairs, "nucpro embed-dna DATA")
     if problems:
         raise PreflightError(problems)
 

@@ -31,7 +31,7 @@ from nucpro.progress import Show, Shown, silent
 from nucpro.state.checkpoint import Checkpoint
 from nucpro.state.recipe import Recipe, described
 
-__all__ = ["Survey", "bad_dna", "looking", "outside_lines", "with_recorded_models"]
+__all__ = ["Survey", "bad_dna", "dna_command", "looking", "outside_lines", "with_recorded_models"]
 
 
 def outside_lines(paths: Sequence[Path]) -> list[str]:
