@@ -259,9 +259,7 @@ def _by_part(
 
 def _rows_by_record(parts: Iterator[tuple[Part, Vectors]]) -> Iterator[tuple[str, NDArray[Any]]]:
     for part, vectors in parts:
-        assert vectors.residues is not None
-        rows = np.split(vectors.matrix, np.cumsum(vectors.residues)[:-1])
-        yield from zip(part.records.ids, rows, strict=True)
+        yield from zip(part.records.ids, vectors.by_record(), strict=True)
 
 
 def _embed_part(encoder: FastaEncoder, part: Part) -> Vectors:

@@ -14,11 +14,14 @@ from scenarios import Baseline, copied, state
 
 from folders import PER_FILE, arguments
 from nucpro.cli import main
-from nucpro.embedding.batches import Encoder
+from nucpro.embedding.encoder import identify, load
 from nucpro.errors import ExtractionError
 from nucpro.extraction.run import Run
 from nucpro.formats import read_vectors
+from nucpro.formats.fasta import Records
 from nucpro.formats.sequences import SequenceType
+from nucpro.models.config import Config, Readout
+from nucpro.models.encoder import PackedEncoder
 from nucpro.options import Options
 
 BATCHES = 12
@@ -39,7 +42,7 @@ def out_of_host_memory(_: torch.Tensor) -> torch.Tensor:
 class Faulty:
     """An encoder that fails at one of its batches, or at all from there on."""
 
-    def __init__(self, encoder: Encoder, fault: Fault, at: int, *, always: bool = False) -> None:
+    def __init__(self, encoder: PackedEncoder, fault: Fault, at: int, *, always: bool = False) -> None:
         self.encoder = encoder
         self.fault = fault
         self.at = at
@@ -62,13 +65,22 @@ class Faulty:
         return self.encoder.pool(hidden, lengths)
 
     def __call__(self, tokens: torch.Tensor, lengths: Sequence[int], /) -> torch.Tensor:
+        return self._struck(self.encoder(tokens, lengths), lengths)
+
+    @property
+    def config(self) -> Config:
+        return self.encoder.config
+
+    def read(self, tokens: torch.Tensor, lengths: Sequence[int], readout: Readout) -> torch.Tensor:
+        return self._struck(self.encoder.read(tokens, lengths, readout), lengths)
+
+    def _struck(self, hidden: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
         self.calls += 1
-        hidden = self.encoder(tokens, lengths)
         strikes = self.calls == self.at or (self.always and self.calls > self.at and len(lengths) > 1)
         return self.fault(hidden) if strikes else hidden
 
 
-def run_with(data: Path, model: Path, faulty: Callable[[Encoder], Faulty]) -> Run:
+def run_with(data: Path, model: Path, faulty: Callable[[PackedEncoder], Faulty]) -> Run:
     options = Options(
         data,
         protein_model=str(model),
@@ -102,7 +114,7 @@ def undisturbed(pristine: Path, model: Path, tmp_path_factory: pytest.TempPathFa
     data = copied(pristine, tmp_path_factory.mktemp("undisturbed") / "data")
     encoders: list[Faulty] = []
 
-    def counted(encoder: Encoder) -> Faulty:
+    def counted(encoder: PackedEncoder) -> Faulty:
         encoders.append(Faulty(encoder, out_of_host_memory, 0))
         return encoders[0]
 
@@ -125,6 +137,16 @@ def test_too_little_memory_for_more_than_one_record(undisturbed: Path, data: Pat
     job = run_with(data, model, lambda encoder: Faulty(encoder, out_of_host_memory, 1, always=True))
     assert job.statistics.splits == BATCHES
     require_close(data, undisturbed)
+
+
+def test_windows_that_do_not_fit_into_memory_are_counted(model: Path) -> None:
+    options = Options(protein_model=str(model), device="cpu", tokens_per_batch=4096)
+    identified = identify(options, SequenceType.PROTEIN).reading(Readout(windows=True))
+    encoder = load(identified, options)
+    encoder.embedder.encoder = Faulty(encoder.embedder.encoder, out_of_host_memory, 1)
+    long = "MKVL" * 300
+    encoder.embed(Records(Path("memory"), ["a", "b"], [long.encode(), long[:1100].encode()]))
+    assert encoder.totals.splits == 1
 
 
 def require_close(data: Path, undisturbed: Path) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -165,6 +166,11 @@ class Vectors:
     began: float
     residues: IntVector | None = None
 
+    def by_record(self) -> list[npt.NDArray[Any]]:
+        """Rows of the residues of each record: views of the matrix, where there is one row per residue."""
+        assert self.residues is not None
+        return np.split(self.matrix, np.cumsum(self.residues)[:-1])
+
 
 def default_tokens_per_batch(device: torch.device) -> int:
     """Token budget of a batch, fixed for each class of devices, so that equal input gives equal bytes there.
@@ -284,11 +290,6 @@ class Embedder:
     readout : Readout, optional
         Layers and pooling of vectors; by default the mean of the last layer. Any other needs a
         :class:`nucpro.models.encoder.PackedEncoder`.
-
-    Attributes
-    ----------
-    splits : int
-        Batches that did not fit into memory and were halved, since this embedder was made.
     """
 
     def __init__(
@@ -297,7 +298,18 @@ class Embedder:
         self.encoder = encoder
         self.readout = readout or MEAN_OF_LAST
         self.tokens_per_batch = tokens_per_batch or default_tokens_per_batch(encoder.device)
-        self.splits = 0
+        self._counts: Counter[str] = Counter()
+
+    @property
+    def splits(self) -> int:
+        """Batches that did not fit into memory and were halved, by this embedder and all that share its counts."""
+        return self._counts["splits"]
+
+    def reading(self, readout: Readout) -> Embedder:
+        """Make one of the same encoder with another readout; both share their counts."""
+        other = copy(self)
+        other.readout = readout
+        return other
 
     @torch.inference_mode()
     def submit(self, prepared: Prepared) -> Pending:
@@ -373,7 +385,7 @@ class Embedder:
     def _count_split(self, prepared: Prepared, batch: slice) -> None:
         if self.encoder.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.splits += 1
+        self._counts["splits"] += 1
         logger.warning(
             "out of memory on %s: %s is halved; lower the tokens per batch if this happens often",
             self.encoder.device,

@@ -161,8 +161,7 @@ class FastaEncoder:
                 pieces.ids.append(name)
                 pieces.sequences.append(sequence[start : start + self._limit])
         found = self._computed(pieces)
-        assert found.residues is not None
-        blocks = iter(np.split(found.matrix, np.cumsum(found.residues)[:-1]))
+        blocks = iter(found.by_record())
         residues = np.array([len(sequence) for sequence in records.sequences])
         rows = []
         for length in residues:
@@ -243,7 +242,7 @@ class FastaEncoder:
     def reading(self, readout: Readout) -> FastaEncoder:
         """Make an encoder with the same model that gives other vectors of it; its recipe stays."""
         other = copy(self)
-        other.embedder = Embedder(self.embedder.encoder, self._tokens_per_batch, readout)
+        other.embedder = self.embedder.reading(readout)
         return other
 
     def _require_meaning(self, matrix: FloatMatrix, records: Records) -> None:

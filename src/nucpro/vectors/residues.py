@@ -206,17 +206,18 @@ class Shards(Work):
 
     def _write_index(self, meta: Mapping[str, Any]) -> None:
         entries = self._entries()
-        shards = []
+        shards, blocks = [], []
+        for number in range(len(self._parts)):
+            lengths = _lengths(self._shard(number))
+            size, digest = self._shard(number).stat().st_size, entries[number]["sha256"]
+            shards.append(_Shard(_name(number), size, digest, len(lengths), sum(lengths.values())))
+            blocks.append(b",\n".join(_lines(number, lengths)))
+        head = _Head(_FORMAT, dict(meta), self._element_type, self._width, shards)
         with replace_file(self.root / INDEX) as target:
-            for number in range(len(self._parts)):
-                lengths = _lengths(self._shard(number))
-                size, digest = self._shard(number).stat().st_size, entries[number]["sha256"]
-                shards.append(_Shard(_name(number), size, digest, len(lengths), sum(lengths.values())))
-            head = _Head(_FORMAT, dict(meta), self._element_type, self._width, shards)
             target.write(_dumped(asdict(head))[:-1] + _RECORDS)
-            for number in range(len(self._parts)):
-                lines = b",\n".join(_lines(number, _lengths(self._shard(number))))
-                target.write(lines + (b"\n}}\n" if number == len(self._parts) - 1 else b",\n"))
+            for block in blocks[:-1]:
+                target.write(block + b",\n")
+            target.write(blocks[-1] + b"\n}}\n")
 
     def _head(self) -> _Head | None:
         """First line of the index of a folder that this command made; None where there is none."""
