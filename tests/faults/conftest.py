@@ -162,15 +162,39 @@ def report(merged: Path) -> Scenario:
 
 
 @pytest.fixture(scope="session")
-def embed(merged: Path, model: Path) -> Scenario:
-    how = ["--protein-model", str(model), "--device", "cpu"]
+def proteins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a FASTA file of three parts on a CPU."""
+    start = tmp_path_factory.mktemp("proteins") / "data"
+    start.mkdir()
+    records = (f">p{row}\nMKV{'LAGKE'[row % 5 :]}\n" for row in range(600))
+    (start / "proteins.fa").write_text("".join(records))
+    return start
+
+
+def _embed(start: Path, model: Path, output: str, *more: str) -> Scenario:
     return Scenario(
-        merged,
+        start,
         lambda data: [
-            *("embed", str(data / "viral.1.1.identified_protein.fa"), "-o", str(data / "vectors.pt")),
-            *how,
+            *("embed", str(data / "proteins.fa"), "-o", str(data / output), *more),
+            *("--protein-model", str(model), "--device", "cpu"),
         ],
     )
+
+
+@pytest.fixture(scope="session")
+def embed(proteins: Path, model: Path) -> Scenario:
+    return _embed(proteins, model, "vectors.pt")
+
+
+@pytest.fixture(scope="session")
+def residues(proteins: Path, model: Path) -> Scenario:
+    return _embed(proteins, model, "residues", "--per-residue")
+
+
+@pytest.fixture(scope="session")
+def hdf5(proteins: Path, model: Path) -> Scenario:
+    pytest.importorskip("h5py", reason="the extra hdf5 is not installed")
+    return _embed(proteins, model, "residues.h5", "--per-residue")
 
 
 @pytest.fixture(scope="session")

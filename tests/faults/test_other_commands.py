@@ -20,8 +20,9 @@ from test_two_at_once import stopped
 from nucpro.cli import main
 from nucpro.formats import read_merged, write_merged
 
-COMMANDS = ("train", "compare", "predict", "export", "report", "embed", "download", "fetch_models")
-FAST = ("train", "predict", "fetch_models")
+EMBEDDING = ("embed", "residues", "hdf5")
+COMMANDS = ("train", "compare", "predict", "export", "report", *EMBEDDING, "download", "fetch_models")
+FAST = ("train", "predict", *EMBEDDING, "fetch_models")
 LOCKED = ("train", "compare", "predict", "export", "embed", "download", "fetch_models")
 """Commands of which a second one on the same output is refused; a report replaces its files at its end."""
 
