@@ -186,3 +186,17 @@ def test_the_device_is_chosen_where_none_is_named(model: Path, caplog: pytest.Lo
     encoder = nucpro.load_encoder(model)
     assert encoder.device.startswith("cuda" if torch.cuda.is_available() else "cpu")
     assert torch.cuda.is_available() or "No GPU found" in caplog.text
+
+
+def test_long_records_are_cut_read_in_windows_or_refused(model: Path) -> None:
+    records = {"a": "MKV", "b": "MKVL" * 300}
+    assert nucpro.load_encoder(model, device="cpu").embed(records).truncated == 1
+    windows = nucpro.load_encoder(model, device="cpu", long="window").embed(records)
+    assert windows.truncated == 0
+    assert windows.meta["made_by"]["long_records"] == "windows overlapping by half"
+    refusing = nucpro.load_encoder(model, device="cpu", long="refuse")
+    with pytest.raises(FastaError, match=r"1 of 2 .* longer than the 1024 .*first 'b'.*long='cut'"):
+        refusing.embed(records)
+    assert refusing.embed({"a": "MKV"}).truncated == 0
+    with pytest.raises(UsageError, match="long is fold; allowed: one of cut, window, refuse"):
+        nucpro.load_encoder(model, device="cpu", long="fold")

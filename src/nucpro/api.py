@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucpro import formats
-from nucpro.errors import DataError, UsageError, counted
+from nucpro.errors import DataError, FastaError, UsageError, counted
 from nucpro.formats import MergedFile
 from nucpro.formats.atomic import replacing_problems
 from nucpro.formats.fasta import Records
-from nucpro.formats.sequences import SequenceType
-from nucpro.options import AUTO, DEFAULT_MODELS, Options
+from nucpro.formats.sequences import LIMITS, SequenceType
+from nucpro.options import AUTO, DEFAULT_MODELS, Options, require
 from nucpro.progress import Meter, Progress, Show, silent
 from nucpro.vectors.inputs import Sequences, default_part_size, parts_of, records_of, require_proteins
 from nucpro.vectors.outputs import Content, format_of, read_content
@@ -140,8 +140,9 @@ class Encoder:
         Device and precision of the computation.
     """
 
-    def __init__(self, encoder: FastaEncoder) -> None:
+    def __init__(self, encoder: FastaEncoder, *, refuse_long: bool = False) -> None:
         self._encoder = encoder
+        self._refuse_long = refuse_long
         made_by = encoder.recipe.made_by
         self.name: str = made_by["id"]
         self.sequence_type = str(encoder.side)
@@ -179,7 +180,8 @@ class Encoder:
         Raises
         ------
         FastaError
-            A file cannot be read, or a record cannot be used.
+            A file cannot be read, or a record cannot be used, or is longer than the model reads with
+            ``long="refuse"``.
         UsageError
             Sequences have an unsupported type.
         ExtractionError
@@ -241,7 +243,22 @@ class Encoder:
         self._encoder.require_usable(records)
         if self._encoder.side is SequenceType.PROTEIN and not insist:
             require_proteins(records)
+        if self._refuse_long:
+            _require_short(records, self._encoder.side)
         return records
+
+
+def _require_short(records: Records, kind: SequenceType) -> None:
+    long = [
+        name
+        for name, sequence in zip(records.ids, records.sequences, strict=True)
+        if len(sequence) > LIMITS[kind]
+    ]
+    if long:
+        raise FastaError(
+            f"{records.path}: {len(long)} of {len(records)} records are longer than the {LIMITS[kind]} residues or "
+            f"bases that the model reads, first {long[0]!r}; remove them, or load the encoder with long='cut'"
+        )
 
 
 def _by_part(
@@ -266,26 +283,30 @@ def _embed_part(encoder: FastaEncoder, part: Part) -> Vectors:
     return encoder.embed_checked(part.records)
 
 
-def load_encoder(
-    model: PathLike = "protein",
+def load_encoder(  # noqa: PLR0913 - the options of a model, each by its keyword
+    model: PathLike | None = None,
     *,
     revision: str | None = None,
+    adapter: PathLike | None = None,
     device: str = AUTO,
     precision: str = AUTO,
     token_dropout: str = AUTO,
     layer: int | Sequence[int] = -1,
     pool: str | Sequence[str] = "mean",
+    long: str = "cut",
     tokens_per_batch: int | None = None,
 ) -> Encoder:
     """Load a model that turns sequences into vectors.
 
     Parameters
     ----------
-    model : str or path
+    model : str or path, optional
         ``protein`` (FastESM2_650), ``dna`` (DNABERT-S), the hub id of another ESM-2, DNABERT-S or DNABERT-2 model, or
-        a folder with one.
+        a folder with one; by default ``protein``, or the base model that the adapter names.
     revision : str, optional
         Branch, tag or commit on the hub.
+    adapter : str or path, optional
+        Folder of a LoRA adapter of PEFT, merged into the model.
     device : str
         ``auto`` (a GPU if there is one, else the CPU; it is logged), ``cuda``, ``cuda:N`` or ``cpu``.
     precision : str
@@ -298,6 +319,9 @@ def load_encoder(
     pool : str or sequence of str
         ``mean``, ``max``, ``min``, ``std`` or ``cls``. Several are concatenated in the given order, layer by
         layer.
+    long : {'cut', 'window', 'refuse'}
+        Records longer than the model reads: truncate them; read proteins in windows that overlap by half, whose states
+        are averaged residue by residue; or refuse them.
     tokens_per_batch : int, optional
         Token budget of a batch; the default depends on the device.
 
@@ -311,12 +335,16 @@ def load_encoder(
     from nucpro.embedding import encoder as encoders  # noqa: PLC0415 - imports torch
     from nucpro.embedding.device import settled  # noqa: PLC0415
     from nucpro.models.architectures import sequence_type_of  # noqa: PLC0415
-    from nucpro.models.config import Readout  # noqa: PLC0415
+    from nucpro.models.config import LONG_RECORDS, REFUSE, WINDOW, Readout  # noqa: PLC0415
     from nucpro.models.weights import locate  # noqa: PLC0415
 
+    require(long in LONG_RECORDS, "long", long, f"one of {', '.join(LONG_RECORDS)}")
     layers = (layer,) if isinstance(layer, int) else tuple(layer)
-    readout = Readout(layers, (pool,) if isinstance(pool, str) else tuple(pool))
+    poolings = (pool,) if isinstance(pool, str) else tuple(pool)
+    readout = Readout(layers, poolings, windows=long == WINDOW)
     named = {kind.value: name for kind, name in DEFAULT_MODELS.items()}
+    if model is None:
+        model, adapter = adapter or SequenceType.PROTEIN.value, None
     name = named.get(str(model), str(model))
     options = Options(
         device=device,
@@ -324,10 +352,11 @@ def load_encoder(
         token_dropout=token_dropout,
         tokens_per_batch=tokens_per_batch,
     )
-    found = locate(name, revision=revision)
+    found = locate(name, revision=revision, adapter=adapter)
     side = sequence_type_of(found)
     options = settled(options.with_model(side, name, revision))
-    return Encoder(encoders.load(encoders.identify(options, side, files=found).reading(readout), options))
+    identified = encoders.identify(options, side, files=found).reading(readout)
+    return Encoder(encoders.load(identified, options), refuse_long=long == REFUSE)
 
 
 class Rows(NamedTuple):

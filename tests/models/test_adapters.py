@@ -16,6 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import nucpro
+from nucpro.cli import main
 from nucpro.embedding import encoder as encoders
 from nucpro.errors import ModelError
 from nucpro.formats.fasta import Records
@@ -117,6 +119,61 @@ def test_real_weights_with_an_adapter(tmp_path: Path, real_data: Path) -> None:
     adapter = make_adapter(tmp_path / "lora", base)
     merged = merge(tmp_path / "merged", base, adapter, lambda _: ALPHA / RANK)
     assert np.array_equal(vectors_of(adapter), vectors_of(merged))
+
+
+def test_an_adapter_is_merged_into_the_model_that_is_named(tmp_path: Path, model: Path) -> None:
+    adapter = make_adapter(tmp_path / "lora", model)
+    elsewhere = shutil.copytree(model, tmp_path / "elsewhere")
+    (tmp_path / "x.fa").write_text(">a\nMKVLA\n>b\nMSTNPKPQRK\n")
+    expected = nucpro.load_encoder(adapter, device="cpu").embed(tmp_path / "x.fa")
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    config = adapter / "adapter_config.json"
+    for base in ("/nowhere", None):
+        config.write_text(json.dumps(settings | {"base_model_name_or_path": base}))
+        found = nucpro.load_encoder(elsewhere, adapter=adapter, device="cpu").embed(tmp_path / "x.fa")
+        assert np.array_equal(found, expected)
+        assert found.meta["made_by"]["id"] == "elsewhere"
+        assert found.meta["made_by"]["adapter"] == "lora"
+    output = tmp_path / "x.npz"
+    command = [
+        "embed",
+        str(tmp_path / "x.fa"),
+        "-o",
+        str(output),
+        "--device",
+        "cpu",
+        "--adapter",
+        str(adapter),
+    ]
+    assert main([*command, "--protein-model", str(elsewhere)]) == 0
+    assert nucpro.read_vectors(output).meta == {**found.meta, "command": "embed"}
+    assert np.array_equal(nucpro.read_vectors(output), expected)
+    # Without a model that is named, the adapter's own base is taken, and never the default.
+    config.write_text(json.dumps(settings))
+    for encoder in (
+        nucpro.load_encoder(adapter=adapter, device="cpu"),
+        nucpro.load_encoder(adapter, device="cpu"),
+    ):
+        assert np.array_equal(encoder.embed(tmp_path / "x.fa"), expected)
+    output.unlink()
+    assert main(command) == 0
+    assert np.array_equal(nucpro.read_vectors(output), expected)
+    assert nucpro.read_vectors(output).meta["made_by"]["id"] == model.name
+
+
+def test_what_is_no_adapter_is_refused_where_one_is_named(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = make_adapter(tmp_path / "lora", model)
+    for wrong in (model, tmp_path / "nowhere"):
+        with pytest.raises(ModelError, match=r"holds no LoRA adapter \(adapter_config\.json is missing"):
+            nucpro.load_encoder(model, adapter=wrong, device="cpu")
+    with pytest.raises(ModelError, match="is an adapter too"):
+        nucpro.load_encoder(adapter, adapter=adapter, device="cpu")
+    (tmp_path / "x.fa").write_text(">a\nMKVLA\n")
+    command = ["embed", str(tmp_path / "x.fa"), "-o", str(tmp_path / "x.npz"), "--device", "cpu"]
+    assert main([*command, "--protein-model", str(model), "--adapter", str(tmp_path / "nowhere")]) == 3
+    assert "holds no LoRA adapter" in capsys.readouterr().err
 
 
 def test_meta_tells_base_and_adapter(tmp_path: Path, model: Path) -> None:

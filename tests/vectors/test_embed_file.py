@@ -246,6 +246,27 @@ def test_too_little_disk_is_told_before_anything_is_computed(
     assert not list(tmp_path.glob("*.unfinished"))
 
 
+@pytest.mark.parametrize("free", ["enough", "one byte too little"])
+def test_the_disk_is_compared_with_what_all_outputs_take(
+    free: str, fasta: Path, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    inputs = several(tmp_path, fasta)
+    machines = Options(protein_model=str(model), device="cpu")
+    jobs = [EmbedOptions(path, tmp_path / "out" / f"{path.name}.npz", machines) for path in inputs]
+    # Each file once, and the rows of the one that is made.
+    row = 16 * 4
+    peaks = [row * (3 + 3), row * (3 + 2 + 2), row * (5 + 5 + 5)]
+    needed = max(peaks)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**6, 0, needed - (free != "enough")))
+    if free == "enough":
+        assert len(embed_files(jobs)) == 3
+        return
+    with pytest.raises(PreflightError, match="too little disk space"):
+        embed_files(jobs)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_that_cannot_be_written_is_told_before_anything_is_computed(
     fasta: Path, model: Path
 ) -> None:

@@ -77,10 +77,10 @@ def test_every_layer_of_real_weights_equals_transformers(real_data: Path) -> Non
     sequences = [one.translate(None, b"XBUZO") for one in random_esm.proteins((30, 99, 166))]
     of_layers = states(esm, sequences)
     count = len(of_layers) - 1
-    encoder = nucpro.load_encoder(folder, device="cpu", layer=list(range(count + 1)), pool=["mean", "max"])
-    found = encoder.embed([one.decode() for one in sequences]).matrix.reshape(3, count + 1, 2, -1)
+    encoder = nucpro.load_encoder(folder, device="cpu", layer=list(range(count + 1)), pool=POOLINGS)
+    found = encoder.embed([one.decode() for one in sequences]).matrix.reshape(3, count + 1, len(POOLINGS), -1)
     for layer in range(count + 1):
-        for place, pooling in enumerate(("mean", "max")):
+        for place, pooling in enumerate(POOLINGS):
             expected = np.stack([pooled(state, pooling) for state in of_layers[layer]])
             difference = np.abs(found[:, layer, place] - expected)
             assert difference.max() <= 1e-4 * max(1, np.abs(expected).max()), (

@@ -106,7 +106,7 @@ def test_residues_of_real_weights_equal_transformers(real_data: Path, tmp_path: 
     sequences = [one.translate(None, b"XBUZO") for one in random_esm.proteins((30, 99, 166))]
     fasta = tmp_path / "x.fa"
     fasta.write_text("".join(f">p{row}\n{one.decode()}\n" for row, one in enumerate(sequences)))
-    for layer in (-1, 3):
+    for layer in (-1, *range(esm.config.num_hidden_layers)):
         expected = expected_of(esm, sequences, layer)
         for element_type, tolerance in (("float32", 1e-4), ("float16", 1e-3)):
             output = tmp_path / f"{element_type}{layer}"

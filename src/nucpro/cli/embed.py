@@ -16,12 +16,12 @@ from nucpro.cli.arguments import (
     sequences,
 )
 from nucpro.cli.console import say, showing
-from nucpro.cli.parser import INPUT, OUTPUT
+from nucpro.cli.parser import INPUT, MODEL, OUTPUT
 from nucpro.errors import UsageError, counted
 from nucpro.formats.fasta import bare_name
 from nucpro.formats.opening import STANDARD_INPUT
 from nucpro.formats.sequences import LIMITS, SequenceType
-from nucpro.models.config import MEAN, POOLINGS, RESIDUE_TYPES, Readout
+from nucpro.models.config import CUT, LONG_RECORDS, MEAN, POOLINGS, REFUSE, RESIDUE_TYPES, WINDOW, Readout
 from nucpro.options import Options, require
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def add_to(subparsers: Any) -> None:
         required=True,
         metavar="OUT",
         help="file to write: OUT.pt, OUT.npz, OUT.parquet or OUT.safetensors; its folder is created; with --format, "
-        "or --per-residue, a folder to create",
+        "or --per-residue, a folder to create; with --per-residue also OUT.h5 or OUT.hdf5",
     )
     parser.group(OUTPUT).add_argument(
         "--format",
@@ -75,8 +75,8 @@ def add_to(subparsers: Any) -> None:
     )
     parser.group(INPUT).add_argument(
         "--long",
-        choices=("cut", "window", "refuse"),
-        default="cut",
+        choices=LONG_RECORDS,
+        default=CUT,
         help="records longer than the maximum length of the model: truncate and count them; read proteins in windows "
         "of that length that overlap by half; or fail before anything is computed (default: %(default)s)",
     )
@@ -84,6 +84,11 @@ def add_to(subparsers: Any) -> None:
     add_replace(parser)
     add_protein_model(parser)
     add_dna_model(parser)
+    parser.group(MODEL).add_argument(
+        "--adapter",
+        metavar="FOLDER",
+        help="LoRA adapter of PEFT, merged into the model that is named, or else into its own base model",
+    )
     add_device(parser)
     add_engine(parser)
     add_encoders(parser)
@@ -108,7 +113,8 @@ def _add_readout(group: Any) -> None:
     group.add_argument(
         "--per-residue",
         action="store_true",
-        help="write a vector for each residue of a protein, not pooled, to safetensors files in the folder OUT",
+        help="write a vector for each residue of a protein, not pooled, to safetensors files in the folder OUT, or "
+        "to one HDF5 file",
     )
     group.add_argument(
         "--dtype",
@@ -164,13 +170,13 @@ def _run(arguments: dict[str, Any]) -> None:
     outputs = _outputs(inputs, arguments.pop("output"), form)
     sequence_type = SequenceType.DNA if arguments.pop("dna") else SequenceType.PROTEIN
     is_sure, replace = arguments.pop("protein"), arguments.pop("replace")
-    long = arguments.pop("long")
-    readout = _readout(arguments, windows=long == "window")
+    long, adapter = arguments.pop("long"), arguments.pop("adapter")
+    readout = _readout(arguments, windows=long == WINDOW)
     require(
         form is None or not readout.per_residue,
         "--format",
         form,
-        "not with --per-residue, whose output is a folder",
+        "not with --per-residue, whose output is one folder or HDF5 file",
     )
     models = Options.of(arguments)
     jobs = [
@@ -182,7 +188,8 @@ def _run(arguments: dict[str, Any]) -> None:
             is_sure=is_sure,
             replace=replace,
             readout=readout,
-            refuse_long=long == "refuse",
+            refuse_long=long == REFUSE,
+            adapter=adapter,
         )
         for fasta, output in zip(inputs, outputs, strict=True)
     ]

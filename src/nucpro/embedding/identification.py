@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from nucpro.errors import DimensionError, ModelError
+from nucpro.errors import DimensionError, ModelError, UsageError
 from nucpro.formats.sequences import DNA_WIDTH, LIMITS, PROTEIN_WIDTH, SequenceType
 from nucpro.models.architectures import architecture_of
 from nucpro.models.config import ALL_TOKENS, MEAN_OF_LAST, RESIDUES_ONLY, Config, PooledSpan, Readout
@@ -29,6 +29,7 @@ __all__ = [
     "identify",
     "precision_of",
     "recipe_for",
+    "require_residues",
 ]
 
 _SPANS = {span.name: span for span in (RESIDUES_ONLY, ALL_TOKENS)}
@@ -62,8 +63,9 @@ class Identified:
         Raises
         ------
         UsageError
-            The model has no such layer.
+            The model has no such layer, or its tokens are none of residues.
         """
+        require_residues(readout, self.side)
         made_by = self.recipe.made_by
         count, span = int(made_by["layers"]), _SPANS[made_by["pooling"]]
         readout = readout.of(count)
@@ -84,6 +86,7 @@ def identify(
     records: Checkpoint | None = None,
     offline: bool = False,
     files: ModelFiles | None = None,
+    adapter: str | None = None,
 ) -> Identified:
     """Find the model for a sequence type, and describe it without loading it.
 
@@ -101,6 +104,9 @@ def identify(
         Use the cache of downloads only.
     files : ModelFiles, optional
         The model, if it was located already.
+    adapter : str, optional
+        Folder of a LoRA adapter, merged into the model of the options; without one, into the base model that the
+        adapter names.
 
     Raises
     ------
@@ -110,10 +116,12 @@ def identify(
         The model has the wrong width.
     """
     side = SequenceType(side)
+    if adapter is not None and not options.asks_for_model(side):
+        options, adapter = options.with_model(side, adapter, None), None
     name, revision = options.model_of(side)
     recorded = None if records is None else records.recipe_of(side)
     _require_recorded(name, side, recorded)
-    files = files or locate(name, revision=revision, offline=offline)
+    files = files or locate(name, revision=revision, adapter=adapter, offline=offline)
     if records is not None:
         files = replace(files, noted=records.digests(files.weights))
     architecture = architecture_of(files, side)
@@ -148,6 +156,19 @@ def _source(name: str, files: ModelFiles, options: Options) -> dict[str, Any]:
     # A folder has no revision to request, even if its commit is known.
     revision = files.revision if model == name and not Path(model).exists() else None
     return {"model": model, "revision": revision, "token_dropout": options.token_dropout}
+
+
+def require_residues(readout: Readout, side: SequenceType) -> None:
+    """Refuse what needs a token per residue where the model has none.
+
+    Raises
+    ------
+    UsageError
+        It names the option.
+    """
+    option = "--per-residue" if readout.per_residue else "--long window" if readout.windows else None
+    if option and side is SequenceType.DNA:
+        raise UsageError(f"{option} is for proteins: a token of DNABERT-S stands for several bases")
 
 
 def recipe_for(side: SequenceType, model: dict[str, Any], precision: str, span: PooledSpan) -> Recipe:

@@ -20,14 +20,18 @@ from nucpro.formats.opening import UNKNOWN, looks_like, read_input
 __all__ = [
     "ALL_TOKENS",
     "AUTO",
+    "CUT",
     "ESM2_TYPES",
+    "LONG_RECORDS",
     "MEAN",
     "MEAN_OF_LAST",
     "MOSAIC_BERT_TYPE",
     "POOLINGS",
+    "REFUSE",
     "RESIDUES_ONLY",
     "RESIDUE_TYPES",
     "TOKEN_DROPOUT_CHOICES",
+    "WINDOW",
     "Config",
     "Esm2Config",
     "MosaicBertConfig",
@@ -182,6 +186,8 @@ POOLINGS = (MEAN, "max", "min", "std", "cls")
 (of the population) over the pooled span, and the state of the first token."""
 
 
+CUT, WINDOW, REFUSE = LONG_RECORDS = ("cut", "window", "refuse")
+"""What happens to records that are longer than the model reads."""
 RESIDUE_TYPES = ("float16", "float32")
 """Element types of vectors of residues."""
 

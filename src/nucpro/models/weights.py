@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -190,6 +190,7 @@ def locate(
     model: str,
     *,
     revision: str | None = None,
+    adapter: str | os.PathLike[str] | None = None,
     cache_dir: Path | None = None,
     endpoint: str | None = None,
     offline: bool = False,
@@ -204,6 +205,8 @@ def locate(
         id of a repository on the hub (``Synthyra/FastESM2_650``).
     revision : str or None
         Branch, tag or commit of the repository; None for its main branch. A folder has none.
+    adapter : path, optional
+        Folder of a LoRA adapter to merge into the model, whatever base model its configuration names.
     cache_dir : Path or None
         Cache of downloads; None for the one that all programs share.
     endpoint : str or None
@@ -227,26 +230,25 @@ def locate(
         raise ModelError(
             f"model {model!r}: the name is empty; give a folder, or the id of a repository on the hub"
         )
+    find = partial(locate, cache_dir=cache_dir, endpoint=endpoint, offline=offline, show=show)
+    if adapter is not None:
+        # Workers in other folders find it by its absolute path.
+        return _adapted(find(model, revision=revision), _adapter(Path(adapter).expanduser().absolute()))
     folder = Path(model).expanduser()
     if _is_folder(folder):
         if not os.path.lexists(folder / _ADAPTER_CONFIG):
             return _local(folder, revision)
-        adapter, base, base_revision = _adapter(folder, revision)
+        _refuse_revision(folder, "folder", revision)
+        found_adapter = _adapter(folder)
+        base, base_revision = base_of(folder / _ADAPTER_CONFIG, found_adapter.config)
         try:
-            found = locate(
-                base,
-                revision=base_revision,
-                cache_dir=cache_dir,
-                endpoint=endpoint,
-                offline=offline,
-                show=show,
-            )
+            found = find(base, revision=base_revision)
         except ModelError as error:
             raise ModelError(
                 f"{folder / _ADAPTER_CONFIG}: its base model cannot be had ({error}); base_model_name_or_path there "
                 "may name another folder or hub id of the same model"
             ) from error
-        return _adapted(found, adapter)
+        return _adapted(found, found_adapter)
     if folder.suffix == _FAIR_ESM_SUFFIX and os.path.lexists(folder):
         return _one_file(folder, revision)
     repository = _repository(model, revision, endpoint, show)
@@ -363,10 +365,14 @@ def _make_folder(folder: Path) -> None:
         raise ModelError(str(error)) from error
 
 
-def _adapter(folder: Path, revision: str | None) -> tuple[ModelFiles, str, str | None]:
-    """Files of a LoRA adapter, and name and revision of its base model."""
-    _refuse_revision(folder, "folder", revision)
+def _adapter(folder: Path) -> ModelFiles:
+    """Files of a LoRA adapter."""
     file = folder / _ADAPTER_CONFIG
+    if not os.path.lexists(file):
+        raise ModelError(
+            f"{folder}: holds no LoRA adapter ({_ADAPTER_CONFIG} is missing); name a folder that save_pretrained of "
+            "PEFT wrote"
+        )
     config = read_json(file)
     refuse_other_adapters(file, config)
     present = [path.name for path in folder.iterdir()]
@@ -377,9 +383,7 @@ def _adapter(folder: Path, revision: str | None) -> tuple[ModelFiles, str, str |
     weights = [name for name in _ADAPTER_WEIGHTS if name in present]
     if not weights:
         raise _missing(folder, _ADAPTER_WEIGHTS[0], sorted(present))
-    return ModelFiles(folder.resolve().name, None, folder, config, (folder / weights[0],)), *base_of(
-        file, config
-    )
+    return ModelFiles(folder.resolve().name, None, folder, config, (folder / weights[0],))
 
 
 def _adapted(base: ModelFiles, adapter: ModelFiles) -> ModelFiles:

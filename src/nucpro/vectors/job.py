@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -20,6 +21,7 @@ import numpy as np
 from nucpro.embedding import encoder as encoders
 from nucpro.embedding.device import settled
 from nucpro.embedding.encoder import FastaEncoder, Identified
+from nucpro.embedding.identification import require_residues
 from nucpro.errors import (
     DimensionError,
     FastaError,
@@ -41,6 +43,7 @@ from nucpro.models.config import MEAN_OF_LAST, Readout
 from nucpro.options import Options
 from nucpro.progress import Meter, Show, silent
 from nucpro.state.checkpoint import Fingerprint, require_unchanged
+from nucpro.vectors.hdf5 import HDF5_SUFFIXES, Hdf5
 from nucpro.vectors.inputs import InputFacts, Part, PartSize, default_part_size, inspect, parts_of
 from nucpro.vectors.residues import Shards
 from nucpro.vectors.work import MARK, Made, Rows, Work
@@ -60,7 +63,7 @@ class EmbedOptions:
         FASTA file, plain or compressed, or a pipe.
     output : Path
         File to write; its suffix is the format (:data:`nucpro.vectors.outputs.FORMATS`). For vectors of
-        residues, a folder (:mod:`nucpro.vectors.residues`).
+        residues, a folder (:mod:`nucpro.vectors.residues`) or an HDF5 file (:mod:`nucpro.vectors.hdf5`).
     models : Options
         Model, device, precision and engine.
     sequence_type : SequenceType
@@ -75,6 +78,8 @@ class EmbedOptions:
         Layers and poolings that a vector is made of, and whether it is one per record or per residue.
     refuse_long : bool
         Refuse records that are longer than the model reads, which are cut there otherwise.
+    adapter : str, optional
+        Folder of a LoRA adapter; see :func:`nucpro.embedding.identification.identify`.
     """
 
     input: Path
@@ -86,6 +91,7 @@ class EmbedOptions:
     part: PartSize | None = None
     readout: Readout = MEAN_OF_LAST
     refuse_long: bool = False
+    adapter: str | None = None
 
 
 @dataclass(frozen=True)
@@ -199,9 +205,24 @@ def _check_all(jobs: Sequence[EmbedOptions], engine: Engine, spool: Callable[[Pa
             checked.append(_check(options, _work_of(options), model, engine, spool))
         except PreflightError as error:
             problems += error.problems
+    problems += space_problems(_disk_needed(checked))
     if problems:
         raise PreflightError(list(dict.fromkeys(problems)))
     return checked
+
+
+def _disk_needed(jobs: Iterable[_Checked]) -> dict[Path, tuple[int, int]]:
+    """Most bytes that the outputs of each folder, made one after the other, take at a time beyond today's."""
+    lasting: Counter[Path] = Counter()
+    most: dict[Path, tuple[int, int]] = {}
+    for job in jobs:
+        if job.is_done:
+            continue
+        folder, disk = job.options.output.parent, job.work.disk(job.facts, job.identified.recipe.width)
+        highest = lasting[folder] + disk.lasting + disk.meanwhile
+        most[folder] = max(highest, most.get(folder, (0, 0))[0]), 0
+        lasting[folder] += disk.lasting - disk.replaced
+    return most
 
 
 def _embed(checked: _Checked, engine: Engine, load: Callable[[], object], show: Show) -> EmbedReport:
@@ -225,17 +246,17 @@ def _work_of(options: EmbedOptions) -> Work:
         It cannot.
     """
     element_type = options.readout.per_residue
-    if element_type and options.sequence_type is SequenceType.DNA:
-        raise UsageError("--per-residue is for proteins: a token of DNABERT-S stands for several bases")
-    if options.readout.windows and options.sequence_type is SequenceType.DNA:
-        raise UsageError("--long window is for proteins: a token of DNABERT-S stands for several bases")
+    require_residues(options.readout, options.sequence_type)
     output, fasta = options.output, options.input
     with suppress(OSError):  # what is not there, or has no possible name, is found where it is opened
         if output.samefile(fasta):
             raise UsageError(f"--output is {output}, the input itself; name another file")
     if not output.name:
         raise UsageError(f"--output is the folder {str(output)!r}; name a file in it")
-    work = Shards(output, element_type) if element_type else Rows(output)
+    work: Work = Rows(output)
+    if element_type:
+        kind = Hdf5 if output.suffix in HDF5_SUFFIXES else Shards
+        work = kind(output, element_type)
     work.require_name()
     return work
 
@@ -279,11 +300,9 @@ def _check(
         is_done = identified.recipe.difference(work.own_meta(), facts.digest) is None
         if not is_done:
             problems += work.problems(identified.recipe.key, replace=options.replace)
-            disk = work.disk(facts, width)
             if options.readout.per_residue:
-                written = human_size(disk[0])
+                written = human_size(work.disk(facts, width).lasting)
                 logger.info("%s: vectors of %d residues, %s to write", options.output, facts.read, written)
-            problems += space_problems({options.output.parent: disk})
     if problems or facts is None or identified is None:
         raise PreflightError(problems)
     return _Checked(options, path, stamp, facts, identified, work, size, is_done)
@@ -299,7 +318,8 @@ def _part_size(options: EmbedOptions, identified: Identified | None) -> PartSize
 def _model(options: EmbedOptions) -> tuple[Identified | None, list[str]]:
     machines = options.models.anywhere() if options.models.uses_cluster else options.models
     try:
-        return encoders.identify(machines, options.sequence_type).reading(options.readout), []
+        found = encoders.identify(machines, options.sequence_type, adapter=options.adapter)
+        return found.reading(options.readout), []
     except (ModelError, DimensionError, UsageError) as error:
         return None, [str(error)]
 

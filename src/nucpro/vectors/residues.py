@@ -13,6 +13,7 @@ and ``index.json`` are in it. The first line of the index is all of it but the r
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -33,12 +34,12 @@ from nucpro.formats.sequences import SequenceType
 from nucpro.state.checkpoint import Fingerprint
 from nucpro.vectors.inputs import InputFacts, Part
 from nucpro.vectors.outputs import FORMATS, META, write_tensor
-from nucpro.vectors.work import Made, Work, allocated, own
+from nucpro.vectors.work import Disk, Made, Work, allocated, own
 
 if TYPE_CHECKING:
     from nucpro.embedding.encoder import FastaEncoder
 
-__all__ = ["INDEX", "Shards", "write_shard"]
+__all__ = ["INDEX", "Sharded", "Shards", "dumped", "lengths_of", "write_shard"]
 
 INDEX = "index.json"
 _FORMAT: Literal[1] = 1
@@ -68,13 +69,13 @@ class _Head:
     shards: list[_Shard]
 
 
-class Shards(Work):
-    """Vectors of residues, in a folder of shards.
+class Sharded(Work):
+    """Vectors of residues, kept in shards while they are computed.
 
     Parameters
     ----------
     output : Path
-        The folder to be.
+        What will be made of the shards.
     element_type : str
         One of :data:`nucpro.models.config.RESIDUE_TYPES`.
     """
@@ -82,6 +83,59 @@ class Shards(Work):
     def __init__(self, output: Path, element_type: str) -> None:
         super().__init__(output)
         self._element_type = element_type
+
+    @property
+    def compute(self) -> Callable[[FastaEncoder, Part], Made]:
+        """Write the shard of a part, where it is computed."""
+        return partial(write_shard, self.root.absolute())
+
+    def commit(self, number: int, made: Written) -> None:
+        """Record a shard that is on disk.
+
+        Raises
+        ------
+        StoreError
+            It is not there: a worker of a cluster wrote it somewhere else.
+        """
+        stamp = Fingerprint.of(self._shard(number))
+        if stamp is None or stamp.size != made.size:
+            raise StoreError(
+                f"{self._shard(number)}: was written, and is not here; with --engine ray, name an output on a file "
+                "system that all nodes share"
+            )
+        self._note(number, {"sha256": made.digest, "stamp": stamp.as_list()})
+
+    def _shard(self, number: int) -> Path:
+        return self.root / _name(number)
+
+    def _files(self) -> list[Path]:
+        names = _names(self.root)
+        return [self.root / name for name in names if _SHARD.fullmatch(name) or _is_temporary(name)]
+
+    def _prepare(self) -> None:
+        remove_temporaries(self.root)
+        wanted = {self._shard(number) for number in range(len(self._parts))}
+        for path in self._files():
+            if path not in wanted:
+                path.unlink()
+
+    def _is_kept(self, number: int, entry: Mapping[str, Any]) -> bool:
+        path = self._shard(number)
+        stamp = Fingerprint.of(path)
+        if stamp is None or stamp.as_list() == entry.get("stamp"):
+            return stamp is not None
+        return file_digest(path) == entry.get("sha256")
+
+    def _row(self, width: int) -> int:
+        return width * np.dtype(self._element_type).itemsize
+
+    def _missing(self, facts: InputFacts, width: int) -> int:
+        """Bytes of the shards that are not there."""
+        return max(0, facts.read * self._row(width) - allocated(self._files()))
+
+
+class Shards(Sharded):
+    """Vectors of residues, in a folder of shards."""
 
     def require_name(self) -> None:
         """Refuse the name of a file."""
@@ -122,10 +176,10 @@ class Shards(Work):
         """Nothing: a folder takes any number of shards."""
         return []
 
-    def disk(self, facts: InputFacts, width: int) -> tuple[int, int]:
-        """Bytes of the shards that are not there; those of a folder that is replaced lie beside them to the end."""
-        row = width * np.dtype(self._element_type).itemsize
-        return max(0, facts.read * row - allocated(self._files())), 0
+    def disk(self, facts: InputFacts, width: int) -> Disk:
+        """Bytes of the shards that are not there; a folder that is replaced lies beside them to the end."""
+        replaced = allocated(self.output / name for name in _names(self.output))
+        return Disk(self._missing(facts, width), 0, replaced)
 
     def own_meta(self) -> Mapping[str, Any] | None:
         """``meta`` of the folder, if no shard lacks."""
@@ -137,27 +191,6 @@ class Shards(Work):
             if stamp is None or stamp.size != shard.bytes:
                 return None
         return head.meta
-
-    @property
-    def compute(self) -> Callable[[FastaEncoder, Part], Made]:
-        """Write the shard of a part, where it is computed."""
-        return partial(write_shard, self.root.absolute())
-
-    def commit(self, number: int, made: Written) -> None:
-        """Record a shard that is on disk.
-
-        Raises
-        ------
-        StoreError
-            It is not there: a worker of a cluster wrote it somewhere else.
-        """
-        stamp = Fingerprint.of(self._shard(number))
-        if stamp is None or stamp.size != made.size:
-            raise StoreError(
-                f"{self._shard(number)}: was written, and is not here; with --engine ray, name an output on a file "
-                "system that all nodes share"
-            )
-        self._note(number, {"sha256": made.digest, "stamp": stamp.as_list()})
 
     def finish(self, ids: list[str], meta: Mapping[str, Any], sequence_type: SequenceType) -> None:
         """Write the index, and give the folder its name."""
@@ -183,38 +216,21 @@ class Shards(Work):
             for path in (self._journal_path, self._lock):
                 (self.output / path.name).unlink(missing_ok=True)
 
-    def _shard(self, number: int) -> Path:
-        return self.root / _name(number)
-
     def _files(self) -> list[Path]:
-        own_names = (_SHARD.fullmatch, lambda name: name == INDEX, _is_temporary)
-        return [self.root / name for name in _names(self.root) if any(is_one(name) for is_one in own_names)]
-
-    def _prepare(self) -> None:
-        remove_temporaries(self.root)
-        wanted = {self._shard(number) for number in range(len(self._parts))}
-        for path in self._files():
-            if path not in wanted:
-                path.unlink()
-
-    def _is_kept(self, number: int, entry: Mapping[str, Any]) -> bool:
-        path = self._shard(number)
-        stamp = Fingerprint.of(path)
-        if stamp is None or stamp.as_list() == entry.get("stamp"):
-            return stamp is not None
-        return file_digest(path) == entry.get("sha256")
+        index = self.root / INDEX
+        return [*super()._files(), *([index] if os.path.lexists(index) else [])]
 
     def _write_index(self, meta: Mapping[str, Any]) -> None:
         entries = self._entries()
         shards, blocks = [], []
         for number in range(len(self._parts)):
-            lengths = _lengths(self._shard(number))
+            lengths = lengths_of(self._shard(number))
             size, digest = self._shard(number).stat().st_size, entries[number]["sha256"]
             shards.append(_Shard(_name(number), size, digest, len(lengths), sum(lengths.values())))
             blocks.append(b",\n".join(_lines(number, lengths)))
         head = _Head(_FORMAT, dict(meta), self._element_type, self._width, shards)
         with replace_file(self.root / INDEX) as target:
-            target.write(_dumped(asdict(head))[:-1] + _RECORDS)
+            target.write(dumped(asdict(head))[:-1] + _RECORDS)
             for block in blocks[:-1]:
                 target.write(block + b",\n")
             target.write(blocks[-1] + b"\n}}\n")
@@ -235,15 +251,15 @@ def write_shard(folder: Path, encoder: FastaEncoder, part: Part) -> Made:
     vectors = encoder.embed_checked(part.records)
     assert vectors.residues is not None
     metadata = {
-        META: _dumped(encoder.recipe.meta(part.records.digest(), len(part.records))).decode(),
-        "id": _dumped(part.records.ids).decode(),
-        "length": _dumped(vectors.residues.tolist()).decode(),
+        META: dumped(encoder.recipe.meta(part.records.digest(), len(part.records))).decode(),
+        "id": dumped(part.records.ids).decode(),
+        "length": dumped(vectors.residues.tolist()).decode(),
     }
     written = write_tensor(folder / _name(part.number), vectors.matrix, metadata)
     return Made(written, time.perf_counter() - vectors.began)
 
 
-def _lengths(shard: Path) -> dict[str, int]:
+def lengths_of(shard: Path) -> dict[str, int]:
     """Residues of each record of a shard, by id, in order."""
     from safetensors import safe_open  # noqa: PLC0415 - torch-free, and not needed by other outputs
 
@@ -255,7 +271,7 @@ def _lengths(shard: Path) -> dict[str, int]:
 def _lines(shard: int, lengths: Mapping[str, int]) -> Iterator[bytes]:
     row = 0
     for name, length in lengths.items():
-        yield _dumped(name) + b":" + _dumped([shard, row, length])
+        yield dumped(name) + b":" + dumped([shard, row, length])
         row += length
 
 
@@ -275,5 +291,6 @@ def _is_own(name: str) -> bool:
     return name in (INDEX, ".lock", "parts.jsonl") or _SHARD.fullmatch(name) is not None
 
 
-def _dumped(value: object) -> bytes:
+def dumped(value: object) -> bytes:
+    """JSON of a value; equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()

@@ -33,7 +33,7 @@ from nucpro.vectors.outputs import Content, format_of, made_by
 if TYPE_CHECKING:
     from nucpro.embedding.encoder import FastaEncoder
 
-__all__ = ["MARK", "Made", "Rows", "Work", "allocated", "own"]
+__all__ = ["MARK", "Disk", "Made", "Rows", "Work", "allocated", "own"]
 
 _FORMAT = 1
 _FLOAT = 4
@@ -46,6 +46,14 @@ class Made(NamedTuple):
 
     result: Any
     seconds: float
+
+
+class Disk(NamedTuple):
+    """Bytes of disk that making an output takes: to the end, only until then, and those it frees at its end."""
+
+    lasting: int
+    meanwhile: int
+    replaced: int
 
 
 class Work(ABC):
@@ -85,7 +93,7 @@ class Work(ABC):
         """Why vectors of an input do not fit into the output."""
 
     @abstractmethod
-    def disk(self, facts: InputFacts, width: int) -> tuple[int, int]:
+    def disk(self, facts: InputFacts, width: int) -> Disk:
         """Bytes that are still to be written, and those of a file that they replace."""
 
     @abstractmethod
@@ -272,11 +280,10 @@ class Rows(Work):
         unfit = format_of(self.output).problem(facts.ids, len(facts.ids) * width * _FLOAT)
         return [f"{self.output}: a {self.output.suffix} file {unfit}; choose another suffix"] if unfit else []
 
-    def disk(self, facts: InputFacts, width: int) -> tuple[int, int]:
-        """Bytes of the rows that are kept meanwhile, and of the file that is made of them."""
-        kept = allocated([self._rows])
-        there = self.output.stat().st_size if self.output.exists() else 0
-        return 2 * len(facts.ids) * width * _FLOAT - kept, there
+    def disk(self, facts: InputFacts, width: int) -> Disk:
+        """Bytes of the file, of the rows that are kept until it is made of them, and of the file that it replaces."""
+        size = len(facts.ids) * width * _FLOAT
+        return Disk(size, max(0, size - allocated([self._rows])), allocated([self.output]))
 
     def own_meta(self) -> Mapping[str, Any] | None:
         """``meta`` of the file."""
