@@ -113,3 +113,27 @@ def test_batches_are_halved_until_they_fit_into_memory(esm):
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert embedder.splits > 0
     assert cosines(actual, expected).min() >= 0.9999
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_way_that_ignores_companions_gives_each_sequence_the_same_bytes(esm, dtype):
+    """So equal sequences of a file are computed once by it."""
+    encoder = Esm2.from_huggingface(esm, device=torch.device("cuda", 0), dtype=dtype)
+    if not use_kernels(encoder).ignores_companions:
+        pytest.skip("needs a GPU of compute capability 9.0")
+    draw = np.random.default_rng(5)
+    for count in (2, 3, 5, 13, 34, 77, 200, 600):
+        lengths = np.clip(draw.lognormal(4.6, 0.5, count), 3, 1_022).astype(int)
+        sequences = random_esm.proteins(lengths.tolist())
+        names = [f"record {row}" for row in range(count)]
+        whole = embed(names, sequences, Embedder(encoder), ResidueTokenizer()).matrix
+        for share in (0.3, 0.6, 0.9):
+            some = np.flatnonzero(draw.random(count) < share)
+            if some.size:
+                part = embed(
+                    [names[row] for row in some],
+                    [sequences[row] for row in some],
+                    Embedder(encoder),
+                    ResidueTokenizer(),
+                )
+                assert part.matrix.tobytes() == whole[some].tobytes(), f"{some.size} of {count}"

@@ -6,11 +6,13 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from folders import Frame, write_fasta
 from nucpro.embedding import encoder as encoders
 from nucpro.embedding.encoder import FastaEncoder
+from nucpro.formats.fasta import Records
 from nucpro.formats.sequences import SequenceType
 from nucpro.options import Options
 
@@ -52,3 +54,23 @@ def test_a_time_is_told_once_whichever_encoder_of_the_model_is_asked(
     assert encoder.took(tmp_path / "other.pt") == 0
     assert encoder.took(output) > 0
     assert encoder.took(output) == 0
+
+
+def test_equal_sequences_are_computed_once_where_asked(encoder: FastaEncoder) -> None:
+    """Rows stay in the order of the records, cut ones are counted each, and other records are as before."""
+    parts = [b"MKVLAT", b"MA", b"MKVLATW" * 200, b"MKVLATG" * 9]
+    sequences = [parts[place] for place in (0, 1, 0, 2, 3, 2, 2, 1)]
+    records = Records(Path("frames.fa"), [f"p{row}" for row in range(len(sequences))], sequences)
+    once = FastaEncoder(encoder.embedder, encoder.tokenizer, encoder.recipe, repeats_once=True)
+    expected, found = encoder.embed(records), once.embed(records)
+    assert found.names == expected.names
+    np.testing.assert_allclose(found.matrix, expected.matrix, rtol=0, atol=1e-5)
+    assert found.truncated == expected.truncated == 3
+    assert once.totals.repeated == 4
+    assert once.totals.tokens < encoder.totals.tokens
+    assert encoder.totals.repeated == 0
+    assert once.embed(_only(records, 4)).matrix.shape == (4, expected.matrix.shape[1])
+
+
+def _only(records: Records, count: int) -> Records:
+    return Records(records.path, records.ids[-count:], records.sequences[-count:])

@@ -58,11 +58,14 @@ class TokenCounts:
     Parameters
     ----------
     tokens, unknown : int
-        All tokens, special ones included, and those unknown to the model.
+        Computed tokens, special ones included, and those unknown to the model.
+    repeated : int
+        Sequences that got the vector of an equal one.
     """
 
     tokens: int = 0
     unknown: int = 0
+    repeated: int = 0
 
 
 class FastaEncoder:
@@ -76,9 +79,14 @@ class FastaEncoder:
         Residues or bases to token ids.
     recipe : Recipe
         What goes into the ``meta`` of files; its kind is the sequence type that the model reads.
+    repeats_once : bool
+        Compute equal sequences of a file once. Only for a way to compute that gives each sequence the same bytes
+        whatever shares its batch.
     """
 
-    def __init__(self, embedder: Embedder, tokenizer: Tokenizer, recipe: Recipe) -> None:
+    def __init__(
+        self, embedder: Embedder, tokenizer: Tokenizer, recipe: Recipe, *, repeats_once: bool = False
+    ) -> None:
         self.embedder = embedder
         self.tokenizer = tokenizer
         self.recipe = recipe
@@ -87,6 +95,7 @@ class FastaEncoder:
         self._took: dict[Path, float] = {}
         self._limit = LIMITS[self.side]
         self._tokens_per_batch = embedder.tokens_per_batch
+        self._repeats_once = repeats_once
         # Several files are under way at a time. Each step takes one of them, so that they reach the device in the
         # order in which they began: the first is done as early as it can be.
         self._read_lock, self._prepare_lock, self._device_lock = (threading.Lock() for _ in range(3))
@@ -101,7 +110,8 @@ class FastaEncoder:
     @property
     def totals(self) -> Totals:
         """Its counts so far, including encoders made from it."""
-        return Totals(self.embedder.splits, self.counts.tokens, self.counts.unknown)
+        counts = self.counts
+        return Totals(self.embedder.splits, counts.tokens, counts.unknown, counts.repeated)
 
     def limited(self, limit: int, tokens_per_batch: int | None) -> FastaEncoder:
         """Encoder with the same model and another length limit or token budget."""
@@ -171,6 +181,20 @@ class FastaEncoder:
         return Vectors(tuple(records.ids), np.concatenate(rows), 0, found.began, residues)
 
     def _computed(self, records: Records) -> Vectors:
+        if not self._repeats_once or self.embedder.readout.per_residue:
+            return self._computed_all(records)
+        numbers: dict[bytes, int] = {}
+        row_of = np.array([numbers.setdefault(sequence, len(numbers)) for sequence in records.sequences])
+        if len(numbers) == len(records):
+            return self._computed_all(records)
+        is_first = np.append(True, np.maximum.accumulate(row_of)[:-1] < row_of[1:])
+        once = self._computed_all(_some_of(records, is_first))
+        with self._device_lock:
+            self.counts.repeated += len(records) - len(numbers)
+        truncated = sum(len(sequence) > self._limit for sequence in records.sequences)
+        return Vectors(tuple(records.ids), once.matrix[row_of], truncated, once.began)
+
+    def _computed_all(self, records: Records) -> Vectors:
         with self._prepare_lock:
             prepared = prepare(
                 records.ids,
@@ -340,13 +364,14 @@ def load(identified: Identified, options: Options) -> FastaEncoder:
     architecture = architecture_of(identified.files, identified.side)
     config = architecture.read_config(identified.files.config, options.token_dropout)
     model = architecture.load(identified.files, device=device, dtype=dtype, config=config)
-    use_kernels(model)
+    choice = use_kernels(model)
     if device.type == "cpu":
         use_processors(dtype)
     # Every file records the earlier digest; it must be that of the loaded weights.
     identified.files.require_unchanged()
+    embedder = Embedder(model, options.tokens_per_batch, identified.readout)
     return FastaEncoder(
-        Embedder(model, options.tokens_per_batch, identified.readout), identified.tokenizer, identified.recipe
+        embedder, identified.tokenizer, identified.recipe, repeats_once=choice.ignores_companions
     )
 
 
@@ -366,7 +391,7 @@ def of_huggingface(model: Any, tokenizer: Any) -> FastaEncoder:
         The object is not an ESM-2, or the vocabulary is not one of proteins.
     """
     encoder = Esm2.from_huggingface(model)
-    use_kernels(encoder)
+    choice = use_kernels(encoder)
     tokens = ResidueTokenizer()
     if tokenizer is not None:
         vocabulary = tokenizer.get_vocab()
@@ -374,7 +399,7 @@ def of_huggingface(model: Any, tokenizer: Any) -> FastaEncoder:
     names = {dtype: name for name, dtype in PRECISIONS.items()}
     made_by = describe_model(identity_of(model), encoder.config, tokens)
     recipe = recipe_for(SequenceType.PROTEIN, made_by, names[encoder.dtype], encoder.config.pooled_span)
-    return FastaEncoder(Embedder(encoder), tokens, recipe)
+    return FastaEncoder(Embedder(encoder), tokens, recipe, repeats_once=choice.ignores_companions)
 
 
 def identity_of(model: nn.Module) -> WeightsIdentity:

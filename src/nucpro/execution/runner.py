@@ -78,6 +78,8 @@ class Statistics:
         Batches that were split after running out of memory.
     tokens, unknown_tokens : int
         Tokens computed, special ones included, and those unknown to the model, such as runs of N in DNA.
+    repeated : int
+        Sequences that got the vector of an equal one of their file.
     truncated : int
         Sequences that were truncated to the longest input of the model.
     seconds : float
@@ -92,6 +94,7 @@ class Statistics:
     splits: int = 0
     tokens: int = 0
     unknown_tokens: int = 0
+    repeated: int = 0
     seconds: float = 0.0
 
 
@@ -319,8 +322,8 @@ class VectorRunner(Runner):
             The first error of that work.
         """
         self._beside.drain()
-        totals = self.engine.totals
-        self.statistics.splits, self.statistics.tokens, self.statistics.unknown_tokens = totals
+        count, totals = self.statistics, self.engine.totals
+        count.splits, count.tokens, count.unknown_tokens, count.repeated = totals
 
     def _commit(self, done: Done[Task, _Made], seconds: float) -> Committed:
         """Record a task whose file is on disk; ``seconds`` is the time since the first task started."""
@@ -361,6 +364,11 @@ def statistics_lines(statistics: Statistics, side: SequenceType) -> list[str]:
             f"Time: {seconds / count.files:.2f} s per file, {1000 * seconds / count.sequences:.3f} ms per sequence; "
             f"rate: {count.sequences / seconds:,.0f} sequences/s, {count.size / seconds:,.0f} {letters}/s, "
             f"{count.tokens / seconds:,.0f} tokens/s"
+        )
+    if count.repeated:
+        share = count.repeated / count.sequences
+        lines.append(
+            f"Equal sequences of a file were computed once: {count.repeated:,} ({share:.1%}) were repeats"
         )
     if side is SequenceType.PROTEIN:
         lines.append(f"Merged {counted(count.merged, 'file')}")

@@ -130,12 +130,15 @@ class Totals(NamedTuple):
     splits : int
         Batches that were split after running out of memory.
     tokens, unknown : int
-        All tokens, special ones included, and those that the model does not know.
+        Computed tokens, special ones included, and those that the model does not know.
+    repeated : int
+        Sequences that were not computed, since an equal one of their file was.
     """
 
     splits: int = 0
     tokens: int = 0
     unknown: int = 0
+    repeated: int = 0
 
 
 class Counting(Protocol):

@@ -75,6 +75,14 @@ class Choice:
     def __str__(self) -> str:
         return f"{self.way.value}: {self.reason}" if self.reason else self.way.value
 
+    @property
+    def ignores_companions(self) -> bool:
+        """Whether a sequence gets the same bytes whatever shares its batch; known of one way alone.
+
+        Elsewhere cuBLAS may choose another product for another number of tokens.
+        """
+        return self.way is Way.HOPPER
+
 
 @dataclass(frozen=True)
 class Fused:
