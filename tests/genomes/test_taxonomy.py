@@ -181,7 +181,9 @@ def test_a_table_of_somebody_else_is_not_replaced(tmp_path: Path) -> None:
 def test_ranks_of_taxa(form: str, dump: Path, tmp_path: Path) -> None:
     if form == "folder":
         with tarfile.open(dump) as archive:
-            archive.extractall(tmp_path / "dump", filter="data")
+            # Pythons before 3.11.4 have no filters.
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)
+            archive.extractall(tmp_path / "dump")
         dump = tmp_path / "dump"
     taxonomy = Taxonomy(dump)
     assert taxonomy.ancestor(2681611, "genus") == 186765

@@ -27,7 +27,9 @@ def tag(clone: Path, name: str) -> None:
 
 def exported(clone: Path, folder: Path) -> Path:
     with tarfile.open(fileobj=io.BytesIO(run("git", "archive", "HEAD", cwd=clone))) as archive:
-        archive.extractall(folder, filter="data")
+        # Pythons before 3.11.4 have no filters.
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(folder)
     return folder
 
 

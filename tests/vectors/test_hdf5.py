@@ -56,11 +56,14 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(
     stopped_after(parts, fasta, output, model)
     assert not output.exists()
     # What a kill while the file is written leaves.
-    (tmp_path / "out.h5.unfinished" / "residues.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    mine = tmp_path / "mine.h5"
+    mine.write_bytes(b"\x89HDF\r\n\x1a\n")
+    (tmp_path / "out.h5.unfinished" / "residues.h5").symlink_to(mine)
     assert run(fasta, output, model, part=None).computed == 10 - 3 * parts
     run(fasta, whole, model)
     assert output.read_bytes() == whole.read_bytes()
     assert not list(tmp_path.glob("*.unfinished"))
+    assert mine.read_bytes() == b"\x89HDF\r\n\x1a\n", "a link was followed"
 
 
 def test_records_that_would_have_one_name_are_refused(tmp_path: Path, model: Path) -> None:
