@@ -200,7 +200,7 @@ def test_an_id_too_long_for_arrays_is_refused_there_and_only_there(
     content["ids"][0] = "x" * 2000
     torch.save(content, pair.merged)
     assert run(done, "npz") == 1
-    assert "an id of 2000 letters, where npz takes 1000; export to parquet" in capsys.readouterr().err
+    assert "an id of 2000 characters, where npz takes 1000; export to parquet" in capsys.readouterr().err
     assert run(done, "parquet") == 0
 
 

@@ -218,7 +218,7 @@ def _npz(rows: Rows) -> memoryview:
     if longest > _LONGEST_ID:
         # Each element of an array of text takes as much memory as the longest one.
         problem = (
-            f"an id of {longest} letters, where npz takes {_LONGEST_ID}; export to parquet or safetensors"
+            f"an id of {longest} characters, where npz takes {_LONGEST_ID}; export to parquet or safetensors"
         )
         raise DataError(f"{rows.source}: {problem}")
     records, chunks, frames = zip(*rows.places, strict=True)

@@ -97,7 +97,9 @@ def side_problems(
         problems += left.problems if left else ()
         problems += right.problems if right else ()
         if not os.path.lexists(pair.protein_fasta):
-            problems.append(f"{pair.protein_fasta}: missing; {pair.nucleotide_fasta} has no protein side")
+            problems.append(
+                f"{pair.protein_fasta}: missing; {pair.nucleotide_fasta} has no protein sequences"
+            )
         elif left and right and left.ids_digest != right.ids_digest:
             problems.append(_different_ids(pair.nucleotide_fasta, pair.protein_fasta))
         elif left and right:
@@ -111,7 +113,7 @@ def unsplit_problems(sources: Iterable[Source]) -> list[str]:
     for source in sources:
         if not os.path.lexists(source.protein_fasta):
             problems.append(
-                f"{source.protein_fasta}: missing; {source.nucleotide_fasta} cannot be split without its protein side"
+                f"{source.protein_fasta}: missing; {source.nucleotide_fasta} cannot be split without its proteins"
             )
             continue
         try:

@@ -100,7 +100,7 @@ def _file_row(file: FileState) -> Sequence[object]:
 
 
 def lengths(sample: Sample) -> Markup:
-    """Distributions of both sides."""
+    """Distributions of both sequence types."""
     read = f"All sequences of {counted(len(sample.pairs), 'file', ',')} that were read"
     if len(sample.pairs) < sample.available:
         read = f"{read}, of {sample.available:,} that could be"
@@ -180,7 +180,7 @@ def runs(subject: Subject) -> Markup:
     text = f"{counted(len(subject.runs), 'run', ',')} made {counted(made, 'file', ',')}{cut}."
     headers = [
         "started (UTC)",
-        "side",
+        "sequence type",
         "engine",
         "device",
         "#files",
