@@ -347,14 +347,23 @@ def test_windows_are_averaged_residue_by_residue(length: int, tmp_path: Path) ->
 
 
 def test_windows_of_real_weights_equal_a_plain_computation(real_data: Path, tmp_path: Path) -> None:
+    """Also of an inner layer and of another pooling, and whatever else is in the file."""
     folder = real_data / "esm2_8m"
     esm = EsmModel.from_pretrained(folder, add_pooling_layer=False).eval()
-    (sequence,) = [one.translate(None, b"XBUZO") for one in random_esm.proteins((1700,))]
-    (tmp_path / "x.fa").write_text(f">a\n{sequence.decode()}\n")
-    run(tmp_path / "x.fa", tmp_path / "x.npz", folder, readout=Readout(windows=True))
-    expected = averaged(esm, sequence, -1).mean(axis=0)
-    found = nucpro.read_vectors(tmp_path / "x.npz").matrix[0]
-    assert np.abs(found - expected).max() <= 1e-4
+    proteins = [one.translate(None, b"XBUZO") for one in random_esm.proteins((1700, 60, 1100, 1700))]
+    readout = Readout((3, -1), ("mean", "max"), windows=True)
+    found = []
+    for chosen in (proteins[:1], proteins):
+        (tmp_path / "x.fa").write_text(
+            "".join(f">p{row}\n{one.decode()}\n" for row, one in enumerate(chosen))
+        )
+        run(tmp_path / "x.fa", tmp_path / f"{len(chosen)}.npz", folder, readout=readout)
+        found.append(nucpro.read_vectors(tmp_path / f"{len(chosen)}.npz").matrix[0])
+    layers = [averaged(esm, proteins[0], layer) for layer in (3, -1)]
+    expected = np.concatenate([part for rows in layers for part in (rows.mean(axis=0), rows.max(axis=0))])
+    largest = max(1.0, *(np.abs(rows).max() for rows in layers))
+    assert np.abs(found[0] - expected).max() <= 1e-4 * largest
+    assert np.abs(found[1] - found[0]).max() <= 1e-5 * largest
 
 
 @pytest.mark.parametrize(
