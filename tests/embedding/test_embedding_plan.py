@@ -103,7 +103,7 @@ def test_nothing_to_embed_is_no_batch():
 
 
 def test_calls_that_make_no_sense_are_refused():
-    with pytest.raises(UsageError, match="1 names for 2 sequences; each sequence needs one name"):
+    with pytest.raises(UsageError, match="1 name for 2 sequences; each sequence needs one name"):
         prepare(["a"], [b"M", b"K"], ResidueTokenizer(), tokens_per_batch=10)
     with pytest.raises(UsageError, match="max residues 1024 and tokens per batch 0 must both be at least 1"):
         prepared([1], 0)

@@ -89,6 +89,15 @@ def embed_zstd() -> None:
     nucpro("embed", "proteins.fa.zst", "-o", "zstd.pt", "--protein-model", "esm", "--device", "cpu")
 
 
+def embed_hdf5() -> None:
+    import h5py
+
+    words = ("--per-residue", "-o", "residues.h5", "--protein-model", "esm", "--device", "cpu")
+    nucpro("embed", "proteins.fa", *words)
+    with h5py.File("residues.h5") as file:
+        assert file["a"].shape == (10, 16), file["a"].shape
+
+
 def predict_tables() -> None:
     nucpro(*TRAIN, "--no-curves")
     shutil.copy("data/viral.1.1.identified_nucleotide.fa", "contigs.fa")
@@ -101,6 +110,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "matplotlib": train,
     "pyarrow": lambda: nucpro("export", "data", "--to", "parquet", "-o", "exported"),
     "pandas": predict_tables,
+    "h5py": embed_hdf5,
     "backports.zstd": embed_zstd,
 }
 """A package that an extra brings, and a command that needs it."""

@@ -55,4 +55,4 @@ def test_what_the_release_tries_works_with_what_pip_installed(
     command = ["python", str(script)]
     done = subprocess.run(command, env=dict(installed), cwd="/", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "2 vectors of width 16" in done.stdout
+    assert "2 vectors of width 16" in done.stderr
