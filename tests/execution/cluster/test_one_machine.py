@@ -147,6 +147,39 @@ def test_a_cluster_that_loses_its_head_ends_the_run_in_words(
     assert leftovers(data) == []
 
 
+WAITING = """
+import logging, os, signal, threading
+import ray
+from nucpro.execution.ray import session as sessions
+from nucpro.options import ModelOptions
+
+logging.basicConfig(format="%(message)s")
+sessions._SECONDS_TO_CLOSE = 0.5
+session = sessions.Session(ModelOptions(device="cpu"))
+session.start()
+print(ray._private.worker._global_node._ray_params.temp_dir, flush=True)
+os.kill(session._processes["gcs_server"].pid, signal.SIGKILL)
+threading.Event().wait()
+"""
+
+
+def test_a_lost_cluster_ends_a_process_that_waits_for_it(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", WAITING],
+        env={**os.environ, "STARTED_FOR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("Ray's process gcs_server ended (SIGKILL)")
+    looks = (list(processes_of(tmp_path)) for _ in range(50_000))
+    assert next((found for found in looks if not found), None) == []
+    folder = Path(ended.stdout.strip()).parent
+    assert folder.name.startswith("nucpro-ray-")
+    assert not folder.exists()
+
+
 def test_two_runs_at_once_have_a_cluster_each(
     data: Path, model: Path, pristine: Path, tmp_path: Path
 ) -> None:

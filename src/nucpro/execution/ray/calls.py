@@ -84,7 +84,7 @@ class ClusterWorkers(Workers):
         self, demand: dict[str, float], function: Callable[..., Result], arguments: tuple[object, ...]
     ) -> Future[Result]:
         self._session.start()
-        task = ray.remote(_call).options(
+        task = _REMOTE_CALL.options(
             max_retries=ATTEMPTS - 1, scheduling_strategy="SPREAD", name=function.__name__, **demand
         )
         result: Future[Result] = Future()
@@ -111,6 +111,9 @@ def error_of(error: BaseException) -> BaseException:
 
 def _call(function: Callable[..., Result], *arguments: Any) -> Result:
     return function(*arguments)
+
+
+_REMOTE_CALL: Any = ray.remote(_call)  # one for all calls: Ray sends it to the cluster once
 
 
 def _settle(result: Future[Any], done: Future[Any], name: str, arguments: tuple[object, ...]) -> None:

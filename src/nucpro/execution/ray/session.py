@@ -44,6 +44,9 @@ _LOOPBACK = "127.0.0.1"
 _SECONDS_BETWEEN_LOOKS = 5.0
 _SECONDS_BETWEEN_CHECKS = 0.5
 _SECONDS_TO_ANSWER = 10.0
+_SECONDS_TO_CLOSE = (
+    20.0  # Ray ends the process of a lost cluster after 60, without a word and with its folder left
+)
 _HOLDING = (ray_constants.PROCESS_TYPE_GCS_SERVER, ray_constants.PROCESS_TYPE_RAYLET)
 """Processes that the cluster needs."""
 _LONGEST_FOLDER = 40
@@ -202,8 +205,7 @@ class Session:
                 _temp_dir=str(folder),
                 **_QUIET,
             )
-        self._stack.callback(ray.shutdown)
-        self._watch()
+        self._watch(folder.parent)
         addresses = {node["NodeManagerAddress"] for node in _nodes()}
         if addresses != {_LOOPBACK}:
             logger.warning("Ray listens on %s, not on the loopback interface alone", ", ".join(addresses))
@@ -214,24 +216,30 @@ class Session:
             counted(gpus, "GPU"),
         )
 
-    def _watch(self) -> None:
-        """Watch the processes of the cluster, in a thread that ends with the session."""
+    def _watch(self, folder: Path) -> None:
+        """Watch the processes of the cluster, in a thread that ends when Ray is shut down."""
         node: Any = ray._private.worker._global_node
-        self._processes = {name: node.all_processes[name][0].process for name in _HOLDING}
-        ended = threading.Event()
-        self._stack.callback(self._processes.clear)
-        self._stack.callback(ended.set)
+        closed = threading.Event()
 
         def look() -> None:
-            while not ended.wait(_SECONDS_BETWEEN_CHECKS):
+            while not closed.wait(_SECONDS_BETWEEN_CHECKS):
                 try:
                     self.require_alive()
                 except WorkerError as error:
                     for tell in self._told_of_loss:
                         tell(error)
+                    if not closed.wait(_SECONDS_TO_CLOSE):
+                        _end_process(error, node, folder)
                     return
 
+        self._stack.callback(closed.set)
+        self._stack.callback(ray.shutdown)
+        self._stack.callback(self._expect_end)
+        self._processes = {name: node.all_processes[name][0].process for name in _HOLDING}
         threading.Thread(target=look, name="nucpro-ray-watch", daemon=True).start()
+
+    def _expect_end(self) -> None:
+        self._processes = {}
 
     def _cpus_to_declare(self, count: int, gpus: int) -> int:
         """Number of cores for Ray: enough for all requested encoders, and one more for calls."""
@@ -246,6 +254,14 @@ class Session:
                 "nodes, and see with `ray status` whether it is up"
             )
         return f"Ray cannot be started on this machine: {reason}; use --engine local for one device"
+
+
+def _end_process(error: WorkerError, node: Any, folder: Path) -> None:
+    """End this process: its main thread waits in Ray, which cannot be interrupted, for a process that ended."""
+    logger.error("%s", error)
+    node.kill_all_processes(check_alive=False, allow_graceful=False)
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
 
 
 def _nodes() -> list[dict[str, Any]]:
