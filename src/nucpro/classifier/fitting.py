@@ -443,7 +443,7 @@ def fit_settings(digest: str, split: Split, options: TrainingOptions, columns: s
         "split_by": options.split_by.value,
         **{name: getattr(options, name) for name in names},
         "device": device,
-        "steps": "kernels" if device == "cuda" and options.batch_size <= MOST_FUSED_ROWS else "torch",
+        "steps": "torch" if _obstacle(options.batch_size, torch.device(device)) else "kernels",
         "rows": hashes,
     }
 

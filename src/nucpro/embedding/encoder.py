@@ -183,16 +183,18 @@ class FastaEncoder:
     def _computed(self, records: Records) -> Vectors:
         if not self._repeats_once or self.embedder.readout.per_residue:
             return self._computed_all(records)
-        numbers: dict[bytes, int] = {}
-        row_of = np.array([numbers.setdefault(sequence, len(numbers)) for sequence in records.sequences])
-        if len(numbers) == len(records):
+        first_ids: dict[bytes, str] = {}
+        for name, sequence in zip(records.ids, records.sequences, strict=True):
+            first_ids.setdefault(sequence, name)
+        if len(first_ids) == len(records):
             return self._computed_all(records)
-        is_first = np.append(True, np.maximum.accumulate(row_of)[:-1] < row_of[1:])
-        once = self._computed_all(_some_of(records, is_first))
+        once = self._computed_all(Records(records.path, list(first_ids.values()), list(first_ids)))
+        row_of = {sequence: row for row, sequence in enumerate(first_ids)}
+        rows = [row_of[sequence] for sequence in records.sequences]
         with self._device_lock:
-            self.counts.repeated += len(records) - len(numbers)
+            self.counts.repeated += len(records) - len(first_ids)
         truncated = sum(len(sequence) > self._limit for sequence in records.sequences)
-        return Vectors(tuple(records.ids), once.matrix[row_of], truncated, once.began)
+        return Vectors(tuple(records.ids), once.matrix[rows], truncated, once.began)
 
     def _computed_all(self, records: Records) -> Vectors:
         with self._prepare_lock:

@@ -272,11 +272,8 @@ class Survey:
             return []
         done = {item.pair for item in self.plan.items if item.is_done} if self.is_compared else set()
         # Files that are missing or not archives are already listed as problems.
-        usable = [
-            pair
-            for pair in self.pairs
-            if pair not in done and not dna_problems([pair], dna_command(self.folder))
-        ]
+        command = dna_command(self.folder)
+        usable = [pair for pair in self.pairs if pair not in done and not dna_problems([pair], command)]
         files = self.dna_to_read(usable)[0]
         return bad_dna(self._dna_readers.map(examine_dna, files), self.folder)
 

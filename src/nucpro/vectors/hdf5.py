@@ -88,8 +88,6 @@ class Hdf5(Sharded):
         import h5py  # noqa: PLC0415
         from safetensors import safe_open  # noqa: PLC0415
 
-        # Whatever has the name, a link to a file of the user's too, makes way for a new file.
-        made.unlink(missing_ok=True)
         # Records are listed in their order, not by name.
         with h5py.File(made, "x", track_order=True) as file:
             file.attrs[META] = dumped(meta).decode()
