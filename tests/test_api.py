@@ -118,7 +118,10 @@ def test_progress_is_drawn_or_given_and_many_sequences_are_taken_in_parts(
     np.testing.assert_allclose(found.matrix[:4], encoder.embed(proteins).matrix, rtol=0, atol=1e-5)
     capsys.readouterr()
     encoder.embed(many, progress=True)
-    assert "800/800" in capsys.readouterr().err
+    drawn = capsys.readouterr().err
+    assert "Embedding: 100%" in drawn
+    assert "800 of 800 sequences" in drawn
+    assert drawn.endswith("\r")
     encoder.embed(proteins)
     assert capsys.readouterr().err == ""
 

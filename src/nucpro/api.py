@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
@@ -26,7 +26,7 @@ from nucpro.formats.atomic import replacing_problems
 from nucpro.formats.fasta import Records
 from nucpro.formats.sequences import LIMITS, SequenceType
 from nucpro.options import AUTO, DEFAULT_MODELS, Options, require
-from nucpro.progress import Meter, Progress, Show, silent
+from nucpro.progress import Meter, Show, bar, silent
 from nucpro.vectors.inputs import Sequences, default_part_size, parts_of, records_of, require_proteins
 from nucpro.vectors.outputs import Content, format_of, read_content
 
@@ -555,21 +555,8 @@ def _require_pandas() -> None:
         )
 
 
-@contextmanager
-def _shown(progress: bool | Show) -> Iterator[Show]:
+def _shown(progress: bool | Show) -> AbstractContextManager[Show]:
     """Callback for progress: a bar on standard error, the given function, or none."""
-    if not isinstance(progress, bool):
-        yield progress
-    elif not progress:
-        yield silent
-    else:
-        from tqdm import tqdm  # noqa: PLC0415
-
-        with tqdm(delay=1e-9) as bar:
-
-            def show(now: Progress) -> None:
-                bar.set_description_str(now.message, refresh=False)
-                bar.unit, bar.total = f" {now.unit}", now.total
-                bar.update(now.done - bar.n)
-
-            yield show
+    if isinstance(progress, bool):
+        return bar() if progress else nullcontext(silent)
+    return nullcontext(progress)

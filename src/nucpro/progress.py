@@ -1,18 +1,23 @@
 """Progress of a command: one value for every long command and every display.
 
-Commands take a :data:`Show` and call it; :mod:`nucpro.cli.console` draws what it is given, and a script may pass a
-callable of its own.
+Commands and the functions of :mod:`nucpro.api` take a :data:`Show` and call it. :func:`bar` draws what it is given;
+:mod:`nucpro.cli.console` prints lines or JSON instead where those are wanted, and a script may pass a callable of its
+own.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["BYTES", "Meter", "Progress", "Show", "Shown", "silent", "tracked"]
+from nucpro.errors import human_size, human_time
+
+__all__ = ["BYTES", "Meter", "Progress", "Show", "Shown", "bar", "silent", "tracked"]
 
 BYTES = "B"
 """Unit of files that are read or fetched as a whole."""
@@ -21,6 +26,8 @@ _STEPS = 1_000
 """A command shows its progress this often at most: 100,000 files must not mean 100,000 redrawn bars."""
 _UNKNOWN_BYTES = 10**10
 """What a download of unknown size is taken for, to decide how often it is shown."""
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {amount}, {time}"
+_COUNT = "{desc}: {amount}, {time}"
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -50,6 +57,28 @@ class Progress:
     seconds_left: float | None = None
     message: str = "Working"
 
+    @property
+    def part(self) -> tuple[str, int | None, str]:
+        """Key that identifies a part of a command."""
+        return self.message, self.total, self.unit
+
+    @property
+    def amount(self) -> str:
+        """What is done of how much, such as ``3 of 20 files``."""
+        done, total, unit = self.done, self.total, self.unit
+        if unit == BYTES:
+            return human_size(done) + ("" if total is None else f" of {human_size(total)}")
+        if (done if total is None else total) == 1:
+            unit = unit.removesuffix("s")
+        return f"{done} {unit}" if total is None else f"{done} of {total} {unit}"
+
+    @property
+    def left(self) -> str:
+        """Time that is left, such as ``3 s left``; empty where it is unknown or everything is done."""
+        if self.seconds_left is None or self.done == self.total:
+            return ""
+        return f"{human_time(self.seconds_left, decimals=0)} left"
+
 
 Show = Callable[[Progress], object]
 """Takes the progress of a command: before its first unit, and as units are done."""
@@ -57,6 +86,51 @@ Show = Callable[[Progress], object]
 
 def silent(progress: Progress) -> None:
     """Show nothing."""
+
+
+@contextmanager
+def bar() -> Iterator[Show]:
+    """Show the parts of a command one after the other as a bar on standard error, and remove it at the end.
+
+    Nothing is drawn before the first call, nor where standard error is closed.
+    """
+    if sys.stderr is None:
+        yield silent
+        return
+    with _bar() as drawn:
+        yield drawn.show
+
+
+def _bar() -> Any:
+    # Imported only when needed: the import takes longer than printing a help text.
+    from tqdm import tqdm  # noqa: PLC0415
+
+    class Bar(tqdm):  # type: ignore[type-arg]
+        def __init__(self) -> None:
+            self._progress = Progress(0, None)
+            super().__init__(bar_format=_BAR, dynamic_ncols=True, delay=1e-9, leave=False, miniters=1)
+
+        @property
+        def format_dict(self) -> dict[str, Any]:
+            """Fields of the bar's format."""
+            fields = super().format_dict
+            # Elapsed time if the time left is unknown; both do not fit in a narrow terminal.
+            shown = self._progress.left or self.format_interval(fields["elapsed"])
+            return {**fields, "amount": self._progress.amount, "time": shown}
+
+        def show(self, progress: Progress) -> None:
+            """Update the bar."""
+            is_new = progress.part != self._progress.part
+            self._progress = progress
+            if is_new or progress.done < self.n:
+                self.set_description_str(progress.message, refresh=False)
+                self.bar_format = _COUNT if progress.total is None else _BAR
+                self.reset(progress.total)
+                self.initial = self.n = progress.done
+            self.update(progress.done - self.n)
+            self.refresh()
+
+    return Bar()
 
 
 class Meter:

@@ -18,9 +18,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from nucpro.errors import NucproError, PreflightError, StoreError, human_size, human_time, printable
+from nucpro.errors import NucproError, PreflightError, StoreError, printable
 from nucpro.formats.opening import open_kept, problem_of
-from nucpro.progress import BYTES, Progress, Show, silent
+from nucpro.progress import Progress, Show, bar, silent
 
 __all__ = [
     "PROGRESS",
@@ -57,10 +57,8 @@ _OF_SYSTEM = {
 }
 _NOTHING = logging.CRITICAL + 1
 
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {amount}, {time}"
 _SHORT = 10.0
 """Seconds."""
-_COUNT = "{desc}: {amount}, {time}"
 
 
 class Terminated(BaseException):
@@ -104,49 +102,11 @@ def showing() -> Iterator[Show]:
     elif form == LINES:
         # By default, short steps print no progress lines.
         yield Steps(0 if _manner.progress else _SHORT).show
-    elif stream is None:
-        yield silent
     elif form == JSON:
         yield lambda progress: _write_json(event="progress", **asdict(progress))
     else:
-        with _bar() as bar:
-            yield bar.show
-
-
-def _bar() -> Any:
-    """Make a bar that shows the parts of a command one after the other, and is removed at the end.
-
-    Nothing is drawn before the first call of ``show``.
-    """
-    # Imported only when needed: the import takes longer than printing a help text.
-    from tqdm import tqdm
-
-    class Bar(tqdm):  # type: ignore[type-arg]
-        def __init__(self) -> None:
-            self._progress = Progress(0, None)
-            super().__init__(bar_format=_BAR, dynamic_ncols=True, delay=1e-9, leave=False, miniters=1)
-
-        @property
-        def format_dict(self) -> dict[str, Any]:
-            """Fields of the bar's format."""
-            fields = super().format_dict
-            # Elapsed time if the time left is unknown; both do not fit in a narrow terminal.
-            shown = _left(self._progress) or self.format_interval(fields["elapsed"])
-            return {**fields, "amount": _amount(self._progress), "time": shown}
-
-        def show(self, progress: Progress) -> None:
-            """Update the bar."""
-            is_new = _part(progress) != _part(self._progress)
-            self._progress = progress
-            if is_new or progress.done < self.n:
-                self.set_description_str(progress.message, refresh=False)
-                self.bar_format = _COUNT if progress.total is None else _BAR
-                self.reset(progress.total)
-                self.initial = self.n = progress.done
-            self.update(progress.done - self.n)
-            self.refresh()
-
-    return Bar()
+        with bar() as show:
+            yield show
 
 
 def _above_bar(stream: TextIO | None = None) -> AbstractContextManager[object]:
@@ -174,36 +134,16 @@ class Steps:
 
     def show(self, progress: Progress) -> None:
         """Print a line, unless it was printed before."""
-        if self._part != _part(progress):
-            self._part, self._step, self._began = _part(progress), -1, self._clock()
+        if self._part != progress.part:
+            self._part, self._step, self._began = progress.part, -1, self._clock()
         # Without a total, print a line whenever the count has doubled.
         step = progress.done.bit_length() if not progress.total else 10 * progress.done // progress.total
         if step != self._step and self._clock() - self._began >= self._patience:
             self._step = step
-            line = ", ".join(filter(None, (_amount(progress), _left(progress))))
+            line = ", ".join(filter(None, (progress.amount, progress.left)))
             # The pipe is closed, or the disk of a redirection is full: the run continues without this output.
             with suppress(OSError):
                 print(printable(f"{progress.message}: {line}"), flush=True)
-
-
-def _part(progress: Progress) -> tuple[str, int | None, str]:
-    """Key that identifies a part of a command."""
-    return progress.message, progress.total, progress.unit
-
-
-def _amount(progress: Progress) -> str:
-    done, total, unit = progress.done, progress.total, progress.unit
-    if unit == BYTES:
-        return human_size(done) + ("" if total is None else f" of {human_size(total)}")
-    if (done if total is None else total) == 1:
-        unit = unit.removesuffix("s")
-    return f"{done} {unit}" if total is None else f"{done} of {total} {unit}"
-
-
-def _left(progress: Progress) -> str:
-    if progress.seconds_left is None or progress.done == progress.total:
-        return ""
-    return f"{human_time(progress.seconds_left, decimals=0)} left"
 
 
 def _write_json(**fields: object) -> None:
