@@ -11,7 +11,7 @@ import pytest
 
 from nucpro.execution.workers import MOST_WORKERS, Workers
 from nucpro.genomes.options import DatasetOptions
-from nucpro.machine import cores, memory_limit
+from nucpro.machine import cores, free_memory
 
 HERE = len(os.sched_getaffinity(0))
 
@@ -64,22 +64,44 @@ def test_a_share_of_control_groups_counts(
 
 def test_without_proc_the_bound_cores_count(tmp_path: Path) -> None:
     assert cores(tmp_path / "no", tmp_path / "no") == HERE
-    assert memory_limit(tmp_path / "no", tmp_path / "no") is None
+    assert free_memory(tmp_path / "no", tmp_path / "no", tmp_path / "no") is None
+
+
+V1, V2 = "5:memory:/a\n", "0::/a/b\n"
+HALF_CACHED = "anon 10\ninactive_file 300\nactive_file 200\n"
+OF_ALL = "inactive_file 1\nactive_file 1\ntotal_inactive_file 300\ntotal_active_file 200\n"
 
 
 @pytest.mark.parametrize(
     ("own", "files", "expected"),
     [
-        ("0::/a\n", {"a/memory.max": "max", "memory.max": "4096\n"}, 4096),
-        ("0::/a\n", {"a/memory.max": "1024", "memory.max": "4096\n"}, 1024),
-        ("5:memory:/a\n", {"memory/a/memory.limit_in_bytes": "2048"}, 2048),
-        ("0::/\n", {}, None),
+        (V2, {"a/b/memory.max": "max", "memory.max": "4096\n"}, 4096),
+        (V2, {"a/b/memory.max": "1024", "a/memory.max": "2048", "memory.max": "4096\n"}, 1024),
+        (V2, {"a/b/memory.max": "4096", "a/memory.max": "2048", "a/memory.current": "1500"}, 548),
+        (V2, {"a/memory.max": "2048", "a/memory.current": "1500", "a/memory.stat": HALF_CACHED}, 1048),
+        (V2, {"a/memory.max": "2048", "a/memory.current": "3000"}, 0),
+        (V2, {"a/memory.max": "2048", "a/memory.current": "junk", "a/memory.stat": "junk\n\n"}, 2048),
+        (V1, {"memory/a/memory.limit_in_bytes": "2048"}, 2048),
+        (V1, {"memory/a/memory.limit_in_bytes": "2048", "memory/a/memory.usage_in_bytes": "48"}, 2000),
+        (
+            V1,
+            {
+                "memory/a/memory.limit_in_bytes": "2048",
+                "memory/a/memory.usage_in_bytes": "1500",
+                "memory/a/memory.stat": OF_ALL,
+            },
+            1048,
+        ),
+        (V1, {"memory/a/memory.limit_in_bytes": str(2**63 - 4096)}, 8192),
+        ("0::/\n", {}, 8192),
     ],
 )
-def test_the_narrowest_limit_of_memory_counts(
-    tmp_path: Path, own: str, files: dict[str, str], expected: int | None
+def test_what_the_narrowest_control_group_leaves_is_free(
+    tmp_path: Path, own: str, files: dict[str, str], expected: int
 ) -> None:
-    assert memory_limit(*machine(tmp_path, own, files)) == expected
+    system = tmp_path / "meminfo"
+    system.write_text("MemTotal: 16 kB\nMemAvailable: 8 kB\n")
+    assert free_memory(*machine(tmp_path, own, files), system) == expected
 
 
 BOUND = """

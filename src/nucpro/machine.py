@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-__all__ = ["cores", "free_memory", "memory_limit"]
+__all__ = ["cores", "free_memory"]
 
 _PROCESS = Path("/proc/self")
 _CONTROL_GROUPS = Path("/sys/fs/cgroup")
+_SYSTEM = Path("/proc/meminfo")
 
 
 def cores(process: Path = _PROCESS, control_groups: Path = _CONTROL_GROUPS) -> int:
@@ -32,29 +33,36 @@ def cores(process: Path = _PROCESS, control_groups: Path = _CONTROL_GROUPS) -> i
     return max(1, min([len(os.sched_getaffinity(0)), *(int(quota) for quota in quotas if quota is not None)]))
 
 
-def memory_limit(process: Path = _PROCESS, control_groups: Path = _CONTROL_GROUPS) -> int | None:
-    """Bytes of memory that this process may use with all others of its control groups; None without a limit.
+def free_memory(
+    process: Path = _PROCESS, control_groups: Path = _CONTROL_GROUPS, system: Path = _SYSTEM
+) -> int | None:
+    """Bytes that are free or can be freed, within the limits of control groups; None where nothing tells.
 
     Parameters
     ----------
     process, control_groups : Path
         See :func:`cores`.
+    system : Path
+        What the kernel tells of all memory, as ``/proc/meminfo``.
     """
-    files = ("memory.max", "memory.limit_in_bytes")
-    groups = _groups(process, control_groups, "memory")
-    limits = [value for folder in groups for name in files for value in _numbers(folder / name)]
-    return min(limits, default=None)
+    available = _named(system, "MemAvailable:")
+    left = (_left(folder) for folder in _groups(process, control_groups, "memory"))
+    return min(
+        [*(1024 * size for size in available), *(size for size in left if size is not None)], default=None
+    )
 
 
-def free_memory() -> int | None:
-    """Bytes that are free or can be freed, within the limit of a container; None where nothing tells."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
+def _left(folder: Path) -> int | None:
+    """Bytes that the group of a folder may still use; None where it has no limit."""
+    limit = _numbers(folder / "memory.max") or _numbers(folder / "memory.limit_in_bytes")
+    if not limit:
         return None
-    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    limit = memory_limit()
-    return min([*found[:1], *([] if limit is None else [limit])], default=None)
+    used = _numbers(folder / "memory.current") or _numbers(folder / "memory.usage_in_bytes")
+    # Version 1 counts a group without its inner ones, and then with them.
+    cached = _named(folder / "memory.stat", "total_inactive_file", "total_active_file") or _named(
+        folder / "memory.stat", "inactive_file", "active_file"
+    )
+    return max(0, limit[0] - max(0, sum(used) - sum(cached)))
 
 
 def _quota(folder: Path) -> float | None:
@@ -74,6 +82,14 @@ def _numbers(path: Path) -> list[int]:
     """Whole numbers in a file; none where it is not there, cannot be read or says something else (``max``)."""
     with suppress(OSError, ValueError):
         return [int(word) for word in path.read_text().split()]
+    return []
+
+
+def _named(path: Path, *names: str) -> list[int]:
+    """Numbers that follow these words at the start of a line; none where the file cannot be read."""
+    with suppress(OSError, ValueError):
+        lines = (line.split() for line in path.read_text().splitlines())
+        return [int(words[1]) for words in lines if words[:1] and words[0] in names]
     return []
 
 
