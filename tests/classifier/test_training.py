@@ -37,6 +37,7 @@ from nucpro.formats.sequences import DNA_WIDTH, SequenceType
 from nucpro.genomes.flatfile import Organism
 from nucpro.genomes.paths import organisms_path
 from nucpro.genomes.taxonomy import organisms_table, read_organisms
+from nucpro.state.lock import hold
 
 CPU = torch.device("cpu")
 
@@ -448,6 +449,22 @@ def test_an_evaluation_says_what_it_needs(
         found = refused.code
     assert found == code
     assert message in capsys.readouterr().err
+
+
+def test_a_model_is_written_by_one_command_at_a_time(
+    merged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A card that a training writes meanwhile would be lost, and so would be what another evaluation adds."""
+    train(options(merged, output=merged / "model" / "both"))
+    model = merged / "model" / "both"
+    evaluate = ["evaluate", str(model), "--lengths", "150", "--device", "cpu"]
+    with hold(model / ".training.lock"):
+        assert main(evaluate) == 3
+        assert f"{model}: in use by process {os.getpid()} on host" in capsys.readouterr().err
+        assert main(["train", str(merged), "--compare", "--device", "cpu"]) == 3
+        assert f"{model}: in use by process {os.getpid()} on host" in capsys.readouterr().err
+    assert main(["evaluate", str(merged), "--lengths", "150"]) == 1
+    assert not (merged / ".training.lock").exists()
 
 
 def test_features_on_disk_give_the_same_model(merged: Path, tmp_path: Path) -> None:

@@ -151,6 +151,21 @@ def predict(
 
 
 @pytest.fixture(scope="session")
+def evaluate(
+    train: Scenario, model: Path, dna_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Scenario:
+    """A trained model in a data folder that holds the genomes too."""
+    start = copied(train.start, tmp_path_factory.mktemp("evaluated") / "data")
+    assert train.repeat(start) == 0
+    for name in ("viral", "bacteria"):
+        for path in GENOMES.glob(f"{name}.*"):
+            shutil.copy(path, start)
+    with_models = ["--protein-model", str(model), "--dna-model", str(dna_model), "--device", "cpu"]
+    how = ["--lengths", "150", "--frames-per-genome", "2", *with_models]
+    return Scenario(start, lambda data: ["evaluate", str(data / "model"), *how])
+
+
+@pytest.fixture(scope="session")
 def export(merged: Path) -> Scenario:
     size = ["--to", "npz", "--sequences-per-file", "4"]
     return Scenario(merged, lambda data: ["export", str(data), "-o", str(data / "exported"), *size])

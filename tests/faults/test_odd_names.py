@@ -20,7 +20,7 @@ from folders import as_dangling, as_device, as_folder, as_pipe, within
 from nucpro.cli import main
 
 COMMANDS = (
-    *("train", "model_comparison", "predict", "export", "report", "embed"),
+    *("train", "model_comparison", "evaluate", "predict", "export", "report", "embed"),
     *("embed_dna", "dataset", "split", "download", "fetch_models"),
 )
 MODELS = ("--model", "--protein-model", "--dna-model")

@@ -21,9 +21,19 @@ from nucpro.cli import main
 from nucpro.formats import read_merged, write_merged
 
 EMBEDDING = ("embed", "residues", "hdf5")
-COMMANDS = ("train", "compare", "predict", "export", "report", *EMBEDDING, "download", "fetch_models")
+COMMANDS = (
+    "train",
+    "compare",
+    "evaluate",
+    "predict",
+    "export",
+    "report",
+    *EMBEDDING,
+    "download",
+    "fetch_models",
+)
 FAST = ("train", "predict", *EMBEDDING, "fetch_models")
-LOCKED = ("train", "compare", "predict", "export", "embed", "download", "fetch_models")
+LOCKED = ("train", "compare", "evaluate", "predict", "export", "embed", "download", "fetch_models")
 """Commands of which a second one on the same output is refused; a report replaces its files at its end."""
 
 __all__ = ["small_disk"]

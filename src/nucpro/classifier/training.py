@@ -6,7 +6,7 @@ The data folder's merged files come in; a model folder goes out, or three of the
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,7 +53,7 @@ from nucpro.progress import Show, silent
 from nucpro.state.checkpoint import Checkpoint
 from nucpro.state.lock import hold
 
-__all__ = ["Trained", "train"]
+__all__ = ["Trained", "train", "working_folders"]
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def train(options: TrainingOptions, show: Show = silent) -> Trained:
     plans = _plans(options)
     folders = {plan.name: top / plan.name if len(plans) > 1 else top for plan in plans}
     _require_own(folders.values(), top, replace=options.replace)
-    with _working_folders([top, *folders.values()]):
+    with working_folders([top, *folders.values()]):
         material = read_material(found, options, device, top, show)
         divided, tested = None, {}
         for plan in plans:
@@ -199,12 +199,20 @@ def _is_comparison(path: Path) -> bool:
 
 
 @contextmanager
-def _working_folders(folders: Sequence[Path]) -> Iterator[None]:
-    """Make folders, and lock the first one, which is or contains the others."""
-    for folder in folders:
-        make_first(folder)
-    with hold(folders[0] / _LOCK):
-        for folder in folders:
+def working_folders(folders: Iterable[Path]) -> Iterator[None]:
+    """Make model folders, hold the lock of each, and remove what killed runs left there.
+
+    Raises
+    ------
+    LockedError
+        Another training or evaluation writes to one of them.
+    PreflightError
+        A folder cannot be written, or its file system cannot lock.
+    """
+    with ExitStack() as held:
+        for folder in dict.fromkeys(folders):
+            make_first(folder)
+            held.enter_context(hold(folder / _LOCK))
             remove_temporaries(folder)
         yield
 

@@ -21,11 +21,11 @@ from nucpro.classifier.metrics import Comparison, Measured, Scored, compare, res
 from nucpro.classifier.model import CARD_NAME, ModelCard, columns_of, load, save
 from nucpro.classifier.options import SplitBy, TrainingOptions
 from nucpro.classifier.sources import survey
+from nucpro.classifier.training import working_folders
 from nucpro.embedding.device import choose_device, settled
 from nucpro.embedding.encoder import load as load_encoder
 from nucpro.errors import DataError, PreflightError, UsageError
 from nucpro.folder.paths import VIRAL
-from nucpro.formats import remove_temporaries
 from nucpro.formats.fasta import stream
 from nucpro.genomes.genbank import read_annotations
 from nucpro.genomes.identification import FrameRecord, frame_records, identify
@@ -198,14 +198,31 @@ def evaluate_lengths(
     UsageError
         A length is not allowed.
     PreflightError
-        Encoders or genomes are missing.
+        Encoders or genomes are missing, or another run writes to the model's folder.
     """
     odd = [length for length in lengths if length < SHORTEST_CHUNK]
     if odd or not lengths:
         raise UsageError(
             f"--lengths has {odd}; allowed: {SHORTEST_CHUNK} or more, as in --lengths 150,300,500"
         )
-    options = settled(options)
+    _ = load(model)  # what is no model gets no lock file either
+    with working_folders([model]):
+        found = _at_lengths(model, lengths, data, settled(options), per_genome, show)
+        classifier, card = load(model)
+        table = {str(one.length): _plain(one) for one in found}
+        save(model, classifier, replace(card, lengths={**card.lengths, **table}))
+    logger.info("Added to %s", model / CARD_NAME)
+    return found
+
+
+def _at_lengths(
+    model: Path,
+    lengths: Sequence[int],
+    data: ModelData,
+    options: PredictionOptions,
+    per_genome: int,
+    show: Show,
+) -> list[Evaluated]:
     models, problems = find_models(options)
     if models is None:
         raise PreflightError(problems)
@@ -220,13 +237,7 @@ def evaluate_lengths(
             [f"{data.folder}: holds no genomes (X.genomic.fna.gz and its GenBank file) to cut again"]
         )
     scorer = models.load_scorer(data.folder, load_encoder)
-    found = [_at_length(length, pairs, wanted, models.card, scorer, per_genome, show) for length in lengths]
-    table = {str(one.length): _plain(one) for one in found}
-    classifier, card = load(model)
-    remove_temporaries(model, spare_living=True)
-    save(model, classifier, replace(card, lengths={**card.lengths, **table}))
-    logger.info("Added to %s", model / CARD_NAME)
-    return found
+    return [_at_length(length, pairs, wanted, models.card, scorer, per_genome, show) for length in lengths]
 
 
 def _plain(found: Evaluated) -> dict[str, object]:
