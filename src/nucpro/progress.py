@@ -7,6 +7,7 @@ own.
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -17,7 +18,9 @@ from typing import Any, Protocol, TypeVar
 
 from nucpro.errors import human_size, human_time
 
-__all__ = ["BYTES", "Meter", "Progress", "Show", "Shown", "bar", "silent", "tracked"]
+__all__ = ["BYTES", "Meter", "Progress", "Show", "Shown", "bar", "silent", "timed", "tracked"]
+
+logger = logging.getLogger(__name__)
 
 BYTES = "B"
 """Unit of files that are read or fetched as a whole."""
@@ -86,6 +89,16 @@ Show = Callable[[Progress], object]
 
 def silent(progress: Progress) -> None:
     """Show nothing."""
+
+
+@contextmanager
+def timed(step: str) -> Iterator[None]:
+    """Log how long a step of a command took, among the details; also if it fails."""
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        logger.debug("%s: %s", step, human_time(time.monotonic() - start))
 
 
 @contextmanager

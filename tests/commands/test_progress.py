@@ -94,6 +94,59 @@ def test_quiet_is_warnings_and_the_answer(capsys: pytest.CaptureFixture[str]) ->
     assert shown(capsys, quiet=True) == (["the answer"], ["careful"])
 
 
+def test_quiet_leaves_nothing_but_warnings_of_a_command_that_makes_files(
+    data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = arguments(data, model)
+    fasta = next(data.rglob("*identified_protein.fa"))
+    vectors = [str(fasta), "-o", str(tmp_path / "x.npz"), "--protein-model", str(model), "--device", "cpu"]
+    split = ["split", str(data)]
+    for words in (["extract", *given], ["export", str(data), "--to", "npz"], ["embed", *vectors], split):
+        assert main([*words, "-q"]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        assert [line for line in out.splitlines() if not line.startswith("Warning: ")] == []
+        assert ("Warning: 24 of 28 records are used" in out) == (words[0] == "extract")
+    assert main(["inspect", str(fasta), "-q"]) == 0
+    assert capsys.readouterr().out != ""
+
+
+def test_verbose_tells_what_explains_a_run_elsewhere(
+    data: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["extract", *arguments(data, model), "-v"]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    timed = [line[9:] for line in lines if re.match(r"\d\d:\d\d:\d\d ", line)]
+    for pattern in (
+        rf"Command: nucpro extract .*--protein-model {model}.* -v",
+        r"Options: .*device cpu.*",
+        r"Software: nucpro .*, python 3\..*, torch .*",
+        r"Machine: .*, process \d+, 20\d\d-.* UTC, \d+ cores?, .* of memory free; in .*, temporary files in .*",
+        rf"Found the protein model {model.name} \(ESM-2\) in .*: 16 columns; precision fp32, the default on cpu",
+        r"0 of 6 files are as recorded and unchanged since, 5 are missing, 1 have to be read",
+        rf"{re.escape(str(data))}.*: \d.* to write, .* free",
+        r"make    .*/output_1_ESM\.pt",
+        r"Loading tiny: \d+\.\d s",
+        r"Batches of up to 2048 tokens, the default on cpu; torch .* on \d+ cores?, \d+ threads?",
+        r"Embedding: 6 of 6 files in \d+\.\d s",
+        r"Step 'extract': \d+\.\d s",
+        r"Exit code 0; .* of CPU time here and .* in worker processes; at most .* of memory here, .* in a worker",
+    ):
+        assert any(re.fullmatch(pattern, line) for line in timed), (pattern, timed)
+    logged = (data / "extraction.log").read_text()
+    assert "DEBUG Step 'extract': " in logged
+
+    fasta = next(data.rglob("*_protein/output_1.fa"))
+    (fasta.parent / "output_1_ESM.pt").write_bytes(b"damaged")
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "precision fp32, as recorded in the folder" in out
+    assert "5 of 6 files are as recorded and unchanged since, 0 are missing, 1 have to be read" in out
+    assert re.search(r"\d\d:\d\d:\d\d output_1_ESM\.pt cannot be used: recomputed", out)
+    assert re.search(r"replace .*/output_1_ESM\.pt\n", out)
+
+
 def test_verbose_tells_the_time_and_where_an_error_arose(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,7 +49,7 @@ from nucpro.formats import make_first, remove_temporaries, replacing_problems, w
 from nucpro.formats.opening import read_input
 from nucpro.formats.records import parsed, write_record
 from nucpro.formats.sequences import SequenceType
-from nucpro.progress import Show, silent
+from nucpro.progress import Show, silent, timed
 from nucpro.state.checkpoint import Checkpoint
 from nucpro.state.lock import hold
 
@@ -111,7 +111,8 @@ def train(options: TrainingOptions, show: Show = silent) -> Trained:
     device = choose_device(options.device)
     if options.curves:
         require_matplotlib()
-    found = survey(options.data_dir)
+    with timed("Looking at merged files"):
+        found = survey(options.data_dir)
     logger.info(_found_line(found))
     top = options.model_folder
     plans = _plans(options)

@@ -233,13 +233,16 @@ def add_messages(parser: Parser) -> None:
     )
     amount = group.add_mutually_exclusive_group()
     amount.add_argument(
-        "-q", "--quiet", action="store_true", help="show only warnings, errors and the result"
+        "-q",
+        "--quiet",
+        action="store_true",
+        help="show only warnings and errors, and the answer of a command that makes no files",
     )
     amount.add_argument(
         "-v",
         "--verbose",
         action="store_true",
-        help="also show times, details, and tracebacks",
+        help="also show times, versions, decisions and the time of each step, and tracebacks",
     )
 
 

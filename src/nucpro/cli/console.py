@@ -11,14 +11,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from nucpro.errors import NucproError, PreflightError, StoreError, printable
+from nucpro.errors import NucproError, PreflightError, StoreError, human_time, printable
 from nucpro.formats.opening import open_kept, problem_of
 from nucpro.progress import Progress, Show, bar, silent
 
@@ -31,8 +31,11 @@ __all__ = [
     "exit_code_of",
     "say",
     "showing",
+    "summary",
     "told_end",
 ]
+
+logger = logging.getLogger("nucpro")
 
 _INTERRUPTED = "Interrupted. Finished work is kept; run the same command again to continue."
 
@@ -56,6 +59,8 @@ _OF_SYSTEM = {
     errno.ELOOP: "a link leads back to itself: correct or remove it",
 }
 _NOTHING = logging.CRITICAL + 1
+_WARNING = "Warning: "
+"""Beginning of a line of a summary that is a warning."""
 
 _SHORT = 10.0
 """Seconds."""
@@ -79,9 +84,9 @@ class Manner:
     progress : str, optional
         One of :data:`PROGRESS`; by default a bar if standard error is a terminal, else lines.
     quiet : bool
-        Show only warnings, errors and the result of a command.
+        Show only warnings and errors, and the answer of a command that makes no files.
     verbose : bool
-        Also show the time of each message, details, and tracebacks.
+        Also show the time of each message, details such as the time of each step, and tracebacks.
     """
 
     progress: str | None = None
@@ -95,6 +100,13 @@ _manner = Manner()
 @contextmanager
 def showing() -> Iterator[Show]:
     """Provide a function that shows progress, and remove the bar at the end of a ``with`` block."""
+    with _form() as show, ExitStack() as stack:
+        yield stack.enter_context(closing(_Timed(show))).show if _manner.verbose else show
+
+
+@contextmanager
+def _form() -> Iterator[Show]:
+    """Show progress in the form that was chosen."""
     stream = sys.stderr
     form = _manner.progress or (BAR if stream is not None and stream.isatty() else LINES)
     if _manner.quiet:
@@ -113,6 +125,32 @@ def _above_bar(stream: TextIO | None = None) -> AbstractContextManager[object]:
     """Hide the bar, if there is one, while something is written."""
     tqdm: Any = getattr(sys.modules.get("tqdm"), "tqdm", None)
     return nullcontext() if tqdm is None else tqdm.external_write_mode(file=stream)
+
+
+class _Timed:
+    """Logs how long each part of a command took, among the details."""
+
+    def __init__(self, show: Show) -> None:
+        self._show = show
+        self._last: Progress | None = None
+        self._began = 0.0
+
+    def show(self, progress: Progress) -> None:
+        """Show how far a part is; it ends with its last unit, or where another one begins."""
+        if self._last is None or self._last.part != progress.part:
+            self.close()
+            self._began = time.monotonic()
+        self._last = progress
+        self._show(progress)
+        if progress.done == progress.total:
+            self.close()
+
+    def close(self) -> None:
+        """End the part that is shown."""
+        if self._last is not None:
+            seconds = human_time(time.monotonic() - self._began)
+            logger.debug("%s: %s in %s", self._last.message, self._last.amount, seconds)
+        self._last = None
 
 
 class Steps:
@@ -164,7 +202,7 @@ class _Lines(logging.Handler):
     """Messages as plain lines on standard output, above any bar; warnings and errors on standard error."""
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING if _manner.quiet else logging.NOTSET)
+        super().__init__()
         self.setFormatter(_Plain("%(asctime)s %(message)s" if _manner.verbose else None, "%H:%M:%S"))
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -175,8 +213,11 @@ class _Lines(logging.Handler):
         stream = sys.stderr if is_problem else sys.stdout
         if stream is None:
             return
+        hides = _manner.quiet and not is_problem
         try:
             for line in self.format(record).split("\n"):
+                if hides and not line.startswith(_WARNING):
+                    continue
                 with _above_bar(stream):
                     stream.write(f"{line}\n")
         except OSError:
@@ -217,7 +258,6 @@ def console(log_file: Path | None = None, manner: Manner | None = None) -> Itera
     global _manner  # noqa: PLW0603 - the streams of a process are one for all, and so is what goes to them
     _write_each_line()
     before, _manner = _manner, manner or Manner()
-    logger = logging.getLogger("nucpro")
     handlers: list[logging.Handler] = []
     level = logger.level
     logger.setLevel(logging.DEBUG if _manner.verbose else logging.INFO)
@@ -261,7 +301,7 @@ def _log_files(path: Path | None) -> Iterator[logging.Handler]:
     except StoreError as error:
         # Pre-flight reports folders that are missing or not writable.
         if os.path.lexists(path):
-            logging.getLogger("nucpro").warning("Warning: %s; this run writes no log", error)
+            logger.warning("Warning: %s; this run writes no log", error)
         return
     handler.setFormatter(_Plain("%(asctime)s %(levelname)s %(message)s"))
     yield handler
@@ -287,6 +327,19 @@ def say(line: str) -> None:
             f"standard output: cannot be written ({error.strerror}), so the output is incomplete; free disk space "
             "there, then run again: finished work is kept"
         ) from error
+
+
+def summary(lines: Iterable[str]) -> None:
+    """Print the summary of a command that made files; with ``-q``, only its warnings.
+
+    Raises
+    ------
+    BrokenPipeError, StoreError
+        As :func:`say`.
+    """
+    for line in lines:
+        if not _manner.quiet or line.startswith(_WARNING):
+            say(line)
 
 
 @contextmanager
@@ -320,7 +373,6 @@ def exit_code_of(error: BaseException) -> int:
     int
         1 data or validation error, 2 usage, 3 pre-flight, 130 and 143 interrupted.
     """
-    logger = logging.getLogger("nucpro")
     error = _first_told(error)
     if isinstance(error, KeyboardInterrupt | Terminated):
         logger.warning(_INTERRUPTED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nucpro.cli.arguments import add_data_dir, add_engine, add_replace
-from nucpro.cli.console import say, showing
+from nucpro.cli.console import showing, summary
 from nucpro.cli.parser import INPUT, PERFORMANCE
 from nucpro.errors import counted
 from nucpro.options import Options
@@ -65,8 +65,7 @@ def _run(arguments: dict[str, Any]) -> None:
             report = build(where.anywhere().data_dir, options, show, machines.workers)
         else:
             report = build(where.data_dir, options, show)
-    for line in _lines(report):
-        say(line)
+    summary(_lines(report))
 
 
 def _lines(report: DatasetReport) -> list[str]:

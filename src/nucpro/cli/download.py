@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nucpro.cli.arguments import add_data_dir, add_dry_run, add_replace
-from nucpro.cli.console import say, showing
+from nucpro.cli.console import showing, summary
 from nucpro.cli.parser import INPUT, PERFORMANCE
 from nucpro.errors import counted
 from nucpro.genomes.options import DEFAULT_COUNTS, DownloadOptions
@@ -85,11 +85,10 @@ def _run(arguments: dict[str, Any]) -> None:
         with showing() as show:
             is_new = download_taxonomy(data_dir, options, show, dry_run=dry_run)
         what = "to download" if dry_run else "downloaded"
-        say(f"{data_dir / DUMP_NAME}: {what if is_new else 'already up to date'}")
+        summary([f"{data_dir / DUMP_NAME}: {what if is_new else 'already up to date'}"])
         return
     with showing() as show:
         report = download(data_dir, options, show, dry_run=dry_run)
     what = "to download" if dry_run else "downloaded now"
-    say(
-        f"{data_dir}: {counted(len(report.files), 'file')} of release {report.release}, {len(report.fetched)} {what}"
-    )
+    files = f"{counted(len(report.files), 'file')} of release {report.release}"
+    summary([f"{data_dir}: {files}, {len(report.fetched)} {what}"])

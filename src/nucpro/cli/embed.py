@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from nucpro.cli.arguments import (
     add_replace,
     sequences,
 )
-from nucpro.cli.console import say, showing
+from nucpro.cli.console import showing, summary
 from nucpro.cli.parser import INPUT, MODEL, OUTPUT
 from nucpro.errors import UsageError, counted
 from nucpro.formats.fasta import bare_name
@@ -196,16 +197,16 @@ def _run(arguments: dict[str, Any]) -> None:
     with showing() as show:
         reports = embed_files(jobs, show)
     for report in reports:
-        _tell(report, sequence_type, readout)
+        summary(_lines(report, sequence_type, readout))
 
 
-def _tell(report: EmbedReport, sequence_type: SequenceType, readout: Readout) -> None:
+def _lines(report: EmbedReport, sequence_type: SequenceType, readout: Readout) -> Iterator[str]:
     if report.truncated:
-        say(
+        yield (
             f"Warning: {counted(report.truncated, 'sequence')} longer than {LIMITS[sequence_type]} "
             f"{_LETTERS[sequence_type]}, truncated"
         )
     if report.unknown:
-        say(f"Warning: {report.unknown} of {counted(report.tokens, 'token')} unknown to the model")
+        yield f"Warning: {report.unknown} of {counted(report.tokens, 'token')} unknown to the model"
     of_records = f" of {counted(report.records, 'record')}" if readout.per_residue else ""
-    say(f"{report.output}: {counted(report.vectors, 'vector')} of width {report.width}{of_records}")
+    yield f"{report.output}: {counted(report.vectors, 'vector')} of width {report.width}{of_records}"

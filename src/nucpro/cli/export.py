@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nucpro.cli.arguments import add_data_dir, add_replace, add_selection
-from nucpro.cli.console import say, showing
+from nucpro.cli.console import showing, summary
 from nucpro.cli.parser import OUTPUT
 from nucpro.errors import counted, human_size
 from nucpro.export.formats import FORMATS
@@ -43,7 +43,5 @@ def _run(arguments: dict[str, Any]) -> None:
     replacing = arguments.pop("replace")
     with showing() as show:
         made = export_folder(Options.of(arguments), format_name, output, show, replacing=replacing)
-    say(
-        f"{made.folder}: {counted(made.rows, 'row')} of width {made.width} in {counted(made.shards, 'file')}, "
-        f"{human_size(made.bytes)}; {made.made} written now"
-    )
+    shards = f"{counted(made.shards, 'file')}, {human_size(made.bytes)}; {made.made} written now"
+    summary([f"{made.folder}: {counted(made.rows, 'row')} of width {made.width} in {shards}"])

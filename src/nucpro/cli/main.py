@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import argparse
 import gc
+import logging
 import os
+import platform
+import resource
 import select
+import shlex
 import signal
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import nucpro
 from nucpro.cli.arguments import add_messages, manner_of
 from nucpro.cli.console import Terminated, console, exit_code_of, told_end
 from nucpro.cli.parser import Parser, did_you_mean
-from nucpro.errors import NucproError
+from nucpro.errors import NucproError, counted, human_size, human_time
+from nucpro.machine import cores, free_memory
 
 __all__ = ["commands_of", "leave", "main", "purposes", "tree"]
+
+logger = logging.getLogger(__name__)
 
 _WHAT = "Joined DNABERT-S and protein language model embeddings of viral and host sequences."
 
@@ -77,7 +87,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = arguments.pop("run")
     manner = manner_of(arguments)
     with console(arguments.pop("log_file")(arguments), manner):
-        return told_end(_exit_code(command, arguments))
+        if manner.verbose:
+            _tell_start(argv, arguments)
+        code = told_end(_exit_code(command, arguments))
+        if manner.verbose:
+            _tell_end(code)
+        return code
+
+
+def _tell_start(argv: Sequence[str], arguments: dict[str, Any]) -> None:
+    """Log where a command runs, and by what, for those who were not there."""
+    from nucpro.state.history import this_software
+
+    free = free_memory()
+    software = ", ".join(f"{name} {version}" for name, version in this_software().items())
+    options = ", ".join(f"{name} {value}" for name, value in arguments.items() if value is not None)
+    logger.debug("Command: %s", shlex.join(["nucpro", *argv]))
+    logger.debug("Options: %s", options)
+    logger.debug("Software: %s", software)
+    logger.debug(
+        "Machine: %s, process %d, %s UTC, %s%s; in %s, temporary files in %s",
+        platform.node(),
+        os.getpid(),
+        datetime.now(UTC).isoformat(" ", "seconds").removesuffix("+00:00"),
+        counted(cores(), "core"),
+        "" if free is None else f", {human_size(free)} of memory free",
+        Path.cwd(),
+        tempfile.gettempdir(),
+    )
+
+
+def _tell_end(code: int) -> None:
+    """Log what a command took: time since the process began, processors and memory."""
+    own, workers = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    logger.debug(
+        "Exit code %d; %s of CPU time here and %s in worker processes; at most %s of memory here, %s in a worker",
+        code,
+        *(human_time(used.ru_utime + used.ru_stime) for used in (own, workers)),
+        *(human_size(used.ru_maxrss * 1024) for used in (own, workers)),
+    )
 
 
 def _exit_code(command: Callable[[dict[str, Any]], object], arguments: dict[str, Any]) -> int:

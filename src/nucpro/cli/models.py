@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nucpro.cli.arguments import add_replace
-from nucpro.cli.console import say, showing
+from nucpro.cli.console import showing, summary
 from nucpro.cli.parser import MODEL, OUTPUT
 from nucpro.formats.sequences import SequenceType
 from nucpro.options import DEFAULT_MODELS
@@ -47,5 +47,9 @@ def _run(arguments: dict[str, Any]) -> None:
             show=show,
             replace=arguments["replace"],
         )
-    say(f"{files.id}, revision {files.revision}: {', '.join(str(path) for path in files.weights)}")
-    say(f"SHA-256 of the weights: {files.digest()}")
+    summary(
+        [
+            f"{files.id}, revision {files.revision}: {', '.join(str(path) for path in files.weights)}",
+            f"SHA-256 of the weights: {files.digest()}",
+        ]
+    )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nucpro.cli.arguments import add_device, add_encoders, add_engine, add_replace, sequences
-from nucpro.cli.console import say, showing
+from nucpro.cli.console import showing, summary
 from nucpro.cli.parser import INPUT, MODEL, OUTPUT, PERFORMANCE
 from nucpro.errors import counted
 from nucpro.prediction.options import PLOT_FORMATS
 from nucpro.prediction.outputs import OUTPUTS
+
+if TYPE_CHECKING:
+    from nucpro.prediction.running import PredictionReport
 
 __all__ = ["add_to"]
 
@@ -117,21 +121,23 @@ def _run(arguments: dict[str, Any]) -> None:
     options = PredictionOptions.of({**arguments, "input": first, "also": tuple(more)})
     with showing() as show:
         report = predict(options, show)
+    summary(_lines(report))
+
+
+def _lines(report: PredictionReport) -> Iterator[str]:
     counts = report.counts
-    say(
+    yield (
         f"{counted(counts['records'], 'sequence')}: {counts['viral']} viral, {counts['host']} host, "
         f"{counts['undetermined']} undetermined (too short, or no frame to score)"
     )
-    say(
-        f"{counted(counts['chunks'], 'chunk')}, {counts['chunks_without_frame']} of them without a frame to score"
-    )
+    without = counts["chunks_without_frame"]
+    yield f"{counted(counts['chunks'], 'chunk')}, {without} of them without a frame to score"
     if report.scored_frames:
         rate = report.scored_frames / max(report.seconds, 1e-9)
-        say(f"{counted(report.scored_frames, 'frame')} in {report.seconds:.1f} s: {rate:,.1f} frames/s")
-    for line in _warnings(counts, report.splits):
-        say(f"Warning: {line}")
+        yield f"{counted(report.scored_frames, 'frame')} in {report.seconds:.1f} s: {rate:,.1f} frames/s"
+    yield from (f"Warning: {line}" for line in _warnings(counts, report.splits))
     files = ", ".join(path.relative_to(report.folder).as_posix() for path in report.files)
-    say(f"Results in {report.folder}: {files}")
+    yield f"Results in {report.folder}: {files}"
 
 
 def _warnings(counts: Any, splits: int) -> list[str]:

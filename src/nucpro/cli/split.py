@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nucpro.cli.arguments import add_data_dir, add_replace
-from nucpro.cli.console import say
+from nucpro.cli.console import summary
 from nucpro.cli.parser import OUTPUT
 from nucpro.folder.paths import DataFolder, require_folder
 from nucpro.options import SEQUENCES_PER_FILE, require
@@ -46,4 +46,4 @@ def _run(arguments: dict[str, Any]) -> None:
     folder = DataFolder(data_dir)
     with hold(folder.lock), Checkpoint(folder) as records, Workers() as workers:
         for source, made in split_folder(folder, size, records, workers, replace=arguments["replace"]):
-            say(f"{source.name}: {', '.join(map(str, made)) or 'already split'}")
+            summary([f"{source.name}: {', '.join(map(str, made)) or 'already split'}"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nucpro.classifier.options import FEW_GROUPS, SCORES, SIDES, Placement, SplitBy, TrainingOptions
 from nucpro.cli.arguments import add_data_dir, add_device_only, add_replace, log_file
-from nucpro.cli.console import say, showing
+from nucpro.cli.console import showing, summary
 from nucpro.cli.parser import EVALUATION, OUTPUT, PERFORMANCE, TRAINING, Parser
 from nucpro.genomes.taxonomy import RANKS
 
@@ -161,8 +161,7 @@ def run(arguments: dict[str, Any]) -> None:
     arguments["sides"] = SIDES[arguments["sides"]]
     with showing() as show:
         trained = train(TrainingOptions.of(arguments), show)
-    for line in _lines(trained):
-        say(line)
+    summary(_lines(trained))
 
 
 def _lines(trained: Trained) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from nucpro.errors import PreflightError, UsageError, counted
+from nucpro.errors import PreflightError, UsageError, counted, human_size
 from nucpro.machine import cores
 from nucpro.options import AUTO_DEVICE
 
@@ -21,6 +21,7 @@ __all__ = [
     "PRECISIONS",
     "choose_device",
     "cpu_threads",
+    "described_device",
     "device_problems",
     "multiplies_bf16",
     "settled",
@@ -121,6 +122,18 @@ def device_problems(device: str) -> list[str]:
     except UsageError as error:
         return [str(error)]
     return []
+
+
+def described_device(device: torch.device) -> str:
+    """What a device is, for the details of the log: processors and threads, or card, free memory and CUDA."""
+    if device.type != "cuda":
+        return f"torch {torch.__version__} on {counted(cores(), 'core')}, {counted(torch.get_num_threads(), 'thread')}"
+    free, total = torch.cuda.mem_get_info(device)
+    major, minor = torch.cuda.get_device_capability(device)
+    return (
+        f"torch {torch.__version__} with CUDA {torch.version.cuda} on {torch.cuda.get_device_name(device)} "
+        f"(compute capability {major}.{minor}), {human_size(free)} of {human_size(total)} free"
+    )
 
 
 def cpu_threads() -> int:

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from nucpro.embedding.batches import Embedder, FloatMatrix, Vectors, prepare
-from nucpro.embedding.device import PRECISIONS, choose_device, use_processors
+from nucpro.embedding.device import PRECISIONS, choose_device, described_device, use_processors
 from nucpro.embedding.identification import (
     Identified,
     WeightsIdentity,
@@ -40,6 +40,7 @@ from nucpro.models.esm2 import Esm2
 from nucpro.models.tensors import pool_states
 from nucpro.models.tokens import ResidueTokenizer, Tokenizer
 from nucpro.options import Options, precision_problem
+from nucpro.progress import timed
 from nucpro.state.history import Totals
 from nucpro.state.recipe import Recipe
 
@@ -365,13 +366,18 @@ def load(identified: Identified, options: Options) -> FastaEncoder:
     )
     architecture = architecture_of(identified.files, identified.side)
     config = architecture.read_config(identified.files.config, options.token_dropout)
-    model = architecture.load(identified.files, device=device, dtype=dtype, config=config)
+    with timed(f"Loading {made_by['id']}"):
+        model = architecture.load(identified.files, device=device, dtype=dtype, config=config)
     choice = use_kernels(model)
     if device.type == "cpu":
         use_processors(dtype)
     # Every file records the earlier digest; it must be that of the loaded weights.
     identified.files.require_unchanged()
     embedder = Embedder(model, options.tokens_per_batch, identified.readout)
+    why = "as asked for" if options.tokens_per_batch else f"the default on {device.type}"
+    logger.debug(
+        "Batches of up to %d tokens, %s; %s", embedder.tokens_per_batch, why, described_device(device)
+    )
     return FastaEncoder(
         embedder, identified.tokenizer, identified.recipe, repeats_once=choice.ignores_companions
     )

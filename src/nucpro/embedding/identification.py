@@ -6,6 +6,7 @@ with nothing to compute ends here: torch takes seconds to import.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from nucpro.models.config import ALL_TOKENS, MEAN_OF_LAST, RESIDUES_ONLY, Config
 from nucpro.models.tokens import Tokenizer
 from nucpro.models.weights import ModelFiles, locate
 from nucpro.options import AUTO, DEFAULT_MODELS, NAMED_PRECISIONS, Options, lasting_name
+from nucpro.progress import timed
 from nucpro.state.checkpoint import Checkpoint
 from nucpro.state.recipe import Recipe, described
 
@@ -31,6 +33,8 @@ __all__ = [
     "recipe_for",
     "require_residues",
 ]
+
+logger = logging.getLogger(__name__)
 
 _SPANS = {span.name: span for span in (RESIDUES_ONLY, ALL_TOKENS)}
 _WIDTHS = {SequenceType.PROTEIN: PROTEIN_WIDTH, SequenceType.DNA: DNA_WIDTH}
@@ -130,8 +134,19 @@ def identify(
     if config.width != _WIDTHS[side] and (side is SequenceType.DNA or name == DEFAULT_MODELS[side]):
         raise DimensionError(_WIDTHS[side], config.width, "hidden size in config.json", name)
     tokenizer = architecture.load_tokenizer(files)
-    made_by = describe_model(WeightsIdentity.of_files(files), config, tokenizer)
+    with timed(f"Digest of {files.weights[0].name}"):
+        made_by = describe_model(WeightsIdentity.of_files(files), config, tokenizer)
     recipe = recipe_for(side, made_by, precision_of(options, recorded), config.pooled_span)
+    logger.debug(
+        "Found the %s model %s (%s) in %s: %d columns; precision %s, %s",
+        side.word,
+        made_by["id"],
+        architecture.title,
+        files.weights[0].parent,
+        config.width,
+        recipe.made_by["precision"],
+        _why_precision(options, recorded),
+    )
     return Identified(files, tokenizer, replace(recipe, source=_source(name, files, options)))
 
 
@@ -198,9 +213,22 @@ def precision_of(options: Options, recorded: Recipe | None = None) -> str:
     """
     if options.precision != AUTO:
         return options.precision
-    if recorded is not None and recorded.made_by.get("precision") in NAMED_PRECISIONS:
-        return str(recorded.made_by["precision"])
+    if (before := _recorded_precision(recorded)) is not None:
+        return before
     return "fp32" if options.device == "cpu" else "fp16"
+
+
+def _recorded_precision(recorded: Recipe | None) -> str | None:
+    precision = None if recorded is None else recorded.made_by.get("precision")
+    return str(precision) if precision in NAMED_PRECISIONS else None
+
+
+def _why_precision(options: Options, recorded: Recipe | None) -> str:
+    if options.precision != AUTO:
+        return "as asked for"
+    return (
+        "as recorded in the folder" if _recorded_precision(recorded) else f"the default on {options.device}"
+    )
 
 
 @dataclass(frozen=True)

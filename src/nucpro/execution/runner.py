@@ -22,7 +22,7 @@ from nucpro.execution.workers import Background, Workers
 from nucpro.folder.paths import DataFolder
 from nucpro.formats.sequences import SequenceType
 from nucpro.options import Options
-from nucpro.progress import Meter, Show, silent
+from nucpro.progress import Meter, Show, silent, timed
 from nucpro.state.checkpoint import Checkpoint, Fingerprint
 from nucpro.state.history import DONE, FAILED, INTERRUPTED, Counting, Recorder
 from nucpro.state.lock import hold
@@ -259,7 +259,7 @@ class VectorRunner(Runner):
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Record the time of a step in the history, under a name that users know."""
-        with self.history.stage(name):
+        with self.history.stage(name), timed(f"Step '{name}'"):
             yield
 
     def plan(self, *, total: int, done: int, tasks: Sequence[Task], stale: int) -> None:

@@ -6,6 +6,7 @@ keyboard interrupts, which only the run itself handles, and end with the run, ho
 
 from __future__ import annotations
 
+import logging
 import multiprocessing.spawn
 import os
 import signal
@@ -25,6 +26,8 @@ from nucpro.errors import WorkerError
 from nucpro.machine import cores
 
 __all__ = ["MOST_WORKERS", "Background", "Workers", "result_of", "starting_problems"]
+
+logger = logging.getLogger(__name__)
 
 MOST_WORKERS = 4
 """Upper bound of worker processes: each has one file pair in memory (about 0.3 GB), and one can keep up with a GPU."""
@@ -76,6 +79,7 @@ class Workers:
             No worker can be started, or one was killed.
         """
         if self._pool is None:
+            logger.debug("Starting up to %d worker processes on %d cores", self.count, cores())
             try:
                 with _own_semaphores():
                     self._pool = ProcessPoolExecutor(

@@ -7,6 +7,7 @@ was made from still have the SHA-256 that was recorded.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -26,6 +27,8 @@ from nucpro.progress import Meter, Show, silent, tracked
 from nucpro.state.checkpoint import changed_files
 
 __all__ = ["Exported", "export", "export_folder"]
+
+logger = logging.getLogger(__name__)
 
 _SHOWN = 5
 
@@ -207,6 +210,9 @@ def _make_all(
     looked = tracked(workers.map(_kept, tasks), len(tasks), "Checking what is there", show)
     kept = {name for name in looked if name is not None}
     to_make = [task for task in tasks if task.name not in kept]
+    logger.debug(
+        "%s as their record and merged file say, %d to write", counted(len(kept), "file"), len(to_make)
+    )
     if not to_make and ledger.is_complete(names):
         return 0
     ledger.begin(names, kept)

@@ -6,6 +6,7 @@ changed since they were verified, the checkpoint is used; all others are read.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ __all__ = [
     "vectors_fact",
     "verified_fact",
 ]
+
+logger = logging.getLogger(__name__)
 
 _BYTES_OF_A_NAME = 100
 """Bytes per record beside its vector: its id and the structure around it."""
@@ -250,6 +253,14 @@ def make_plan(
             items[pair] = PlanItem(pair, facts, State.MISSING, State.MISSING if merging else None)
         else:
             questions.append(question)
+    if pairs:
+        logger.debug(
+            "%d of %d files are as recorded and unchanged since, %d are missing, %d have to be read",
+            sum(item.vectors is State.DONE for item in items.values()),
+            len(pairs),
+            sum(item.vectors is State.MISSING for item in items.values()),
+            len(questions),
+        )
     for answer in workers.map(_examine, questions):
         _remember(answer, checkpoint)
         items[answer.question.pair] = _item(answer, checkpoint)

@@ -6,6 +6,7 @@ Each check returns messages and changes nothing; :func:`check_all` collects them
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 import tempfile
@@ -44,6 +45,8 @@ __all__ = [
     "unsplit_problems",
     "writing_problems",
 ]
+
+logger = logging.getLogger(__name__)
 
 _SHOWN = 5
 
@@ -200,6 +203,7 @@ def space_problems(needed: Mapping[Path, tuple[int, int]]) -> list[str]:
     problems = []
     for folder, write, replaced in totals.values():
         free = shutil.disk_usage(folder).free
+        logger.debug("%s: %s to write, %s free", folder, human_size(write), human_size(free))
         if write - replaced > free:
             problems.append(
                 f"{folder}: too little disk space: {human_size(write)} to write, {human_size(replaced)} of them "

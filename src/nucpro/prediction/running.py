@@ -239,6 +239,7 @@ class _Run:
         """
         done = self._work.start({**self._record, "chunks_per_unit": self._chunks_per_unit})
         total = self._checked.facts.chunks
+        logger.debug("%s of up to %d chunks", counted(self._units, "unit"), self._chunks_per_unit)
         if done:
             logger.info("Going on: %d of %d units are done", len(done), self._units)
         meter = Meter(show, "Scoring", total, "chunks", done=sum(map(self._chunks_of, done)))
@@ -408,6 +409,15 @@ def check(options: PredictionOptions, engine: Engine, spool: Callable[[Path], Pa
     if not facts.records:
         logger.warning("Warning: %s: holds no sequence; the tables have their headers only", name)
     rules = _rules_of(options, models, length)
+    logger.debug(
+        "%s: %s of %d bases in %s of up to %d bases; %s",
+        name,
+        counted(facts.records, "record"),
+        facts.bases,
+        counted(facts.chunks, "chunk"),
+        length,
+        rules,
+    )
     return Checked(options, models, facts, length, rules, name, stamps)
 
 

@@ -305,6 +305,10 @@ def _check(
                 logger.info("%s: vectors of %d residues, %s to write", options.output, facts.read, written)
     if problems or facts is None or identified is None:
         raise PreflightError(problems)
+    parts = counted(len(facts.parts), "part")
+    logger.debug(
+        "%s: %s, %d characters to read in %s", path, counted(len(facts.ids), "record"), facts.read, parts
+    )
     return _Checked(options, path, stamp, facts, identified, work, size, is_done)
 
 
