@@ -107,6 +107,7 @@ def predict_tables() -> None:
 PARTS: dict[str, Callable[[], None]] = {
     "ray": lambda: embed("--engine", "ray"),
     "sklearn": lambda: nucpro("report", "data"),
+    "umap": lambda: nucpro("report", "data", "--layout", "umap"),
     "matplotlib": train,
     "pyarrow": lambda: nucpro("export", "data", "--to", "parquet", "-o", "exported"),
     "pandas": predict_tables,

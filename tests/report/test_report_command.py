@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -207,3 +208,21 @@ def test_a_report_replaces_only_a_report(
     assert {path.name: path.read_bytes() for path in out.iterdir()} == {name: b"mine"}
     assert main([*command, "--replace"]) == 0
     assert main(command) == 0
+
+
+def test_a_layout_that_cannot_be_had_is_refused_and_the_report_stays(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "pages"
+    command = ["report", str(finished), "-o", str(out)]
+    with pytest.raises(SystemExit):
+        main([*command, "--layout", "tsne"])
+    assert "invalid choice: 'tsne'" in capsys.readouterr().err
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name != "umap" or None)
+    assert main([*command, "--layout", "umap"]) == 2
+    needed = "--layout umap needs umap-learn, not installed here: pip install 'nucpro[maps]'"
+    assert needed in capsys.readouterr().err
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: True)
+    assert main([*command, "--layout", "umap"]) == 3
+    assert "--layout umap needs 51 sequences with merged vectors" in capsys.readouterr().err
+    assert not out.exists()

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nucpro.report.geometry import NEIGHBOURS, describe, other_layout, standardised
+from nucpro.errors import PreflightError
+from nucpro.report.geometry import NEIGHBOURS, describe, standardised
 
 WIDTH = 768 + 40
-NAMES = {"pacmap": "PaCMAP", "umap": "UMAP"}
 
 
 def two_clouds(rows: int = 60, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -123,15 +123,28 @@ def test_the_same_rows_give_the_same_map() -> None:
     assert first.outliers == second.outliers
 
 
-def test_another_map_is_drawn_where_a_library_for_it_is_installed() -> None:
-    installed = [name for name in ("pacmap", "umap") if importlib.util.find_spec(name)]
-    vectors, labels = two_clouds(100)
-    found = describe(vectors, labels)
+@pytest.mark.skipif(importlib.util.find_spec("umap") is None, reason="needs umap-learn (nucpro[maps])")
+def test_umap_is_drawn_where_it_is_asked_for_and_the_components_stay() -> None:
+    vectors, labels = two_clouds()
+    plain, found = describe(vectors, labels), describe(vectors, labels, "umap")
+    assert plain is not None
     assert found is not None
-    assert [layout.name for layout in found.layouts[1:]] == [NAMES[name] for name in installed[:1]]
-    assert all(layout.points.shape == (100, 2) for layout in found.layouts)
+    # Installed or not, it is not drawn unasked: it takes longer than everything else.
+    assert [layout.name for layout in plain.layouts] == ["PCA"]
+    assert [layout.name for layout in found.layouts] == ["UMAP", "PCA"]
+    assert found.layouts[0].axes == ("UMAP 1", "UMAP 2")
+    assert np.array_equal(found.layouts[1].points, plain.layouts[0].points)
+    points = found.layouts[0].points
+    assert points.shape == (60, 2)
+    assert points.dtype == np.float32
+    # Two clouds stay two: distances within a class are smaller than those between the classes.
+    centres = [points[labels == label].mean(axis=0) for label in (0, 1)]
+    spread = max(np.linalg.norm(points[labels == label] - centres[label], axis=1).mean() for label in (0, 1))
+    assert np.linalg.norm(centres[0] - centres[1]) > 2 * spread
 
 
-def test_few_rows_have_no_other_map() -> None:
-    vectors, _ = two_clouds(50)
-    assert other_layout(vectors) is None
+@pytest.mark.parametrize("rows", [0, 2, 50])
+def test_too_few_rows_for_umap_are_refused(rows: int) -> None:
+    vectors, labels = two_clouds(rows)
+    with pytest.raises(PreflightError, match=f"--layout umap needs 51 .* the sample has {rows}; nothing"):
+        describe(vectors, labels, "umap")

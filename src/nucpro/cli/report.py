@@ -9,7 +9,7 @@ from nucpro.cli.arguments import add_data_dir, add_replace, add_selection
 from nucpro.cli.console import showing
 from nucpro.cli.parser import OUTPUT
 from nucpro.options import Options
-from nucpro.report import MOST_POINTS, POINTS
+from nucpro.report import LAYOUTS, MOST_POINTS, POINTS
 
 __all__ = ["add_to"]
 
@@ -37,6 +37,12 @@ def add_to(subparsers: Any) -> None:
         metavar="N",
         help=f"sequences on the map, at most {MOST_POINTS} (default: %(default)s)",
     )
+    group.add_argument(
+        "--layout",
+        choices=LAYOUTS,
+        default=LAYOUTS[0],
+        help="method of the map; umap needs the extra nucpro[maps], and minutes (default: %(default)s)",
+    )
     add_replace(parser)
     parser.set_defaults(run=_run, log_file=lambda _: None)
 
@@ -45,6 +51,6 @@ def _run(arguments: dict[str, Any]) -> None:
     from nucpro.report.writing import report_folder
 
     points, output = arguments.pop("points"), arguments.pop("output")
-    replace = arguments.pop("replace")
+    replace, layout = arguments.pop("replace"), arguments.pop("layout")
     with showing() as show:
-        report_folder(Options.of(arguments), points, show, output, replace=replace)
+        report_folder(Options.of(arguments), points, show, output, replace=replace, layout=layout)

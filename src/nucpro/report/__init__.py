@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["MOST_POINTS", "POINTS"]
+__all__ = ["LAYOUTS", "MOST_POINTS", "POINTS"]
+
+LAYOUTS = ("pca", "umap")
+"""Methods of the map, the default first."""
 
 POINTS = 20_000
 """Sequences on the map, unless another number is asked for."""

@@ -8,21 +8,21 @@ rows in that space. Neighbours are searched in the first principal components, w
 from __future__ import annotations
 
 import importlib.util
-import logging
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nucpro.errors import PreflightError, UsageError
 from nucpro.folder.paths import SEED
 from nucpro.formats.sequences import DNA_WIDTH
+from nucpro.report import LAYOUTS
 
-__all__ = ["NEIGHBOURS", "Geometry", "Layout", "describe", "other_layout", "standardised"]
+__all__ = ["NEIGHBOURS", "Geometry", "Layout", "describe", "missing_package", "standardised"]
 
-logger = logging.getLogger(__name__)
 
 NEIGHBOURS = 5
 """Nearest rows that are shown of each row, and that vote on its class."""
@@ -36,6 +36,8 @@ _FITTED = 10_000
 """Rows that the components are fitted to; more do not move them visibly."""
 _LISTED = 50
 _FEWEST = 3
+_FEWEST_UMAP = 10 * NEIGHBOURS + 1
+"""UMAP needs some rows around each; below that it shows nothing that PCA does not, or fails."""
 
 Matrix = NDArray[np.float32]
 
@@ -66,7 +68,7 @@ class Geometry:
     Attributes
     ----------
     layouts : list of Layout
-        Principal components first, then PaCMAP or UMAP, where one of them is installed.
+        The map that was asked for first; principal components are always among them.
     neighbours : ndarray of int64, shape [N, K]
         Nearest rows of each, the nearest first.
     outlying : ndarray of float64, shape [N]
@@ -92,7 +94,7 @@ class Geometry:
     surrounded: list[tuple[int, int]]
 
 
-def describe(vectors: Matrix, labels: NDArray[np.int64]) -> Geometry | None:
+def describe(vectors: Matrix, labels: NDArray[np.int64], layout: str = LAYOUTS[0]) -> Geometry | None:
     """Describe a sample; None where it has too few rows for that.
 
     Parameters
@@ -101,21 +103,38 @@ def describe(vectors: Matrix, labels: NDArray[np.int64]) -> Geometry | None:
         Merged rows; not changed.
     labels : ndarray of int64, shape [N]
         1 viral, 0 host.
+    layout : {"pca", "umap"}
+        Method of the map; UMAP takes longer than everything else of a report.
+
+    Raises
+    ------
+    PreflightError
+        UMAP was asked for, and there are too few rows for it.
+    UsageError
+        UMAP was asked for, and cannot be imported.
     """
+    if layout == "umap" and len(vectors) < _FEWEST_UMAP:
+        raise PreflightError(
+            [
+                f"--layout umap needs {_FEWEST_UMAP} sequences with merged vectors, and the sample has "
+                f"{len(vectors)}; nothing was written: leave --layout out, or raise --points"
+            ]
+        )
     if len(vectors) < _FEWEST:
         return None
     rows = standardised(vectors)
     components, explained = _components(rows)
-    other = other_layout(components)
     names = [f"PC {number} ({share:.1%} of variance)" for number, share in enumerate(explained[:2], 1)]
-    layout = Layout("PCA", components[:, :2], (names[0], names[1]))
+    layouts = [Layout("PCA", components[:, :2], (names[0], names[1]))]
+    if layout == "umap":
+        layouts.insert(0, _umap(components))
     unit = _unit(components)
     distances, neighbours = _nearest(unit, unit, NEIGHBOURS, leave_out_self=True)
     outlying = _outlying(distances.mean(axis=1), labels)
     same = labels[neighbours] == labels[:, None]
     both = 0 < labels.sum() < len(labels)
     return Geometry(
-        layouts=[layout] if other is None else [layout, other],
+        layouts=layouts,
         neighbours=neighbours,
         outlying=outlying,
         agreement=float((same.mean(axis=1) > 0.5).mean()) if both else None,
@@ -127,7 +146,7 @@ def describe(vectors: Matrix, labels: NDArray[np.int64]) -> Geometry | None:
 
 
 def standardised(vectors: Matrix) -> Matrix:
-    """Rows whose two sides are centred and count the same; float32, shape [N, D]."""
+    """Rows whose DNA and protein columns are centred and have equal weight; float32, shape [N, D]."""
     rows: Matrix = vectors - vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     for columns in (slice(None, DNA_WIDTH), slice(DNA_WIDTH, None)):
         power = float(np.einsum("ij,ij->", rows[:, columns], rows[:, columns])) / len(rows)
@@ -136,31 +155,24 @@ def standardised(vectors: Matrix) -> Matrix:
     return rows
 
 
-def other_layout(components: Matrix) -> Layout | None:
-    """Map by PaCMAP, else by UMAP, from the principal components with a fixed seed; None where neither is installed.
-
-    One of them, since each takes longer than everything else of a report.
-    """
-    methods: tuple[tuple[str, str, Callable[[Any, Matrix], Any]], ...] = (
-        ("PaCMAP", "pacmap", _pacmap),
-        ("UMAP", "umap", _umap),
-    )
-    # Both need some rows around each; below that they fail, and show nothing that PCA does not.
-    if len(components) <= 10 * NEIGHBOURS:
-        return None
-    for name, module, method in methods:
-        if importlib.util.find_spec(module) is not None:
-            points = np.asarray(method(importlib.import_module(module), components), np.float32)
-            return Layout(name, points, (f"{name} 1", f"{name} 2"))
-    return None
+def missing_package(layout: str) -> str | None:
+    """Package of the extra ``maps`` that a layout needs and that is not installed."""
+    return "umap-learn" if layout == "umap" and importlib.util.find_spec("umap") is None else None
 
 
-def _pacmap(module: Any, components: Matrix) -> Any:
-    return module.PaCMAP(random_state=SEED, apply_pca=False).fit_transform(components)
-
-
-def _umap(module: Any, components: Matrix) -> Any:
-    return module.UMAP(random_state=SEED, n_jobs=1).fit_transform(components)
+def _umap(components: Matrix) -> Layout:
+    """UMAP of the principal components with its own defaults and a fixed seed, in one thread: repeatable."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ImportWarning)  # it says that TensorFlow is not installed
+            from umap import UMAP  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise UsageError(f"--layout umap: umap-learn cannot be imported: {error}") from error
+    with warnings.catch_warnings():
+        # Groups far from each other are what the map is to show; their order on it has no meaning anyway.
+        warnings.filterwarnings("ignore", "Graph is not fully connected", UserWarning)
+        points = UMAP(random_state=SEED, n_jobs=1).fit_transform(components)
+    return Layout("UMAP", np.asarray(points, np.float32), ("UMAP 1", "UMAP 2"))
 
 
 def _components(rows: Matrix) -> tuple[Matrix, list[float]]:

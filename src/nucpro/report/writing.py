@@ -22,8 +22,8 @@ from nucpro.formats import make_folder, remove_temporaries, replacing_problems, 
 from nucpro.formats.opening import read_input
 from nucpro.options import Options
 from nucpro.progress import Progress, Show, silent
-from nucpro.report import MOST_POINTS, POINTS
-from nucpro.report.geometry import describe
+from nucpro.report import LAYOUTS, MOST_POINTS, POINTS
+from nucpro.report.geometry import describe, missing_package
 from nucpro.report.page import page
 from nucpro.report.pictures import PICTURES, PICTURES_OF_ROWS, write_pictures
 from nucpro.report.sample import read_sample
@@ -54,6 +54,7 @@ def report_folder(
     output: Path | None = None,
     *,
     replace: bool = False,
+    layout: str = LAYOUTS[0],
 ) -> Path:
     """Write the report of a data folder as it is on disk; changes nothing else, and loads no model.
 
@@ -69,6 +70,8 @@ def report_folder(
         Folder of the page; by default ``report`` in the data folder.
     replace : bool
         Replace files of a report's names that no report wrote.
+    layout : {"pca", "umap"}
+        Method of the map.
 
     Returns
     -------
@@ -79,9 +82,9 @@ def report_folder(
     ------
     PreflightError
         There is no such folder, files of somebody else have the names, or the page would show no files though
-        merged files lie there, or an older page shows some.
+        merged files lie there, or an older page shows some, or there are too few sequences for UMAP.
     UsageError
-        The extra ``report`` is not installed.
+        The extra ``report``, or ``maps`` for UMAP, is not installed.
     StoreError
         The page cannot be written.
     """
@@ -97,14 +100,14 @@ def report_folder(
             _require_files(subject, output)
             for problem in problems:
                 logger.warning("Warning: the page shows no files: %s", problem)
-            return write_report(subject, survey.workers, points, show, output)
+            return write_report(subject, survey.workers, points, show, output, layout)
         recipe = survey.records.recipe_of(survey.side)
         inputs = survey.inputs()
         items = () if recipe is None else survey.compare(recipe).items
         notes = [f"Stale: {reason}" for item in items for reason in item.reasons]
         subject = _subject(survey, inputs, notes)
         _require_files(subject, output)
-        return write_report(subject, survey.workers, points, show, output)
+        return write_report(subject, survey.workers, points, show, output, layout)
 
 
 def _require_own(folder: Path, *, replace: bool) -> None:
@@ -181,6 +184,7 @@ def write_report(
     points: int = POINTS,
     show: Show = silent,
     output: Path | None = None,
+    layout: str = LAYOUTS[0],
 ) -> Path:
     """Write ``report.html`` and pictures.
 
@@ -196,6 +200,8 @@ def write_report(
         Called with the progress.
     output : Path, optional
         Folder to write; by default ``report`` in the data folder.
+    layout : {"pca", "umap"}
+        Method of the map.
 
     Returns
     -------
@@ -206,6 +212,8 @@ def write_report(
     ------
     UsageError
         A package is missing, or too many points were asked for.
+    PreflightError
+        There are too few sequences for UMAP.
     StoreError
         The folder cannot be written.
     """
@@ -214,6 +222,8 @@ def write_report(
         raise UsageError(
             f"a report needs {' and '.join(missing)}, not installed here: pip install 'nucpro[report]'"
         )
+    if package := missing_package(layout):
+        raise UsageError(f"--layout {layout} needs {package}, not installed here: pip install 'nucpro[maps]'")
     if not 0 <= points <= MOST_POINTS:
         raise UsageError(f"--points is {points}; allowed: 0 to {MOST_POINTS}")
     start = time.perf_counter()
@@ -221,7 +231,7 @@ def write_report(
     read = time.perf_counter()
     drawing = partial(Progress, total=3, unit="parts", message="Drawing the report")
     show(drawing(0))
-    geometry = describe(sample.vectors, sample.labels)
+    geometry = describe(sample.vectors, sample.labels, layout)
     show(drawing(1))
     folder = output or subject.folder.report
     make_folder(folder)
