@@ -123,3 +123,16 @@ def test_one_bound_core_means_one_worker_and_one_thread() -> None:
 def test_workers_are_as_many_as_the_cores() -> None:
     assert DatasetOptions().workers == cores()
     assert Workers().count == min(MOST_WORKERS, cores())
+    assert Workers(3).count == 3
+
+
+def priority_of_ending() -> str:
+    return Path("/proc/self/oom_score_adj").read_text().strip()
+
+
+def test_where_memory_runs_out_the_system_ends_a_worker_first() -> None:
+    """The run can tell of a killed worker, but not of its own end."""
+    with Workers(1) as workers:
+        workers.submit(os.getpid).result()
+        assert workers.submit(priority_of_ending).result() == "1000"
+    assert priority_of_ending() != "1000"

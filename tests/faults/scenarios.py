@@ -22,6 +22,8 @@ from nucpro.formats.sequences import SequenceType
 STRIKE = Path(__file__).parent / "strike.py"
 WHOLE = "only in `make faults`, or with --faults=all"
 """Why a case is skipped that is not one of the fast selection."""
+JOURNAL_OF_PARTS = "parts.jsonl"
+"""Record of an unfinished ``nucpro embed``; the folder with it gets its final name when it is whole."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Baseline:
         assert self.scenario.repeat(data) == 0
         assert state(data) == self.final
         assert leftovers(data) == []
-        assert list(data.rglob("*unfinished")) == []
+        assert [*data.rglob("*unfinished"), *data.rglob(JOURNAL_OF_PARTS)] == []
 
 
 def baseline(scenario: Scenario, folder: Path) -> Baseline:
@@ -131,7 +133,7 @@ _TIME = re.compile(rb"(?<=<p>Report of )[0-9-]+ [0-9:]+(?= UTC</p>)")
 
 def _is_of_runs(path: Path) -> bool:
     """Whether a file is a record of runs, which tells times, or what an unfinished one keeps for the next."""
-    hidden = path.name.startswith((".", "extraction.log", "nucpro_source.json"))
+    hidden = path.name.startswith((".", "extraction.log", "nucpro_source.json", JOURNAL_OF_PARTS))
     return hidden or any(part.endswith("unfinished") for part in path.parts) or TEMPORARY_MARK in str(path)
 
 

@@ -7,9 +7,10 @@ genomes and of models from a server on the loopback interface.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from scenarios import WHOLE, Baseline, baseline, copied, state
 from test_no_room import as_root, require_full_disk_told, small_disk
 from test_two_at_once import stopped
 
+from folders import arguments
 from nucpro.cli import main
 from nucpro.formats import read_merged, write_merged
 
@@ -131,6 +133,82 @@ def test_limits_of_memory_are_told(
     if result.returncode != 0:
         assert "Out of memory" in result.stderr, result.stderr
     assert "Traceback" not in result.stderr, result.stderr
+
+
+@pytest.fixture
+def control_group() -> Iterator[Callable[[int], list[str]]]:
+    """What starts a command in a control group of its own with so many MiB, of version 1 or 2."""
+    top = Path("/sys/fs/cgroup")
+    parent, name = (
+        (top / "memory", "memory.limit_in_bytes") if (top / "memory").is_dir() else (top, "memory.max")
+    )
+    group = parent / f"nucpro_faults_{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"cannot make a control group: {error}")
+    try:
+        if not (group / name).exists():
+            pytest.skip("control groups do not count memory here")
+
+        def limited(mebibytes: int) -> list[str]:
+            (group / name).write_text(str(mebibytes << 20))
+            return ["sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh"]
+
+        yield limited
+    finally:
+        # Workers end when they notice that the run did.
+        while (group / "cgroup.procs").read_text():
+            os.sched_yield()
+        group.rmdir()
+
+
+@as_root
+@pytest.mark.points(0, 6)
+@pytest.mark.parametrize("command", ["extract", "train", "predict", "embed"])
+def test_a_control_group_with_little_memory_damages_nothing(
+    part: int,
+    parts: int,
+    command: str,
+    made: Callable[[str], Baseline],
+    control_group: Callable[[int], list[str]],
+    tmp_path: Path,
+) -> None:
+    """A run that the system ends cannot tell of it; the next one goes on."""
+    base = made(command)
+    data = copied(base.scenario.start, tmp_path / "data")
+    limit = [*control_group(120 + 40 * part), sys.executable, "-m", "nucpro"]
+    result = subprocess.run(
+        [*limit, *base.scenario.command(data)], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert result.returncode in (0, 1, 3, -9), result.stderr
+    assert "Traceback" not in result.stderr, result.stderr
+    reasons = ("a worker process was killed", "of memory are free", "Out of memory")
+    assert result.returncode != 1 or any(reason in result.stderr for reason in reasons), result.stderr
+    base.require_whole_files(data)
+    base.require_recovery(data)
+
+
+@as_root
+@pytest.mark.points(0, 1)
+def test_weights_that_do_not_fit_in_a_control_group_are_told(
+    part: int,
+    parts: int,
+    pristine: Path,
+    control_group: Callable[[int], list[str]],
+    tmp_path: Path,
+) -> None:
+    import stand_ins
+
+    large = stand_ins.make_checkpoint(tmp_path / "large", width=640, layers=12, heads=20)
+    data = copied(pristine, tmp_path / "data")
+    command = [sys.executable, "-m", "nucpro", "extract", *arguments(data, large)]
+    result = subprocess.run([*control_group(250), *command], capture_output=True, text=True, check=False)
+    assert result.returncode == 1, result.stderr
+    assert re.search(
+        r"model large: its weights take 98\.7 MB, but only [0-9.]+ .?B of memory are free", result.stderr
+    )
+    assert main(command[3:]) == 0
 
 
 def replace_merged(data: Path) -> None:

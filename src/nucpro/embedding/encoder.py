@@ -30,15 +30,17 @@ from nucpro.embedding.identification import (
     identify,
     recipe_for,
 )
-from nucpro.errors import ExtractionError, FastaError, ModelError, UsageError
+from nucpro.errors import ExtractionError, FastaError, ModelError, UsageError, human_size
 from nucpro.formats import write_vectors
 from nucpro.formats.fasta import Records, read, require_usable
 from nucpro.formats.sequences import ALPHABETS, LIMITS, SequenceType
+from nucpro.machine import free_memory
 from nucpro.models.architectures import architecture_of, use_kernels
 from nucpro.models.config import PooledSpan, Readout
 from nucpro.models.esm2 import Esm2
 from nucpro.models.tensors import pool_states
 from nucpro.models.tokens import ResidueTokenizer, Tokenizer
+from nucpro.models.weights import ModelFiles
 from nucpro.options import Options, precision_problem
 from nucpro.progress import timed
 from nucpro.state.history import Totals
@@ -348,7 +350,8 @@ def load(identified: Identified, options: Options) -> FastaEncoder:
     Raises
     ------
     ModelError
-        The weights are damaged, not those that the config describes, or were replaced since they were identified.
+        The weights are damaged, not those that the config describes, were replaced since they were identified, or do
+        not fit in the free memory.
     """
     device = choose_device(options.device)
     made_by = identified.recipe.made_by
@@ -364,6 +367,8 @@ def load(identified: Identified, options: Options) -> FastaEncoder:
         device,
         str(dtype).removeprefix("torch."),
     )
+    if device.type == "cpu":
+        _require_memory(identified.files)
     architecture = architecture_of(identified.files, identified.side)
     config = architecture.read_config(identified.files.config, options.token_dropout)
     with timed(f"Loading {made_by['id']}"):
@@ -381,6 +386,16 @@ def load(identified: Identified, options: Options) -> FastaEncoder:
     return FastaEncoder(
         embedder, identified.tokenizer, identified.recipe, repeats_once=choice.ignores_companions
     )
+
+
+def _require_memory(files: ModelFiles) -> None:
+    """Refuse weights that exceed the free memory: the system would kill the run, which could not tell why."""
+    size, free = sum(path.stat().st_size for path in files.weights), free_memory()
+    if free is not None and size > free:
+        raise ModelError(
+            f"model {files.id}: its weights take {human_size(size)}, but only {human_size(free)} of memory are free; "
+            "free memory, raise the limit (the batch system's, the container's), or compute on a GPU"
+        )
 
 
 def of_huggingface(model: Any, tokenizer: Any) -> FastaEncoder:

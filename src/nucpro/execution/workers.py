@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from nucpro.errors import WorkerError
-from nucpro.machine import cores
+from nucpro.machine import cores, free_memory
 
 __all__ = ["MOST_WORKERS", "Background", "Workers", "result_of", "starting_problems"]
 
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 MOST_WORKERS = 4
 """Upper bound of worker processes: each has one file pair in memory (about 0.3 GB), and one can keep up with a GPU."""
 
+_MEMORY_PER_WORKER = 300_000_000
 _QUEUED_PER_WORKER = 4
 _NOT_WORTH_A_POOL = 8
 
@@ -45,11 +46,12 @@ class Workers:
     Parameters
     ----------
     count : int, optional
-        Number of processes; by default the cores that this process may use, at most :data:`MOST_WORKERS`.
+        Number of processes; by default the cores that this process may use, at most :data:`MOST_WORKERS` and as many
+        as fit in the free memory.
     """
 
     def __init__(self, count: int | None = None) -> None:
-        self._count = count or min(MOST_WORKERS, cores())
+        self._count = count or min(MOST_WORKERS, cores(), _fitting())
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:
@@ -128,6 +130,12 @@ class Workers:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _fitting() -> int:
+    """Workers that fit in the free memory, at least 1."""
+    free = free_memory()
+    return MOST_WORKERS if free is None else max(1, free // _MEMORY_PER_WORKER)
+
+
 _SEMAPHORES = Path("/dev/shm")  # noqa: S108 - where the C library keeps them
 
 
@@ -165,6 +173,9 @@ class _Process(SpawnProcess):
         """Start it."""
         with _program_left_out():
             super().start()
+        # Where memory runs out, the system ends a worker first: the run can tell of that, but not of its own end.
+        with suppress(OSError):
+            Path(f"/proc/{self.pid}/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 class _Context(SpawnContext):
