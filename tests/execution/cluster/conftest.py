@@ -41,9 +41,13 @@ def head() -> Iterator[Any]:
 def add_node(head: Any) -> Iterator[Callable[[], Any]]:
     """Adds nodes of two cores; they are gone after the test."""
 
+    added = []
+
     def add() -> Any:
-        return head.add_node(num_cpus=2)
+        added.append(head.add_node(num_cpus=2))
+        return added[-1]
 
     yield add
-    for node in list(head.worker_nodes):
-        head.remove_node(node)
+    for node in added:
+        if node in head.worker_nodes:
+            head.remove_node(node)

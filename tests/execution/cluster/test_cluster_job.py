@@ -49,6 +49,14 @@ def two_nodes(add_node: AddNode) -> None:
     add_node()
 
 
+@pytest.fixture(scope="module")
+def node(head: Any) -> Iterator[None]:
+    """One node for all tests that need no more."""
+    added = head.add_node(num_cpus=2)
+    yield
+    head.remove_node(added)
+
+
 def job_of(data: Path, model: Path, **more: Any) -> Run:
     options = {"device": "cpu", "sequences_per_file": PER_FILE, "engine": "ray", **more}
     return Run(Options(data, protein_model=str(model), **options))
@@ -80,13 +88,13 @@ def test_a_run_on_a_cluster_leaves_the_same_bytes_and_counts(
     assert len(done) == 6
 
 
-@pytest.mark.usefixtures("two_nodes")
+@pytest.mark.usefixtures("node")
 def test_the_script_is_the_same_job(data: Path, model: Path, local: Path) -> None:
     assert script.main(arguments(data, model, *RAY)) == 0
     assert contents(data) == contents(local)
 
 
-@pytest.mark.usefixtures("two_nodes")
+@pytest.mark.usefixtures("node")
 def test_a_run_may_change_between_engines(data: Path, model: Path, local: Path, tmp_path: Path) -> None:
     other = copied(data, tmp_path / "other")
     with job_of(data, model) as job:
@@ -103,7 +111,7 @@ def test_a_run_may_change_between_engines(data: Path, model: Path, local: Path, 
     assert contents(data) == contents(other) == contents(local)
 
 
-@pytest.mark.usefixtures("two_nodes")
+@pytest.mark.usefixtures("node")
 def test_a_killed_encoder_loses_nothing(
     data: Path, model: Path, local: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -123,7 +131,7 @@ def test_a_killed_encoder_loses_nothing(
     assert leftovers(data) == []
 
 
-@pytest.mark.usefixtures("two_nodes")
+@pytest.mark.usefixtures("node")
 def test_an_error_in_the_data_keeps_its_type(data: Path, model: Path) -> None:
     with job_of(data, model) as job:
         work = ready(job)
@@ -135,7 +143,7 @@ def test_an_error_in_the_data_keeps_its_type(data: Path, model: Path) -> None:
     assert caught.value.exit_code == 1
 
 
-@pytest.mark.usefixtures("two_nodes")
+@pytest.mark.usefixtures("node")
 def test_a_vector_that_is_not_finite_ends_with_the_traceback_of_the_worker(
     data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -150,7 +158,7 @@ def test_a_vector_that_is_not_finite_ends_with_the_traceback_of_the_worker(
     assert "NaN or infinite" in errors
 
 
-@pytest.mark.usefixtures("two_nodes")
+@pytest.mark.usefixtures("node")
 def test_dna_vectors_and_validation_on_a_cluster(
     data: Path, dna_model: Path, local: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,7 +196,7 @@ def test_a_node_with_other_weights_is_refused(model: Path, tmp_path: Path) -> No
         load_same(pickle.loads(sent), options)
 
 
-@pytest.mark.usefixtures("two_nodes")
+@pytest.mark.usefixtures("node")
 def test_files_of_unknown_origin_are_verified_on_a_node(
     local: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

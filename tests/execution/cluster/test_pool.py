@@ -17,12 +17,13 @@ from trial_encoder import DyingEncoder, TrialEncoder, Unreadable, die, double, e
 
 from nucpro.errors import ExtractionError, NucproError, PreflightError, WorkerError
 from nucpro.execution.ray.calls import ClusterWorkers
-from nucpro.execution.ray.pool import EncoderPool
+from nucpro.execution.ray.pool import EncoderPool, _Encoder
 from nucpro.execution.ray.session import Session
-from nucpro.execution.ray.worker import EncoderWorker
+from nucpro.execution.ray.worker import EncoderWorker, Report
 from nucpro.execution.workers import Background
 from nucpro.options import Options
 from nucpro.state.checkpoint import Fingerprint
+from nucpro.state.history import Totals
 
 AddNode = Callable[[], Any]
 
@@ -69,6 +70,14 @@ def test_every_file_is_made_once_and_reported_with_its_stamp(
     assert any(
         re.fullmatch(r"Encoder \d \(.+, process \d+\): Trial encoder is ready", m) for m in caplog.messages
     )
+
+
+def test_an_answer_that_was_overtaken_takes_nothing_from_the_counts() -> None:
+    pool = pool_of(TrialEncoder)
+    encoder = _Encoder[Path](number=1, actor=None)
+    for tokens in (3, 5, 4):
+        pool._take_note(encoder, Report("host", (), Totals(tokens=tokens), None))
+    assert pool.totals.tokens == 5
 
 
 def test_a_file_that_kills_its_process_is_named_after_three_attempts(

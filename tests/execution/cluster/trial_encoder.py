@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 from pathlib import Path
 
 from nucpro.errors import ExtractionError
@@ -19,6 +20,7 @@ class TrialEncoder:
 
     def __init__(self) -> None:
         self.totals = Totals()
+        self._lock = threading.Lock()
         logger.info("Trial encoder is ready")
 
     def extract(self, fasta: Path, output: Path) -> None:
@@ -30,7 +32,8 @@ class TrialEncoder:
         if word == "wait":
             Path(rest).read_text()  # a pipe: until its other end is opened and closed
         output.write_text(f"{word} {os.getpid()}")
-        self.totals = Totals(tokens=self.totals.tokens + 1)
+        with self._lock:
+            self.totals = Totals(tokens=self.totals.tokens + 1)
 
     def took(self, output: Path) -> float:
         return output.stat().st_size / 1000

@@ -211,7 +211,9 @@ class EncoderPool(Generic[Item, Result]):
 
     def _take_note(self, encoder: _Encoder[Item], report: Report[Any]) -> None:
         encoder.place = report.place
-        self._totals[encoder.number] = report.totals
+        # Answers of its threads may overtake each other; counts only grow.
+        before = self._totals.get(encoder.number, Totals())
+        self._totals[encoder.number] = Totals(*map(max, zip(before, report.totals, strict=True)))
         for level, line in report.lines:
             logger.log(level, "Encoder %d (%s): %s", encoder.number, encoder.place, line)
 
