@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nucpro.cli import main
+from nucpro.cli.main import commands_of, tree
 
 NUCLEOTIDES = ">a\nACGTACGTACGTACGTACGTACGT\n>b\nTTTTACGTACGTACGTACGTACGA\n"
 PROTEINS = ">a\nMKVLAA\n>b\nMGGTWL\n"
@@ -203,3 +204,39 @@ def test_other_slips(
     assert "Traceback" not in text
     assert "please report" not in text
     assert list((here / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("threshold", ["2", "-0.5", "nan"])
+def test_a_threshold_is_a_score(threshold: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, error = said(f"predict contigs.fa --model model --threshold={threshold}", capsys)
+    assert code == 2
+    assert f"--threshold is {float(threshold)}; allowed: 0 to 1" in error
+
+
+def test_a_split_that_is_not_known_is_told_with_those_that_are(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, error = said("train --split-by genus", capsys)
+    assert code == 2
+    assert "--split-by: genus; allowed: " in error
+    assert "family" in error
+
+
+@pytest.mark.parametrize("words", ["report ~/nosuch", "inspect ~/nosuch", "embed ~/nosuch.fa -o x.npz"])
+def test_a_home_that_the_shell_left_is_the_home(
+    words: str, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(here / "home"))
+    code, error = said(words, capsys)
+    assert code != 0
+    assert f"{here / 'home' / 'nosuch'}" in error
+
+
+@pytest.mark.parametrize(
+    ("word", "path"), [("~/out", "home/out"), ("~nobody-here/x", "~nobody-here/x"), ("a~b", "a~b")]
+)
+def test_an_output_in_the_home(word: str, path: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(here / "home"))
+    parser = commands_of(tree(["report"]))["report"]
+    expected = here / path if path.startswith("home") else Path(path)
+    assert parser.parse_args(["data", f"--output={word}"]).output == expected

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nucpro.cli.console import PROGRESS, Manner
-from nucpro.cli.parser import INPUT, MESSAGES, MODEL, OUTPUT, PERFORMANCE, Parser
+from nucpro.cli.parser import INPUT, MESSAGES, MODEL, OUTPUT, PERFORMANCE, Parser, path_of
 from nucpro.folder.paths import DataFolder
 from nucpro.formats.opening import STANDARD_INPUT
 from nucpro.formats.sequences import SequenceType
@@ -45,7 +45,7 @@ _RECORDED = "the model of the data folder's files, else "
 
 def sequences(name: str) -> Path:
     """Name of a sequence file on the command line, where ``-`` stands for standard input."""
-    return STANDARD_INPUT if name == "-" else Path(name)
+    return STANDARD_INPUT if name == "-" else path_of(name)
 
 
 class _Once(argparse.Action):

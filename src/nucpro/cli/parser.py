@@ -11,6 +11,7 @@ import difflib
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NoReturn
 
 __all__ = [
@@ -69,6 +70,14 @@ class Help(argparse.HelpFormatter):
         return f"{', '.join(action.option_strings)} {value_of(action)}"
 
 
+def path_of(word: str) -> Path:
+    """Path of a word; a leading ``~`` that the shell left, as in ``--output=~/out``, is the home."""
+    try:
+        return Path(word).expanduser()
+    except RuntimeError:  # nobody of that name has a home
+        return Path(word)
+
+
 class Parser(argparse.ArgumentParser):
     """Parser of one command.
 
@@ -82,6 +91,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *, example: str = "", **options: Any) -> None:
         super().__init__(**options, formatter_class=Help, add_help=False)
+        self.register("type", Path, path_of)
         self.example = example
         if example:
             self.epilog = "\n".join(["examples:", *(f"  {line}" for line in example.splitlines())])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,10 +59,17 @@ def add_options(parser: Parser) -> None:
     add_replace(parser, "an existing model, even one made with other options, instead of resuming")
 
 
+def _split_by(word: str) -> SplitBy:
+    try:
+        return SplitBy(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{word}; allowed: {', '.join(SplitBy)}") from None
+
+
 def _add_evaluation(parser: Parser) -> None:
     parser.group(EVALUATION).add_argument(
         "--split-by",
-        type=SplitBy,
+        type=_split_by,
         choices=list(SplitBy),
         default=_DEFAULTS.split_by,
         help="what is kept together in one part of the split; row is VirNucPro's split, with test rows from "

@@ -114,6 +114,7 @@ class PredictionOptions(ModelOptions):
         )
         for option, value, least in lowest:
             require(value is None or value >= least, option, value, f"{least} or more")
+        require(self.threshold is None or 0 <= self.threshold <= 1, "--threshold", self.threshold, "0 to 1")
 
     @property
     def inputs(self) -> tuple[Path, ...]:
