@@ -177,6 +177,7 @@ ALLOWED = {
     "formats/opening.py": "the one way to open by a name",
     "formats/atomic.py": "the one way to write by a rename",
     "machine.py": "files of the system",
+    "execution/workers.py": "files of the system",
     "inspection/speed.py": "files of the system",
     "inspection/environment.py": "files of the system",
     "embedding/device.py": "files of the system",
