@@ -213,13 +213,22 @@ def test_a_threshold_is_a_score(threshold: str, here: Path, capsys: pytest.Captu
     assert f"--threshold is {float(threshold)}; allowed: 0 to 1" in error
 
 
-def test_a_split_that_is_not_known_is_told_with_those_that_are(
-    here: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("words", "known"),
+    [
+        ("train --split-by genus", "family"),
+        ("train --features tape", "disk"),
+        ("extract --host-selection genus", "seeded"),
+    ],
+)
+def test_a_choice_that_is_not_known_is_told_with_those_that_are(
+    words: str, known: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, error = said("train --split-by genus", capsys)
+    code, error = said(words, capsys)
+    _, option, word = words.split()
     assert code == 2
-    assert "--split-by: genus; allowed: " in error
-    assert "family" in error
+    assert f"{option}: {word}; allowed: " in error
+    assert known in error
 
 
 @pytest.mark.parametrize("words", ["report ~/nosuch", "inspect ~/nosuch", "embed ~/nosuch.fa -o x.npz"])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nucpro.cli.console import PROGRESS, Manner
-from nucpro.cli.parser import INPUT, MESSAGES, MODEL, OUTPUT, PERFORMANCE, Parser, path_of
+from nucpro.cli.parser import INPUT, MESSAGES, MODEL, OUTPUT, PERFORMANCE, Parser, one_of, path_of
 from nucpro.folder.paths import DataFolder
 from nucpro.formats.opening import STANDARD_INPUT
 from nucpro.formats.sequences import SequenceType
@@ -96,7 +96,7 @@ def add_selection(parser: Parser) -> None:
     )
     group.add_argument(
         "--host-selection",
-        type=HostSelection,
+        type=one_of(HostSelection),
         choices=list(HostSelection),
         default=_DEFAULTS.host_selection,
         help="which host files to use: auto takes the recorded selection, else the existing one, else a new random "

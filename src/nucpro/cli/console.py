@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -100,8 +100,12 @@ _manner = Manner()
 @contextmanager
 def showing() -> Iterator[Show]:
     """Provide a function that shows progress, and remove the bar at the end of a ``with`` block."""
-    with _form() as show, ExitStack() as stack:
-        yield stack.enter_context(closing(_Timed(show))).show if _manner.verbose else show
+    with _form() as show:
+        if not _manner.verbose:
+            yield show
+            return
+        with closing(_Timed(show)) as details:
+            yield details.show
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import argparse
 import gc
 import logging
 import os
-import platform
 import resource
 import select
 import shlex
@@ -107,7 +106,7 @@ def _tell_start(argv: Sequence[str], arguments: dict[str, Any]) -> None:
     logger.debug("Software: %s", software)
     logger.debug(
         "Machine: %s, process %d, %s UTC, %s%s; in %s, temporary files in %s",
-        platform.node(),
+        os.uname().nodename,
         os.getpid(),
         datetime.now(UTC).isoformat(" ", "seconds").removesuffix("+00:00"),
         counted(cores(), "core"),

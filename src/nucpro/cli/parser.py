@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import difflib
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import StrEnum
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 __all__ = [
     "EVALUATION",
@@ -26,8 +28,12 @@ __all__ = [
     "Help",
     "Parser",
     "did_you_mean",
+    "one_of",
+    "path_of",
     "value_of",
 ]
+
+Choice = TypeVar("Choice", bound=StrEnum)
 
 INPUT, MODEL, TRAINING, EVALUATION = "input", "model", "training", "evaluation"
 OUTPUT, PERFORMANCE, MESSAGES = "output", "performance", "messages"
@@ -76,6 +82,19 @@ def path_of(word: str) -> Path:
         return Path(word).expanduser()
     except RuntimeError:  # nobody of that name has a home
         return Path(word)
+
+
+@cache  # one function for one enumeration, in every command
+def one_of(kind: type[Choice]) -> Callable[[str], Choice]:
+    """Type of an option whose value is a member of an enumeration; others are refused with all that there are."""
+
+    def member(word: str) -> Choice:
+        try:
+            return kind(word)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{word}; allowed: {', '.join(kind)}") from None
+
+    return member
 
 
 class Parser(argparse.ArgumentParser):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nucpro.classifier.options import FEW_GROUPS, SCORES, SIDES, Placement, SplitBy, TrainingOptions
 from nucpro.cli.arguments import add_data_dir, add_device_only, add_replace, log_file
 from nucpro.cli.console import showing, summary
-from nucpro.cli.parser import EVALUATION, OUTPUT, PERFORMANCE, TRAINING, Parser
+from nucpro.cli.parser import EVALUATION, OUTPUT, PERFORMANCE, TRAINING, Parser, one_of
 from nucpro.genomes.taxonomy import RANKS
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ def add_options(parser: Parser) -> None:
     parser.group(PERFORMANCE).add_argument(
         "--features",
         dest="placement",
-        type=Placement,
+        type=one_of(Placement),
         choices=list(Placement),
         default=_DEFAULTS.placement,
         help="where the features are held; auto is the GPU if they fit there, else memory, else disk "
@@ -59,17 +58,10 @@ def add_options(parser: Parser) -> None:
     add_replace(parser, "an existing model, even one made with other options, instead of resuming")
 
 
-def _split_by(word: str) -> SplitBy:
-    try:
-        return SplitBy(word)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{word}; allowed: {', '.join(SplitBy)}") from None
-
-
 def _add_evaluation(parser: Parser) -> None:
     parser.group(EVALUATION).add_argument(
         "--split-by",
-        type=_split_by,
+        type=one_of(SplitBy),
         choices=list(SplitBy),
         default=_DEFAULTS.split_by,
         help="what is kept together in one part of the split; row is VirNucPro's split, with test rows from "

@@ -136,7 +136,8 @@ def identify(
     tokenizer = architecture.load_tokenizer(files)
     with timed(f"Digest of {files.weights[0].name}"):
         made_by = describe_model(WeightsIdentity.of_files(files), config, tokenizer)
-    recipe = recipe_for(side, made_by, precision_of(options, recorded), config.pooled_span)
+    precision, why = _precision_and_why(options, recorded)
+    recipe = recipe_for(side, made_by, precision, config.pooled_span)
     logger.debug(
         "Found the %s model %s (%s) in %s: %d columns; precision %s, %s",
         side.word,
@@ -144,8 +145,8 @@ def identify(
         architecture.title,
         files.weights[0].parent,
         config.width,
-        recipe.made_by["precision"],
-        _why_precision(options, recorded),
+        precision,
+        why,
     )
     return Identified(files, tokenizer, replace(recipe, source=_source(name, files, options)))
 
@@ -211,24 +212,16 @@ def precision_of(options: Options, recorded: Recipe | None = None) -> str:
         everything else is float32. A CPU computes in bf16 only on request (it keeps too few nearest
         neighbours: ``benchmarks/cpu_bf16.py``).
     """
+    return _precision_and_why(options, recorded)[0]
+
+
+def _precision_and_why(options: Options, recorded: Recipe | None) -> tuple[str, str]:
     if options.precision != AUTO:
-        return options.precision
-    if (before := _recorded_precision(recorded)) is not None:
-        return before
-    return "fp32" if options.device == "cpu" else "fp16"
-
-
-def _recorded_precision(recorded: Recipe | None) -> str | None:
-    precision = None if recorded is None else recorded.made_by.get("precision")
-    return str(precision) if precision in NAMED_PRECISIONS else None
-
-
-def _why_precision(options: Options, recorded: Recipe | None) -> str:
-    if options.precision != AUTO:
-        return "as asked for"
-    return (
-        "as recorded in the folder" if _recorded_precision(recorded) else f"the default on {options.device}"
-    )
+        return options.precision, "as asked for"
+    before = None if recorded is None else recorded.made_by.get("precision")
+    if before in NAMED_PRECISIONS:
+        return str(before), "as recorded in the folder"
+    return "fp32" if options.device == "cpu" else "fp16", f"the default on {options.device}"
 
 
 @dataclass(frozen=True)

@@ -253,7 +253,7 @@ def make_plan(
             items[pair] = PlanItem(pair, facts, State.MISSING, State.MISSING if merging else None)
         else:
             questions.append(question)
-    if pairs:
+    if pairs and logger.isEnabledFor(logging.DEBUG):
         logger.debug(
             "%d of %d files are as recorded and unchanged since, %d are missing, %d have to be read",
             sum(item.vectors is State.DONE for item in items.values()),

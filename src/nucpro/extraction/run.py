@@ -692,7 +692,7 @@ def _show(survey: Survey) -> None:
     if survey.side is SequenceType.PROTEIN:
         lines += [*outside_lines(survey.outside()), *survey.outside_problems(survey.plan.recipe.width)]
     logger.info("%s", "\n".join(lines))
-    if not survey.options.dry_run:
+    if logger.isEnabledFor(logging.DEBUG) and not survey.options.dry_run:
         for line in (*plan_lines(survey.plan), *(why for item in survey.plan.items for why in item.reasons)):
             logger.debug("%s", line)
 

@@ -205,7 +205,7 @@ def evaluate_lengths(
         raise UsageError(
             f"--lengths has {odd}; allowed: {SHORTEST_CHUNK} or more, as in --lengths 150,300,500"
         )
-    _ = load(model)  # what is no model gets no lock file either
+    load(model)  # what is no model gets no lock file either
     with working_folders([model]):
         found = _at_lengths(model, lengths, data, settled(options), per_genome, show)
         classifier, card = load(model)

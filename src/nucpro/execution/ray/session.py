@@ -44,9 +44,8 @@ _LOOPBACK = "127.0.0.1"
 _SECONDS_BETWEEN_LOOKS = 5.0
 _SECONDS_BETWEEN_CHECKS = 0.5
 _SECONDS_TO_ANSWER = 10.0
-_SECONDS_TO_CLOSE = (
-    20.0  # Ray ends the process of a lost cluster after 60, without a word and with its folder left
-)
+_SECONDS_TO_CLOSE = 20.0
+"""Ray ends the process of a lost cluster after 60, without a word, and leaves its folder."""
 _HOLDING = (ray_constants.PROCESS_TYPE_GCS_SERVER, ray_constants.PROCESS_TYPE_RAYLET)
 """Processes that the cluster needs."""
 _LONGEST_FOLDER = 40
