@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nucpro.errors import LockedError, StoreError
-from nucpro.execution.runner import Committed, Runner
+from nucpro.execution.runner import Committed, Runner, Statistics, statistics_lines
+from nucpro.formats.sequences import SequenceType
 from nucpro.progress import Meter, Progress
 
 
@@ -61,3 +63,23 @@ def test_one_at_a_time(tmp_path: Path) -> None:
         pass
     with Runner(lock):
         pass
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("truncated", "{} cut at the longest input of the model"),
+        ("splits", "{} split because memory ran out; use --tokens-per-batch"),
+        ("unknown_tokens", "{} ({share}) unknown to the model (runs of N?)"),
+    ],
+)
+def test_what_differs_from_an_ordinary_run_is_a_warning(name: str, says: str, count: int) -> None:
+    ordinary = Statistics(files=2, sequences=8, size=800, tokens=1000, seconds=2)
+    lines = statistics_lines(ordinary, SequenceType.DNA)
+    assert not any("Warning" in line for line in lines)
+    what = {"truncated": "sequence", "splits": "batch", "unknown_tokens": "token"}[name]
+    plural = {"batch": "batches"}.get(what, f"{what}s")
+    counted = f"{count} {what if count == 1 else plural}"
+    expected = "Warning: " + says.format(counted, share=f"{count / 1000:.2%}")
+    assert statistics_lines(replace(ordinary, **{name: count}), SequenceType.DNA) == [*lines, expected]

@@ -72,6 +72,8 @@ def test_a_pair_is_found_again_from_its_files_and_its_key(
     assert folder.pair_of(pair.nucleotide_fasta) == pair
     assert folder.pair_of(pair.protein_fasta) == pair
     assert folder.pair_of_key(pair.key) == pair
+    for other in (pair.nucleotide_fasta.as_posix(), f"../{pair.key}", f"x/../{pair.key}", "output_1.fa", ""):
+        assert folder.pair_of_key(other) is None
     assert folder.pair_of(pair.merged) is None
 
 
@@ -130,8 +132,11 @@ def test_the_files_name_says_the_category_then_a_folder_by_its_whole_name(
 def test_a_path_that_names_two_categories_is_in_doubt(path: str, names: tuple[str, str]) -> None:
     doubt = contradiction_in(path)
     assert doubt is not None
-    assert doubt.startswith(f"{names[0]} stands for ")
-    assert f"the folder {names[1]} " in doubt
+    first, second = (category_of(name) for name in names)
+    assert doubt == (
+        f"{names[0]} stands for {first}, but the folder {names[1]} that it lies in for {second}, "
+        "so its class is in doubt; move it, or rename the folder"
+    )
 
 
 def test_two_categories_stop_discovery_with_all_paths(tmp_path: Path) -> None:

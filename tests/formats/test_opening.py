@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import gzip
 import io
+import logging
 import os
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from folders import PER_FILE, pairs_of
+from folders import PER_FILE, as_folder, as_pipe, pairs_of, within
 from nucpro.cli import main
-from nucpro.errors import DataError, FastaError, UsageError
+from nucpro.errors import DataError, FastaError, StoreError, UsageError
 from nucpro.formats import read_vectors
 from nucpro.formats.fasta import count, read, stream
-from nucpro.formats.opening import is_pipe, looks_like, open_input, read_input, spooled
+from nucpro.formats.opening import (
+    is_pipe,
+    look_at_kept,
+    looks_like,
+    open_input,
+    open_kept,
+    read_input,
+    read_kept,
+    spooled,
+)
 from nucpro.formats.sequences import SequenceType
 from nucpro.prediction.options import PredictionOptions
 
@@ -125,6 +136,69 @@ def test_a_file_of_somebody_else_is_named(closed: str) -> None:
         done.stdout
         == f"{path}: cannot be read: Permission denied; check owner and rights of the file and its folders\n"
     )
+
+
+def test_a_link_in_place_of_a_kept_file_is_replaced_and_its_target_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    target, path = tmp_path / "mine", tmp_path / "log"
+    target.write_text("mine")
+    for number, place in enumerate((target, tmp_path / "nowhere", path)):
+        path.unlink(missing_ok=True)
+        path.symlink_to(place)
+        assert (look_at_kept(path), read_kept(path)) == (None, b"")
+        with caplog.at_level(logging.WARNING), open_kept(path, append=True) as file:
+            file.write(b"line\n")
+        assert caplog.messages[number:] == [
+            f"Warning: {path} was a link to {place}; a new file takes its place, what it led to is untouched"
+        ]
+        assert (path.is_symlink(), read_kept(path)) == (False, b"line\n")
+    assert target.read_text() == "mine"
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_kept_file_is_opened_at_its_end_or_its_start_and_never_truncated(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    for append, expected in ((True, b"one"), (True, b"oneone"), (False, b"twoone")):
+        with open_kept(path, append=append) as file:
+            file.write(expected[:3])
+        assert read_kept(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (as_folder, "a folder"),
+        (as_pipe, "a pipe"),
+        (lambda path: os.mknod(path, 0o600 | stat.S_IFSOCK), "a socket"),
+    ],
+)
+def test_something_else_in_place_of_a_kept_file_is_named(
+    make: Callable[[Path], object], found: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "lock"
+    make(path)
+    message = (
+        f"{path}: is {found}, not the regular file that is kept under this name; move it away, then run again"
+    )
+    for work in (lambda: open_kept(path, append=False), lambda: look_at_kept(path), lambda: read_kept(path)):
+        with within(10), pytest.raises(StoreError) as caught:
+            work()
+        assert str(caught.value) == message
+
+
+def test_a_kept_file_in_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
+    circle, file = tmp_path / "circle", tmp_path / "file"
+    circle.symlink_to(circle)
+    file.touch()
+    for folder, why in (
+        (circle, "Too many levels"),
+        (file, "Not a directory"),
+        (tmp_path / "no", "No such file"),
+    ):
+        with pytest.raises(StoreError) as caught:
+            open_kept(folder / "log", append=True)
+        assert str(caught.value).startswith(f"{folder / 'log'}: cannot be written ({why}")
 
 
 def writing(path: Path, pieces: list[bytes]) -> threading.Thread:

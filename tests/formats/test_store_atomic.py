@@ -283,3 +283,32 @@ def test_leftovers_of_one_file_or_of_dead_writers_alone_are_removed(tmp_path: Pa
         ]
         assert len(list(tmp_path.iterdir())) == 1
     assert (tmp_path / "a.pt").read_bytes() == b"a"
+
+
+def test_only_own_files_are_replaced_unless_asked_and_nothing_but_files(tmp_path: Path) -> None:
+    names = ("own", "link to own", "other", "link to nowhere", "folder", "pipe", "missing")
+    own, own_link, other, link, folder, pipe, _ = paths = [tmp_path / name for name in names]
+    own.touch()
+    own_link.symlink_to(own)
+    other.touch()
+    link.symlink_to("nowhere")
+    folder.mkdir()
+    os.mkfifo(pipe)
+    never = [
+        f"{folder}: is a folder, which is never replaced; name another place",
+        f"{pipe}: is a pipe, which is never replaced; name another place",
+    ]
+    refused = [
+        f"{path}: is there, and nothing says that this command made it; name another place, move it away, or "
+        "replace it with --replace"
+        for path in (other, link)
+    ]
+    asked = []
+
+    def is_own(path: Path) -> bool:
+        asked.append(path)
+        return path in (own, own_link)
+
+    assert store.replacing_problems(paths, is_own, replace=False) == [*refused, *never]
+    assert asked == [own, own_link, other, link]
+    assert store.replacing_problems(paths, is_own, replace=True) == never

@@ -75,6 +75,18 @@ def test_folding_keeps_everything_and_empties_the_journal(folder: DataFolder) ->
     assert Checkpoint(folder).fact("vectors", path)["x"] == 1
 
 
+def test_what_is_recorded_after_folding_is_kept_too(folder: DataFolder) -> None:
+    path = folder.root / "a.pt"
+    checkpoint = Checkpoint(folder)
+    checkpoint.add("vectors", path, {"x": 1})
+    checkpoint.fold()
+    checkpoint.add("merged", path, {"y": 2})
+    again = Checkpoint(folder)  # the first one was never closed nor folded again
+    assert again.knows("vectors", path, x=1)
+    assert again.knows("merged", path, y=2)
+    checkpoint.close()
+
+
 def test_recording_costs_one_line_however_much_is_known(folder: DataFolder) -> None:
     path = folder.root / "a.pt"
     checkpoint = Checkpoint(folder)
@@ -180,6 +192,8 @@ def test_a_recipe_ignores_names_but_not_weights_or_options() -> None:
     one = Recipe("protein", {"id": "a", "revision": "1", "weights_sha256": "w", "precision": "fp16"}, 16)
     renamed = Recipe("protein", {"id": "b", "revision": None, "weights_sha256": "w", "precision": "fp16"}, 16)
     assert one.key == renamed.key
+    # Recorded by every run: another key would make all files of earlier versions stale.
+    assert Recipe("protein", {"id": "a", "pooling": "mitte ü"}, 16).key[:16] == "097fd6880a75e638"
     assert renamed.difference(one.meta("i", 3), "i") is None
     other = Recipe("protein", {"id": "a", "revision": "1", "weights_sha256": "w", "precision": "fp32"}, 16)
     assert other.key != one.key

@@ -243,7 +243,8 @@ def open_kept(path: Path, error: Callable[[str], NucproError] = StoreError, *, a
         try:
             descriptor = os.open(path, flags | _NEVER_ELSEWHERE, 0o666)
         except OSError as failure:
-            if failure.errno != errno.ELOOP or not path.is_symlink():
+            # Another process may have removed the link by now.
+            if failure.errno != errno.ELOOP:
                 raise
             _remove_link(path)
             descriptor = os.open(path, flags | _NEVER_ELSEWHERE, 0o666)
