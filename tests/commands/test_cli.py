@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn
@@ -15,7 +16,7 @@ import pytest
 
 import nucpro
 from nucpro.cli import main
-from nucpro.cli.console import Terminated, exit_code_of
+from nucpro.cli.console import Terminated, console, exit_code_of
 from nucpro.errors import DimensionError, PreflightError, UsageError
 from nucpro.formats import read_vectors, write_merged, write_vectors
 from nucpro.formats.sequences import SequenceType
@@ -286,3 +287,26 @@ def test_an_interrupt_is_told_though_cleaning_up_fails_after_it(
     with pytest.raises(RuntimeError) as caught:
         interrupted()
     assert exit_code_of(caught.value) == code
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_is_told_though_code_in_c_makes_another_error_of_it(sign: signal.Signals) -> None:
+    with console():
+        with pytest.raises((KeyboardInterrupt, Terminated)):
+            signal.raise_signal(sign)
+        # What an import of numpy says that was interrupted.
+        assert exit_code_of(ImportError("numpy.core.multiarray failed to import")) == 128 + sign
+    assert exit_code_of(ImportError("no module named numpy")) == 1
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_within_a_finalizer_is_not_lost(sign: signal.Signals) -> None:
+    class Finalized:
+        def __del__(self) -> None:
+            signal.raise_signal(sign)
+
+    never = threading.Event()
+    with console(), pytest.raises((KeyboardInterrupt, Terminated)) as caught:
+        Finalized()
+        never.wait(60)
+    assert exit_code_of(caught.value) == 128 + sign

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
@@ -70,6 +71,11 @@ class Terminated(BaseException):
     """SIGTERM arrived; like KeyboardInterrupt no ``Exception``, so that nothing catches it by accident."""
 
 
+_INTERRUPTS: dict[type[BaseException], signal.Signals] = {
+    KeyboardInterrupt: signal.SIGINT,
+    Terminated: signal.SIGTERM,
+}
+
 BAR, LINES, JSON = "bar", "lines", "json"
 PROGRESS = (BAR, LINES, JSON)
 """Ways to show progress: a bar on standard error, lines among the messages, or JSON for programs."""
@@ -95,6 +101,8 @@ class Manner:
 
 
 _manner = Manner()
+_arrived: signal.Signals | None = None
+"""The signal that ends this command: what was raised for it may be lost on its way through code in C."""
 
 
 @contextmanager
@@ -348,20 +356,39 @@ def summary(lines: Iterable[str]) -> None:
 
 @contextmanager
 def _signals_raise() -> Iterator[None]:
-    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, _terminate)}
+    global _arrived  # noqa: PLW0603 - signals come to a process, not to one of its objects
+    _arrived = None
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, _interrupt)}
     # Who starts a program in the background of a shell has it ignore interrupts.
     if callable(signal.getsignal(signal.SIGINT)):
-        before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, _interrupt)
+    hook, sys.unraisablehook = sys.unraisablehook, _send_again
     try:
         yield
     finally:
+        _arrived = None
+        sys.unraisablehook = hook
         for number, answer in before.items():
             signal.signal(number, answer)
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    global _arrived  # noqa: PLW0603
+    _arrived = signal.Signals(number)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise Terminated
+
+
+def _send_again(lost: sys.UnraisableHookArgs) -> None:
+    """Send a signal again whose exception went where none can be raised, such as a finalizer."""
+    if _arrived is None or type(lost.exc_value) not in _INTERRUPTS:
+        sys.__unraisablehook__(lost)
+        return
+    signal.signal(_arrived, _interrupt)
+    # Once this function has returned: what is raised within it would be lost as well.
+    threading.Timer(0.01, os.kill, (os.getpid(), _arrived)).start()
 
 
 def exit_code_of(error: BaseException) -> int:
@@ -378,9 +405,10 @@ def exit_code_of(error: BaseException) -> int:
         1 data or validation error, 2 usage, 3 pre-flight, 130 and 143 interrupted.
     """
     error = _first_told(error)
-    if isinstance(error, KeyboardInterrupt | Terminated):
+    # After a signal, every error is its consequence: an import that is interrupted in C fails as an ImportError.
+    if (number := _arrived or _INTERRUPTS.get(type(error))) is not None:
         logger.warning(_INTERRUPTED)
-        return 128 + (signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM)
+        return 128 + number
     if isinstance(error, NucproError):
         logger.error("%s", error, exc_info=error if error.shows_traceback or _manner.verbose else None)
         return error.exit_code
@@ -403,6 +431,6 @@ def _first_told(error: BaseException) -> BaseException:
     chain = [error]
     while (before := chain[-1].__context__) is not None:
         chain.append(before)
-    interrupts = (one for one in chain if isinstance(one, KeyboardInterrupt | Terminated))
+    interrupts = (one for one in chain if type(one) in _INTERRUPTS)
     told = next(itertools.dropwhile(lambda one: isinstance(one, OSError), chain), error)
     return next(interrupts, told if isinstance(told, NucproError) else error)
