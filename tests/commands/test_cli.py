@@ -305,8 +305,10 @@ def test_an_interrupt_within_a_finalizer_is_not_lost(sign: signal.Signals) -> No
         def __del__(self) -> None:
             signal.raise_signal(sign)
 
-    never = threading.Event()
-    with console(), pytest.raises((KeyboardInterrupt, Terminated)) as caught:
+    def run() -> None:
         Finalized()
-        never.wait(60)
+        threading.Event().wait(60)
+
+    with console(), pytest.raises((KeyboardInterrupt, Terminated)) as caught:
+        run()
     assert exit_code_of(caught.value) == 128 + sign

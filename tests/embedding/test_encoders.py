@@ -12,6 +12,7 @@ import pytest
 from folders import Frame, write_fasta
 from nucpro.embedding import encoder as encoders
 from nucpro.embedding.encoder import FastaEncoder
+from nucpro.execution.engine import LocalEngine
 from nucpro.formats.fasta import Records
 from nucpro.formats.sequences import SequenceType
 from nucpro.options import Options
@@ -74,3 +75,34 @@ def test_equal_sequences_are_computed_once_where_asked(encoder: FastaEncoder) ->
 
 def _only(records: Records, count: int) -> Records:
     return Records(records.path, records.ids[-count:], records.sequences[-count:])
+
+
+def test_a_file_that_is_still_computed_when_a_run_has_ended_is_not_written(
+    encoder: FastaEncoder, fasta: Path, tmp_path: Path
+) -> None:
+    """A person interrupts a call in Python: its threads go on, and the folder may belong to another run by then."""
+    outputs = [tmp_path / f"output_{number}_ESM.pt" for number in (1, 2)]
+    has_begun, has_ended = threading.Event(), threading.Event()
+
+    def work(limited: FastaEncoder, output: Path) -> None:
+        if output == outputs[0]:
+            has_begun.wait()
+            raise KeyboardInterrupt
+        has_begun.set()
+        try:
+            limited.extract(fasta, output)
+        finally:
+            has_ended.set()
+
+    def run() -> None:
+        with LocalEngine(Options(device="cpu")) as engine:
+            engine.load(lambda _: encoder)
+            list(engine.run(work, outputs, len(outputs)))
+
+    before = sorted(tmp_path.iterdir())
+    with encoder._device_lock, pytest.raises(KeyboardInterrupt):
+        run()
+    has_ended.wait()
+    assert sorted(tmp_path.iterdir()) == before
+    with pytest.raises(RuntimeError, match="has ended"):
+        encoder.limited(50, None).extract(fasta, outputs[0])

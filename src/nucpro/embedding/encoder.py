@@ -11,8 +11,10 @@ import hashlib
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -71,6 +73,15 @@ class TokenCounts:
     repeated: int = 0
 
 
+@dataclass
+class _Writes:
+    """Files that threads are writing now, and whether they may begin others."""
+
+    count: int = 0
+    has_stopped: bool = False
+    lock: threading.Condition = field(default_factory=threading.Condition)
+
+
 class FastaEncoder:
     """A loaded model with tokenizer and recipe, to turn a FASTA file into a file of vectors.
 
@@ -102,6 +113,7 @@ class FastaEncoder:
         # Several files are under way at a time. Each step takes one of them, so that they reach the device in the
         # order in which they began: the first is done as early as it can be.
         self._read_lock, self._prepare_lock, self._device_lock = (threading.Lock() for _ in range(3))
+        self._writes = _Writes()
 
     def __repr__(self) -> str:
         made_by, encoder = self.recipe.made_by, self.embedder.encoder
@@ -233,7 +245,8 @@ class FastaEncoder:
         """Make the file of vectors of records that were read; see :meth:`extract`."""
         vectors = self.embed_checked(records)
         meta = self.recipe.meta(records.digest(), len(records))
-        write_vectors(output, records.ids, vectors.matrix, meta, self.side)
+        with self.writing():
+            write_vectors(output, records.ids, vectors.matrix, meta, self.side)
         self._took[output] = time.perf_counter() - vectors.began
         return vectors
 
@@ -251,6 +264,32 @@ class FastaEncoder:
         vectors = self.embed(records)
         self._require_meaning(vectors.matrix, records)
         return vectors
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Write a file within a ``with`` block, unless no more are to be written.
+
+        Raises
+        ------
+        RuntimeError
+            After :meth:`stop_writing`; nobody sees it, since the run has ended.
+        """
+        with self._writes.lock:
+            if self._writes.has_stopped:
+                raise RuntimeError("the run has ended")
+            self._writes.count += 1
+        try:
+            yield
+        finally:
+            with self._writes.lock:
+                self._writes.count -= 1
+                self._writes.lock.notify_all()
+
+    def stop_writing(self) -> None:
+        """Wait for files that are being written, and begin no other, also by encoders made from this one."""
+        with self._writes.lock:
+            self._writes.has_stopped = True
+            self._writes.lock.wait_for(lambda: not self._writes.count)
 
     def took(self, output: Path) -> float:
         """Seconds that a file just made by ``extract`` took, from its first batch on the device to the disk.

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from nucpro.execution.workers import Workers
 from nucpro.options import ModelOptions, Options
-from nucpro.state.history import Counting, Totals
+from nucpro.state.history import Loaded, Totals
 
 if TYPE_CHECKING:
     from nucpro.embedding.encoder import FastaEncoder
@@ -86,7 +86,7 @@ class Engine(AbstractContextManager["Engine"], ABC):
         """Why nothing can be encoded here, as pre-flight problems."""
 
     @abstractmethod
-    def load(self, load: Callable[[Loader], Counting]) -> Counting | None:
+    def load(self, load: Callable[[Loader], Loaded]) -> Loaded | None:
         """Load the models that the work needs; returns them if they are loaded in this process.
 
         Parameters
@@ -145,11 +145,14 @@ class LocalEngine(Engine):
     def __init__(self, options: ModelOptions) -> None:
         self._options = options
         self._workers = Workers()
-        self._loaded: Counting | None = None
+        self._loaded: Loaded | None = None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None and self._loaded is not None:
+            # Files that threads are still computing are not waited for, so they must not appear later.
+            self._loaded.stop_writing()
         self._workers.close(abandon=error is not None)
 
     @property
@@ -173,7 +176,7 @@ class LocalEngine(Engine):
 
         return device_problems(self._options.device)
 
-    def load(self, load: Callable[[Loader], Counting]) -> Counting:
+    def load(self, load: Callable[[Loader], Loaded]) -> Loaded:
         """Load now, and return the loaded models."""
         from nucpro.embedding import encoder  # noqa: PLC0415 - imports torch
 

@@ -24,7 +24,7 @@ from nucpro.formats.sequences import SequenceType
 from nucpro.options import Options
 from nucpro.progress import Meter, Show, silent, timed
 from nucpro.state.checkpoint import Checkpoint, Fingerprint
-from nucpro.state.history import DONE, FAILED, INTERRUPTED, Counting, Recorder
+from nucpro.state.history import DONE, FAILED, INTERRUPTED, Loaded, Recorder
 from nucpro.state.lock import hold
 
 __all__ = ["Committed", "Runner", "Statistics", "Task", "VectorRunner", "statistics_lines"]
@@ -98,7 +98,7 @@ class Statistics:
     seconds: float = 0.0
 
 
-class _Extracts(Counting, Protocol):
+class _Extracts(Loaded, Protocol):
     def extract(self, fasta: Path, output: Path, /) -> object: ...
 
     def took(self, output: Path, /) -> float: ...

@@ -249,6 +249,11 @@ class Scorer:
         """What went through the encoders, added up."""
         return Totals(*map(sum, zip(*(encoder.totals for encoder in self.encoders.values()), strict=True)))
 
+    def stop_writing(self) -> None:
+        """Let the encoders write nothing more."""
+        for encoder in self.encoders.values():
+            encoder.stop_writing()
+
     def score(self, unit: Unit) -> ScoredUnit:
         """Score all frames of a unit; safe to call from several threads.
 

@@ -29,9 +29,9 @@ __all__ = [
     "DONE",
     "FAILED",
     "INTERRUPTED",
-    "Counting",
     "FileDone",
     "History",
+    "Loaded",
     "Recorder",
     "Run",
     "Totals",
@@ -141,12 +141,16 @@ class Totals(NamedTuple):
     repeated: int = 0
 
 
-class Counting(Protocol):
-    """A loaded object that counts its work."""
+class Loaded(Protocol):
+    """What an engine has loaded: it counts its work, and can be told to write nothing more."""
 
     @property
     def totals(self) -> Totals:
         """Counts since it was loaded."""
+        ...
+
+    def stop_writing(self) -> None:
+        """Wait for files that are being written; begin no other, though threads may still be computing."""
         ...
 
 

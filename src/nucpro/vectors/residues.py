@@ -255,7 +255,8 @@ def write_shard(folder: Path, encoder: FastaEncoder, part: Part) -> Made:
         "id": dumped(part.records.ids).decode(),
         "length": dumped(vectors.residues.tolist()).decode(),
     }
-    written = write_tensor(folder / _name(part.number), vectors.matrix, metadata)
+    with encoder.writing():
+        written = write_tensor(folder / _name(part.number), vectors.matrix, metadata)
     return Made(written, time.perf_counter() - vectors.began)
 
 

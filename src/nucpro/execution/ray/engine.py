@@ -17,7 +17,7 @@ from nucpro.errors import NucproError, UsageError
 from nucpro.execution.engine import Done, Engine, Loader
 from nucpro.execution.workers import Workers
 from nucpro.options import ModelOptions
-from nucpro.state.history import Counting, Totals
+from nucpro.state.history import Loaded, Totals
 
 if TYPE_CHECKING:
     from nucpro.execution.ray.pool import EncoderPool
@@ -53,7 +53,7 @@ class ClusterEngine(Engine):
         self._options = options
         self._session = Session(options)
         self._workers = ClusterWorkers(self._session)
-        self._load: Callable[[], Counting] | None = None
+        self._load: Callable[[], Loaded] | None = None
         self._pool: EncoderPool[Any, Any] | None = None
 
     def __exit__(
@@ -84,7 +84,7 @@ class ClusterEngine(Engine):
             return [str(error)]
         return self._session.problems()
 
-    def load(self, load: Callable[[Loader], Counting]) -> None:
+    def load(self, load: Callable[[Loader], Loaded]) -> None:
         """Store what the nodes must load: encoders from the same files as here."""
         from nucpro.execution.ray.worker import load_same  # noqa: PLC0415
 

@@ -26,7 +26,7 @@ from nucpro.execution.engine import FILES_UNDER_WAY, Done
 from nucpro.execution.ray.calls import ATTEMPTS, error_of
 from nucpro.execution.ray.session import Session
 from nucpro.execution.ray.worker import EncoderWorker, Report
-from nucpro.state.history import Counting, Totals
+from nucpro.state.history import Loaded, Totals
 
 __all__ = ["EncoderPool"]
 
@@ -78,7 +78,7 @@ class EncoderPool(Generic[Item, Result]):
         Encoders that were lost.
     """
 
-    def __init__(self, session: Session, load: Callable[[], Counting], work: Callable[..., Result]) -> None:
+    def __init__(self, session: Session, load: Callable[[], Loaded], work: Callable[..., Result]) -> None:
         self.lost = 0
         self._session = session
         self._load = load

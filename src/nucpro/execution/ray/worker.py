@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from nucpro import __version__
 from nucpro.errors import ModelError, WorkerError
-from nucpro.state.history import Counting, Totals
+from nucpro.state.history import Loaded, Totals
 
 if TYPE_CHECKING:
     from nucpro.embedding.encoder import FastaEncoder
@@ -76,7 +76,7 @@ class EncoderWorker:
     """A process with an encoder; Ray makes it an actor whose calls run in a few threads."""
 
     def __init__(self) -> None:
-        self._loaded: Counting
+        self._loaded: Loaded
         self._work: Callable[..., Any]
         self._lines = _Lines()
         logger = logging.getLogger(_LOGGED)
@@ -85,7 +85,7 @@ class EncoderWorker:
         # Ray shows what reaches the root logger in files of its own.
         logger.propagate = False
 
-    def load(self, load: Callable[[], Counting], work: Callable[..., Any], version: str) -> Report[None]:
+    def load(self, load: Callable[[], Loaded], work: Callable[..., Any], version: str) -> Report[None]:
         """Load the models that the work needs.
 
         Parameters
