@@ -11,13 +11,22 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parent.parent))
+
 from nucpro.cli import main
+from release_server import ReleaseServer
 
 HERE = Path(__file__).parent
 BEGUN = HERE / "begun"
 RECORDS = (".extraction_checkpoint.json", ".extraction_selection.json")
 FORMS = (".pt", ".npz", ".parquet", ".safetensors")
 EXPORTS = ("npz", "parquet", "safetensors")
+GENOMES = {
+    f"{group}.{name}": f"{origin}.{name}"
+    for group, origin in (("viral", "protozoa"), ("vertebrate_other", "vertebrate_other"))
+    for name in ("1.1.genomic.fna.gz", "1.genomic.gbff.gz")
+}
+"""Files of a release, and those in ``begun/dataset`` that stand for them."""
 FASTA = "data/viral.1.1.identified_protein/output_1.fa"
 
 
@@ -25,6 +34,15 @@ def run(*words: object) -> None:
     code = main([str(word) for word in words])
     if code:
         raise SystemExit(f"nucpro {' '.join(map(str, words))}: exit code {code}")
+
+
+def released(work: Path) -> ReleaseServer:
+    """A release of two small pairs on the loopback interface."""
+    folder = work / "release"
+    folder.mkdir()
+    for name, origin in GENOMES.items():
+        shutil.copy(work / "dataset" / origin, folder / name)
+    return ReleaseServer(folder, list(GENOMES))
 
 
 def finish(work: Path, target: Path) -> None:
@@ -55,6 +73,10 @@ def finish(work: Path, target: Path) -> None:
         "row",
         "--no-curves",
     )
+    with released(work) as server:
+        run("download", target / "downloaded", "--server", server.address)
+    for genome in (target / "downloaded").glob("*.gz"):
+        genome.unlink()
     for lock in target.rglob("*.lock"):
         lock.unlink()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from finish import BEGUN, EXPORTS, FASTA, FORMS, HERE
+from finish import BEGUN, EXPORTS, FASTA, FORMS, GENOMES, HERE, released
 from safetensors import safe_open
 
 from folders import contents, copied
@@ -17,6 +17,7 @@ from nucpro.cli import main
 from nucpro.folder import selection
 from nucpro.folder.paths import DataFolder
 from nucpro.formats.sequences import SequenceType
+from nucpro.genomes.download import read_choice
 from nucpro.state.checkpoint import Checkpoint
 from nucpro.vectors.outputs import made_by, read_content
 
@@ -94,6 +95,27 @@ def test_an_export_is_known(
     assert main(["export", str(data), "--to", form, "-o", str(folder), "--sequences-per-file", "4"]) == 0
     assert "; 0 written now" in capsys.readouterr().out
     assert contents(folder) == before
+
+
+def test_a_download_is_known_and_nothing_is_fetched_again(
+    finished: Path, begun: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = finished / "downloaded"
+    record = read_choice(folder)
+    assert record is not None
+    assert [file.name for file in record.files] == list(GENOMES)
+    assert record.verified.keys() == GENOMES.keys()
+    with released(begun) as server:
+        for name in GENOMES:
+            shutil.copy(begun / "release" / name, folder)
+        assert main(["download", str(folder), "--server", server.address]) == 0
+        # The record answers for the choice; the files, of other times and inodes, are compared with its sums.
+        assert server.requests == []
+        missing = next(iter(GENOMES))
+        (folder / missing).unlink()
+        assert main(["download", str(folder), "--server", server.address]) == 0
+        assert [name for name in GENOMES if server.gets(name)] == [missing]
+    assert (folder / missing).read_bytes() == (begun / "release" / missing).read_bytes()
 
 
 def test_a_training_is_known(finished: Path) -> None:
