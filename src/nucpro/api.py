@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from nucpro import formats
 from nucpro.errors import DataError, FastaError, UsageError, counted
+from nucpro.folder.kinds import Kind, place_problems
 from nucpro.formats import MergedFile
 from nucpro.formats.atomic import replacing_problems
 from nucpro.formats.fasta import Records
@@ -113,13 +114,15 @@ class Embeddings:
         Raises
         ------
         UsageError
-            The suffix is not a known format, or a file of that name exists and `replace` is not set.
+            The suffix is not a known format, a file of that name exists and `replace` is not set, or the folder holds
+            a model or the files of a run.
         StoreError
             It cannot be written.
         """
         target = Path(path)
         form = format_of(target)
-        if problems := replacing_problems([target], lambda _: False, replace=replace):
+        misplaced = place_problems(target.parent, "vectors", {Kind.DATA})
+        if problems := misplaced or replacing_problems([target], lambda _: False, replace=replace):
             raise UsageError(problems[0].replace("--replace", "replace=True"))
         kind = SequenceType(self.meta.get("kind", SequenceType.PROTEIN))
         form.write(target, Content(self.ids, self.matrix, self.meta, kind))

@@ -23,7 +23,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from nucpro.errors import DataError, DimensionError, ModelError
-from nucpro.folder.paths import CLASS_NAMES
+from nucpro.folder.kinds import CARD_NAME, STATE_NAME
+from nucpro.folder.paths import CLASS_NAMES, DataFolder
 from nucpro.formats import make_folder, write_bytes
 from nucpro.formats.opening import is_litter, open_input, read_input
 from nucpro.formats.records import Digest, Name, Within, checked, decoded, unsealed, write_record
@@ -51,10 +52,6 @@ HIDDEN_WIDTH = 512
 """Columns between the two layers of VirNucPro's classifier."""
 WEIGHTS_NAME = "model.safetensors"
 """The weights in a model folder."""
-MODEL_FOLDER = "model"
-"""Default path of the model in a data folder."""
-CARD_NAME = "model.json"
-"""The card in a model folder; it is written last, so a folder with a card that fits its weights is complete."""
 
 _FORMAT = 1
 _Width = Annotated[int, Within(1, 1 << 20)]
@@ -260,7 +257,7 @@ def _require_model(folder: Path) -> None:
     """Refuse a folder that holds no model, and say where one is."""
     if not os.path.lexists(folder):
         raise ModelError(f"{folder}: no such folder; name one that nucpro train wrote")
-    inside = folder / MODEL_FOLDER
+    inside = DataFolder(folder).model
     if not (folder / CARD_NAME).exists() and (inside / CARD_NAME).exists():
         raise ModelError(f"{folder}: a data folder; its model is {inside}")
 
@@ -346,9 +343,6 @@ def _fill(classifier: Classifier, raw: bytes, path: Path) -> None:
         raise ModelError(f"{path}: {wrong[0]} holds values that are not finite; {_TRAIN_AGAIN}")
     classifier.load_state_dict(tensors)
 
-
-STATE_NAME = ".training.safetensors"
-"""Name of the file in the model's folder."""
 
 Tensors = Mapping[str, torch.Tensor]
 

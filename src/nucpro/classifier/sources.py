@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from nucpro.errors import DataError, PreflightError, StoreError, ValidationError, counted
 from nucpro.execution.workers import Workers
+from nucpro.folder.kinds import require_folder
 from nucpro.folder.paths import (
     CLASS_NAMES,
     NO_CATEGORY,
@@ -29,7 +30,6 @@ from nucpro.folder.paths import (
     category_of,
     contradiction_in,
     natural_key,
-    require_folder,
 )
 from nucpro.formats import MergedFile, file_digest, label_of, no_label, read_merged, read_meta
 from nucpro.formats.sequences import DNA_WIDTH, SequenceType

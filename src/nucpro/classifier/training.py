@@ -44,6 +44,7 @@ from nucpro.classifier.sources import Survey, survey
 from nucpro.classifier.splits import PARTS
 from nucpro.embedding.device import choose_device, device_problems, settled
 from nucpro.errors import DataError, PreflightError, counted
+from nucpro.folder.kinds import Kind, place_problems, require_folder
 from nucpro.folder.paths import CLASS_NAMES
 from nucpro.formats import make_first, remove_temporaries, replacing_problems, write_text
 from nucpro.formats.opening import read_input
@@ -111,13 +112,14 @@ def train(options: TrainingOptions, show: Show = silent) -> Trained:
     device = choose_device(options.device)
     if options.curves:
         require_matplotlib()
-    with timed("Looking at merged files"):
-        found = survey(options.data_dir)
-    logger.info(_found_line(found))
+    require_folder(options.data_dir)
     top = options.model_folder
     plans = _plans(options)
     folders = {plan.name: top / plan.name if len(plans) > 1 else top for plan in plans}
     _require_own(folders.values(), top, replace=options.replace)
+    with timed("Looking at merged files"):
+        found = survey(options.data_dir)
+    logger.info(_found_line(found))
     with working_folders([top, *folders.values()]):
         material = read_material(found, options, device, top, show)
         divided, tested = None, {}
@@ -177,9 +179,9 @@ def _pooled(tested: Mapping[str, _Tested], options: TrainingOptions) -> Comparis
 
 
 def _require_own(folders: Collection[Path], top: Path, *, replace: bool) -> None:
-    """Refuse to replace files that no training wrote."""
+    """Refuse folders of others, and to replace files that no training wrote."""
     names = (WEIGHTS_NAME, CARD_NAME, _HISTORY, _TAXA, _CURVES)
-    problems = [
+    problems = place_problems(top, "model", {Kind.CLASSIFIER}) or [
         problem
         for folder in folders
         for problem in replacing_problems(

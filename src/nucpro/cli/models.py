@@ -8,6 +8,7 @@ from typing import Any
 from nucpro.cli.arguments import add_replace
 from nucpro.cli.console import showing, summary
 from nucpro.cli.parser import MODEL, OUTPUT
+from nucpro.folder.kinds import Kind, require_place
 from nucpro.formats.sequences import SequenceType
 from nucpro.options import DEFAULT_MODELS
 
@@ -38,6 +39,7 @@ def add_to(subparsers: Any) -> None:
 def _run(arguments: dict[str, Any]) -> None:
     from nucpro.models.weights import fetch
 
+    require_place(arguments["folder"], "models", {Kind.ENCODER})
     with showing() as show:
         files = fetch(
             arguments["model"],

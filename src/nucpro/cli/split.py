@@ -7,7 +7,8 @@ from typing import Any
 from nucpro.cli.arguments import add_data_dir, add_replace
 from nucpro.cli.console import summary
 from nucpro.cli.parser import OUTPUT
-from nucpro.folder.paths import DataFolder, require_folder
+from nucpro.folder.kinds import require_folder
+from nucpro.folder.paths import DataFolder
 from nucpro.options import SEQUENCES_PER_FILE, require
 from nucpro.state.lock import hold
 

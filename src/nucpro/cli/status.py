@@ -8,7 +8,8 @@ from nucpro.cli.arguments import add_data_dir, add_selection
 from nucpro.cli.console import say
 from nucpro.cli.parser import OUTPUT
 from nucpro.errors import UsageError
-from nucpro.folder.paths import DataFolder, require_folder
+from nucpro.folder.kinds import require_folder
+from nucpro.folder.paths import DataFolder
 from nucpro.options import Options
 
 __all__ = ["add_to"]

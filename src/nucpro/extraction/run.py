@@ -48,7 +48,8 @@ from nucpro.extraction.validation import (
     validate_vectors,
     verdict_lines,
 )
-from nucpro.folder.paths import CLASS_NAMES, VIRAL, DataFolder, FilePair, Source, require_folder
+from nucpro.folder.kinds import require_folder
+from nucpro.folder.paths import CLASS_NAMES, VIRAL, DataFolder, FilePair, Source
 from nucpro.folder.selection import save
 from nucpro.folder.splitting import remove_unfinished, split_source
 from nucpro.formats import make_folder, read_meta, remove_temporaries

@@ -21,7 +21,8 @@ from nucpro.extraction.plan import Plan, Unproven, make_plan
 from nucpro.extraction.preflight import dna_problems, side_problems, unsplit_problems
 from nucpro.extraction.validation import outside_outputs, repeated_ids, width_outside, without_class
 from nucpro.folder.inventory import Inventory, inspect_all, take_inventory
-from nucpro.folder.paths import DataFolder, FilePair, Source, natural_key, require_folder
+from nucpro.folder.kinds import require_folder
+from nucpro.folder.paths import DataFolder, FilePair, Source, natural_key
 from nucpro.folder.selection import Selection, load, select
 from nucpro.folder.splitting import file_size
 from nucpro.formats.fasta import FastaFacts

@@ -43,7 +43,6 @@ __all__ = [
     "category_of",
     "contradiction_in",
     "natural_key",
-    "require_folder",
     "split_number",
     "walk",
     "walk_failed",
@@ -522,18 +521,6 @@ class ExportFolder:
 
 Step = tuple[str, list[str], list[str]]
 """What ``os.walk`` yields: a folder, the names of its folders, and those of its files."""
-
-
-def require_folder(root: Path) -> None:
-    """Raise if a data folder does not exist.
-
-    Raises
-    ------
-    PreflightError
-        There is no such folder; the message names it.
-    """
-    if not root.is_dir():
-        raise PreflightError([f"{root}: no such folder; give the path of the data folder"])
 
 
 def walk_failed(error: OSError) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 from nucpro.errors import DataError, PreflightError, counted, first_few
 from nucpro.execution.runner import Committed, Runner
 from nucpro.execution.workers import Workers, starting_problems
-from nucpro.folder.paths import DataFolder, Source, contradiction_in, require_folder
+from nucpro.folder.kinds import require_folder
+from nucpro.folder.paths import DataFolder, Source, contradiction_in
 from nucpro.formats import remove_temporaries
 from nucpro.formats.atomic import name_problem
 from nucpro.genomes.conversion import Conversion, convert

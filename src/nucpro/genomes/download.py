@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from nucpro.errors import DataError, PreflightError, counted, human_size
+from nucpro.folder.kinds import Kind, require_place
 from nucpro.folder.paths import DataFolder
 from nucpro.formats import make_first, remove_temporaries, replacing_problems
 from nucpro.formats.records import Count, Within, read_record, write_record
@@ -171,13 +172,14 @@ def download(
     Raises
     ------
     PreflightError
-        Another run holds the lock, or the disk has too little space.
+        The folder is of another kind, another run holds the lock, or the disk has too little space.
     DataError
         The server does not give a file; or it has another release by now than the one that the folder holds
         a part of.
     StoreError
         A file cannot be written.
     """
+    require_place(data_dir, "genomes", {Kind.DATA})
     options = options or DownloadOptions()
     run = _Run(data_dir, options, show)
     if dry_run:
@@ -226,6 +228,7 @@ def download_taxonomy(
     StoreError
         It cannot be written.
     """
+    require_place(data_dir, "genomes", {Kind.DATA})
     options = options or DownloadOptions()
     connection = Connection(options.attempts, options.wait_s, options.timeout_s)
     address = f"{options.taxonomy_server.rstrip('/')}/{DUMP_NAME}"

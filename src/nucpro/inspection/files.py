@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from nucpro.classifier.options import SCORES
 from nucpro.errors import ModelError, NucproError, PreflightError
 from nucpro.folder import selection
+from nucpro.folder.kinds import CARD_NAME
 from nucpro.folder.paths import CATEGORIES, CLASS_NAMES, DataFolder, FilePair, Source
 from nucpro.formats import MergedFile, VectorFile, read_merged, read_meta, read_vectors
 from nucpro.formats.fasta import digest_line, stream
@@ -34,7 +35,6 @@ __all__ = ["inspect"]
 
 Facts = dict[str, Any]
 
-_CARD = "model.json"
 _TRAINING = ("epochs", "best_epoch", "batch_size", "learning_rate", "ended")
 _SHOWN = 3
 _OUTPUTS = ("dna", "protein", "merged")
@@ -64,7 +64,7 @@ def inspect(path: Path) -> Facts:
     FastaError
         Another file cannot be read as FASTA or FASTQ.
     """
-    if (path / _CARD).is_file():
+    if (path / CARD_NAME).is_file():
         return _model(path)
     if path.is_dir():
         return _folder(DataFolder(path))
@@ -79,7 +79,7 @@ def inspect(path: Path) -> Facts:
 
 def _model(path: Path) -> Facts:
     """Summary of the card of a classifier."""
-    card = _card(path / _CARD)
+    card = _card(path / CARD_NAME)
     encoders, training = card.get("encoders") or {}, card.get("training") or {}
     metrics, split = card.get("metrics") or {}, card.get("split") or {}
     test = metrics.get("test") or {}

@@ -19,6 +19,7 @@ from nucpro.errors import DataError, FastaError, PreflightError, counted
 from nucpro.execution.engine import Done, Engine, engine_of
 from nucpro.execution.runner import Committed, Runner
 from nucpro.extraction.preflight import writing_problems
+from nucpro.folder.kinds import place_problems
 from nucpro.formats import make_first, remove_temporaries, replacing_problems
 from nucpro.formats.atomic import name_problem
 from nucpro.formats.opening import STANDARD_INPUT, is_pipe, spooled
@@ -440,7 +441,9 @@ def _output_problems(options: PredictionOptions) -> list[str]:
         return [f"{options.folder}: {too_long}; name a folder with --output"]
     if options.folder.exists() and not options.folder.is_dir():
         return [f"{options.folder}: is a file; name a folder with --output"]
-    return writing_problems([options.folder])
+    # The folder beside the input is of this command, wherever the input lies.
+    misplaced = place_problems(options.folder, "prediction") if options.output else []
+    return misplaced + writing_problems([options.folder])
 
 
 def _warn_of_other_length(length: int, models: Models) -> None:

@@ -17,6 +17,7 @@ from nucpro.errors import DataError, NucproError, PreflightError, UsageError, co
 from nucpro.execution.workers import Workers
 from nucpro.extraction.survey import Survey, looking
 from nucpro.extraction.validation import known_verdict
+from nucpro.folder.kinds import place_problems
 from nucpro.folder.paths import FilePair
 from nucpro.formats import make_folder, remove_temporaries, replacing_problems, write_text
 from nucpro.formats.opening import read_input
@@ -111,14 +112,16 @@ def report_folder(
 
 
 def _require_own(folder: Path, *, replace: bool) -> None:
-    """Refuse to replace files that no report wrote: the page tells, and lies there before its pictures."""
+    """Refuse folders of others, and files that no report wrote: the page tells, and lies there before its pictures."""
     page_file = folder / PAGE
     try:
         is_own = page_file.is_file() and OF_A_PAGE in read_input(page_file)[:_HEAD]
     except DataError:
         is_own = False
     files = [page_file, *(folder / name for name in PICTURES)]
-    if problems := replacing_problems(files, lambda _: is_own, replace=replace):
+    if problems := place_problems(folder, "report") or replacing_problems(
+        files, lambda _: is_own, replace=replace
+    ):
         raise PreflightError(problems)
 
 

@@ -34,6 +34,7 @@ from nucpro.errors import (
 from nucpro.execution.engine import Done, Engine, Loader, engine_of
 from nucpro.execution.runner import Committed, Runner
 from nucpro.extraction.preflight import space_problems, writing_problems
+from nucpro.folder.kinds import Kind, place_problems
 from nucpro.formats import make_folder
 from nucpro.formats.atomic import name_problem
 from nucpro.formats.fasta import stream
@@ -336,7 +337,8 @@ def _target_problems(options: EmbedOptions, work: Work) -> list[str]:
     above = next(path for path in output.absolute().parents if os.path.lexists(path))
     if not above.is_dir():
         return [f"{output}: {above} is a file, not a folder; name another place"]
-    return work.target_problems(replace=options.replace) + writing_problems([output.parent])
+    misplaced = place_problems(output.parent, "vectors", {Kind.DATA})
+    return misplaced or work.target_problems(replace=options.replace) + writing_problems([output.parent])
 
 
 def _too_long(options: EmbedOptions, count: int) -> str:

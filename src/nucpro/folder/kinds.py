@@ -1,0 +1,213 @@
+"""What a folder is, by its name and what lies in it: a data folder, a part of one, a classifier, an encoder.
+
+Commands that write keep out of the folders of others (:func:`require_place`), and commands that read say what
+they were given in place of what they read. Names and small files are looked at; nothing is changed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from nucpro.errors import DataError, PreflightError
+from nucpro.folder.paths import DataFolder
+from nucpro.formats.opening import read_input
+from nucpro.formats.records import decoded
+
+__all__ = [
+    "CARD_NAME",
+    "STATE_NAME",
+    "Kind",
+    "Known",
+    "known_folder",
+    "place_problems",
+    "require_folder",
+    "require_place",
+]
+
+CARD_NAME = "model.json"
+"""Card of a classifier; it is written last, so a folder with a card that fits its weights is complete."""
+STATE_NAME = ".training.safetensors"
+"""State of a training, in the folder of its classifier."""
+
+_CONFIG = "config.json"
+_ADAPTER_CONFIG = "adapter_config.json"
+_DATA_ENDS = (
+    ".identified_nucleotide.fa",
+    ".identified_protein.fa",
+    ".identified.json",
+    ".genomic.fna.gz",
+    ".genomic.gbff.gz",
+)
+"""Ends of names of files that only data folders hold, in the folder itself or in one below."""
+_MERGED = DataFolder(Path()).merge_root.name
+_RECORDS = frozenset(
+    path.name
+    for folder in (DataFolder(Path()),)
+    for path in (folder.checkpoint, folder.selection, folder.history, folder.merge_root)
+)
+"""Names that only data folders hold."""
+_SPLIT_FILE = re.compile(r"output_[1-9][0-9]*(?:\.fa|_DNABERT_S\.pt|_ESM\.pt)")
+_MERGED_FILE = re.compile(r"output_[1-9][0-9]*_merged\.pt")
+_SPLIT_ENDS = ("identified_nucleotide", "identified_protein")
+
+
+class Kind(StrEnum):
+    """Kinds of folders, in words for a message."""
+
+    DATA = "a data folder"
+    SPLIT = "a folder of split files and vectors"
+    MERGED = "the folder of merged files"
+    CLASSIFIER = "the folder of a classifier"
+    ENCODER = "the folder of an encoder"
+    CACHE = "a cache of models from the hub"
+
+
+@dataclass(frozen=True)
+class Known:
+    """A folder that is known.
+
+    Parameters
+    ----------
+    kind : Kind
+        What it is.
+    data : Path, optional
+        The data folder, if it is one or a part of one and that is found.
+    lies_in : bool
+        Whether it is no such folder itself, but lies in one.
+    """
+
+    kind: Kind
+    data: Path | None = None
+    lies_in: bool = False
+
+    def __str__(self) -> str:
+        is_part = self.kind is not Kind.DATA and self.data is not None
+        return f"{'lies in' if self.lies_in else 'is'} {self.kind}{f' of {self.data}' if is_part else ''}"
+
+
+def known_folder(path: Path) -> Known | None:
+    """What a folder is; None if nothing says so. A folder that is not there can be a part of a data folder.
+
+    Parameters
+    ----------
+    path : Path
+        Relative, absolute, or a symbolic link.
+    """
+    names = _names(path)
+    if _is_data(names):
+        return Known(Kind.DATA, path)
+    # A part may be a link to another place, or lie behind a link.
+    for name in (os.path.normpath(path.absolute()), os.path.realpath(path)):
+        if part := _part_with(Path(name)):
+            return part
+    signs = {
+        Kind.MERGED: any(map(_MERGED_FILE.fullmatch, names)),
+        Kind.SPLIT: any(map(_SPLIT_FILE.fullmatch, names)),
+        Kind.CLASSIFIER: STATE_NAME in names or {CARD_NAME, "model.safetensors"} <= names,
+        Kind.ENCODER: _ADAPTER_CONFIG in names or _is_config(path / _CONFIG),
+        Kind.CACHE: {"refs", "snapshots"} <= names or any(name.startswith("models--") for name in names),
+    }
+    return next((Known(kind) for kind, found in signs.items() if found), None)
+
+
+def _names(folder: Path) -> set[str]:
+    """Names in a folder; none if it cannot be read, which is told where it is used."""
+    with suppress(OSError):
+        return {path.name for path in folder.iterdir()}
+    return set()
+
+
+def _is_data(names: Collection[str]) -> bool:
+    return not _RECORDS.isdisjoint(names) or any(name.endswith(_DATA_ENDS) for name in names)
+
+
+def _part_with(path: Path) -> Known | None:
+    """Part of a data folder that an absolute path is, or lies in."""
+    for part in (path, *path.parents):
+        if part.name == _MERGED and _is_merged(part):
+            return Known(Kind.MERGED, _shown(part.parent), part != path)
+        if part.name.endswith(_SPLIT_ENDS) and part.with_name(f"{part.name}.fa").is_file():
+            recorded = (above for above in part.parents if not _RECORDS.isdisjoint(_names(above)))
+            return Known(Kind.SPLIT, _shown(next(recorded, part.parent)), part != path)
+    return None
+
+
+def _is_merged(folder: Path) -> bool:
+    """Distinguish the folder of merged files from others of its name."""
+    return _is_data(_names(folder.parent) - {_MERGED}) or any(
+        name.endswith("_merged") for name in _names(folder)
+    )
+
+
+def _shown(folder: Path) -> Path:
+    """Path below the working directory, if it is there."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def _is_config(path: Path) -> bool:
+    """Whether a file is the configuration of a model; other programs have files of that name."""
+    with suppress(DataError, ValueError):
+        content = decoded(read_input(path))
+        return isinstance(content, dict) and "model_type" in content
+    return False
+
+
+def place_problems(folder: Path, purpose: str, allowed: Collection[Kind] = ()) -> list[str]:
+    """Pre-flight problems: a command would write its files into a folder of others.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder that files are written to.
+    purpose : str
+        Name of a folder for these files, for the message.
+    allowed : collection of Kind
+        Kinds of folders that the command may write to.
+    """
+    known = known_folder(folder)
+    if known is None or known.kind in allowed:
+        return []
+    return [f"{folder}: {known}, which takes no other files; name another folder, such as {purpose}"]
+
+
+def require_place(folder: Path, purpose: str, allowed: Collection[Kind]) -> None:
+    """Raise if a command would write its files into a folder of others; see :func:`place_problems`.
+
+    Raises
+    ------
+    PreflightError
+        The message names the folder, what it is, and another place.
+    """
+    if problems := place_problems(folder, purpose, allowed):
+        raise PreflightError(problems)
+
+
+def require_folder(root: Path) -> None:
+    """Raise if a data folder does not exist, or is another kind of folder.
+
+    Raises
+    ------
+    PreflightError
+        There is no such folder; the message names it, and the data folder that may be meant.
+    """
+    if not root.is_dir():
+        if not os.path.lexists(root):
+            raise PreflightError([f"{root}: no such folder; give the path of the data folder"])
+        raise PreflightError([f"{root}: is a file, not a data folder{_meant(root.parent)}"])
+    known = known_folder(root)
+    if known is not None and known.kind is not Kind.DATA:
+        raise PreflightError([f"{root}: {known}, not a data folder{_meant(root)}"])
+
+
+def _meant(path: Path) -> str:
+    """Remedy that names the data folder around a path."""
+    known = known_folder(path)
+    if known is None or known.data is None:
+        return "; give the path of the data folder"
+    return f"; name {known.data}"
