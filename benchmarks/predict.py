@@ -37,7 +37,8 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "demo")]
 
 import dna_stand_ins
 import stand_ins
-from nucpro.classifier.model import Classifier, ModelCard, save
+from nucpro.classifier.card import ModelCard
+from nucpro.classifier.model import Classifier, save
 from nucpro.embedding import encoder as encoders
 from nucpro.embedding.batches import Prepared, prepare
 from nucpro.embedding.encoder import FastaEncoder

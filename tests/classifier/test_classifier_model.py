@@ -12,17 +12,10 @@ import safetensors.torch
 import torch
 
 from models.test_weights_hostile import SAFETENSORS
-from nucpro.classifier.model import (
-    CARD_NAME,
-    STATE_NAME,
-    WEIGHTS_NAME,
-    Classifier,
-    ModelCard,
-    load,
-    read_state,
-    save,
-)
+from nucpro.classifier.card import WEIGHTS_NAME, ModelCard
+from nucpro.classifier.model import Classifier, load, read_state, save
 from nucpro.errors import DataError, DimensionError, ModelError
+from nucpro.folder.kinds import CARD_NAME, STATE_NAME
 from nucpro.formats.records import write_record
 
 CARD = ModelCard(24, 8, widths={"dna": 16, "protein": 8}, metrics={"validation": {"loss": 0.5}, "test": None})

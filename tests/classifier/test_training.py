@@ -23,6 +23,7 @@ import train as train_script
 from folders import Frame
 from nucpro.classifier import model as model_module
 from nucpro.classifier import training
+from nucpro.classifier.card import read_training
 from nucpro.classifier.features import place, read_features
 from nucpro.classifier.model import load
 from nucpro.classifier.options import Placement, SplitBy, TrainingOptions
@@ -37,6 +38,7 @@ from nucpro.formats.sequences import DNA_WIDTH, SequenceType
 from nucpro.genomes.flatfile import Organism
 from nucpro.genomes.paths import organisms_path
 from nucpro.genomes.taxonomy import organisms_table, read_organisms
+from nucpro.state.history import models
 from nucpro.state.lock import hold
 
 CPU = torch.device("cpu")
@@ -219,9 +221,13 @@ def test_a_killed_training_ends_with_the_same_bytes(merged: Path, tmp_path: Path
 
 def test_the_same_command_after_success_changes_nothing(merged: Path) -> None:
     train(options(merged))
-    before = model_bytes(merged / "model")
+    before = contents(merged / "model")
     train(options(merged))
-    assert model_bytes(merged / "model") == before
+    assert contents(merged / "model") == before
+    assert models(DataFolder(merged)) == [merged / "model"]
+    (merged / "model" / "training.json").unlink()
+    train(options(merged))
+    assert contents(merged / "model").keys() == before.keys()
 
 
 @pytest.mark.parametrize(
@@ -251,7 +257,7 @@ def test_a_folder_of_another_training_is_left_alone(
 
 
 @pytest.mark.parametrize(
-    "name", ["model.safetensors", "model.json", "epochs.tsv", "test_taxa.tsv", "curves.png"]
+    "name", ["model.safetensors", "model.json", "training.json", "epochs.tsv", "test_taxa.tsv", "curves.png"]
 )
 @pytest.mark.parametrize("compared", [False, True])
 def test_files_of_somebody_else_are_not_replaced(
@@ -424,12 +430,18 @@ def test_a_model_is_inspected(merged: Path, capsys: pytest.CaptureFixture[str]) 
     assert facts["test"]["mcc"] == card.metrics["test"]["mcc"]
     assert facts["confusion"] == card.metrics["confusion"]
     assert facts["encoders"] == {"dna": "words/of-4", "protein": "counts/of-1"}
+    record = read_training(merged / "model", facts["weights_sha256"])
+    assert record is not None
+    assert (facts["trained"], facts["software"]) == (record.ended, record.software)
     assert main(["inspect", str(merged / "model")]) == 0
     shown = capsys.readouterr().out
     assert re.search(r"^what +classifier$", shown, re.MULTILINE)
     (merged / "model" / "model.json").write_text("[]")
     assert main(["inspect", str(merged / "model")]) == 1
-    assert "model.json: is no card of a classifier; train again" in capsys.readouterr().err
+    assert (
+        "model.json: cannot be read (it holds [], expected an object); train a model"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(

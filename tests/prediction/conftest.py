@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from predictions import GENOMES, Contig, card_of, read_contigs, save_classifier, write_contigs
 
-from nucpro.classifier.model import ModelCard
+from nucpro.classifier.card import ModelCard
 
 
 @pytest.fixture(scope="session")

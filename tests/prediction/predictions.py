@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from nucpro.classifier.model import Classifier, ModelCard, save
+from nucpro.classifier.card import ModelCard
+from nucpro.classifier.model import Classifier, save
 from nucpro.embedding import encoder as encoders
 from nucpro.formats.fasta import stream
 from nucpro.formats.sequences import DNA_WIDTH, SequenceType

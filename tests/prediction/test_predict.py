@@ -25,9 +25,11 @@ from predictions import (
 
 import dna_stand_ins
 import stand_ins
-from nucpro.classifier.model import CARD_NAME, ModelCard, load
+from nucpro.classifier.card import ModelCard
+from nucpro.classifier.model import load
 from nucpro.cli import main
 from nucpro.embedding import encoder as encoders
+from nucpro.folder.kinds import CARD_NAME
 from nucpro.formats.fasta import Records
 from nucpro.formats.records import CHECKSUM, write_record
 from nucpro.formats.sequences import SequenceType

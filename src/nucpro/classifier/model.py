@@ -11,9 +11,9 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 import safetensors.torch
@@ -22,23 +22,28 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
+from nucpro.classifier.card import (
+    HIDDEN_WIDTH,
+    TRAIN_AGAIN,
+    WEIGHTS_NAME,
+    ModelCard,
+    is_card,
+    read_card,
+    write_card,
+)
 from nucpro.errors import DataError, DimensionError, ModelError
 from nucpro.folder.kinds import CARD_NAME, STATE_NAME
 from nucpro.folder.paths import CLASS_NAMES, DataFolder
 from nucpro.formats import make_folder, write_bytes
 from nucpro.formats.opening import is_litter, open_input, read_input
-from nucpro.formats.records import Digest, Name, Within, checked, decoded, unsealed, write_record
+from nucpro.formats.records import Digest, Name, Within, checked, decoded
 from nucpro.formats.sequences import DNA_WIDTH, PROTEIN_WIDTH, SequenceType
 
 logger = logging.getLogger(__name__)
 
 __all__ = [
-    "CARD_NAME",
-    "HIDDEN_WIDTH",
     "STATE_NAME",
-    "WEIGHTS_NAME",
     "Classifier",
-    "ModelCard",
     "TrainingState",
     "columns_of",
     "is_of_training",
@@ -48,16 +53,8 @@ __all__ = [
     "write_state",
 ]
 
-HIDDEN_WIDTH = 512
-"""Columns between the two layers of VirNucPro's classifier."""
-WEIGHTS_NAME = "model.safetensors"
-"""The weights in a model folder."""
-
-_FORMAT = 1
-_Width = Annotated[int, Within(1, 1 << 20)]
 # The library lets through what torch makes of a shape that no tensor can have.
 _DAMAGED = (safetensors.SafetensorError, ValueError, TypeError, RuntimeError)
-_TRAIN_AGAIN = "train a model with nucpro train DATA, and name the folder that it writes"
 _PICKLES = (".pth", ".pt", ".pkl", ".bin", ".ckpt")
 
 
@@ -127,58 +124,6 @@ class Classifier(nn.Module):
         return F.softmax(self(given).float() / self.temperature, dim=1)
 
 
-@dataclass(frozen=True)
-class ModelCard:
-    """Everything that is known about a trained classifier; plain values only, and no times.
-
-    Parameters
-    ----------
-    input_width, hidden_width : int
-        Dimensions of the classifier.
-    dropout : float
-        Part of the hidden values that training dropped.
-    sides : tuple of str
-        What a row is made of, in the order of its columns: ``dna``, ``protein`` or both.
-    widths : dict of str to int
-        Columns of each side in the merged files that it was trained on, also of a side that is not used.
-    encoders : dict of str to (dict or None)
-        By side, the ``made_by`` of the vectors (:class:`nucpro.state.recipe.Recipe`): ``id``, ``revision``,
-        ``weights_sha256``, architecture and options; None if no file has provenance.
-    models : dict of str to str
-        By side, the folder or hub id under which the data folder knew that model; empty where it did not.
-    class_names : tuple of str
-        Name of each output column.
-    chunk_length : int or None
-        Bases of a full chunk of the training data; None where no file says so.
-    data : dict
-        ``digest`` (SHA-256 of what was trained on), ``files``, ``rows``, ``rows_by_class``, ``genomes``.
-    split : dict
-        ``by``, ``seed``, ``fractions``, rows and groups of each part, and ``leak``: groups that are in more
-        than one part.
-    training : dict
-        Options, seed, epochs that were run, the best one, and why it ended.
-    metrics : dict of str to (dict or None)
-        ``validation`` and ``test``, by the names of :data:`nucpro.classifier.options.METRICS`, and ``test_intervals``
-        with both ends of each; None where not measured.
-    """
-
-    input_width: _Width
-    hidden_width: _Width = HIDDEN_WIDTH
-    dropout: Annotated[float, Within(0, 1)] = 0.5
-    sides: tuple[Literal["dna", "protein"], ...] = (SequenceType.DNA.value, SequenceType.PROTEIN.value)
-    widths: Mapping[str, _Width] = field(default_factory=lambda: {"dna": DNA_WIDTH, "protein": PROTEIN_WIDTH})
-    encoders: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
-    models: Mapping[str, Name] = field(default_factory=dict)
-    class_names: tuple[Name, ...] = CLASS_NAMES
-    chunk_length: Annotated[int, Within(3, 1 << 40)] | None = None
-    data: Mapping[str, Any] = field(default_factory=dict)
-    split: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
-    metrics: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
-    calibration: Mapping[str, Any] = field(default_factory=lambda: {"temperature": 1.0, "threshold": 0.5})
-    lengths: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-
 def columns_of(sides: Sequence[str], widths: Mapping[str, int]) -> slice:
     """Columns of merged rows that a model reads, by its sequence types and the widths of all."""
     dna = widths[SequenceType.DNA]
@@ -186,11 +131,7 @@ def columns_of(sides: Sequence[str], widths: Mapping[str, int]) -> slice:
     return slice(first, dna + widths[SequenceType.PROTEIN] if SequenceType.PROTEIN in sides else dna)
 
 
-_LATER = {"models", "calibration", "lengths"}
-"""Entries that cards of earlier versions lack."""
-
-
-def save(folder: Path, classifier: Classifier, card: ModelCard) -> None:
+def save(folder: Path, classifier: Classifier, card: ModelCard) -> str:
     """Write a model folder; equal content gives equal bytes.
 
     Parameters
@@ -202,6 +143,11 @@ def save(folder: Path, classifier: Classifier, card: ModelCard) -> None:
     card : ModelCard
         Written last, with the SHA-256 of the weights.
 
+    Returns
+    -------
+    str
+        SHA-256 of the weights.
+
     Raises
     ------
     StoreError
@@ -210,8 +156,8 @@ def save(folder: Path, classifier: Classifier, card: ModelCard) -> None:
     make_folder(folder)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()}
     written = write_bytes(folder / WEIGHTS_NAME, safetensors.torch.save(tensors))
-    content = {"format": _FORMAT, **asdict(card), "weights_sha256": written.digest}
-    write_record(folder / CARD_NAME, content)
+    write_card(folder, card, written.digest)
+    return written.digest
 
 
 def load(folder: str | Path) -> tuple[Classifier, ModelCard]:
@@ -237,16 +183,15 @@ def load(folder: str | Path) -> tuple[Classifier, ModelCard]:
     folder = Path(folder)
     _require_model(folder)
     _refuse_pickles(folder)
-    content = _read_card(folder / CARD_NAME)
+    card, expected = read_card(folder)
     weights = folder / WEIGHTS_NAME
     raw = read_input(weights, ModelError)
     digest = hashlib.sha256(raw).hexdigest()
-    if digest != content.pop("weights_sha256", None):
+    if digest != expected:
         raise ModelError(
             f"{weights}: its SHA-256 is {digest[:12]}…, not the one in {CARD_NAME}: one of them was replaced or "
-            f"cut off; {_TRAIN_AGAIN}"
+            f"cut off; {TRAIN_AGAIN}"
         )
-    card = _card_of(content, folder / CARD_NAME)
     classifier = Classifier(card.input_width, card.hidden_width, card.dropout)
     _fill(classifier, raw, weights)
     classifier.temperature = float(card.calibration["temperature"])
@@ -278,69 +223,21 @@ def _refuse_pickles(path: Path) -> None:
         )
     else:
         reason = "a file; a model is a folder with model.safetensors and model.json"
-    raise ModelError(f"{found[0]}: {reason}; {_TRAIN_AGAIN}")
-
-
-def _read_card(path: Path) -> dict[str, Any]:
-    try:
-        raw = read_input(path, ModelError)
-    except ModelError as error:
-        raise ModelError(f"{error}; {_TRAIN_AGAIN}") from error
-    try:
-        content, _ = unsealed(raw)
-    except ValueError as error:
-        raise ModelError(f"{path}: cannot be read ({error}); {_TRAIN_AGAIN}") from error
-    version = content.pop("format", None)
-    if type(version) is not int or version != _FORMAT:
-        raise ModelError(f"{path}: is no card of format {_FORMAT} of a model of nucpro; {_TRAIN_AGAIN}")
-    return content
-
-
-def _card_of(content: dict[str, Any], path: Path) -> ModelCard:
-    known = {field.name for field in fields(ModelCard)}
-    try:
-        if content.keys() | _LATER != known:
-            odd = ", ".join(sorted((content.keys() | _LATER) ^ known))
-            raise ValueError(f"has missing or unknown entries: {odd}")
-        card: ModelCard = checked(ModelCard, content)
-        _check_card(card)
-    except ValueError as error:
-        raise ModelError(f"{path}: {error}; {_TRAIN_AGAIN}") from error
-    return card
-
-
-def _check_card(card: ModelCard) -> None:
-    """Check what prediction relies on, beside types and ranges."""
-    if card.class_names != CLASS_NAMES:
-        raise ValueError(f"classes are {card.class_names}, expected {CLASS_NAMES}")
-    for name, (low, high) in {"temperature": (0, 1000), "threshold": (0, 1)}.items():
-        value = checked(float, card.calibration.get(name), name)
-        if not low < value < high:
-            raise ValueError(f"{name} is {value!r}, expected more than {low}, below {high}")
-    widths = [card.widths.get(side) for side in card.sides]
-    if None in widths or sum(cast(list[int], widths)) != card.input_width:
-        raise ValueError(
-            f"its sides {card.sides} have {widths} columns, which do not give the {card.input_width} of input_width"
-        )
-    for side, made_by in card.encoders.items():
-        for name in ("id", "revision", "weights_sha256", "precision"):
-            checked(Name | None, (made_by or {}).get(name), f"encoders.{side}.{name}")
+    raise ModelError(f"{found[0]}: {reason}; {TRAIN_AGAIN}")
 
 
 def _fill(classifier: Classifier, raw: bytes, path: Path) -> None:
     try:
         tensors = safetensors.torch.load(raw)
     except _DAMAGED as error:
-        raise ModelError(
-            f"{path}: not a whole safetensors file ({_reason(error)}); {_TRAIN_AGAIN}"
-        ) from error
+        raise ModelError(f"{path}: not a whole safetensors file ({_reason(error)}); {TRAIN_AGAIN}") from error
     expected = {name: tuple(tensor.shape) for name, tensor in classifier.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if found != expected:
-        raise ModelError(f"{path}: holds {found}, expected {expected}; {_TRAIN_AGAIN}")
+        raise ModelError(f"{path}: holds {found}, expected {expected}; {TRAIN_AGAIN}")
     wrong = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
     if wrong:
-        raise ModelError(f"{path}: {wrong[0]} holds values that are not finite; {_TRAIN_AGAIN}")
+        raise ModelError(f"{path}: {wrong[0]} holds values that are not finite; {TRAIN_AGAIN}")
     classifier.load_state_dict(tensors)
 
 
@@ -445,12 +342,7 @@ def _reason(error: Exception) -> str:
 
 def is_of_training(folder: Path) -> bool:
     """Whether training wrote what is in a folder: it holds the state of one, or the card of a model."""
-    if os.path.lexists(folder / STATE_NAME):
-        return True
-    try:
-        return bool(_read_card(folder / CARD_NAME))
-    except ModelError:
-        return False
+    return os.path.lexists(folder / STATE_NAME) or is_card(folder / CARD_NAME)
 
 
 def _digest(header: Mapping[str, Any], tensors: Tensors) -> str:

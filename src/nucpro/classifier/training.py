@@ -16,6 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nucpro.classifier.card import (
+    CURVES_NAME,
+    RECORD_NAME,
+    WEIGHTS_NAME,
+    ModelCard,
+    read_training,
+    write_training,
+)
 from nucpro.classifier.curves import draw_curves, require_matplotlib
 from nucpro.classifier.fitting import Epoch, Fitted, Fitter, feed_of, fit_settings, fitted_of, viral_margins
 from nucpro.classifier.material import Divided, divide, read_material
@@ -30,21 +38,13 @@ from nucpro.classifier.metrics import (
     temperature_of,
     threshold_for,
 )
-from nucpro.classifier.model import (
-    CARD_NAME,
-    WEIGHTS_NAME,
-    Classifier,
-    ModelCard,
-    columns_of,
-    is_of_training,
-    save,
-)
+from nucpro.classifier.model import Classifier, columns_of, is_of_training, save
 from nucpro.classifier.options import METRICS, SIDES, TrainingOptions
 from nucpro.classifier.sources import Survey, survey
 from nucpro.classifier.splits import PARTS
 from nucpro.embedding.device import choose_device, device_problems, settled
 from nucpro.errors import DataError, PreflightError, counted
-from nucpro.folder.kinds import Kind, place_problems, require_folder
+from nucpro.folder.kinds import CARD_NAME, Kind, place_problems, require_folder
 from nucpro.folder.paths import CLASS_NAMES
 from nucpro.formats import make_first, remove_temporaries, replacing_problems, write_text
 from nucpro.formats.opening import read_input
@@ -52,6 +52,7 @@ from nucpro.formats.records import parsed, write_record
 from nucpro.formats.sequences import SequenceType
 from nucpro.progress import Show, silent, timed
 from nucpro.state.checkpoint import Checkpoint
+from nucpro.state.history import record_model
 from nucpro.state.lock import hold
 
 __all__ = ["Trained", "train", "working_folders"]
@@ -59,7 +60,6 @@ __all__ = ["Trained", "train", "working_folders"]
 logger = logging.getLogger(__name__)
 
 _LOCK = ".training.lock"
-_CURVES = "curves.png"
 _HISTORY = "epochs.tsv"
 _COMPARISON = "comparison.json"
 _TAXA = "test_taxa.tsv"
@@ -180,7 +180,7 @@ def _pooled(tested: Mapping[str, _Tested], options: TrainingOptions) -> Comparis
 
 def _require_own(folders: Collection[Path], top: Path, *, replace: bool) -> None:
     """Refuse folders of others, and to replace files that no training wrote."""
-    names = (WEIGHTS_NAME, CARD_NAME, _HISTORY, _TAXA, _CURVES)
+    names = (WEIGHTS_NAME, CARD_NAME, _HISTORY, _TAXA, CURVES_NAME, RECORD_NAME)
     problems = place_problems(top, "model", {Kind.CLASSIFIER}) or [
         problem
         for folder in folders
@@ -324,9 +324,13 @@ class _Training:
             (self._folder / _TAXA).unlink(missing_ok=True)
         else:
             write_text(self._folder / _TAXA, taxa)
-        save(self._folder, fitted.classifier, _card(self._divided, self._options, fitted, measured))
+        digest = save(self._folder, fitted.classifier, _card(self._divided, self._options, fitted, measured))
+        # A training that had ended before this run keeps the time when it ended.
+        if not self._fitter.had_ended or read_training(self._folder, digest) is None:
+            write_training(self._folder, self._options.data_dir, digest)
+            record_model(self._divided.material.survey.folder, self._folder)
         if self._options.curves:
-            draw_curves(self._folder / _CURVES, fitted.history, fitted.best_epoch, test)
+            draw_curves(self._folder / CURVES_NAME, fitted.history, fitted.best_epoch, test)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nucpro.classifier.card import read_card, read_training
 from nucpro.classifier.options import SCORES
-from nucpro.errors import ModelError, NucproError, PreflightError
+from nucpro.errors import NucproError, PreflightError
 from nucpro.folder import selection
 from nucpro.folder.kinds import CARD_NAME
 from nucpro.folder.paths import CATEGORIES, CLASS_NAMES, DataFolder, FilePair, Source
 from nucpro.formats import MergedFile, VectorFile, read_merged, read_meta, read_vectors
 from nucpro.formats.fasta import digest_line, stream
-from nucpro.formats.opening import open_input, read_input
-from nucpro.formats.records import decoded
+from nucpro.formats.opening import open_input
 from nucpro.formats.sequences import ALPHABETS, DNA_WIDTH, LIMITS, SequenceType, Tally
 from nucpro.genomes.frames import place_of
 from nucpro.state import history, lock
@@ -78,43 +78,32 @@ def inspect(path: Path) -> Facts:
 
 
 def _model(path: Path) -> Facts:
-    """Summary of the card of a classifier."""
-    card = _card(path / CARD_NAME)
-    encoders, training = card.get("encoders") or {}, card.get("training") or {}
-    metrics, split = card.get("metrics") or {}, card.get("split") or {}
+    """Summary of the card of a classifier, and when it was trained."""
+    card, digest = read_card(path)
+    record = read_training(path, digest)
+    metrics, split = card.metrics, card.split
     test = metrics.get("test") or {}
     return {
         "what": "classifier",
         "path": str(path),
-        "columns": f"{' and '.join(card.get('sides', ()))}: {card.get('input_width')}",
-        "encoders": {side: (made_by or {}).get("id") for side, made_by in encoders.items()},
-        "chunk_length": card.get("chunk_length"),
-        "data": card.get("data"),
+        "trained": None if record is None else record.ended,
+        "columns": f"{' and '.join(card.sides)}: {card.input_width}",
+        "encoders": {side: (made_by or {}).get("id") for side, made_by in card.encoders.items()},
+        "chunk_length": card.chunk_length,
+        "data": card.data,
         "split": {name: split[name] for name in ("by", "rank", "fold", "seed", "leak") if split.get(name)},
         "parts": {name: (split.get(name) or {}).get("rows") for name in ("train", "validation", "test")},
-        "training": {name: training.get(name) for name in _TRAINING},
+        "training": {name: card.training.get(name) for name in _TRAINING},
         "test": {name: test[name] for name in SCORES if name in test} or None,
         "confusion": metrics.get("confusion"),
-        "calibration": card.get("calibration"),
+        "calibration": card.calibration,
         "lengths": {
-            length: {name: found["test"][name] for name in ("accuracy", "mcc", "auroc")}
-            for length, found in (card.get("lengths") or {}).items()
+            length: {name: (found.get("test") or {}).get(name) for name in ("accuracy", "mcc", "auroc")}
+            for length, found in card.lengths.items()
         },
-        "weights_sha256": card.get("weights_sha256"),
+        "weights_sha256": digest,
+        "software": None if record is None else record.software,
     }
-
-
-def _card(path: Path) -> Facts:
-    """Content of a classifier's card, without torch."""
-    try:
-        content = decoded(read_input(path))
-    except ValueError as error:
-        raise ModelError(
-            f"{path}: is no card of a classifier ({error}); train again with nucpro train DATA"
-        ) from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path}: is no card of a classifier; train again with nucpro train DATA")
-    return content
 
 
 def _vectors(path: Path) -> Facts:

@@ -15,16 +15,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nucpro.classifier.card import ModelCard
 from nucpro.classifier.fitting import feed_of, viral_margins
 from nucpro.classifier.material import Divided, divide, read_material
 from nucpro.classifier.metrics import Comparison, Measured, Scored, compare, resample
-from nucpro.classifier.model import CARD_NAME, ModelCard, columns_of, load, save
+from nucpro.classifier.model import columns_of, load, save
 from nucpro.classifier.options import SplitBy, TrainingOptions
 from nucpro.classifier.sources import survey
 from nucpro.classifier.training import working_folders
 from nucpro.embedding.device import choose_device, settled
 from nucpro.embedding.encoder import load as load_encoder
 from nucpro.errors import DataError, PreflightError, UsageError
+from nucpro.folder.kinds import CARD_NAME
 from nucpro.folder.paths import VIRAL
 from nucpro.formats.fasta import stream
 from nucpro.genomes.genbank import read_annotations

@@ -1,6 +1,6 @@
 """Which encoders a classifier needs, and whether those at hand are the ones that it was trained with.
 
-The card of a classifier comes in (:mod:`nucpro.classifier.model`); identified encoders go to
+The card of a classifier comes in (:mod:`nucpro.classifier.card`); identified encoders go to
 :mod:`nucpro.prediction.running`, which loads them when everything else was checked. A classifier says
 something about the vectors of its own encoders only, so any others are refused.
 """
@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nucpro.classifier.card import ModelCard
+from nucpro.embedding.identification import Identified
 from nucpro.errors import DimensionError, ModelError, UsageError
 from nucpro.execution.engine import Loader
+from nucpro.folder.kinds import CARD_NAME
 from nucpro.formats.sequences import SequenceType
 from nucpro.options import DEFAULT_MODELS, Options
 from nucpro.prediction.options import PredictionOptions
@@ -22,8 +25,7 @@ from nucpro.prediction.verdict import Scorer
 from nucpro.state.recipe import described
 
 if TYPE_CHECKING:
-    from nucpro.classifier.model import Classifier, ModelCard
-    from nucpro.embedding.identification import Identified
+    from nucpro.classifier.model import Classifier
 
 __all__ = ["Models", "find_models"]
 
@@ -85,7 +87,7 @@ def find_models(options: PredictionOptions) -> tuple[Models | None, list[str]]:
     problems : list of str
         What is wrong, each as a whole message.
     """
-    from nucpro.classifier.model import CARD_NAME, load  # noqa: PLC0415 - imports torch
+    from nucpro.classifier.model import load  # noqa: PLC0415 - imports torch
     from nucpro.embedding.identification import identify  # noqa: PLC0415
 
     try:

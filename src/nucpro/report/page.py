@@ -18,6 +18,7 @@ from nucpro import __version__
 from nucpro.errors import counted
 from nucpro.report import findings, sections
 from nucpro.report.charts import Markup, element, items, join
+from nucpro.report.classifier import classifiers
 from nucpro.report.geometry import Geometry
 from nucpro.report.sample import Sample
 from nucpro.report.subject import Output, Subject
@@ -100,6 +101,7 @@ def _contents(subject: Subject, sample: Sample, geometry: Geometry | None) -> Ma
         "Selection": sections.selection(subject),
         "Validation": sections.validation(subject),
         "Lengths": sections.lengths(sample),
+        **({"Classifier": classifiers(subject.models, sample)} if subject.models else {}),
         "Speed": sections.rates(subject.last_extraction),
         "Runs": sections.runs(subject),
         "Provenance": sections.provenance(subject, sample),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from nucpro.folder.paths import CATEGORIES, DataFolder, FilePair
+from nucpro.report.classifier import FolderModel
 from nucpro.state.history import Run
 
 __all__ = ["CategoryCount", "FileState", "Output", "Subject"]
@@ -83,6 +84,8 @@ class Subject:
         Protein and merged files that belong to no selected pair.
     runs : sequence of Run
         The history, the oldest run first.
+    models : sequence of FolderModel
+        Classifiers that were trained on the folder.
     """
 
     folder: DataFolder
@@ -92,6 +95,7 @@ class Subject:
     problems: Sequence[str]
     outside: int
     runs: Sequence[Run]
+    models: Sequence[FolderModel] = ()
 
     @property
     def categories(self) -> list[CategoryCount]:

@@ -18,12 +18,13 @@ from nucpro.execution.workers import Workers
 from nucpro.extraction.survey import Survey, looking
 from nucpro.extraction.validation import known_verdict
 from nucpro.folder.kinds import place_problems
-from nucpro.folder.paths import FilePair
+from nucpro.folder.paths import CLASS_NAMES, DataFolder, FilePair
 from nucpro.formats import make_folder, remove_temporaries, replacing_problems, write_text
 from nucpro.formats.opening import read_input
 from nucpro.options import Options
 from nucpro.progress import Progress, Show, silent
 from nucpro.report import LAYOUTS, MOST_POINTS, POINTS
+from nucpro.report.classifier import find_models
 from nucpro.report.geometry import describe, missing_package
 from nucpro.report.page import page
 from nucpro.report.pictures import PICTURES, PICTURES_OF_ROWS, write_pictures
@@ -164,15 +165,28 @@ def report_at_end(survey: Survey, problems: Sequence[str]) -> None:
 
 def _subject(survey: Survey, problems: Sequence[str], notes: Sequence[str] = ()) -> Subject:
     records = survey.inventory.records
+    files = [FileState(pair, records[pair], _output_of(survey, pair)) for pair in survey.pairs]
     return Subject(
         folder=survey.folder,
-        files=[FileState(pair, records[pair], _output_of(survey, pair)) for pair in survey.pairs],
+        files=files,
         reason=survey.selection.reason,
         notes=(*survey.selection.warnings, *notes),
         problems=problems,
         outside=len(survey.outside()),
         runs=read(survey.folder),
+        models=find_models(survey.folder, _merged_rows(survey.folder, files)),
     )
+
+
+def _merged_rows(folder: DataFolder, files: Sequence[FileState]) -> dict[str, int] | None:
+    """Rows of all merged files by class; None where some are of no selected file, so that nobody counted them."""
+    made = [file for file in files if file.output is not Output.MISSING]
+    if len(made) != len(folder.merged_files()):
+        return None
+    return {
+        name: sum(file.records for file in made if file.pair.label == label)
+        for label, name in enumerate(CLASS_NAMES)
+    }
 
 
 def _output_of(survey: Survey, pair: FilePair) -> Output:

@@ -2,7 +2,8 @@
 
 A run appends JSON objects, one per line, to a file beside the checkpoint: its start and options, the time of
 each stage, one line per finished file, the result of validation, and how it ended. A run that ends before it
-changes anything leaves no line. The report and the live view read the file; losing it changes no later run.
+changes anything leaves no line. A training appends one line, with the folder of its model. The report and the
+live view read the file; losing it changes no later run.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Protocol
 
 from nucpro import __version__
@@ -35,7 +37,9 @@ __all__ = [
     "Recorder",
     "Run",
     "Totals",
+    "models",
     "read",
+    "record_model",
     "this_software",
 ]
 
@@ -45,6 +49,7 @@ DONE, FAILED, INTERRUPTED = "done", "failed", "interrupted"
 """How a run ended; a killed run records nothing."""
 
 _LONGEST_MESSAGE = 4000
+_TRAINED = "trained"
 _PACKAGES = ("torch", "numpy", "tokenizers", "safetensors")
 
 
@@ -238,6 +243,7 @@ class History:
         self._path = folder.history
         self._offset = 0
         self.runs: list[Run] = []
+        self.models: dict[str, None] = {}
 
     def refresh(self) -> list[Run]:
         """Read what was appended since the last time, and return all runs, the oldest first.
@@ -247,7 +253,7 @@ class History:
         try:
             with look_at_kept(self._path) or BytesIO() as file:
                 if file.seek(0, os.SEEK_END) < self._offset:
-                    self._offset, self.runs = 0, []
+                    self._offset, self.runs, self.models = 0, [], {}
                 file.seek(self._offset)
                 new = file.read()
         except (OSError, StoreError):
@@ -264,6 +270,11 @@ class History:
             event = entry.pop("event")
             if event == "started":
                 self.runs.append(Run(when, entry))
+            elif event == _TRAINED:
+                trained: _Trained = checked(_Trained, entry)
+                # The one that was trained last is last.
+                self.models.pop(trained.model, None)
+                self.models[trained.model] = None
             elif self.runs:
                 _apply(self.runs[-1], event, when, entry)
         except (ValueError, TypeError, KeyError, OverflowError):
@@ -273,6 +284,33 @@ class History:
 def read(folder: StateFiles) -> list[Run]:
     """All runs that are recorded in a folder, the oldest first; see :meth:`History.refresh`."""
     return History(folder).refresh()
+
+
+def models(folder: StateFiles) -> list[Path]:
+    """Model folders that were trained on a folder and recorded there, the latest training last."""
+    history = History(folder)
+    history.refresh()
+    return [folder.root / path for path in history.models]
+
+
+def record_model(folder: StateFiles, model: Path) -> None:
+    """Record that a model was trained on a folder.
+
+    Parameters
+    ----------
+    folder : StateFiles
+        The folder; one that cannot be written loses the line, never the model.
+    model : Path
+        Folder of the model. Recorded relative to `folder` where it is within it, so that both can be moved.
+    """
+    path, root = model.resolve(), folder.root.resolve()
+    name = path.relative_to(root) if path.is_relative_to(root) else path
+    journal = Journal(folder.history)
+    try:
+        journal.append([{"event": _TRAINED, "time": _now(), "model": str(name)}])
+    except StoreError as error:
+        logger.info("%s; a report will not find the model %s", error, model)
+    journal.close()
 
 
 def this_software() -> dict[str, str]:
@@ -305,6 +343,11 @@ class _File:
 class _Stage:
     name: Name
     seconds: _Seconds
+
+
+@dataclass(frozen=True)
+class _Trained:
+    model: Name
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ from predictions import (
     write_contigs,
 )
 
-from nucpro.classifier.model import ModelCard, load, save
+from nucpro.classifier.card import ModelCard
+from nucpro.classifier.model import load, save
 from nucpro.cli import main
 from nucpro.errors import DataError, ExtractionError, ModelError, UsageError
 from nucpro.execution.ray.worker import load_same
