@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from folders import contents
 from nucpro.cli import main
 from nucpro.folder.kinds import Kind, known_folder
 from pairs import make_pair
@@ -21,7 +20,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for source in ("viral.1.1", "bacteria.1.1"):
-        make_pair(tmp_path / "data", source)
+        make_pair(tmp_path / "data", source, [f"{source}_chunk_{number}F1" for number in range(1, 4)])
     files = {
         "model/model.json": "{}",
         "model/model.safetensors": "",
@@ -48,6 +47,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def said(words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     """Exit code and what standard error holds."""
     return main(words.split()), capsys.readouterr().err
+
+
+def everything(place: Path) -> set[Path]:
+    """All files and folders, hidden ones too; what a data folder keeps of its runs is its own."""
+    own = (".extraction", "extraction.log")
+    return {
+        path for path in place.rglob("*") if not (path.parent == place / "data" and path.name.startswith(own))
+    }
 
 
 OF_FOLDERS = (
@@ -87,11 +94,11 @@ def test_folders_of_others_take_no_files(
     own = words.startswith("train") and folder in ("model", "stopped")
     if own or (words in OF_FILES and message.startswith("data: ")):
         return  # a training writes to its own folder, and files with names of their own may lie in a data folder
-    before = contents(place)
+    before = everything(place)
     code, error = said(words.format(folder), capsys)
     assert code == 3
     assert f"- {message}" in error
-    assert contents(place) == before
+    assert everything(place) == before
 
 
 @pytest.mark.parametrize(
@@ -107,11 +114,11 @@ def test_folders_of_others_take_no_files(
 def test_downloads_keep_out_of_folders_of_others(
     words: str, message: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = contents(place)
+    before = everything(place)
     code, error = said(words, capsys)
     assert code == 3
     assert message in error
-    assert contents(place) == before
+    assert everything(place) == before
 
 
 @pytest.mark.parametrize(
@@ -167,3 +174,106 @@ def test_a_data_folder_below_a_folder_called_like_its_parts(place: Path) -> None
     assert known is not None
     assert known.kind is Kind.DATA
     assert known_folder(above / "results") is None
+
+
+@pytest.mark.parametrize("folder", ["empty", "settings", "only/new/folder"])
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ("extract {} --device cpu", 3, "no *identified_nucleotide.fa with records was found"),
+        ("extract {} --with-dna --device cpu", 3, "no *identified_nucleotide.fa with records was found"),
+        ("embed-dna {} --device cpu", 3, "no *identified_nucleotide.fa with records was found"),
+        ("split {}", 3, "no *identified_nucleotide.fa with records was found"),
+        ("dataset {} --length 300", 3, "no genomes found"),
+        ("train {} --device cpu", 3, "data_merge: no merged files"),
+        ("train {} --device cpu --epochs 0", 2, "--epochs is 0"),
+        ("export {} --to npz", 3, "no *identified_nucleotide.fa with records was found"),
+        ("download {} --count viral=1 --server http://localhost:1", 2, "group 'viral' does not exist"),
+        ("download {} --server http://localhost:1 --connections 1", 1, "http://localhost:1/"),
+        (
+            "fetch-models {} --model esm",
+            3,
+            "esm: is here already; give it with --protein-model or --dna-model",
+        ),
+        ("fetch-models {} --model a/b", 1, "model 'a/b' (revision 'main'): the hub cannot be reached"),
+        ("fetch-models {} --model a/b --endpoint foo", 2, "endpoint 'foo' is not allowed"),
+        ("fetch-models {} --model a?b", 3, "model 'a?b' is neither a folder nor the id of a repository"),
+        ("predict contigs.fa --model esm --device cpu -o {}", 3, "esm"),
+        ("evaluate {} --lengths 150", 3, "{}"),
+        ("compare {} model", 3, "{}"),
+    ],
+)
+def test_a_command_that_is_refused_leaves_nothing(
+    words: str,
+    code: int,
+    message: str,
+    folder: str,
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = everything(place)
+    found, error = said(words.format(folder), capsys)
+    is_data = words.startswith(("extract", "embed-dna", "split", "dataset", "train", "export"))
+    if folder == "only/new/folder" and is_data and code == 3:
+        message = "only/new/folder: no such folder"
+    assert (found, message.format(folder) in error) == (code, True), error
+    assert everything(place) == before
+
+
+@pytest.mark.parametrize("table", ["nosuch.tsv", "proteins.fa", "few.tsv"])
+@pytest.mark.parametrize("output", [[], ["-o", "new/model"]])
+def test_a_bad_table_of_families_leaves_no_folder(
+    table: str, output: list[str], place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "few.tsv").write_text("a\tfamily\n")
+    before = everything(place)
+    words = ["train", "data", "--device", "cpu", "--split-by", "family", "--families", table, *output]
+    code, error = said(" ".join(words), capsys)
+    assert code == 3
+    assert table in error
+    assert everything(place) == before
+
+
+@pytest.mark.parametrize(
+    "words", [*OF_FOLDERS, "fetch-models", "embed proteins.fa --device cpu --format npz -o"]
+)
+@pytest.mark.parametrize("name", ["proteins.fa", "proteins.fa/below/it"])
+def test_a_file_where_a_folder_is_expected(
+    words: str, name: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if words.startswith("embed") and name == "proteins.fa":
+        return  # a contradiction of two options, which is wrong usage
+    code, error = said(f"{words} {name}", capsys)
+    assert code == 3
+    assert "a file, not a folder; name another folder" in error
+
+
+@pytest.mark.parametrize("more", ["", " --replace"])
+def test_sources_that_cannot_be_split(more: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (
+        place / "data" / "fungi.1.1.identified_nucleotide.fa",
+        place / "data" / "fungi.1.1.identified_protein.fa",
+    )
+    before[0].write_text(">a\nACG\n")
+    code, error = said(f"split data{more}", capsys)
+    assert code == 3
+    assert f"{before[1].relative_to(place)}: missing; " in error
+    assert not (place / "data" / "fungi.1.1.identified_nucleotide").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ("compare nosuch model", 3, "nosuch: no such folder"),
+        ("compare nosuch other", 3, "2 problems found"),
+        ("compare nosuch", 2, "nosuch: one model is given, and two or more are compared; name another one"),
+        ("compare model model", 2, "model is named twice; name different models"),
+        ("evaluate nosuch --lengths 150", 3, "nosuch: no such folder"),
+    ],
+)
+def test_models_that_are_not_there(
+    words: str, code: int, message: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, error = said(words, capsys)
+    assert (found, message in error) == (code, True), error

@@ -154,7 +154,7 @@ def test_a_folder_that_is_no_model(words: str, here: Path, capsys: pytest.Captur
         (
             "predict contigs.fa --model model --device cpu -o notes.txt",
             3,
-            "notes.txt: is a file; name a folder with --output",
+            "notes.txt: is a file, not a folder; name another folder, such as prediction",
         ),
         (
             "predict contigs.fa --model model --device tpu",

@@ -14,7 +14,7 @@ import torch
 
 import random_esm
 from hub_server import MAIN, MODEL, OLDER, WEIGHTS, Hub
-from nucpro.errors import LockedError, ModelError, PreflightError, human_size
+from nucpro.errors import LockedError, ModelError, PreflightError, UsageError, human_size
 from nucpro.models.esm2 import load_esm2
 from nucpro.models.weights import available, fetch, locate
 from nucpro.state.lock import hold
@@ -322,7 +322,7 @@ def test_what_is_no_listing_of_a_hub_is_refused(hub, find, tmp_path, answer):
 
 
 def test_endpoints_of_other_schemes_are_refused(tmp_path):
-    with pytest.raises(ModelError, match="endpoint 'file:///etc' is not allowed"):
+    with pytest.raises(UsageError, match="endpoint 'file:///etc' is not allowed"):
         fetch(MODEL, tmp_path / "model", endpoint="file:///etc")
 
 
@@ -346,16 +346,17 @@ def test_fetch_into_a_file_is_refused_before_the_hub_is_asked(hub, tmp_path):
     file = tmp_path / "model"
     file.write_text("mine")
     hub.refusal = (503, "Maintenance")
-    with pytest.raises(ModelError) as refused:
+    with pytest.raises(
+        PreflightError, match="model: is a file, not a folder; name one to put the model into"
+    ):
         fetch(MODEL, file, endpoint=hub.address)
-    assert str(refused.value) == f"{file}: is no folder; name one to put the model into"
     assert file.read_text() == "mine"
 
 
 def test_fetch_into_a_folder_that_cannot_be_made_is_explained(hub, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(
-        ModelError, match="file: cannot be written: File exists; a file has the folder's name"
+        PreflightError, match="file: cannot be written: File exists; a file has the folder's name"
     ):
         fetch(MODEL, tmp_path / "file" / "model", endpoint=hub.address)
     assert hub.served == []

@@ -468,7 +468,7 @@ class TestRefusals:
     ) -> None:  # fmt: skip
         monkeypatch.setitem(sys.modules, "matplotlib", None)
         shown = self.refused(capsys, *arguments(fasta, classifier, models, "-o", str(fasta), "--plot"))
-        assert f"{fasta}: is a file; name a folder with --output" in shown
+        assert f"{fasta}: is a file, not a folder; name another folder, such as prediction" in shown
         assert "--plot needs matplotlib, which is not installed: pip install 'nucpro[train]'" in shown
 
     def test_a_name_too_long_for_its_folder_points_to_the_output(

@@ -141,6 +141,9 @@ class Unit:
     def took(self, output: Path) -> float:
         return self.seconds[output]
 
+    def stop_writing(self) -> None:
+        """Nothing: files are written by nobody."""
+
 
 def extract(options: Options, unit: Callable[[Path], float | None]) -> None:
     with Run(options) as run:

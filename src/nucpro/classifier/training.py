@@ -41,12 +41,12 @@ from nucpro.classifier.metrics import (
 from nucpro.classifier.model import Classifier, columns_of, is_of_training, save
 from nucpro.classifier.options import METRICS, SIDES, TrainingOptions
 from nucpro.classifier.sources import Survey, survey
-from nucpro.classifier.splits import PARTS
+from nucpro.classifier.splits import PARTS, read_families
 from nucpro.embedding.device import choose_device, device_problems, settled
 from nucpro.errors import DataError, PreflightError, counted
 from nucpro.folder.kinds import CARD_NAME, Kind, place_problems, require_folder
 from nucpro.folder.paths import CLASS_NAMES
-from nucpro.formats import make_first, remove_temporaries, replacing_problems, write_text
+from nucpro.formats import made_first, remove_temporaries, replacing_problems, write_text
 from nucpro.formats.opening import read_input
 from nucpro.formats.records import parsed, write_record
 from nucpro.formats.sequences import SequenceType
@@ -120,6 +120,8 @@ def train(options: TrainingOptions, show: Show = silent) -> Trained:
     with timed("Looking at merged files"):
         found = survey(options.data_dir)
     logger.info(_found_line(found))
+    if options.families is not None:
+        _require_table(options.families)
     with working_folders([top, *folders.values()]):
         material = read_material(found, options, device, top, show)
         divided, tested = None, {}
@@ -135,6 +137,14 @@ def train(options: TrainingOptions, show: Show = silent) -> Trained:
         if len(plans) > 1:
             write_record(top / _COMPARISON, _plain(comparison))
     return Trained(folders, comparison, divided.drawn)
+
+
+def _require_table(families: Path) -> None:
+    """Refuse a bad table of families before all files are read."""
+    try:
+        read_families(families)
+    except DataError as error:
+        raise PreflightError([str(error)]) from error
 
 
 @dataclass(frozen=True)
@@ -214,7 +224,7 @@ def working_folders(folders: Iterable[Path]) -> Iterator[None]:
     """
     with ExitStack() as held:
         for folder in dict.fromkeys(folders):
-            make_first(folder)
+            held.enter_context(made_first(folder))
             held.enter_context(hold(folder / _LOCK))
             remove_temporaries(folder)
         yield

@@ -8,6 +8,7 @@ from typing import Any
 
 from nucpro.cli.console import PROGRESS, Manner
 from nucpro.cli.parser import INPUT, MESSAGES, MODEL, OUTPUT, PERFORMANCE, Parser, one_of, path_of
+from nucpro.folder.kinds import holds_data
 from nucpro.folder.paths import DataFolder
 from nucpro.formats.opening import STANDARD_INPUT
 from nucpro.formats.sequences import SequenceType
@@ -252,5 +253,6 @@ def manner_of(arguments: dict[str, Any]) -> Manner:
 
 
 def log_file(arguments: dict[str, Any]) -> Path | None:
-    """Log file of the data folder; None for a dry run."""
-    return None if arguments.get("dry_run") else DataFolder(arguments["data_dir"]).log
+    """Log file of the data folder; None for a dry run, and in a folder that is none."""
+    folder = DataFolder(arguments["data_dir"])
+    return folder.log if not arguments.get("dry_run") and holds_data(folder.root) else None

@@ -92,17 +92,10 @@ def _lengths(text: str) -> tuple[int, ...]:
     return tuple(map(int, words))
 
 
-def _data_of(arguments: dict[str, Any], model: Path) -> Any:
+def _data_of(arguments: dict[str, Any]) -> Any:
     from nucpro.prediction.evaluation import ModelData
 
-    folder = arguments.pop("trained_on") or _above(model)
-    return ModelData(folder, arguments.pop("families"), arguments.pop("taxonomy"))
-
-
-def _above(model: Path) -> Path:
-    """Nearest folder above a model with merged files; if there is none, its parent folder."""
-    above = model.absolute().parents
-    return next((folder for folder in above if (folder / "data_merge").is_dir()), above[0])
+    return ModelData(*(arguments.pop(name) for name in ("trained_on", "families", "taxonomy")))
 
 
 def _run_evaluate(arguments: dict[str, Any]) -> None:
@@ -111,9 +104,9 @@ def _run_evaluate(arguments: dict[str, Any]) -> None:
     from nucpro.prediction.options import PredictionOptions
 
     model: Path = arguments.pop("model")
-    data = _data_of(arguments, model)
+    data = _data_of(arguments)
     lengths, per_genome = arguments.pop("lengths"), arguments.pop("frames_per_genome")
-    options = PredictionOptions.of({**arguments, "input": data.folder, "model": model, "output": model})
+    options = PredictionOptions.of({**arguments, "input": model, "model": model, "output": model})
     with showing() as show:
         found = evaluate_lengths(model, lengths, data, options, per_genome, show)
     head = ["test genomes", *(f"{one.length} bases" for one in found)]
@@ -131,7 +124,7 @@ def _run_compare(arguments: dict[str, Any]) -> None:
     from nucpro.prediction.evaluation import compare_models
 
     models = arguments.pop("models")
-    data = _data_of(arguments, models[0])
+    data = _data_of(arguments)
     with showing() as show:
         comparison, drawn = compare_models(models, data, arguments["device"], show)
     for line in comparison_lines(comparison, drawn):

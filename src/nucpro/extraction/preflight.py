@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from nucpro.errors import (
-    DataError,
     FastaError,
     NucproError,
     PreflightError,
@@ -25,11 +24,10 @@ from nucpro.errors import (
     human_size,
 )
 from nucpro.execution.workers import starting_problems
-from nucpro.folder.paths import FilePair, Source
+from nucpro.folder.paths import FilePair
 from nucpro.formats import check_directory
 from nucpro.formats.atomic import TEMPORARY_MARK
 from nucpro.formats.fasta import FastaFacts, difference, read
-from nucpro.formats.opening import open_input
 from nucpro.formats.sequences import copied_side
 from nucpro.options import precision_problem
 from nucpro.state.recipe import Recipe
@@ -42,7 +40,6 @@ __all__ = [
     "dna_problems",
     "side_problems",
     "space_problems",
-    "unsplit_problems",
     "writing_problems",
 ]
 
@@ -107,22 +104,6 @@ def side_problems(
             problems.append(_different_ids(pair.nucleotide_fasta, pair.protein_fasta))
         elif left and right:
             problems += _copied(pair, left, right)
-    return problems
-
-
-def unsplit_problems(sources: Iterable[Source]) -> list[str]:
-    """Sources that are still to be split, but lack one of the two files, or have one that cannot be opened."""
-    problems = []
-    for source in sources:
-        if not os.path.lexists(source.protein_fasta):
-            problems.append(
-                f"{source.protein_fasta}: missing; {source.nucleotide_fasta} cannot be split without its proteins"
-            )
-            continue
-        try:
-            open_input(source.protein_fasta).close()
-        except DataError as error:
-            problems.append(str(error))
     return problems
 
 

@@ -18,13 +18,13 @@ from nucpro.errors import PreflightError, counted, limited
 from nucpro.execution.workers import Workers
 from nucpro.extraction.merging import DnaFile, DnaVerdict, examine_dna
 from nucpro.extraction.plan import Plan, Unproven, make_plan
-from nucpro.extraction.preflight import dna_problems, side_problems, unsplit_problems
+from nucpro.extraction.preflight import dna_problems, side_problems
 from nucpro.extraction.validation import outside_outputs, repeated_ids, width_outside, without_class
 from nucpro.folder.inventory import Inventory, inspect_all, take_inventory
 from nucpro.folder.kinds import require_folder
 from nucpro.folder.paths import DataFolder, FilePair, Source, natural_key
 from nucpro.folder.selection import Selection, load, select
-from nucpro.folder.splitting import file_size
+from nucpro.folder.splitting import file_size, unsplit_problems
 from nucpro.formats.fasta import FastaFacts
 from nucpro.formats.sequences import DNA_WIDTH, SequenceType
 from nucpro.options import AUTO, SEQUENCES_PER_FILE, TOKEN_DROPOUT, Options

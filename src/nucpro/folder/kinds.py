@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from nucpro.errors import DataError, PreflightError
-from nucpro.folder.paths import DataFolder
+from nucpro.folder.paths import DataFolder, walk
 from nucpro.formats.opening import read_input
 from nucpro.formats.records import decoded
 
@@ -24,6 +24,7 @@ __all__ = [
     "STATE_NAME",
     "Kind",
     "Known",
+    "holds_data",
     "known_folder",
     "place_problems",
     "require_folder",
@@ -52,7 +53,7 @@ _RECORDS = frozenset(
     for path in (folder.checkpoint, folder.selection, folder.history, folder.merge_root)
 )
 """Names that only data folders hold."""
-_SPLIT_FILE = re.compile(r"output_[1-9][0-9]*(?:\.fa|_DNABERT_S\.pt|_ESM\.pt)")
+_VECTORS = re.compile(r"output_[1-9][0-9]*_(?:DNABERT_S|ESM)\.pt")
 _MERGED_FILE = re.compile(r"output_[1-9][0-9]*_merged\.pt")
 _SPLIT_ENDS = ("identified_nucleotide", "identified_protein")
 
@@ -107,13 +108,21 @@ def known_folder(path: Path) -> Known | None:
         if part := _part_with(Path(name)):
             return part
     signs = {
-        Kind.MERGED: any(map(_MERGED_FILE.fullmatch, names)),
-        Kind.SPLIT: any(map(_SPLIT_FILE.fullmatch, names)),
+        # Single files of these names may have been copied to any folder.
+        Kind.MERGED: path.name.endswith("_merged") and any(map(_MERGED_FILE.fullmatch, names)),
+        Kind.SPLIT: "output_1.fa" in names and any(map(_VECTORS.fullmatch, names)),
         Kind.CLASSIFIER: STATE_NAME in names or {CARD_NAME, "model.safetensors"} <= names,
         Kind.ENCODER: _ADAPTER_CONFIG in names or _is_config(path / _CONFIG),
         Kind.CACHE: {"refs", "snapshots"} <= names or any(name.startswith("models--") for name in names),
     }
     return next((Known(kind) for kind, found in signs.items() if found), None)
+
+
+def holds_data(root: Path) -> bool:
+    """Whether a folder has records or files of a data folder, in itself or below."""
+    with suppress(PreflightError):  # what cannot be read is told where it is used
+        return _is_data(_names(root)) or any(_is_data(names) for _, names in walk(root))
+    return False
 
 
 def _names(folder: Path) -> set[str]:
@@ -159,7 +168,7 @@ def _is_config(path: Path) -> bool:
 
 
 def place_problems(folder: Path, purpose: str, allowed: Collection[Kind] = ()) -> list[str]:
-    """Pre-flight problems: a command would write its files into a folder of others.
+    """Pre-flight problems: a command would write its files into a folder of others, or below a file.
 
     Parameters
     ----------
@@ -170,6 +179,10 @@ def place_problems(folder: Path, purpose: str, allowed: Collection[Kind] = ()) -
     allowed : collection of Kind
         Kinds of folders that the command may write to.
     """
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir():
+        which = "is" if there == folder else f"{there} is"
+        return [f"{folder}: {which} a file, not a folder; name another folder, such as {purpose}"]
     known = known_folder(folder)
     if known is None or known.kind in allowed:
         return []

@@ -34,6 +34,7 @@ __all__ = [
     "CLASS_NAMES",
     "HOST_CATEGORIES",
     "NO_CATEGORY",
+    "NO_SOURCES",
     "SEED",
     "VIRAL",
     "DataFolder",
@@ -78,6 +79,8 @@ def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
     return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts if part)
 
 
+NO_SOURCES = "no *identified_nucleotide.fa with records was found below the data folder"
+"""Message for a folder without sources."""
 NO_CATEGORY = (
     f"nothing says its class: its name must begin with {', '.join(CATEGORIES[:-1])} or {CATEGORIES[-1]}, up to '.' "
     "or '_', or it must lie in a folder that is called so; rename or move it"

@@ -15,16 +15,17 @@ from pathlib import Path
 
 from nucpro.errors import DataError, PreflightError, counted, first_few
 from nucpro.folder.inventory import Mapper, numbers_in, size_on_disk
-from nucpro.folder.paths import DataFolder, Source
+from nucpro.folder.paths import NO_SOURCES, DataFolder, Source
 from nucpro.folder.selection import load
 from nucpro.formats import cannot_write, remove_temporaries, sync_folder
 from nucpro.formats.atomic import TEMPORARY_MARK, temporary_start
 from nucpro.formats.fasta import Records, count, difference, read, require_usable, split
+from nucpro.formats.opening import open_input
 from nucpro.formats.sequences import ALPHABETS, SequenceType, copied_side, looks_like_nucleotides
 from nucpro.options import SEQUENCES_PER_FILE
 from nucpro.state.checkpoint import Checkpoint
 
-__all__ = ["file_size", "remove_unfinished", "split_folder", "split_source"]
+__all__ = ["file_size", "remove_unfinished", "split_folder", "split_source", "unsplit_problems"]
 
 
 def file_size(
@@ -72,18 +73,22 @@ def split_folder(
     Raises
     ------
     PreflightError
-        Sources that have files of another size, or folders that hold other files beside them.
+        There are no sources; or some lack their proteins, or have files of another size, or folders that hold other
+        files beside them.
     DataError, FastaError
         See :func:`split_source`.
     """
     sources = folder.walk_sources()
+    if not sources:
+        raise PreflightError([NO_SOURCES])
     remove_temporaries(folder.root)
     remove_unfinished(sources)
     size = file_size(asked, folder, sources, records, workers)
     others = dict.fromkeys(source for source in sources if not _has_size(source, size))
-    problems = [_foreign_problem(s) if replace else _size_problem(s, size) for s in others]
-    if found := list(filter(None, problems)):
-        raise PreflightError(found)
+    problems = unsplit_problems(s for s in sources if s in others or not s.protein_folder.exists())
+    found = (_foreign_problem(source) if replace else _size_problem(source, size) for source in others)
+    if problems := [*problems, *filter(None, found)]:
+        raise PreflightError(problems)
     records.remember_size(size)
     if others:
         # It names files that are about to be removed.
@@ -92,6 +97,22 @@ def split_folder(
         if source in others:
             _remove_split(source)
         yield source, split_source(source, size)
+
+
+def unsplit_problems(sources: Iterable[Source]) -> list[str]:
+    """Sources that are still to be split, but lack one of the two files, or have one that cannot be opened."""
+    problems = []
+    for source in sources:
+        if not os.path.lexists(source.protein_fasta):
+            problems.append(
+                f"{source.protein_fasta}: missing; {source.nucleotide_fasta} cannot be split without its proteins"
+            )
+            continue
+        try:
+            open_input(source.protein_fasta).close()
+        except DataError as error:
+            problems.append(str(error))
+    return problems
 
 
 def _has_size(source: Source, size: int) -> bool:

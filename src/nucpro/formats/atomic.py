@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from nucpro.errors import PreflightError, StoreError
+from nucpro.errors import NucproError, PreflightError, StoreError
 from nucpro.formats.opening import kind_of
 
 __all__ = [
@@ -27,7 +27,7 @@ __all__ = [
     "AtomicFile",
     "Written",
     "cannot_write",
-    "make_first",
+    "made_first",
     "make_folder",
     "name_problem",
     "remove_temporaries",
@@ -322,18 +322,27 @@ def make_folder(folder: Path) -> None:
         sync_folder(one.parent)
 
 
-def make_first(folder: Path) -> None:
-    """Make the folder that a command is about to write to; see :func:`make_folder`.
+@contextmanager
+def made_first(folder: Path) -> Iterator[None]:
+    """Make the folder that a command writes to in a ``with`` block; a block that is refused leaves no empty one.
 
     Raises
     ------
     PreflightError
         It cannot be made there.
     """
+    missing = [one for one in (folder, *folder.parents) if not one.is_dir()]
     try:
         make_folder(folder)
     except StoreError as error:
         raise PreflightError([str(error)]) from error
+    try:
+        yield
+    except NucproError:
+        with suppress(OSError):  # one that is not empty
+            for one in missing:
+                one.rmdir()
+        raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Annotated, Any, TypeVar
 from nucpro.errors import DataError, PreflightError, counted, human_size
 from nucpro.folder.kinds import Kind, require_place
 from nucpro.folder.paths import DataFolder
-from nucpro.formats import make_first, remove_temporaries, replacing_problems
+from nucpro.formats import made_first, remove_temporaries, replacing_problems
 from nucpro.formats.records import Count, Within, read_record, write_record
 from nucpro.formats.transfer import Connection, Expected, StoppedError, part_of
 from nucpro.genomes.catalogue import Md5, RemoteFile, choose, parse_catalogue
@@ -186,8 +186,7 @@ def download(
         record = run.record()
         missing = run.missing(record)
     else:
-        make_first(data_dir)
-        with hold(DataFolder(data_dir).lock):
+        with made_first(data_dir), hold(DataFolder(data_dir).lock):
             remove_temporaries(data_dir)
             record = run.record()
             missing = run.missing(record)
@@ -243,8 +242,7 @@ def download_taxonomy(
     if problems := replacing_problems([path], lambda _: bool(own), replace=options.replace):
         raise PreflightError(problems)
     if not dry_run:
-        make_first(data_dir)
-        with hold(DataFolder(data_dir).lock):
+        with made_first(data_dir), hold(DataFolder(data_dir).lock):
             remove_temporaries(data_dir)
             # First: a file that a killed run leaves is known by its sum.
             write_record(data_dir / _TAXONOMY_NAME, _TaxonomyRecord([*own, md5]))

@@ -22,7 +22,7 @@ from urllib.parse import quote, urlsplit
 
 from huggingface_hub import constants
 
-from nucpro.errors import DataError, ModelError, StoreError, human_size, is_plain
+from nucpro.errors import DataError, ModelError, StoreError, UsageError, human_size, is_plain
 from nucpro.formats.atomic import make_folder, write_text
 from nucpro.formats.records import decoded
 from nucpro.formats.transfer import AnswerError, Connection, Expected, part_of
@@ -164,7 +164,10 @@ def commit_of(repository: Repository) -> str:
     ModelError
         If the repository or revision does not exist, or the hub does not answer within seconds.
     """
-    return pin(repository)[0].revision
+    try:
+        return _listing(repository)[1]
+    except _UnreachableError as error:
+        raise _unreachable(repository, error) from error
 
 
 def pin(repository: Repository) -> tuple[Repository, Listing]:
@@ -186,7 +189,10 @@ def pin(repository: Repository) -> tuple[Repository, Listing]:
     try:
         listing, commit = _listing(repository)
     except _UnreachableError as error:
-        raise _unreachable(repository, error) from error
+        raise ModelError(
+            f"{repository}: the hub cannot be reached ({error}); check the network, or run this command on a machine "
+            "with network and copy the folder here"
+        ) from error
     return replace(repository, revision=commit), listing
 
 
@@ -327,7 +333,7 @@ def _fetch(repository: Repository, files: Listing, places: Mapping[str, Path]) -
         except DataError as error:
             raise ModelError(
                 f"{repository}: the download was interrupted ({error}); nothing half-made is used: "
-                f"try again, finished work is kept; or {_remedy(repository)}"
+                "try again, finished work is kept"
             ) from error
 
 
@@ -350,19 +356,30 @@ def _connection(attempts: int, timeout_s: float) -> Connection:
     return Connection(attempts, _WAIT_S, timeout_s, {"Authorization": f"Bearer {token}"} if token else {})
 
 
-def _listing(repository: Repository) -> tuple[Listing, str]:
-    """What all files of a revision are, and its commit hash."""
+def require_id(model: str) -> None:
+    """Refuse a name that no repository can have.
+
+    Raises
+    ------
+    ModelError
+        The message says what is allowed.
+    """
     from huggingface_hub import hf_hub_url  # noqa: PLC0415
     from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
 
     try:
-        hf_hub_url(repository.id, "config.json")
+        hf_hub_url(model, "config.json")
     except HFValidationError as error:
         raise ModelError(
-            f"model {repository.id!r} is neither a folder nor the id of a repository (owner/name): {error}"
+            f"model {model!r} is neither a folder nor the id of a repository (owner/name): {error}"
         ) from error
+
+
+def _listing(repository: Repository) -> tuple[Listing, str]:
+    """What all files of a revision are, and its commit hash."""
+    require_id(repository.id)
     if urlsplit(repository.address).scheme not in ("http", "https"):
-        raise ModelError(
+        raise UsageError(
             f"endpoint {repository.address!r} is not allowed; use an address that starts with https://"
         )
     if constants.HF_HUB_OFFLINE:

@@ -18,8 +18,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nucpro.errors import ModelError, PreflightError, RecordError, StoreError
-from nucpro.formats import make_folder, remove_temporaries, replacing_problems
+from nucpro.errors import ModelError, PreflightError, RecordError
+from nucpro.formats import made_first, remove_temporaries, replacing_problems
 from nucpro.formats.opening import file_digest, is_litter, problem_of
 from nucpro.formats.records import Digest, Name, read_record, write_record
 from nucpro.models import hub
@@ -329,15 +329,24 @@ def fetch(
     Raises
     ------
     ModelError
-        If the model cannot be downloaded, or lacks files, or the folder cannot be written.
+        If the model cannot be downloaded, or lacks files.
+    PreflightError
+        If the model is a folder already or its name is not allowed, or the folder cannot be written.
+    UsageError
+        If the address of the hub is no address.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ModelError(f"{folder}: is no folder; name one to put the model into")
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise PreflightError([f"{folder}: is a file, not a folder; name one to put the model into"])
+    if os.path.lexists(path := Path(model).expanduser()):
+        raise PreflightError([f"{path}: is here already; give it with --protein-model or --dna-model"])
+    try:
+        hub.require_id(model)
+    except ModelError as error:
+        raise PreflightError([str(error)]) from error
     repository = hub.Repository(model, revision or "main", endpoint, show)
     pinned, listing = hub.pin(repository)
     chosen = {name: listing[name] for name in _wanted_files(list(listing))}
-    _make_folder(folder)
-    with hold(folder / _LOCK):
+    with made_first(folder), hold(folder / _LOCK):
         remove_temporaries(folder)
         missing = hub.missing_in(folder, chosen)
         source = _source_of(folder)
@@ -356,13 +365,6 @@ def fetch(
         sums = {name: file_digest(folder / name, ModelError) for name in chosen}
         write_record(folder / _SOURCE_RECORD, _Source(model, pinned.revision, sums))
     return _local(folder, None)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        make_folder(folder)
-    except StoreError as error:
-        raise ModelError(str(error)) from error
 
 
 def _adapter(folder: Path) -> ModelFiles:

@@ -19,15 +19,15 @@ from nucpro.classifier.card import ModelCard
 from nucpro.classifier.fitting import feed_of, viral_margins
 from nucpro.classifier.material import Divided, divide, read_material
 from nucpro.classifier.metrics import Comparison, Measured, Scored, compare, resample
-from nucpro.classifier.model import columns_of, load, save
+from nucpro.classifier.model import Classifier, columns_of, load, save
 from nucpro.classifier.options import SplitBy, TrainingOptions
 from nucpro.classifier.sources import survey
 from nucpro.classifier.training import working_folders
 from nucpro.embedding.device import choose_device, settled
 from nucpro.embedding.encoder import load as load_encoder
-from nucpro.errors import DataError, PreflightError, UsageError
+from nucpro.errors import DataError, ModelError, PreflightError, UsageError
 from nucpro.folder.kinds import CARD_NAME
-from nucpro.folder.paths import VIRAL
+from nucpro.folder.paths import VIRAL, DataFolder
 from nucpro.formats.fasta import stream
 from nucpro.genomes.genbank import read_annotations
 from nucpro.genomes.identification import FrameRecord, frame_records, identify
@@ -53,17 +53,33 @@ class ModelData:
 
     Parameters
     ----------
-    folder : Path
-        The data folder.
+    folder : Path, optional
+        The data folder; by default the nearest one above the model.
     families : Path, optional
         The table of families, of a split by family.
     taxonomy : Path, optional
         NCBI's taxonomy, of a split by rank; by default that of the data folder.
     """
 
-    folder: Path
+    folder: Path | None = None
     families: Path | None = None
     taxonomy: Path | None = None
+
+    def folder_of(self, model: Path) -> Path:
+        """Data folder of a model.
+
+        Raises
+        ------
+        PreflightError
+            None is given, and none with merged files lies above the model.
+        """
+        above = (folder for folder in model.absolute().parents if DataFolder(folder).merge_root.is_dir())
+        found = self.folder or next(above, None)
+        if found is None:
+            raise PreflightError(
+                [f"{model}: lies in no data folder; name that of its training with --trained-on DATA"]
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -112,13 +128,18 @@ def compare_models(
     Raises
     ------
     UsageError
-        The models have other test rows.
-    ModelError, DataError
-        A model or a file cannot be read.
+        There are not two different models, or they have other test rows.
+    PreflightError
+        A model cannot be read, or the data folder is not found.
+    DataError
+        A file cannot be read.
     """
-    loaded = {str(path): load(path) for path in models}
-    if len(loaded) < 2:
-        raise UsageError("two or more models are compared; name them all")
+    if len(models) < 2:
+        raise UsageError(f"{models[0]}: one model is given, and two or more are compared; name another one")
+    twice = [path for number, path in enumerate(models) if path in models[:number]]
+    if twice:
+        raise UsageError(f"{twice[0]} is named twice; name different models")
+    loaded = dict(zip(map(str, models), _loaded(models), strict=True))
     cards = [card for _, card in loaded.values()]
     tested = {(card.data.get("digest"), card.split.get("test_rows_sha256")) for card in cards}
     if len(tested) > 1:
@@ -140,14 +161,28 @@ def compare_models(
     return compare(found), divided.drawn
 
 
+def _loaded(models: Sequence[Path]) -> list[tuple[Classifier, ModelCard]]:
+    """Load models; those that cannot be are told all at once."""
+    loaded, problems = [], []
+    for path in models:
+        try:
+            loaded.append(load(path))
+        except ModelError as error:
+            problems.append(str(error))
+    if problems:
+        raise PreflightError(problems)
+    return loaded
+
+
 def _test_part(model: Path, card: ModelCard, data: ModelData, device: str, show: Show) -> Divided:
     """Divide the rows of a data folder as those that a model was trained on were divided."""
+    folder = data.folder_of(model)
     fold, folds = card.split.get("fold") or (None, None)
     fractions = card.split["fractions"]
     by = SplitBy(card.split["by"])
     options = settled(
         TrainingOptions(
-            data.folder,
+            folder,
             output=model,
             split_by=by,
             rank=card.split.get("rank"),
@@ -160,11 +195,11 @@ def _test_part(model: Path, card: ModelCard, data: ModelData, device: str, show:
             device=device,
         )
     )
-    material = read_material(survey(data.folder), options, choose_device(options.device), model, show)
+    material = read_material(survey(folder), options, choose_device(options.device), model, show)
     divided = divide(material, options, None if fold is None else fold - 1)
     if divided.split.summary["test_rows_sha256"] != card.split.get("test_rows_sha256"):
         raise DataError(
-            f"{data.folder}: its rows divide into another test part than that of {model}: files were added, removed or "
+            f"{folder}: its rows divide into another test part than that of {model}: files were added, removed or "
             "changed since it was trained, or another version divided them; train again"
         )
     return divided
@@ -207,7 +242,7 @@ def evaluate_lengths(
         raise UsageError(
             f"--lengths has {odd}; allowed: {SHORTEST_CHUNK} or more, as in --lengths 150,300,500"
         )
-    load(model)  # what is no model gets no lock file either
+    _loaded([model])  # what is no model gets no lock file either
     with working_folders([model]):
         found = _at_lengths(model, lengths, data, settled(options), per_genome, show)
         classifier, card = load(model)
@@ -229,16 +264,16 @@ def _at_lengths(
     if models is None:
         raise PreflightError(problems)
     divided = _test_part(model, models.card, data, options.device, show)
-    genomes = divided.material.genomes
+    folder, genomes = divided.material.survey.folder.root, divided.material.genomes
     if genomes is None:
-        raise PreflightError([f"{data.folder}: ids do not say their genomes, so these cannot be cut again"])
+        raise PreflightError([f"{folder}: ids do not say their genomes, so these cannot be cut again"])
     wanted = {genomes.names[code] for code in np.unique(genomes.codes[divided.test_rows])}
-    pairs = [pair for pair in find_genomes(data.folder).pairs if pair.source.category is not None]
+    pairs = [pair for pair in find_genomes(folder).pairs if pair.source.category is not None]
     if not pairs:
         raise PreflightError(
-            [f"{data.folder}: holds no genomes (X.genomic.fna.gz and its GenBank file) to cut again"]
+            [f"{folder}: holds no genomes (X.genomic.fna.gz and its GenBank file) to cut again"]
         )
-    scorer = models.load_scorer(data.folder, load_encoder)
+    scorer = models.load_scorer(folder, load_encoder)
     return [_at_length(length, pairs, wanted, models.card, scorer, per_genome, show) for length in lengths]
 
 

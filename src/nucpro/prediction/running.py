@@ -7,6 +7,7 @@ run that was interrupted at any point and is started again resumes at its unit, 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +21,7 @@ from nucpro.execution.engine import Done, Engine, engine_of
 from nucpro.execution.runner import Committed, Runner
 from nucpro.extraction.preflight import writing_problems
 from nucpro.folder.kinds import place_problems
-from nucpro.formats import make_first, remove_temporaries, replacing_problems
+from nucpro.formats import made_first, remove_temporaries, replacing_problems
 from nucpro.formats.atomic import name_problem
 from nucpro.formats.opening import STANDARD_INPUT, is_pipe, spooled
 from nucpro.prediction.contigs import InputFacts, Unit, inspect, records_of, units_of
@@ -104,8 +105,7 @@ def predict(options: PredictionOptions, show: Show = silent) -> PredictionReport
     folder = OutputFolder(options.folder)
     with engine_of(options) as engine, ExitStack() as stack:
         checked = check(options, engine, lambda path: stack.enter_context(spooled(path, FastaError)))
-        make_first(folder.root)
-        with Runner(folder.lock) as runner:
+        with made_first(folder.root), Runner(folder.lock) as runner:
             remove_temporaries(folder.root)
             return _predict(_Run(checked, folder, engine, runner), show)
 
@@ -439,7 +439,7 @@ def _output_problems(options: PredictionOptions) -> list[str]:
     too_long = name_problem(options.folder)
     if too_long:
         return [f"{options.folder}: {too_long}; name a folder with --output"]
-    if options.folder.exists() and not options.folder.is_dir():
+    if options.output is None and os.path.lexists(options.folder) and not options.folder.is_dir():
         return [f"{options.folder}: is a file; name a folder with --output"]
     # The folder beside the input is of this command, wherever the input lies.
     misplaced = place_problems(options.folder, "prediction") if options.output else []

@@ -14,8 +14,8 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from io import BytesIO
+from contextlib import ExitStack, contextmanager, suppress
+from io import BytesIO, FileIO
 from pathlib import Path
 
 from nucpro.errors import LockedError, NucproError, PreflightError
@@ -34,6 +34,8 @@ _LONGEST = 4096
 def hold(path: Path) -> Iterator[None]:
     """Hold a lock file within a ``with`` block.
 
+    A block that is refused leaves no lock file where there was none.
+
     Raises
     ------
     LockedError
@@ -41,13 +43,34 @@ def hold(path: Path) -> Iterator[None]:
     PreflightError
         The folder cannot be written, or its file system cannot lock.
     """
-    with open_kept(path, lambda problem: PreflightError([problem]), append=False) as file:
+    is_new = not os.path.lexists(path)
+    with _taken(path) as file:
         descriptor = file.fileno()
-        _take(descriptor, path)
         _require_lock(descriptor, path)
         _tell(descriptor, json.dumps({"process": os.getpid(), "host": socket.gethostname()}))
-        yield
+        try:
+            yield
+        except NucproError:
+            if is_new:
+                with suppress(OSError):
+                    path.unlink()
+            raise
         _tell(descriptor, "")
+
+
+def _taken(path: Path) -> FileIO:
+    """Open a lock file and lock it; one that its holder has removed meanwhile locks nothing."""
+    with ExitStack() as unless_taken:
+        file = unless_taken.enter_context(
+            open_kept(path, lambda problem: PreflightError([problem]), append=False)
+        )
+        _take(file.fileno(), path)
+        if os.fstat(file.fileno()).st_nlink:
+            unless_taken.pop_all()
+            return file
+    if not path.parent.is_dir():
+        raise LockedError([f"{path.parent}: another run finished there just now; run again"])
+    return _taken(path)
 
 
 def _require_lock(descriptor: int, path: Path) -> None:

@@ -7,7 +7,6 @@ which they are kept, and the file itself, are not touched before everything is k
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -334,9 +333,6 @@ def _target_problems(options: EmbedOptions, work: Work) -> list[str]:
     too_long = name_problem(output) or name_problem(work.root)
     if too_long:
         return [f"{output}: {too_long} (with the mark of unfinished ones); choose a shorter name"]
-    above = next(path for path in output.absolute().parents if os.path.lexists(path))
-    if not above.is_dir():
-        return [f"{output}: {above} is a file, not a folder; name another place"]
     misplaced = place_problems(output.parent, "vectors", {Kind.DATA})
     return misplaced or work.target_problems(replace=options.replace) + writing_problems([output.parent])
 
