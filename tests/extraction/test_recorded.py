@@ -58,7 +58,8 @@ def forget(data: Path, *names: str) -> None:
     with Checkpoint(folder, read_only=True):
         folder.checkpoint.unlink()
     with Checkpoint(folder) as checkpoint:
-        checkpoint._facts = content["facts"]
+        for key, fact in content["facts"].items():
+            checkpoint._record(key, fact)
         checkpoint.fold()
 
 

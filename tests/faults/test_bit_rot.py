@@ -6,6 +6,7 @@ apart by reading the file: everything in it must be what it was, bit by bit.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator
 from itertools import permutations
@@ -195,7 +196,7 @@ def test_a_damaged_dna_file_stops_the_run(
     extracting.require_recovery(data)
 
 
-def facts_of(data: Path) -> tuple[dict[str, dict[str, object]], list[str]]:
+def facts_of(data: Path) -> tuple[dict[str, bytes], list[str]]:
     checkpoint = Checkpoint(DataFolder(data), read_only=True)
     return dict(checkpoint._facts), list(checkpoint.completed)
 
@@ -237,12 +238,11 @@ def test_a_damaged_journal_loses_lines_but_tells_nothing_wrong(
     record_property("cases", cases)
 
 
-def with_journal(folder: DataFolder, facts: dict[str, dict[str, object]], completed: list[str]) -> None:
+def with_journal(folder: DataFolder, facts: dict[str, bytes], completed: list[str]) -> None:
     """Record facts again, one line each, as a run that was killed leaves them."""
     checkpoint = Checkpoint(folder)
     for key, fact in facts.items():
-        checkpoint._facts[key] = fact
-        checkpoint._append({key: fact})
+        checkpoint._record(key, json.loads(fact))
     for name in completed:
         checkpoint.complete(folder.root / name)
     checkpoint.close()

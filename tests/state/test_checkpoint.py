@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import tracemalloc
 import zlib
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -85,6 +86,37 @@ def test_what_is_recorded_after_folding_is_kept_too(folder: DataFolder) -> None:
     assert again.knows("vectors", path, x=1)
     assert again.knows("merged", path, y=2)
     checkpoint.close()
+
+
+def test_many_facts_take_little_more_memory_than_their_file(folder: DataFolder) -> None:
+    path = folder.root / "a.pt"
+    with Checkpoint(folder) as checkpoint:
+        for number in range(5000):
+            digests = dict.fromkeys(("digest", "ids_digest"), f"{number:064x}")
+            checkpoint.add(f"kind{number}", path, {"records": 10**6 + number, "problems": [], **digests})
+    size = folder.checkpoint.stat().st_size
+    tracemalloc.start()
+    try:
+        again = Checkpoint(folder, read_only=True)
+        held, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert again.knows("kind7", path, records=10**6 + 7)
+    assert held < 2 * size
+    assert most < 4.5 * size
+
+
+@pytest.mark.parametrize(
+    "fact", [{"stamp": {"stamp": 1}}, {"a": {"stamp": [{"stamp": None}]}}, {"a": "{}"}, "{}", 3, None]
+)
+def test_facts_of_any_form_are_read_and_kept(folder: DataFolder, fact: object) -> None:
+    folder.checkpoint.write_text(sealed({"format": 1, "facts": {"vectors:a.pt": fact, "split": {"x": 1}}}))
+    with Checkpoint(folder) as checkpoint:
+        assert checkpoint.fact("vectors", folder.root / "a.pt") is None
+        assert checkpoint.sequences_per_file is None
+        checkpoint.fold()
+    kept = {"vectors:a.pt": fact} if isinstance(fact, dict) else {}
+    assert json.loads(folder.checkpoint.read_text())["facts"] == {**kept, "split": {"x": 1}}
 
 
 def test_recording_costs_one_line_however_much_is_known(folder: DataFolder) -> None:

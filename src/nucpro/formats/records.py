@@ -194,8 +194,8 @@ def _bytes_of(path: Path) -> bytes:
         return file.read()
 
 
-def decoded(raw: bytes) -> Any:
-    """Value that JSON holds.
+def decoded(raw: bytes, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """Value that JSON holds; each object is replaced by what `object_hook` makes of it.
 
     Raises
     ------
@@ -203,7 +203,7 @@ def decoded(raw: bytes) -> Any:
         It is no JSON, or nested too deeply to be read.
     """
     try:
-        return json.loads(raw)
+        return json.loads(raw, object_hook=object_hook)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     except ValueError as error:
@@ -213,10 +213,10 @@ def decoded(raw: bytes) -> Any:
         ) from error
 
 
-def parsed(raw: bytes) -> dict[str, Any]:
-    """Object that JSON holds; empty if it is damaged or not an object."""
+def parsed(raw: bytes, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> dict[str, Any]:
+    """Object that JSON holds; empty if it is damaged or not an object; see :func:`decoded`."""
     try:
-        content = decoded(raw)
+        content = decoded(raw, object_hook)
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}

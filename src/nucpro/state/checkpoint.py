@@ -17,10 +17,10 @@ from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, cast
 
 from nucpro.errors import DataError, StoreError
-from nucpro.formats import cannot_write, file_digest, write_bytes, write_text
+from nucpro.formats import cannot_write, file_digest, write_bytes
 from nucpro.formats.opening import open_kept, read_kept, write_all
 from nucpro.formats.records import Count, Digest, Name, checked, parsed
 from nucpro.formats.sequences import SequenceType
@@ -188,7 +188,7 @@ class Journal:
 
 
 def _line(entry: Mapping[str, Any]) -> bytes:
-    body = _dumped(entry).encode()
+    body = _dumped(entry)
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
@@ -220,9 +220,9 @@ _FORMAT = 1
 _RECIPE = "recipe"
 _SPLIT = "split"
 _DIGEST = "digest"
-_SEAL = '{{"sha256":"{}",'
+_SEAL = b'{"sha256":"%s",'
 """Start of a checkpoint; the digest is that of the document without it."""
-_SEAL_LENGTH = len(_SEAL.format("0" * 64))
+_SEAL_LENGTH = len(_SEAL % bytes(64))
 
 
 class Checkpoint:
@@ -239,7 +239,8 @@ class Checkpoint:
     def __init__(self, folder: StateFiles, *, read_only: bool = False) -> None:
         self._folder = folder
         self._read_only = read_only
-        self._facts: dict[str, dict[str, Any]] = {}
+        # In JSON: decoded, they would take more than twice the memory.
+        self._facts: dict[str, bytes] = {}
         self._own: set[str] = set()
         self.completed: list[str] = []
         self.started_at = _now()
@@ -267,11 +268,11 @@ class Checkpoint:
     def fact(self, kind: str, path: Path) -> dict[str, Any] | None:
         """Fact of a kind about a file; None if there is none for the file as it is now."""
         key = f"{kind}:{self._key(path)}"
-        entry = self._facts.get(key)
         stamp = Fingerprint.of(path)
-        if entry is None or stamp is None or entry.get("stamp") != stamp.as_list():
+        entry = self._entry(key)
+        if stamp is None or entry.get("stamp") != stamp.as_list():
             return None
-        return entry if key in self._own or _is_sound(kind, entry) else None
+        return entry if self._is_usable(key, kind, entry) else None
 
     def knows(self, kind: str, path: Path, **expected: Any) -> bool:
         """Whether a fact of a kind is known about a file as it is now, and has the expected values."""
@@ -284,10 +285,7 @@ class Checkpoint:
         if stamp is None:
             return
         key = f"{kind}:{self._key(path)}"
-        entry = {**fact, "stamp": stamp.as_list()}
-        self._facts[key] = entry
-        self._own.add(key)
-        self._append({key: entry})
+        self._record(key, {**fact, "stamp": stamp.as_list()})
 
     def complete(self, path: Path) -> None:
         """List a file of protein vectors as completed."""
@@ -298,8 +296,8 @@ class Checkpoint:
     def recipe_of(self, side: SequenceType) -> Recipe | None:
         """Recipe of the last run for a sequence type; None before the first run."""
         key = f"{_RECIPE}:{side}"
-        entry = self._facts.get(key)
-        if entry is None or entry.get("kind") != side or not (key in self._own or _is_sound(_RECIPE, entry)):
+        entry = self._entry(key)
+        if entry.get("kind") != side or not self._is_usable(key, _RECIPE, entry):
             return None
         return Recipe(str(side), entry["made_by"], entry["width"], entry.get("source", {}))
 
@@ -311,21 +309,18 @@ class Checkpoint:
             "width": recipe.width,
             "source": dict(recipe.source),
         }
-        self._facts[f"{_RECIPE}:{recipe.kind}"] = entry
-        self._own.add(f"{_RECIPE}:{recipe.kind}")
-        self._append({f"{_RECIPE}:{recipe.kind}": entry})
+        self._record(f"{_RECIPE}:{recipe.kind}", entry)
 
     @property
     def sequences_per_file(self) -> int | None:
         """Records of a full split file, as they were recorded; None before that."""
-        size = self._facts.get(_SPLIT, {}).get("sequences_per_file")
+        size = self._entry(_SPLIT).get("sequences_per_file")
         return size if isinstance(size, int) and size > 0 else None
 
     def remember_size(self, sequences_per_file: int) -> None:
         """Record how many records a full split file holds."""
         if self.sequences_per_file != sequences_per_file:
-            self._facts[_SPLIT] = {"sequences_per_file": sequences_per_file}
-            self._append({_SPLIT: self._facts[_SPLIT]})
+            self._record(_SPLIT, {"sequences_per_file": sequences_per_file})
 
     def digests(self, files: Iterable[Path]) -> dict[Path, tuple[Fingerprint, str]]:
         """Fingerprint and SHA-256 of files, in the folder or elsewhere, that are unchanged since they were read."""
@@ -353,11 +348,12 @@ class Checkpoint:
             "started_at": self.started_at,
             "last_update": _now(),
             "completed_files": self.completed,
-            "facts": self._facts,
         }
         if self._is_foreign:
             self._keep_aside()
-        write_text(self._folder.checkpoint, _sealed(_dumped(content) + "\n"))
+        facts = b",".join(b"%s:%s" % (_dumped(key), fact) for key, fact in self._facts.items())
+        document = b'%s,"facts":{%s}}\n' % (_dumped(content)[:-1], facts)
+        write_bytes(self._folder.checkpoint, _sealed(document))
         self.close()
         try:
             self._folder.journal.unlink(missing_ok=True)
@@ -400,6 +396,18 @@ class Checkpoint:
             raise cannot_write(path, error) from error
         self._is_foreign = False
 
+    def _entry(self, key: str) -> dict[str, Any]:
+        """Recorded entry of a key; empty if there is none."""
+        return cast(dict[str, Any], json.loads(self._facts.get(key, b"{}").decode()))
+
+    def _is_usable(self, key: str, kind: str, entry: Mapping[str, Any]) -> bool:
+        return key in self._own or _is_sound(kind, entry)
+
+    def _record(self, key: str, entry: Mapping[str, Any]) -> None:
+        self._facts[key] = _dumped(entry)
+        self._own.add(key)
+        self._append({key: entry})
+
     def _append(self, entry: Mapping[str, Any]) -> None:
         if self._read_only:
             return
@@ -409,7 +417,11 @@ class Checkpoint:
         content, self._is_foreign = _document(self._folder)
         facts = content.get("facts", {})
         if isinstance(facts, dict):
-            self._facts = {str(k): v for k, v in facts.items() if isinstance(v, dict)}
+            self._facts = {
+                key: fact if isinstance(fact, bytes) else _dumped(fact)
+                for key, fact in facts.items()
+                if isinstance(fact, (bytes, dict))
+            }
         listed = content.get("completed_files", [])
         self._list(map(str, listed) if isinstance(listed, list) else ())
         started = content.get("started_at")
@@ -422,7 +434,7 @@ class Checkpoint:
                 if key == "completed" and isinstance(value, str):
                     self._note_completed(self._listed(value))
                 elif isinstance(value, dict):
-                    self._facts[key] = value
+                    self._facts[key] = _dumped(value)
 
 
 _Stamps = list[tuple[int, int, int] | None]
@@ -472,7 +484,7 @@ def _document(folder: StateFiles) -> tuple[dict[str, Any], bool]:
     path = folder.checkpoint
     # Anything but a regular file is moved aside like a checkpoint of another program.
     raw = read_kept(path) if path.is_file() else b""
-    content = parsed(raw)
+    content = parsed(raw, _compact)
     if content.get("format") != _FORMAT or "sha256" not in content:
         is_foreign = os.path.lexists(path)
         if is_foreign:
@@ -483,19 +495,30 @@ def _document(folder: StateFiles) -> tuple[dict[str, Any], bool]:
             )
         # Its list proves nothing, so only the time of the first start is used.
         return {"started_at": content.get("started_at")}, is_foreign
-    if hashlib.sha256(b"{" + raw[_SEAL_LENGTH:]).hexdigest() != content["sha256"]:
+    digest = hashlib.sha256(b"{")
+    digest.update(memoryview(raw)[_SEAL_LENGTH:])
+    if digest.hexdigest() != content["sha256"]:
         logger.warning("%s is damaged; all files are checked by their contents", path)
         return {}, False
     return content, False
 
 
-def _dumped(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+def _compact(value: Any) -> Any:
+    """JSON of a fact; everything else as it is. Facts about files have a fingerprint."""
+    return _dumped(value) if isinstance(value, dict) and "stamp" in value else value
 
 
-def _sealed(document: str) -> str:
+# Within a fact, an object with such a key is JSON already.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=json.loads)
+
+
+def _dumped(value: object) -> bytes:
+    return _ENCODER.encode(value).encode()
+
+
+def _sealed(document: bytes) -> bytes:
     """Put the digest of a JSON document at its beginning, as its first value."""
-    return _SEAL.format(hashlib.sha256(document.encode()).hexdigest()) + document[1:]
+    return b"".join((_SEAL % hashlib.sha256(document).hexdigest().encode(), memoryview(document)[1:]))
 
 
 def _now() -> str:
