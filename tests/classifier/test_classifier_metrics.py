@@ -35,7 +35,7 @@ def of_scores(labels: np.ndarray, scores: np.ndarray) -> Scored:
     return Scored(labels, np.log(scores) - np.log1p(-scores))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.integers(2, 200),
     seed=st.integers(0, 2**32 - 1),

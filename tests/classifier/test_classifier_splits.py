@@ -31,7 +31,7 @@ def both_classes(viral: list[int], host: list[int]) -> tuple[list[str], np.ndarr
 SIZES = st.lists(st.integers(1, 60), min_size=3, max_size=12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(viral=SIZES, host=SIZES, seed=st.integers(0, 2**32 - 1))
 def test_every_row_is_in_one_part_and_every_genome_too(viral: list[int], host: list[int], seed: int) -> None:
     ids, labels = both_classes(viral, host)

@@ -90,7 +90,7 @@ def test_the_batch_budget_does_not_matter(encoder, budget):
     np.testing.assert_allclose(vectors(encoder, sequences, budget).matrix, expected, rtol=0, atol=ROUNDING)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     order=st.permutations(range(len(LENGTHS))), kept=st.integers(1, len(LENGTHS)), budget=st.integers(1, 500)
 )

@@ -14,7 +14,7 @@ from fuzz.targets import TARGETS
 
 @pytest.mark.parametrize("name", TARGETS)
 @given(data=st.data())
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, suppress_health_check=list(HealthCheck))
 def test_any_bytes_are_refused_or_read(name: str, data: st.DataObject) -> None:
     target = TARGETS[name]
     with tempfile.TemporaryDirectory() as folder:

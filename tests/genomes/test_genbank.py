@@ -194,7 +194,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3 * len(RECORD) - 1), st.integers(0, 255)), min_size=1, max_size=4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_changed_bytes_give_an_error_or_records(changes: list[tuple[int, int]]) -> None:
     content = bytearray(RECORD * 3)
     for position, byte in changes:

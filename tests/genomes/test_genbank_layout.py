@@ -235,7 +235,7 @@ def of_biopython(content: bytes) -> list[dict[int, list[str]]]:
 
 
 @given(line=st.integers(5, 16), indent=st.integers(-21, 5), cut=st.integers(0, 3))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_indentation_gives_what_biopython_reads_or_an_error(line: int, indent: int, cut: int) -> None:
     lines = RECORD.splitlines(keepends=True)
     text = lines[line]
