@@ -48,10 +48,11 @@ def test_a_run_ends_with_a_report_and_the_known_last_line(
     assert "weights sha256" in text
     assert {path.name for path in page.parent.iterdir()} == {
         "report.html",
-        "map.png",
-        "lengths.png",
-        "throughput.png",
-        "classes.png",
+        *(
+            f"{name}.{form}"
+            for name in ("map", "lengths", "throughput", "classes")
+            for form in ("png", "svg")
+        ),
     }
 
 
@@ -195,7 +196,7 @@ def test_a_report_of_a_folder_that_cannot_be_written_goes_elsewhere(finished: Pa
     assert sorted(data.rglob("*")) == before
 
 
-@pytest.mark.parametrize("name", ["report.html", "map.png", "classes.png"])
+@pytest.mark.parametrize("name", ["report.html", "map.png", "classes.svg"])
 def test_a_report_replaces_only_a_report(
     name: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import struct
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from nucpro.errors import UsageError
 from nucpro.execution.workers import Workers
@@ -19,6 +25,7 @@ from nucpro.report.charts import Markup, element, table, ticks
 from nucpro.report.findings import map_data
 from nucpro.report.geometry import describe
 from nucpro.report.page import page
+from nucpro.report.pictures import figures_of
 from nucpro.report.sample import Sample, read_sample
 from nucpro.report.subject import Output, Subject
 from nucpro.report.writing import write_report
@@ -138,6 +145,7 @@ def test_pictures_have_300_dots_an_inch_and_go_when_there_is_nothing_to_show(wri
             content = (folder / f"{name}.png").read_bytes()
             assert content[:8] == b"\x89PNG\r\n\x1a\n"
             assert struct.unpack(">II", content[16:24]) == (1650, 1260)
+            assert b"<svg" in (folder / f"{name}.svg").read_bytes()
         write_report(replace(written, files=(), runs=()), workers)
     assert [path.name for path in folder.iterdir()] == ["report.html"]
     with Workers(1) as workers:
@@ -149,3 +157,61 @@ def test_too_many_points_are_refused(tmp_path: Path) -> None:
     with Workers(1) as workers, pytest.raises(UsageError, match="--points is 50001; allowed: 0 to 50000"):
         write_report(subject, workers, 50_001)
     assert not DataFolder(tmp_path).report.exists()
+
+
+def drawn(fill: Callable[[Any], None]) -> str:
+    """All texts of a figure, one per line."""
+    figure = Figure(layout="constrained")
+    FigureCanvasAgg(figure)
+    fill(figure)
+    figure.canvas.draw()
+    return "\n".join(text.get_text() for text in figure.findobj(Text))
+
+
+def fill_of(name: str, subject: Subject, sample: Sample) -> Callable[[Any], None]:
+    fill = figures_of(subject, sample, describe(sample.vectors, sample.labels))[name]
+    assert fill is not None
+    return fill
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "unit"), [(2.0, "time (s)"), (100.0, "time (min)"), (5000.0, "time (h)")]
+)
+def test_the_time_of_throughput_has_a_unit_for_its_length(
+    written: Subject, sample: Sample, elapsed: float, unit: str
+) -> None:
+    done = [FileDone(1000 + elapsed * k, f"f{k}", 1.0, 10, 1000, 1020, elapsed) for k in range(1, 4)]
+    run = Run(1000.0, {"side": "protein"}, files=done, ended=1000 + 4 * elapsed, how="done")
+    texts = drawn(fill_of("throughput", replace(written, runs=(run,)), sample))
+    assert unit in texts
+    assert f"mean: {10 / elapsed:,.0f} sequences/s" in texts
+    assert "30 sequences in " in texts
+
+
+def test_figures_say_what_they_show(written: Subject, sample: Sample) -> None:
+    lengths = drawn(fill_of("lengths", written, sample))
+    for text in (
+        "Nucleotide sequences: ",
+        "Protein sequences: ",
+        "length (bases)",
+        "length (residues)",
+        "viral (40)",
+    ):
+        assert text in lengths
+    assert "host (27)" in lengths
+    classes = drawn(fill_of("classes", written, sample))
+    for text in ("67 sequences: 59.7% viral", "40 in 4 files", "20 in 2 files", "viral (40)", "host (27)"):
+        assert text in classes
+    assert "PCA of 67 sequences" in drawn(fill_of("map", written, sample))
+
+
+@pytest.mark.parametrize("lengths", [[300], [1, 2], [1, 10_000], list(range(298, 306)), [0, 5]])
+def test_lengths_of_any_range_are_counted_in_whole_bins(
+    written: Subject, sample: Sample, lengths: list[int]
+) -> None:
+    counts = {0: Counter(), 1: Counter(lengths)}
+    odd = replace(sample, base_lengths=counts, residue_lengths=counts)
+    texts = drawn(fill_of("lengths", written, odd))
+    low, high = lengths[0], lengths[-1]
+    assert f"Protein sequences: {f'all {low:,}' if low == high else f'{low:,} to {high:,}'} residues" in texts
+    assert f"viral ({len(lengths):,})" in texts

@@ -81,6 +81,7 @@ def _fill_test(panels: Sequence[Axes], test: Scored) -> None:
             fontsize="xx-small",
             ha="center",
         )
+    calibration.set_ylim(top=1.1)  # space for the counts
     calibration.set_title(f"Calibration, test: error {found['calibration_error']:.3f} (rows per bin)")
     for panel in panels:
         panel.legend(loc="lower right", fontsize="small")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +15,7 @@ from nucpro.report.sample import Sample
 from nucpro.report.subject import FileState, Output, Subject
 from nucpro.state.history import DONE, FileDone, Run
 
-__all__ = ["lengths", "provenance", "rates", "runs", "selection", "validation"]
+__all__ = ["Throughput", "lengths", "provenance", "rates", "runs", "selection", "throughput", "validation"]
 
 _SHOWN_FILES = 300
 _SHOWN_RUNS = 50
@@ -130,37 +131,68 @@ def _distribution(title: str, counts: Mapping[int, Mapping[int, int]], unit: str
     return histogram(f"{title}, {found[0]:,} to {found[-1]:,} {unit}", edges, series, unit)
 
 
-def rates(run: Run | None) -> Markup:
-    """Throughput over time and times of the stages, of the last run that extracted."""
-    if run is None:
-        return element("p", "No run that made protein files is recorded here.")
+@dataclass(frozen=True)
+class Throughput:
+    """Sequences per second of a run that extracted.
+
+    Parameters
+    ----------
+    unit : str
+        Unit of the times: seconds, minutes or hours, by the length of the run.
+    points : list of (float, float)
+        Time from the start, in that unit, and sequences per second until then.
+    seconds : float
+        Time of the extraction.
+    records, tokens : int
+        What was extracted in it.
+    """
+
+    unit: str
+    points: list[tuple[float, float]]
+    seconds: float
+    records: int
+    tokens: int
+
+    @property
+    def mean(self) -> float:
+        """Sequences per second of the whole run."""
+        return self.records / max(self.seconds, 1e-9)
+
+
+def throughput(run: Run) -> Throughput:
+    """Throughput of a run that made files, as the page and the figure show it."""
     start = run.files[0].time - run.files[0].elapsed
     unit, divisor = _time_unit(run.files[-1].time - start)
-    windows = [
+    points = [
         ((window[-1].time - start) / divisor, sum(file.records for file in window) / seconds)
         for window in _windows(run.files)
         if (seconds := sum(file.elapsed for file in window)) > 0
     ]
-    device = run.facts.get("options", {}).get("device", "unknown device")
     seconds = sum(file.elapsed for file in run.files)
-    records, tokens = (
-        sum(file.records for file in run.files),
-        sum(file.tokens for file in run.files),
-    )
+    records, tokens = sum(file.records for file in run.files), sum(file.tokens for file in run.files)
+    return Throughput(unit, points, seconds, records, tokens)
+
+
+def rates(run: Run | None) -> Markup:
+    """Throughput over time and times of the stages, of the last run that extracted."""
+    if run is None:
+        return element("p", "No run that made protein files is recorded here.")
+    curve = throughput(run)
+    device = run.facts.get("options", {}).get("device", "unknown device")
     text = (
         f"Last extraction: {_when(run.started)} on {device}; "
-        f"{counted(len(run.files), 'file', ',')}, {counted(records, 'sequence', ',')} "
-        f"in {human_time(seconds)}: {records / max(seconds, 1e-9):,.0f} sequences/s, "
-        f"{tokens / max(seconds, 1e-9):,.0f} tokens/s."
+        f"{counted(len(run.files), 'file', ',')}, {counted(curve.records, 'sequence', ',')} "
+        f"in {human_time(curve.seconds)}: {curve.mean:,.0f} sequences/s, "
+        f"{curve.tokens / max(curve.seconds, 1e-9):,.0f} tokens/s."
     )
     stages = [(name, took, human_time(took), "host") for name, took in run.stages]
-    throughput = (
-        line("Throughput while extracting", windows, (f"time ({unit})", "sequences/s"))
-        if len(windows) > 1
+    chart = (
+        line("Throughput while extracting", curve.points, (f"time ({curve.unit})", "sequences/s"))
+        if len(curve.points) > 1
         else element("p", "One file was made: there is no curve to draw.")
     )
     times = element("div", element("h3", "Time of each stage"), bars("Time of each stage", stages))
-    return join((element("p", text), element("div", throughput, times, class_="pair")))
+    return join((element("p", text), element("div", chart, times, class_="pair")))
 
 
 def _windows(files: Sequence[FileDone]) -> list[Sequence[FileDone]]:
