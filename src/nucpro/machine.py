@@ -36,14 +36,14 @@ def cores(process: Path = _PROCESS, control_groups: Path = _CONTROL_GROUPS) -> i
 def free_memory(
     process: Path = _PROCESS, control_groups: Path = _CONTROL_GROUPS, system: Path = _SYSTEM
 ) -> int | None:
-    """Bytes that are free or can be freed, within the limits of control groups; None where nothing tells.
+    """Bytes that are free or can be freed, within the limits of control groups; None if unknown.
 
     Parameters
     ----------
     process, control_groups : Path
         See :func:`cores`.
     system : Path
-        What the kernel tells of all memory, as ``/proc/meminfo``.
+        All memory according to the kernel, as in ``/proc/meminfo``.
     """
     available = _named(system, "MemAvailable:")
     left = (_left(folder) for folder in _groups(process, control_groups, "memory"))
@@ -79,7 +79,7 @@ def _quota(folder: Path) -> float | None:
 
 
 def _numbers(path: Path) -> list[int]:
-    """Whole numbers in a file; none where it is not there, cannot be read or says something else (``max``)."""
+    """Whole numbers in a file; none if it is missing, unreadable or not a number (``max``)."""
     with suppress(OSError, ValueError):
         return [int(word) for word in path.read_text().split()]
     return []

@@ -200,7 +200,7 @@ class Meter:
         Parameters
         ----------
         count : int
-            Units; negative where some have to be done again.
+            Units; negative if some must be repeated.
         work : int, optional
             Their size, where units differ; by default `count`.
         """

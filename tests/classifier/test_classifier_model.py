@@ -150,7 +150,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         ),
         (
             {"sides": ["dna"]},
-            r"its sides \('dna',\) have \[16\] columns, which do not give the 24 of input_width",
+            r"its sequence types \('dna',\) have \[16\] columns, not the 24 of input_width",
         ),
     ],
 )

@@ -759,7 +759,7 @@ def test_merged_files_alone_are_enough_but_their_models_are_unknown(
         path.unlink()
     assert survey(merged).encoders == {"dna": None, "protein": None}
     assert (
-        "Warning: nothing says which model made the dna columns of 8 of 8 files; prediction cannot check its model"
+        "Warning: the model of the dna columns is not recorded for 8 of 8 files; prediction cannot check its model"
         in caplog.messages
     )
 

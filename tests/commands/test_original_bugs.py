@@ -29,7 +29,7 @@ def test_rows_shifted_after_a_missing_id(tmp_path: Path) -> None:
     stand_ins.write_dna_stand_in(dna, ids)
     rows = np.arange(12, dtype=np.float32).reshape(4, 3)
     write_vectors(protein, ["a", "c", "d"], rows[[0, 2, 3]], None, SequenceType.PROTEIN)
-    with pytest.raises(MergeError, match=r"1 id \(b\) only on the DNA side, no ids only on the protein side"):
+    with pytest.raises(MergeError, match=r"1 id \(b\) only in the DNA file, no ids only in the protein file"):
         merge(dna, protein, merged, "viral")
     assert not merged.exists()
     write_vectors(protein, ids[::-1], rows[::-1].copy(), None, SequenceType.PROTEIN)

@@ -90,7 +90,7 @@ def test_a_folder_without_data(words: str, here: Path, capsys: pytest.CaptureFix
     [
         ("nosuch.fa", "nosuch.fa: cannot be read: No such file or directory; check the path"),
         ("empty", "empty: is a folder"),
-        ("empty.fa", "empty.fa: the file is empty; remove it or make it again"),
+        ("empty.fa", "empty.fa: the file is empty; remove it or write it again"),
         ("notes.txt", "it starts with 'hello'; the file must start with '>'"),
         ("page.html.fa", "it is a page of HTML or XML"),
         ("binary.fa", r"it starts with '\ufffd\x01\x02 garbage'; the file must start with '>'"),
@@ -148,7 +148,7 @@ def test_a_folder_that_is_no_model(words: str, here: Path, capsys: pytest.Captur
         (
             "embed proteins.fa -o out/x.csv",
             2,
-            "out/x.csv: its suffix stands for no form; allowed: a file that ends with .pt, .npz",
+            "out/x.csv: unknown suffix; allowed: a file that ends with .pt, .npz",
         ),
         ("embed proteins.fa -o out", 2, "--output is"),
         (

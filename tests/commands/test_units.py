@@ -164,7 +164,7 @@ def test_splitting_and_chunking_by_their_old_names(tmp_path: Path) -> None:
 def test_ids_on_one_side_stop_merge_data(data: Path, tmp_path: Path, encoder) -> None:
     first, second = pairs_of(data)[:2]
     encoder.extract(first.protein_fasta, tmp_path / "p.pt")
-    with pytest.raises(MergeError, match="only on the DNA side"):
+    with pytest.raises(MergeError, match="only in the DNA file"):
         units.merge_data(second.dna_vectors, tmp_path / "p.pt", tmp_path / "m.pt", "viral", protein_dim=WIDTH)
     assert not (tmp_path / "m.pt").exists()
 

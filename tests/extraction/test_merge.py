@@ -86,8 +86,8 @@ def test_ids_on_one_side_only_are_listed_and_nothing_is_written(pair: FilePair) 
         merged_again(pair)
     assert str(caught.value) == (
         f"{pair.dna_vectors} and {pair.protein_vectors} do not fit together, {pair.merged} was not written: "
-        "2 ids (b_frame2, c_frame3) only on the DNA side, 2 ids (x, y) only on the protein side; "
-        "make the side that is out of date again from its FASTA"
+        "2 ids (b_frame2, c_frame3) only in the DNA file, 2 ids (x, y) only in the protein file; "
+        "recompute the file that is out of date from its FASTA file"
     )
     assert not pair.merged.exists()
 
@@ -105,14 +105,14 @@ def test_at_most_ten_ids_are_listed(tmp_path: Path, count: int, listed: str) -> 
     write_side(pair, SequenceType.PROTEIN, numbered(3, WIDTH), names[:3])
     with pytest.raises(MergeError) as caught:
         merged_again(pair)
-    assert f"{listed} only on the DNA side, no ids only on the protein side; make the side" in str(
+    assert f"{listed} only in the DNA file, no ids only in the protein file; recompute the file" in str(
         caught.value
     )
 
 
 def test_an_id_on_the_protein_side_only_is_an_error_too(pair: FilePair) -> None:
     write_side(pair, SequenceType.PROTEIN, numbered(4, WIDTH), (*NAMES, "x"))
-    with pytest.raises(MergeError, match=r"no ids only on the DNA side, 1 id \(x\) only on the protein side"):
+    with pytest.raises(MergeError, match=r"no ids only in the DNA file, 1 id \(x\) only in the protein file"):
         merged_again(pair)
 
 

@@ -165,7 +165,7 @@ def test_all_problems_are_told_at_once(data: Path, refused, tmp_path: Path) -> N
     assert "4 problems found; nothing was changed:" in said
     assert "1 DNABERT-S files are missing" in said
     assert f"{data / PROTEIN / 'output_2.fa'}: missing" in said
-    assert "letters outside" in said
+    assert "characters outside" in said
     assert "has '*' at position" in said
     assert "no model" in said
 
@@ -176,13 +176,13 @@ def test_ids_on_one_side_only_are_named(data: Path, refused) -> None:
     said = refused(data)
     assert "hold different ids" in said
     assert "_chunk_9001" in said
-    assert "only on the protein side" in said
+    assert "only in the protein file" in said
 
 
 def test_a_shorter_protein_side_is_an_error_not_a_skip(data: Path, refused) -> None:
     path = data / PROTEIN / "output_1.fa"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))
-    assert "only on the nucleotide side, none only on the protein side" in refused(data)
+    assert "only in the nucleotide file, none only in the protein file" in refused(data)
 
 
 def test_duplicate_ids_and_empty_sequences(data: Path, refused) -> None:

@@ -45,7 +45,7 @@ def test_an_encoder_in_another_precision_than_its_meta_writes_nothing(data: Path
     encoder.recipe = replace(encoder.recipe, made_by={**encoder.recipe.made_by, "precision": "fp16"})
     output = data / "vectors.pt"
     with pytest.raises(
-        ModelError, match="is loaded in float32, but its files would say fp16; load it in fp16"
+        ModelError, match="is loaded in float32, but its files would record fp16; load it in fp16"
     ):
         encoder.extract(pairs_of(data)[0].protein_fasta, output)
     assert not output.exists()

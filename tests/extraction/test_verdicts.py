@@ -161,7 +161,7 @@ def test_a_fasta_with_one_id_twice_is_not_what_the_vectors_hold(pair: FilePair) 
 def test_another_version_of_a_fasta(pair: FilePair, side: SequenceType) -> None:
     fasta = pair.fasta(side)
     fasta.write_text(fasta.read_text().replace("G", "A").replace("K", "R"))
-    expected = (f"{pair.vectors(side)}: made from another version of its FASTA; make it again",)
+    expected = (f"{pair.vectors(side)}: made from another version of its FASTA; recompute it",)
     assert verdict(pair).problems == expected
     assert dna_verdict(pair).problems == (expected if side is SequenceType.DNA else ())
 

@@ -143,7 +143,7 @@ def test_letters_outside_ascii_are_never_taken_for_others(tmp_path: Path) -> Non
     path = tmp_path / "a.fa"
     path.write_text(">one\nACß\n", encoding="utf-8")
     assert read(path).sequences == [b"AC?"]
-    with pytest.raises(FastaError, match=r"letters outside ACGTURYSWKMBDHVN: one has '\?' at position 3"):
+    with pytest.raises(FastaError, match=r"characters outside ACGTURYSWKMBDHVN: one has '\?' at position 3"):
         require_usable(read(path), NUCLEOTIDES)
 
 

@@ -20,7 +20,7 @@ PEAK = 64 << 20
 """Bytes that refusing a file may take above what the interpreter and its modules have."""
 
 REFUSED = {
-    "nothing": (b"", "the file is empty; remove it or make it again"),
+    "nothing": (b"", "the file is empty; remove it or write it again"),
     "only a mark": (b">", "cannot be read as FASTA"),
     "only marks": (b">\n>\n>\n", "the id of record 1 is missing"),
     "mark and blank": (b"> \nACGT\n", "the id of record 1 is missing"),
@@ -42,7 +42,7 @@ REFUSED = {
         gzip.compress(b">a\nACGT\n" * 999)[:-30],
         "gzip stream 1, which starts at byte 0 of ",
     ),
-    "gzip of nothing": (gzip.compress(b""), "unpacks to nothing; remove it or make it again"),
+    "gzip of nothing": (gzip.compress(b""), "unpacks to nothing; remove it or write it again"),
     "start of gzip": (b"\x1f\x8b\x08", "gzip stream 1, which starts at byte 0 of 3, is cut off"),
     "mark at the end": (b">a\nACGT\n>b", "it ends after a header ('b'), without its sequence"),
     "header at the end": (

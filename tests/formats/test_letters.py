@@ -127,7 +127,7 @@ def test_nucleotides_on_the_protein_side_stop_preflight(change: object, tmp_path
     assert callable(change)
     pair = pair_of(tmp_path, BASES, change(BASES))
     (problem,) = problems_of(pair)
-    assert problem.startswith(f"{pair.protein_fasta}: holds nucleotides: ")
+    assert problem.startswith(f"{pair.protein_fasta}: contains nucleotides: ")
 
 
 @pytest.mark.parametrize("protein", [b"ACGT", b"A", b"GATTACA" * 11])
@@ -140,7 +140,7 @@ def test_nucleotides_on_the_protein_side_are_not_split(tmp_path: Path) -> None:
     assert source is not None
     for path in (source.nucleotide_fasta, source.protein_fasta):
         path.write_bytes(b">a\n%b\n>b\n%b\n" % (BASES, BASES[::-1]))
-    with pytest.raises(DataError, match=r"identified_protein\.fa: holds nucleotides: 240 letters"):
+    with pytest.raises(DataError, match=r"identified_protein\.fa: contains nucleotides: 240 characters"):
         split_source(source, 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         path.name for path in (source.nucleotide_fasta, source.protein_fasta)

@@ -242,7 +242,7 @@ def test_a_damaged_member_is_named_with_both_checksums(tmp_path: Path) -> None:
         store.read_vectors(path, SequenceType.PROTEIN)
     found, told = zlib.crc32(b"\2" * 48), zlib.crc32(b"\1" * 48)
     assert str(caught.value) == (
-        f"{path}: member 'data/0' is damaged: CRC-32 {found:08x}, its directory says {told:08x}; {REMEDY}"
+        f"{path}: member 'data/0' is damaged: CRC-32 {found:08x}, expected {told:08x}; {REMEDY}"
     )
 
 

@@ -494,7 +494,7 @@ def test_an_error_in_a_worker_process_ends_the_run(demo: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", r"the file is empty; remove it or make it again"),
+        (b"", r"the file is empty; remove it or write it again"),
         (b"ACGT\n", r"cannot be read as FASTA: it starts with 'ACGT'; the file must start with '>'"),
         (b"@read\nACGT\n+\nIIII\n", r"record 1 is FASTQ \(starts with '@'\); convert it to FASTA first"),
         (b">a\nACGT\n>\nACGT\n", r"the id of record 2 is missing; give every header an id after '>'"),
@@ -629,7 +629,8 @@ def test_what_cannot_be_opened_is_named_and_the_other_pairs_are_done(
     (demo / name).unlink()
     make(demo / name)
     with pytest.raises(
-        DataError, match=rf"1 of 2 pairs .* could not be used; the others are done:\n  - .*{name}: {message}"
+        DataError,
+        match=rf"1 of 2 pairs .* could not be used; all other files are done:\n  - .*{name}: {message}",
     ):
         build(demo, ONE)
     assert name in caplog.text

@@ -119,7 +119,7 @@ def test_a_kind_that_is_not_in_the_table_is_refused_with_what_is(options: Option
         encoders.identify(options, SequenceType.PROTEIN)
     assert str(caught.value) == (
         f"{tmp_path.name}: model_type is 'composition' in config.json; allowed for the protein model: "
-        "esm or fast_esm (ESM-2); name a model of one of these, or add its architecture (CONTRIBUTING.md says how)"
+        "esm or fast_esm (ESM-2); name a model of one of these, or add its architecture (see CONTRIBUTING.md)"
     )
 
 

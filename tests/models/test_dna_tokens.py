@@ -140,7 +140,7 @@ REFUSED = {
     ),
     "no unknown token": (
         lambda content: content["model"].update(unk_token=None),
-        "the unknown token is None and has no id, so letters without a token would vanish",
+        "the unknown token is None and has no id, so bases without a token would be lost",
     ),
     "random tokens": (
         lambda content: content["model"].update(dropout=0.1),

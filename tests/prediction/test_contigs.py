@@ -78,7 +78,7 @@ def test_ids_that_come_twice_are_named(tmp_path: Path) -> None:
     path = write_contigs(tmp_path / "x.fasta", [Contig(name, "ACGT") for name in names])
     (problem,) = inspect([path], 300).problems
     assert problem == (
-        f"{path}: 2 duplicate ids: a, b; scores are told apart by id, so give every record its own "
+        f"{path}: 2 duplicate ids: a, b; scores are identified by id, so give every record its own "
         "(mates of a read pair: append /1 and /2)"
     )
 
@@ -87,7 +87,7 @@ def test_letters_of_no_nucleotide_are_named(tmp_path: Path) -> None:
     contigs = [Contig(f"protein{number}", "ACGTMKVL") for number in range(7)]
     (problem,) = inspect([write_contigs(tmp_path / "x.fasta", contigs)], 300).problems
     assert (
-        f"{tmp_path / 'x.fasta'}: letters outside ACGTURYSWKMBDHVN: protein0 has 'L' at position 8,"
+        f"{tmp_path / 'x.fasta'}: characters outside ACGTURYSWKMBDHVN: protein0 has 'L' at position 8,"
         in problem
     )
     assert "protein4 has 'L' at position 8 and more; correct or remove these records" in problem
@@ -102,7 +102,7 @@ def test_letters_of_no_nucleotide_are_named(tmp_path: Path) -> None:
             gzip.compress(b">a\n" + b"ACGT" * 5000)[:40],
             "gzip stream 1, which starts at byte 0 of 40, is cut off",
         ),
-        (b"@a\nACGT\n+\nII\n", "cannot be read as FASTQ: record 1 has 4 letters and 2 qualities"),
+        (b"@a\nACGT\n+\nII\n", "cannot be read as FASTQ: record 1 has 4 bases and 2 qualities"),
         (b">\nACGT\n", "the id of record 1 is missing"),
     ],
 )

@@ -345,7 +345,7 @@ class TestRefusals:
         path = write_contigs(tmp_path / "x.fa", [Contig("a", "ACL"), Contig("a", "ACGT")])
         shown = self.refused(capsys, *arguments(path, classifier, (other, tmp_path / "nowhere")))
         for problem in (
-            f"{path}: letters outside ACGTURYSWKMBDHVN: a has 'L' at position 3",
+            f"{path}: characters outside ACGTURYSWKMBDHVN: a has 'L' at position 3",
             f"{path}: 1 duplicate id: a",
             f"{classifier}: takes 16 protein columns, other_esm gives 32; give the model that made its training "
             "data with --protein-model",
@@ -401,7 +401,7 @@ class TestRefusals:
     ) -> None:  # fmt: skip
         folder = save_classifier(tmp_path / "unknown", replace(card, chunk_length=None))
         shown = self.refused(capsys, *arguments(fasta, folder, models))
-        assert f"{folder}: does not say the length of its chunks; give it with --length" in shown
+        assert f"{folder}: has no chunk length in its card; give it with --length" in shown
         assert main(arguments(fasta, folder, models, "--length", "500")) == 0
         chunks = table(fasta.with_name("contigs_prediction") / "chunks.tsv")
         assert chunks[0]["end"] == "500"

@@ -62,16 +62,16 @@ class ModelCard:
     sides : tuple of str
         What a row is made of, in the order of its columns: ``dna``, ``protein`` or both.
     widths : dict of str to int
-        Columns of each side in the merged files that it was trained on, also of a side that is not used.
+        Columns per sequence type in the merged files that it was trained on, also of a type that is not used.
     encoders : dict of str to (dict or None)
-        By side, the ``made_by`` of the vectors (:class:`nucpro.state.recipe.Recipe`): ``id``, ``revision``,
+        Per sequence type, the ``made_by`` of the vectors (:class:`nucpro.state.recipe.Recipe`): ``id``, ``revision``,
         ``weights_sha256``, architecture and options; None if no file has provenance.
     models : dict of str to str
-        By side, the folder or hub id under which the data folder knew that model; empty where it did not.
+        Per sequence type, the path or hub id of that model in the records of the data folder; empty if unknown.
     class_names : tuple of str
         Name of each output column.
     chunk_length : int or None
-        Bases of a full chunk of the training data; None where no file says so.
+        Bases per full chunk of the training data; None if not recorded.
     data : dict
         ``digest`` (SHA-256 of what was trained on), ``files``, ``rows``, ``rows_by_class``, ``genomes``.
     split : dict
@@ -124,7 +124,7 @@ def read_card(folder: Path) -> tuple[ModelCard, str | None]:
     card : ModelCard
         Everything that is known about the model.
     weights_sha256 : str or None
-        SHA-256 of its weights, as the card says.
+        SHA-256 of its weights according to the card.
 
     Raises
     ------
@@ -184,7 +184,7 @@ def _check_card(card: ModelCard) -> None:
     widths = [card.widths.get(side) for side in card.sides]
     if None in widths or sum(cast(list[int], widths)) != card.input_width:
         raise ValueError(
-            f"its sides {card.sides} have {widths} columns, which do not give the {card.input_width} of input_width"
+            f"its sequence types {card.sides} have {widths} columns, not the {card.input_width} of input_width"
         )
     objects = {f"split.{part}": card.split.get(part) for part in ("train", "validation", "test")}
     objects |= {f"lengths.{length}.test": found.get("test") for length, found in card.lengths.items()}

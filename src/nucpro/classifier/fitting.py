@@ -417,7 +417,7 @@ _OPTIONS = {
     "steps": "the way in which steps are run",
     "rows": "the parts of the split",
 }
-"""Settings of a training, and what people know them by."""
+"""Settings of a training, and the options that set them."""
 _UNTOLD = ("data", "rows", "steps")
 
 
@@ -451,7 +451,7 @@ def fit_settings(digest: str, split: Split, options: TrainingOptions, columns: s
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """What differs between two trainings, in people's words."""
     odd = [name for name in _OPTIONS if there.get(name) != here.get(name)]
-    # Other data and other splits have other rows, which says nothing more.
+    # Other data and other splits have other rows; listing these adds nothing.
     odd = [name for name in odd if name != "rows" or odd == ["rows"]]
     return [
         _OPTIONS[name]
@@ -462,7 +462,7 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]
 
 
 def steps_for(classifier: Classifier, options: TrainingOptions, device: torch.device) -> Steps:
-    """Choose, once and before training, what does the optimisation steps; say which in the log, and why."""
+    """Choose the implementation of the optimisation steps, once and before training; log which, and why."""
     obstacle = _obstacle(options.batch_size, device)
     if obstacle is None:
         from nucpro.classifier.fused import FusedSteps  # noqa: PLC0415 - imports Triton

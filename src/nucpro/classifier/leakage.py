@@ -82,7 +82,7 @@ def _figures(across: torch.Tensor, within: torch.Tensor) -> dict[str, Any]:
 
 
 def neighbours_line(found: dict[str, Any]) -> str:
-    """Say what was found."""
+    """Report the result."""
     line = f"Nearest training row of {found['rows']} test rows: median cosine {found['cosine']:.2f}"
     if found["as_near"] is None:
         return line

@@ -43,7 +43,7 @@ class Material:
     groups : Grouping
         Groups that are kept together in the split.
     genomes, taxa : Grouping or None
-        What each row is of, where ids and the data set say it.
+        Organism of each row, if ids and the data set record it.
     device : torch.device
         Where trainings run.
     """
@@ -125,7 +125,7 @@ def read_material(
 
 
 def _genomes(features: Features) -> Grouping | None:
-    """Genome of each row; None where ids do not say it."""
+    """Genome of each row; None if ids do not contain it."""
     try:
         return genomes_of(features.ids)
     except ValidationError:
@@ -133,7 +133,7 @@ def _genomes(features: Features) -> Grouping | None:
 
 
 def divide(material: Material, options: TrainingOptions, fold: int | None = None) -> Divided:
-    """Divide rows into parts, and say how they relate.
+    """Split rows into parts, and report leakage between them.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def _with_relations(material: Material, parts: Split) -> Split:
 
 
 def _judge_test_part(divided: Divided, labels: NDArray[np.int64], *, compared: bool) -> None:
-    """Say when the test part has too few genomes (or families) for its metrics to mean much."""
+    """Warn if the test part has too few genomes (or families) for its metrics to generalise."""
     host, viral = groups_per_class(divided.test_groups, labels)
     fewest, found = min(host, viral), f"the test part has {host} host and {viral} viral {divided.drawn}"
     if compared and fewest < 2:

@@ -198,8 +198,8 @@ def _margin_of(probability: float) -> float:
 def temperature_of(rows: Scored) -> float:
     """Find the number that margins are divided by, so that probabilities are calibrated (Guo et al., ICML 2017).
 
-    The loss is convex in its inverse, whose best value is where the slope changes its sign. Rows that are told apart
-    without an error would drive it to 0, so it stays between 0.25 and 10.
+    The loss is convex in its inverse, whose best value is where the slope changes its sign. Perfectly separated
+    rows would drive it to 0, so it stays between 0.25 and 10.
     """
     margins, labels = rows.margins, rows.labels
     low, high = 0.1, 4.0
@@ -328,7 +328,7 @@ def _members(genomes: NDArray[np.int64], labels: NDArray[np.int64]) -> list[NDAr
 
 
 def compare(models: Mapping[str, Resampled]) -> Comparison:
-    """Put models side by side that were measured on the same draws.
+    """Compare models that were evaluated on the same resamplings.
 
     Parameters
     ----------

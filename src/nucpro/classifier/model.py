@@ -1,7 +1,7 @@
 """The classifier, and the folder that a trained one is kept in.
 
-Trained weights come from :mod:`nucpro.classifier.fitting` and go, with everything that is known about them, to
-``model.safetensors`` and ``model.json`` in one folder, which prediction reads. A pickled model is never opened.
+Trained weights come from :mod:`nucpro.classifier.fitting` and go, with their card, to ``model.safetensors`` and
+``model.json`` in one folder, which prediction reads. A pickled model is never opened.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def load(folder: str | Path) -> tuple[Classifier, ModelCard]:
     Raises
     ------
     ModelError
-        There is no model, it is a pickle, it was cut off or changed, or it is not what its card says.
+        There is no model, it is a pickle, it was truncated or changed, or it contradicts its card.
     """
     folder = Path(folder)
     _require_model(folder)
@@ -199,7 +199,7 @@ def load(folder: str | Path) -> tuple[Classifier, ModelCard]:
 
 
 def _require_model(folder: Path) -> None:
-    """Refuse a folder that holds no model, and say where one is."""
+    """Refuse a folder without a model, and name the one of a data folder."""
     if not os.path.lexists(folder):
         raise ModelError(f"{folder}: no such folder; name one that nucpro train wrote")
     inside = DataFolder(folder).model
@@ -273,7 +273,7 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class _Header:
-    """What a state says beside its tensors."""
+    """Metadata of a state, beside its tensors."""
 
     history: Annotated[list[dict[str, Any]], Within(1, 1 << 20)]
     best_epoch: Annotated[int, Within(1, 1 << 20)]

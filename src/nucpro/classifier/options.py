@@ -14,7 +14,7 @@ from nucpro.options import ParsedOptions, require
 __all__ = ["FEW_GROUPS", "METRICS", "SCORES", "SIDES", "Placement", "SplitBy", "TrainingOptions"]
 
 FEW_GROUPS = 10
-"""With fewer test genomes of a class than this, resampling says nothing about other genomes."""
+"""With fewer test genomes per class than this, resampling does not generalise to other genomes."""
 
 SCORES = (
     "accuracy",

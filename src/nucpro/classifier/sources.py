@@ -1,7 +1,7 @@
 """Training data in ``data_merge``: all problems are found before rows are read; then the rows.
 
-Merged files and the vectors that they were made from are looked at in worker processes, and read by threads, without
-torch; rows go to :mod:`nucpro.classifier.features` and :mod:`nucpro.api`, what is known into the card of the model.
+Worker processes check merged files and the vectors that these were made from; threads read the rows, without torch.
+Rows go to :mod:`nucpro.classifier.features` and :mod:`nucpro.api`, metadata into the card of the model.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _MOST_READERS = 8
 
 @dataclass(frozen=True)
 class MergedSource:
-    """One merged file, looked at without its numbers.
+    """Metadata of one merged file.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class MergedSource:
     rows, width : int
         Shape of its matrix; 0 where it cannot be read.
     made_by : dict of str to (dict or None)
-        By side, what made its columns; None where nothing on disk says so.
+        Per sequence type, the provenance of its columns; None if not recorded.
     problems : tuple of str
         What makes it unfit, each naming its file.
     """
@@ -87,11 +87,11 @@ class Survey:
     files : tuple of MergedSource
         Naturally sorted by name.
     encoders : dict of str to (dict or None)
-        By side, what made the vectors of all files.
+        Per sequence type, the provenance of the vectors of all files.
     chunk_length : int or None
-        Bases of a full chunk, where all sources that say so agree.
+        Bases per full chunk, if all sources that record it agree.
     organisms : dict of str to Organism
-        What records are of, as far as the data set says it.
+        Organism of each record, as far as the data set records it.
     """
 
     folder: DataFolder
@@ -107,7 +107,7 @@ class Survey:
 
     @property
     def widths(self) -> dict[str, int]:
-        """Columns of each side."""
+        """Columns per sequence type."""
         return {
             SequenceType.DNA.value: DNA_WIDTH,
             SequenceType.PROTEIN.value: self.files[0].width - DNA_WIDTH,
@@ -115,7 +115,7 @@ class Survey:
 
 
 def survey(data_dir: Path) -> Survey:
-    """Look at all merged files of a data folder.
+    """Check all merged files of a data folder.
 
     Raises
     ------
@@ -177,7 +177,7 @@ def _look_at(where: tuple[DataFolder, Path]) -> MergedSource:
 
 
 def _maker(pair: FilePair, side: SequenceType, digest: object) -> tuple[Mapping[str, Any] | None, list[str]]:
-    """What made one side of a merged file, by the file of vectors with that digest; and what is wrong with it."""
+    """Provenance of one sequence type of a merged file, from the file of vectors with that digest; and its problems."""
     vectors = pair.vectors(side)
     try:
         if file_digest(vectors) != digest:
@@ -202,14 +202,14 @@ def _width_problems(files: Sequence[MergedSource]) -> list[str]:
 
 
 def _encoder_problems(files: Sequence[MergedSource]) -> list[str]:
-    """Files whose columns come from another model, or other options, than those of the first file that says so."""
+    """Files whose columns come from another model, or other options, than those of the first file with provenance."""
     problems = []
     for side in SequenceType:
         known = [(file, maker) for file in files if (maker := file.made_by[side.value]) is not None]
         for file, maker in known[1:]:
             first, expected = known[0]
             odd = sorted(key for key in maker.keys() | expected.keys() if maker.get(key) != expected.get(key))
-            # The name and revision of a model say nothing that its weights do not.
+            # Name and revision of a model add nothing to the digest of its weights.
             odd = [key for key in odd if key not in ("id", "revision")]
             if odd:
                 problems.append(
@@ -229,13 +229,11 @@ def _common_encoder(files: Sequence[MergedSource], side: SequenceType) -> Mappin
     known = [maker for file in files if (maker := file.made_by[side.value]) is not None]
     if len(known) < len(files):
         logger.warning(
-            "Warning: nothing says which model made the %s columns of %d of %d files; %s",
+            "Warning: the model of the %s columns is not recorded for %d of %d files; %s",
             side,
             len(files) - len(known),
             len(files),
-            "they are taken to be of the model that the others name"
-            if known
-            else "prediction cannot check its model",
+            "the model of the other files is assumed" if known else "prediction cannot check its model",
         )
     return known[0] if known else None
 

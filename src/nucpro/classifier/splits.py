@@ -89,7 +89,7 @@ class Split:
 
     @property
     def leak(self) -> str | None:
-        """What the measured numbers hide, in plain words; None where no genome is on both sides."""
+        """Description of the leakage; None if no genome is in more than one part."""
         return self.summary["leak"]  # type: ignore[no-any-return]
 
 
@@ -191,7 +191,7 @@ def group(
     UsageError
         There is no taxonomy.
     ValidationError
-        Ids that do not say their genome, genomes that the TSV of families lacks, or genomes without a taxon.
+        Ids without a genome, genomes that are not in the TSV of families, or genomes without a taxon.
     """
     if options.split_by is SplitBy.FILE:
         return Grouping(files.astype(np.int64), tuple(names))
@@ -276,12 +276,12 @@ def split(
     labels : ndarray of int64, shape [N]
         Class of each row.
     genomes : Grouping or None
-        For the leak; None where ids do not say them.
+        For the leak; None if ids do not contain them.
     options : TrainingOptions
         Sizes of the parts, seed, and what the groups are.
     fold : int, optional
         Which of ``options.folds`` is tested, from 0. Folds have about as many rows of each class; the next one
-        validates, the others are trained on.
+        validates, all other groups are for training.
 
     Raises
     ------
@@ -414,7 +414,7 @@ def _summary(
 
 
 def _leak(genomes: Grouping | None, parts: Codes) -> str | None:
-    """Say how much of what is measured was cut from genomes that were trained on."""
+    """Report the share of test rows from genomes that are also in the training part."""
     if genomes is None:
         return "the ids do not say which genome a row is of, so genomes may be in more than one part of the split"
     trained = np.zeros(len(genomes.names), bool)

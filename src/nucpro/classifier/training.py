@@ -85,10 +85,10 @@ class Trained:
 
 
 def train(options: TrainingOptions, show: Show = silent) -> Trained:
-    """Train on a data folder, measure on what was kept aside, and write the model.
+    """Train on a data folder, evaluate on the test part, and write the model.
 
-    Whatever ends training, the folder holds the weights of the best epoch so far; the same call goes on where a
-    stopped one ended, and gives what an unbroken one gives.
+    Whatever ends training, the folder contains the weights of the best epoch so far. The same call resumes an
+    interrupted training, with the result of an uninterrupted one.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def _plans(options: TrainingOptions) -> list[_Plan]:
 
 @dataclass(frozen=True, eq=False)
 class _Tested:
-    """What a model said of its test part."""
+    """Predictions of a model for its test part, and their metrics."""
 
     rows: Scored
     groups: NDArray[np.int64]
@@ -178,7 +178,7 @@ def _resampled(tested: Mapping[str, _Tested]) -> dict[str, Resampled]:
 
 
 def _pooled(tested: Mapping[str, _Tested], options: TrainingOptions) -> Comparison:
-    """Put folds side by side, and all their test rows together; folds have different rows, so no differences."""
+    """Compare folds, and pool all their test rows; folds have different rows, so there are no differences."""
     parts = list(tested.values())
     margins = np.concatenate([part.rows.relative_margins for part in parts])
     rows = Scored(np.concatenate([part.rows.labels for part in parts]), margins)
@@ -366,7 +366,7 @@ def _table_of_taxa(divided: Divided, test: Scored) -> str | None:
 
 
 def _recorded_models(found: Survey) -> dict[str, str]:
-    """Where the data folder's record says that the encoders are; an entry where they are those that made the rows."""
+    """Recorded paths or hub ids of the encoders, for each one that made the rows."""
     records = Checkpoint(found.folder, read_only=True)
     models = {}
     for side in SequenceType:
@@ -441,7 +441,7 @@ def _training_facts(options: TrainingOptions, fitted: Fitted) -> dict[str, Any]:
 
 
 def _table(history: Sequence[Mapping[str, Any]]) -> str:
-    """TSV with one line an epoch."""
+    """TSV with one line per epoch."""
     lines = ["\t".join(history[0]), *("\t".join(str(value) for value in entry.values()) for entry in history)]
     return "\n".join(lines) + "\n"
 

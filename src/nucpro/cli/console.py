@@ -53,7 +53,7 @@ _OF_MEMORY = (
     "bad_alloc",
     "out of memory",
 )
-"""What Python, the linker and torch say where memory, address space or threads run out, without a class of its own."""
+"""Messages of Python, the linker and torch if memory, address space or threads run out: no class of errors has them."""
 _OF_SYSTEM = {
     errno.ENAMETOOLONG: "name another place with --output, or shorten the name",
     errno.EMFILE: "raise the limit of open files (ulimit -n), then run again",

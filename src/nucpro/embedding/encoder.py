@@ -304,7 +304,7 @@ class FastaEncoder:
         if PRECISIONS[stated] != dtype:
             raise ModelError(
                 f"the model {self.recipe.made_by['id']} is loaded in {str(dtype).removeprefix('torch.')}, but its "
-                f"files would say {stated}; load it in {stated}, or ask for its own precision with --precision"
+                f"files would record {stated}; load it in {stated}, or ask for its own precision with --precision"
             )
 
     def reading(self, readout: Readout) -> FastaEncoder:
@@ -428,7 +428,7 @@ def load(identified: Identified, options: Options) -> FastaEncoder:
 
 
 def _require_memory(files: ModelFiles) -> None:
-    """Refuse weights that exceed the free memory: the system would kill the run, which could not tell why."""
+    """Refuse weights that exceed the free memory: the system would kill the run without a message."""
     size, free = sum(path.stat().st_size for path in files.weights), free_memory()
     if free is not None and size > free:
         raise ModelError(
@@ -470,7 +470,7 @@ def identity_of(model: nn.Module) -> WeightsIdentity:
     Parameters
     ----------
     model : torch.nn.Module
-        The object; its ``.config`` may know where it came from.
+        The object; its ``.config`` may contain its origin.
 
     Returns
     -------

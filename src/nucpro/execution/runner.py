@@ -258,7 +258,7 @@ class VectorRunner(Runner):
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Record the time of a step in the history, under a name that users know."""
+        """Record the time of a step in the history, under a name for users."""
         with self.history.stage(name), timed(f"Step '{name}'"):
             yield
 

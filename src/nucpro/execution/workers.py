@@ -173,7 +173,7 @@ class _Process(SpawnProcess):
         """Start it."""
         with _program_left_out():
             super().start()
-        # Where memory runs out, the system ends a worker first: the run can tell of that, but not of its own end.
+        # If memory runs out, the system kills a worker first: the run can report that, but not its own end.
         with suppress(OSError):
             Path(f"/proc/{self.pid}/oom_score_adj").write_text("1000", encoding="ascii")
 

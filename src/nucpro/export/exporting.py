@@ -211,9 +211,7 @@ def _make_all(
     looked = tracked(workers.map(_kept, tasks), len(tasks), "Checking what is there", show)
     kept = {name for name in looked if name is not None}
     to_make = [task for task in tasks if task.name not in kept]
-    logger.debug(
-        "%s as their record and merged file say, %d to write", counted(len(kept), "file"), len(to_make)
-    )
+    logger.debug("%s as recorded and unchanged, %d to write", counted(len(kept), "file"), len(to_make))
     if not to_make and ledger.is_complete(names):
         return 0
     ledger.begin(names, kept)

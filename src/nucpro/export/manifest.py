@@ -134,7 +134,7 @@ class Ledger:
             )
 
     def is_own(self, name: str) -> bool:
-        """Whether a file of a shard's name was written by an export, also by one that was killed before it said so."""
+        """Whether an export wrote a file of a shard's name, also if it was killed before it recorded that."""
         return self._making is None or name in self._making or name in self.shards
 
     def is_complete(self, names: Sequence[str]) -> bool:
@@ -146,7 +146,7 @@ class Ledger:
         return all(path.is_file() and read_input(path) == content for path, content in written.items())
 
     def begin(self, names: Collection[str], kept: Collection[str]) -> None:
-        """Say that the folder is not complete any more.
+        """Mark the folder as incomplete.
 
         Parameters
         ----------
@@ -237,7 +237,7 @@ class Ledger:
             if line.shard is not None:
                 self._take(line.shard, is_sealed=is_sealed)
             if not is_sealed:
-                # Earlier versions did not say what they were about to write.
+                # Earlier versions did not record what they were about to write.
                 self._making = None
             elif self._making is not None:
                 self._making.update(line.making or ())

@@ -182,8 +182,8 @@ def _row_order(dna_ids: Sequence[str], protein_ids: Sequence[str]) -> list[int] 
     only_dna, only_protein = difference(dna_ids, protein_ids)
     if only_dna or only_protein:
         raise MergeError(
-            f"{_listed(only_dna)} only on the DNA side, {_listed(only_protein)} only on the protein side; "
-            "make the side that is out of date again from its FASTA"
+            f"{_listed(only_dna)} only in the DNA file, {_listed(only_protein)} only in the protein file; "
+            "recompute the file that is out of date from its FASTA file"
         )
     return [row_of[name] for name in dna_ids]
 

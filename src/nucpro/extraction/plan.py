@@ -255,7 +255,7 @@ def make_plan(
             questions.append(question)
     if pairs and logger.isEnabledFor(logging.DEBUG):
         logger.debug(
-            "%d of %d files are as recorded and unchanged since, %d are missing, %d have to be read",
+            "%d of %d files are as recorded and unchanged since, %d are missing, %d must be read",
             sum(item.vectors is State.DONE for item in items.values()),
             len(pairs),
             sum(item.vectors is State.MISSING for item in items.values()),
@@ -368,7 +368,7 @@ def _other_recipe(question: _Question) -> Mapping[str, Any] | None:
 
 
 def _examine_vectors(question: _Question, reasons: list[str]) -> tuple[dict[str, Any] | None, bool]:
-    """Fact of vectors that are done, and whether recomputing records could verify the others."""
+    """Fact of vectors that are done, and whether recomputing records could verify the rest."""
     path, facts, recipe = question.vectors, question.facts, question.recipe
     found = current_vectors(path, recipe, facts, unproven=question.unproven)
     if isinstance(found, str):
@@ -419,7 +419,7 @@ def current_vectors(
 
 
 def _way_out(is_unproven: bool, recipe: Recipe) -> str:
-    """How to keep a file that its owner knows to be right; DNA files are kept by default."""
+    """How to keep a file that its owner trusts; DNA files are kept by default."""
     if not is_unproven or recipe.kind != SequenceType.PROTEIN:
         return ""
     return " unless --trust-existing keeps it or --verify-existing N proves it"

@@ -125,7 +125,7 @@ def _different_ids(nucleotide: Path, protein: Path) -> str:
         return str(error)
     return (
         f"{nucleotide} and {protein} hold different ids: "
-        f"{_some(only_left)} only on the nucleotide side, {_some(only_right)} only on the protein side; "
+        f"{_some(only_left)} only in the nucleotide file, {_some(only_right)} only in the protein file; "
         "split both again from the same run of the data set preparation"
     )
 

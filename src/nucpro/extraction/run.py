@@ -553,7 +553,7 @@ class Run(AbstractContextManager["Run"]):
             return verdicts
 
     def _verify_existing(self, items: Sequence[PlanItem]) -> None:
-        """Keep the files whose recomputed records agree; the others are recomputed."""
+        """Keep the files whose recomputed records agree; recompute the rest."""
         from nucpro.extraction.audit import recompute  # noqa: PLC0415 - imports torch
 
         recipe = self.plan.recipe

@@ -176,7 +176,7 @@ def _id_problems(path: Path, found: list[str], expected: list[str]) -> Iterator[
 
 def _input_problems(path: Path, found: VectorFile, fasta: Records) -> Iterator[str]:
     if input_digest(found.meta) not in (None, fasta.digest()):
-        yield f"{path}: made from another version of its FASTA; make it again"
+        yield f"{path}: made from another version of its FASTA; recompute it"
 
 
 def _label_problems(pair: FilePair, label: int) -> Iterator[str]:

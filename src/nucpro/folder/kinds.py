@@ -1,7 +1,7 @@
-"""What a folder is, by its name and what lies in it: a data folder, a part of one, a classifier, an encoder.
+"""Kinds of folders, by name and content: a data folder, a part of one, a classifier, an encoder.
 
-Commands that write keep out of the folders of others (:func:`require_place`), and commands that read say what
-they were given in place of what they read. Names and small files are looked at; nothing is changed.
+Commands that write refuse folders of another kind (:func:`require_place`); commands that read report the kind of a
+folder that they cannot use. Only names and small files are read; nothing is changed.
 """
 
 from __future__ import annotations
@@ -120,13 +120,13 @@ def known_folder(path: Path) -> Known | None:
 
 def holds_data(root: Path) -> bool:
     """Whether a folder has records or files of a data folder, in itself or below."""
-    with suppress(PreflightError):  # what cannot be read is told where it is used
+    with suppress(PreflightError):  # an unreadable file is reported where it is used
         return _is_data(_names(root)) or any(_is_data(names) for _, names in walk(root))
     return False
 
 
 def _names(folder: Path) -> set[str]:
-    """Names in a folder; none if it cannot be read, which is told where it is used."""
+    """Names in a folder; none if it cannot be read, which is reported where it is used."""
     with suppress(OSError):
         return {path.name for path in folder.iterdir()}
     return set()

@@ -122,7 +122,7 @@ class Archive:
         data = self._fetch(start, member.size)
         crc = zlib.crc32(data)
         if crc != member.crc:
-            self._fail(f"member {name!r} is damaged: CRC-32 {crc:08x}, its directory says {member.crc:08x}")
+            self._fail(f"member {name!r} is damaged: CRC-32 {crc:08x}, expected {member.crc:08x}")
         return data
 
     def piece(self, name: str, offset: int, length: int) -> memoryview:

@@ -153,13 +153,13 @@ def _started(path: Path, text: TextStream, fastq: bool) -> tuple[bytes, Iterable
 
 
 def _blocks(path: Path, text: TextStream) -> Iterator[bytes]:
-    """Text without a byte order mark, in which a line feed ends each line, and there is no carriage return."""
+    """Text without a byte order mark and carriage returns: a line feed ends each line."""
     first = text.read(_BLOCK)
     while b"\n" not in first and len(first) < _BLOCK and (more := text.read(_BLOCK)):
         first += more
     if not first:
         nothing = "unpacks to nothing" if text.is_packed else "the file is empty"
-        raise FastaError(f"{path}: {nothing}; remove it or make it again")
+        raise FastaError(f"{path}: {nothing}; remove it or write it again")
     first = first.removeprefix(codecs.BOM_UTF8)
     # Before OS X, lines on a Macintosh ended with a carriage return alone. All others are part of a line's end, also
     # of one that a program made out of a whole line end.
@@ -216,7 +216,7 @@ def _stretches(blocks: Iterable[bytes]) -> Iterator[_Stretch]:
 def _parse_fasta(path: Path, blocks: Iterable[bytes], longest: int) -> Iterator[_Batch]:
     for text in _whole_records(path, blocks, longest):
         parts = text.split(_MARK)
-        # Nothing of a chromosome lives on while its reader works with what is yielded.
+        # Free the memory of a chromosome before its reader works with the batch.
         del text
         lines = [part.partition(b"\n") for part in parts]
         del parts
@@ -231,7 +231,7 @@ def _whole_records(path: Path, blocks: Iterable[bytes], longest: int) -> Iterato
     is_bounded = longest == sys.maxsize
     for block, start, length, cut in _stretches(blocks):
         if length > _LOOKED_AHEAD and not is_bounded:
-            # Only now: most files have short records, and are read once.
+            # Checked only here: most files have short records, and are read once.
             _require_bounded(path, longest)
             is_bounded = not is_pipe(path)
         if length > longest:
@@ -292,9 +292,9 @@ def _parse_fastq(path: Path, blocks: Iterable[bytes], longest: int) -> Iterator[
 def _fastq_record(path: Path, number: int, lines: list[bytes]) -> tuple[bytes, bytes]:
     header, sequence, plus, qualities = lines
     if not header.startswith(b"@") or not plus.startswith(b"+"):
-        problem = "is not four lines that start with '@', letters, '+' and qualities"
+        problem = "is not four lines: '@' and id, sequence, '+', qualities"
     elif len(sequence) != len(qualities):
-        problem = f"has {len(sequence)} letters and {len(qualities)} qualities"
+        problem = f"has {len(sequence)} bases and {len(qualities)} qualities"
     else:
         return header[1:], sequence
     raise FastaError(
@@ -400,7 +400,7 @@ def _upper(sequences: list[bytes]) -> list[bytes]:
     """Upper-case sequence; non-ASCII characters become question marks, which no alphabet has."""
     together = b"".join(sequences)
     if not together.isascii():
-        # Before upper(), which would turn some of them into ASCII letters.
+        # Before upper(), which would turn some of them into ASCII characters.
         sequences = [text.decode("utf-8", "replace").encode("ascii", "replace") for text in sequences]
     elif len(sequences) > 1 and together.upper() == together:
         return sequences
@@ -411,7 +411,7 @@ def _upper(sequences: list[bytes]) -> list[bytes]:
 def _require_usable_id(path: Path, position: int, name: str) -> None:
     if not name or "\ufffd" in name:
         what = (
-            f"is not valid UTF-8: {name[:_SHOWN_LETTERS]!a}; save the file as UTF-8, or use plain letters in ids"
+            f"is not valid UTF-8: {name[:_SHOWN_LETTERS]!a}; save the file as UTF-8, or use ASCII characters in ids"
             if name
             else "is missing; give every header an id after '>'"
         )
@@ -533,7 +533,7 @@ class Checker:
             count = len(self._empty)
             problems.append(
                 f"{self._path}: {counted(count, 'record')} without a sequence: {first_few(self._empty, _SHOWN)}; "
-                "remove them from both sides"
+                "remove them from both files"
             )
         if self._twice:
             problems.append(
@@ -545,8 +545,8 @@ class Checker:
                 f"{name} has {letter!r} at position {position}" for name, letter, position in self._wrong
             ]
             problems.append(
-                f"{self._path}: letters outside {self._alphabet}: {first_few(places, _SHOWN)}; correct or remove these "
-                f"records{self._advice()}"
+                f"{self._path}: characters outside {self._alphabet}: {first_few(places, _SHOWN)}; correct or remove "
+                f"these records{self._advice()}"
             )
         return problems
 

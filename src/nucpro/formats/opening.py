@@ -254,7 +254,7 @@ def open_kept(path: Path, error: Callable[[str], NucproError] = StoreError, *, a
 
 
 def write_all(file: FileIO, data: bytes | memoryview) -> None:
-    """Write all of it: a disk that becomes full takes a part of a block, and says so only at the next write."""
+    """Write all of it: a full disk takes a part of a block, and reports the error only at the next write."""
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) :]
@@ -398,7 +398,7 @@ def looks_like(start: bytes) -> str:
     # First, because the length of its header may look like any other form.
     if start[5:9] == b"\0\0\0{":
         return "a safetensors file"
-    # Latin letters in UTF-16 without a mark: every other byte is zero.
+    # ASCII characters in UTF-16 without a byte order mark: every other byte is zero.
     halves = [any(start[first:_LOOKED_AT:2]) for first in (0, 1)]
     if len(start) > 3 and halves.count(False) == 1:
         return "UTF-16 text: save it as UTF-8"

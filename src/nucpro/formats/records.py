@@ -156,7 +156,7 @@ def read_record(path: Path, kind: type[Record], what: str, remedy: str) -> Kept[
     Raises
     ------
     RecordError
-        It cannot be read, is damaged, or does not hold what `kind` says.
+        It cannot be read, is damaged, or does not follow `kind`.
     """
     if not os.path.lexists(path):
         return None

@@ -1,4 +1,4 @@
-"""Sequence types: their alphabets, widths and length limits, and how to tell DNA from protein."""
+"""Sequence types: their alphabets, widths and length limits, and how to distinguish DNA from protein."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ _ADVICE = {
     "\r": "its lines end in two ways: save the file with line feeds",
     ";": "lines that start with ';' are comments: remove them",
     "J": "'J' stands for I or L: write X",
-    "?": "only plain letters are allowed: '?' stands for one that is not",
+    "?": "only ASCII characters are allowed: '?' is one that is not",
 }
 _NUMBERS = "remove the numbers, which GenBank and GCG put before lines"
 
@@ -171,7 +171,7 @@ def copied_side(
     if not is_nucleotide or 2 * residues <= bases:
         return None
     return (
-        f"{protein}: holds nucleotides: {residues} letters, hardly any but A, C, G, T, U and N, beside {bases} bases "
+        f"{protein}: contains nucleotides: {residues} characters, almost all A, C, G, T, U or N, beside {bases} bases "
         f"in {nucleotide}, of which a translation has a third; put the proteins there again"
     )
 

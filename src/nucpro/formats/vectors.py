@@ -450,7 +450,7 @@ def label_of(merged: MergedFile | MergedRows, path: Path) -> int:
     Raises
     ------
     StoreError
-        It was merged without a class; the message says how to give it one.
+        It was merged without a class; the message contains the remedy.
     """
     if merged.label is None:
         raise StoreError(no_label(path))

@@ -2,7 +2,7 @@
 
 It locks the folder, checks everything that can be checked before a file is touched, converts each pair of
 genome files in a worker process, and reports. Each source is complete on disk before it is reported, so a
-run that was stopped goes on where it was.
+stopped run is resumed.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def build(
     if unusable:
         raise DataError(
             f"{len(unusable)} of {counted(len(genomes.pairs), 'pair')} of genome files could not be "
-            "used; the others are done:\n" + "\n".join(f"  - {reason}" for reason in reasons)
+            "used; all other files are done:\n" + "\n".join(f"  - {reason}" for reason in reasons)
         )
     sources = tuple(reports[pair.relative] for pair in pairs)
     return DatasetReport(options.length, options.genetic_code, sources, genomes.without_partner)

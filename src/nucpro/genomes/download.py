@@ -392,7 +392,7 @@ def _tell_choice(record: DownloadRecord, sizes: Mapping[str, int | None]) -> Non
         counted(len(record.files), "file"),
         len(sizes),
         human_size(sum(known)),
-        "" if len(known) == len(sizes) else ", and files whose size the server does not tell",
+        "" if len(known) == len(sizes) else ", and files whose size the server does not report",
     )
     for file in record.files:
         size = sizes.get(file.name)

@@ -4,7 +4,7 @@ Lines come in, one :class:`FlatRecord` per record goes to :mod:`nucpro.genomes.g
 NCBI's release notes (https://www.ncbi.nlm.nih.gov/genbank/release/current/, section 3.4): keywords of a
 record start in column 1, the kind of a feature in column 6, its location and qualifiers in column 22. What is
 indented more is read as Biopython reads it. A line that fits nothing is an error with its number, never
-skipped: whoever goes on behind it loses the genes that follow. Lines that carry no gene (dates, references,
+skipped: skipping it would lose the genes that follow. Lines that carry no gene (dates, references,
 contigs, bases) may hold anything.
 """
 
@@ -53,7 +53,7 @@ class CodingSequence:
     translation : str
         Residues; empty where there are none. Of two qualifiers of a name the first counts.
     transl_table : str or None
-        What stands there as its genetic code; None where nothing does.
+        Its genetic code; None if not given.
     """
 
     location: str
@@ -72,7 +72,7 @@ class Organism:
     taxon : int or None
         Number of NCBI's taxonomy (``/db_xref="taxon:10710"``).
     lineage : tuple of str
-        Names of the taxa above it, the widest first; GenBank does not say their ranks.
+        Names of the taxa above it, the widest first; GenBank does not record their ranks.
     """
 
     name: str = ""
@@ -126,7 +126,7 @@ def read_records(path: Path, file: BinaryIO) -> Iterator[FlatRecord]:
     Raises
     ------
     DataError
-        A line fits nothing, a record is not complete, or its sequence is not as long as its LOCUS line says.
+        A line has no place in the format, a record is incomplete, or its sequence has not the length of its LOCUS line.
     """
     return _Reader(path, file).records()
 
@@ -166,9 +166,7 @@ class _Reader:
             self._line = self._line.removeprefix(b"\xef\xbb\xbf")
         while self._line is not None and not self._line.startswith(b"LOCUS "):
             if self._number > _MOST_IN_FRONT or self._line == b"//" or self._line.startswith(b"locus "):
-                self._fail(
-                    "no record begins here; the first line of one starts with LOCUS, in capital letters"
-                )
+                self._fail("no record begins here; the first line of one starts with LOCUS, in upper case")
             self._next()
 
     def _one(self) -> FlatRecord:
@@ -228,9 +226,7 @@ class _Reader:
             # Old files have a GI number behind the version, and secondary accessions behind the first.
             self._record.name = words[1].decode(errors="replace") if len(words) > 1 else self._record.name
         elif line.startswith(b" ") and _FEATURE.match(line) and not line.startswith(b" " * 12):
-            self._fail(
-                f"{_shown(line)} stands outside the table of features; FEATURES must start in column 1"
-            )
+            self._fail(f"{_shown(line)} is outside the table of features; FEATURES must start in column 1")
 
     def _lineage(self, line: bytes) -> None:
         """Read ORGANISM: a name, and below it the taxa that it belongs to."""

@@ -1,4 +1,4 @@
-"""Genetic codes: which residue a codon stands for, on either strand.
+"""Genetic codes: the residue of each codon, on both strands.
 
 The tables are NCBI's (https://www.ncbi.nlm.nih.gov/Taxonomy/Utils/wprintgc.cgi), codons in the order
 TTT, TTC, TTA, TTG, TCT, … GGG. Where a codon may be a stop or a residue (codes 27, 28 and 31), it is the

@@ -2,7 +2,7 @@
 
 ``Y.genomic.gbff.gz`` comes in, one :class:`Annotation` per record goes to :mod:`nucpro.genomes.proteins`.
 :mod:`nucpro.genomes.flatfile` reads the lines; one record at a time is in memory. Of a record only its coding
-sequences (CDS) are looked at, and of these the ``/translation``, the ``/transl_table`` and whether they cross
+sequences (CDS) are read, and of these the ``/translation``, the ``/transl_table`` and whether they cross
 the origin.
 """
 

@@ -47,7 +47,7 @@ class DownloadOptions:
     connections : int
         Files that are fetched at the same time.
     attempts : int
-        Requests for one file before it counts as failed; each goes on where the last one ended.
+        Requests for one file before it counts as failed; each resumes where the previous one ended.
     wait_s : float
         Seconds before the second request; each further wait is twice as long, at most a minute.
     timeout_s : float

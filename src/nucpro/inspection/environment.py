@@ -1,6 +1,6 @@
 """Environment checks: resources of this machine, and reasons why runs will be slow.
 
-Looks at Python, torch, the device, the disk, the data folder and the models; changes nothing, downloads nothing, and
+Checks Python, torch, the device, the disk, the data folder and the models; changes nothing, downloads nothing, and
 loads weights only where their answers are asked for. What comes out goes to ``nucpro doctor``.
 """
 
@@ -86,7 +86,7 @@ class Finding:
 
 
 def examine(options: Options, data_dir: Path | None, *, answers: bool = False) -> list[Finding]:
-    """Look at everything that a run needs.
+    """Check everything that a run needs.
 
     Parameters
     ----------
@@ -243,7 +243,7 @@ def _data(data_dir: Path | None) -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    """Extras of the package, by what its own metadata says that they need."""
+    """Extras of the package and their requirements, from its metadata."""
     if _version("nucpro") is None:
         text = "unknown: nucpro runs from a folder that is not installed (pip install .)"
         yield Finding("Extras", Verdict.NOTE, text)

@@ -104,7 +104,7 @@ class Rates:
     Parameters
     ----------
     files, sequences, letters, tokens : float
-        Letters are residues or bases; tokens are those that were computed.
+        Letters: residues or bases; tokens: those that were computed.
     """
 
     files: float
@@ -147,7 +147,7 @@ class View:
     stages : tuple of (str, float)
         Stages that ended, with their seconds.
     problems : tuple of str
-        What a person should know, the last ones.
+        Problems and warnings, the latest ones.
     """
 
     state: str
@@ -176,7 +176,7 @@ class View:
 
 
 class Monitor:
-    """Looks at a data folder again and again; changes nothing.
+    """Reads the state of a data folder repeatedly; changes nothing.
 
     Parameters
     ----------
@@ -250,7 +250,7 @@ class Monitor:
         for line, following in pairwise([*lines, ""]):
             match = _LOG_LINE.fullmatch(line)
             if match and int(since) <= _moment(match[1]) <= (until or math.inf):
-                # The first line of a list says only that one follows.
+                # The first line of a list only announces it.
                 first = f" {following.strip().removeprefix('- ')}" if match[2].endswith(":") else ""
                 yield match[2] + first
 

@@ -2,7 +2,7 @@
 
 ``config.json`` comes from :mod:`nucpro.models.weights`; the entry goes to :mod:`nucpro.embedding.identification`, which
 describes a model without torch, and to :mod:`nucpro.embedding.encoder`, which loads it. To add an encoder, write its
-module and its entry here. Encoders know nothing of kernels: their forward by kernels is named here.
+module and its entry here. Encoders do not import kernels: their forward by kernels is named here.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Architecture:
     side : SequenceType
         What it reads.
     model_types : tuple of str
-        Values of ``model_type`` in ``config.json`` that stand for it on this side.
+        Values of ``model_type`` in ``config.json`` of this architecture, for this sequence type.
     config : type of Config
         Its configuration.
     read_config : callable
@@ -139,7 +139,7 @@ def load_dna_tokenizer(files: ModelFiles) -> DnaTokenizer:
         If there is no such file, it is not a tokenizer of nucleotides, or it has ids that the model's token
         embedding lacks.
     """
-    # The library of its merges is needed for this side alone.
+    # The library of its merges is needed for this sequence type alone.
     from nucpro.models.dna_tokens import DnaTokenizer  # noqa: PLC0415
 
     tokenizer = DnaTokenizer.from_file(files.folder / "tokenizer.json")
@@ -175,7 +175,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         fused=Fused("nucpro.models.mosaic_bert_fused", pads_heads=False, has_hopper_product=False),
     ),
 )
-"""What a model of either side may be."""
+"""Architectures of both sequence types."""
 
 
 def architecture_of(files: ModelFiles, side: SequenceType) -> Architecture:
@@ -191,7 +191,7 @@ def architecture_of(files: ModelFiles, side: SequenceType) -> Architecture:
     Raises
     ------
     ModelError
-        The ``model_type`` of its ``config.json`` is none that this side can be encoded with.
+        The ``model_type`` of its ``config.json`` is no architecture for this sequence type.
     """
     model_type = files.config.get("model_type")
     of_side = [known for known in ARCHITECTURES if known.side is side]
@@ -201,12 +201,12 @@ def architecture_of(files: ModelFiles, side: SequenceType) -> Architecture:
     allowed = ", ".join(f"{' or '.join(known.model_types)} ({known.title})" for known in of_side)
     raise ModelError(
         f"{files.id}: model_type is {model_type!r} in config.json; allowed for the {side} model: {allowed}; "
-        "name a model of one of these, or add its architecture (CONTRIBUTING.md says how)"
+        "name a model of one of these, or add its architecture (see CONTRIBUTING.md)"
     )
 
 
 def sequence_type_of(files: ModelFiles) -> SequenceType:
-    """Say what a checkpoint reads, by the ``model_type`` of its ``config.json``.
+    """Sequence type of a checkpoint, by the ``model_type`` of its ``config.json``.
 
     Raises
     ------
@@ -227,7 +227,7 @@ def way_of(config: Config, device: torch.device, dtype: torch.dtype) -> Choice:
 
 
 def use_kernels(model: PackedEncoder) -> Choice:
-    """Give an encoder its forward by kernels where they can run, and say in the log how it computes.
+    """Give an encoder its forward by kernels if they can run, and log how it computes.
 
     Parameters
     ----------

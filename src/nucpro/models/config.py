@@ -333,13 +333,13 @@ AUTO = "auto"
 TOKEN_DROPOUT_CHOICES = (AUTO, "on", "off")
 """Allowed values of the option."""
 
-# What each model_type means where the configuration does not say: the defaults of its configuration class.
+# Defaults of each model_type's configuration class, for fields that the configuration lacks.
 _TYPE_DEFAULTS: dict[str, dict[str, Any]] = {
     "esm": {"token_dropout": False, "position_embedding_type": "absolute"},
     "fast_esm": {"token_dropout": True, "position_embedding_type": "rotary"},
 }
 ESM2_TYPES = tuple(_TYPE_DEFAULTS)
-"""Values of ``model_type`` that stand for an ESM-2."""
+"""Values of ``model_type`` of an ESM-2."""
 _REQUIRED: dict[str, Any] = {
     "position_embedding_type": "rotary",
     "hidden_act": "gelu",
@@ -400,7 +400,7 @@ class Esm2Config:
             Content of ``config.json``.
         token_dropout : {'auto', 'on', 'off'}
             ``auto`` takes the value of the configuration; where it has none, ``fast_esm`` means on and
-            ``esm`` off, as their configuration classes say.
+            ``esm`` off, as in their configuration classes.
 
         Returns
         -------
@@ -490,7 +490,7 @@ def _token_dropout(fields: Mapping[str, Any], choice: str) -> bool:
 
 
 MOSAIC_BERT_TYPE = "bert"
-"""Value of ``model_type`` that stands for a MosaicBERT."""
+"""Value of ``model_type`` of a MosaicBERT."""
 _MOSAIC_BERT_REQUIRED = {"hidden_act": "gelu", "is_decoder": False, "add_cross_attention": False}
 
 

@@ -162,7 +162,7 @@ def _unknown_id(tokenizer: Tokenizer, model: Mapping[str, Any], source: str) -> 
     number = tokenizer.token_to_id(unknown) if unknown else None
     if number is None:
         raise ModelError(
-            f"{source}: the unknown token is {unknown!r} and has no id, so letters without a token would vanish; "
+            f"{source}: the unknown token is {unknown!r} and has no id, so bases without a token would be lost; "
             f"{_FETCH_AGAIN}"
         )
     return int(number)

@@ -225,7 +225,7 @@ def attend(
     Parameters
     ----------
     mixed_tx : torch.Tensor
-        ``[T, 3 D]``: queries, keys and values of all heads side by side.
+        ``[T, 3 D]``: queries, keys and values of all heads, concatenated.
     runs : sequence of Run
         Neighbours of equal length; each is a dense block, so no mask is needed.
     heads : int

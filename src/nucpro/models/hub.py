@@ -257,7 +257,7 @@ class _Cache:
         return Snapshot(snapshot, commit) if there and (snapshot / "config.json").is_file() else None
 
     def fill(self, revision: str, files: Listing) -> Snapshot:
-        """Fetch what is missing or damaged, and say which commit a revision is."""
+        """Fetch missing and damaged files, and resolve the revision to a commit."""
         root = self._cache / self._name
         commit = self._repository.revision
         blobs = {name: root / "blobs" / (file.digest or f"{commit}-{name}") for name, file in files.items()}
@@ -400,7 +400,7 @@ def _listing(repository: Repository) -> tuple[Listing, str]:
 
 
 def _refusal(repository: Repository, error: AnswerError) -> Exception:
-    """Say why the hub does not give its listing."""
+    """Explain why the hub does not give its listing."""
     code = {name.lower(): value for name, value in error.headers.items()}.get("x-error-code", "")
     if code == "GatedRepo":
         return ModelError(

@@ -1,7 +1,7 @@
 """Strict loading: every parameter of an encoder found in a checkpoint, every tensor in it explained.
 
 Tensors come from :mod:`nucpro.models.tensors` or a model object, by the names that transformers gives them;
-an encoder says which of them make each of its parameters.
+each encoder defines which of them make each of its parameters.
 """
 
 from __future__ import annotations

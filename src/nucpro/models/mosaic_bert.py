@@ -214,7 +214,7 @@ def attend(mixed_tx: torch.Tensor, runs: Sequence[Run], bias_hrc: torch.Tensor) 
     Parameters
     ----------
     mixed_tx : torch.Tensor
-        ``[T, 3 D]``: queries, keys and values of all heads side by side.
+        ``[T, 3 D]``: queries, keys and values of all heads, concatenated.
     runs : sequence of Run
         Neighbours of equal length; each is a dense block, so no mask is needed.
     bias_hrc : torch.Tensor

@@ -43,7 +43,7 @@ _FREQUENCIES = "encoder.layer.0.attention.self.rotary_embeddings.inv_freq"
 _OTHER_MODELS = ("embed_positions", "emb_layer_norm_before", "row_self_attention", "msa_position")
 """Parts of ESM-1, ESM-1b, ESM-1v and the MSA Transformer, which ESM-2 does not have."""
 _CHANGED_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga")
-"""Ways to begin the training that change the base weights, which the adapter alone does not tell."""
+"""Ways to begin the training that change the base weights, which the adapter alone does not contain."""
 _NOT_PLAIN = (
     "use_dora",
     "fan_in_fan_out",
@@ -78,7 +78,7 @@ class FairEsm:
     names : mapping of str to str
         Name in the file of each tensor, by transformers' name.
     config : dict
-        What ``config.json`` would say.
+        Content of its ``config.json``.
     """
 
     names: Mapping[str, str]
@@ -88,7 +88,7 @@ class FairEsm:
 def read_fair_esm(
     file: Path, tensors: Mapping[str, _Shaped], content: Mapping[Any, object]
 ) -> FairEsm | None:
-    """Say how a checkpoint of fair-esm is to be read; None where it is none.
+    """How to read a checkpoint of fair-esm; None if it is not one.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def read_fair_esm(
     tensors : mapping of str to tensor
         Its tensors by name.
     content : mapping
-        All that the file holds, of which the options of the training tell the number of heads.
+        Content of the file; the training options contain the number of heads.
 
     Raises
     ------
@@ -165,7 +165,7 @@ def _config(
         ),
         "num_attention_heads": heads,
         "intermediate_size": shapes[_FIRST_LAYER][0],
-        # The same in every ESM-2 of fair-esm, whose files do not tell.
+        # The same in every ESM-2 of fair-esm; not in its files.
         "layer_norm_eps": 1e-5,
         "position_embedding_type": "rotary",
         "token_dropout": options.get("token_dropout", True),
@@ -173,7 +173,7 @@ def _config(
 
 
 def problem_of_file(file: Path) -> str:
-    """Say what a file is that was given where a folder or an id of the hub is wanted.
+    """Describe a file that was given in place of a folder or a hub id.
 
     Raises
     ------

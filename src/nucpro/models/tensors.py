@@ -77,7 +77,7 @@ class WeightTensors(Mapping[str, torch.Tensor]):
     Attributes
     ----------
     fair_esm : FairEsm or None
-        What tells of a checkpoint of fair-esm, whose tensors have transformers' names here.
+        Names that identify a checkpoint of fair-esm; here its tensors have transformers' names.
 
     Raises
     ------

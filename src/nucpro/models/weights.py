@@ -353,7 +353,7 @@ def fetch(
         problems = replacing_problems([folder / name for name in missing], source.made, replace=replace)
         if problems:
             raise PreflightError(problems)
-        # Files of another commit may come in: nothing is said of where they are from until all are there.
+        # Files of another commit may come in: their origin is recorded only when all are there.
         write_record(folder / _SOURCE_RECORD, _Source(files=dict.fromkeys((*source.files, *chosen))))
         hub.download_into(pinned, folder, missing)
         files = _local(folder, None)

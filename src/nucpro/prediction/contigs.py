@@ -173,7 +173,7 @@ def _foreign_problem(paths: Sequence[Path], foreign: list[str], advice: str) -> 
     if foreign:
         shown = ", ".join(foreign[:_SHOWN]) + (" and more" if len(foreign) > _SHOWN else "")
         where = shown_paths(paths)
-        yield f"{where}: letters outside {NUCLEOTIDES}: {shown}; correct or remove these records ({advice})"
+        yield f"{where}: characters outside {NUCLEOTIDES}: {shown}; correct or remove these records ({advice})"
 
 
 def _duplicate_problem(paths: Sequence[Path], hashes: array[int]) -> Iterator[str]:
@@ -187,7 +187,7 @@ def _duplicate_problem(paths: Sequence[Path], hashes: array[int]) -> Iterator[st
     if names:
         yield (
             f"{shown_paths(paths)}: {counted(len(names), 'duplicate id')}: {first_few(names, _SHOWN)}; "
-            "scores are told apart by id, so give every record its own (mates of a read pair: append /1 and /2)"
+            "scores are identified by id, so give every record its own (mates of a read pair: append /1 and /2)"
         )
 
 

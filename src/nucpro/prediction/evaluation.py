@@ -49,7 +49,7 @@ _FRAMES_AT_A_TIME = 2048
 
 @dataclass(frozen=True)
 class ModelData:
-    """Where the data of models are, as far as their cards do not say it.
+    """Data of models that their cards do not contain.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ def compare_models(
 
 
 def _loaded(models: Sequence[Path]) -> list[tuple[Classifier, ModelCard]]:
-    """Load models; those that cannot be are told all at once."""
+    """Load models; report all that cannot be loaded at once."""
     loaded, problems = [], []
     for path in models:
         try:

@@ -118,12 +118,12 @@ def _asked_for(side: SequenceType, options: PredictionOptions) -> str | None:
 
 
 def _is_named(side: SequenceType, card: ModelCard, options: PredictionOptions) -> bool:
-    """Whether it is clear where the encoder of a side is."""
+    """Whether the path of the encoder of a sequence type is known."""
     return _asked_for(side, options) is not None or _known_as(side, card) is not None
 
 
 def _known_as(side: SequenceType, card: ModelCard) -> str | None:
-    """Path or hub id of an encoder, as the card knows it; None where its path is unknown or no longer there."""
+    """Path or hub id of an encoder from the card; None if it is unknown or no longer there."""
     place = card.models.get(side.value)
     if place is not None and Path(place).exists():
         return place

@@ -1,4 +1,4 @@
-"""What a prediction gives beside its tables: one row of :data:`OUTPUTS` says all there is to know of each.
+"""What a prediction gives beside its tables: one row of :data:`OUTPUTS` per output.
 
 An output is made of the tables (:func:`nucpro.prediction.tables.read_tables`) when these are there, also of a
 prediction that was finished before. The command's options, the checks before the start, the run and ``--replace`` go
@@ -36,9 +36,9 @@ class Output:
     option : str
         Option of ``nucpro predict``.
     field : str
-        Field of :class:`PredictionOptions` that says whether it is asked for.
+        Field of :class:`PredictionOptions` that requests it.
     about : str
-        What the help says of it.
+        Its help text.
     files : callable
         Files of this kind that a folder may contain; what ``--replace`` removes.
     write : callable

@@ -54,7 +54,7 @@ class PredictionReport:
     counts : dict of str to int
         See :class:`nucpro.prediction.tables.Counts`.
     scored_chunks, scored_frames : int
-        Those that this run scored; the others were scored by an earlier one.
+        Those that this run scored; earlier runs scored the rest.
     seconds : float
         Time that scoring took, models loaded; on a cluster with loading them.
     splits : int
@@ -389,7 +389,7 @@ def check(options: PredictionOptions, engine: Engine, spool: Callable[[Path], Pa
     problems += engine.problems()
     length = options.length or (models.card.chunk_length if models else None)
     if models and length is None:
-        problems.append(f"{options.model}: does not say the length of its chunks; give it with --length")
+        problems.append(f"{options.model}: has no chunk length in its card; give it with --length")
     problems += _output_problems(options)
     problems += [problem for output in asked_for(options) for problem in output.problems()]
     if problems and any(map(is_pipe, options.inputs)):
@@ -447,7 +447,7 @@ def _output_problems(options: PredictionOptions) -> list[str]:
 
 
 def _warn_of_other_length(length: int, models: Models) -> None:
-    """Say where chunks are longer or shorter than the classifier was trained on, or measured at."""
+    """Warn if chunks are longer or shorter than those the classifier was trained on or evaluated at."""
     card = models.card
     tested = sorted({*map(int, card.lengths), *([card.chunk_length] if card.chunk_length else [])})
     if card.lengths and not tested[0] <= length <= tested[-1]:

@@ -51,7 +51,7 @@ UNDETERMINED = "undetermined"
 
 @dataclass(frozen=True)
 class Rules:
-    """What a score has to be for a verdict; other rules give other verdicts of the same scores.
+    """Rules that turn a score into a verdict; other rules give other verdicts of the same scores.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class Rules:
         return score >= self.threshold
 
     def verdict(self, score: float | None, bases: int | None = None) -> str:
-        """Name of the class that a score stands for, of a sequence with so many bases or of a part of one."""
+        """Name of the class of a score, of a sequence with so many bases or of a part of one."""
         too_short = bases is not None and bases < self.min_length
         return UNDETERMINED if score is None or too_short else CLASS_NAMES[self.is_viral(score)]
 
@@ -153,7 +153,7 @@ class SequenceScore:
     rules : Rules
         Of the verdicts.
     chunks, scored_chunks, viral_chunks : int
-        All chunks, those with a frame that is scored, and those of them that say viral.
+        All chunks, those with a frame that is scored, and those of them that are called viral.
     highest : FrameScore or None
         The most confident frame of all.
     """
@@ -231,7 +231,7 @@ class Scorer:
     path : Path
         The input, for messages.
     encoders : mapping of SequenceType to FastaEncoder
-        One for each side that the classifier uses, in the order of its columns.
+        One per sequence type that the classifier uses, in the order of its columns.
     classifier : Classifier
         In evaluation mode; moved to the device of the encoders.
     """

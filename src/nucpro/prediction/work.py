@@ -95,7 +95,7 @@ class Work:
         Parameters
         ----------
         record : mapping
-            Plain values that say what makes the units.
+            Plain values that determine the units.
 
         Returns
         -------
@@ -294,7 +294,7 @@ class _Record:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read what says what made the files beside it.
+    """Read the record of what made the files beside it.
 
     Raises
     ------
@@ -305,12 +305,12 @@ def read_record(path: Path) -> dict[str, Any]:
     if kept is None:
         raise DataError(f"{path}: is missing; predict again with --replace")
     plain = {name: value for name, value in asdict(kept.content).items() if value is not None}
-    # Earlier versions did not say what they made of the tables.
+    # Earlier versions did not record the digests of the tables.
     return plain if kept.is_sealed else {**plain, "made": [output.option for output in OUTPUTS]}
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Write what says what made the files beside it, whole or not at all."""
+    """Write the record of what made the files beside it, whole or not at all."""
     records.write_record(path, record)
 
 

@@ -77,7 +77,7 @@ def bars(title: str, rows: Sequence[tuple[str, float, str, str]]) -> Markup:
 
 
 def histogram(title: str, edges: Sequence[float], series: Sequence[Series], unit: str) -> Markup:
-    """Bars side by side: for each bin the share of the records of each class.
+    """Grouped bars: for each bin the share of the records of each class.
 
     Parameters
     ----------

@@ -196,7 +196,7 @@ def _other_encoders(card: ModelCard, sample: Sample) -> Iterator[str]:
 
 
 def _sentences(model: FolderModel, card: ModelCard) -> Iterator[str]:
-    """Say when, on what and how a model was trained, and how it calls a row viral."""
+    """Describe when, on what and how a model was trained, its threshold and its calibration."""
     data, split, training = card.data, card.split, card.training
     genomes = f" from {_plain(data.get('genomes'))} genomes" if data.get("genomes") is not None else ""
     yield (

@@ -70,7 +70,7 @@ Escape clears.</p>
 
 
 def map_section(sample: Sample, geometry: Geometry | None) -> Markup:
-    """Draw the frame that the script fills, and say what is shown."""
+    """Write the frame that the script fills, and describe what is shown."""
     if geometry is None:
         return element(
             "p",
@@ -151,7 +151,7 @@ def _place(sample: Sample, row: int) -> tuple[object, ...]:
 
 
 def map_data(sample: Sample, geometry: Geometry | None) -> str:
-    """JSON for the script of the page; it cannot end the element that it stands in."""
+    """JSON for the script of the page; it cannot end its element."""
     content = {} if geometry is None else _content(sample, geometry)
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

@@ -2,7 +2,7 @@
 
 DNA and protein columns have equal weight: each is centred on the mean of the sample and scaled to a mean
 squared norm of 1, so that the type with the larger values does not dominate. Similarity is the cosine of
-rows in that space. Neighbours are searched in the first principal components, which hold nearly all of it.
+rows in that space. Neighbours are searched in the first principal components, which explain nearly all of the variance.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ __all__ = ["NEIGHBOURS", "Geometry", "Layout", "describe", "missing_package", "s
 
 
 NEIGHBOURS = 5
-"""Nearest rows that are shown of each row, and that vote on its class."""
+"""Nearest rows that are shown per row, and that vote on its class."""
 NEAR_DUPLICATE = 0.99
-"""Cosine from which two rows of different classes are listed as near-duplicates."""
+"""Cosine above which two rows of different classes are listed as near-duplicates."""
 OUTLYING = 3.0
-"""Robust standard deviations from which a row is listed as an outlier."""
+"""Robust standard deviations above which a row is listed as an outlier."""
 
 _COMPONENTS = 50
 _FITTED = 10_000
-"""Rows that the components are fitted to; more do not move them visibly."""
+"""Rows that the components are fitted to; more do not change them visibly."""
 _LISTED = 50
 _FEWEST = 3
 _FEWEST_UMAP = 10 * NEIGHBOURS + 1
-"""UMAP needs some rows around each; below that it shows nothing that PCA does not, or fails."""
+"""UMAP needs some neighbours per row; with fewer rows it shows no more than PCA, or fails."""
 
 Matrix = NDArray[np.float32]
 
@@ -68,20 +68,20 @@ class Geometry:
     Attributes
     ----------
     layouts : list of Layout
-        The map that was asked for first; principal components are always among them.
+        The requested map first; principal components are always included.
     neighbours : ndarray of int64, shape [N, K]
-        Nearest rows of each, the nearest first.
+        Nearest rows of each row, the nearest first.
     outlying : ndarray of float64, shape [N]
         Mean distance to the nearest rows, in robust standard deviations above the median of its class.
     agreement, chance : float or None
-        Share of rows whose nearest rows are mostly of their own class, and what that share would be if the
-        nearest rows were any rows; None where there is one class only.
+        Share of rows whose nearest rows are mostly of their own class, and the expected share for random
+        neighbours; None if there is only one class.
     outliers : list of (int, float)
         Rows whose :attr:`outlying` is :data:`OUTLYING` or more, the furthest first.
     duplicates : list of (int, int, float)
         A viral row, a host row and their cosine, the most similar first.
     surrounded : list of (int, int)
-        Rows all of whose nearest rows are of the other class, with how many those are.
+        Rows with neighbours of the other class only, and the number of these.
     """
 
     layouts: list[Layout]
@@ -95,7 +95,7 @@ class Geometry:
 
 
 def describe(vectors: Matrix, labels: NDArray[np.int64], layout: str = LAYOUTS[0]) -> Geometry | None:
-    """Describe a sample; None where it has too few rows for that.
+    """Describe a sample; None if it has too few rows.
 
     Parameters
     ----------
@@ -104,14 +104,14 @@ def describe(vectors: Matrix, labels: NDArray[np.int64], layout: str = LAYOUTS[0
     labels : ndarray of int64, shape [N]
         1 viral, 0 host.
     layout : {"pca", "umap"}
-        Method of the map; UMAP takes longer than everything else of a report.
+        Method of the map; UMAP takes longer than the rest of a report.
 
     Raises
     ------
     PreflightError
-        UMAP was asked for, and there are too few rows for it.
+        UMAP was requested, and there are too few rows for it.
     UsageError
-        UMAP was asked for, and cannot be imported.
+        UMAP was requested, and cannot be imported.
     """
     if layout == "umap" and len(vectors) < _FEWEST_UMAP:
         raise PreflightError(
@@ -164,24 +164,24 @@ def _umap(components: Matrix) -> Layout:
     """UMAP of the principal components with its own defaults and a fixed seed, in one thread: repeatable."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ImportWarning)  # it says that TensorFlow is not installed
+            warnings.simplefilter("ignore", ImportWarning)  # about TensorFlow, which is not installed
             from umap import UMAP  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise UsageError(f"--layout umap: umap-learn cannot be imported: {error}") from error
     with warnings.catch_warnings():
-        # Groups far from each other are what the map is to show; their order on it has no meaning anyway.
+        # Distant groups are expected on a map; their arrangement has no meaning.
         warnings.filterwarnings("ignore", "Graph is not fully connected", UserWarning)
         points = UMAP(random_state=SEED, n_jobs=1).fit_transform(components)
     return Layout("UMAP", np.asarray(points, np.float32), ("UMAP 1", "UMAP 2"))
 
 
 def _components(rows: Matrix) -> tuple[Matrix, list[float]]:
-    """Coordinates in the first principal components, two at least, and their shares of the variance."""
+    """Coordinates in the first principal components, at least two, and their shares of the variance."""
     from sklearn.decomposition import PCA  # noqa: PLC0415 - an extra
 
     count = min(_COMPONENTS, *rows.shape)
     model = PCA(count, svd_solver="randomized" if count == _COMPONENTS else "full", random_state=SEED)
-    # Equal rows have no variance to explain: a share of nothing is nothing, not a warning.
+    # Equal rows have no variance: their shares are 0, without a warning.
     with np.errstate(invalid="ignore", divide="ignore"):
         # Rows come in a random order, so the first ones are a sample of them.
         found = np.asarray(model.fit(rows[:_FITTED]).transform(rows), np.float32)
@@ -219,7 +219,7 @@ def _outlying(distances: NDArray[np.float64], labels: NDArray[np.int64]) -> NDAr
 
 
 def _chance(viral: float, votes: int) -> float:
-    """Share of rows that most of ``votes`` rows agree with, if those are drawn from classes of these shares."""
+    """Expected share of rows whose class is that of most of ``votes`` random rows."""
     total = 0.0
     for share in (viral, 1 - viral):
         majorities = range(votes // 2 + 1, votes + 1)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PICTURES", "PICTURES_OF_ROWS", "draw_map", "figures_of", "write_pictures"]
 
-# Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), which people with any colour vision tell apart.
+# Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), which people with any colour vision can distinguish.
 _COLOURS = {"viral": "#d55e00", "host": "#0072b2"}
 _MARKERS = {"viral": "o", "host": "s"}
 _DOTS_PER_INCH = 300
@@ -122,7 +122,7 @@ def _lengths(figure: Figure, sample: Sample) -> None:
 
 
 def _distribution(axes: Axes, title: str, counts: Mapping[int, Mapping[int, int]], unit: str) -> None:
-    """Draw a histogram with the bars of the classes side by side, so that none hides another."""
+    """Draw a histogram with grouped bars, so that no class hides the other."""
     every = sorted({length for of_class in counts.values() for length in of_class})
     edges = _edges(every)
     bins = len(edges) - 1

@@ -256,12 +256,14 @@ def provenance(subject: Subject, sample: Sample) -> Markup:
         if meta is None:
             parts.append(
                 element(
-                    "p", f"{title}: {files:,} of {counted(asked, 'file', ',')} do not say what made them."
+                    "p", f"{title}: {files:,} of {counted(asked, 'file', ',')} have no provenance metadata."
                 )
             )
             continue
         values = {"columns": meta.get("width"), **_of(meta, "made_by")}
-        parts.append(_values(f"{title}, as {files:,} of {counted(asked, 'file', ',')} say", values))
+        parts.append(
+            _values(f"{title}, in the metadata of {files:,} of {counted(asked, 'file', ',')}", values)
+        )
     if subject.runs:
         facts = subject.runs[-1].facts
         parts.append(_values("Software of the last run", _of(facts, "software")))

@@ -79,7 +79,7 @@ class Subject:
     notes : sequence of str
         Warnings of the selection, and what is stale.
     problems : sequence of str
-        What stands in the way of a run, or what validation found.
+        Problems that prevent a run, or that validation found.
     outside : int
         Protein and merged files that belong to no selected pair.
     runs : sequence of Run

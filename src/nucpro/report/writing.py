@@ -84,7 +84,7 @@ def report_folder(
     ------
     PreflightError
         There is no such folder, files of somebody else have the names, or the page would show no files though
-        merged files lie there, or an older page shows some, or there are too few sequences for UMAP.
+        merged files exist, or an older page shows some, or there are too few sequences for UMAP.
     UsageError
         The extra ``report``, or ``maps`` for UMAP, is not installed.
     StoreError
@@ -113,7 +113,7 @@ def report_folder(
 
 
 def _require_own(folder: Path, *, replace: bool) -> None:
-    """Refuse folders of others, and files that no report wrote: the page tells, and lies there before its pictures."""
+    """Refuse folders of another kind, and files that no report wrote; the page is written before its figures."""
     page_file = folder / PAGE
     try:
         is_own = page_file.is_file() and OF_A_PAGE in read_input(page_file)[:_HEAD]
@@ -155,7 +155,7 @@ def report_at_end(survey: Survey, problems: Sequence[str]) -> None:
     try:
         subject = _subject(survey, problems)
         if subject.runs and subject.runs[-1].how is None:
-            # This run, which says how it ended only after its last line.
+            # This run, which records how it ended only after its last line.
             subject.runs[-1].how = FAILED if problems else DONE
         _require_own(survey.folder.report, replace=False)
         write_report(subject, survey.workers)

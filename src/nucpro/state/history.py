@@ -135,7 +135,7 @@ class Totals(NamedTuple):
     splits : int
         Batches that were split after running out of memory.
     tokens, unknown : int
-        Computed tokens, special ones included, and those that the model does not know.
+        Computed tokens, special ones included, and unknown ones.
     repeated : int
         Sequences that were not computed, since an equal one of their file was.
     """
@@ -147,7 +147,7 @@ class Totals(NamedTuple):
 
 
 class Loaded(Protocol):
-    """What an engine has loaded: it counts its work, and can be told to write nothing more."""
+    """What an engine has loaded: it counts its work, and can be stopped from writing."""
 
     @property
     def totals(self) -> Totals:

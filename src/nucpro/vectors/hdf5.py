@@ -116,6 +116,6 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        # h5py tells some errors of the system as its own, with words alone.
+        # h5py reports some errors of the system as its own, with their text only.
         told = error if isinstance(error, OSError) and error.strerror else OSError(None, str(error))
         raise cannot_write(path, told) from error

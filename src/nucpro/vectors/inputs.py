@@ -39,7 +39,7 @@ Sequences = str | os.PathLike[str] | Records | Mapping[str, str | bytes] | Itera
 """Supported forms of records; see :func:`records_of`."""
 
 _IN_MEMORY = Path("sequences given")
-"""Stands for the file of records that come from none."""
+"""Placeholder for the file of records that come from none."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class _Look:
         self._bases: list[str] = []
 
     def add(self, records: Records) -> None:
-        """Look at the records of the next part."""
+        """Check the records of the next part."""
         self.checker.add(records.ids, records.sequences)
         for name, sequence in zip(records.ids, records.sequences, strict=True):
             self.digest.update(digest_line(name, sequence))
@@ -256,7 +256,7 @@ def records_of(sequences: Sequences) -> Records:
     sequences : path, Records, mapping or iterable
         Name of a FASTA file; records that were read; sequences by id; or sequences one after the other, each a str or
         bytes, a pair of id and sequence, or an object with ``id`` and ``seq`` (as Biopython's). Sequences without an
-        id are called by their number, from 0. Letters may be of either case.
+        id are called by their number, from 0. Upper and lower case are accepted.
 
     Raises
     ------

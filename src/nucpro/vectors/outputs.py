@@ -1,7 +1,7 @@
 """Files of vectors in formats that other programs read: one format per suffix, from rows that may be on disk.
 
 Rows come from :mod:`nucpro.vectors.job` as an array that may be mapped from a file; nothing here needs all of them in
-memory. Each form keeps ids, vectors and ``meta``, which says what made them and is read back by :func:`made_by`.
+memory. Each form keeps ids, vectors and ``meta``, their provenance, which is read back by :func:`made_by`.
 """
 
 from __future__ import annotations
@@ -99,9 +99,7 @@ def format_of(path: Path) -> Format:
     """
     form = FORMATS.get(path.suffix)
     if form is None:
-        raise UsageError(
-            f"{path}: its suffix stands for no form; allowed: a file that ends with {', '.join(FORMATS)}"
-        )
+        raise UsageError(f"{path}: unknown suffix; allowed: a file that ends with {', '.join(FORMATS)}")
     if find_spec(form.package) is None:
         raise UsageError(f"{path}: needs {form.package}; install the extra: pip install 'nucpro[export]'")
     return form

@@ -1,4 +1,4 @@
-"""Folders of vectors of residues: shards of neighbouring records, and an index that says where each record lies.
+"""Folders of vectors of residues: shards of neighbouring records, and an index with the position of each record.
 
 A shard is a safetensors file with one tensor, ``vector`` ``[R, D]``: the residues of its first record, then those of
 the next. Each is written by whoever computed it, as soon as it is computed; the folder takes its name when all shards
@@ -177,7 +177,7 @@ class Shards(Sharded):
         return []
 
     def disk(self, facts: InputFacts, width: int) -> Disk:
-        """Bytes of the shards that are not there; a folder that is replaced lies beside them to the end."""
+        """Bytes of the shards that are not there; a folder that is replaced is kept beside them to the end."""
         replaced = allocated(self.output / name for name in _names(self.output))
         return Disk(self._missing(facts, width), 0, replaced)
 

@@ -1,6 +1,6 @@
-"""What an unfinished output has so far: a folder beside it, with a journal that says which parts are right.
+"""What an unfinished output has so far: a folder beside it, with a journal of its finished parts.
 
-Parts come in any order. Rows of records lie in one file; when all are there, they go to :mod:`nucpro.vectors.outputs`
+Parts come in any order. Rows of records are in one file; when all are there, they go to :mod:`nucpro.vectors.outputs`
 as one mapped array, and the folder is removed. A part that is believed later has the digest that was recorded for it.
 :mod:`nucpro.vectors.residues` keeps the shards of residues in such a folder.
 """
@@ -38,7 +38,7 @@ __all__ = ["MARK", "Disk", "Made", "Rows", "Work", "allocated", "own"]
 _FORMAT = 1
 _FLOAT = 4
 MARK = {"command": "embed"}
-"""Tells, in the ``meta`` of an output, that this command made it."""
+"""Marks, in the ``meta`` of an output, that this command made it."""
 
 
 class Made(NamedTuple):
@@ -81,12 +81,12 @@ class Work(ABC):
         Raises
         ------
         UsageError
-            It says which names are allowed.
+            The message contains the allowed names.
         """
 
     @abstractmethod
     def target_problems(self, *, replace: bool) -> list[str]:
-        """Why what lies under the output's name cannot be replaced."""
+        """Why the existing file of the output's name cannot be replaced."""
 
     @abstractmethod
     def unfit(self, facts: InputFacts, width: int) -> list[str]:
@@ -98,7 +98,7 @@ class Work(ABC):
 
     @abstractmethod
     def own_meta(self) -> Mapping[str, Any] | None:
-        """``meta`` of what lies whole under the output's name, where this command made it; None for any other."""
+        """``meta`` of the complete output of that name, if this command made it; else None."""
 
     @property
     @abstractmethod
@@ -129,7 +129,7 @@ class Work(ABC):
 
     @abstractmethod
     def _is_kept(self, number: int, entry: Mapping[str, Any]) -> bool:
-        """Whether a part is on disk as its line of the journal says."""
+        """Whether a part is on disk as recorded in the journal."""
 
     @property
     def _own(self) -> tuple[Path, ...]:
@@ -253,7 +253,7 @@ class Work(ABC):
         try:
             raw = read_kept(self._journal_path)
         except StoreError:
-            # It says nothing then, and its parts are computed again.
+            # It is ignored then, and its parts are recomputed.
             return iter(())
         return journal_entries(raw)
 
@@ -266,7 +266,7 @@ class Rows(Work):
         self._rows = self.root / "rows.f32"
 
     def require_name(self) -> None:
-        """Refuse a folder, and a suffix that stands for no form."""
+        """Refuse a folder, and an unknown suffix."""
         if not self.output.name or self.output.is_dir():
             raise UsageError(f"--output is the folder {str(self.output)!r}; name a file in it")
         format_of(self.output)

@@ -124,7 +124,7 @@ class Session:
         Raises
         ------
         WorkerError
-            One ended; the message says which, and how.
+            One ended; the message contains which, and how.
         """
         for name, process in self._processes.items():
             if (code := process.poll()) is not None:
@@ -279,7 +279,7 @@ def _gpus_here() -> int:
 
 
 def _built_for_gpus() -> bool:
-    """Whether torch is a build for GPUs: its version file says so, and is read without importing torch."""
+    """Whether torch is a build for GPUs, from its version file: torch is not imported."""
     found = find_spec("torch")
     if found is None or found.origin is None:
         return False

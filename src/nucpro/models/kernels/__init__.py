@@ -50,7 +50,7 @@ class Shape(Protocol):
 
 
 class Way(Enum):
-    """How an encoder computes; the value is what the log says."""
+    """How an encoder computes; the value is the text of the log."""
 
     HOPPER = "fused kernels and the Hopper product"
     CUBLAS = "fused kernels around cuBLAS products"
