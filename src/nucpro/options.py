@@ -171,6 +171,20 @@ class ModelOptions(ParsedOptions):
         """Whether a model for a sequence type is given explicitly."""
         return (self.dna_model if side is SequenceType.DNA else self.protein_model) is not None
 
+    def require_no_model(self, side: SequenceType, allowed: str) -> None:
+        """Refuse options of the model for a sequence type that would be ignored.
+
+        Raises
+        ------
+        UsageError
+            The message names the option, and where it is allowed.
+        """
+        options = {"--protein-model": self.protein_model, "--protein-revision": self.revision}
+        if side is SequenceType.DNA:
+            options = {"--dna-model": self.dna_model, "--dna-revision": self.dna_revision}
+        for name, value in options.items():
+            require(value is None, name, value, allowed)
+
     def with_model(self, side: SequenceType, model: str, revision: str | None) -> Self:
         """The same options with another model for a sequence type, and this revision if none is given."""
         if side is SequenceType.DNA:
@@ -195,6 +209,8 @@ class ModelOptions(ParsedOptions):
             fine = 0 < share < 1 or (share >= 1 and share == int(share))
             allowed = "a number above 0: a part of 1, or a whole number"
             require(fine, f"--{name}-per-worker", share, allowed)
+            needless = not self.uses_cluster and share != 1
+            require(not needless, f"--{name}-per-worker", share, "only with --engine ray")
         if self.uses_cluster:
             host, _, port = (self.address or "auto:0").rpartition(":")
             plain = self.address == "auto" or (port.isdecimal() and bool(host) and "/" not in host)
@@ -269,6 +285,17 @@ class Options(ModelOptions):
         require(self.verify_existing >= 0, "--verify-existing", self.verify_existing, "0 or more")
         both = self.trust_existing and self.verify_existing
         require(not both, "--verify-existing", self.verify_existing, "only without --trust-existing")
+        chosen = self.host_selection if self.host_selection is not HostSelection.AUTO else None
+        require(not self.all_files or chosen is None, "--host-selection", chosen, "only without --all")
+        require(
+            not self.all_files or not self.strict_sampling, "--strict-sampling", "given", "only without --all"
+        )
+
+    def require_no_model(self, side: SequenceType, allowed: str) -> None:
+        """Refuse options of the model for a sequence type that would be ignored."""
+        super().require_no_model(side, allowed)
+        is_default = side is SequenceType.DNA or self.token_dropout == TOKEN_DROPOUT[0]
+        require(is_default, "--token-dropout", self.token_dropout, allowed)
 
     def anywhere(self) -> Self:
         """Make the same options with absolute paths, which workers in other folders understand."""

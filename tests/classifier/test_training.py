@@ -413,7 +413,11 @@ def test_models_of_one_split_are_compared_again(
         in capsys.readouterr().err
     )
     assert main(["compare", folders[0], "--device", "cpu"]) == 2
-    assert "two or more models are compared" in capsys.readouterr().err
+    assert "one model is given, and two or more are compared" in capsys.readouterr().err
+    for option, of in (("--families", "--split-by family"), ("--taxonomy", "--rank")):
+        assert main(["compare", *folders, option, "x.tsv", "--device", "cpu"]) == 2
+        said = f"{option} is x.tsv; allowed: only with {of}; {folders[0]} was trained with --split-by genome"
+        assert said in capsys.readouterr().err
     path = merged_path(merged, "viral.1.1", 5)
     path.unlink()
     assert main(["compare", *folders, "--device", "cpu"]) == 1
@@ -475,7 +479,7 @@ def test_a_model_is_written_by_one_command_at_a_time(
         assert f"{model}: in use by process {os.getpid()} on host" in capsys.readouterr().err
         assert main(["train", str(merged), "--compare", "--device", "cpu"]) == 3
         assert f"{model}: in use by process {os.getpid()} on host" in capsys.readouterr().err
-    assert main(["evaluate", str(merged), "--lengths", "150"]) == 1
+    assert main(["evaluate", str(merged), "--lengths", "150"]) == 3
     assert not (merged / ".training.lock").exists()
 
 
@@ -581,7 +585,7 @@ def test_without_genomes_intervals_are_drawn_from_what_was_split(
 def test_taxa_are_kept_together(merged: Path, capsys: pytest.CaptureFixture[str]) -> None:
     renamed(merged, "NC_{0}x{1}.1_chunk_1F1")
     arguments = [str(merged), "--split-by", "taxon"]
-    assert run_command(capsys, *arguments)[0] == 1
+    assert run_command(capsys, *arguments)[0] == 3
     code, _, err = run_command(capsys, *arguments)
     assert "231 of 231 records have no taxon" in err
     assert "run nucpro dataset DATA --length N again" in err

@@ -246,7 +246,7 @@ def test_a_file_where_a_folder_is_expected(
         return  # a contradiction of two options, which is wrong usage
     code, error = said(f"{words} {name}", capsys)
     assert code == 3
-    assert "a file, not a folder; name another folder" in error
+    assert "a file, not a folder; move it away, or name another folder" in error
 
 
 @pytest.mark.parametrize("more", ["", " --replace"])

@@ -154,7 +154,7 @@ def test_a_folder_that_is_no_model(words: str, here: Path, capsys: pytest.Captur
         (
             "predict contigs.fa --model model --device cpu -o notes.txt",
             3,
-            "notes.txt: is a file, not a folder; name another folder, such as prediction",
+            "notes.txt: is a file, not a folder; move it away, or name another folder",
         ),
         (
             "predict contigs.fa --model model --device tpu",
@@ -249,3 +249,73 @@ def test_an_output_in_the_home(word: str, path: str, here: Path, monkeypatch: py
     parser = commands_of(tree(["report"]))["report"]
     expected = here / path if path.startswith("home") else Path(path)
     assert parser.parse_args(["data", f"--output={word}"]).output == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            "embed contigs.fa --dna -o x.pt --protein-model esm",
+            "--protein-model is esm; allowed: only without --dna, which takes --dna-model",
+        ),
+        (
+            "embed contigs.fa --dna -o x.pt --protein-revision v1",
+            "--protein-revision is v1; allowed: only without",
+        ),
+        (
+            "embed contigs.fa --dna -o x.pt --token-dropout off",
+            "--token-dropout is off; allowed: only without --dna",
+        ),
+        (
+            "embed proteins.fa -o x.pt --dna-model bert",
+            "--dna-model is bert; allowed: only with --dna; proteins take --protein-model",
+        ),
+        ("embed proteins.fa -o x.pt --dna-revision v1", "--dna-revision is v1; allowed: only with --dna"),
+        (
+            "extract empty --dna-model bert",
+            "--dna-model is bert; allowed: only with --with-dna, or in nucpro embed-dna",
+        ),
+        ("extract empty --dna-revision v1 --dry-run", "--dna-revision is v1; allowed: only with --with-dna"),
+        ("extract empty --gpus-per-worker 0.5", "--gpus-per-worker is 0.5; allowed: only with --engine ray"),
+        (
+            "embed proteins.fa -o x.pt --cpus-per-worker 2",
+            "--cpus-per-worker is 2.0; allowed: only with --engine ray",
+        ),
+        (
+            "embed-dna empty --all --host-selection seeded",
+            "--host-selection is seeded; allowed: only without --all",
+        ),
+        (
+            "embed-dna empty --all --strict-sampling",
+            "--strict-sampling is given; allowed: only without --all",
+        ),
+        (
+            "predict contigs.fa --model model --plot-format svg",
+            "--plot-format is svg; allowed: only with --plot",
+        ),
+        ("train empty --folds 5 --test 0.2", "--test is 0.2; allowed: only without --folds"),
+        ("train empty --folds 5 --validation 0.2", "--validation is 0.2; allowed: only without --folds"),
+        (
+            "status empty --watch --sequences-per-file 20",
+            "--sequences-per-file is 20; allowed: only without --watch",
+        ),
+        (
+            "dataset empty --length 300 --engine ray --processes 2",
+            "--processes is 2; allowed: only with --engine local",
+        ),
+        ("download empty --taxonomy --count plant=2", "--count is plant=2; allowed: only without --taxonomy"),
+        ("download empty --taxonomy --seed 7", "--seed is 7; allowed: only without --taxonomy"),
+        (
+            "download empty --taxonomy-server http://x",
+            "--taxonomy-server is http://x; allowed: only with --taxonomy",
+        ),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(
+    words: str, message: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, error = said(words, capsys)
+    assert code == 2
+    assert message in error
+    assert not (here / "x.pt").exists()
+    assert list((here / "empty").iterdir()) == []

@@ -285,7 +285,7 @@ def test_too_little_disk_is_found_before_the_first_byte(server: ReleaseServer, t
 def test_a_file_in_the_folders_place_is_refused(server: ReleaseServer, tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
     with pytest.raises(
-        PreflightError, match="data: is a file, not a folder; name another folder, such as genomes"
+        PreflightError, match="data: is a file, not a folder; move it away, or name another folder"
     ):
         download(tmp_path / "data", options(server))
 

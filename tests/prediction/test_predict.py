@@ -329,6 +329,10 @@ def test_a_classifier_of_one_side_needs_no_other_model(
     assert main(["predict", str(fasta), "--model", str(folder), "--device", "cpu", *named[side]]) == 0
     assert capsys.readouterr().out.count("Loading") == 1
     assert len(table(fasta.with_name("contigs_prediction") / "sequences.tsv")) == 6
+    (other,) = named.keys() - {side}
+    assert main(["predict", str(fasta), "--model", str(folder), "--device", "cpu", *named[other]]) == 2
+    said = f"only for a classifier of such columns; {folder} reads {side} columns"
+    assert f"{named[other][0]} is {named[other][1]}; allowed: {said}" in capsys.readouterr().err
 
 
 class TestRefusals:
@@ -468,7 +472,7 @@ class TestRefusals:
     ) -> None:  # fmt: skip
         monkeypatch.setitem(sys.modules, "matplotlib", None)
         shown = self.refused(capsys, *arguments(fasta, classifier, models, "-o", str(fasta), "--plot"))
-        assert f"{fasta}: is a file, not a folder; name another folder, such as prediction" in shown
+        assert f"{fasta}: is a file, not a folder; move it away, or name another folder" in shown
         assert "--plot needs matplotlib, which is not installed: pip install 'nucpro[train]'" in shown
 
     def test_a_name_too_long_for_its_folder_points_to_the_output(

@@ -184,6 +184,9 @@ class TrainingOptions(ParsedOptions):
         )
         if self.folds is not None and self.compare:
             raise UsageError("--folds and --compare are two ways to train several models; give one of them")
+        for name in ("validation", "test"):
+            share, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+            require(self.folds is None or share == default, f"--{name}", share, "only without --folds")
         self._require_groups()
 
     def _require_groups(self) -> None:

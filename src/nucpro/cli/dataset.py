@@ -8,7 +8,7 @@ from nucpro.cli.arguments import add_data_dir, add_engine, add_replace
 from nucpro.cli.console import showing, summary
 from nucpro.cli.parser import INPUT, PERFORMANCE
 from nucpro.errors import counted
-from nucpro.options import Options
+from nucpro.options import Options, require
 
 if TYPE_CHECKING:
     from nucpro.genomes.reports import DatasetReport
@@ -59,6 +59,8 @@ def _run(arguments: dict[str, Any]) -> None:
 
     engine, address = arguments.pop("engine"), arguments.pop("address")
     where = Options(arguments.pop("data_dir"), engine=engine, address=address, device="cpu")
+    processes = arguments["workers"]
+    require(processes is None or not where.uses_cluster, "--processes", processes, "only with --engine local")
     options = DatasetOptions(**{k: v for k, v in arguments.items() if v is not None})
     with engine_of(where) as machines, showing() as show:
         if where.uses_cluster:

@@ -12,8 +12,11 @@ from nucpro.cli.parser import INPUT, PERFORMANCE
 from nucpro.errors import counted
 from nucpro.genomes.options import DEFAULT_COUNTS, DownloadOptions
 from nucpro.genomes.taxonomy import DUMP_NAME
+from nucpro.options import require
 
 __all__ = ["add_to"]
+
+_OF_GENOMES = ("server", "seed", "connections")
 
 
 def add_to(subparsers: Any) -> None:
@@ -74,12 +77,25 @@ def _count(text: str) -> tuple[str, int]:
     return group, int(number)
 
 
+def _require_used(arguments: dict[str, Any], *, wants_taxonomy: bool) -> None:
+    """Refuse options of genomes for the taxonomy, and the other way round."""
+    defaults = {"count": [], **{name: getattr(DownloadOptions(), name) for name in _OF_GENOMES}}
+    allowed = "only without --taxonomy"
+    if not wants_taxonomy:
+        defaults, allowed = {"taxonomy_server": DownloadOptions().taxonomy_server}, "only with --taxonomy"
+    for name, default in defaults.items():
+        value = arguments[name]
+        shown = ", ".join(f"{group}={count}" for group, count in value) if name == "count" else value
+        require(value == default, f"--{name.replace('_', '-')}", shown, allowed)
+
+
 def _run(arguments: dict[str, Any]) -> None:
     from nucpro.genomes.download import download, download_taxonomy
 
     data_dir: Path = arguments.pop("data_dir")
     dry_run: bool = arguments.pop("dry_run")
     wants_taxonomy = arguments.pop("taxonomy")
+    _require_used(arguments, wants_taxonomy=wants_taxonomy)
     options = DownloadOptions(counts=dict(arguments.pop("count")), **arguments)
     if wants_taxonomy:
         with showing() as show:

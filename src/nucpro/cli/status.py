@@ -10,7 +10,7 @@ from nucpro.cli.parser import OUTPUT
 from nucpro.errors import UsageError
 from nucpro.folder.kinds import require_folder
 from nucpro.folder.paths import DataFolder
-from nucpro.options import Options
+from nucpro.options import Options, require
 
 __all__ = ["add_to"]
 
@@ -56,5 +56,10 @@ def _watch(options: Options, interval: float) -> None:
 
     if not interval > 0:
         raise UsageError(f"--watch is {interval:g}; allowed: more than 0 seconds")
+    # A run that is followed has its own selection.
+    for name in ("sequences_per_file", "host_selection", "strict_sampling"):
+        value = getattr(options, name)
+        option = f"--{name.replace('_', '-')}"
+        require(value == getattr(Options(), name), option, value, "only without --watch")
     require_folder(options.data_dir)
     watch(DataFolder(options.data_dir), interval)

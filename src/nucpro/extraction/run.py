@@ -115,9 +115,13 @@ def whole_command(options: Options) -> Iterator[bool]:
 
     Raises
     ------
+    UsageError
+        A DNA model is given, and no DNA vectors are asked for.
     PreflightError
         There is no such folder, it cannot be written, or another run holds it.
     """
+    if not options.with_dna:
+        options.require_no_model(SequenceType.DNA, "only with --with-dna, or in nucpro embed-dna")
     if not options.with_dna or options.dry_run:
         yield False
         return

@@ -182,7 +182,7 @@ def place_problems(folder: Path, purpose: str, allowed: Collection[Kind] = ()) -
     there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not there.is_dir():
         which = "is" if there == folder else f"{there} is"
-        return [f"{folder}: {which} a file, not a folder; name another folder, such as {purpose}"]
+        return [f"{folder}: {which} a file, not a folder; move it away, or name another folder"]
     known = known_folder(folder)
     if known is None or known.kind in allowed:
         return []

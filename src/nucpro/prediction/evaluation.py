@@ -34,6 +34,7 @@ from nucpro.genomes.identification import FrameRecord, frame_records, identify
 from nucpro.genomes.options import CodeChoice
 from nucpro.genomes.paths import GenomePair, find_genomes
 from nucpro.genomes.reports import read_manifest
+from nucpro.options import require
 from nucpro.prediction.models import find_models
 from nucpro.prediction.options import SHORTEST_CHUNK, PredictionOptions
 from nucpro.prediction.verdict import Scorer
@@ -179,17 +180,25 @@ def _test_part(model: Path, card: ModelCard, data: ModelData, device: str, show:
     folder = data.folder_of(model)
     fold, folds = card.split.get("fold") or (None, None)
     fractions = card.split["fractions"]
-    by = SplitBy(card.split["by"])
+    by, rank = SplitBy(card.split["by"]), card.split.get("rank")
+    made = f"{model} was trained with --split-by {by}"
+    families, taxonomy = data.families, data.taxonomy
+    require(
+        families is None or by is SplitBy.FAMILY,
+        "--families",
+        families,
+        f"only with --split-by family; {made}",
+    )
+    require(taxonomy is None or bool(rank), "--taxonomy", taxonomy, f"only with --rank; {made} and no --rank")
     options = settled(
         TrainingOptions(
             folder,
             output=model,
             split_by=by,
-            rank=card.split.get("rank"),
-            families=data.families if by is SplitBy.FAMILY else None,
-            taxonomy=data.taxonomy if card.split.get("rank") else None,
-            validation=fractions["validation"],
-            test=fractions["test"],
+            rank=rank,
+            families=families,
+            taxonomy=taxonomy,
+            **({} if folds else fractions),
             seed=card.split["seed"],
             folds=folds,
             device=device,

@@ -86,6 +86,11 @@ def find_models(options: PredictionOptions) -> tuple[Models | None, list[str]]:
         None where there are problems.
     problems : list of str
         What is wrong, each as a whole message.
+
+    Raises
+    ------
+    UsageError
+        A model is given for columns that the classifier does not read.
     """
     from nucpro.classifier.model import load  # noqa: PLC0415 - imports torch
     from nucpro.embedding.identification import identify  # noqa: PLC0415
@@ -95,6 +100,11 @@ def find_models(options: PredictionOptions) -> tuple[Models | None, list[str]]:
     except ModelError as error:
         return None, [str(error)]
     sides = [SequenceType(side) for side in card.sides]
+    for side in set(SequenceType) - set(sides):
+        read = " and ".join(card.sides)
+        options.require_no_model(
+            side, f"only for a classifier of such columns; {options.model} reads {read} columns"
+        )
     unnamed = [side for side in sides if not _is_named(side, card, options)]
     if unnamed:
         return None, [_unnamed(side, card, options) for side in unnamed]

@@ -114,6 +114,8 @@ class PredictionOptions(ModelOptions):
         )
         for option, value, least in lowest:
             require(value is None or value >= least, option, value, f"{least} or more")
+        only = self.plots or self.plot_format == PLOT_FORMATS[0]
+        require(bool(only), "--plot-format", self.plot_format, "only with --plot")
         require(self.threshold is None or 0 <= self.threshold <= 1, "--threshold", self.threshold, "0 to 1")
 
     @property

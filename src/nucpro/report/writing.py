@@ -160,7 +160,8 @@ def report_at_end(survey: Survey, problems: Sequence[str]) -> None:
         _require_own(survey.folder.report, replace=False)
         write_report(subject, survey.workers)
     except (NucproError, OSError, MemoryError) as error:
-        logger.warning("No report: %s", error)
+        reasons = error.problems if isinstance(error, PreflightError) else [error]
+        logger.warning("No report: %s", "; ".join(map(str, reasons)))
 
 
 def _subject(survey: Survey, problems: Sequence[str], notes: Sequence[str] = ()) -> Subject:

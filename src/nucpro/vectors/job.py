@@ -93,6 +93,12 @@ class EmbedOptions:
     refuse_long: bool = False
     adapter: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.sequence_type is SequenceType.DNA:
+            self.models.require_no_model(SequenceType.PROTEIN, "only without --dna, which takes --dna-model")
+        else:
+            self.models.require_no_model(SequenceType.DNA, "only with --dna; proteins take --protein-model")
+
 
 @dataclass(frozen=True)
 class EmbedReport:
