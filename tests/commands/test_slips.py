@@ -189,7 +189,7 @@ def test_a_folder_that_is_no_model(words: str, here: Path, capsys: pytest.Captur
         (
             "inspect nosuch",
             3,
-            "nosuch: no such file or folder; name a .pt file, a FASTA file or a data folder",
+            "nosuch: no such file or folder; name a file of vectors or sequences, a data folder or a model",
         ),
         ("inspect binary.fa", 1, "the file must start with '>' or '@'"),
         ("fetch-models", 2, "the following arguments are required: FOLDER"),

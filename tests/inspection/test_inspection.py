@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import torch
 from folders import Frame, arguments, copied, pairs_of, write_fasta
 from nucpro.cli import main
 from nucpro.formats.fasta import read
+from nucpro.formats.sequences import SequenceType
 from nucpro.inspection.files import inspect
+from nucpro.vectors.outputs import FORMATS, Content, write_tensor
 
 GENOMES = Path(__file__).resolve().parents[2] / "demo" / "genomes"
 
@@ -129,9 +132,104 @@ def test_a_data_folder(finished: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
 
 
-def test_a_folder_that_holds_nothing(tmp_path: Path) -> None:
+def test_vectors_in_other_formats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vectors = np.arange(6, dtype=np.float32).reshape(2, 3)
+    content = Content(["a", "b"], vectors, {"kind": "protein"}, SequenceType.PROTEIN)
+    for suffix in (".npz", ".safetensors", ".parquet"):
+        path = tmp_path / f"x{suffix}"
+        FORMATS[suffix].write(path, content)
+        facts = shown(path, capsys)[1]
+        assert (facts["what"], facts["rows"], facts["width"]) == ("protein vectors", 2, 3)
+        assert facts["ids"]["first"] == ["a", "b"]
+        assert (facts["values"]["all"]["greatest"], facts["meta"]) == (5.0, {"kind": "protein"})
+        assert facts["read_with"] == "nucpro.read_vectors"
+
+
+def test_files_of_other_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "x.npz", a=np.zeros((2, 3)), b=np.array(["x"]))
+    facts = shown(tmp_path / "x.npz", capsys)[1]
+    assert facts["what"] == "NumPy archive (.npz)"
+    assert (facts["arrays"], facts["read_with"]) == ({"a": "float64 [2, 3]", "b": "<U1 [1]"}, "numpy.load")
+    (tmp_path / "x.npz").rename(tmp_path / "x.pt")
+    assert inspect(tmp_path / "x.pt")["what"] == "NumPy archive (.npz)"
+    torch.save({"w": torch.zeros(2, 3)}, tmp_path / "w.bin")
+    write_tensor(tmp_path / "w.safetensors", np.zeros((4, 2), np.float16), {})
+    facts = inspect(tmp_path / "w.safetensors")
+    assert (facts["what"], facts["tensors"], facts["values"]) == ("safetensors file", 1, 8)
+    assert (facts["dtypes"], facts["first"]) == (["F16"], ["vector [4, 2]"])
+    for start, what in (
+        (b"PAR1", "Parquet file"),
+        (b"\x89HDF\r\n", "HDF5 file"),
+        (b"\x93NUMPY", "NumPy array"),
+    ):
+        (tmp_path / "x").write_bytes(start)
+        assert inspect(tmp_path / "x")["what"] == what
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.npz", "x.pt"])
+def test_archives_that_hold_no_vectors(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / name
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("notes.txt", "hello" * 200)
+    assert main(["inspect", str(path)]) == 1
+    error = capsys.readouterr().err
+    assert f"{path}: is a zip archive of 1 file (notes.txt), and no file of vectors; unpack it first" in error
+    path.write_bytes(path.read_bytes()[:100])
+    assert main(["inspect", str(path)]) == 1
+    error = capsys.readouterr().err
+    assert ("is no archive of torch.save" if name == "x.pt" else f"{path}: is a damaged zip archive") in error
+
+
+def test_encoders(model: Path, dna_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, facts = shown(model, capsys)
+    assert (facts["what"], facts["model_type"]) == ("encoder", "esm")
+    config = json.loads((model / "config.json").read_text())
+    assert facts["hidden_size"] == config["hidden_size"]
+    assert facts["num_hidden_layers"] == config["num_hidden_layers"]
+    assert facts["weights"][0].startswith("model.safetensors (")
+    assert inspect(dna_model)["model_type"] == "bert"
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "a/b", "r": 8}')
     facts = inspect(tmp_path)
-    assert (facts["files"], facts["selection"], facts["runs"]) == ({}, None, {"recorded": 0})
+    assert (facts["what"], facts["base_model"], facts["rank"]) == ("LoRA adapter", "a/b", 8)
+
+
+def test_a_cache_of_models(tmp_path: Path) -> None:
+    commit = tmp_path / "hub" / "models--a--b" / "snapshots" / "0123"
+    commit.mkdir(parents=True)
+    (tmp_path / "hub" / "models--a--b" / "refs").mkdir()
+    for folder in (tmp_path / "hub", tmp_path / "hub" / "models--a--b"):
+        facts = inspect(folder)
+        assert (facts["what"], facts["models"]) == ("cache of models from the hub", [str(commit)])
+
+
+def test_parts_of_a_data_folder(finished: Path) -> None:
+    facts = inspect(finished / "data_merge")
+    assert (facts["what"], facts["data_folder"]) == ("merged files", str(finished))
+    folder = next(iter(sorted(finished.glob("viral*protein"))))
+    facts = inspect(folder)
+    assert (facts["what"], facts["data_folder"]) == ("split files and their vectors", str(finished))
+    assert facts["files"] == len(list(folder.iterdir()))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "is empty, no data folder, classifier or encoder; name one of these, or a file in it"),
+        (["a.txt"], "holds 1 entry (a.txt), no data folder, classifier or encoder"),
+        (["config.json"], "holds 1 entry (config.json), no data folder, classifier or encoder"),
+        (
+            [".training.safetensors"],
+            "holds a training without a model yet; finish it with nucpro train DATA -o",
+        ),
+    ],
+)
+def test_a_folder_that_holds_nothing_known(
+    names: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in names:
+        (tmp_path / name).write_text("{}")
+    assert main(["inspect", str(tmp_path)]) == 3
+    assert f"{tmp_path}: {message}" in capsys.readouterr().err
 
 
 def test_a_damaged_file_in_a_folder_is_told_and_does_not_hide_the_rest(data: Path) -> None:
@@ -148,7 +246,11 @@ def test_a_damaged_file_in_a_folder_is_told_and_does_not_hide_the_rest(data: Pat
         ("x.pt", b"damaged", "x.pt: "),
         ("x.fa", b"", "x.fa: the file is empty"),
         ("x.txt", b"hello", "x.txt: cannot be read as FASTA or FASTQ"),
-        (None, b"", "no such file or folder; name a .pt file, a FASTA file or a data folder"),
+        (
+            None,
+            b"",
+            "no such file or folder; name a file of vectors or sequences, a data folder or a model",
+        ),
     ],
 )
 def test_what_cannot_be_shown(

@@ -23,12 +23,13 @@ def add_to(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "inspect",
         help="show the contents of a file or folder: shapes, ids, value ranges, provenance",
-        description="Show the contents of a .pt file, a FASTA file, a data folder or a model folder. Changes nothing. "
+        description="Show the contents of a file of vectors, a FASTA file, a data folder, or the folder of a "
+        "classifier or an encoder. Changes nothing. "
         "Files are read completely; of a data folder, only names and sizes are read.",
         example="nucpro inspect data\nnucpro inspect data/data_merge/viral.1.1_merged/output_1_merged.pt",
     )
     parser.group(INPUT).add_argument(
-        "path", type=Path, metavar="FILE.pt|FASTA|DATA|MODEL", help="file or folder to inspect"
+        "path", type=Path, metavar="FILE|DATA|MODEL", help="file or folder to inspect"
     )
     parser.group(OUTPUT).add_argument("--json", action="store_true", help="print everything as JSON")
     parser.set_defaults(run=_run, log_file=lambda _: None)

@@ -121,7 +121,7 @@ def whole_command(options: Options) -> Iterator[bool]:
         There is no such folder, it cannot be written, or another run holds it.
     """
     if not options.with_dna:
-        options.require_no_model(SequenceType.DNA, "only with --with-dna, or in nucpro embed-dna")
+        options.require_no_model(SequenceType.DNA, "only with --with-dna, or in nucpro embed-dna DATA")
     if not options.with_dna or options.dry_run:
         yield False
         return

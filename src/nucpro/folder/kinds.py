@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from nucpro.formats.records import decoded
 
 __all__ = [
     "CARD_NAME",
+    "CONFIG",
     "STATE_NAME",
     "Kind",
     "Known",
@@ -36,7 +37,8 @@ CARD_NAME = "model.json"
 STATE_NAME = ".training.safetensors"
 """State of a training, in the folder of its classifier."""
 
-_CONFIG = "config.json"
+CONFIG = "config.json"
+"""Configuration of an encoder."""
 _ADAPTER_CONFIG = "adapter_config.json"
 _DATA_ENDS = (
     ".identified_nucleotide.fa",
@@ -106,13 +108,13 @@ def known_folder(path: Path) -> Known | None:
     # A part may be a link to another place, or lie behind a link.
     for name in (os.path.normpath(path.absolute()), os.path.realpath(path)):
         if part := _part_with(Path(name)):
-            return part
+            return part if path.is_absolute() or part.data is None else replace(part, data=_shown(part.data))
     signs = {
         # Single files of these names may have been copied to any folder.
         Kind.MERGED: path.name.endswith("_merged") and any(map(_MERGED_FILE.fullmatch, names)),
         Kind.SPLIT: "output_1.fa" in names and any(map(_VECTORS.fullmatch, names)),
         Kind.CLASSIFIER: STATE_NAME in names or {CARD_NAME, "model.safetensors"} <= names,
-        Kind.ENCODER: _ADAPTER_CONFIG in names or _is_config(path / _CONFIG),
+        Kind.ENCODER: _ADAPTER_CONFIG in names or _is_config(path / CONFIG),
         Kind.CACHE: {"refs", "snapshots"} <= names or any(name.startswith("models--") for name in names),
     }
     return next((Known(kind) for kind, found in signs.items() if found), None)
@@ -140,10 +142,10 @@ def _part_with(path: Path) -> Known | None:
     """Part of a data folder that an absolute path is, or lies in."""
     for part in (path, *path.parents):
         if part.name == _MERGED and _is_merged(part):
-            return Known(Kind.MERGED, _shown(part.parent), part != path)
+            return Known(Kind.MERGED, part.parent, part != path)
         if part.name.endswith(_SPLIT_ENDS) and part.with_name(f"{part.name}.fa").is_file():
             recorded = (above for above in part.parents if not _RECORDS.isdisjoint(_names(above)))
-            return Known(Kind.SPLIT, _shown(next(recorded, part.parent)), part != path)
+            return Known(Kind.SPLIT, next(recorded, part.parent), part != path)
     return None
 
 

@@ -21,15 +21,17 @@ from nucpro.classifier.card import read_card, read_training
 from nucpro.classifier.options import SCORES
 from nucpro.errors import NucproError, PreflightError
 from nucpro.folder import selection
-from nucpro.folder.kinds import CARD_NAME
+from nucpro.folder.kinds import CARD_NAME, Kind, holds_data, known_folder
 from nucpro.folder.paths import CATEGORIES, CLASS_NAMES, DataFolder, FilePair, Source
 from nucpro.formats import MergedFile, VectorFile, read_merged, read_meta, read_vectors
 from nucpro.formats.fasta import digest_line, stream
 from nucpro.formats.opening import open_input
 from nucpro.formats.sequences import ALPHABETS, DNA_WIDTH, LIMITS, SequenceType, Tally
 from nucpro.genomes.frames import place_of
+from nucpro.inspection.others import describe_file, describe_folder
 from nucpro.state import history, lock
 from nucpro.state.checkpoint import Fingerprint
+from nucpro.vectors.outputs import Content
 
 __all__ = ["inspect"]
 
@@ -42,13 +44,13 @@ _WHAT = {"dna": "DNABERT-S vectors", "protein": "protein vectors", "merged": "me
 
 
 def inspect(path: Path) -> Facts:
-    """Describe a file of vectors, a sequence file or a data folder.
+    """Describe a file of vectors, a sequence file, a data folder, or the folder of a model.
 
     Parameters
     ----------
     path : Path
-        A ``.pt`` file of a data folder, a FASTA or FASTQ file (plain or compressed), a data folder, or the folder of
-        a classifier.
+        A ``.pt`` file of a data folder, a file of vectors in another format, a FASTA or FASTQ file (plain or
+        compressed), a data folder, or the folder of a classifier or an encoder.
 
     Returns
     -------
@@ -67,14 +69,32 @@ def inspect(path: Path) -> Facts:
     if (path / CARD_NAME).is_file():
         return _model(path)
     if path.is_dir():
-        return _folder(DataFolder(path))
+        known = known_folder(path)
+        is_data = known is None or known.kind is Kind.DATA
+        return _folder(DataFolder(path)) if is_data and holds_data(path) else describe_folder(path, known)
     if not os.path.lexists(path):
         raise PreflightError(
-            [f"{path}: no such file or folder; name a .pt file, a FASTA file or a data folder"]
+            [f"{path}: no such file or folder; name a file of vectors or sequences, a data folder or a model"]
         )
+    if (facts := describe_file(path, _rows)) is not None:
+        return facts
     with open_input(path) as file:
         is_archive = file.read(4) == b"PK\x03\x04"
     return _vectors(path) if is_archive or path.suffix == ".pt" else _sequences(path)
+
+
+def _rows(content: Content) -> Facts:
+    """Vectors that ``nucpro embed`` wrote in another format than ``.pt``."""
+    rows, width = content.vectors.shape
+    return {
+        "what": _WHAT[content.sequence_type],
+        "rows": rows,
+        "width": width,
+        "dtype": str(content.vectors.dtype),
+        "ids": _ids(content.ids),
+        "values": _values(content.vectors, is_merged=False),
+        "meta": content.meta,
+    }
 
 
 def _model(path: Path) -> Facts:
