@@ -30,6 +30,15 @@ WORDS = {
     r"\bletters of (a|an|the|each|one|many) (record|sequence|protein|frame|genome)s?\b": "residues, bases, length",
     r"\b(rooms|this room|the room)\b": "package, module, space",
     r"\bseal(s|ed|ing)?\b": "checksum",
+    r"\b(DNA|protein|nucleotide|either|both|of a|of each|each|this|per) sides?\b": "sequence type, file",
+    r"\bletters (outside|and|of|without|are)\b|\bplain letters\b": "characters, residues, bases",
+    r"\bthe others (are|were|is|was)\b|\band the others\b": "the rest, name them",
+    r"\b(is|are|was|were|be) told\b|\b(does|do|could|can) not tell\b|\btold apart\b": "reported, distinguished",
+    r"\b(nothing|cards?|configs?|config\.json|GenBank|ids|files?|folders?|records?|the log|the page) "
+    r"(do(es)? not )?(says?|tells?|knows?)\b": "contains, records, shows",
+    r"\b(goes|going|went) on (with|where|after|for)\b": "resumes, continues",
+    r"\blies? (in|behind|beside|under|on)\b": "is in, contains",
+    r"\blooked at\b|\blooks? at (all|everything|the)\b": "checked, read",
 }
 
 

@@ -101,7 +101,7 @@ def test_a_temperature_undoes_what_margins_were_multiplied_by(factor: float) -> 
     assert better["auroc"] == scored.metrics()["auroc"]
 
 
-def test_a_temperature_stays_within_bounds_where_rows_are_told_apart_without_an_error() -> None:
+def test_a_temperature_stays_within_bounds_where_rows_are_distinguished_without_an_error() -> None:
     assert temperature_of(Scored(np.array([0, 1]), np.array([-9.0, 9.0]))) == 0.25
     assert temperature_of(Scored(np.array([1, 0]), np.array([-9.0, 9.0]))) == 10
 

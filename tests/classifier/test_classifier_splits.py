@@ -90,7 +90,7 @@ def test_files_may_share_a_genome_and_then_it_is_said() -> None:
     assert "test rows" in found.leak
     unknown = split(groups, labels, None, options)
     assert unknown.leak is not None
-    assert unknown.leak.startswith("the ids do not say which genome a row is of")
+    assert unknown.leak.startswith("the ids do not contain the genomes of the rows")
 
 
 def test_families_keep_their_genomes_together(tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def test_a_killed_training_ends_with_the_same_bytes(merged: Path, tmp_path: Path
     assert not (tmp_path / "out" / "model.json").exists()
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^Going on after epoch [1-9]", done.stdout, re.MULTILINE)
+    assert re.search(r"^Resuming after epoch [1-9]", done.stdout, re.MULTILINE)
     whole = subprocess.run(
         [*command[:-1], str(tmp_path / "whole")], capture_output=True, env=environment, check=False
     )
@@ -269,7 +269,9 @@ def test_files_of_somebody_else_are_not_replaced(
     file.write_text('{"format": "mine"}')
     renamed(merged, "NC_{0}x{1}.1_chunk_1F1")
     settings = {"output": output, "compare": compared, "split_by": SplitBy.GENOME}
-    with pytest.raises(PreflightError, match=f"{name}: is there, and nothing says that this command made it"):
+    with pytest.raises(
+        PreflightError, match=f"{name}: exists, and there is no record that this command wrote it"
+    ):
         train(options(merged, **settings))
     assert [path for path in output.rglob("*") if path.is_file()] == [file]
     assert file.read_text() == '{"format": "mine"}'
@@ -283,7 +285,7 @@ def test_a_comparison_is_replaced_only_where_training_wrote_it(merged: Path, tmp
     output.mkdir()
     of_genomes = options(merged, output=output, split_by=SplitBy.GENOME)
     (output / "comparison.json").write_text('{"mine": 1}')
-    with pytest.raises(PreflightError, match=r"comparison\.json: is there, and nothing says"):
+    with pytest.raises(PreflightError, match=r"comparison\.json: exists, and there is no record"):
         train(replace(of_genomes, compare=True))
     (output / "comparison.json").unlink()
     train(replace(of_genomes, compare=True))
@@ -305,7 +307,7 @@ def test_more_epochs_go_on_where_a_training_ended(
     caplog.set_level("INFO", logger="nucpro")
     train(options(merged, output=tmp_path / "longer"))
     train(options(merged, output=tmp_path / "longer", epochs=5))
-    assert "Going on after epoch 3" in caplog.messages
+    assert "Resuming after epoch 3" in caplog.messages
     train(options(merged, output=tmp_path / "whole", epochs=5))
     assert model_bytes(tmp_path / "longer") == model_bytes(tmp_path / "whole")
 
@@ -378,7 +380,7 @@ def test_folds_test_every_row_once(merged: Path) -> None:
     assert low < content["models"]["all folds"]["auroc"]["value"] < high
 
 
-def test_nothing_lies_outside_of_the_folder_afterwards(merged: Path, tmp_path: Path) -> None:
+def test_nothing_is_outside_of_the_folder_afterwards(merged: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "nucpro", "train", str(merged), "--device", "cpu", "--split-by", "file"]
     command += ["--epochs", "1", "--bootstrap", "5", "--no-curves", "-o", str(tmp_path / "out")]
     folders = {name: tmp_path / name for name in ("TMPDIR", "HOME", "XDG_CACHE_HOME")}
@@ -624,7 +626,7 @@ def test_taxa_are_kept_together(merged: Path, capsys: pytest.CaptureFixture[str]
     assert (card.split["by"], card.split["rank"]) == ("taxon", "genus")
 
 
-def test_taxa_on_both_sides_of_a_split_are_counted(merged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_taxa_in_two_parts_of_a_split_are_counted(merged: Path, capsys: pytest.CaptureFixture[str]) -> None:
     renamed(merged, "NC_{0}x{1}.1_chunk_1F1")
     for path in merged.rglob("*_merged.pt"):
         source = DataFolder(merged).pair_of_merged(path).source
@@ -806,7 +808,7 @@ def test_a_file_of_no_category(merged: Path) -> None:
     odd.parent.mkdir()
     odd.write_bytes(source.read_bytes())
     message = refusal(merged, PreflightError)
-    assert f"{odd}: nothing says its class" in message
+    assert f"{odd}: its class is unknown" in message
 
 
 def test_ids_in_two_files(merged: Path) -> None:

@@ -99,7 +99,7 @@ def test_a_last_batch_of_one_row_is_left_out(rows: int, ends: list[int]) -> None
 
 
 @pytest.mark.parametrize("count", [5, 64, 65, 200])
-def test_streamed_rows_are_those_that_lie_there(count: int) -> None:
+def test_streamed_rows_are_those_of_the_file(count: int) -> None:
     rows, labels = rows_and_labels(200, 12)
     order = torch.randperm(200, generator=torch.Generator().manual_seed(3))[:count]
     got = [

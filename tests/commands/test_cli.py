@@ -190,7 +190,7 @@ def test_a_mistake_in_the_input_of_embed_is_found_before_the_model(
         ("x.fa", 2, "--output is x.fa, the input itself"),
         ("link.fa", 2, "--output is link.fa, the input itself"),
         ("notes.txt", 2, "allowed: a file that ends with .pt"),
-        ("notes.pt", 3, "notes.pt: is there, and nothing says that this command made it"),
+        ("notes.pt", 3, "notes.pt: exists, and there is no record that this command wrote it"),
         ("", 2, "--output is the folder"),
         ("folder", 2, "--output is the folder"),
     ],
@@ -237,7 +237,7 @@ def test_embed_replaces_what_it_made_and_asks_about_all_else(
     before = [os.path.lexists(path) and path.is_file() and path.read_bytes() for path in others]
     for path in others:
         assert main(["embed", str(fasta), "-o", str(path), *options]) == 3
-        assert f"{path}: is there, and nothing says that this command made it" in capsys.readouterr().err
+        assert f"{path}: exists, and there is no record that this command wrote it" in capsys.readouterr().err
     assert before == [os.path.lexists(path) and path.is_file() and path.read_bytes() for path in others]
     for path in reversed(others):
         assert main(["embed", str(fasta), "-o", str(path), "--replace", *options]) == 0
@@ -273,7 +273,7 @@ def test_dataset_and_split_from_genomes(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize(("interrupt", "code"), [(KeyboardInterrupt, 130), (Terminated, 143)])
-def test_an_interrupt_is_told_though_cleaning_up_fails_after_it(
+def test_an_interrupt_is_reported_though_cleaning_up_fails_after_it(
     interrupt: type[BaseException], code: int
 ) -> None:
     def join() -> NoReturn:
@@ -290,7 +290,7 @@ def test_an_interrupt_is_told_though_cleaning_up_fails_after_it(
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_is_told_though_code_in_c_makes_another_error_of_it(sign: signal.Signals) -> None:
+def test_an_interrupt_is_reported_though_code_in_c_makes_another_error_of_it(sign: signal.Signals) -> None:
     with console():
         with pytest.raises((KeyboardInterrupt, Terminated)):
             signal.raise_signal(sign)

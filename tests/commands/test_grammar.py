@@ -57,7 +57,7 @@ def test_help_is_in_groups_and_fits(
 
 
 @pytest.mark.parametrize("name", PARSERS)
-def test_every_option_with_a_value_tells_its_default(name: str) -> None:
+def test_every_option_with_a_value_shows_its_default(name: str) -> None:
     for action in options_of(PARSERS[name]):
         if (
             action.nargs != 0

@@ -130,7 +130,7 @@ def test_a_wide_file_outside_the_selection_fails_validation(
     assert main(["extract", *arguments(data, model)]) == 0
 
 
-def test_dna_for_an_unsplit_protein_side_is_kept(data: Path, model: Path) -> None:
+def test_dna_for_an_unsplit_protein_file_is_kept(data: Path, model: Path) -> None:
     add_dna(DataFolder(data).walk_sources()[0], (1,))
     shutil.rmtree(data / "viral.1.1.identified_protein")
     assert main(["extract", *arguments(data, model)]) == 0

@@ -42,7 +42,7 @@ runpy.run_path(program, run_name="__main__")
     ],
     ids=["nucpro", "script"],
 )
-def test_the_first_file_is_told_in_a_pipe_before_the_second_is_done(
+def test_the_first_file_is_reported_in_a_pipe_before_the_second_is_done(
     program: str | Path, command: list[str], data: Path, model: Path, tmp_path: Path
 ) -> None:
     pipe = tmp_path / "pipe"

@@ -61,7 +61,7 @@ def test_each_tenth_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
-def test_without_a_terminal_only_what_takes_long_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_only_what_takes_long_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown(capsys) == (["well", "the answer"], ["careful"])
     seconds = 0.0
     steps = Steps(10, lambda: seconds)
@@ -111,7 +111,7 @@ def test_quiet_leaves_nothing_but_warnings_of_a_command_that_makes_files(
     assert capsys.readouterr().out != ""
 
 
-def test_verbose_tells_what_explains_a_run_elsewhere(
+def test_verbose_shows_what_explains_a_run_elsewhere(
     data: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["extract", *arguments(data, model), "-v"]
@@ -147,7 +147,7 @@ def test_verbose_tells_what_explains_a_run_elsewhere(
     assert re.search(r"replace .*/output_1_ESM\.pt\n", out)
 
 
-def test_verbose_tells_the_time_and_where_an_error_arose(
+def test_verbose_shows_the_time_and_where_an_error_arose(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["validate", str(tmp_path / "nowhere"), "-v"]) == 3
@@ -158,7 +158,9 @@ def test_verbose_tells_the_time_and_where_an_error_arose(
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_the_end_of_a_command_is_told_to_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_end_of_a_command_is_reported_to_programs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["validate", str(tmp_path / "nowhere"), "--progress", "json"]) == 3
     events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [event["event"] for event in events] == ["message", "end"]

@@ -349,7 +349,7 @@ def test_a_dry_run_with_dna_shows_both_plans(
     assert not gone.exists()
 
 
-def test_with_dna_checks_the_protein_side_first(data: Path, model: Path, dna_model: Path) -> None:
+def test_with_dna_checks_the_protein_file_first(data: Path, model: Path, dna_model: Path) -> None:
     gone = data / "viral.1.1.identified_nucleotide" / "output_3_DNABERT_S.pt"
     gone.unlink()
     path = data / "viral.1.1.identified_protein" / "output_1.fa"

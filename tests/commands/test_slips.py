@@ -221,7 +221,7 @@ def test_a_threshold_is_a_score(threshold: str, here: Path, capsys: pytest.Captu
         ("extract --host-selection genus", "seeded"),
     ],
 )
-def test_a_choice_that_is_not_known_is_told_with_those_that_are(
+def test_a_choice_that_is_not_known_is_reported_with_those_that_are(
     words: str, known: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, error = said(words, capsys)

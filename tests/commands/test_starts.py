@@ -36,7 +36,7 @@ def test_help_and_version_import_neither_torch_nor_numpy(arguments: list[str]) -
     assert not packages & {"torch", "numpy"}
 
 
-def test_a_mistake_in_the_arguments_is_told_as_soon() -> None:
+def test_a_mistake_in_the_arguments_is_reported_as_soon() -> None:
     assert not imported("bogus", code=2) & {"torch", "numpy"}
     assert not imported("extract", "--precision", "fp64", code=2) & {"torch", "numpy"}
 

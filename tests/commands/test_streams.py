@@ -116,14 +116,14 @@ def test_odd_surroundings_change_nothing(genomes: Path, variables: dict[str, str
     "command",
     ["extract --device cpu --data-dir", "validate", "status", "inspect", "report", "split"],
 )
-def test_a_name_that_no_file_system_takes_is_told_in_one_line(tmp_path: Path, command: str) -> None:
+def test_a_name_that_no_file_system_takes_is_reported_in_one_line(tmp_path: Path, command: str) -> None:
     done = shell(f"{command} {tmp_path}/{'x' * 300}", "")
     assert done.returncode == 3
     assert "File name too long; name another place with --output, or shorten the name" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_an_input_whose_name_no_file_system_takes_is_told_in_one_line(tmp_path: Path) -> None:
+def test_an_input_whose_name_no_file_system_takes_is_reported_in_one_line(tmp_path: Path) -> None:
     done = shell(f"embed -o {tmp_path}/x.pt {tmp_path}/{'x' * 300}", "")
     assert done.returncode == 3
     assert "cannot be read: File name too long" in done.stderr

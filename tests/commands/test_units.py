@@ -161,7 +161,7 @@ def test_splitting_and_chunking_by_their_old_names(tmp_path: Path) -> None:
     assert [len(sequence) for sequence in chunks.sequences[:2]] == [300, 151]
 
 
-def test_ids_on_one_side_stop_merge_data(data: Path, tmp_path: Path, encoder) -> None:
+def test_ids_in_one_file_stop_merge_data(data: Path, tmp_path: Path, encoder) -> None:
     first, second = pairs_of(data)[:2]
     encoder.extract(first.protein_fasta, tmp_path / "p.pt")
     with pytest.raises(MergeError, match="only in the DNA file"):

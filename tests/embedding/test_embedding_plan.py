@@ -91,7 +91,7 @@ def test_records_are_sorted_by_length_and_then_by_their_place(lengths):
 
 
 @given(LENGTHS, BUDGETS)
-def test_equal_input_gives_an_equal_plan_whatever_the_letters(lengths, budget):
+def test_equal_input_gives_an_equal_plan_whatever_the_characters(lengths, budget):
     first, second = prepared(lengths, budget), prepared(lengths, budget, letter=b"W")
     assert first.bounds == second.bounds
     assert np.array_equal(first.order, second.order)

@@ -47,7 +47,7 @@ def test_waiting_for_the_device_is_no_part_of_a_files_time(
     assert 0 < encoder.took(output) <= time.perf_counter() - free
 
 
-def test_a_time_is_told_once_whichever_encoder_of_the_model_is_asked(
+def test_a_time_is_reported_once_whichever_encoder_of_the_model_is_asked(
     encoder: FastaEncoder, fasta: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "output_1_ESM.pt"

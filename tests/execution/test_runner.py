@@ -42,7 +42,7 @@ def test_a_piece_is_recorded_before_it_is_logged_shown_and_yielded(
     ]
 
 
-def test_a_piece_that_cannot_be_recorded_is_not_told(
+def test_a_piece_that_cannot_be_recorded_is_not_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shown: list[int] = []

@@ -46,7 +46,7 @@ def test_an_error_of_a_call_comes_back_as_it_is() -> None:
         list(workers.map(fail, range(20)))
 
 
-def test_a_killed_worker_is_told_in_words() -> None:
+def test_a_killed_worker_is_reported_in_words() -> None:
     with Workers(1) as workers:
         background = Background(workers)
         background.add(die, (1,), print)
@@ -116,7 +116,7 @@ if __name__ == "__main__":
     assert done.stdout == "found\n", done.stderr
 
 
-def test_a_fault_beside_is_told_while_a_unit_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_beside_is_reported_while_a_unit_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "_SECONDS_BETWEEN_LOOKS", 1e-3)
     told = threading.Event()
 

@@ -373,7 +373,7 @@ def test_a_file_of_somebody_else_under_the_name_of_a_shard_is_not_replaced(
     own = out / one["shard"]
     own.write_bytes(b"mine")
     assert run(done, "npz") == 3
-    assert f"{own}: is there, and nothing says that this command made it" in capsys.readouterr().err
+    assert f"{own}: exists, and there is no record that this command wrote it" in capsys.readouterr().err
     assert own.read_bytes() == b"mine"
     assert run(done, "npz", "--replace") == 0
     assert own.read_bytes() != b"mine"

@@ -77,7 +77,7 @@ def test_existing_files_are_replaced_when_asked(data: Path, dna_model: Path) -> 
     assert {name for name in before if before[name] != after[name]} == set(made(data))
 
 
-def test_a_file_that_says_it_is_stale_is_made_anew(
+def test_a_file_recorded_as_stale_is_recomputed(
     bare: Path, dna_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert embed_dna(bare, dna_model) == 0
@@ -201,7 +201,7 @@ def test_temporary_folders_of_dead_runs_are_removed(bare: Path, dna_model: Path)
     assert leftovers(bare) == []
 
 
-def test_a_source_without_its_protein_side_is_found_before_anything_is_touched(
+def test_a_source_without_its_protein_file_is_found_before_anything_is_touched(
     bare: Path, dna_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (bare / "viral.1.1.identified_protein.fa").unlink()

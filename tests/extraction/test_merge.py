@@ -31,14 +31,14 @@ def verified(pair: FilePair) -> Fingerprint | None:
     return verify_dna(pair.dna_vectors, pair.nucleotide_fasta, facts.ids_digest, facts.digest)
 
 
-def test_rows_are_matched_by_id_in_the_order_of_the_dna_side(pair: FilePair) -> None:
+def test_rows_are_matched_by_id_in_the_order_of_the_dna_file(pair: FilePair) -> None:
     found = read_merged(pair.merged)
     assert found.ids == list(NAMES)
     assert found.vectors[:, :DNA_WIDTH].tobytes() == numbered(3, DNA_WIDTH).tobytes()
     assert found.vectors[:, DNA_WIDTH:].tobytes() == numbered(3, WIDTH, -3.0)[::-1].tobytes()
 
 
-def test_sides_of_one_order_are_joined_as_they_are(pair: FilePair) -> None:
+def test_files_of_one_order_are_joined_as_they_are(pair: FilePair) -> None:
     write_side(pair, SequenceType.PROTEIN, numbered(3, WIDTH), NAMES)
     merged_again(pair)
     assert read_merged(pair.merged).vectors[:, DNA_WIDTH:].tobytes() == numbered(3, WIDTH).tobytes()
@@ -72,14 +72,14 @@ def test_the_folder_of_the_merged_file_is_made(tmp_path: Path, pair: FilePair) -
     assert written.digest == read_merged(target).digest == read_merged(pair.merged).digest
 
 
-def test_a_matrix_of_both_sides() -> None:
+def test_a_matrix_of_both_sequence_types() -> None:
     dna, protein = numbered(2, 3), numbered(2, 2, 50)
     assert join_rows(dna, protein, None).tolist() == [[1, 2, 3, 50, 51], [4, 5, 6, 52, 53]]
     assert join_rows(dna, protein, (1, 0)).tolist() == [[1, 2, 3, 52, 53], [4, 5, 6, 50, 51]]
     assert join_rows(dna, protein, None).dtype == np.float32
 
 
-def test_ids_on_one_side_only_are_listed_and_nothing_is_written(pair: FilePair) -> None:
+def test_ids_in_one_file_only_are_listed_and_nothing_is_written(pair: FilePair) -> None:
     pair.merged.unlink()
     write_side(pair, SequenceType.PROTEIN, numbered(3, WIDTH), ("a_frame1", "x", "y"))
     with pytest.raises(MergeError) as caught:
@@ -110,13 +110,13 @@ def test_at_most_ten_ids_are_listed(tmp_path: Path, count: int, listed: str) -> 
     )
 
 
-def test_an_id_on_the_protein_side_only_is_an_error_too(pair: FilePair) -> None:
+def test_an_id_in_the_protein_file_only_is_an_error_too(pair: FilePair) -> None:
     write_side(pair, SequenceType.PROTEIN, numbered(4, WIDTH), (*NAMES, "x"))
     with pytest.raises(MergeError, match=r"no ids only in the DNA file, 1 id \(x\) only in the protein file"):
         merged_again(pair)
 
 
-def test_a_dna_side_of_another_width_is_not_merged(pair: FilePair) -> None:
+def test_a_dna_file_of_another_width_is_not_merged(pair: FilePair) -> None:
     write_side(pair, SequenceType.DNA, numbered(3, 767), NAMES)
     with pytest.raises(DimensionError) as caught:
         merged_again(pair)
@@ -127,7 +127,7 @@ def test_a_dna_side_of_another_width_is_not_merged(pair: FilePair) -> None:
 
 
 @pytest.mark.parametrize("side", SequenceType)
-def test_sides_are_told_apart(pair: FilePair, side: SequenceType) -> None:
+def test_files_are_distinguished(pair: FilePair, side: SequenceType) -> None:
     other = SequenceType.PROTEIN if side is SequenceType.DNA else SequenceType.DNA
     pair.vectors(side).write_bytes(pair.vectors(other).read_bytes())
     with pytest.raises(StoreError, match="has the keys"):

@@ -202,7 +202,7 @@ def test_an_old_file_of_the_right_width_is_redone_unless_trusted(
     assert "output_1_ESM.pt has no provenance metadata" in capsys.readouterr().out
 
 
-def test_a_missing_protein_side_is_split_like_the_dna_side(data: Path, model: Path) -> None:
+def test_a_missing_protein_file_is_split_like_the_dna_file(data: Path, model: Path) -> None:
     shutil.rmtree(data / "bacteria.1.1.identified_protein")
     assert main(["extract", *arguments(data, model)]) == 0
     folder = data / "bacteria.1.1.identified_protein"
@@ -222,7 +222,7 @@ def test_a_dry_run_shows_the_plan_and_changes_nothing(
     assert before == {path: path.stat().st_mtime_ns for path in data.rglob("*") if path.is_file()}
 
 
-def test_files_of_no_category_are_told_once_and_not_used(
+def test_files_of_no_category_are_reported_once_and_not_used(
     data: Path, frames: dict[str, list[Frame]], model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = add_source(data, "plant_viruses/my_plant.1.1", frames["bacteria.1.1"][:9])
@@ -347,7 +347,7 @@ def test_vectors_are_those_of_an_embed_of_the_same_fasta(finished: Path, model: 
     assert ours.vectors.tobytes() == theirs.vectors.tobytes()
 
 
-def test_order_of_the_protein_side_does_not_matter(data: Path, model: Path) -> None:
+def test_order_of_the_protein_file_does_not_matter(data: Path, model: Path) -> None:
     path = data / "viral.1.1.identified_protein" / "output_3.fa"
     lines = path.read_text().splitlines()
     path.write_text("\n".join(lines[6:8] + lines[0:6]) + "\n")

@@ -155,7 +155,7 @@ def test_dna_files_that_are_known_are_not_read_again_by_a_dry_run(
     assert f"{pairs[0].dna_vectors}: row 1 (" in output.err
 
 
-def test_all_problems_are_told_at_once(data: Path, refused, tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once(data: Path, refused, tmp_path: Path) -> None:
     (data / VIRAL / "output_1_DNABERT_S.pt").unlink()
     (data / PROTEIN / "output_2.fa").unlink()
     path = data / PROTEIN / "output_3.fa"
@@ -170,7 +170,7 @@ def test_all_problems_are_told_at_once(data: Path, refused, tmp_path: Path) -> N
     assert "no model" in said
 
 
-def test_ids_on_one_side_only_are_named(data: Path, refused) -> None:
+def test_ids_in_one_file_only_are_named(data: Path, refused) -> None:
     path = data / PROTEIN / "output_1.fa"
     path.write_text(path.read_text().replace("_chunk_2F3", "_chunk_9001", 1))
     said = refused(data)
@@ -179,7 +179,7 @@ def test_ids_on_one_side_only_are_named(data: Path, refused) -> None:
     assert "only in the protein file" in said
 
 
-def test_a_shorter_protein_side_is_an_error_not_a_skip(data: Path, refused) -> None:
+def test_a_shorter_protein_file_is_an_error_not_a_skip(data: Path, refused) -> None:
     path = data / PROTEIN / "output_1.fa"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))
     assert "only in the nucleotide file, none only in the protein file" in refused(data)
@@ -221,7 +221,7 @@ def test_a_hostile_pickle_as_checkpoint_is_no_checkpoint(
     assert "was not written by nucpro: all files are checked by their contents" in capsys.readouterr().err
 
 
-def test_no_cuda_is_told_and_nothing_else_is_used(data: Path, model: Path, capsys) -> None:
+def test_no_cuda_is_reported_and_nothing_else_is_used(data: Path, model: Path, capsys) -> None:
     import torch
 
     if torch.cuda.is_available():
@@ -267,14 +267,14 @@ def test_another_size_of_split_files_is_suggested(data: Path, refused) -> None:
     assert "3 viral files hold 4 records; to use such files: --sequences-per-file 4" in said
 
 
-def test_files_below_a_folder_that_names_no_category_are_told(data: Path, refused) -> None:
+def test_files_below_a_folder_that_names_no_category_are_reported(data: Path, refused) -> None:
     # The name of the file decides, so only files of another name belong to no category.
     for path in sorted(data.glob("*.identified_*")):
         path.rename(path.with_name(f"refseq_{path.name}"))
     said = refused(data)
     assert "no full viral split file was found" in said
     first = "refseq_bacteria.1.1.identified_nucleotide/output_1.fa"
-    assert f"6 full files of no category, not used (first: {first}): nothing says its class" in said
+    assert f"6 full files of no category, not used (first: {first}): its class is unknown" in said
     assert (
         "its name must begin with viral, vertebrate, protozoa, plant, invertebrate, fungi, bacteria or archaea"
         in said
@@ -295,7 +295,7 @@ def test_no_such_folder(tmp_path: Path, model: Path, capsys: pytest.CaptureFixtu
     assert "nowhere: no such folder; give the path of the data folder" in capsys.readouterr().err
 
 
-def test_too_little_disk_is_told_with_what_is_missing(tmp_path: Path) -> None:
+def test_too_little_disk_is_reported_with_what_is_missing(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
     assert space_problems({tmp_path: (free - 10**9, 0), tmp_path / "x": (0, 0)}) == []
     (problem,) = space_problems({tmp_path / "x": (free, 0), tmp_path / "y": (10**12, 0)})
@@ -327,7 +327,7 @@ def test_a_second_run_on_a_folder_is_refused_with_the_holder(data: Path, refused
         process.join()
 
 
-def test_a_folder_without_locks_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_locks_is_reported(tmp_path: Path) -> None:
     with pytest.raises(PreflightError, match="cannot be written"), lock.hold(tmp_path / "no" / "lock"):
         pass
 
@@ -343,7 +343,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_a_folder_that_cannot_be_written_is_told_to_a_user_who_is_not_root(
+def test_a_folder_that_cannot_be_written_is_reported_to_a_user_who_is_not_root(
     pristine: Path, model: Path, tmp_path: Path
 ) -> None:
     if os.getuid() != 0:

@@ -85,7 +85,7 @@ def test_doctor_looks_at_the_models_of_the_folder(
     assert f"{model}: a folder" in " ".join(capsys.readouterr().out.split())
 
 
-def test_a_new_file_is_made_as_the_others(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_new_file_is_made_as_all_others(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pair = pairs_of(done)[0]
     before = pair.protein_vectors.read_bytes()
     pair.protein_vectors.unlink()

@@ -52,7 +52,7 @@ def test_ids_of_three_files_outside(tmp_path: Path, workers: Workers) -> None:
     assert [message.partition(":")[0] for message in found] == [str(path) for path in files]
 
 
-def test_nothing_is_read_where_nothing_lies_outside(tmp_path: Path, workers: Workers) -> None:
+def test_nothing_is_read_where_nothing_is_outside(tmp_path: Path, workers: Workers) -> None:
     def unread() -> Iterator[Path]:
         raise AssertionError("a selected file was asked for")
         yield tmp_path

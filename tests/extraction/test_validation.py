@@ -136,7 +136,7 @@ def test_dna_vectors_of_another_fasta_stop_the_run(
     assert f"{first.dna_vectors} does not belong to {first.nucleotide_fasta}: 4 ids (" in said
 
 
-def test_status_tells_done_stale_missing_and_outside(
+def test_status_shows_done_stale_missing_and_outside(
     pair: FilePair, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pair.merged.unlink()

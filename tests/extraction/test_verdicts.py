@@ -196,7 +196,7 @@ def test_the_sign_of_a_zero_counts(tmp_path: Path) -> None:
     assert "1 row unlike output_1_ESM.pt" in problem
 
 
-def test_faults_of_both_sides_are_told_at_once(pair: FilePair) -> None:
+def test_faults_of_both_sequence_types_are_reported_at_once(pair: FilePair) -> None:
     rows = read_merged(pair.merged).vectors + np.float32(1)
     rewrite_merged(pair, ids=list(NAMES), vectors=rows)
     assert [problem.split("unlike ")[1] for problem in verdict(pair).problems] == [
@@ -205,7 +205,7 @@ def test_faults_of_both_sides_are_told_at_once(pair: FilePair) -> None:
     ]
 
 
-def test_sides_of_which_one_lacks_the_ids_of_the_other(pair: FilePair) -> None:
+def test_files_of_which_one_lacks_the_ids_of_the_other(pair: FilePair) -> None:
     """Both sides agree with their own FASTA, and these do not agree with each other."""
     text = pair.nucleotide_fasta.read_text()
     pair.nucleotide_fasta.write_text(text.replace("a_frame1", "x").replace("c_frame3", "y"))
@@ -301,7 +301,7 @@ def test_a_surplus_id_beside_one_that_the_fasta_has_twice(pair: FilePair) -> Non
     assert problem.endswith("found 3: 0 missing (first []), 1 surplus (first ['x'])")
 
 
-def test_a_faulty_dna_side_does_not_hide_the_protein_side(pair: FilePair) -> None:
+def test_a_faulty_dna_file_does_not_hide_the_protein_file(pair: FilePair) -> None:
     text = pair.nucleotide_fasta.read_text()
     pair.nucleotide_fasta.write_text(text.replace("a_frame1", "x"))
     write_side(pair, SequenceType.DNA, numbered(3, DNA_WIDTH), ("x", "b_frame2", "c_frame3"))

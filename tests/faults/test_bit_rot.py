@@ -144,7 +144,7 @@ def test_files_that_are_exchanged_are_found(
 
 @pytest.mark.points(1, 12)
 @pytest.mark.parametrize("kind", ["protein", "merged"])
-def test_a_repeated_run_makes_damaged_files_anew(
+def test_a_repeated_run_makes_damaged_files_again(
     part: int, parts: int, kind: str, extracting: Baseline, finished: Path, tmp_path: Path
 ) -> None:
     data = copied(finished, tmp_path / "data")
@@ -218,7 +218,7 @@ def test_a_damaged_checkpoint_is_never_believed(
     record_property("cases", cases)
 
 
-def test_a_damaged_journal_loses_lines_but_tells_nothing_wrong(
+def test_a_damaged_journal_loses_lines_but_shows_nothing_wrong(
     finished: Path, whole: bool, record_property: Tell, tmp_path: Path
 ) -> None:
     data = copied(finished, tmp_path / "data")

@@ -117,7 +117,7 @@ def test_a_second_report_beside_it_changes_nothing(
 
 @pytest.mark.points(0, 4)
 @pytest.mark.parametrize("command", ["train", "predict", "export", "report", "embed"])
-def test_limits_of_memory_are_told(
+def test_limits_of_memory_are_reported(
     part: int, parts: int, command: str, made: Callable[[str], Baseline], tmp_path: Path
 ) -> None:
     """A limit of address space, as batch systems and ``ulimit -v`` set it."""
@@ -191,7 +191,7 @@ def test_a_control_group_with_little_memory_damages_nothing(
 
 @as_root
 @pytest.mark.points(0, 1)
-def test_weights_that_do_not_fit_in_a_control_group_are_told(
+def test_weights_that_do_not_fit_in_a_control_group_are_reported(
     part: int,
     parts: int,
     pristine: Path,

@@ -45,7 +45,7 @@ def written(root: Path, *parts: str) -> Path:
 
 
 @given(above=odd_paths, below=odd_paths, number=st.integers(1, 10**6))
-def test_every_path_lies_where_the_contract_says(above: list[str], below: list[str], number: int) -> None:
+def test_every_path_is_where_the_contract_says(above: list[str], below: list[str], number: int) -> None:
     root = Path("/", *above)
     parent = root.joinpath("viral", *below)
     source = DataFolder(root).source_of(parent / "viral.1.1.identified_nucleotide.fa")
@@ -134,7 +134,7 @@ def test_a_path_that_names_two_categories_is_in_doubt(path: str, names: tuple[st
     assert doubt is not None
     first, second = (category_of(name) for name in names)
     assert doubt == (
-        f"{names[0]} stands for {first}, but the folder {names[1]} that it lies in for {second}, "
+        f"{names[0]} means {first}, but its folder {names[1]} means {second}, "
         "so its class is in doubt; move it, or rename the folder"
     )
 
@@ -152,9 +152,7 @@ def test_two_categories_stop_discovery_with_all_paths(tmp_path: Path) -> None:
 
 def test_a_pair_of_no_category_has_no_label() -> None:
     pair = Source(Path("d"), "x.identified_nucleotide.fa").pair(1)
-    with pytest.raises(
-        DataError, match=r"output_1.fa: nothing says its class: its name must begin with viral"
-    ):
+    with pytest.raises(DataError, match=r"output_1.fa: its class is unknown: its name must begin with viral"):
         _ = pair.label
 
 
@@ -344,6 +342,6 @@ def test_long_names_of_unfinished_files_do_not_meet() -> None:
     assert temporary_start(f"{long}protein") != temporary_start(f"{long}nucleotide")
 
 
-def test_names_longer_than_file_systems_take_are_told() -> None:
+def test_names_longer_than_file_systems_take_are_reported() -> None:
     assert name_problem(Path("d" * 300, "x" * 255)) is None
     assert name_problem(Path("ü" * 128)) == "its name has 256 bytes, a file system takes 255"

@@ -113,7 +113,7 @@ def test_a_recorded_file_that_is_gone_is_an_error() -> None:
     )
 
 
-def test_too_few_hosts_are_told() -> None:
+def test_too_few_hosts_are_reported() -> None:
     full = [*pairs("viral", 15), *pairs("plant", 9), *pairs("fungi", 1)]
     warnings = select(full, nothing, None).warnings
     assert "fungi has 1 full file, fewer than its share of 3" in warnings

@@ -93,7 +93,7 @@ def test_files_that_nucpro_did_not_make_are_never_removed(
 
 
 @pytest.mark.parametrize("is_split", [True, False])
-def test_sources_too_small_for_the_size_are_told_with_what_would_start(
+def test_sources_too_small_for_the_size_are_reported_with_what_would_start(
     unsplit: Path, is_split: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Advice that would not start a run is worse than none."""

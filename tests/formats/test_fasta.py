@@ -92,7 +92,7 @@ def test_an_unusable_record_is_named_with_its_position(fasta: Path, content: byt
         require_usable(read(fasta), RESIDUES)
 
 
-def test_all_kinds_of_problems_are_told_at_once(fasta: Path) -> None:
+def test_all_kinds_of_problems_are_reported_at_once(fasta: Path) -> None:
     fasta.write_bytes(b">a\n\n>a\nMK1\n")
     problems = inspect(fasta, RESIDUES).problems
     assert len(problems) == 3
@@ -139,7 +139,7 @@ def test_difference_keeps_order() -> None:
     assert difference("dabc", "cxa") == (["d", "b"], ["x"])
 
 
-def test_letters_outside_ascii_are_never_taken_for_others(tmp_path: Path) -> None:
+def test_characters_outside_ascii_are_never_taken_for_others(tmp_path: Path) -> None:
     path = tmp_path / "a.fa"
     path.write_text(">one\nACß\n", encoding="utf-8")
     assert read(path).sequences == [b"AC?"]

@@ -101,7 +101,7 @@ def test_files_that_are_read(name: str, tmp_path: Path) -> None:
         (b"A>C", "'>' at position 2"),
     ],
 )
-def test_foreign_letters_are_shown_as_text(sequence: bytes, found: str, tmp_path: Path) -> None:
+def test_foreign_characters_are_shown_as_text(sequence: bytes, found: str, tmp_path: Path) -> None:
     path = tmp_path / "a.fa"
     path.write_bytes(b">a\n" + sequence + b"\n")
     (problem,) = inspect(path, NUCLEOTIDES).problems

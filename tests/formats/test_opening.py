@@ -85,7 +85,7 @@ def test_a_link_to_nowhere_is_named_with_its_target(target: str, tmp_path: Path)
 def test_a_file_behind_a_link_to_nowhere_is_too(tmp_path: Path) -> None:
     (tmp_path / "data").symlink_to("/no/disk")
     said = refusal(tmp_path / "data" / "below" / "x.fa")
-    assert f"lies behind {tmp_path / 'data'}, a link to /no/disk, which is not there" in said
+    assert f"is behind {tmp_path / 'data'}, a link to /no/disk, which is not there" in said
 
 
 def test_other_names_that_cannot_be_read(tmp_path: Path, short: Path) -> None:
@@ -322,7 +322,7 @@ LOOKS = {
 
 
 @pytest.mark.parametrize("looks", LOOKS)
-def test_other_files_under_the_name_of_a_fasta_file_are_told_by_their_first_bytes(
+def test_other_files_under_the_name_of_a_fasta_file_are_reported_by_their_first_bytes(
     looks: str, tmp_path: Path
 ) -> None:
     assert looks_like(LOOKS[looks]).startswith(looks)

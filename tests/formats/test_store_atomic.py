@@ -299,7 +299,7 @@ def test_only_own_files_are_replaced_unless_asked_and_nothing_but_files(tmp_path
         f"{pipe}: is a pipe, which is never replaced; name another place",
     ]
     refused = [
-        f"{path}: is there, and nothing says that this command made it; name another place, move it away, or "
+        f"{path}: exists, and there is no record that this command wrote it; name another place, move it away, or "
         "replace it with --replace"
         for path in (other, link)
     ]

@@ -276,7 +276,7 @@ class TestRefusedToWrite:
     def test_a_meta_that_contains_itself(self, tmp_path: Path) -> None:
         meta: dict[str, object] = {}
         meta["again"] = meta
-        with pytest.raises(StoreError, match="goes on for more than 100000 values, or deeper than 32 levels"):
+        with pytest.raises(StoreError, match="has more than 100000 values, or deeper than 32 levels"):
             store.write_vectors(tmp_path / "a.pt", ["a"], matrix(1, 3), meta, SequenceType.DNA)
 
     def test_another_label(self, tmp_path: Path) -> None:

@@ -550,7 +550,7 @@ except StoreError as error:
         (60_000, "fungi.1.1.identified_nucleotide.fa: cannot be written: File too large"),
     ],
 )
-def test_a_disk_that_takes_no_more_is_told_with_the_file(demo: Path, limit: int, message: str) -> None:
+def test_a_disk_that_takes_no_more_is_reported_with_the_file(demo: Path, limit: int, message: str) -> None:
     arguments = [sys.executable, "-c", LIMITED_RUN, str(demo), str(limit)]
     told = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout
     assert message in told
@@ -670,7 +670,7 @@ def test_the_class_of_genomes_is_that_of_their_names(demo: Path) -> None:
     assert [source.category for source in build(demo, ONE).sources] == ["fungi", "viral"]
     (demo / "viral_and_hosts").rename(demo / "viral")
     with pytest.raises(
-        PreflightError, match=r"fungi\.1\.1.* stands for fungi, but the folder viral .* for viral"
+        PreflightError, match=r"fungi\.1\.1.* means fungi, but its folder viral .*means viral"
     ):
         build(demo, ONE)
 

@@ -290,7 +290,7 @@ def test_a_file_in_the_folders_place_is_refused(server: ReleaseServer, tmp_path:
         download(tmp_path / "data", options(server))
 
 
-def test_a_disk_that_takes_no_more_is_told_from_a_broken_connection(
+def test_a_disk_that_takes_no_more_is_distinguished_from_a_broken_connection(
     server: ReleaseServer, tmp_path: Path
 ) -> None:
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -422,7 +422,7 @@ def test_lists_that_cannot_be_used_are_refused(text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 405, 429, 500, 501, 502, 503, 0])
-def test_a_server_that_refuses_to_tell_sizes_gives_its_files(
+def test_a_server_that_does_not_report_sizes_gives_its_files(
     server: ReleaseServer, tmp_path: Path, status: int
 ) -> None:
     server.head_status = status
@@ -434,7 +434,7 @@ def test_a_server_that_refuses_to_tell_sizes_gives_its_files(
     assert len(heads) == len(set(heads)) == len(NAMES)
 
 
-def test_a_file_that_the_server_does_not_have_is_told_before_anything_is_fetched(
+def test_a_file_that_the_server_does_not_have_is_reported_before_anything_is_fetched(
     server: ReleaseServer, tmp_path: Path
 ) -> None:
     server.head_status = 404
@@ -448,7 +448,7 @@ def test_a_file_of_somebody_else_under_a_genomes_name_is_not_replaced(
 ) -> None:
     (tmp_path / VIRAL).write_bytes(b"mine")
     with pytest.raises(
-        PreflightError, match=f"{VIRAL}: is there, and nothing says that this command made it"
+        PreflightError, match=f"{VIRAL}: exists, and there is no record that this command wrote it"
     ):
         download(tmp_path, options(server))
     assert (tmp_path / VIRAL).read_bytes() == b"mine"

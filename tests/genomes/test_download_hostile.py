@@ -246,7 +246,7 @@ def test_without_network_the_run_ends_at_once(
     assert (tmp_path / VIRAL).read_bytes() == RIGHT
 
 
-def test_a_dry_run_tells_sizes_and_writes_nothing(
+def test_a_dry_run_shows_sizes_and_writes_nothing(
     server: ReleaseServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "nucpro"):

@@ -112,7 +112,7 @@ def test_a_frame_may_stand_at_either_end_of_a_protein_but_not_across_two() -> No
         ("ACGT" * 600_000 + "-" + "ACGT" * 10, "'-' at position 2400001"),
     ],
 )
-def test_letters_that_are_no_nucleotides_are_refused(bases: str, shown: str) -> None:
+def test_characters_that_are_no_nucleotides_are_refused(bases: str, shown: str) -> None:
     with pytest.raises(
         FastaError, match=rf"record NC_1\.1 has {shown}; a nucleotide sequence may hold ACGTURYSWKMBDHVN"
     ):

@@ -255,7 +255,7 @@ def test_a_taxonomy_of_somebody_else_is_not_replaced(dump: Path, tmp_path: Path)
         path.write_bytes(b"mine")
         for dry_run in (True, False):
             with pytest.raises(
-                PreflightError, match=r"taxdump.tar.gz: is there, and nothing says .* --replace"
+                PreflightError, match=r"taxdump.tar.gz: exists, and there is no record .* --replace"
             ):
                 download_taxonomy(path.parent, options, dry_run=dry_run)
         assert path.read_bytes() == b"mine"

@@ -42,7 +42,7 @@ def test_what_rounding_does_not_explain_is_no_agreement(largest: float) -> None:
     assert "beyond the 0.02 of rounding" in str(found)
 
 
-def test_the_doctor_tells_of_each_model_that_is_here(
+def test_the_doctor_reports_on_each_model_that_is_here(
     model: Path, dna_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     models = ["--protein-model", str(model), "--dna-model", str(dna_model)]

@@ -116,7 +116,7 @@ def test_data_folders(options: Options, tmp_path: Path) -> None:
     assert "Data folder" not in found(options)
 
 
-def test_places_of_mounts_may_hold_spaces_and_any_letters() -> None:
+def test_places_of_mounts_may_hold_spaces_and_any_characters() -> None:
     table = "disk / ext4 rw 0 0\nserver:/é /mnt/données\\040été\\134x nfs4 rw,vers=4.2 0 0\n".encode()
     assert environment._mounts(table) == [
         (Path("/"), "ext4"),

@@ -64,7 +64,7 @@ def test_a_merged_file(finished: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert max(map(len, lines)) < 140
 
 
-def test_vectors_of_one_side_and_old_files(data: Path) -> None:
+def test_vectors_of_one_sequence_type_and_old_files(data: Path) -> None:
     dna = next(path for path in sorted(data.rglob("*_DNABERT_S.pt")))
     facts = inspect(dna)
     assert (facts["what"], facts["width"]) == ("DNABERT-S vectors", 768)
@@ -112,7 +112,7 @@ def test_genomes_and_reads_as_they_come(tmp_path: Path) -> None:
     assert (facts["records"], facts["foreign_letters"], facts["ids"]["repeated"]) == (2, 1, 1)
 
 
-def test_a_protein_of_few_kinds_of_letters_is_no_nucleotide(tmp_path: Path) -> None:
+def test_a_protein_of_few_kinds_of_characters_is_no_nucleotide(tmp_path: Path) -> None:
     write_fasta(tmp_path / "a.fa", [("x", "MGAGTCAGGACTGAAANNE")])
     assert inspect(tmp_path / "a.fa")["what"] == "protein sequences"
 
@@ -232,7 +232,7 @@ def test_a_folder_that_holds_nothing_known(
     assert f"{tmp_path}: {message}" in capsys.readouterr().err
 
 
-def test_a_damaged_file_in_a_folder_is_told_and_does_not_hide_the_rest(data: Path) -> None:
+def test_a_damaged_file_in_a_folder_is_reported_and_does_not_hide_the_rest(data: Path) -> None:
     next(iter(sorted(data.rglob("*_DNABERT_S.pt")))).write_bytes(b"damaged")
     (data / ".extraction_selection.json").write_text("{")
     facts = inspect(data)

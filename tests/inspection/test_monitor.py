@@ -311,7 +311,7 @@ def test_the_folder_is_held_from_the_first_dna_file_to_the_last_merged_one(
     assert "No run in progress. Last: protein, done " in capsys.readouterr().out
 
 
-def test_status_tells_the_last_run_of_either_kind(
+def test_status_shows_the_last_run_of_either_kind(
     data: Path, begin: Begin, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Recorder(DataFolder(data), {"side": "dna"})

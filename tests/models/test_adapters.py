@@ -176,7 +176,7 @@ def test_what_is_no_adapter_is_refused_where_one_is_named(
     assert "holds no LoRA adapter" in capsys.readouterr().err
 
 
-def test_meta_tells_base_and_adapter(tmp_path: Path, model: Path) -> None:
+def test_meta_shows_base_and_adapter(tmp_path: Path, model: Path) -> None:
     alone = load(model).recipe
     adapted = load(make_adapter(tmp_path / "lora", model)).recipe
     assert {name: adapted.made_by[name] for name in alone.made_by} == dict(alone.made_by)
@@ -200,7 +200,7 @@ def test_an_adapter_is_identified_without_torch(tmp_path: Path, model: Path) -> 
     assert done.stdout == "False\n"
 
 
-def test_a_base_model_may_lie_beside_the_configuration(tmp_path: Path, model: Path) -> None:
+def test_a_base_model_may_be_beside_the_configuration(tmp_path: Path, model: Path) -> None:
     adapter = make_adapter(tmp_path / "lora", model, base_model_name_or_path="../base")
     shutil.copytree(model, tmp_path / "base")
     assert np.array_equal(vectors_of(adapter), vectors_of(make_adapter(tmp_path / "same", model)))

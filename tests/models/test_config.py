@@ -91,7 +91,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("changes", "message"), REFUSED.values(), ids=REFUSED.keys())
-def test_a_configuration_that_lies_is_refused(changes, message):
+def test_a_configuration_that_contradicts_the_weights_is_refused(changes, message):
     with pytest.raises(ModelError, match=f"^config.json: {message}"):
         Esm2Config.from_dict(fields(**changes))
 

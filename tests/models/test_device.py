@@ -137,7 +137,7 @@ def test_knows_which_processors_multiply_in_bfloat16(tmp_path, facts, has):
 
 
 @pytest.mark.parametrize("has", [True, False])
-def test_bfloat16_on_a_cpu_is_told_and_where_it_is_slow(monkeypatch, caplog, has):
+def test_bfloat16_on_a_cpu_is_reported_and_where_it_is_slow(monkeypatch, caplog, has):
     monkeypatch.setattr("nucpro.embedding.device.multiplies_bf16", lambda: has)
     with caplog.at_level(logging.INFO):
         use_processors(torch.bfloat16)

@@ -72,7 +72,7 @@ def test_long_sequences_are_cut_after_bases_and_counted(tokenizer):
     assert shorter <= fits
 
 
-def test_letters_without_a_token_are_counted(tokenizer):
+def test_characters_without_a_token_are_counted(tokenizer):
     encoded = tokenizer.encode("ab", [b"ACGTNNNNACGU", BASE_LETTERS.encode()], LIMIT)
     assert encoded.unknown == 4 + 11
 
@@ -94,7 +94,7 @@ def test_no_sequences_are_no_tokens(tokenizer):
     assert (len(encoded.tokens), len(encoded.lengths), encoded.truncated, encoded.unknown) == (0, 0, 0, 0)
 
 
-def test_letters_are_those_of_nucleotide_files():
+def test_characters_are_those_of_nucleotide_files():
     assert set(BASE_LETTERS) == set(NUCLEOTIDES)
 
 

@@ -367,7 +367,7 @@ def test_fetching_replaces_only_what_was_fetched(hub, saved, tmp_path):
     folder.mkdir()
     (folder / WEIGHTS).write_bytes(b"mine")
     with pytest.raises(
-        PreflightError, match=f"{WEIGHTS}: is there, and nothing says that this command made it"
+        PreflightError, match=f"{WEIGHTS}: exists, and there is no record that this command wrote it"
     ):
         fetch(MODEL, folder, endpoint=hub.address)
     assert (folder / WEIGHTS).read_bytes() == b"mine"

@@ -287,7 +287,7 @@ def test_the_vocabulary_comes_with_the_weights(folder):
 def test_a_vocabulary_larger_than_the_embedding_is_refused(folder):
     (folder / "vocab.txt").write_text("\n".join([*random_esm.ESM_VOCABULARY, "<one more>"]))
     with pytest.raises(
-        ModelError, match=r"my model: the vocabulary has 34 tokens, but config.json says vocab_size 33"
+        ModelError, match=r"my model: the vocabulary has 34 tokens, but config.json has vocab_size 33"
     ):
         load_tokenizer(locate(str(folder)))
 

@@ -322,7 +322,7 @@ REFUSED_FIELDS = {
 
 
 @pytest.mark.parametrize(("changes", "message"), REFUSED_FIELDS.values(), ids=REFUSED_FIELDS.keys())
-def test_a_configuration_that_lies_is_refused(saved, changes, message):
+def test_a_configuration_that_contradicts_the_weights_is_refused(saved, changes, message):
     fields = json.loads((saved / "config.json").read_text()) | changes
     with pytest.raises(ModelError, match=f"^config.json: {message}"):
         MosaicBertConfig.from_dict(fields)

@@ -184,13 +184,15 @@ def test_a_state_dict_of_this_suffix_is_no_fair_esm(tmp_path: Path, model: Path)
             b'\x08\0\0\0\0\0\0\0{"a": 1}',
             "is one file of a model (a safetensors file), not a model",
         ),
-        ("config.json", b"{}", "is one file of a model (JSON), not a model; give the folder that it lies in"),
+        ("config.json", b"{}", "is one file of a model (JSON), not a model; give its folder"),
         ("pytorch_model.bin", b"PK\3\4", "is one file of a model (a zip archive), not a model"),
         ("x.faa", b">a\nMKV\n", "is a FASTA file, not a model"),
         ("model.tar.gz", b"\x1f\x8b", "is a gzip file, not a model"),
     ],
 )
-def test_a_file_in_place_of_a_folder_is_told(name: str, content: bytes, told: str, tmp_path: Path) -> None:
+def test_a_file_in_place_of_a_folder_is_reported(
+    name: str, content: bytes, told: str, tmp_path: Path
+) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(ModelError) as caught:
@@ -235,7 +237,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("fault", BROKEN)
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "nucpro_source.json"])
-def test_what_lies_in_place_of_a_file_is_told(fault: str, name: str, tmp_path: Path, model: Path) -> None:
+def test_what_is_in_place_of_a_file_is_reported(fault: str, name: str, tmp_path: Path, model: Path) -> None:
     make, told = BROKEN[fault]
     folder = tmp_path / "m"
     shutil.copytree(model, folder)

@@ -121,7 +121,7 @@ def test_weights_that_could_be_two_files_are_not_guessed(folder):
         ),
     ],
 )
-def test_an_index_that_lies_is_refused(folder, index, message):
+def test_an_index_that_contradicts_the_weights_is_refused(folder, index, message):
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ModelError, match=message):

@@ -83,7 +83,7 @@ def test_ids_that_come_twice_are_named(tmp_path: Path) -> None:
     )
 
 
-def test_letters_of_no_nucleotide_are_named(tmp_path: Path) -> None:
+def test_characters_of_no_nucleotide_are_named(tmp_path: Path) -> None:
     contigs = [Contig(f"protein{number}", "ACGTMKVL") for number in range(7)]
     (problem,) = inspect([write_contigs(tmp_path / "x.fasta", contigs)], 300).problems
     assert (

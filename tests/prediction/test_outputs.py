@@ -42,7 +42,7 @@ def models(model: Path, dna_model: Path) -> tuple[Path, Path]:
     return model, dna_model
 
 
-def test_frames_lie_where_their_codons_are(result: Path) -> None:
+def test_frames_are_where_their_codons_are(result: Path) -> None:
     records = {c.name: c.bases for c in read_contigs(result.parent / "contigs.fasta")}
     strands = set()
     for row in read_tables(OutputFolder(result)):

@@ -321,7 +321,7 @@ def test_nothing_to_score_at_all(tmp_path: Path, classifier: Path, models: tuple
 
 
 @pytest.mark.parametrize("side", ["dna", "protein"])
-def test_a_classifier_of_one_side_needs_no_other_model(
+def test_a_classifier_of_one_sequence_type_needs_no_other_model(
     side: str, tmp_path: Path, fasta: Path, model: Path, dna_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = save_classifier(tmp_path / "one_side", card_of(model, dna_model, (side,)))
@@ -342,7 +342,7 @@ class TestRefusals:
         assert main([*command]) == 3
         return capsys.readouterr().err
 
-    def test_all_problems_are_told_at_once(
+    def test_all_problems_are_reported_at_once(
         self, tmp_path: Path, classifier: Path, model: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         other = stand_ins.make_checkpoint(tmp_path / "other_esm", width=32, layers=1, heads=2)
@@ -557,7 +557,7 @@ def test_what_is_made_of_the_tables_replaces_nothing_of_somebody_else(
     assert main(more) == 3
     shown = capsys.readouterr().err
     for name in names:
-        assert f"{folder / name}: is there, and nothing says that this command made it" in shown
+        assert f"{folder / name}: exists, and there is no record that this command wrote it" in shown
         assert (folder / name).read_text() == "mine"
     assert main([*more, "--replace"]) == 0
     made = contents(folder)

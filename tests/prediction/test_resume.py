@@ -115,7 +115,7 @@ def test_units_that_are_done_are_not_scored_again(
     capsys.readouterr()
     # The size of units is the one that the run was started with, though it is not given.
     assert main(command) == 0
-    assert f"Going on: {len(done)} of " in capsys.readouterr().out
+    assert f"Resuming: {len(done)} of " in capsys.readouterr().out
     assert contents(folder) == contents(undisturbed[0])
 
 

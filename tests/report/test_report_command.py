@@ -205,7 +205,9 @@ def test_a_report_replaces_only_a_report(
     (out / name).write_text("mine")
     command = ["report", str(finished), "-o", str(out), "--sequences-per-file", "4"]
     assert main(command) == 3
-    assert f"{out / name}: is there, and nothing says that this command made it" in capsys.readouterr().err
+    assert (
+        f"{out / name}: exists, and there is no record that this command wrote it" in capsys.readouterr().err
+    )
     assert {path.name: path.read_bytes() for path in out.iterdir()} == {name: b"mine"}
     assert main([*command, "--replace"]) == 0
     assert main(command) == 0

@@ -81,7 +81,7 @@ def test_a_row_far_from_all_is_an_outlier() -> None:
     assert found.agreement is None
 
 
-def test_both_sides_count_the_same() -> None:
+def test_both_sequence_types_count_the_same() -> None:
     vectors, _ = two_clouds()
     scaled = vectors.copy()
     scaled[:, :768] *= 1000

@@ -74,7 +74,7 @@ def test_lengths_are_counted_over_all_records(written: Subject) -> None:
     )
 
 
-def test_what_made_the_files_is_told_once(written: Subject) -> None:
+def test_what_made_the_files_is_reported_once(written: Subject) -> None:
     metas = drawn(pairs_of(written), 7).metas
     assert (SequenceType.DNA, None, 7) in metas  # files of the original program do not say
     assert [(side, n) for side, meta, n in metas if meta] == [(SequenceType.PROTEIN, 7)]
@@ -135,7 +135,7 @@ def test_no_files_give_an_empty_sample(points: int) -> None:
     assert sample.labels.shape == (0,)
 
 
-def test_a_file_whose_sides_are_gone_is_named(tmp_path: Path, frames: dict[str, list[Frame]]) -> None:
+def test_a_file_whose_vectors_are_gone_is_named(tmp_path: Path, frames: dict[str, list[Frame]]) -> None:
     (pair,) = add_files(tmp_path, "viral.1.1", frames["viral.1.1"][:10])
     pair.protein_fasta.unlink()
     (problem,) = drawn([pair], 5).problems

@@ -205,7 +205,7 @@ def test_a_read_only_checkpoint_writes_nothing(folder: DataFolder) -> None:
     assert sorted(folder.root.iterdir()) == before
 
 
-def test_the_recipe_of_each_side_is_remembered(folder: DataFolder) -> None:
+def test_the_recipe_of_each_sequence_type_is_remembered(folder: DataFolder) -> None:
     protein, dna = Recipe("protein", {"a": 1}, 16), Recipe("dna", {"b": None}, 768)
     with Checkpoint(folder) as checkpoint:
         assert checkpoint.recipe_of(SequenceType.DNA) is None
@@ -314,7 +314,7 @@ def test_lines_of_a_journal_that_mean_nothing_are_left_out(folder: DataFolder) -
     assert checkpoint.completed == ["b"]
 
 
-def test_the_list_of_completed_files_can_be_set_anew(folder: DataFolder) -> None:
+def test_the_list_of_completed_files_can_be_replaced(folder: DataFolder) -> None:
     one, two = folder.root / "a.pt", folder.root / "b.pt"
     with Checkpoint(folder) as checkpoint:
         checkpoint.complete(one)
@@ -357,7 +357,7 @@ def test_parts_of_another_form_count_as_nothing(folder: DataFolder, listed: obje
         (SEALED.rstrip("\n"), "is damaged"),
     ],
 )
-def test_a_damaged_checkpoint_is_told(
+def test_a_damaged_checkpoint_is_reported(
     folder: DataFolder, text: str, what: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder.checkpoint.write_text(text)

@@ -144,7 +144,7 @@ def test_a_prediction_that_was_begun_goes_on(begun: Path, capsys: pytest.Capture
     folder = begun / "prediction"
     assert predicted(begun, "prediction") == 0
     output = capsys.readouterr().out
-    assert "Going on: 2 of 5 units are done" in output
+    assert "Resuming: 2 of 5 units are done" in output
     assert [f"[{number}/5] Scored" in output for number in range(1, 6)] == [False, False, True, True, True]
     assert not (folder / "unfinished").exists()
     for name in ("sequences.tsv", "chunks.tsv", "frames.tsv"):

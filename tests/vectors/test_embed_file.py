@@ -168,7 +168,9 @@ def test_vectors_of_something_else_are_replaced_only_where_that_is_asked_for(
     frame = pd.read_parquet(output)
     assert frame["id"].tolist() == ["a"]
     frame.to_parquet(output)
-    with pytest.raises(PreflightError, match=r"nothing says that this command made it; .* with --replace"):
+    with pytest.raises(
+        PreflightError, match=r"there is no record that this command wrote it; .* with --replace"
+    ):
         embed(fasta, output, model)
     assert len(pd.read_parquet(output).columns) == 2
     embed(fasta, output, model, replace=True)
@@ -180,7 +182,7 @@ def test_a_file_of_somebody_else_is_left_alone(suffix: str, fasta: Path, tmp_pat
     for name, content in (("text", b"mine\n"), ("empty", b""), ("zip", b"PK\3\4")):
         path = tmp_path / f"{name}{suffix}"
         path.write_bytes(content)
-        with pytest.raises(PreflightError, match="nothing says that this command made it"):
+        with pytest.raises(PreflightError, match="there is no record that this command wrote it"):
             embed(fasta, path, model)
         assert path.read_bytes() == content
 
@@ -204,7 +206,7 @@ def test_rows_are_not_written_through_a_link(fasta: Path, tmp_path: Path, model:
     assert victim.read_text() == "mine\n"
 
 
-def test_all_problems_are_told_at_once_before_anything_is_computed(
+def test_all_problems_are_reported_at_once_before_anything_is_computed(
     fasta: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with fasta.open("a") as file:
@@ -215,7 +217,7 @@ def test_all_problems_are_told_at_once_before_anything_is_computed(
     assert main(command(fasta, output, tmp_path / "none")) == 3
     said = capsys.readouterr().err
     for problem in (
-        f"{tmp_path / 'file'} is a file, not a folder",
+        f"{tmp_path / 'file'}: is a file, not a folder",
         "there is no such folder",
         "1 duplicate id: p3",
         "p3 has '*' at position 3",
@@ -236,7 +238,7 @@ def test_records_that_are_too_long_are_cut_or_refused(
     assert "1 sequence longer than 1024 residues, truncated" in capsys.readouterr().out
 
 
-def test_too_little_disk_is_told_before_anything_is_computed(
+def test_too_little_disk_is_reported_before_anything_is_computed(
     fasta: Path, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
@@ -267,7 +269,7 @@ def test_the_disk_is_compared_with_what_all_outputs_take(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_anything_is_computed(
+def test_a_folder_that_cannot_be_written_is_reported_before_anything_is_computed(
     fasta: Path, model: Path
 ) -> None:
     if os.geteuid() == 0:

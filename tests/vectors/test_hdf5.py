@@ -81,12 +81,12 @@ def test_only_files_of_this_command_are_replaced(fasta: Path, tmp_path: Path, mo
     output = tmp_path / "x.h5"
     for mine in (b"mine", b""):
         output.write_bytes(mine)
-        with pytest.raises(PreflightError, match="nothing says that this command made it"):
+        with pytest.raises(PreflightError, match="there is no record that this command wrote it"):
             run(fasta, output, model)
     output.unlink()
     with h5py.File(output, "w") as file:
         file["a"] = 1
-    with pytest.raises(PreflightError, match="nothing says that this command made it"):
+    with pytest.raises(PreflightError, match="there is no record that this command wrote it"):
         run(fasta, output, model)
     run(fasta, output, model, replace=True, readout=SINGLE)
     with h5py.File(output, "r") as file:

@@ -225,7 +225,7 @@ def test_a_folder_of_somebody_else_is_left_alone(name: str, fasta: Path, tmp_pat
     folder.mkdir()
     (folder / name).write_text("{}\n")
     for replace in (False, True):
-        with pytest.raises(PreflightError, match="nothing says that this command made all of it"):
+        with pytest.raises(PreflightError, match="there is no record that this command wrote all of it"):
             run(fasta, folder, model, replace=replace)
     assert (folder / name).read_text() == "{}\n"
 
@@ -239,7 +239,7 @@ def test_an_empty_folder_is_taken_and_a_file_is_not(fasta: Path, tmp_path: Path,
         run(fasta, tmp_path / "file", model, replace=True)
 
 
-def test_too_little_disk_is_told_before_anything_is_computed(
+def test_too_little_disk_is_reported_before_anything_is_computed(
     fasta: Path, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")

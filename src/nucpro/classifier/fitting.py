@@ -578,7 +578,7 @@ class Fitter:
         steps.restore_momentum(state.momentum)
         self._state = state
         self.had_ended = self.ended is not None
-        logger.info("Going on after epoch %d", len(state.history))
+        logger.info("Resuming after epoch %d", len(state.history))
 
     def _require_same(self, state: TrainingState) -> None:
         """Refuse to resume a training whose options differ in more than its length."""

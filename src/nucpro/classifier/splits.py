@@ -106,7 +106,7 @@ def genomes_of(ids: Sequence[str]) -> Grouping:
     if odd:
         raise ValidationError(
             f"{counted(len(odd), 'id')} not of the form RECORD_chunk_NF1 (first "
-            f"{', '.join(odd[:_SHOWN])}), so nothing says which genome "
+            f"{', '.join(odd[:_SHOWN])}), so it is unknown which genome "
             "they are of; make the data with nucpro dataset DATA --length N, or split by file (--split-by file)"
         )
     return Grouping.of([record for record in records if record is not None])
@@ -416,7 +416,7 @@ def _summary(
 def _leak(genomes: Grouping | None, parts: Codes) -> str | None:
     """Report the share of test rows from genomes that are also in the training part."""
     if genomes is None:
-        return "the ids do not say which genome a row is of, so genomes may be in more than one part of the split"
+        return "the ids do not contain the genomes of the rows, so genomes may be in more than one part of the split"
     trained = np.zeros(len(genomes.names), bool)
     trained[genomes.codes[parts == 0]] = True
     tested = parts == PARTS.index("test")

@@ -45,7 +45,7 @@ _RECORDED = "the model of the data folder's files, else "
 
 
 def sequences(name: str) -> Path:
-    """Name of a sequence file on the command line, where ``-`` stands for standard input."""
+    """Name of a sequence file on the command line, where ``-`` is standard input."""
     return STANDARD_INPUT if name == "-" else path_of(name)
 
 

@@ -184,7 +184,7 @@ def require_residues(readout: Readout, side: SequenceType) -> None:
     """
     option = "--per-residue" if readout.per_residue else "--long window" if readout.windows else None
     if option and side is SequenceType.DNA:
-        raise UsageError(f"{option} is for proteins: a token of DNABERT-S stands for several bases")
+        raise UsageError(f"{option} is for proteins: a token of DNABERT-S covers several bases")
 
 
 def recipe_for(side: SequenceType, model: dict[str, Any], precision: str, span: PooledSpan) -> Recipe:

@@ -230,7 +230,7 @@ def recompute(items: Sequence[PlanItem], model: Identified, options: Options) ->
     Raises
     ------
     NucproError
-        The model cannot be loaded, or a file was changed meanwhile.
+        The model cannot be loaded, or a file changed during the run.
     """
     encoder = load(model, replace(options, precision="fp32"))
     own = model.recipe.made_by["pooling"]

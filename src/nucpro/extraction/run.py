@@ -661,7 +661,7 @@ class Run(AbstractContextManager["Run"]):
             self._merge(pair, first=first)
 
     def _merge(self, pair: FilePair, *, first: bool = True) -> None:
-        # Taken before the sources are read: if one changes meanwhile, the merged file does not count as
+        # Taken before the sources are read: if one changes during the merge, the merged file does not count as
         # current.
         fact = merged_fact(pair)
         files = (pair.dna_vectors, pair.protein_vectors, pair.merged, CLASS_NAMES[pair.label])

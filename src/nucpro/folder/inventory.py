@@ -269,7 +269,7 @@ def _restored(known: dict[str, object]) -> FastaFacts:
 
 def _inspect(task: tuple[Path, SequenceType]) -> tuple[Path, Fingerprint | None, FastaFacts | str]:
     path, side = task
-    # Taken before reading: a file that changes meanwhile must not be recorded with its old fingerprint.
+    # Taken before reading: a file that changes while it is read must not be recorded with its old fingerprint.
     stamp = Fingerprint.of(path)
     try:
         return path, stamp, inspect(path, ALPHABETS[side], LIMITS[side])

@@ -82,7 +82,7 @@ class Known:
     data : Path, optional
         The data folder, if it is one or a part of one and that is found.
     lies_in : bool
-        Whether it is no such folder itself, but lies in one.
+        Whether it is within such a folder, not such a folder itself.
     """
 
     kind: Kind
@@ -91,11 +91,11 @@ class Known:
 
     def __str__(self) -> str:
         is_part = self.kind is not Kind.DATA and self.data is not None
-        return f"{'lies in' if self.lies_in else 'is'} {self.kind}{f' of {self.data}' if is_part else ''}"
+        return f"{'is within' if self.lies_in else 'is'} {self.kind}{f' of {self.data}' if is_part else ''}"
 
 
 def known_folder(path: Path) -> Known | None:
-    """What a folder is; None if nothing says so. A folder that is not there can be a part of a data folder.
+    """Kind of a folder; None if unknown. A folder that is not there can be a part of a data folder.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def known_folder(path: Path) -> Known | None:
     names = _names(path)
     if _is_data(names):
         return Known(Kind.DATA, path)
-    # A part may be a link to another place, or lie behind a link.
+    # A part may be a link to another place, or be behind a link.
     for name in (os.path.normpath(path.absolute()), os.path.realpath(path)):
         if part := _part_with(Path(name)):
             return part if path.is_absolute() or part.data is None else replace(part, data=_shown(part.data))
@@ -139,7 +139,7 @@ def _is_data(names: Collection[str]) -> bool:
 
 
 def _part_with(path: Path) -> Known | None:
-    """Part of a data folder that an absolute path is, or lies in."""
+    """Part of a data folder that an absolute path is, or is within."""
     for part in (path, *path.parents):
         if part.name == _MERGED and _is_merged(part):
             return Known(Kind.MERGED, part.parent, part != path)

@@ -82,8 +82,8 @@ def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
 NO_SOURCES = "no *identified_nucleotide.fa with records was found below the data folder"
 """Message for a folder without sources."""
 NO_CATEGORY = (
-    f"nothing says its class: its name must begin with {', '.join(CATEGORIES[:-1])} or {CATEGORIES[-1]}, up to '.' "
-    "or '_', or it must lie in a folder that is called so; rename or move it"
+    f"its class is unknown: its name must begin with {', '.join(CATEGORIES[:-1])} or {CATEGORIES[-1]}, up to '.' "
+    "or '_', or it must be in a folder with such a name; rename or move it"
 )
 """Message for a file for which :func:`category_of` is None."""
 
@@ -110,7 +110,7 @@ def contradiction_in(relative_path: str) -> str | None:
     for name, category in found[1:]:
         if category != found[0][1]:
             return (
-                f"{found[0][0]} stands for {found[0][1]}, but the folder {name} that it lies in for {category}, "
+                f"{found[0][0]} means {found[0][1]}, but its folder {name} means {category}, "
                 "so its class is in doubt; move it, or rename the folder"
             )
     return None
@@ -335,7 +335,7 @@ class DataFolder:
         folder = cls(checkpoint.parent)
         if checkpoint.name != folder.checkpoint.name:
             raise UsageError(
-                f"the checkpoint is {checkpoint}; it must be called {folder.checkpoint.name} and lie in the data "
+                f"the checkpoint is {checkpoint}; it must be called {folder.checkpoint.name} and be in the data "
                 f"folder, as {folder.checkpoint}"
             )
         return folder

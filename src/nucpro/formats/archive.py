@@ -357,7 +357,7 @@ def _opened(path: Path) -> Iterator[tuple[int, int]]:
 def archive_pieces(pickle: bytes, storage: memoryview) -> list[bytes | memoryview]:
     """Give the bytes of a ``.pt`` file with one storage, in order; equal arguments give equal bytes.
 
-    Members come in torch's own order, so that torch can also compute where the storage lies.
+    Members come in torch's own order, so that torch can also compute the offset of the storage.
 
     Parameters
     ----------

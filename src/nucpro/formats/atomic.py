@@ -229,8 +229,8 @@ def replacing_problems(paths: Iterable[Path], is_own: Callable[[Path], bool], *,
             problems.append(f"{path}: is {kind_of(mode)}, which is never replaced; name another place")
         elif not replace and not is_own(path):
             problems.append(
-                f"{path}: is there, and nothing says that this command made it; name another place, move it away, or "
-                "replace it with --replace"
+                f"{path}: exists, and there is no record that this command wrote it; name another place, move it "
+                "away, or replace it with --replace"
             )
     return problems
 

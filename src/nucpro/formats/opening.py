@@ -380,7 +380,7 @@ def problem_of(path: Path, failure: OSError) -> str:
     """Why a path cannot be opened, and the remedy, in words."""
     link = _dangling(path) if failure.errno in (errno.ENOENT, errno.ENOTDIR) else None
     if link is not None:
-        which = "is a link" if link == path else f"lies behind {link}, a link"
+        which = "is a link" if link == path else f"is behind {link}, a link"
         return f"{which} to {link.readlink()}, which is not there; {_NOT_THERE}"
     if failure.errno == errno.ENOENT and str(path) == "-":
         return "standard input is not read here; name a file"

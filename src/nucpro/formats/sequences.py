@@ -69,16 +69,16 @@ _CERTAIN = 60
 _MOSTLY, _HARDLY = 0.9, 0.01
 _UNKNOWN_BASES = re.compile(rb"[^ACGT]+")
 _ADVICE = {
-    "*": "'*' stands for a stop: remove it, or cut the protein there",
-    "-": "'-' stands for a gap of an alignment: remove the gaps",
-    ".": "'.' stands for a gap of an alignment: remove the gaps",
+    "*": "'*' is a stop: remove it, or cut the protein there",
+    "-": "'-' is a gap of an alignment: remove the gaps",
+    ".": "'.' is a gap of an alignment: remove the gaps",
     " ": "remove the spaces, and the numbers that GenBank puts before lines",
     "\0": "zeros in a file are what a crash leaves: copy or download it again",
     "\x1a": "'\\x1a' ended texts of DOS: remove it",
     "\t": "remove the tabs",
     "\r": "its lines end in two ways: save the file with line feeds",
     ";": "lines that start with ';' are comments: remove them",
-    "J": "'J' stands for I or L: write X",
+    "J": "'J' means I or L: write X",
     "?": "only ASCII characters are allowed: '?' is one that is not",
 }
 _NUMBERS = "remove the numbers, which GenBank and GCG put before lines"

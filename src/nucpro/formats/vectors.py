@@ -190,7 +190,7 @@ class _Plain:
         self.left -= 1
         if self.left < 0 or depth < 0:
             limits = f"{_META_VALUES} values, or deeper than {_META_DEPTH} levels"
-            raise self.place.error(f"{name} goes on for more than {limits}")
+            raise self.place.error(f"{name} has more than {limits}")
         if type(value) is list:
             return self.copy_list(value, name, depth)
         if type(value) is dict:

@@ -1,6 +1,6 @@
 """Taxonomy of genomes: the table of organisms of a data set, and NCBI's taxonomy with its ranks.
 
-GenBank records name an organism, its taxon and the names of the taxa above it; they do not say which of these names
+GenBank records name an organism, its taxon and the names of the taxa above it; they do not record which of these names
 is the genus. NCBI's dump (https://ftp.ncbi.nlm.nih.gov/pub/taxonomy/taxdump_readme.txt) does.
 """
 

@@ -114,7 +114,7 @@ def load_tokenizer(files: ModelFiles) -> ResidueTokenizer:
     rows = Esm2Config.from_dict(files.config).vocabulary_size
     if len(tokenizer.vocabulary) > rows:
         raise ModelError(
-            f"{files.id}: the vocabulary has {len(tokenizer.vocabulary)} tokens, but config.json says vocab_size "
+            f"{files.id}: the vocabulary has {len(tokenizer.vocabulary)} tokens, but config.json has vocab_size "
             f"{rows}; they must belong together: fetch the model again (nucpro fetch-models FOLDER)"
         )
     return tokenizer
@@ -146,7 +146,7 @@ def load_dna_tokenizer(files: ModelFiles) -> DnaTokenizer:
     rows = MosaicBertConfig.from_dict(files.config).vocabulary_size
     if tokenizer.largest_id >= rows:
         raise ModelError(
-            f"{files.id}: tokenizer.json has ids up to {tokenizer.largest_id}, but config.json says vocab_size "
+            f"{files.id}: tokenizer.json has ids up to {tokenizer.largest_id}, but config.json has vocab_size "
             f"{rows}; they must belong together: fetch the model again (nucpro fetch-models FOLDER)"
         )
     return tokenizer

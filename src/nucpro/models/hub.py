@@ -128,7 +128,7 @@ def snapshot(
     -------
     Snapshot
         Folder and commit. Where the hub cannot be reached but the cache holds the revision, that is taken,
-        and the log says so.
+        and this is logged.
 
     Raises
     ------
@@ -270,7 +270,7 @@ class _Cache:
                 missing = missing_in(snapshot, files, _COMPARED)
                 for name in sorted({blobs[name].name for name in missing}):
                     held.enter_context(_waited_for(locks / f"{name}.lock"))
-                # Meanwhile another process may have fetched it.
+                # Another process may have fetched it since.
                 absent = {
                     name: file
                     for name, file in missing.items()

@@ -20,7 +20,7 @@ from nucpro.formats.opening import looks_like, open_input
 __all__ = ["MERGE_IT", "FairEsm", "base_of", "problem_of_file", "read_fair_esm", "refuse_other_adapters"]
 
 _LOOKED_AT = 1 << 20
-_A_FOLDER = "give the folder that it lies in, with config.json and the tokenizer beside it"
+_A_FOLDER = "give its folder, with config.json and the tokenizer beside it"
 _STEMS = re.compile(r"^(?:model\.)?(?:encoder\.sentence_encoder\.|encoder\.(?=lm_head\.))")
 """What published checkpoints put before the names of fair-esm's own classes."""
 _LAYER = re.compile(r"layers\.(\d+)\.(\w+(?:\.[a-z]+_proj|\.rot_emb)?)\.(\w+)")
@@ -196,7 +196,7 @@ def base_of(file: Path, config: Mapping[str, Any]) -> tuple[str, str | None]:
     Raises
     ------
     ModelError
-        It does not say.
+        It has none.
     """
     base, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(base, str) or not base.strip() or not isinstance(revision, str | None):

@@ -72,13 +72,13 @@ class ModelData:
         Raises
         ------
         PreflightError
-            None is given, and none with merged files lies above the model.
+            None is given, and no folder above the model has merged files.
         """
         above = (folder for folder in model.absolute().parents if DataFolder(folder).merge_root.is_dir())
         found = self.folder or next(above, None)
         if found is None:
             raise PreflightError(
-                [f"{model}: lies in no data folder; name that of its training with --trained-on DATA"]
+                [f"{model}: is in no data folder; name that of its training with --trained-on DATA"]
             )
         return found
 
@@ -275,7 +275,7 @@ def _at_lengths(
     divided = _test_part(model, models.card, data, options.device, show)
     folder, genomes = divided.material.survey.folder.root, divided.material.genomes
     if genomes is None:
-        raise PreflightError([f"{folder}: ids do not say their genomes, so these cannot be cut again"])
+        raise PreflightError([f"{folder}: ids do not contain their genomes, so these cannot be cut again"])
     wanted = {genomes.names[code] for code in np.unique(genomes.codes[divided.test_rows])}
     pairs = [pair for pair in find_genomes(folder).pairs if pair.source.category is not None]
     if not pairs:

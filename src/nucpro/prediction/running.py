@@ -99,7 +99,7 @@ def predict(options: PredictionOptions, show: Show = silent) -> PredictionReport
     ExtractionError
         An encoder or the classifier failed on a frame.
     DataError, StoreError
-        The input changed meanwhile, or a file cannot be read or written.
+        The input changed during the run, or a file cannot be read or written.
     """
     options = settled(options)
     folder = OutputFolder(options.folder)
@@ -242,7 +242,7 @@ class _Run:
         total = self._checked.facts.chunks
         logger.debug("%s of up to %d chunks", counted(self._units, "unit"), self._chunks_per_unit)
         if done:
-            logger.info("Going on: %d of %d units are done", len(done), self._units)
+            logger.info("Resuming: %d of %d units are done", len(done), self._units)
         meter = Meter(show, "Scoring", total, "chunks", done=sum(map(self._chunks_of, done)))
         if len(done) < self._units:
             units = self._score_units(done)
@@ -441,7 +441,7 @@ def _output_problems(options: PredictionOptions) -> list[str]:
         return [f"{options.folder}: {too_long}; name a folder with --output"]
     if options.output is None and os.path.lexists(options.folder) and not options.folder.is_dir():
         return [f"{options.folder}: is a file; name a folder with --output"]
-    # The folder beside the input is of this command, wherever the input lies.
+    # The folder beside the input is of this command, wherever the input is.
     misplaced = place_problems(options.folder, "prediction") if options.output else []
     return misplaced + writing_problems([options.folder])
 
@@ -452,7 +452,7 @@ def _warn_of_other_length(length: int, models: Models) -> None:
     tested = sorted({*map(int, card.lengths), *([card.chunk_length] if card.chunk_length else [])})
     if card.lengths and not tested[0] <= length <= tested[-1]:
         logger.warning(
-            "Warning: chunks of %d bases; the classifier was tested at %d to %d (its card says how well); scores are "
+            "Warning: chunks of %d bases; the classifier was tested at %d to %d (metrics in its card); scores are "
             "unreliable outside of that",
             length,
             tested[0],

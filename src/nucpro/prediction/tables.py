@@ -177,7 +177,7 @@ class _Tables:
         chunk_lines: list[str] = []
         frame_lines: list[str] = []
         for piece in unit.pieces:
-            # A record that goes on from the unit before begins with a chunk other than its first.
+            # A record that continues from the previous unit begins with a chunk other than its first.
             if self._record is None or not piece.chunks or piece.chunks[0].number == 1:
                 self._end_record()
                 self._record = SequenceScore(piece.record, piece.bases, self._rules)

@@ -1,7 +1,7 @@
 """What an unfinished prediction has done: one file per unit, in a folder inside the output folder.
 
 Scored units are stored atomically; when all are there, their chunks go to
-:mod:`nucpro.prediction.tables` in the order of the input, and the folder is removed. The folder says what
+:mod:`nucpro.prediction.tables` in the order of the input, and the folder is removed. The folder records what
 makes its units, so that a run resumes only its own units.
 """
 

@@ -59,7 +59,7 @@ def hold(path: Path) -> Iterator[None]:
 
 
 def _taken(path: Path) -> FileIO:
-    """Open a lock file and lock it; one that its holder has removed meanwhile locks nothing."""
+    """Open a lock file and lock it; a file that its holder has since removed locks nothing."""
     with ExitStack() as unless_taken:
         file = unless_taken.enter_context(
             open_kept(path, lambda problem: PreflightError([problem]), append=False)

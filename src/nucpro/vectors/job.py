@@ -168,7 +168,7 @@ def embed_file(options: EmbedOptions, show: Show = silent) -> EmbedReport:
     ExtractionError
         The encoder failed on a record; parts that were done stay.
     DataError, StoreError
-        The input changed meanwhile, or a file cannot be written.
+        The input changed during the run, or a file cannot be written.
     """
     (report,) = embed_files([options], show)
     return report
@@ -383,7 +383,7 @@ class _Run:
         recipe, parts, before = checked.identified.recipe, checked.facts.parts, self._engine.totals
         done = self._work.begin(recipe.key, checked.size, parts, recipe.width)
         if done:
-            logger.info("Going on: %d of %d parts are done", len(done), len(parts))
+            logger.info("Resuming: %d of %d parts are done", len(done), len(parts))
         computed = self._compute(done)
         self._work.finish(checked.facts.ids, checked.meta, checked.options.sequence_type)
         after = self._engine.totals

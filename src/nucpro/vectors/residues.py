@@ -153,8 +153,8 @@ class Shards(Sharded):
         if all(map(_is_own, names)) and (not names or self._is_replaced or self._head() is not None):
             return []
         return [
-            f"{self.output}: is a folder, and nothing says that this command made all of it; name another place, or "
-            "move it away"
+            f"{self.output}: is a folder, and there is no record that this command wrote all of it; name another "
+            "place, or move it away"
         ]
 
     def problems(self, recipe_key: str, *, replace: bool) -> list[str]:

@@ -211,7 +211,7 @@ def test_a_worker_with_other_weights_is_refused(
         pickle.loads(sent).load_scorer(options.input, load_same)
 
 
-def test_a_cluster_without_room_is_told_with_all_other_problems(
+def test_a_cluster_without_room_is_reported_with_all_other_problems(
     fasta: Path, classifier: Path, model: Path, dna_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fasta.write_text(">a\nACGT\n>a\nACGT\n")

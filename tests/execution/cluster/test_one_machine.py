@@ -203,7 +203,7 @@ MAY_MOUNT = (
 
 @pytest.mark.skipif(not MAY_MOUNT, reason="needs the right to mount")
 @pytest.mark.parametrize("size", ["4k", "64k", "256k", "1m"])
-def test_too_little_space_for_temporary_files_is_told(
+def test_too_little_space_for_temporary_files_is_reported(
     size: str, request: pytest.FixtureRequest, data: Path, model: Path
 ) -> None:
     if size != "64k" and request.config.getoption("--faults") != "all":

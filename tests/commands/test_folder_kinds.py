@@ -72,9 +72,9 @@ OF_FILES = ("embed proteins.fa --device cpu -o {}/x.npz", "embed proteins.fa --d
         ("data", "data: is a data folder, which takes no other files; name another folder, such as "),
         ("data/.", "data: is a data folder"),
         (SPLIT, f"{SPLIT}: is a folder of split files and vectors of data"),
-        (f"{SPLIT}/new", f"{SPLIT}/new: lies in a folder of split files and vectors of data"),
+        (f"{SPLIT}/new", f"{SPLIT}/new: is within a folder of split files and vectors of data"),
         ("data/data_merge", "data/data_merge: is the folder of merged files of data"),
-        ("data/data_merge/x/y", "data/data_merge/x/y: lies in the folder of merged files of data"),
+        ("data/data_merge/x/y", "data/data_merge/x/y: is within the folder of merged files of data"),
         (
             "elsewhere/merged/viral.1.1_merged",
             "elsewhere/merged/viral.1.1_merged: is the folder of merged files",
@@ -154,7 +154,7 @@ def test_downloads_keep_out_of_folders_of_others(
         (f"{SPLIT}/output_1.fa", "is a file, not a data folder; name data"),
     ],
 )
-def test_what_is_no_data_folder_is_told(
+def test_what_is_no_data_folder_is_reported(
     command: str, folder: str, message: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, error = said(command.format(folder), capsys)

@@ -46,12 +46,12 @@ KRTAP = b"MSYYGNYYGGLGYGYGGFDDLGYGYGCGCGSFRRLGYGCGYGGYGYGSGFGGYGYGCCRPSCYGGYGFSG
         (b"X" * 100, SequenceType.PROTEIN),
     ],
 )
-def test_letters_look_like_one_side(text: bytes, side: SequenceType) -> None:
+def test_characters_look_like_one_sequence_type(text: bytes, side: SequenceType) -> None:
     assert Tally.of(text).side is side
     assert Tally.of(text[:7]) + Tally.of(text[7:]) == Tally.of(text)
 
 
-def test_no_real_frame_is_taken_for_the_other_side(frames: dict[str, list[Frame]]) -> None:
+def test_no_real_frame_is_taken_for_the_other_sequence_type(frames: dict[str, list[Frame]]) -> None:
     for records in frames.values():
         proteins = [frame.residues.encode() for frame in records]
         assert nucleotide_records(proteins) == []
@@ -77,12 +77,12 @@ def test_nucleotides_among_proteins_are_found() -> None:
         ([b"MKV"], SequenceType.PROTEIN, True),
     ],
 )
-def test_what_no_encoder_tells_apart(sequences: list[bytes], side: SequenceType, alike: bool) -> None:
+def test_what_no_encoder_distinguishes(sequences: list[bytes], side: SequenceType, alike: bool) -> None:
     assert are_alike(sequences, side) is alike
 
 
 @pytest.mark.parametrize("letter", ["*", "-", ".", " ", "\t", "7", ";", "J"])
-def test_there_is_advice_on_letters_that_files_really_hold(letter: str, tmp_path: Path) -> None:
+def test_there_is_advice_on_characters_that_files_really_hold(letter: str, tmp_path: Path) -> None:
     path = tmp_path / "x.fa"
     path.write_text(f">a\nMKVLFE{letter}LLQP\n")
     (problem,) = inspect(path, RESIDUES).problems
@@ -123,7 +123,7 @@ def problems_of(pair: FilePair) -> list[str]:
     ],
     ids=["copied", "lower case", "RNA", "wrapped", "another frame"],
 )
-def test_nucleotides_on_the_protein_side_stop_preflight(change: object, tmp_path: Path) -> None:
+def test_nucleotides_in_the_protein_file_stop_preflight(change: object, tmp_path: Path) -> None:
     assert callable(change)
     pair = pair_of(tmp_path, BASES, change(BASES))
     (problem,) = problems_of(pair)
@@ -131,11 +131,11 @@ def test_nucleotides_on_the_protein_side_stop_preflight(change: object, tmp_path
 
 
 @pytest.mark.parametrize("protein", [b"ACGT", b"A", b"GATTACA" * 11])
-def test_a_real_protein_of_these_letters_is_none(protein: bytes, tmp_path: Path) -> None:
+def test_a_real_protein_of_these_characters_is_none(protein: bytes, tmp_path: Path) -> None:
     assert problems_of(pair_of(tmp_path, (BASES * 2)[: 3 * len(protein)], protein)) == []
 
 
-def test_nucleotides_on_the_protein_side_are_not_split(tmp_path: Path) -> None:
+def test_nucleotides_in_the_protein_file_are_not_split(tmp_path: Path) -> None:
     source = DataFolder(tmp_path).source_of(tmp_path / "viral.1.1.identified_nucleotide.fa")
     assert source is not None
     for path in (source.nucleotide_fasta, source.protein_fasta):
@@ -150,7 +150,7 @@ def test_nucleotides_on_the_protein_side_are_not_split(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", [BASES, BASES.replace(b"T", b"U"), BASES.lower(), BASES[:60] + b"RYKM" + BASES]
 )
-def test_embed_refuses_nucleotides_unless_it_is_told(
+def test_embed_refuses_nucleotides_unless_asked(
     text: bytes, tmp_path: Path, model: Path, dna_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fasta, output = tmp_path / "genome.fa", tmp_path / "o.pt"
