@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Literal, Protocol, Self, cast
 
 from nucpro.errors import DataError, StoreError
-from nucpro.formats import cannot_write, file_digest, write_bytes
+from nucpro.formats import cannot_write, file_digest, replace_file, write_bytes
 from nucpro.formats.opening import open_kept, read_kept, write_all
 from nucpro.formats.records import Count, Digest, Name, checked, parsed
 from nucpro.formats.sequences import SequenceType
@@ -351,14 +351,30 @@ class Checkpoint:
         }
         if self._is_foreign:
             self._keep_aside()
-        facts = b",".join(b"%s:%s" % (_dumped(key), fact) for key, fact in self._facts.items())
-        document = b'%s,"facts":{%s}}\n' % (_dumped(content)[:-1], facts)
-        write_bytes(self._folder.checkpoint, _sealed(document))
+        self._write(_dumped(content)[1:-1])
         self.close()
         try:
             self._folder.journal.unlink(missing_ok=True)
         except OSError as error:
             raise cannot_write(self._folder.journal, error) from error
+
+    def _write(self, start: bytes) -> None:
+        """Write the checkpoint in pieces, behind its digest: as a whole, it would be in memory several times."""
+
+        def pieces() -> Iterator[bytes]:
+            yield b'%s,"facts":{' % start
+            for number, (key, fact) in enumerate(self._facts.items()):
+                yield b"%s%s:%s" % (b"," if number else b"", _dumped(key), fact)
+            yield b"}}\n"
+
+        digest, size = hashlib.sha256(b"{"), _SEAL_LENGTH
+        for piece in pieces():
+            digest.update(piece)
+            size += len(piece)
+        with replace_file(self._folder.checkpoint, size) as target:
+            target.write(_SEAL % digest.hexdigest().encode())
+            for piece in pieces():
+                target.write(piece)
 
     def close(self) -> None:
         """Close the journal; what was recorded stays."""
@@ -514,11 +530,6 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=j
 
 def _dumped(value: object) -> bytes:
     return _ENCODER.encode(value).encode()
-
-
-def _sealed(document: bytes) -> bytes:
-    """Put the digest of a JSON document at its beginning, as its first value."""
-    return b"".join((_SEAL % hashlib.sha256(document).hexdigest().encode(), memoryview(document)[1:]))
 
 
 def _now() -> str:
