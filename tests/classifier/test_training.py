@@ -20,7 +20,7 @@ import torch
 from merged_folders import PROTEIN_WIDTH, RECIPES, WIDTH, join, write_side
 
 import train as train_script
-from folders import Frame
+from folders import Frame, copied
 from nucpro.classifier import model as model_module
 from nucpro.classifier import training
 from nucpro.classifier.card import read_training
@@ -414,6 +414,12 @@ def test_models_of_one_split_are_compared_again(
         "were tested on other rows; models can be compared that were trained on the same"
         in capsys.readouterr().err
     )
+    strays = [str(copied(Path(folder), tmp_path / "strays" / Path(folder).name)) for folder in folders]
+    assert main(["compare", *strays, "--device", "cpu"]) == 3
+    said = f"{strays[0]}: lies in no data folder; name that of its training with --trained-on DATA"
+    assert said in capsys.readouterr().err
+    assert main(["evaluate", strays[0], "--lengths", "150", "--device", "cpu"]) == 3
+    assert said in capsys.readouterr().err
     assert main(["compare", folders[0], "--device", "cpu"]) == 2
     assert "one model is given, and two or more are compared" in capsys.readouterr().err
     for option, of in (("--families", "--split-by family"), ("--taxonomy", "--rank")):

@@ -277,3 +277,72 @@ def test_models_that_are_not_there(
 ) -> None:
     found, error = said(words, capsys)
     assert (found, message in error) == (code, True), error
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (
+            "predict contigs.fa model",
+            2,
+            "model: is the folder of a classifier, not a file of sequences; give it with --model",
+        ),
+        ("predict contigs.fa model -o x", 2, "give it with --model"),
+        (
+            "predict stopped",
+            2,
+            "stopped: is the folder of a classifier, not a file of sequences; give it with --model",
+        ),
+        (
+            "embed proteins.fa esm -o x.npz",
+            2,
+            "esm: is the folder of an encoder, not a file of sequences; give it with",
+        ),
+        ("predict data --model model", 3, "data: is a folder, not a regular file"),
+        (
+            "predict contigs.fa --model esm",
+            3,
+            "esm: is the folder of an encoder, not the folder of a classifier; train",
+        ),
+        (
+            "predict contigs.fa --model data",
+            3,
+            "data: is a data folder, not the folder of a classifier; train a model",
+        ),
+        ("predict contigs.fa --model compared", 3, "compared: holds 2 models (both, dna); name one of them"),
+        ("predict contigs.fa --model trained", 3, "trained: a data folder; its model is trained/model"),
+        (
+            "predict contigs.fa --model settings",
+            3,
+            "settings/model.json: cannot be read: No such file or directory",
+        ),
+        (
+            "embed proteins.fa -o x.npz --protein-model model",
+            3,
+            "model: is the folder of a classifier, not the folder of",
+        ),
+        (
+            "embed proteins.fa -o x.npz --protein-model data",
+            3,
+            "data: is a data folder, not the folder of an encoder",
+        ),
+        (
+            "extract data --sequences-per-file 3 --protein-model data/data_merge",
+            3,
+            "data/data_merge: is the folder of merged files of data, not",
+        ),
+        (
+            "embed-dna data --sequences-per-file 3 --dna-model model",
+            3,
+            "model: is the folder of a classifier, not the folder of an encoder",
+        ),
+    ],
+)
+def test_folders_in_the_wrong_place_are_told_with_the_right_one(
+    words: str, code: int, message: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("compared/dna", "compared/both", "trained/model"):
+        (place / name).mkdir(parents=True)
+        (place / name / "model.json").write_text("{}")
+    found, error = said(f"{words} --device cpu" if "embed-dna" not in words else words, capsys)
+    assert (found, message in error) == (code, True), error

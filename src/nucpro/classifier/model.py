@@ -31,8 +31,8 @@ from nucpro.classifier.card import (
     read_card,
     write_card,
 )
-from nucpro.errors import DataError, DimensionError, ModelError
-from nucpro.folder.kinds import CARD_NAME, STATE_NAME
+from nucpro.errors import DataError, DimensionError, ModelError, counted
+from nucpro.folder.kinds import CARD_NAME, STATE_NAME, Kind, known_folder
 from nucpro.folder.paths import CLASS_NAMES, DataFolder
 from nucpro.formats import make_folder, write_bytes
 from nucpro.formats.opening import is_litter, open_input, read_input
@@ -202,9 +202,17 @@ def _require_model(folder: Path) -> None:
     """Refuse a folder without a model, and name the one of a data folder."""
     if not os.path.lexists(folder):
         raise ModelError(f"{folder}: no such folder; name one that nucpro train wrote")
-    inside = DataFolder(folder).model
-    if not (folder / CARD_NAME).exists() and (inside / CARD_NAME).exists():
+    if (folder / CARD_NAME).exists() or not folder.is_dir():
+        return
+    inside, known = DataFolder(folder).model, known_folder(folder)
+    if (inside / CARD_NAME).exists():
         raise ModelError(f"{folder}: a data folder; its model is {inside}")
+    if known is not None and known.kind is not Kind.CLASSIFIER:
+        raise ModelError(f"{folder}: {known}, not the folder of a classifier; {TRAIN_AGAIN}")
+    if models := sorted(card.parent.name for card in folder.glob(f"*/{CARD_NAME}")):
+        raise ModelError(
+            f"{folder}: holds {counted(len(models), 'model')} ({', '.join(models)}); name one of them"
+        )
 
 
 def _refuse_pickles(path: Path) -> None:

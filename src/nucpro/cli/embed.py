@@ -19,6 +19,7 @@ from nucpro.cli.arguments import (
 from nucpro.cli.console import showing, summary
 from nucpro.cli.parser import INPUT, MODEL, OUTPUT
 from nucpro.errors import UsageError, counted
+from nucpro.folder.kinds import require_sequences
 from nucpro.formats.fasta import bare_name
 from nucpro.formats.opening import STANDARD_INPUT
 from nucpro.formats.sequences import LIMITS, SequenceType
@@ -167,6 +168,7 @@ def _run(arguments: dict[str, Any]) -> None:
     from nucpro.vectors.job import EmbedOptions, embed_files
 
     inputs = arguments.pop("fasta")
+    require_sequences(inputs)
     form = arguments.pop("format")
     outputs = _outputs(inputs, arguments.pop("output"), form)
     sequence_type = SequenceType.DNA if arguments.pop("dna") else SequenceType.PROTEIN

@@ -10,6 +10,7 @@ from nucpro.cli.arguments import add_device, add_encoders, add_engine, add_repla
 from nucpro.cli.console import showing, summary
 from nucpro.cli.parser import INPUT, MODEL, OUTPUT, PERFORMANCE
 from nucpro.errors import counted
+from nucpro.folder.kinds import require_sequences
 from nucpro.prediction.options import PLOT_FORMATS
 from nucpro.prediction.outputs import OUTPUTS
 
@@ -118,6 +119,7 @@ def _run(arguments: dict[str, Any]) -> None:
     from nucpro.prediction.running import predict
 
     first, *more = arguments.pop("input")
+    require_sequences([first, *more])
     options = PredictionOptions.of({**arguments, "input": first, "also": tuple(more)})
     with showing() as show:
         report = predict(options, show)

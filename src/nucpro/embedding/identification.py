@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from nucpro.errors import DimensionError, ModelError, UsageError
+from nucpro.folder.kinds import Kind, known_folder
 from nucpro.formats.sequences import DNA_WIDTH, LIMITS, PROTEIN_WIDTH, SequenceType
 from nucpro.models.architectures import architecture_of
 from nucpro.models.config import ALL_TOKENS, MEAN_OF_LAST, RESIDUES_ONLY, Config, PooledSpan, Readout
@@ -125,6 +126,7 @@ def identify(
     name, revision = options.model_of(side)
     recorded = None if records is None else records.recipe_of(side)
     _require_recorded(name, side, recorded)
+    _require_encoder(name)
     files = files or locate(name, revision=revision, adapter=adapter, offline=offline)
     if records is not None:
         files = replace(files, noted=records.digests(files.weights))
@@ -149,6 +151,17 @@ def identify(
         why,
     )
     return Identified(files, tokenizer, replace(recipe, source=_source(name, files, options)))
+
+
+def _require_encoder(model: str) -> None:
+    """Refuse folders that are known to be of something else."""
+    folder = Path(model).expanduser()
+    known = known_folder(folder) if folder.is_dir() else None
+    if known is not None and known.kind is not Kind.ENCODER:
+        raise ModelError(
+            f"{model}: {known}, not the folder of an encoder; give a folder with config.json and weights, or the id "
+            "of a repository on the Hugging Face hub"
+        )
 
 
 def _require_recorded(model: str, side: SequenceType, recorded: Recipe | None) -> None:

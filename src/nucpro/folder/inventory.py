@@ -158,8 +158,8 @@ class Inventory:
             way = "--sequences-per-file N"
         return [
             f"files of {counted(sequences_per_file, 'record')} are too large: the largest viral "
-            f"source holds {totals[True]} "
-            f"records, the largest host source {totals[False]}; to use smaller ones: {way}, N at most {most}"
+            f"source holds {counted(totals[True], 'record')}, the largest host "
+            f"source {totals[False]}; to use smaller ones: {way}, N at most {most}"
         ]
 
     def _of_size(self, records: int) -> list[FilePair]:

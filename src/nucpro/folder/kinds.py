@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from nucpro.errors import DataError, PreflightError
+from nucpro.errors import DataError, PreflightError, UsageError
 from nucpro.folder.paths import DataFolder, walk
 from nucpro.formats.opening import read_input
 from nucpro.formats.records import decoded
@@ -30,6 +30,7 @@ __all__ = [
     "place_problems",
     "require_folder",
     "require_place",
+    "require_sequences",
 ]
 
 CARD_NAME = "model.json"
@@ -189,6 +190,23 @@ def place_problems(folder: Path, purpose: str, allowed: Collection[Kind] = ()) -
     if known is None or known.kind in allowed:
         return []
     return [f"{folder}: {known}, which takes no other files; name another folder, such as {purpose}"]
+
+
+_OPTIONS = {Kind.CLASSIFIER: "--model", Kind.ENCODER: "--protein-model or --dna-model"}
+
+
+def require_sequences(inputs: Iterable[Path]) -> None:
+    """Raise if the folder of a model is given where files of sequences are.
+
+    Raises
+    ------
+    UsageError
+        The message names the option that takes it.
+    """
+    for path in inputs:
+        known = known_folder(path) if path.is_dir() else None
+        if known is not None and known.kind in _OPTIONS:
+            raise UsageError(f"{path}: {known}, not a file of sequences; give it with {_OPTIONS[known.kind]}")
 
 
 def require_place(folder: Path, purpose: str, allowed: Collection[Kind]) -> None:

@@ -269,6 +269,7 @@ def _at_lengths(
     per_genome: int,
     show: Show,
 ) -> list[Evaluated]:
+    data = replace(data, folder=data.folder_of(model))
     models, problems = find_models(options)
     if models is None:
         raise PreflightError(problems)
