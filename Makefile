@@ -29,7 +29,7 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term $(if $(REAL_DATA),--real-data=$(REAL_DATA))
+	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder --cov --cov-report=term $(if $(REAL_DATA),--real-data=$(REAL_DATA))
 	@$(BIN)/python -m coverage json --quiet -o build/coverage.json
 	@$(BIN)/python -c 'import json; totals = json.load(open("build/coverage.json"))["totals"]; \
 	print("Covered: {percent_statements_covered:.2f}% of {num_statements} statements," \

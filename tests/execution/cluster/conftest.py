@@ -38,16 +38,20 @@ def head() -> Iterator[Any]:
 
 
 @pytest.fixture
+def node(head: Any) -> None:
+    """A node with room for two encoders, which stays for the next tests: starting one takes seconds."""
+    if not head.worker_nodes:
+        head.add_node(num_cpus=3)
+
+
+@pytest.fixture
 def add_node(head: Any) -> Iterator[Callable[[], Any]]:
-    """Adds nodes of two cores; they are gone after the test."""
+    """Adds nodes of two cores to a cluster that has none; they are gone after the test."""
 
-    added = []
-
-    def add() -> Any:
-        added.append(head.add_node(num_cpus=2))
-        return added[-1]
-
-    yield add
-    for node in added:
-        if node in head.worker_nodes:
+    def remove_all() -> None:
+        for node in list(head.worker_nodes):
             head.remove_node(node)
+
+    remove_all()
+    yield lambda: head.add_node(num_cpus=2)
+    remove_all()

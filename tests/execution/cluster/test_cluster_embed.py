@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,7 @@ from nucpro.options import Options
 from nucpro.vectors.inputs import PartSize
 from nucpro.vectors.job import EmbedOptions, embed_files
 
-
-@pytest.fixture(scope="module", autouse=True)
-def node(head: Any) -> Iterator[None]:
-    """A node with room for two encoders."""
-    added = head.add_node(num_cpus=3)
-    yield
-    head.remove_node(added)
+pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.usefixtures("node")]
 
 
 def test_two_workers_make_the_vectors_of_the_local_run(head: Any, tmp_path: Path, model: Path) -> None:

@@ -34,6 +34,8 @@ import extract_training_data as script
 AddNode = Callable[[], Any]
 RAY = ("--engine", "ray")
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory, pristine: Path, model: Path) -> Path:
@@ -47,14 +49,6 @@ def local(tmp_path_factory: pytest.TempPathFactory, pristine: Path, model: Path)
 def two_nodes(add_node: AddNode) -> None:
     add_node()
     add_node()
-
-
-@pytest.fixture(scope="module")
-def node(head: Any) -> Iterator[None]:
-    """One node for all tests that need no more."""
-    added = head.add_node(num_cpus=2)
-    yield
-    head.remove_node(added)
 
 
 def job_of(data: Path, model: Path, **more: Any) -> Run:

@@ -9,10 +9,8 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -45,16 +43,11 @@ PER_UNIT = 5
 FORMS = ("--chunks-per-unit", str(PER_UNIT), "--json", "--original-names")
 
 
+pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.usefixtures("node")]
+
+
 class StoppedError(Exception):
     """The driver ended here."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def node(head: Any) -> Iterator[None]:
-    """A node with room for two encoders."""
-    added = head.add_node(num_cpus=3)
-    yield
-    head.remove_node(added)
 
 
 @pytest.fixture(scope="module")

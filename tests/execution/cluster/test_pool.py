@@ -27,6 +27,8 @@ from nucpro.state.history import Totals
 
 AddNode = Callable[[], Any]
 
+pytestmark = pytest.mark.xdist_group("ray")
+
 
 def session(**more: Any) -> Session:
     return Session(Options(engine="ray", device="cpu", **more))
@@ -39,8 +41,8 @@ def make(folder: Path, contents: Sequence[str]) -> list[Path]:
     return files
 
 
-def pool_of(encoder: type[Any]) -> EncoderPool[Path, tuple[float, Fingerprint | None]]:
-    return EncoderPool(session(), encoder, extract_file)
+def pool_of(encoder: type[Any], **more: Any) -> EncoderPool[Path, tuple[float, Fingerprint | None]]:
+    return EncoderPool(session(**more), encoder, extract_file)
 
 
 def run(
@@ -53,10 +55,10 @@ def made(files: Sequence[Path]) -> int:
     return sum(file.with_suffix(".pt").exists() for file in files)
 
 
+@pytest.mark.usefixtures("node")
 def test_every_file_is_made_once_and_reported_with_its_stamp(
-    add_node: AddNode, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    add_node(), add_node()
     files = make(tmp_path, ["copy"] * 40)
     pool = pool_of(TrialEncoder)
     with caplog.at_level(logging.INFO, "nucpro"):
@@ -80,12 +82,12 @@ def test_an_answer_that_was_overtaken_takes_nothing_from_the_counts() -> None:
     assert pool.totals.tokens == 5
 
 
+@pytest.mark.usefixtures("node")
 def test_a_file_that_kills_its_process_is_named_after_three_attempts(
-    add_node: AddNode, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    add_node()
     files = make(tmp_path, ["copy", "die", "copy", "copy", "copy"])
-    pool = pool_of(TrialEncoder)
+    pool = pool_of(TrialEncoder, workers=1)
     with pytest.raises(WorkerError, match=r"output_2\.fa: 3 encoders were lost over it, the last two with"):
         list(run(pool, files))
     assert pool.lost == 3
@@ -94,18 +96,16 @@ def test_a_file_that_kills_its_process_is_named_after_three_attempts(
     assert all("work items to retry: 1." in message for message in lost[1:])
 
 
-def test_neighbours_of_a_deadly_file_are_made_before_it_is_given_up(
-    add_node: AddNode, tmp_path: Path
-) -> None:
-    add_node()
+@pytest.mark.usefixtures("node")
+def test_neighbours_of_a_deadly_file_are_made_before_it_is_given_up(tmp_path: Path) -> None:
     files = make(tmp_path, ["die", "copy", "copy"])
     with pytest.raises(WorkerError, match="output_1"):
-        list(run(pool_of(TrialEncoder), files))
+        list(run(pool_of(TrialEncoder, workers=1), files))
     assert made(files) == 2
 
 
-def test_an_error_stops_at_once_and_brings_type_and_traceback(add_node: AddNode, tmp_path: Path) -> None:
-    add_node()
+@pytest.mark.usefixtures("node")
+def test_an_error_stops_at_once_and_brings_type_and_traceback(tmp_path: Path) -> None:
     files = make(tmp_path, ["copy", "fail 7", *["copy"] * 60])
     with pytest.raises(ExtractionError, match=r"output_2\.fa: record 7$") as caught:
         list(run(pool_of(TrialEncoder), files))
@@ -114,8 +114,8 @@ def test_an_error_stops_at_once_and_brings_type_and_traceback(add_node: AddNode,
     assert made(files) < 61
 
 
-def test_encoders_that_never_load_end_the_run_in_words(add_node: AddNode, tmp_path: Path) -> None:
-    add_node()
+@pytest.mark.usefixtures("node")
+def test_encoders_that_never_load_end_the_run_in_words(tmp_path: Path) -> None:
     with pytest.raises(
         WorkerError, match=r"3 encoders in a row were lost while they loaded.*fewer --workers"
     ):
@@ -156,8 +156,8 @@ def test_a_node_that_joins_gets_an_encoder(add_node: AddNode, tmp_path: Path) ->
     assert len(processes) == 2
 
 
-def test_calls_give_results_errors_and_the_news_of_killed_processes(add_node: AddNode) -> None:
-    add_node()
+@pytest.mark.usefixtures("node")
+def test_calls_give_results_errors_and_the_news_of_killed_processes() -> None:
     cluster = ClusterWorkers(session())
     assert sorted(cluster.map(double, range(30))) == [2 * number for number in range(30)]
     with pytest.raises(ExtractionError, match=r"^record 3$") as caught:
@@ -178,7 +178,8 @@ def test_calls_give_results_errors_and_the_news_of_killed_processes(add_node: Ad
     assert seen == [42]
 
 
-def test_a_cluster_without_room_is_a_problem_with_remedies(head: Any) -> None:
+@pytest.mark.usefixtures("add_node")
+def test_a_cluster_without_room_is_a_problem_with_remedies() -> None:
     empty = session()
     empty.start()
     [problem] = empty.problems()
@@ -189,16 +190,14 @@ def test_a_cluster_without_room_is_a_problem_with_remedies(head: Any) -> None:
     )
 
 
+@pytest.mark.usefixtures("add_node")
 def test_parts_of_gpus_and_cores_decide_how_many_encoders_there_are(head: Any) -> None:
-    big = head.add_node(num_cpus=8, num_gpus=2)
-    try:
-        assert session().room() == 7
-        gpus = Session(Options(engine="ray"))
-        halves = Session(Options(engine="ray", gpus_per_worker=0.5, cpus_per_worker=2))
-        assert (gpus.room(), halves.room()) == (2, 4)
-        assert Session(Options(engine="ray", workers=3)).encoders == 3
-    finally:
-        head.remove_node(big)
+    head.add_node(num_cpus=8, num_gpus=2)
+    assert session().room() == 7
+    gpus = Session(Options(engine="ray"))
+    halves = Session(Options(engine="ray", gpus_per_worker=0.5, cpus_per_worker=2))
+    assert (gpus.room(), halves.room()) == (2, 4)
+    assert Session(Options(engine="ray", workers=3)).encoders == 3
 
 
 def test_a_wrong_version_on_a_node_is_refused() -> None:
