@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import shutil
 from collections import Counter
@@ -17,6 +18,7 @@ from run import add_outdated_results, split_files
 
 NOT_RUN = {
     "README.md": 3,
+    "docs/api.md": 1,
     "docs/cluster.md": 5,
     "docs/dataset.md": 1,
     "docs/export.md": 1,
@@ -66,6 +68,22 @@ def test_the_blocks_of_a_page_run(
         reader.follow(block)
     monkeypatch.chdir(folder)
     exec(CHECKS.get(page.relative_to(ROOT).as_posix(), ""), reader.names)
+
+
+def test_every_name_of_the_api_page_exists() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^::: (\S+)\n(?: +options:\n +members: \[(.*)\])?", page, re.MULTILINE)
+    assert listed
+    for name, members in listed:
+        found = pkgutil.resolve_name(name)
+        assert [member for member in members.split(", ") if member and not hasattr(found, member)] == [], name
+
+
+def test_every_part_of_the_api_page_has_an_example() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    parts = re.split(r"^##+ ", page, flags=re.MULTILINE)[1:]
+    without = [part.splitlines()[0] for part in parts if "```python" not in part]
+    assert without == ["Encoders"]  # the example at the top of its part is of encoders
 
 
 def test_the_notebook_runs(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
