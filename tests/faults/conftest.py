@@ -74,6 +74,21 @@ def split(tmp_path_factory: pytest.TempPathFactory, frames: dict[str, list[Frame
 
 
 @pytest.fixture(scope="session")
+def made(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Baseline]:
+    """What undisturbed runs make, by command."""
+    known: dict[str, Baseline] = {}
+
+    def of(command: str) -> Baseline:
+        if command not in known:
+            known[command] = baseline(request.getfixturevalue(command), tmp_path_factory.mktemp(command))
+        return known[command]
+
+    return of
+
+
+@pytest.fixture(scope="session")
 def extracting(extract: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Baseline:
     return baseline(extract, tmp_path_factory.mktemp("extracting"))
 

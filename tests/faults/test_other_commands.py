@@ -14,13 +14,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from scenarios import WHOLE, Baseline, baseline, copied, state
+from scenarios import WHOLE, Baseline, copied, state
 from test_no_room import as_root, require_full_disk_told, small_disk
 from test_two_at_once import stopped
 
 from folders import arguments
 from nucpro.cli import main
-from nucpro.formats import read_merged, write_merged
 
 EMBEDDING = ("embed", "residues", "hdf5")
 COMMANDS = (
@@ -39,21 +38,6 @@ LOCKED = ("train", "compare", "evaluate", "predict", "export", "embed", "downloa
 """Commands of which a second one on the same output is refused; a report replaces its files at its end."""
 
 __all__ = ["small_disk"]
-
-
-@pytest.fixture(scope="session")
-def made(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Baseline]:
-    """What undisturbed runs make, by command."""
-    known: dict[str, Baseline] = {}
-
-    def of(command: str) -> Baseline:
-        if command not in known:
-            known[command] = baseline(request.getfixturevalue(command), tmp_path_factory.mktemp(command))
-        return known[command]
-
-    return of
 
 
 @pytest.fixture(params=COMMANDS)
@@ -209,64 +193,3 @@ def test_weights_that_do_not_fit_in_a_control_group_are_reported(
         r"model large: its weights take 98\.7 MB, but only [0-9.]+ .?B of memory are free", result.stderr
     )
     assert main(command[3:]) == 0
-
-
-def replace_merged(data: Path) -> None:
-    """Put other vectors in the place of a merged file, as another run would."""
-    path = min((data / "data_merge").rglob("*_merged.pt"))
-    file = read_merged(path)
-    write_merged(path, file.ids, file.vectors * 2, file.meta, file.label)
-
-
-def replace_contigs(data: Path) -> None:
-    fasta = data / "contigs.fasta"
-    new = fasta.with_name("new")
-    new.write_bytes(fasta.read_bytes().replace(b"ACG", b"AGG"))
-    new.replace(fasta)
-
-
-@pytest.mark.points(0, 5)
-@pytest.mark.parametrize(("command", "change"), [("train", replace_merged), ("predict", replace_contigs)])
-def test_an_input_that_is_replaced_meanwhile(
-    part: int,
-    parts: int,
-    command: str,
-    change: Callable[[Path], None],
-    made: Callable[[str], Baseline],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Either the run tells that something changed, or all is of the old input or all of the new one."""
-    base = made(command)
-    fresh = copied(base.scenario.start, tmp_path / "fresh" / "data")
-    change(fresh)
-    assert base.scenario.repeat(fresh) == 0
-    wanted = state(fresh)
-    data = copied(base.scenario.start, tmp_path / "data")
-    with stopped(base.scenario, data, base.point("main", part, parts)) as run:
-        change(data)
-    assert "please report" not in run.told
-    if run.code == 0:
-        outputs = {name: content for name, content in state(data).items() if name not in base.initial}
-        of_one_input = [{name: final[name] for name in outputs} for final in (base.final, wanted)]
-        assert outputs in of_one_input
-    else:
-        assert run.code in (1, 3), run.told
-    code = base.scenario.repeat(data)
-    if code != 0:
-        told = capsys.readouterr().err
-        assert code in (2, 3)
-        assert "--replace" in told
-        assert main([*base.scenario.command(data), "--replace"]) == 0
-    assert state(data) == wanted
-
-
-def test_a_clock_that_is_set_back_changes_nothing(made: Callable[[str], Baseline], tmp_path: Path) -> None:
-    """Times of the next run lie before those of the files and records of the one before."""
-    base = made("predict")
-    data = copied(base.scenario.start, tmp_path / "data")
-    point = base.point("main", 1, 2)
-    assert base.scenario.struck(data, f"{point}:SIGKILL").returncode == -9
-    for path in data.rglob("*"):
-        os.utime(path, (4_102_444_800, 4_102_444_800))
-    base.require_recovery(data)

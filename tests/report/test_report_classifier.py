@@ -51,6 +51,7 @@ def card(**changes: object) -> ModelCard:
 
 def put_model(folder: Path, of: Path, /, **changes: object) -> str:
     torch.manual_seed(0)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     digest = save(folder, Classifier(24, 8), card(**changes))
     (folder / "curves.png").write_bytes(PNG)
     write_training(folder, of, digest)

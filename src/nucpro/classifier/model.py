@@ -34,7 +34,7 @@ from nucpro.classifier.card import (
 from nucpro.errors import DataError, DimensionError, ModelError, counted
 from nucpro.folder.kinds import CARD_NAME, STATE_NAME, Kind, known_folder
 from nucpro.folder.paths import CLASS_NAMES, DataFolder
-from nucpro.formats import make_folder, write_bytes
+from nucpro.formats import cannot_write, write_bytes
 from nucpro.formats.opening import is_litter, open_input, read_input
 from nucpro.formats.records import Digest, Name, Within, checked, decoded
 from nucpro.formats.sequences import DNA_WIDTH, PROTEIN_WIDTH, SequenceType
@@ -137,7 +137,7 @@ def save(folder: Path, classifier: Classifier, card: ModelCard) -> str:
     Parameters
     ----------
     folder : Path
-        Created if missing. A model in it is replaced.
+        Created if missing, in a folder that exists. A model in it is replaced.
     classifier : Classifier
         Its weights are written as float32.
     card : ModelCard
@@ -153,7 +153,11 @@ def save(folder: Path, classifier: Classifier, card: ModelCard) -> str:
     StoreError
         The folder cannot be written.
     """
-    make_folder(folder)
+    try:
+        # Not its parents: if they were moved away meanwhile, nothing is written in their old place.
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()}
     written = write_bytes(folder / WEIGHTS_NAME, safetensors.torch.save(tensors))
     write_card(folder, card, written.digest)

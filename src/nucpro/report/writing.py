@@ -15,6 +15,7 @@ from pathlib import Path
 
 from nucpro.errors import DataError, NucproError, PreflightError, UsageError, counted
 from nucpro.execution.workers import Workers
+from nucpro.extraction.preflight import writing_problems
 from nucpro.extraction.survey import Survey, looking
 from nucpro.extraction.validation import known_verdict
 from nucpro.folder.kinds import place_problems
@@ -120,9 +121,11 @@ def _require_own(folder: Path, *, replace: bool) -> None:
     except DataError:
         is_own = False
     files = [page_file, *(folder / name for name in PICTURES)]
-    if problems := place_problems(folder, "report") or replacing_problems(
-        files, lambda _: is_own, replace=replace
-    ):
+    problems = place_problems(folder, "report") or [
+        *replacing_problems(files, lambda _: is_own, replace=replace),
+        *writing_problems([folder]),
+    ]
+    if problems:
         raise PreflightError(problems)
 
 
@@ -232,6 +235,8 @@ def write_report(
         A package is missing, or too many points were asked for.
     PreflightError
         There are too few sequences for UMAP.
+    DataError
+        The data folder was removed meanwhile.
     StoreError
         The folder cannot be written.
     """
@@ -252,6 +257,8 @@ def write_report(
     geometry = describe(sample.vectors, sample.labels, layout)
     show(drawing(1))
     folder = output or subject.folder.report
+    if not subject.folder.root.is_dir():
+        raise DataError(f"{subject.folder.root}: was removed or renamed meanwhile; run again where it is now")
     make_folder(folder)
     remove_temporaries(folder, spare_living=True)
     path = folder / PAGE
