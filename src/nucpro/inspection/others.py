@@ -49,7 +49,7 @@ def describe_folder(path: Path, known: Known | None) -> Facts:
     Raises
     ------
     PreflightError
-        Nothing says what it is; the message names what lies there.
+        Its kind is unknown; the message names what lies there.
     """
     kind = None if known is None else known.kind
     if kind is Kind.ENCODER:
