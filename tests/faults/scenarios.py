@@ -101,7 +101,8 @@ class Baseline:
         assert self.scenario.repeat(data) == 0
         again = state(data)
         names = sorted(again.keys() | self.final.keys())
-        assert [name for name in names if again.get(name) != self.final.get(name)] == []
+        others = [name for name in names if again.get(name) != self.final.get(name)]
+        assert others == [], others
         assert leftovers(data) == []
         assert [*data.rglob("*unfinished"), *data.rglob(JOURNAL_OF_PARTS)] == []
 
