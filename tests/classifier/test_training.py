@@ -416,7 +416,7 @@ def test_models_of_one_split_are_compared_again(
     )
     strays = [str(copied(Path(folder), tmp_path / "strays" / Path(folder).name)) for folder in folders]
     assert main(["compare", *strays, "--device", "cpu"]) == 3
-    said = f"{strays[0]}: lies in no data folder; name that of its training with --trained-on DATA"
+    said = f"{strays[0]}: is in no data folder; name that of its training with --trained-on DATA"
     assert said in capsys.readouterr().err
     assert main(["evaluate", strays[0], "--lengths", "150", "--device", "cpu"]) == 3
     assert said in capsys.readouterr().err

@@ -124,7 +124,7 @@ def test_verbose_shows_what_explains_a_run_elsewhere(
         r"Software: nucpro .*, python 3\..*, torch .*",
         r"Machine: .*, process \d+, 20\d\d-.* UTC, \d+ cores?, .* of memory free; in .*, temporary files in .*",
         rf"Found the protein model {model.name} \(ESM-2\) in .*: 16 columns; precision fp32, the default on cpu",
-        r"0 of 6 files are as recorded and unchanged since, 5 are missing, 1 have to be read",
+        r"0 of 6 files are as recorded and unchanged since, 5 are missing, 1 must be read",
         rf"{re.escape(str(data))}.*: \d.* to write, .* free",
         r"make    .*/output_1_ESM\.pt",
         r"Loading tiny: \d+\.\d s",
@@ -142,7 +142,7 @@ def test_verbose_shows_what_explains_a_run_elsewhere(
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "precision fp32, as recorded in the folder" in out
-    assert "5 of 6 files are as recorded and unchanged since, 0 are missing, 1 have to be read" in out
+    assert "5 of 6 files are as recorded and unchanged since, 0 are missing, 1 must be read" in out
     assert re.search(r"\d\d:\d\d:\d\d output_1_ESM\.pt cannot be used: recomputed", out)
     assert re.search(r"replace .*/output_1_ESM\.pt\n", out)
 

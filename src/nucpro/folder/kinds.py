@@ -204,7 +204,7 @@ def require_sequences(inputs: Iterable[Path]) -> None:
         The message names the option that takes it.
     """
     for path in inputs:
-        known = known_folder(path) if path.is_dir() else None
+        known = known_folder(path) if os.path.isdir(path) else None  # noqa: PTH112 - no error for too long a name
         if known is not None and known.kind in _OPTIONS:
             raise UsageError(f"{path}: {known}, not a file of sequences; give it with {_OPTIONS[known.kind]}")
 
