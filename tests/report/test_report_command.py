@@ -213,6 +213,14 @@ def test_a_report_replaces_only_a_report(
     assert main(command) == 0
 
 
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_read(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Not even root can make files there.
+    assert main(["report", str(finished), "-o", "/proc/pages", "--sequences-per-file", "4"]) == 3
+    assert "1 problem found; nothing was changed:\n  - /proc: cannot be written (" in capsys.readouterr().err
+
+
 def test_a_layout_that_cannot_be_had_is_refused_and_the_report_stays(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
