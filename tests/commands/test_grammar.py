@@ -249,3 +249,9 @@ def test_commands_in_messages_can_be_typed(capsys: pytest.CaptureFixture[str]) -
                 f"{place}: nucpro {name}: names no data folder ({arguments.data_dir} is only the default)"
             )
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("name", ["embed", "predict", "evaluate", "benchmark"])
+def test_commands_without_a_data_folder_have_no_defaults_of_one(name: str) -> None:
+    text = " ".join(PARSERS[name].format_help().split())
+    assert "data folder's files" not in text

@@ -108,14 +108,14 @@ def add_selection(parser: Parser) -> None:
     )
 
 
-def add_protein_model(parser: Parser) -> None:
-    """Add the options that choose the protein model."""
+def add_protein_model(parser: Parser, *, of_data: bool = True) -> None:
+    """Add the options that choose the protein model, by default that of a data folder if the command has one."""
     group = parser.group(MODEL)
     group.add_argument(
         "--protein-model",
         metavar="MODEL",
         help="hub id or folder of an ESM-2 model, or a .pt file of fair-esm "
-        f"(default: {_RECORDED}{DEFAULT_MODELS[SequenceType.PROTEIN]})",
+        f"(default: {_RECORDED if of_data else ''}{DEFAULT_MODELS[SequenceType.PROTEIN]})",
     )
     group.add_argument(
         "--protein-revision",
@@ -131,29 +131,35 @@ def add_protein_model(parser: Parser) -> None:
     )
 
 
-def add_dna_model(parser: Parser) -> None:
-    """Add the options that choose the DNA model."""
+def add_dna_model(parser: Parser, *, of_data: bool = True) -> None:
+    """Add the options that choose the DNA model, by default that of a data folder if the command has one."""
     group = parser.group(MODEL)
     group.add_argument(
         "--dna-model",
         metavar="MODEL",
         help="hub id or folder of a DNABERT-S or DNABERT-2 model "
-        f"(default: {_RECORDED}{DEFAULT_MODELS[SequenceType.DNA]})",
+        f"(default: {_RECORDED if of_data else ''}{DEFAULT_MODELS[SequenceType.DNA]})",
     )
     group.add_argument(
         "--dna-revision", metavar="REVISION", help="its branch, tag or commit on the hub (default: main)"
     )
 
 
-def add_device(parser: Parser, *, with_batches: bool = True, default: str = AUTO_DEVICE) -> None:
+def add_device(
+    parser: Parser,
+    *,
+    with_batches: bool = True,
+    default: str = AUTO_DEVICE,
+    of_files: str = "the precision of the data folder's files, else ",
+) -> None:
     """Add the options for the device, precision and batches of a model."""
     add_device_only(parser, default)
     parser.group(MODEL).add_argument(
         "--precision",
         choices=PRECISIONS,
         default=_DEFAULTS.precision,
-        help="auto is the precision of the data folder's files, else fp16 on a GPU and fp32 on a CPU; on a CPU, bf16 "
-        "applies to matrix products only (default: %(default)s)",
+        help=f"auto is {of_files}fp16 on a GPU and fp32 on a CPU; on a CPU, bf16 applies to matrix products only "
+        "(default: %(default)s)",
     )
     if with_batches:
         parser.group(PERFORMANCE).add_argument(

@@ -31,7 +31,7 @@ def add_to(subparsers: Any) -> None:
         "the output into an issue to add your card to the table.",
         example="nucpro benchmark --device cuda:1\nnucpro benchmark --seconds 20 --json > card.json",
     )
-    add_device(parser, with_batches=False)
+    add_device(parser, with_batches=False, of_files="")
     parser.group(PERFORMANCE).add_argument(
         "--seconds",
         type=float,

@@ -84,14 +84,14 @@ def add_to(subparsers: Any) -> None:
     )
     _add_readout(parser.group(OUTPUT))
     add_replace(parser)
-    add_protein_model(parser)
-    add_dna_model(parser)
+    add_protein_model(parser, of_data=False)
+    add_dna_model(parser, of_data=False)
     parser.group(MODEL).add_argument(
         "--adapter",
         metavar="FOLDER",
         help="LoRA adapter of PEFT, merged into the model that is named, or else into its own base model",
     )
-    add_device(parser)
+    add_device(parser, of_files="")
     add_engine(parser)
     add_encoders(parser)
     parser.set_defaults(run=_run, log_file=lambda _: None)

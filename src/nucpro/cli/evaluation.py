@@ -49,7 +49,7 @@ def add_to(subparsers: Any) -> None:
             metavar="MODEL",
             help="hub id or folder of the encoder (default: as recorded by the classifier)",
         )
-    add_device(evaluate)
+    add_device(evaluate, of_files="the precision of the training data on a GPU, else ")
     evaluate.set_defaults(run=_run_evaluate, log_file=lambda _: None)
     compare = subparsers.add_parser(
         "compare",

@@ -71,7 +71,7 @@ def add_to(subparsers: Any) -> None:
     )
     _add_outputs(parser)
     _add_models(parser)
-    add_device(parser)
+    add_device(parser, of_files="the precision of the training data on a GPU, else ")
     add_engine(parser)
     add_encoders(parser)
     parser.group(PERFORMANCE).add_argument(

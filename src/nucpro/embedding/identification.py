@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from nucpro.errors import DimensionError, ModelError, UsageError
-from nucpro.folder.kinds import Kind, known_folder
+from nucpro.folder.kinds import Kind, is_folder, known_folder
 from nucpro.formats.sequences import DNA_WIDTH, LIMITS, PROTEIN_WIDTH, SequenceType
 from nucpro.models.architectures import architecture_of
 from nucpro.models.config import ALL_TOKENS, MEAN_OF_LAST, RESIDUES_ONLY, Config, PooledSpan, Readout
@@ -156,7 +156,7 @@ def identify(
 def _require_encoder(model: str) -> None:
     """Refuse folders that are known to be of something else."""
     folder = Path(model).expanduser()
-    known = known_folder(folder) if folder.is_dir() else None
+    known = known_folder(folder) if is_folder(folder) else None
     if known is not None and known.kind is not Kind.ENCODER:
         raise ModelError(
             f"{model}: {known}, not the folder of an encoder; give a folder with config.json and weights, or the id "

@@ -26,6 +26,7 @@ __all__ = [
     "Kind",
     "Known",
     "holds_data",
+    "is_folder",
     "known_folder",
     "place_problems",
     "require_folder",
@@ -108,7 +109,10 @@ def known_folder(path: Path) -> Known | None:
         return Known(Kind.DATA, path)
     # A part may be a link to another place, or be behind a link.
     for name in (os.path.normpath(path.absolute()), os.path.realpath(path)):
-        if part := _part_with(Path(name)):
+        part = None
+        with suppress(OSError):  # a name that no file system takes
+            part = _part_with(Path(name))
+        if part is not None:
             return part if path.is_absolute() or part.data is None else replace(part, data=_shown(part.data))
     signs = {
         # Single files of these names may have been copied to any folder.
@@ -183,7 +187,7 @@ def place_problems(folder: Path, purpose: str, allowed: Collection[Kind] = ()) -
         Kinds of folders that the command may write to.
     """
     there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
-    if not there.is_dir():
+    if not is_folder(there):
         which = "is" if there == folder else f"{there} is"
         return [f"{folder}: {which} a file, not a folder; move it away, or name another folder"]
     known = known_folder(folder)
@@ -195,6 +199,13 @@ def place_problems(folder: Path, purpose: str, allowed: Collection[Kind] = ()) -
 _OPTIONS = {Kind.CLASSIFIER: "--model", Kind.ENCODER: "--protein-model or --dna-model"}
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder; a name that no file system takes is reported where it is opened."""
+    with suppress(OSError):
+        return path.is_dir()
+    return False
+
+
 def require_sequences(inputs: Iterable[Path]) -> None:
     """Raise if the folder of a model is given where files of sequences are.
 
@@ -204,7 +215,7 @@ def require_sequences(inputs: Iterable[Path]) -> None:
         The message names the option that takes it.
     """
     for path in inputs:
-        known = known_folder(path) if os.path.isdir(path) else None  # noqa: PTH112 - no error for too long a name
+        known = known_folder(path) if is_folder(path) else None
         if known is not None and known.kind in _OPTIONS:
             raise UsageError(f"{path}: {known}, not a file of sequences; give it with {_OPTIONS[known.kind]}")
 
