@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -28,6 +29,9 @@ if os.environ.get("HOME") != str(HOME):
 HOME.mkdir(parents=True, exist_ok=True)
 # Before torch: runs in this process and started ones then give equal bytes.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# A shell has what it starts in the background ignore interrupts, which would pass to all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
