@@ -55,6 +55,17 @@ def test_no_command_shows_all_commands(capsys: pytest.CaptureFixture[str]) -> No
     assert all(command in output for command in COMMANDS)
 
 
+def test_help_is_a_word_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: nucpro")
+    with pytest.raises(SystemExit) as ended:
+        main(["help", "embed"])
+    assert ended.value.code == 0
+    assert "usage: nucpro embed" in capsys.readouterr().out
+    assert main(["help", "embd"]) == 2
+    assert "did you mean embed" in capsys.readouterr().err
+
+
 def test_the_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"nucpro {nucpro.__version__}\n"

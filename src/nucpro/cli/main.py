@@ -69,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         the output has closed the pipe.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["help"]:
+        argv = [*argv[1:2], "--help"]
     if argv[:1] == ["--version"]:
         print(f"nucpro {nucpro.__version__}")
         return 0

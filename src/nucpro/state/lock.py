@@ -65,9 +65,11 @@ def _taken(path: Path) -> FileIO:
             open_kept(path, lambda problem: PreflightError([problem]), append=False)
         )
         _take(file.fileno(), path)
-        if os.fstat(file.fileno()).st_nlink:
-            unless_taken.pop_all()
-            return file
+        # Not by its number of links: a file system may keep a removed file under another name (NFS).
+        with suppress(FileNotFoundError):
+            if os.path.samestat(path.lstat(), os.fstat(file.fileno())):
+                unless_taken.pop_all()
+                return file
     if not path.parent.is_dir():
         raise LockedError([f"{path.parent}: another run finished there just now; run again"])
     return _taken(path)
