@@ -155,14 +155,15 @@ def test_embed_refuses_nucleotides_unless_asked(
 ) -> None:
     fasta, output = tmp_path / "genome.fa", tmp_path / "o.pt"
     fasta.write_bytes(b">a\n%b\n>b\n%b\n" % (text, text[::-1]))
-    command = ["embed", str(fasta), "-o", str(output), "--device", "cpu"]
-    command += ["--protein-model", str(model), "--dna-model", str(dna_model)]
+    plain = ["embed", str(fasta), "-o", str(output), "--device", "cpu"]
+    command = [*plain, "--protein-model", str(model)]
     assert main(command) == 3
     said = capsys.readouterr().err
     assert f"{fasta}: 2 of 2 records look like nucleotides, first a; add --dna to embed nucleotides" in said
     assert not output.exists()
     assert main([*command, "--protein"]) == 0
-    assert main([*command[:3], str(tmp_path / "dna.pt"), *command[4:], "--dna"]) == 0
+    as_dna = [*plain[:3], str(tmp_path / "dna.pt"), *plain[4:], "--dna", "--dna-model", str(dna_model)]
+    assert main(as_dna) == 0
     with pytest.raises(SystemExit):
         main([*command, "--dna", "--protein"])
 
