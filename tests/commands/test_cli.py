@@ -323,3 +323,15 @@ def test_an_interrupt_within_a_finalizer_is_not_lost(sign: signal.Signals) -> No
     with console(), pytest.raises((KeyboardInterrupt, Terminated)) as caught:
         run()
     assert exit_code_of(caught.value) == 128 + sign
+
+
+def test_other_errors_of_finalizers_are_reported_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Finalized:
+        def __del__(self) -> None:
+            raise ValueError("lost")
+
+    reported: list[BaseException | None] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: reported.append(lost.exc_value))
+    with console():
+        Finalized()
+    assert [str(error) for error in reported] == ["lost"]

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
@@ -362,7 +363,8 @@ def _signals_raise() -> Iterator[None]:
     # Who starts a program in the background of a shell has it ignore interrupts.
     if callable(signal.getsignal(signal.SIGINT)):
         before[signal.SIGINT] = signal.signal(signal.SIGINT, _interrupt)
-    hook, sys.unraisablehook = sys.unraisablehook, _send_again
+    hook = sys.unraisablehook
+    sys.unraisablehook = partial(_send_again, hook)
     try:
         yield
     finally:
@@ -381,10 +383,10 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise Terminated
 
 
-def _send_again(lost: sys.UnraisableHookArgs) -> None:
-    """Send a signal again whose exception went where none can be raised, such as a finalizer."""
+def _send_again(report: Callable[[sys.UnraisableHookArgs], Any], lost: sys.UnraisableHookArgs) -> None:
+    """Send a signal again whose exception went where none can be raised, such as a finalizer; report other errors."""
     if _arrived is None or type(lost.exc_value) not in _INTERRUPTS:
-        sys.__unraisablehook__(lost)
+        report(lost)
         return
     signal.signal(_arrived, _interrupt)
     # Once this function has returned: what is raised within it would be lost as well.
