@@ -9,7 +9,8 @@ and :mod:`nucpro.genomes`, which refuse those that are not :func:`is_plain`. Mes
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 __all__ = [
     "DataError",
@@ -26,6 +27,7 @@ __all__ = [
     "UsageError",
     "ValidationError",
     "WorkerError",
+    "as_preflight",
     "counted",
     "first_few",
     "human_size",
@@ -106,6 +108,21 @@ class PreflightError(NucproError):
     def __reduce__(self) -> tuple[type[PreflightError], tuple[tuple[str, ...]]]:
         """Rebuild from the problems when the error comes back from a worker process."""
         return type(self), (self.problems,)
+
+
+@contextmanager
+def as_preflight(kind: type[NucproError]) -> Iterator[None]:
+    """Report errors of one kind in a ``with`` block, before anything is changed, as pre-flight problems.
+
+    Raises
+    ------
+    PreflightError
+        In place of an error of `kind`, with its message.
+    """
+    try:
+        yield
+    except kind as error:
+        raise PreflightError([str(error)]) from error
 
 
 class LockedError(PreflightError):

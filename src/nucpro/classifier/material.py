@@ -21,7 +21,7 @@ from nucpro.classifier.metrics import groups_per_class
 from nucpro.classifier.options import FEW_GROUPS, SplitBy, TrainingOptions
 from nucpro.classifier.sources import Survey
 from nucpro.classifier.splits import PARTS, Grouping, Split, genomes_of, group, split, taxa_of
-from nucpro.errors import DataError, PreflightError, ValidationError
+from nucpro.errors import DataError, ValidationError, as_preflight
 from nucpro.folder.paths import NO_CATEGORY, category_of
 from nucpro.progress import Show
 
@@ -117,10 +117,8 @@ def read_material(
     where = place(found.rows * found.files[0].width * 4, device, options.placement, scratch)
     features = read_features(found, where, device, scratch, show)
     genomes = _genomes(features)
-    try:
+    with as_preflight(DataError):
         groups = group(features.ids, features.files, features.file_names, options, found.organisms, genomes)
-    except DataError as error:
-        raise PreflightError([str(error)]) from error
     return Material(found, features, groups, genomes, taxa_of(genomes, found.organisms), device)
 
 

@@ -43,7 +43,7 @@ from nucpro.classifier.options import METRICS, SIDES, TrainingOptions
 from nucpro.classifier.sources import Survey, survey
 from nucpro.classifier.splits import PARTS, read_families
 from nucpro.embedding.device import choose_device, device_problems, settled
-from nucpro.errors import DataError, PreflightError, counted
+from nucpro.errors import DataError, PreflightError, as_preflight, counted
 from nucpro.folder.kinds import CARD_NAME, Kind, place_problems, require_folder
 from nucpro.folder.paths import CLASS_NAMES
 from nucpro.formats import made_first, remove_temporaries, replacing_problems, write_text
@@ -121,7 +121,9 @@ def train(options: TrainingOptions, show: Show = silent) -> Trained:
         found = survey(options.data_dir)
     logger.info(_found_line(found))
     if options.families is not None:
-        _require_table(options.families)
+        # A bad table is refused before all files are read.
+        with as_preflight(DataError):
+            read_families(options.families)
     with working_folders([top, *folders.values()]):
         material = read_material(found, options, device, top, show)
         divided, tested = None, {}
@@ -137,14 +139,6 @@ def train(options: TrainingOptions, show: Show = silent) -> Trained:
         if len(plans) > 1:
             write_record(top / _COMPARISON, _plain(comparison))
     return Trained(folders, comparison, divided.drawn)
-
-
-def _require_table(families: Path) -> None:
-    """Refuse a bad table of families before all files are read."""
-    try:
-        read_families(families)
-    except DataError as error:
-        raise PreflightError([str(error)]) from error
 
 
 @dataclass(frozen=True)

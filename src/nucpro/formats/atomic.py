@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from nucpro.errors import NucproError, PreflightError, StoreError
+from nucpro.errors import NucproError, StoreError, as_preflight
 from nucpro.formats.opening import kind_of
 
 __all__ = [
@@ -332,10 +332,8 @@ def made_first(folder: Path) -> Iterator[None]:
         It cannot be made there.
     """
     missing = [one for one in (folder, *folder.parents) if not one.is_dir()]
-    try:
+    with as_preflight(StoreError):
         make_folder(folder)
-    except StoreError as error:
-        raise PreflightError([str(error)]) from error
     try:
         yield
     except NucproError:

@@ -18,7 +18,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nucpro.errors import ModelError, PreflightError, RecordError
+from nucpro.errors import ModelError, PreflightError, RecordError, as_preflight
 from nucpro.formats import made_first, remove_temporaries, replacing_problems
 from nucpro.formats.opening import file_digest, is_litter, problem_of
 from nucpro.formats.records import Digest, Name, read_record, write_record
@@ -339,10 +339,8 @@ def fetch(
         raise PreflightError([f"{folder}: is a file, not a folder; name one to put the model into"])
     if os.path.lexists(path := Path(model).expanduser()):
         raise PreflightError([f"{path}: is here already; give it with --protein-model or --dna-model"])
-    try:
+    with as_preflight(ModelError):
         hub.require_id(model)
-    except ModelError as error:
-        raise PreflightError([str(error)]) from error
     repository = hub.Repository(model, revision or "main", endpoint, show)
     pinned, listing = hub.pin(repository)
     chosen = {name: listing[name] for name in _wanted_files(list(listing))}
