@@ -6,6 +6,7 @@ inspection and the report read them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -29,8 +30,10 @@ __all__ = [
     "ModelCard",
     "TrainingRecord",
     "is_card",
+    "models_in",
     "read_card",
     "read_training",
+    "require_weights",
     "write_card",
     "write_training",
 ]
@@ -135,6 +138,38 @@ def read_card(folder: Path) -> tuple[ModelCard, str | None]:
     content = _content(path)
     digest = content.pop("weights_sha256", None)
     return _card_of(content, path), digest if isinstance(digest, str) else None
+
+
+def models_in(folder: Path) -> list[Path]:
+    """Folders of models in a folder, as a command that trains several makes them; sorted."""
+    try:
+        return sorted(path for path in folder.iterdir() if os.path.lexists(path / CARD_NAME))
+    except OSError:
+        return []
+
+
+def require_weights(weights: Path, digest: str, expected: str | None) -> None:
+    """Refuse weights that are not those of the card.
+
+    Parameters
+    ----------
+    weights : Path
+        The file.
+    digest : str
+        SHA-256 of its content.
+    expected : str or None
+        SHA-256 according to the card.
+
+    Raises
+    ------
+    ModelError
+        They differ.
+    """
+    if digest != expected:
+        raise ModelError(
+            f"{weights}: its SHA-256 is {digest[:12]}…, not the one in {CARD_NAME}: one of them was replaced or "
+            f"cut off; {TRAIN_AGAIN}"
+        )
 
 
 def is_card(path: Path) -> bool:

@@ -28,7 +28,9 @@ from nucpro.classifier.card import (
     WEIGHTS_NAME,
     ModelCard,
     is_card,
+    models_in,
     read_card,
+    require_weights,
     write_card,
 )
 from nucpro.errors import DataError, DimensionError, ModelError, counted
@@ -190,12 +192,7 @@ def load(folder: str | Path) -> tuple[Classifier, ModelCard]:
     card, expected = read_card(folder)
     weights = folder / WEIGHTS_NAME
     raw = read_input(weights, ModelError)
-    digest = hashlib.sha256(raw).hexdigest()
-    if digest != expected:
-        raise ModelError(
-            f"{weights}: its SHA-256 is {digest[:12]}…, not the one in {CARD_NAME}: one of them was replaced or "
-            f"cut off; {TRAIN_AGAIN}"
-        )
+    require_weights(weights, hashlib.sha256(raw).hexdigest(), expected)
     classifier = Classifier(card.input_width, card.hidden_width, card.dropout)
     _fill(classifier, raw, weights)
     classifier.temperature = float(card.calibration["temperature"])
@@ -213,7 +210,7 @@ def _require_model(folder: Path) -> None:
         raise ModelError(f"{folder}: a data folder; its model is {inside}")
     if known is not None and known.kind is not Kind.CLASSIFIER:
         raise ModelError(f"{folder}: {known}, not the folder of a classifier; {TRAIN_AGAIN}")
-    if models := sorted(card.parent.name for card in folder.glob(f"*/{CARD_NAME}")):
+    if models := [path.name for path in models_in(folder)]:
         raise ModelError(
             f"{folder}: holds {counted(len(models), 'model')} ({', '.join(models)}); name one of them"
         )

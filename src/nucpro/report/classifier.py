@@ -19,8 +19,10 @@ from nucpro.classifier.card import (
     CURVES_NAME,
     WEIGHTS_NAME,
     ModelCard,
+    models_in,
     read_card,
     read_training,
+    require_weights,
 )
 from nucpro.classifier.options import SCORES
 from nucpro.errors import DataError, ModelError, NucproError, counted
@@ -85,7 +87,7 @@ def find_models(folder: DataFolder, rows: Mapping[str, int] | None) -> list[Fold
         Rows of the present merged files by class; None where they are not known.
     """
     default = folder.model
-    named = [default, *_children(default), *reversed(history.models(folder))]
+    named = [default, *models_in(default), *reversed(history.models(folder))]
     folders: dict[Path, Path] = {}
     for path in named:
         if os.path.lexists(path / CARD_NAME):
@@ -94,22 +96,12 @@ def find_models(folder: DataFolder, rows: Mapping[str, int] | None) -> list[Fold
     return [_read(path, folder, files, rows) for path in folders.values()]
 
 
-def _children(folder: Path) -> list[Path]:
-    """Folders of several models that were trained by one command."""
-    try:
-        return sorted(path for path in folder.iterdir() if path.is_dir())
-    except OSError:
-        return []
-
-
 def _read(path: Path, folder: DataFolder, files: int, rows: Mapping[str, int] | None) -> FolderModel:
     name = str(path.relative_to(folder.root) if path.is_relative_to(folder.root) else path)
     try:
         card, expected = read_card(path)
-        if file_digest(path / WEIGHTS_NAME, ModelError) != expected:
-            raise ModelError(
-                f"{path / WEIGHTS_NAME}: contains other weights than {CARD_NAME} names; train again"
-            )
+        weights = path / WEIGHTS_NAME
+        require_weights(weights, file_digest(weights, ModelError), expected)
         record = read_training(path, expected)
         changed = (path / CARD_NAME).stat().st_mtime
     except (NucproError, OSError) as error:
