@@ -100,6 +100,16 @@ def real_data(request: pytest.FixtureRequest) -> Path:
     return Path(folder)
 
 
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No hub of models, here and in started programs."""
+    # Imported before the variable is set: it would remember it for all later tests.
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
 @pytest.fixture(scope="session")
 def frames(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Frame]]:
     """Reading frames of the demo's genomes, by source."""

@@ -15,10 +15,9 @@ PROTEINS = ">a\nMKVLAA\n>b\nMGGTWL\n"
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: None) -> Path:
     """A working directory with files of all kinds, good and bad."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     files = {
         "proteins.fa": PROTEINS,
         "contigs.fa": NUCLEOTIDES,

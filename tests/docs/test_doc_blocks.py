@@ -54,12 +54,12 @@ def test_the_quick_start_leads_from_genomes_to_scores(finished: Path) -> None:
     assert [line.split("\t")[0] for line in scores[1:]] == read(finished / "contigs.fasta").ids
 
 
+@pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("page", PAGES_THAT_GO_ON, ids=lambda page: page.stem)
 def test_the_blocks_of_a_page_run(
     page: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     folder = Path(shutil.copytree(finished, tmp_path / "work"))
     if page.stem == "migration":
         add_outdated_results([pair for pair in split_files(folder / "data") if pair.dna_vectors.exists()])

@@ -99,8 +99,8 @@ def test_parquet_opens_in_pyarrow_with_all_columns(done: Path) -> None:
     assert set(table["category"].to_pylist()) == {"viral", "bacteria", "invertebrate"}
 
 
-def test_parquet_opens_in_datasets(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+@pytest.mark.usefixtures("offline")
+def test_parquet_opens_in_datasets(done: Path, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     assert run(done, "parquet", "-o", str(tmp_path / "out")) == 0
     rows = datasets.load_dataset(
