@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+from test_slips import said
 
-from nucpro.cli import main
 from nucpro.folder.kinds import Kind, known_folder
 from pairs import make_pair
 
@@ -15,10 +15,9 @@ SPLIT = "data/viral.1.1.identified_protein"
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: None) -> Path:
     """A working directory with a data folder, a classifier, encoders and sequences."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for source in ("viral.1.1", "bacteria.1.1"):
         make_pair(tmp_path / "data", source, [f"{source}_chunk_{number}F1" for number in range(1, 4)])
     files = {
@@ -42,11 +41,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "data" / "data_merge").rename(tmp_path / "elsewhere" / "merged")
     (tmp_path / "data" / "data_merge").symlink_to(tmp_path / "elsewhere" / "merged")
     return tmp_path
-
-
-def said(words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """Exit code and what standard error holds."""
-    return main(words.split()), capsys.readouterr().err
 
 
 def everything(place: Path) -> set[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -78,14 +79,7 @@ def made(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Baseline]:
     """What undisturbed runs make, by command."""
-    known: dict[str, Baseline] = {}
-
-    def of(command: str) -> Baseline:
-        if command not in known:
-            known[command] = baseline(request.getfixturevalue(command), tmp_path_factory.mktemp(command))
-        return known[command]
-
-    return of
+    return cache(lambda command: baseline(request.getfixturevalue(command), tmp_path_factory.mktemp(command)))
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -67,14 +68,7 @@ def model_comparison(train: Scenario, tmp_path_factory: pytest.TempPathFactory) 
 def finished(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Finished]:
-    known: dict[str, Finished] = {}
-
-    def of(name: str) -> Finished:
-        if name not in known:
-            known[name] = _finish(request.getfixturevalue(name), tmp_path_factory.mktemp(name))
-        return known[name]
-
-    return of
+    return cache(lambda name: _finish(request.getfixturevalue(name), tmp_path_factory.mktemp(name)))
 
 
 def _finish(scenario: Scenario, top: Path) -> Finished:
