@@ -340,27 +340,3 @@ def test_folders_in_the_wrong_place_are_told_with_the_right_one(
         (place / name / "model.json").write_text("{}")
     found, error = said(f"{words} --device cpu" if "embed-dna" not in words else words, capsys)
     assert (found, message in error) == (code, True), error
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        *(
-            "extract {}",
-            "embed-dna {}",
-            "split {}",
-            "dataset {} --length 300",
-            "train {}",
-            "export {} --to npz",
-        ),
-        *("report {}", "status {}", "validate {}", "inspect {}"),
-    ],
-)
-def test_a_name_that_no_file_system_takes_is_no_folder(
-    words: str, place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    name = "x" * 300
-    code, error = said(words.format(name), capsys)
-    assert code == 3
-    assert f"{name}: no such " in error
-    assert "--output" not in error

@@ -240,7 +240,7 @@ def require_folder(root: Path) -> None:
     PreflightError
         There is no such folder; the message names it, and the data folder that may be meant.
     """
-    if not is_folder(root):
+    if not root.is_dir():
         if not os.path.lexists(root):
             raise PreflightError([f"{root}: no such folder; give the path of the data folder"])
         raise PreflightError([f"{root}: is a file, not a data folder{_meant(root.parent)}"])

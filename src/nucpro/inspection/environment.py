@@ -32,7 +32,6 @@ from nucpro.errors import ModelError, NucproError, counted, human_size
 from nucpro.execution.workers import starting_problems
 from nucpro.extraction.preflight import writing_problems
 from nucpro.extraction.survey import with_recorded_models
-from nucpro.folder.kinds import is_folder
 from nucpro.folder.paths import DataFolder
 from nucpro.formats.sequences import SequenceType
 from nucpro.inspection.answers import compare
@@ -99,7 +98,7 @@ def examine(options: Options, data_dir: Path | None, *, answers: bool = False) -
         Load the models that are here, and compare their vectors of fixed sequences with known ones.
     """
     options = settled(options)
-    if data_dir is not None and is_folder(data_dir):
+    if data_dir is not None and data_dir.is_dir():
         options = with_recorded_models(options, Checkpoint(DataFolder(data_dir), read_only=True))
     return [
         *_machine(),
@@ -217,7 +216,7 @@ def _answers(options: Options) -> Iterator[Finding]:
 
 
 def _data(data_dir: Path | None) -> Iterator[Finding]:
-    if data_dir is not None and not is_folder(data_dir):
+    if data_dir is not None and not data_dir.is_dir():
         problem = f"{data_dir}: no such folder; make it, or mount it there"
         yield Finding("Data folder", Verdict.PROBLEM, problem)
         return

@@ -21,7 +21,7 @@ from nucpro.classifier.card import read_card, read_training
 from nucpro.classifier.options import SCORES
 from nucpro.errors import NucproError, PreflightError
 from nucpro.folder import selection
-from nucpro.folder.kinds import CARD_NAME, Kind, holds_data, is_folder, known_folder
+from nucpro.folder.kinds import CARD_NAME, Kind, holds_data, known_folder
 from nucpro.folder.paths import CATEGORIES, CLASS_NAMES, DataFolder, FilePair, Source
 from nucpro.formats import MergedFile, VectorFile, read_merged, read_meta, read_vectors
 from nucpro.formats.fasta import digest_line, stream
@@ -66,9 +66,9 @@ def inspect(path: Path) -> Facts:
     FastaError
         Another file cannot be read as FASTA or FASTQ.
     """
-    if is_folder(path):
-        if (path / CARD_NAME).is_file():
-            return _model(path)
+    if (path / CARD_NAME).is_file():
+        return _model(path)
+    if path.is_dir():
         known = known_folder(path)
         is_data = known is None or known.kind is Kind.DATA
         return _folder(DataFolder(path)) if is_data and holds_data(path) else describe_folder(path, known)
