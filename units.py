@@ -161,8 +161,11 @@ def extract_DNABERT_S(  # noqa: N802 - the name that existing scripts use
     if tokenizer is not None:
         raise UsageError("extract_DNABERT_S takes no tokenizer: leave model_loaded, tokenizer and model out")
     path, output = Path(input_file), Path(out_file)
-    if not output.exists() or _current(path, output, recipe_of(model, side=SequenceType.DNA)) is None:
-        as_encoder(model, side=SequenceType.DNA).extract(path, output)
+    if (
+        not output.exists()
+        or _current(path, output, recipe_of(model, sequence_type=SequenceType.DNA)) is None
+    ):
+        as_encoder(model, sequence_type=SequenceType.DNA).extract(path, output)
 
 
 def _current(path: Path, output: Path, recipe: Recipe) -> VectorFile | None:
@@ -175,7 +178,7 @@ def _current(path: Path, output: Path, recipe: Recipe) -> VectorFile | None:
 
 
 def as_encoder(
-    model: Any = None, tokenizer: Any = None, side: SequenceType = SequenceType.PROTEIN
+    model: Any = None, tokenizer: Any = None, sequence_type: SequenceType = SequenceType.PROTEIN
 ) -> FastaEncoder:
     """Turn what scripts pass as a model into an encoder of nucpro; a model object is converted once.
 
@@ -189,12 +192,14 @@ def as_encoder(
     from nucpro.embedding import encoder as encoders  # noqa: PLC0415
 
     if model is None:
-        return _default_encoder(Options(), side)
+        return _default_encoder(Options(), sequence_type)
     if isinstance(model, encoders.FastaEncoder):
-        if model.side is not side:
-            raise UsageError(f"the model reads the {model.side} side, but the {side} side is to be encoded")
+        if model.sequence_type is not sequence_type:
+            raise UsageError(
+                f"the model reads {model.sequence_type} sequences, but {sequence_type} sequences are to be encoded"
+            )
         return model
-    if side is SequenceType.DNA:
+    if sequence_type is SequenceType.DNA:
         raise UsageError(
             f"a {type(model).__name__} cannot be used as DNABERT-S: such objects run code from the hub; "
             "leave model_loaded, tokenizer and model out"
@@ -204,25 +209,29 @@ def as_encoder(
     return _encoders[model]
 
 
-def recipe_of(model: Any = None, tokenizer: Any = None, side: SequenceType = SequenceType.PROTEIN) -> Recipe:
+def recipe_of(
+    model: Any = None, tokenizer: Any = None, sequence_type: SequenceType = SequenceType.PROTEIN
+) -> Recipe:
     """Recipe of the vectors of a model passed by a script; the default model is not loaded for that."""
     return (
-        _default_model(Options(), side).recipe if model is None else as_encoder(model, tokenizer, side).recipe
+        _default_model(Options(), sequence_type).recipe
+        if model is None
+        else as_encoder(model, tokenizer, sequence_type).recipe
     )
 
 
 @cache
-def _default_model(options: Options, side: SequenceType) -> Identified:
+def _default_model(options: Options, sequence_type: SequenceType) -> Identified:
     from nucpro.embedding import encoder as encoders  # noqa: PLC0415
 
-    return encoders.identify(options, side)
+    return encoders.identify(options, sequence_type)
 
 
 @cache
-def _default_encoder(options: Options, side: SequenceType) -> FastaEncoder:
+def _default_encoder(options: Options, sequence_type: SequenceType) -> FastaEncoder:
     from nucpro.embedding import encoder as encoders  # noqa: PLC0415
 
-    return encoders.load(_default_model(options, side), options)
+    return encoders.load(_default_model(options, sequence_type), options)
 
 
 def merge_data(

@@ -210,8 +210,11 @@ def against_the_loop(folder: Path, size: int) -> dict[str, object]:
     with mock.patch("os.fsync"):
         unsynced = median(once)
     loop = seconds(lambda: plain_loop(pair.fasta, pair.genbank, size, folder))
-    for side, path in (("nucleotide", pair.source.nucleotide_fasta), ("protein", pair.source.protein_fasta)):
-        if path.read_bytes() != (folder / f"{side}.fa").read_bytes():
+    for sequence_type, path in (
+        ("nucleotide", pair.source.nucleotide_fasta),
+        ("protein", pair.source.protein_fasta),
+    ):
+        if path.read_bytes() != (folder / f"{sequence_type}.fa").read_bytes():
             raise SystemExit(f"{path}: differs from what the plain loop writes")
     kept = pair.source.nucleotide_fasta.read_bytes().count(b">")
     return {

@@ -131,11 +131,13 @@ def make_bench(folder: Path, size: Size, device: str) -> Bench:
     stretches = [s[i : i + LENGTH] for s in sequences for i in range(0, len(s), 10 * LENGTH)]
     dna_stand_ins.train_tokenizer(dna, stretches, vocabulary_size=size.dna["vocabulary_size"])
     options = Options(protein_model=str(protein), dna_model=str(dna), device=device)
-    recipes = {side: encoders.identify(options, side).recipe for side in SequenceType}
+    recipes = {
+        sequence_type: encoders.identify(options, sequence_type).recipe for sequence_type in SequenceType
+    }
     card = ModelCard(
         input_width=DNA_WIDTH + size.protein["width"],
         widths={"dna": DNA_WIDTH, "protein": size.protein["width"]},
-        encoders={str(side): dict(recipe.made_by) for side, recipe in recipes.items()},
+        encoders={str(sequence_type): dict(recipe.made_by) for sequence_type, recipe in recipes.items()},
         chunk_length=LENGTH,
     )
     save(folder / "untrained_classifier", Classifier(card.input_width).eval(), card)
@@ -159,32 +161,43 @@ def median_seconds(run: Callable[[], object], rounds: int) -> float:
 
 
 def prepared(encoder: FastaEncoder, frames: UnitFrames) -> Prepared:
-    letters = frames.nucleotides if encoder.side is SequenceType.DNA else frames.proteins
+    letters = frames.nucleotides if encoder.sequence_type is SequenceType.DNA else frames.proteins
     return prepare(
         frames.ids,
         letters,
         encoder.tokenizer,
-        max_residues=LIMITS[encoder.side],
+        max_residues=LIMITS[encoder.sequence_type],
         tokens_per_batch=encoder.embedder.tokens_per_batch,
     )
 
 
 def measure_encoders(bench: Bench, loaded: dict[SequenceType, FastaEncoder], units: list[UnitFrames]) -> dict:
     """Frames a second of each encoder, and of one after the other, from tokens to vectors in host memory."""
-    work = {side: [prepared(encoder, frames) for frames in units] for side, encoder in loaded.items()}
+    work = {
+        sequence_type: [prepared(encoder, frames) for frames in units]
+        for sequence_type, encoder in loaded.items()
+    }
 
-    def run(sides: list[SequenceType]) -> None:
-        pending = [loaded[side].embedder.submit(part) for side in sides for part in work[side]]
+    def run(sequence_types: list[SequenceType]) -> None:
+        pending = [
+            loaded[sequence_type].embedder.submit(part)
+            for sequence_type in sequence_types
+            for part in work[sequence_type]
+        ]
         for vectors in pending:
             vectors.result()
 
     count = sum(map(len, units))
     found = {
-        f"{side}, frames/s": count / median_seconds(lambda side=side: run([side]), bench.size.rounds)
-        for side in loaded
+        f"{sequence_type}, frames/s": count
+        / median_seconds(lambda sequence_type=sequence_type: run([sequence_type]), bench.size.rounds)
+        for sequence_type in loaded
     }
     both = median_seconds(lambda: run(list(loaded)), bench.size.rounds)
-    tokens = {f"{side}, tokens a frame": sum(p.tokens for p in parts) / count for side, parts in work.items()}
+    tokens = {
+        f"{sequence_type}, tokens a frame": sum(p.tokens for p in parts) / count
+        for sequence_type, parts in work.items()
+    }
     return {**found, **tokens, "both, frames/s": count / both, "frames": count}
 
 
@@ -198,7 +211,10 @@ def measure_host(bench: Bench, loaded: dict[SequenceType, FastaEncoder], unit: U
     runs: dict[str, Callable[[], object]] = {
         "reading frames": lambda: frames_of(unit),
         "keeping the scores": lambda: work.commit(unit, scored),
-        **{f"tokens of {side}": lambda e=encoder: prepared(e, frames) for side, encoder in loaded.items()},
+        **{
+            f"tokens of {sequence_type}": lambda e=encoder: prepared(e, frames)
+            for sequence_type, encoder in loaded.items()
+        },
     }
     times = {name: median_seconds(run, bench.size.rounds) for name, run in runs.items()}
     return {"chunks": unit.chunks, "frames": len(frames), **times}
@@ -273,8 +289,8 @@ def hardware(device: str) -> dict[str, str | int | None]:
 def measure(bench: Bench, folder: Path) -> dict[str, dict]:
     prediction = measure_prediction(bench, folder / "prediction")
     loaded = {
-        side: encoders.load(encoders.identify(bench.options, side), bench.options)
-        for side in (SequenceType.DNA, SequenceType.PROTEIN)
+        sequence_type: encoders.load(encoders.identify(bench.options, sequence_type), bench.options)
+        for sequence_type in (SequenceType.DNA, SequenceType.PROTEIN)
     }
     units = bench.units()
     alone = measure_encoders(bench, loaded, [frames_of(unit) for unit in units])

@@ -29,11 +29,11 @@ def make_pair(data: Path, source: str = "viral.1.1", names: Sequence[str] = NAME
     found = DataFolder(data).source_of(nucleotide)
     assert found is not None
     pair = found.pair(1)
-    for side, whole, letters, codon in (
+    for sequence_type, whole, letters, codon in (
         (SequenceType.DNA, found.nucleotide_fasta, "ACGTGG", "ACA"),
         (SequenceType.PROTEIN, found.protein_fasta, "MK", "T"),
     ):
-        for path in (whole, pair.fasta(side)):
+        for path in (whole, pair.fasta(sequence_type)):
             path.parent.mkdir(parents=True, exist_ok=True)
             records = (f">{name}\n{letters}{codon * number}\n" for number, name in enumerate(names))
             path.write_text("".join(records), encoding="utf-8")
@@ -44,8 +44,11 @@ def make_pair(data: Path, source: str = "viral.1.1", names: Sequence[str] = NAME
 
 
 def write_side(
-    pair: FilePair, side: SequenceType, vectors: np.ndarray, names: Sequence[str], model: str = "w"
+    pair: FilePair, sequence_type: SequenceType, vectors: np.ndarray, names: Sequence[str], model: str = "w"
 ) -> None:
     """Write vectors that say which FASTA and which weights they were made from."""
-    meta = {"input": {"sha256": read(pair.fasta(side)).digest()}, "made_by": {"weights_sha256": model}}
-    write_vectors(pair.vectors(side), list(names), vectors, meta, side)
+    meta = {
+        "input": {"sha256": read(pair.fasta(sequence_type)).digest()},
+        "made_by": {"weights_sha256": model},
+    }
+    write_vectors(pair.vectors(sequence_type), list(names), vectors, meta, sequence_type)

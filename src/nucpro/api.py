@@ -148,7 +148,7 @@ class Encoder:
         self._refuse_long = refuse_long
         made_by = encoder.recipe.made_by
         self.name: str = made_by["id"]
-        self.sequence_type = str(encoder.side)
+        self.sequence_type = str(encoder.sequence_type)
         self.width = encoder.recipe.width
         self.device = str(encoder.embedder.encoder.device)
         self.precision: str = made_by["precision"]
@@ -230,7 +230,7 @@ class Encoder:
         FastaError, ExtractionError
             As in :meth:`embed`.
         """
-        if self._encoder.side is not SequenceType.PROTEIN:
+        if self._encoder.sequence_type is not SequenceType.PROTEIN:
             raise UsageError(
                 f"{self.name} reads nucleotides in tokens of several bases; load one of proteins"
             )
@@ -244,10 +244,10 @@ class Encoder:
     def _usable(self, sequences: Sequences, *, insist: bool) -> Records:
         records = records_of(sequences)
         self._encoder.require_usable(records)
-        if self._encoder.side is SequenceType.PROTEIN and not insist:
+        if self._encoder.sequence_type is SequenceType.PROTEIN and not insist:
             require_proteins(records)
         if self._refuse_long:
-            _require_short(records, self._encoder.side)
+            _require_short(records, self._encoder.sequence_type)
         return records
 
 
@@ -356,9 +356,9 @@ def load_encoder(  # noqa: PLR0913 - the options of a model, each by its keyword
         tokens_per_batch=tokens_per_batch,
     )
     found = locate(name, revision=revision, adapter=adapter)
-    side = sequence_type_of(found)
-    options = settled(options.with_model(side, name, revision))
-    identified = encoders.identify(options, side, files=found).reading(readout)
+    sequence_type = sequence_type_of(found)
+    options = settled(options.with_model(sequence_type, name, revision))
+    identified = encoders.identify(options, sequence_type, files=found).reading(readout)
     return Encoder(encoders.load(identified, options), refuse_long=long == REFUSE)
 
 

@@ -161,17 +161,17 @@ class ModelOptions(ParsedOptions):
             raise UsageError(problem)
         self._check_engine()
 
-    def model_of(self, side: SequenceType) -> tuple[str, str | None]:
+    def model_of(self, sequence_type: SequenceType) -> tuple[str, str | None]:
         """Hub id or folder, and revision, of the model for a sequence type."""
-        if side is SequenceType.DNA:
-            return self.dna_model or DEFAULT_MODELS[side], self.dna_revision
-        return self.protein_model or DEFAULT_MODELS[side], self.revision
+        if sequence_type is SequenceType.DNA:
+            return self.dna_model or DEFAULT_MODELS[sequence_type], self.dna_revision
+        return self.protein_model or DEFAULT_MODELS[sequence_type], self.revision
 
-    def asks_for_model(self, side: SequenceType) -> bool:
+    def asks_for_model(self, sequence_type: SequenceType) -> bool:
         """Whether a model for a sequence type is given explicitly."""
-        return (self.dna_model if side is SequenceType.DNA else self.protein_model) is not None
+        return (self.dna_model if sequence_type is SequenceType.DNA else self.protein_model) is not None
 
-    def require_no_model(self, side: SequenceType, allowed: str) -> None:
+    def require_no_model(self, sequence_type: SequenceType, allowed: str) -> None:
         """Refuse options of the model for a sequence type that would be ignored.
 
         Raises
@@ -180,14 +180,14 @@ class ModelOptions(ParsedOptions):
             The message names the option, and where it is allowed.
         """
         options = {"--protein-model": self.protein_model, "--protein-revision": self.revision}
-        if side is SequenceType.DNA:
+        if sequence_type is SequenceType.DNA:
             options = {"--dna-model": self.dna_model, "--dna-revision": self.dna_revision}
         for name, value in options.items():
             require(value is None, name, value, allowed)
 
-    def with_model(self, side: SequenceType, model: str, revision: str | None) -> Self:
+    def with_model(self, sequence_type: SequenceType, model: str, revision: str | None) -> Self:
         """The same options with another model for a sequence type, and this revision if none is given."""
-        if side is SequenceType.DNA:
+        if sequence_type is SequenceType.DNA:
             return replace(self, dna_model=model, dna_revision=self.dna_revision or revision)
         return replace(self, protein_model=model, revision=self.revision or revision)
 
@@ -291,10 +291,10 @@ class Options(ModelOptions):
             not self.all_files or not self.strict_sampling, "--strict-sampling", "given", "only without --all"
         )
 
-    def require_no_model(self, side: SequenceType, allowed: str) -> None:
+    def require_no_model(self, sequence_type: SequenceType, allowed: str) -> None:
         """Refuse options of the model for a sequence type that would be ignored."""
-        super().require_no_model(side, allowed)
-        is_default = side is SequenceType.DNA or self.token_dropout == TOKEN_DROPOUT[0]
+        super().require_no_model(sequence_type, allowed)
+        is_default = sequence_type is SequenceType.DNA or self.token_dropout == TOKEN_DROPOUT[0]
         require(is_default, "--token-dropout", self.token_dropout, allowed)
 
     def anywhere(self) -> Self:

@@ -46,18 +46,25 @@ def protein_vector(residues: str) -> np.ndarray:
 
 
 def write_side(
-    pair: FilePair, side: SequenceType, frames: Sequence[Frame], made_by: Mapping[str, Any] | None = None
+    pair: FilePair,
+    sequence_type: SequenceType,
+    frames: Sequence[Frame],
+    made_by: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the vectors of one side; `made_by` takes the place of what the recipe says."""
+    """Write the vectors of one sequence type; `made_by` takes the place of what the recipe says."""
     vector = (
         (lambda f: dna_vector(f.bases))
-        if side is SequenceType.DNA
+        if sequence_type is SequenceType.DNA
         else (lambda f: protein_vector(f.residues))
     )
-    meta = RECIPES[side].meta("f" * 64, len(frames))
-    meta["made_by"] = dict(made_by or RECIPES[side].made_by)
+    meta = RECIPES[sequence_type].meta("f" * 64, len(frames))
+    meta["made_by"] = dict(made_by or RECIPES[sequence_type].made_by)
     write_vectors(
-        pair.vectors(side), [f.name for f in frames], np.stack([vector(f) for f in frames]), meta, side
+        pair.vectors(sequence_type),
+        [f.name for f in frames],
+        np.stack([vector(f) for f in frames]),
+        meta,
+        sequence_type,
     )
 
 
@@ -72,8 +79,8 @@ def fill(data: Path, name: str, frames: Sequence[Frame], per_file: int) -> list[
     pairs = []
     for number, start in enumerate(range(0, len(frames), per_file), 1):
         pair = source.pair(number)
-        for side in SequenceType:
-            write_side(pair, side, frames[start : start + per_file])
+        for sequence_type in SequenceType:
+            write_side(pair, sequence_type, frames[start : start + per_file])
         join(pair)
         pairs.append(pair)
     return pairs

@@ -80,7 +80,9 @@ def test_a_model_is_trained_measured_and_described(merged: Path, tmp_path: Path)
     classifier, card = load(tmp_path / "out")
     assert classifier.hidden.weight.shape == (512, WIDTH)
     assert (card.input_width, card.widths) == (WIDTH, {"dna": DNA_WIDTH, "protein": PROTEIN_WIDTH})
-    assert card.encoders == {side.value: dict(RECIPES[side].made_by) for side in SequenceType}
+    assert card.encoders == {
+        sequence_type.value: dict(RECIPES[sequence_type].made_by) for sequence_type in SequenceType
+    }
     assert card.data["rows"] == 231
     assert card.data["rows_by_class"] == {"host": 39, "viral": 192}
     assert card.data["genomes"] == 9
@@ -239,7 +241,7 @@ def test_the_same_command_after_success_changes_nothing(merged: Path) -> None:
             r"--batch-size \(32 there, 16 here\), --learning-rate \(0.01 there",
         ),
         ({"split_by": SplitBy.ROW}, r"--split-by \(file there, row here\);"),
-        ({"sides": (SequenceType.DNA,)}, r"--columns \(\[0, 788\] there, \[0, 768\] here\)"),
+        ({"sequence_types": (SequenceType.DNA,)}, r"--columns \(\[0, 788\] there, \[0, 768\] here\)"),
         ({"epochs": 2}, r"its 3 epochs, where --epochs 2 and --patience 5 end after 2"),
     ],
 )
@@ -725,21 +727,28 @@ def test_dna_columns_alone_are_refused(merged: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("side", "change", "said"),
+    ("sequence_type", "change", "said"),
     [
         (SequenceType.PROTEIN, {"weights_sha256": "9" * 64}, "counts/of-1 (weights_sha256 999999999999…)"),
         (SequenceType.DNA, {"precision": "fp16"}, "words/of-4 (precision fp16)"),
     ],
 )
 def test_mixed_encoders_are_refused(
-    merged: Path, frames: dict[str, Sequence[Frame]], side: SequenceType, change: dict[str, str], said: str
+    merged: Path,
+    frames: dict[str, Sequence[Frame]],
+    sequence_type: SequenceType,
+    change: dict[str, str],
+    said: str,
 ) -> None:
     pair = DataFolder(merged).pair_of_merged(merged_path(merged, "viral.1.1", 2))
     assert pair is not None
-    write_side(pair, side, frames["viral.1.1"][40:80], {**RECIPES[side].made_by, **change})
+    write_side(pair, sequence_type, frames["viral.1.1"][40:80], {**RECIPES[sequence_type].made_by, **change})
     join(pair)
     message = refusal(merged, PreflightError)
-    assert f"{pair.merged}: mixed encoders: its {side} columns were made with {said}, those of" in message
+    assert (
+        f"{pair.merged}: mixed encoders: its {sequence_type} columns were made with {said}, those of"
+        in message
+    )
 
 
 def test_another_name_of_the_same_weights_is_no_other_encoder(

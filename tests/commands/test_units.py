@@ -268,7 +268,7 @@ def test_dna_vectors_by_their_old_name(pair: FilePair, dna_model: Path, encoder:
         ((False, None, dna), "model_loaded is False, but model is"),
         ((True, object(), dna), "takes no tokenizer"),
         ((True, None, torch.nn.Linear(1, 1)), "a Linear cannot be used as DNABERT-S"),
-        ((True, None, encoder), "the model reads the protein side, but the dna side"),
+        ((True, None, encoder), "the model reads protein sequences, but dna sequences"),
     ):
         with pytest.raises(UsageError, match=message):
             units.extract_DNABERT_S(pair.nucleotide_fasta, pair.dna_vectors, *arguments_)

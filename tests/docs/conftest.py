@@ -31,7 +31,9 @@ def downloaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         # They were read when the package was imported.
         patch.setattr(constants, "HF_HUB_CACHE", str(cache))
         patch.setattr(constants, "HF_HUB_OFFLINE", True)
-        protein, dna = (snapshot_of(cache, side) for side in (SequenceType.PROTEIN, SequenceType.DNA))
+        protein, dna = (
+            snapshot_of(cache, sequence_type) for sequence_type in (SequenceType.PROTEIN, SequenceType.DNA)
+        )
         stand_ins.make_checkpoint(protein, layers=1, feed_forward=64)
         dna_stand_ins.make_dna_checkpoint(dna, layers=1, feed_forward_width=64)
         dna_stand_ins.train_tokenizer(dna, ["ACGTTGCAAGGCTTAACCGTATCG" * 20])

@@ -1,4 +1,4 @@
-"""DNABERT-S files of a data folder: the same run as for proteins, on the other side."""
+"""DNABERT-S files of a data folder: the same run as for proteins, of the other sequence type."""
 
 from __future__ import annotations
 

@@ -126,10 +126,10 @@ def test_a_dna_file_of_another_width_is_not_merged(pair: FilePair) -> None:
     assert (caught.value.expected_dim, caught.value.actual_dim) == (768, 767)
 
 
-@pytest.mark.parametrize("side", SequenceType)
-def test_files_are_distinguished(pair: FilePair, side: SequenceType) -> None:
-    other = SequenceType.PROTEIN if side is SequenceType.DNA else SequenceType.DNA
-    pair.vectors(side).write_bytes(pair.vectors(other).read_bytes())
+@pytest.mark.parametrize("sequence_type", SequenceType)
+def test_files_are_distinguished(pair: FilePair, sequence_type: SequenceType) -> None:
+    other = SequenceType.PROTEIN if sequence_type is SequenceType.DNA else SequenceType.DNA
+    pair.vectors(sequence_type).write_bytes(pair.vectors(other).read_bytes())
     with pytest.raises(StoreError, match="has the keys"):
         merged_again(pair)
 

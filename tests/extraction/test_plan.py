@@ -81,9 +81,9 @@ def test_vectors_that_state_another_model_are_its_work(pair: FilePair, records: 
     assert (item.vectors, item.made_by) == (State.STALE, OTHER.made_by)
 
 
-@pytest.mark.parametrize("side", list(SequenceType))
+@pytest.mark.parametrize("sequence_type", list(SequenceType))
 def test_a_merged_file_is_read_again_where_one_of_its_sources_was_replaced(
-    pair: FilePair, records: Checkpoint, side: SequenceType
+    pair: FilePair, records: Checkpoint, sequence_type: SequenceType
 ) -> None:
     written(pair, RECIPE.meta(facts_of(pair).digest, 3))
     assert planned(pair, records).is_done
@@ -91,11 +91,11 @@ def test_a_merged_file_is_read_again_where_one_of_its_sources_was_replaced(
     assert [len(stamp) for stamp in before["sources"]] == [3, 3]
     assert records.knows("merged", pair.merged, **before)
     # What is recorded is used: a merged file that was exchanged with its fingerprint kept is not read.
-    os.utime(pair.vectors(side), ns=(1, 1))
+    os.utime(pair.vectors(sequence_type), ns=(1, 1))
     assert merged_fact(pair) != before
-    pair.vectors(side).unlink()
+    pair.vectors(sequence_type).unlink()
     assert None in merged_fact(pair)["sources"]
-    if side is SequenceType.DNA:
+    if sequence_type is SequenceType.DNA:
         assert planned(pair, records).merged is State.STALE
 
 

@@ -235,10 +235,10 @@ def test_no_cuda_is_reported_and_nothing_else_is_used(data: Path, model: Path, c
 
 
 def test_two_sources_that_would_share_their_merged_files_are_named(data: Path, refused) -> None:
-    for side in ("nucleotide", "protein"):
-        name = f"viral.1.1.identified_{side}"
-        shutil.copytree(data / name, data / f"viral.1.1identified_{side}")
-        shutil.copy(data / f"{name}.fa", data / f"viral.1.1identified_{side}.fa")
+    for sequence_type in ("nucleotide", "protein"):
+        name = f"viral.1.1.identified_{sequence_type}"
+        shutil.copytree(data / name, data / f"viral.1.1identified_{sequence_type}")
+        shutil.copy(data / f"{name}.fa", data / f"viral.1.1identified_{sequence_type}.fa")
     assert "would overwrite those of viral.1.1.identified_nucleotide.fa; rename" in refused(data)
 
 

@@ -157,13 +157,13 @@ def test_a_fasta_with_one_id_twice_is_not_what_the_vectors_hold(pair: FilePair) 
     )
 
 
-@pytest.mark.parametrize("side", SequenceType)
-def test_another_version_of_a_fasta(pair: FilePair, side: SequenceType) -> None:
-    fasta = pair.fasta(side)
+@pytest.mark.parametrize("sequence_type", SequenceType)
+def test_another_version_of_a_fasta(pair: FilePair, sequence_type: SequenceType) -> None:
+    fasta = pair.fasta(sequence_type)
     fasta.write_text(fasta.read_text().replace("G", "A").replace("K", "R"))
-    expected = (f"{pair.vectors(side)}: made from another version of its FASTA; recompute it",)
+    expected = (f"{pair.vectors(sequence_type)}: made from another version of its FASTA; recompute it",)
     assert verdict(pair).problems == expected
-    assert dna_verdict(pair).problems == (expected if side is SequenceType.DNA else ())
+    assert dna_verdict(pair).problems == (expected if sequence_type is SequenceType.DNA else ())
 
 
 def test_a_label_of_the_other_class(pair: FilePair, tmp_path: Path) -> None:
@@ -217,7 +217,9 @@ def test_files_of_which_one_lacks_the_ids_of_the_other(pair: FilePair) -> None:
 
 def judged(pair: FilePair, dna: str | None, protein: str | None = "w") -> FileVerdict:
     found = {SequenceType.DNA: dna, SequenceType.PROTEIN: protein}
-    return FileVerdict(pair, 1, {side: digest for side, digest in found.items() if digest}, ())
+    return FileVerdict(
+        pair, 1, {sequence_type: digest for sequence_type, digest in found.items() if digest}, ()
+    )
 
 
 def test_files_of_two_models(pair: FilePair) -> None:

@@ -148,9 +148,9 @@ def copied(source: Path, target: Path) -> Path:
 
 def readable(path: Path) -> bool:
     """Whether our reader takes a ``.pt`` file."""
-    side = SequenceType.DNA if path.name.endswith("_DNABERT_S.pt") else SequenceType.PROTEIN
+    sequence_type = SequenceType.DNA if path.name.endswith("_DNABERT_S.pt") else SequenceType.PROTEIN
     try:
-        _ = read_merged(path) if path.name.endswith("_merged.pt") else read_vectors(path, side)
+        _ = read_merged(path) if path.name.endswith("_merged.pt") else read_vectors(path, sequence_type)
     except NucproError:
         return False
     return True

@@ -91,8 +91,8 @@ def other_proteins_in_place(data: Path, model: Path) -> None:
 
 
 def other_ids(data: Path, model: Path) -> None:
-    for side in ("nucleotide", "protein"):
-        fasta = data / f"viral.1.1.identified_{side}" / "output_3.fa"
+    for sequence_type in ("nucleotide", "protein"):
+        fasta = data / f"viral.1.1.identified_{sequence_type}" / "output_3.fa"
         replace(fasta, fasta.read_bytes().replace(b"chunk", b"piece"))
     fasta = data / "viral.1.1.identified_nucleotide" / "output_3.fa"
     stand_ins.write_dna_stand_in(fasta.with_name("output_3_DNABERT_S.pt"), read(fasta).ids)

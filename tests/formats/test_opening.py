@@ -335,17 +335,17 @@ def test_other_files_under_the_name_of_a_fasta_file_are_reported_by_their_first_
         assert f"it is {looks}" in str(caught.value)
 
 
-@pytest.mark.parametrize("side", list(SequenceType))
+@pytest.mark.parametrize("sequence_type", list(SequenceType))
 @pytest.mark.parametrize("command", ["embed-dna", "extract"])
 def test_a_part_behind_a_link_to_nowhere_is_the_only_problem_of_its_folder(
-    side: SequenceType,
+    sequence_type: SequenceType,
     command: str,
     data: Path,
     model: Path,
     dna_model: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    path = pairs_of(data)[0].fasta(side)
+    path = pairs_of(data)[0].fasta(sequence_type)
     path.unlink()
     path.symlink_to(".git/annex/objects/x")
     folder = ["--data-dir", str(data)] if command == "extract" else [str(data)]

@@ -10,7 +10,7 @@ import pytest
 from folders import Frame
 from nucpro.cli import main
 from nucpro.errors import DataError
-from nucpro.extraction.preflight import side_problems
+from nucpro.extraction.preflight import pairing_problems
 from nucpro.folder.paths import DataFolder, FilePair
 from nucpro.folder.splitting import split_source
 from nucpro.formats import read_vectors
@@ -30,7 +30,7 @@ KRTAP = b"MSYYGNYYGGLGYGYGGFDDLGYGYGCGCGSFRRLGYGCGYGGYGYGSGFGGYGYGCCRPSCYGGYGFSG
 
 
 @pytest.mark.parametrize(
-    ("text", "side"),
+    ("text", "sequence_type"),
     [
         (BASES, SequenceType.DNA),
         (BASES.replace(b"T", b"U"), SequenceType.DNA),
@@ -46,8 +46,8 @@ KRTAP = b"MSYYGNYYGGLGYGYGGFDDLGYGYGCGCGSFRRLGYGCGYGGYGYGSGFGGYGYGCCRPSCYGGYGFSG
         (b"X" * 100, SequenceType.PROTEIN),
     ],
 )
-def test_characters_look_like_one_sequence_type(text: bytes, side: SequenceType) -> None:
-    assert Tally.of(text).side is side
+def test_characters_look_like_one_sequence_type(text: bytes, sequence_type: SequenceType) -> None:
+    assert Tally.of(text).sequence_type is sequence_type
     assert Tally.of(text[:7]) + Tally.of(text[7:]) == Tally.of(text)
 
 
@@ -55,7 +55,9 @@ def test_no_real_frame_is_taken_for_the_other_sequence_type(frames: dict[str, li
     for records in frames.values():
         proteins = [frame.residues.encode() for frame in records]
         assert nucleotide_records(proteins) == []
-        assert [place for place, text in enumerate(proteins) if Tally.of(text).side is SequenceType.DNA] == []
+        assert [
+            place for place, text in enumerate(proteins) if Tally.of(text).sequence_type is SequenceType.DNA
+        ] == []
         assert len(nucleotide_records([frame.bases.encode() for frame in records])) == len(records)
 
 
@@ -67,7 +69,7 @@ def test_nucleotides_among_proteins_are_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sequences", "side", "alike"),
+    ("sequences", "sequence_type", "alike"),
     [
         ([b"ACGRT", b"ACGYT", b"ACGNNT"], SequenceType.DNA, True),
         ([b"ACGU", b"ACGT"], SequenceType.DNA, True),
@@ -77,8 +79,10 @@ def test_nucleotides_among_proteins_are_found() -> None:
         ([b"MKV"], SequenceType.PROTEIN, True),
     ],
 )
-def test_what_no_encoder_distinguishes(sequences: list[bytes], side: SequenceType, alike: bool) -> None:
-    assert are_alike(sequences, side) is alike
+def test_what_no_encoder_distinguishes(
+    sequences: list[bytes], sequence_type: SequenceType, alike: bool
+) -> None:
+    assert are_alike(sequences, sequence_type) is alike
 
 
 @pytest.mark.parametrize("letter", ["*", "-", ".", " ", "\t", "7", ";", "J"])
@@ -109,7 +113,7 @@ def pair_of(tmp_path: Path, bases: bytes, protein: bytes) -> FilePair:
 def problems_of(pair: FilePair) -> list[str]:
     facts = {path: inspect(path, RESIDUES) for path in (pair.nucleotide_fasta, pair.protein_fasta)}
     facts[pair.nucleotide_fasta] = inspect(pair.nucleotide_fasta, NUCLEOTIDES)
-    return side_problems([pair], facts, facts)
+    return pairing_problems([pair], facts, facts)
 
 
 @pytest.mark.parametrize(

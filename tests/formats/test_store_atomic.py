@@ -250,7 +250,7 @@ def test_a_folder_that_does_not_exist_holds_no_leftovers(tmp_path: Path) -> None
 class TestReadingWhatIsNoFile:
     def test_missing(self, tmp_path: Path) -> None:
         for read in (
-            partial(store.read_vectors, side=SequenceType.DNA),
+            partial(store.read_vectors, sequence_type=SequenceType.DNA),
             store.read_meta,
             store.check_directory,
         ):

@@ -41,13 +41,13 @@ def merged(data: Tensor, labels: object = (1,)) -> dict[str, object]:
 
 
 WRITERS = {
-    "dna": partial(store.write_vectors, side=SequenceType.DNA),
-    "protein": partial(store.write_vectors, side=SequenceType.PROTEIN),
+    "dna": partial(store.write_vectors, sequence_type=SequenceType.DNA),
+    "protein": partial(store.write_vectors, sequence_type=SequenceType.PROTEIN),
     "merged": lambda *arguments: store.write_merged(*arguments, 1),
 }
 READERS: dict[str, Callable[[Path], store.VectorFile]] = {
-    "dna": partial(store.read_vectors, side=SequenceType.DNA),
-    "protein": partial(store.read_vectors, side=SequenceType.PROTEIN),
+    "dna": partial(store.read_vectors, sequence_type=SequenceType.DNA),
+    "protein": partial(store.read_vectors, sequence_type=SequenceType.PROTEIN),
     "merged": store.read_merged,
 }
 

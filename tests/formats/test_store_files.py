@@ -29,13 +29,13 @@ META = {
     "deep": {"z": -1, "a": 2**40, "": {}, "empty": [[]] * 1500},
 }
 WRITERS = {
-    "dna": partial(store.write_vectors, side=SequenceType.DNA),
-    "protein": partial(store.write_vectors, side=SequenceType.PROTEIN),
+    "dna": partial(store.write_vectors, sequence_type=SequenceType.DNA),
+    "protein": partial(store.write_vectors, sequence_type=SequenceType.PROTEIN),
     "merged": lambda *arguments: store.write_merged(*arguments, 1),
 }
 READERS = {
-    "dna": partial(store.read_vectors, side=SequenceType.DNA),
-    "protein": partial(store.read_vectors, side=SequenceType.PROTEIN),
+    "dna": partial(store.read_vectors, sequence_type=SequenceType.DNA),
+    "protein": partial(store.read_vectors, sequence_type=SequenceType.PROTEIN),
     "merged": store.read_merged,
 }
 
@@ -345,7 +345,7 @@ class TestRefusedToRead:
     )
     def test_protein(self, value: object, text: str, tmp_path: Path) -> None:
         refused(
-            partial(store.read_vectors, side=SequenceType.PROTEIN),
+            partial(store.read_vectors, sequence_type=SequenceType.PROTEIN),
             saved(tmp_path / "output_1_ESM.pt", value),
             text,
         )
@@ -375,7 +375,7 @@ class TestRefusedToRead:
     )
     def test_dna(self, value: object, text: str, tmp_path: Path) -> None:
         refused(
-            partial(store.read_vectors, side=SequenceType.DNA),
+            partial(store.read_vectors, sequence_type=SequenceType.DNA),
             saved(tmp_path / "output_1_DNABERT_S.pt", value),
             text,
         )

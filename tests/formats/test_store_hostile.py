@@ -228,8 +228,8 @@ def refused(path: Path, text: str, folder: Path) -> None:
     """Check that no reader takes the file, each message names it and its wish, and nothing ran."""
     before = sorted(folder.iterdir())
     for read in (
-        partial(store.read_vectors, side=SequenceType.PROTEIN),
-        partial(store.read_vectors, side=SequenceType.DNA),
+        partial(store.read_vectors, sequence_type=SequenceType.PROTEIN),
+        partial(store.read_vectors, sequence_type=SequenceType.DNA),
         store.read_merged,
         store.read_meta,
     ):

@@ -157,8 +157,8 @@ def test_any_opcodes_give_a_plain_value_or_an_error(pieces: list[bytes]) -> None
 def small_file(kind: str) -> bytes:
     """Valid file with meta, as bytes."""
     write = {
-        "dna": partial(store.write_vectors, side=SequenceType.DNA),
-        "protein": partial(store.write_vectors, side=SequenceType.PROTEIN),
+        "dna": partial(store.write_vectors, sequence_type=SequenceType.DNA),
+        "protein": partial(store.write_vectors, sequence_type=SequenceType.PROTEIN),
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a.pt")
@@ -170,8 +170,8 @@ def small_file(kind: str) -> bytes:
 
 
 READERS = {
-    "dna": partial(store.read_vectors, side=SequenceType.DNA),
-    "protein": partial(store.read_vectors, side=SequenceType.PROTEIN),
+    "dna": partial(store.read_vectors, sequence_type=SequenceType.DNA),
+    "protein": partial(store.read_vectors, sequence_type=SequenceType.PROTEIN),
     "merged": store.read_merged,
 }
 FILES = {kind: small_file(kind) for kind in READERS}

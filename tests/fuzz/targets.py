@@ -127,8 +127,8 @@ def check_file(data: bytes, folder: Path) -> None:
     path = folder / "a.pt"
     path.write_bytes(data)
     for read_file in (
-        partial(store.read_vectors, side=SequenceType.DNA),
-        partial(store.read_vectors, side=SequenceType.PROTEIN),
+        partial(store.read_vectors, sequence_type=SequenceType.DNA),
+        partial(store.read_vectors, sequence_type=SequenceType.PROTEIN),
         store.read_merged,
     ):
         try:
@@ -322,8 +322,8 @@ def check_records(data: bytes, folder: Path) -> None:
     with Checkpoint(data_folder) as checkpoint:
         assert checkpoint.fact("vectors", folder / "a.pt") is None
         assert all(type(key) is str for key in checkpoint.completed)
-        for side in SequenceType:
-            checkpoint.recipe_of(side)
+        for sequence_type in SequenceType:
+            checkpoint.recipe_of(sequence_type)
     with Checkpoint(data_folder) as again:
         assert again.completed == checkpoint.completed
     with suppress(DataError):
@@ -482,7 +482,10 @@ def check_config(data: bytes, folder: Path) -> None:
     (folder / "config.json").write_bytes(data)
     readers: tuple[Callable[[], object], ...] = (
         lambda: sequence_type_of(locate(str(folder))),
-        *(partial(lambda side: architecture_of(locate(str(folder)), side), side) for side in SequenceType),
+        *(
+            partial(lambda sequence_type: architecture_of(locate(str(folder)), sequence_type), sequence_type)
+            for sequence_type in SequenceType
+        ),
     )
     for reader in readers:
         try:

@@ -64,11 +64,14 @@ def demo(tmp_path: Path) -> Path:
 
 
 def digests(folder: Path, stem: str) -> dict[str, object]:
-    sides = {
-        side: (folder / f"{stem}.identified_{side}.fa").read_bytes() for side in ("nucleotide", "protein")
+    contents = {
+        sequence_type: (folder / f"{stem}.identified_{sequence_type}.fa").read_bytes()
+        for sequence_type in ("nucleotide", "protein")
     }
-    found: dict[str, object] = {side: hashlib.sha256(content).hexdigest() for side, content in sides.items()}
-    return {"records": sides["nucleotide"].count(b">"), **found}
+    found: dict[str, object] = {
+        sequence_type: hashlib.sha256(content).hexdigest() for sequence_type, content in contents.items()
+    }
+    return {"records": contents["nucleotide"].count(b">"), **found}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -357,12 +360,12 @@ def test_files_of_another_kind_whose_genomes_are_gone_cannot_be_replaced(demo: P
 
 
 def test_files_that_nothing_is_recorded_about_are_refused_and_replaced_on_request(demo: Path) -> None:
-    for side in ("nucleotide", "protein"):
-        (demo / f"viral.1.1.identified_{side}.fa").write_text(">a\nA\n")
+    for sequence_type in ("nucleotide", "protein"):
+        (demo / f"viral.1.1.identified_{sequence_type}.fa").write_text(">a\nA\n")
     with pytest.raises(PreflightError) as caught:
         build(demo, ONE)
     assert [problem.partition(": ")[0] for problem in caught.value.problems] == [
-        str(demo / f"viral.1.1.identified_{side}.fa") for side in ("nucleotide", "protein")
+        str(demo / f"viral.1.1.identified_{sequence_type}.fa") for sequence_type in ("nucleotide", "protein")
     ]
     assert "nothing is recorded about how it was made, so it may be something else; move it away" in str(
         caught.value

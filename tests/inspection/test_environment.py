@@ -56,10 +56,10 @@ def test_models_in_folders_and_why_their_kernels_do_not_run(options: Options) ->
     findings = found(options)
     assert findings["Protein model"].verdict is Verdict.FINE
     assert findings["Protein model"].text.startswith(f"{options.protein_model}: a folder, ")
-    for side in ("Protein", "DNA"):
-        kernels = findings[f"{side} kernels"]
+    for sequence_type in ("Protein", "DNA"):
+        kernels = findings[f"{sequence_type} kernels"]
         assert kernels == Finding(
-            f"{side} kernels", Verdict.SLOW, "the plain path runs: cpu is not an NVIDIA GPU"
+            f"{sequence_type} kernels", Verdict.SLOW, "the plain path runs: cpu is not an NVIDIA GPU"
         )
 
 

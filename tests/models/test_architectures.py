@@ -65,7 +65,7 @@ def load_composition(
 
 COMPOSITION = Architecture(
     title="Composition",
-    side=SequenceType.PROTEIN,
+    sequence_type=SequenceType.PROTEIN,
     model_types=("composition",),
     config=CompositionConfig,
     read_config=CompositionConfig.read,

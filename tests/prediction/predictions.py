@@ -46,13 +46,15 @@ def write_contigs(path: Path, contigs: Sequence[Contig]) -> Path:
 def card_of(protein_model: Path, dna_model: Path, sides: tuple[str, ...] = ("dna", "protein")) -> ModelCard:
     """Card of a classifier that was trained on the vectors of two models, in fp32."""
     options = Options(protein_model=str(protein_model), dna_model=str(dna_model), device="cpu")
-    recipes = {side: encoders.identify(options, side).recipe for side in SequenceType}
+    recipes = {
+        sequence_type: encoders.identify(options, sequence_type).recipe for sequence_type in SequenceType
+    }
     widths = {"dna": DNA_WIDTH, "protein": recipes[SequenceType.PROTEIN].width}
     return ModelCard(
-        input_width=sum(widths[side] for side in sides),
+        input_width=sum(widths[sequence_type] for sequence_type in sides),
         sides=sides,
         widths=widths,
-        encoders={str(side): dict(recipe.made_by) for side, recipe in recipes.items()},
+        encoders={str(sequence_type): dict(recipe.made_by) for sequence_type, recipe in recipes.items()},
         chunk_length=300,
     )
 

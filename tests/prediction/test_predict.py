@@ -68,12 +68,12 @@ def test_scores_are_those_of_the_plain_way(
     (unit,) = units_of(records, 300, 1 << 20)
     frames = frames_of(unit)
     options = Options(protein_model=str(model), dna_model=str(dna_model), device="cpu")
-    sides = ((SequenceType.DNA, frames.nucleotides), (SequenceType.PROTEIN, frames.proteins))
+    parts = ((SequenceType.DNA, frames.nucleotides), (SequenceType.PROTEIN, frames.proteins))
     vectors = [
-        encoders.load(encoders.identify(options, side), options).embed(
+        encoders.load(encoders.identify(options, sequence_type), options).embed(
             Records(Path("x"), frames.ids, letters)
         )
-        for side, letters in sides
+        for sequence_type, letters in parts
     ]
     trained, _ = load(classifier)
     with torch.inference_mode():
@@ -320,18 +320,25 @@ def test_nothing_to_score_at_all(tmp_path: Path, classifier: Path, models: tuple
     ]
 
 
-@pytest.mark.parametrize("side", ["dna", "protein"])
+@pytest.mark.parametrize("sequence_type", ["dna", "protein"])
 def test_a_classifier_of_one_sequence_type_needs_no_other_model(
-    side: str, tmp_path: Path, fasta: Path, model: Path, dna_model: Path, capsys: pytest.CaptureFixture[str]
+    sequence_type: str,
+    tmp_path: Path,
+    fasta: Path,
+    model: Path,
+    dna_model: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folder = save_classifier(tmp_path / "one_side", card_of(model, dna_model, (side,)))
+    folder = save_classifier(tmp_path / "one_side", card_of(model, dna_model, (sequence_type,)))
     named = {"dna": ["--dna-model", str(dna_model)], "protein": ["--protein-model", str(model)]}
-    assert main(["predict", str(fasta), "--model", str(folder), "--device", "cpu", *named[side]]) == 0
+    assert (
+        main(["predict", str(fasta), "--model", str(folder), "--device", "cpu", *named[sequence_type]]) == 0
+    )
     assert capsys.readouterr().out.count("Loading") == 1
     assert len(table(fasta.with_name("contigs_prediction") / "sequences.tsv")) == 6
-    (other,) = named.keys() - {side}
+    (other,) = named.keys() - {sequence_type}
     assert main(["predict", str(fasta), "--model", str(folder), "--device", "cpu", *named[other]]) == 2
-    said = f"only for a classifier of such columns; {folder} reads {side} columns"
+    said = f"only for a classifier of such columns; {folder} reads {sequence_type} columns"
     assert f"{named[other][0]} is {named[other][1]}; allowed: {said}" in capsys.readouterr().err
 
 

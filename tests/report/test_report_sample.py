@@ -48,8 +48,11 @@ def test_rows_are_those_of_the_files_with_their_own_lengths(written: Subject) ->
         pair = sample.pairs[sample.files[row]]
         merged = read_merged(pair.merged)
         assert np.array_equal(sample.vectors[row], merged.vectors[merged.ids.index(name)])
-        for side, lengths in ((SequenceType.DNA, sample.bases), (SequenceType.PROTEIN, sample.residues)):
-            records = read(pair.fasta(side))
+        for sequence_type, lengths in (
+            (SequenceType.DNA, sample.bases),
+            (SequenceType.PROTEIN, sample.residues),
+        ):
+            records = read(pair.fasta(sequence_type))
             assert lengths[row] == len(records.sequences[records.ids.index(name)])
 
 
@@ -77,7 +80,7 @@ def test_lengths_are_counted_over_all_records(written: Subject) -> None:
 def test_what_made_the_files_is_reported_once(written: Subject) -> None:
     metas = drawn(pairs_of(written), 7).metas
     assert (SequenceType.DNA, None, 7) in metas  # files of the original program do not say
-    assert [(side, n) for side, meta, n in metas if meta] == [(SequenceType.PROTEIN, 7)]
+    assert [(sequence_type, n) for sequence_type, meta, n in metas if meta] == [(SequenceType.PROTEIN, 7)]
 
 
 def test_classes_then_categories_then_files_have_equal_shares() -> None:

@@ -216,7 +216,7 @@ def _check_card(card: ModelCard) -> None:
         value = checked(float, card.calibration.get(name), name)
         if not low < value < high:
             raise ValueError(f"{name} is {value!r}, expected more than {low}, below {high}")
-    widths = [card.widths.get(side) for side in card.sides]
+    widths = [card.widths.get(sequence_type) for sequence_type in card.sides]
     if None in widths or sum(cast(list[int], widths)) != card.input_width:
         raise ValueError(
             f"its sequence types {card.sides} have {widths} columns, not the {card.input_width} of input_width"
@@ -225,9 +225,9 @@ def _check_card(card: ModelCard) -> None:
     objects |= {f"lengths.{length}.test": found.get("test") for length, found in card.lengths.items()}
     for place, content in objects.items():
         checked(dict[str, Any] | None, content, place)
-    for side, made_by in card.encoders.items():
+    for sequence_type, made_by in card.encoders.items():
         for name in ("id", "revision", "weights_sha256", "precision"):
-            checked(Name | None, (made_by or {}).get(name), f"encoders.{side}.{name}")
+            checked(Name | None, (made_by or {}).get(name), f"encoders.{sequence_type}.{name}")
 
 
 @dataclass(frozen=True)

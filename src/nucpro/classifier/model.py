@@ -126,11 +126,11 @@ class Classifier(nn.Module):
         return F.softmax(self(given).float() / self.temperature, dim=1)
 
 
-def columns_of(sides: Sequence[str], widths: Mapping[str, int]) -> slice:
+def columns_of(sequence_types: Sequence[str], widths: Mapping[str, int]) -> slice:
     """Columns of merged rows that a model reads, by its sequence types and the widths of all."""
     dna = widths[SequenceType.DNA]
-    first = 0 if SequenceType.DNA in sides else dna
-    return slice(first, dna + widths[SequenceType.PROTEIN] if SequenceType.PROTEIN in sides else dna)
+    first = 0 if SequenceType.DNA in sequence_types else dna
+    return slice(first, dna + widths[SequenceType.PROTEIN] if SequenceType.PROTEIN in sequence_types else dna)
 
 
 def save(folder: Path, classifier: Classifier, card: ModelCard) -> str:

@@ -11,7 +11,7 @@ from nucpro.folder.paths import SEED
 from nucpro.formats.sequences import SequenceType
 from nucpro.options import ParsedOptions, require
 
-__all__ = ["FEW_GROUPS", "METRICS", "SCORES", "SIDES", "Placement", "SplitBy", "TrainingOptions"]
+__all__ = ["COLUMNS", "FEW_GROUPS", "METRICS", "SCORES", "Placement", "SplitBy", "TrainingOptions"]
 
 FEW_GROUPS = 10
 """With fewer test genomes per class than this, resampling does not generalise to other genomes."""
@@ -33,7 +33,7 @@ METRICS = ("loss", *SCORES)
 """All metrics of a training."""
 
 
-SIDES = {
+COLUMNS = {
     "both": (SequenceType.DNA, SequenceType.PROTEIN),
     "dna": (SequenceType.DNA,),
     "protein": (SequenceType.PROTEIN,),
@@ -96,7 +96,7 @@ class TrainingOptions(ParsedOptions):
         NCBI's dump, for `rank`; by default ``taxdump.tar.gz`` in the data folder.
     validation, test : float
         Parts of the rows that are kept from training; each between 0 and 1.
-    sides : tuple of SequenceType
+    sequence_types : tuple of SequenceType
         Columns to train on.
     seed : int
         Of the split, the first weights, the order of rows and dropout.
@@ -143,7 +143,7 @@ class TrainingOptions(ParsedOptions):
     taxonomy: Path | None = None
     validation: float = 0.1
     test: float = 0.1
-    sides: tuple[SequenceType, ...] = (SequenceType.DNA, SequenceType.PROTEIN)
+    sequence_types: tuple[SequenceType, ...] = (SequenceType.DNA, SequenceType.PROTEIN)
     seed: int = SEED
     batch_size: int = 32
     learning_rate: float | None = None

@@ -136,7 +136,7 @@ def survey(data_dir: Path) -> Survey:
         problems = [*_width_problems(files), *_encoder_problems(files)]
     if problems:
         raise PreflightError([*problems[:_SHOWN], *_more(problems)])
-    encoders = {side.value: _common_encoder(files, side) for side in SequenceType}
+    encoders = {sequence_type.value: _common_encoder(files, sequence_type) for sequence_type in SequenceType}
     sources = {pair.source for file in files if (pair := folder.pair_of_merged(file.path)) is not None}
     tables = [path for source in sources if (path := organisms_path(source)).exists()]
     organisms = {record: organism for path in tables for record, organism in read_organisms(path).items()}
@@ -146,7 +146,9 @@ def survey(data_dir: Path) -> Survey:
 def _look_at(where: tuple[DataFolder, Path]) -> MergedSource:
     folder, path = where
     name = path.relative_to(folder.merge_root).as_posix()
-    unknown: dict[str, Mapping[str, Any] | None] = {side.value: None for side in SequenceType}
+    unknown: dict[str, Mapping[str, Any] | None] = {
+        sequence_type.value: None for sequence_type in SequenceType
+    }
     try:
         summary = read_meta(path)
     except (StoreError, OSError) as error:
@@ -170,15 +172,19 @@ def _look_at(where: tuple[DataFolder, Path]) -> MergedSource:
     if pair is None or not isinstance(sources, dict):
         return MergedSource(path, name, summary.count, summary.width, unknown, tuple(problems))
     made_by = {}
-    for side in SequenceType:
-        made_by[side.value], older = _maker(pair, side, sources.get(f"{side.value}_sha256"))
+    for sequence_type in SequenceType:
+        made_by[sequence_type.value], older = _maker(
+            pair, sequence_type, sources.get(f"{sequence_type.value}_sha256")
+        )
         problems += older
     return MergedSource(path, name, summary.count, summary.width, made_by, tuple(problems))
 
 
-def _maker(pair: FilePair, side: SequenceType, digest: object) -> tuple[Mapping[str, Any] | None, list[str]]:
+def _maker(
+    pair: FilePair, sequence_type: SequenceType, digest: object
+) -> tuple[Mapping[str, Any] | None, list[str]]:
     """Provenance of one sequence type of a merged file, from the file of vectors with that digest; and its problems."""
-    vectors = pair.vectors(side)
+    vectors = pair.vectors(sequence_type)
     try:
         if file_digest(vectors) != digest:
             return None, [
@@ -204,8 +210,8 @@ def _width_problems(files: Sequence[MergedSource]) -> list[str]:
 def _encoder_problems(files: Sequence[MergedSource]) -> list[str]:
     """Files whose columns come from another model, or other options, than those of the first file with provenance."""
     problems = []
-    for side in SequenceType:
-        known = [(file, maker) for file in files if (maker := file.made_by[side.value]) is not None]
+    for sequence_type in SequenceType:
+        known = [(file, maker) for file in files if (maker := file.made_by[sequence_type.value]) is not None]
         for file, maker in known[1:]:
             first, expected = known[0]
             odd = sorted(key for key in maker.keys() | expected.keys() if maker.get(key) != expected.get(key))
@@ -213,8 +219,8 @@ def _encoder_problems(files: Sequence[MergedSource]) -> list[str]:
             odd = [key for key in odd if key not in ("id", "revision")]
             if odd:
                 problems.append(
-                    f"{file.path}: mixed encoders: its {side} columns were made with {_said(maker, odd[0])}, those of "
-                    f"{first.path} with {_said(expected, odd[0])}; {_MERGE_AGAIN}"
+                    f"{file.path}: mixed encoders: its {sequence_type} columns were made with "
+                    f"{_said(maker, odd[0])}, those of {first.path} with {_said(expected, odd[0])}; {_MERGE_AGAIN}"
                 )
     return problems
 
@@ -225,12 +231,12 @@ def _said(made_by: Mapping[str, Any], key: str) -> str:
     return f"{made_by.get('id')} ({key} {shown})"
 
 
-def _common_encoder(files: Sequence[MergedSource], side: SequenceType) -> Mapping[str, Any] | None:
-    known = [maker for file in files if (maker := file.made_by[side.value]) is not None]
+def _common_encoder(files: Sequence[MergedSource], sequence_type: SequenceType) -> Mapping[str, Any] | None:
+    known = [maker for file in files if (maker := file.made_by[sequence_type.value]) is not None]
     if len(known) < len(files):
         logger.warning(
             "Warning: the model of the %s columns is not recorded for %d of %d files; %s",
-            side,
+            sequence_type,
             len(files) - len(known),
             len(files),
             "the model of the other files is assumed" if known else "prediction cannot check its model",

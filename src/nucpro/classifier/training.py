@@ -39,7 +39,7 @@ from nucpro.classifier.metrics import (
     threshold_for,
 )
 from nucpro.classifier.model import Classifier, columns_of, is_of_training, save
-from nucpro.classifier.options import METRICS, SIDES, TrainingOptions
+from nucpro.classifier.options import COLUMNS, METRICS, TrainingOptions
 from nucpro.classifier.sources import Survey, survey
 from nucpro.classifier.splits import PARTS, read_families
 from nucpro.embedding.device import choose_device, device_problems, settled
@@ -131,8 +131,8 @@ def train(options: TrainingOptions, show: Show = silent) -> Trained:
             # All models that are compared have one split.
             if divided is None or plan.fold is not None:
                 divided = divide(material, options, plan.fold)
-            logger.info("Training %s on %s columns", plan.name, " and ".join(plan.sides))
-            chosen = replace(options, sides=plan.sides)
+            logger.info("Training %s on %s columns", plan.name, " and ".join(plan.sequence_types))
+            chosen = replace(options, sequence_types=plan.sequence_types)
             tested[plan.name] = _Training(divided, chosen, folders[plan.name]).run(show)
         assert divided is not None
         comparison = _pooled(tested, options) if options.folds else compare(_resampled(tested))
@@ -146,16 +146,16 @@ class _Plan:
     """One of the models that are trained."""
 
     name: str
-    sides: tuple[SequenceType, ...]
+    sequence_types: tuple[SequenceType, ...]
     fold: int | None = None
 
 
 def _plans(options: TrainingOptions) -> list[_Plan]:
     if options.compare:
-        return [_Plan(name, sides) for name, sides in SIDES.items()]
+        return [_Plan(name, chosen) for name, chosen in COLUMNS.items()]
     if options.folds:
-        return [_Plan(f"fold_{fold + 1}", options.sides, fold) for fold in range(options.folds)]
-    return [_Plan("model", options.sides)]
+        return [_Plan(f"fold_{fold + 1}", options.sequence_types, fold) for fold in range(options.folds)]
+    return [_Plan("model", options.sequence_types)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,7 +232,7 @@ class _Training:
         self._options = options
         self._folder = folder
         material = divided.material
-        columns = columns_of(options.sides, material.survey.widths)
+        columns = columns_of(options.sequence_types, material.survey.widths)
         features = material.features
         matrix = features.matrix[:, columns]
         self._device = material.device
@@ -363,10 +363,10 @@ def _recorded_models(found: Survey) -> dict[str, str]:
     """Recorded paths or hub ids of the encoders, for each one that made the rows."""
     records = Checkpoint(found.folder, read_only=True)
     models = {}
-    for side in SequenceType:
-        recipe, made_by = records.recipe_of(side), found.encoders[side.value] or {}
+    for sequence_type in SequenceType:
+        recipe, made_by = records.recipe_of(sequence_type), found.encoders[sequence_type.value] or {}
         if recipe is not None and recipe.model is not None and recipe.other_model(made_by) is None:
-            models[side.value] = recipe.model[0]
+            models[sequence_type.value] = recipe.model[0]
     return models
 
 
@@ -383,7 +383,7 @@ def _card(
         input_width=classifier.hidden.in_features,
         hidden_width=classifier.hidden.out_features,
         dropout=classifier.dropout.p,
-        sides=tuple(side.value for side in options.sides),
+        sides=tuple(sequence_type.value for sequence_type in options.sequence_types),
         widths=found.widths,
         encoders=found.encoders,
         models=_recorded_models(found),
@@ -441,7 +441,7 @@ def _table(history: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _found_line(found: Survey) -> str:
-    width = " and ".join(f"{columns} {side}" for side, columns in found.widths.items())
+    width = " and ".join(f"{columns} {sequence_type}" for sequence_type, columns in found.widths.items())
     return (
         f"Found {counted(len(found.files), 'merged file')} with {counted(found.rows, 'row')} of "
         f"{width} columns"

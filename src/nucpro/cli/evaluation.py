@@ -43,9 +43,9 @@ def add_to(subparsers: Any) -> None:
         help="maximum number of frames per genome, sampled with the model's seed (default: %(default)s)",
     )
     _add_data(evaluate)
-    for side in ("protein", "dna"):
+    for sequence_type in ("protein", "dna"):
         evaluate.group(MODEL).add_argument(
-            f"--{side}-model",
+            f"--{sequence_type}-model",
             metavar="MODEL",
             help="hub id or folder of the encoder (default: as recorded by the classifier)",
         )

@@ -100,15 +100,15 @@ def _add_outputs(parser: Any) -> None:
 
 def _add_models(parser: Any) -> None:
     group = parser.group(MODEL)
-    for side, name in (("protein", "protein"), ("dna", "DNA")):
+    for sequence_type, name in (("protein", "protein"), ("dna", "DNA")):
         group.add_argument(
-            f"--{side}-model",
+            f"--{sequence_type}-model",
             metavar="MODEL",
             help=f"hub id or folder of the {name} model of the training data (default: as recorded by the classifier)",
         )
         group.add_argument(
-            f"--{side}-revision",
-            dest="revision" if side == "protein" else "dna_revision",
+            f"--{sequence_type}-revision",
+            dest="revision" if sequence_type == "protein" else "dna_revision",
             metavar="REVISION",
             help="its branch, tag or commit on the hub (default: as recorded by the classifier)",
         )

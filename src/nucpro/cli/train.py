@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nucpro.classifier.options import FEW_GROUPS, SCORES, SIDES, Placement, SplitBy, TrainingOptions
+from nucpro.classifier.options import COLUMNS, FEW_GROUPS, SCORES, Placement, SplitBy, TrainingOptions
 from nucpro.cli.arguments import add_data_dir, add_device_only, add_replace, log_file
 from nucpro.cli.console import showing, summary
 from nucpro.cli.parser import EVALUATION, OUTPUT, PERFORMANCE, TRAINING, Parser, one_of
@@ -104,8 +104,8 @@ def _add_evaluation(parser: Parser) -> None:
     )
     columns.add_argument(
         "--columns",
-        dest="sides",
-        choices=list(SIDES),
+        dest="sequence_types",
+        choices=list(COLUMNS),
         default="both",
         help="columns to train on (default: %(default)s)",
     )
@@ -158,7 +158,7 @@ def run(arguments: dict[str, Any]) -> None:
     """Train, and show the metrics."""
     from nucpro.classifier.training import train
 
-    arguments["sides"] = SIDES[arguments["sides"]]
+    arguments["sequence_types"] = COLUMNS[arguments["sequence_types"]]
     with showing() as show:
         trained = train(TrainingOptions.of(arguments), show)
     summary(_lines(trained))

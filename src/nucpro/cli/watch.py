@@ -118,7 +118,7 @@ def facts(view: View) -> list[tuple[str, str]]:
     if view.total:
         rows.append(("Files", _files(view)))
     if view.rates:
-        rows.append(("Rate", _rates(view.rates, _LETTERS.get(view.side, "letters"))))
+        rows.append(("Rate", _rates(view.rates, _LETTERS.get(view.sequence_type, "letters"))))
     if view.seconds_left is not None:
         rows.append(("Left", f"{human_time(view.seconds_left, 0)}{_of_part(view)}"))
     if view.last_file:
@@ -132,7 +132,7 @@ def facts(view: View) -> list[tuple[str, str]]:
 
 def _of_part(view: View) -> str:
     """Name the part that the remaining time refers to, if another part follows."""
-    return f" for {view.side.upper()} files, then {view.follows} files" if view.follows else ""
+    return f" for {view.sequence_type.upper()} files, then {view.follows} files" if view.follows else ""
 
 
 def _rates(rates: Rates, letters: str) -> str:

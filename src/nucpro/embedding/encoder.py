@@ -104,10 +104,10 @@ class FastaEncoder:
         self.embedder = embedder
         self.tokenizer = tokenizer
         self.recipe = recipe
-        self.side = SequenceType(recipe.kind)
+        self.sequence_type = SequenceType(recipe.kind)
         self.counts = TokenCounts()
         self._took: dict[Path, float] = {}
-        self._limit = LIMITS[self.side]
+        self._limit = LIMITS[self.sequence_type]
         self._tokens_per_batch = embedder.tokens_per_batch
         self._repeats_once = repeats_once
         # Several files are under way at a time. Each step takes one of them, so that they reach the device in the
@@ -118,7 +118,7 @@ class FastaEncoder:
     def __repr__(self) -> str:
         made_by, encoder = self.recipe.made_by, self.embedder.encoder
         return (
-            f"<FastaEncoder {made_by['id']}: {self.side} sequences to {self.recipe.width} columns, "
+            f"<FastaEncoder {made_by['id']}: {self.sequence_type} sequences to {self.recipe.width} columns, "
             f"{made_by['precision']} on {encoder.device}>"
         )
 
@@ -160,7 +160,7 @@ class FastaEncoder:
         FastaError
             It names the records.
         """
-        require_usable(records, ALPHABETS[self.side])
+        require_usable(records, ALPHABETS[self.sequence_type])
 
     def _vectors(self, records: Records) -> Vectors:
         readout = self.embedder.readout
@@ -246,7 +246,7 @@ class FastaEncoder:
         vectors = self.embed_checked(records)
         meta = self.recipe.meta(records.digest(), len(records))
         with self.writing():
-            write_vectors(output, records.ids, vectors.matrix, meta, self.side)
+            write_vectors(output, records.ids, vectors.matrix, meta, self.sequence_type)
         self._took[output] = time.perf_counter() - vectors.began
         return vectors
 
@@ -408,7 +408,7 @@ def load(identified: Identified, options: Options) -> FastaEncoder:
     )
     if device.type == "cpu":
         _require_memory(identified.files)
-    architecture = architecture_of(identified.files, identified.side)
+    architecture = architecture_of(identified.files, identified.sequence_type)
     config = architecture.read_config(identified.files.config, options.token_dropout)
     with timed(f"Loading {made_by['id']}"):
         model = architecture.load(identified.files, device=device, dtype=dtype, config=config)

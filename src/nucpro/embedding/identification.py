@@ -70,7 +70,7 @@ class Identified:
         UsageError
             The model has no such layer, or its tokens are none of residues.
         """
-        require_residues(readout, self.side)
+        require_residues(readout, self.sequence_type)
         made_by = self.recipe.made_by
         count, span = int(made_by["layers"]), _SPANS[made_by["pooling"]]
         readout = readout.of(count)
@@ -79,14 +79,14 @@ class Identified:
         return replace(self, recipe=recipe, readout=readout)
 
     @property
-    def side(self) -> SequenceType:
+    def sequence_type(self) -> SequenceType:
         """Sequence type that the model reads."""
         return SequenceType(self.recipe.kind)
 
 
 def identify(
     options: Options,
-    side: SequenceType | str,
+    sequence_type: SequenceType | str,
     *,
     records: Checkpoint | None = None,
     offline: bool = False,
@@ -101,7 +101,7 @@ def identify(
     ----------
     options : Options
         Model, revision, precision and token dropout.
-    side : SequenceType
+    sequence_type : SequenceType
         Sequence type that the model reads.
     records : Checkpoint, optional
         Of the data folder: the precision of its files is kept if none is requested.
@@ -120,29 +120,31 @@ def identify(
     DimensionError
         The model has the wrong width.
     """
-    side = SequenceType(side)
-    if adapter is not None and not options.asks_for_model(side):
-        options, adapter = options.with_model(side, adapter, None), None
-    name, revision = options.model_of(side)
-    recorded = None if records is None else records.recipe_of(side)
-    _require_recorded(name, side, recorded)
+    sequence_type = SequenceType(sequence_type)
+    if adapter is not None and not options.asks_for_model(sequence_type):
+        options, adapter = options.with_model(sequence_type, adapter, None), None
+    name, revision = options.model_of(sequence_type)
+    recorded = None if records is None else records.recipe_of(sequence_type)
+    _require_recorded(name, sequence_type, recorded)
     _require_encoder(name)
     files = files or locate(name, revision=revision, adapter=adapter, offline=offline)
     if records is not None:
         files = replace(files, noted=records.digests(files.weights))
-    architecture = architecture_of(files, side)
+    architecture = architecture_of(files, sequence_type)
     config = architecture.read_config(files.config, options.token_dropout)
     # Other protein models may have other widths; the DNA columns of merged files are always 768.
-    if config.width != _WIDTHS[side] and (side is SequenceType.DNA or name == DEFAULT_MODELS[side]):
-        raise DimensionError(_WIDTHS[side], config.width, "hidden size in config.json", name)
+    if config.width != _WIDTHS[sequence_type] and (
+        sequence_type is SequenceType.DNA or name == DEFAULT_MODELS[sequence_type]
+    ):
+        raise DimensionError(_WIDTHS[sequence_type], config.width, "hidden size in config.json", name)
     tokenizer = architecture.load_tokenizer(files)
     with timed(f"Digest of {files.weights[0].name}"):
         made_by = describe_model(WeightsIdentity.of_files(files), config, tokenizer)
     precision, why = _precision_and_why(options, recorded)
-    recipe = recipe_for(side, made_by, precision, config.pooled_span)
+    recipe = recipe_for(sequence_type, made_by, precision, config.pooled_span)
     logger.debug(
         "Found the %s model %s (%s) in %s: %d columns; precision %s, %s",
-        side.word,
+        sequence_type.word,
         made_by["id"],
         architecture.title,
         files.weights[0].parent,
@@ -164,7 +166,7 @@ def _require_encoder(model: str) -> None:
         )
 
 
-def _require_recorded(model: str, side: SequenceType, recorded: Recipe | None) -> None:
+def _require_recorded(model: str, sequence_type: SequenceType, recorded: Recipe | None) -> None:
     """Refuse a recorded model folder that no longer exists, with a description of the model."""
     folder = Path(model)
     if (
@@ -174,8 +176,8 @@ def _require_recorded(model: str, side: SequenceType, recorded: Recipe | None) -
         and not folder.exists()
     ):
         raise ModelError(
-            f"{model}: the {side.word} model of this data folder is no longer there "
-            f"({described(recorded.made_by)}); name the folder where it is now with --{side}-model"
+            f"{model}: the {sequence_type.word} model of this data folder is no longer there "
+            f"({described(recorded.made_by)}); name the folder where it is now with --{sequence_type}-model"
         )
 
 
@@ -187,7 +189,7 @@ def _source(name: str, files: ModelFiles, options: Options) -> dict[str, Any]:
     return {"model": model, "revision": revision, "token_dropout": options.token_dropout}
 
 
-def require_residues(readout: Readout, side: SequenceType) -> None:
+def require_residues(readout: Readout, sequence_type: SequenceType) -> None:
     """Refuse what needs a token per residue where the model has none.
 
     Raises
@@ -196,14 +198,16 @@ def require_residues(readout: Readout, side: SequenceType) -> None:
         It names the option.
     """
     option = "--per-residue" if readout.per_residue else "--long window" if readout.windows else None
-    if option and side is SequenceType.DNA:
+    if option and sequence_type is SequenceType.DNA:
         raise UsageError(f"{option} is for proteins: a token of DNABERT-S covers several bases")
 
 
-def recipe_for(side: SequenceType, model: dict[str, Any], precision: str, span: PooledSpan) -> Recipe:
+def recipe_for(
+    sequence_type: SequenceType, model: dict[str, Any], precision: str, span: PooledSpan
+) -> Recipe:
     """Recipe of vectors that a model, described by plain values, makes in a precision."""
-    choices = describe_options(precision, span, LIMITS[side])
-    return Recipe(side, {**model, **choices}, model["width"])
+    choices = describe_options(precision, span, LIMITS[sequence_type])
+    return Recipe(sequence_type, {**model, **choices}, model["width"])
 
 
 def precision_of(options: Options, recorded: Recipe | None = None) -> str:

@@ -353,10 +353,10 @@ def _ending(error: BaseException | None) -> str:
     return FAILED if isinstance(error, Exception) else INTERRUPTED
 
 
-def statistics_lines(statistics: Statistics, side: SequenceType) -> list[str]:
+def statistics_lines(statistics: Statistics, sequence_type: SequenceType) -> list[str]:
     """Counts, times and rates of a run."""
     count, seconds = statistics, statistics.seconds
-    letters = "residues" if side is SequenceType.PROTEIN else "bases"
+    letters = "residues" if sequence_type is SequenceType.PROTEIN else "bases"
     made = f"{counted(count.files, 'file')}, {counted(count.sequences, 'sequence')}"
     lines = [f"Extracted {made} in {human_time(seconds)}"]
     if count.files and seconds > 0:
@@ -370,7 +370,7 @@ def statistics_lines(statistics: Statistics, side: SequenceType) -> list[str]:
         lines.append(
             f"Equal sequences of a file were computed once: {count.repeated:,} ({share:.1%}) were repeats"
         )
-    if side is SequenceType.PROTEIN:
+    if sequence_type is SequenceType.PROTEIN:
         lines.append(f"Merged {counted(count.merged, 'file')}")
     if count.truncated:
         lines.append(f"Warning: {counted(count.truncated, 'sequence')} cut at the longest input of the model")

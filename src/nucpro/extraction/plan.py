@@ -120,7 +120,7 @@ class Plan:
     recipe: Recipe
 
     @property
-    def side(self) -> SequenceType:
+    def sequence_type(self) -> SequenceType:
         """Sequence type that is encoded."""
         return SequenceType(self.recipe.kind)
 
@@ -133,7 +133,7 @@ class Plan:
             A file is not in the plan.
         """
         by_pair = {item.pair: item for item in self.items}
-        unknown = [pair.fasta(self.side) for pair in pairs if pair not in by_pair]
+        unknown = [pair.fasta(self.sequence_type) for pair in pairs if pair not in by_pair]
         if unknown:
             raise DataError(
                 f"{unknown[0]}: was not checked before the start; check the files that are to be made"
@@ -150,8 +150,8 @@ class Plan:
         """Tasks of the encoder."""
         return [
             Task(
-                input=item.pair.fasta(self.side),
-                output=item.pair.vectors(self.side),
+                input=item.pair.fasta(self.sequence_type),
+                output=item.pair.vectors(self.sequence_type),
                 key=item.pair.key,
                 records=item.facts.records,
                 size=item.facts.letters_read,
@@ -172,7 +172,7 @@ class Plan:
         needed: dict[Path, tuple[int, int]] = {}
         for item in self.items:
             outputs = (
-                (item.vectors, item.pair.vectors(self.side), self.recipe.width),
+                (item.vectors, item.pair.vectors(self.sequence_type), self.recipe.width),
                 (item.merged, item.pair.merged, self.recipe.width + DNA_WIDTH),
             )
             for state, path, width in outputs:
@@ -437,7 +437,8 @@ def _examine_merged(question: _Question, protein_done: bool, reasons: list[str])
     try:
         fact = merged_fact(pair)
         dna, protein = (
-            read_vectors(pair.vectors(side), side) for side in (SequenceType.DNA, SequenceType.PROTEIN)
+            read_vectors(pair.vectors(sequence_type), sequence_type)
+            for sequence_type in (SequenceType.DNA, SequenceType.PROTEIN)
         )
         merged = read_merged(pair.merged)
         expected = merged_meta(dna.digest, protein.digest, pair.label, DNA_WIDTH + question.recipe.width)
@@ -459,8 +460,8 @@ def _label_difference(merged: MergedFile, label: int) -> str | None:
 
 def _content_difference(merged: MergedFile, dna: VectorFile, protein: VectorFile) -> str | None:
     """How a merged file differs from the sources that it names."""
-    for side, source in ((SequenceType.DNA, dna), (SequenceType.PROTEIN, protein)):
-        if len(merged.ids) != len(source.ids) or any(rows_unlike(merged, source, side)):
+    for sequence_type, source in ((SequenceType.DNA, dna), (SequenceType.PROTEIN, protein)):
+        if len(merged.ids) != len(source.ids) or any(rows_unlike(merged, source, sequence_type)):
             return "has other rows than its sources"
     return None
 
@@ -495,11 +496,14 @@ def plan_lines(plan: Plan) -> list[str]:
     """Files that a run would make, replace and keep, and the disk space it needs."""
     lines = []
     for item in plan.items:
-        for state, path in ((item.vectors, item.pair.vectors(plan.side)), (item.merged, item.pair.merged)):
+        for state, path in (
+            (item.vectors, item.pair.vectors(plan.sequence_type)),
+            (item.merged, item.pair.merged),
+        ):
             if state is None:
                 continue
             verb = {State.DONE: "keep", State.MISSING: "make", State.STALE: "replace"}[state]
-            is_to_verify = item.to_verify and path == item.pair.vectors(plan.side)
+            is_to_verify = item.to_verify and path == item.pair.vectors(plan.sequence_type)
             lines.append(f"{'verify' if is_to_verify else verb:8}{path}")
     write, replaced = (sum(sizes) for sizes in zip((0, 0), *plan.space.values(), strict=True))
     lines.append(f"Disk: {human_size(write)} to write, {human_size(replaced)} of existing files are replaced")

@@ -28,7 +28,7 @@ from nucpro.folder.paths import FilePair
 from nucpro.formats import check_directory
 from nucpro.formats.atomic import TEMPORARY_MARK
 from nucpro.formats.fasta import FastaFacts, difference, read
-from nucpro.formats.sequences import copied_side
+from nucpro.formats.sequences import copied_sequences
 from nucpro.options import precision_problem
 from nucpro.state.recipe import Recipe
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "check_all",
     "dna_problems",
-    "side_problems",
+    "pairing_problems",
     "space_problems",
     "writing_problems",
 ]
@@ -77,7 +77,7 @@ def dna_problems(pairs: Iterable[FilePair], command: str, *, may_be_missing: boo
     return problems
 
 
-def side_problems(
+def pairing_problems(
     pairs: Sequence[FilePair],
     nucleotide: Mapping[Path, FastaFacts],
     protein: Mapping[Path, FastaFacts],
@@ -108,7 +108,7 @@ def side_problems(
 
 
 def _copied(pair: FilePair, left: FastaFacts, right: FastaFacts) -> list[str]:
-    problem = copied_side(
+    problem = copied_sequences(
         pair.nucleotide_fasta,
         left.letters,
         pair.protein_fasta,
@@ -261,8 +261,7 @@ def _precision_problems(survey: Survey) -> list[str]:
     if precision_problem(precision, survey.options.device) is None:
         return []
     return [
-        f"{survey.folder.root}: its {survey.side} vectors are in {precision}, in which {survey.options.device} does "
-        f"not compute, and {counted(len(survey.plan.to_extract), 'file')} still to be made; run "
-        "where a GPU is, or recompute "
-        "all of them with --precision fp32 --replace"
+        f"{survey.folder.root}: its {survey.sequence_type} vectors are in {precision}, in which "
+        f"{survey.options.device} does not compute, and {counted(len(survey.plan.to_extract), 'file')} still to be "
+        "made; run where a GPU is, or recompute all of them with --precision fp32 --replace"
     ]

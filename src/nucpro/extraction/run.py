@@ -181,14 +181,16 @@ def make_dna_first(options: Options, show: Show = silent, *, is_held: bool = Fal
     embed_dna(options, show, is_held=is_held)
 
 
-def dry_run(options: Options, side: SequenceType = SequenceType.PROTEIN, show: Show = silent) -> None:
+def dry_run(
+    options: Options, sequence_type: SequenceType = SequenceType.PROTEIN, show: Show = silent
+) -> None:
     """Check everything and log what a run would do; writes nothing, takes no lock, loads no model.
 
     Parameters
     ----------
     options : Options
         Options of the run.
-    side : SequenceType
+    sequence_type : SequenceType
         Sequence type whose vectors would be made.
     show : callable, optional
         Called with the progress of reading.
@@ -198,7 +200,7 @@ def dry_run(options: Options, side: SequenceType = SequenceType.PROTEIN, show: S
     PreflightError
         All problems at once.
     """
-    with looking(_settled(options), side, planning=True, show=show) as survey:
+    with looking(_settled(options), sequence_type, planning=True, show=show) as survey:
         survey.discover()
         _check_only(survey)
         _show(survey)
@@ -248,7 +250,7 @@ class Run(AbstractContextManager["Run"]):
     ----------
     options : Options
         Options of the run.
-    side : SequenceType
+    sequence_type : SequenceType
         Sequence type whose vectors are made. Protein vectors are merged with existing DNA vectors.
     show : callable
         Called with the progress of long steps.
@@ -264,18 +266,18 @@ class Run(AbstractContextManager["Run"]):
     def __init__(
         self,
         options: Options,
-        side: SequenceType = SequenceType.PROTEIN,
+        sequence_type: SequenceType = SequenceType.PROTEIN,
         show: Show = silent,
         *,
         is_held: bool = False,
     ) -> None:
         options = _settled(options)
         self._asked = options.anywhere() if options.uses_cluster else options
-        self.side = side
+        self.sequence_type = sequence_type
         self.folder = DataFolder(self._asked.data_dir)
-        self.merges = side is SequenceType.PROTEIN
+        self.merges = sequence_type is SequenceType.PROTEIN
         self._show = show
-        facts = _started_with(self._asked, side)
+        facts = _started_with(self._asked, sequence_type)
         self.runner = VectorRunner(self.folder, self._asked, facts, show, is_held=is_held)
         self.survey: Survey
         self._model: Identified
@@ -290,13 +292,13 @@ class Run(AbstractContextManager["Run"]):
         with ExitStack() as stack:
             stack.enter_context(self.runner)
             self.survey = Survey(
-                self._asked, self.side, self.runner.records, self.runner.workers, show=self._show
+                self._asked, self.sequence_type, self.runner.records, self.runner.workers, show=self._show
             )
             # Finding and hashing a model takes seconds; files are read at the same time.
             self._threads = ThreadPoolExecutor(2, "nucpro-ahead")
             stack.callback(self._threads.shutdown, wait=False)
             self._identifying = self._threads.submit(
-                identify, self.options, self.side, records=self.runner.records, offline=True
+                identify, self.options, self.sequence_type, records=self.runner.records, offline=True
             )
             self._stack = stack.pop_all()
         return self
@@ -325,7 +327,9 @@ class Run(AbstractContextManager["Run"]):
         """Find all files and select those of this run; see :meth:`Survey.discover`."""
         with self.runner.stage("discover"):
             found = list(self.folder.walk_sources() if sources is None else sources)
-            self._import_ahead(source.pair(1) for source in found if source.pair(2).fasta(self.side).exists())
+            self._import_ahead(
+                source.pair(1) for source in found if source.pair(2).fasta(self.sequence_type).exists()
+            )
             self.survey.discover(found)
 
     def check(self) -> Plan:
@@ -460,7 +464,7 @@ class Run(AbstractContextManager["Run"]):
             self._read_dna([item.pair for item in (*plan.to_merge_only, *plan.to_extract)])
             for item in plan.to_merge_only:
                 self._merge_when_read(item.pair, first=False)
-        pair_of = {item.pair.vectors(self.side): item.pair for item in plan.to_extract}
+        pair_of = {item.pair.vectors(self.sequence_type): item.pair for item in plan.to_extract}
 
         def then(task: Task) -> None:
             if self.merges:
@@ -485,7 +489,7 @@ class Run(AbstractContextManager["Run"]):
                 for folder in self.survey.folders_written():
                     remove_temporaries(folder)
             if self.statistics.files or self.statistics.merged:
-                logger.info("%s", "\n".join(statistics_lines(self.statistics, self.side)))
+                logger.info("%s", "\n".join(statistics_lines(self.statistics, self.sequence_type)))
 
     def audit(self) -> None:
         """Recompute random sequences in float32 and compare, if ``--audit`` is given.
@@ -596,7 +600,7 @@ class Run(AbstractContextManager["Run"]):
             self._threads.submit(importlib.import_module, "nucpro.embedding.encoder")
 
     def _is_to_make(self, pair: FilePair) -> bool:
-        path = pair.vectors(self.side)
+        path = pair.vectors(self.sequence_type)
         try:
             return not path.exists() or (
                 self.survey.unproven is Unproven.REDO and read_meta(path).meta is None
@@ -612,7 +616,7 @@ class Run(AbstractContextManager["Run"]):
         except ModelError:
             if not online:
                 raise
-        return identify(self.options, self.side, records=self.runner.records, offline=not online)
+        return identify(self.options, self.sequence_type, records=self.runner.records, offline=not online)
 
     def _is_known(self, pair: FilePair) -> bool:
         records = self.runner.records
@@ -686,7 +690,7 @@ def _check_only(survey: Survey) -> None:
 
         return device_problems(survey.options.device)
 
-    find = partial(identify, survey.options, survey.side, records=survey.records)
+    find = partial(identify, survey.options, survey.sequence_type, records=survey.records)
     check_all(survey, lambda online: find(offline=not online), device_problems, probe=False)
 
 
@@ -694,7 +698,7 @@ def _show(survey: Survey) -> None:
     lines = discovery_lines(survey.selection, survey.plan)
     if survey.options.dry_run:
         lines += plan_lines(survey.plan)
-    if survey.side is SequenceType.PROTEIN:
+    if survey.sequence_type is SequenceType.PROTEIN:
         lines += [*outside_lines(survey.outside()), *survey.outside_problems(survey.plan.recipe.width)]
     logger.info("%s", "\n".join(lines))
     if logger.isEnabledFor(logging.DEBUG) and not survey.options.dry_run:
@@ -709,11 +713,11 @@ def _refuse(problems: Sequence[str]) -> None:
         )
 
 
-def _started_with(options: Options, side: SequenceType) -> dict[str, Any]:
+def _started_with(options: Options, sequence_type: SequenceType) -> dict[str, Any]:
     """Facts for the history before the checks of a run."""
-    follows = side is SequenceType.DNA and options.with_dna
+    follows = sequence_type is SequenceType.DNA and options.with_dna
     return {
-        "side": str(side),
+        "side": str(sequence_type),
         "engine": options.engine,
         "software": this_software(),
         "protein_follows": follows,
@@ -731,11 +735,16 @@ _OF_CLUSTERS = ("address", "workers", "gpus_", "cpus_")
 def _used(survey: Survey) -> dict[str, Any]:
     """Facts for the history about the options of a run: plain values, without the folder, which may be moved."""
     options, recipe = survey.options, survey.plan.recipe
-    others = ("data_dir", "dry_run", *_NOT_USED[survey.side], *(() if options.uses_cluster else _OF_CLUSTERS))
+    others = (
+        "data_dir",
+        "dry_run",
+        *_NOT_USED[survey.sequence_type],
+        *(() if options.uses_cluster else _OF_CLUSTERS),
+    )
     used = {name: value for name, value in asdict(options).items() if not name.startswith(others)}
     model, revision = recipe.model or (recipe.made_by.get("id"), recipe.made_by.get("revision"))
     used |= {"sequences_per_file": survey.size, "precision": recipe.made_by.get("precision")}
-    if survey.side is SequenceType.DNA:
+    if survey.sequence_type is SequenceType.DNA:
         return used | {"dna_model": model, "dna_revision": revision}
     dropout = recipe.made_by.get("token_dropout")
     return used | {"protein_model": model, "protein_revision": revision, "token_dropout": dropout}

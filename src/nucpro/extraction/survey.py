@@ -18,7 +18,7 @@ from nucpro.errors import PreflightError, counted, limited
 from nucpro.execution.workers import Workers
 from nucpro.extraction.merging import DnaFile, DnaVerdict, examine_dna
 from nucpro.extraction.plan import Plan, Unproven, make_plan
-from nucpro.extraction.preflight import dna_problems, side_problems
+from nucpro.extraction.preflight import dna_problems, pairing_problems
 from nucpro.extraction.validation import outside_outputs, repeated_ids, width_outside, without_class
 from nucpro.folder.inventory import Inventory, inspect_all, take_inventory
 from nucpro.folder.kinds import require_folder
@@ -50,7 +50,7 @@ class Survey:
     ----------
     options : Options
         The folder, the number of sequences per file and the selection.
-    side : SequenceType
+    sequence_type : SequenceType
         Sequence type of the vectors.
     records : Checkpoint
         Facts about unchanged files.
@@ -76,7 +76,7 @@ class Survey:
     def __init__(
         self,
         options: Options,
-        side: SequenceType,
+        sequence_type: SequenceType,
         records: Checkpoint,
         workers: Workers,
         *,
@@ -85,17 +85,17 @@ class Survey:
     ) -> None:
         self.options = with_recorded_models(options, records)
         self.asked = options
-        self.side = side
+        self.sequence_type = sequence_type
         self.folder = DataFolder(options.data_dir)
         self.records = records
         self.size = options.sequences_per_file or SEQUENCES_PER_FILE
         self.workers = workers
         self._readers = Shown(workers, "Reading FASTA files", show)
         self._dna_readers = Shown(workers, "Reading DNABERT-S files", show)
-        self.needs_dna = side is SequenceType.PROTEIN
+        self.needs_dna = sequence_type is SequenceType.PROTEIN
         self.makes = makes
-        is_known = side is SequenceType.PROTEIN and not makes
-        self.unproven = Unproven.REMEMBER if is_known else _unproven_of(options, side)
+        is_known = sequence_type is SequenceType.PROTEIN and not makes
+        self.unproven = Unproven.REMEMBER if is_known else _unproven_of(options, sequence_type)
         self.inventory: Inventory
         self.selection = Selection((), (), "given")
         self.plan: Plan
@@ -143,7 +143,7 @@ class Survey:
         PreflightError
             A file does not exist.
         """
-        absent = [path for pair in pairs if not (path := pair.fasta(self.side)).is_file()]
+        absent = [path for pair in pairs if not (path := pair.fasta(self.sequence_type)).is_file()]
         if absent:
             raise PreflightError(
                 [f"{path}: no such file; give paths of split FASTA files" for path in absent]
@@ -190,19 +190,22 @@ class Survey:
     def inputs(self) -> list[str]:
         """Read the inputs of all files; returns their problems."""
         problems = list(self.inventory.problems)
-        split = [pair for pair in self.pairs if pair.fasta(self.side).parent.is_dir()]
-        facts, unreadable = self.inspect([p for p in split if os.path.lexists(p.fasta(self.side))], self.side)
+        split = [pair for pair in self.pairs if pair.fasta(self.sequence_type).parent.is_dir()]
+        facts, unreadable = self.inspect(
+            [p for p in split if os.path.lexists(p.fasta(self.sequence_type))], self.sequence_type
+        )
         problems += unreadable
         problems += (
             self._protein_inputs(split, facts)
-            if self.side is SequenceType.PROTEIN
+            if self.sequence_type is SequenceType.PROTEIN
             else self._dna_inputs(split, facts)
         )
         problems += unsplit_problems(self.unsplit())
         problems += self._refusals
         # Files that are still to be split have no facts yet, but their number of records is known.
         self.facts = {
-            pair: facts.get(pair.fasta(self.side)) or FastaFacts.unknown(self.inventory.records[pair])
+            pair: facts.get(pair.fasta(self.sequence_type))
+            or FastaFacts.unknown(self.inventory.records[pair])
             for pair in self.pairs
         }
         return problems
@@ -228,10 +231,10 @@ class Survey:
         parts = []
         if self.asked.sequences_per_file is None and self.size != SEQUENCES_PER_FILE:
             parts.append(f"--sequences-per-file {self.size}")
-        recipe = self.records.recipe_of(self.side)
+        recipe = self.records.recipe_of(self.sequence_type)
         if self.makes and recipe is not None:
-            if not self.asked.asks_for_model(self.side) and recipe.model is not None:
-                parts.append(f"--{self.side}-model {recipe.model[0]}")
+            if not self.asked.asks_for_model(self.sequence_type) and recipe.model is not None:
+                parts.append(f"--{self.sequence_type}-model {recipe.model[0]}")
             if self.options.token_dropout != self.asked.token_dropout:
                 parts.append(f"--token-dropout {self.options.token_dropout}")
             if self.asked.precision == AUTO:
@@ -242,14 +245,14 @@ class Survey:
     def replacing_problems(self) -> list[str]:
         """Why files of another model or options are not recomputed by default; needs :meth:`compare`."""
         others = [item.made_by for item in self.plan.items if item.made_by is not None]
-        recorded, recipe = self.records.recipe_of(self.side), self.plan.recipe
+        recorded, recipe = self.records.recipe_of(self.sequence_type), self.plan.recipe
         is_going_on = recorded is not None and recorded.key == recipe.key
         if not others or self.options.replace or is_going_on:
             return []
         made_by = next(filter(None, others), recorded.made_by if recorded else {})
         return [
             f"{self.folder.root}: {len(others)} of "
-            f"{counted(len(self.plan.items), f'{self.side.word} file')} were made by "
+            f"{counted(len(self.plan.items), f'{self.sequence_type.word} file')} were made by "
             f"{described(made_by)}; this run would recompute them by {described(recipe.made_by)}: give the model and "
             "precision that they were made with, or --replace to recompute them"
         ]
@@ -279,10 +282,12 @@ class Survey:
         return bad_dna(self._dna_readers.map(examine_dna, files), self.folder)
 
     def inspect(
-        self, pairs: Sequence[FilePair], side: SequenceType
+        self, pairs: Sequence[FilePair], sequence_type: SequenceType
     ) -> tuple[dict[Path, FastaFacts], list[str]]:
         """Facts of the FASTA files of pairs, and problems of those that cannot be read."""
-        return inspect_all([pair.fasta(side) for pair in pairs], side, self.records, self._readers)
+        return inspect_all(
+            [pair.fasta(sequence_type) for pair in pairs], sequence_type, self.records, self._readers
+        )
 
     def unsplit(self) -> list[Source]:
         """Sources of the files that are used which have no split folders yet."""
@@ -291,7 +296,7 @@ class Survey:
 
     def folders_written(self) -> list[Path]:
         """All folders that a run writes to."""
-        if self.side is SequenceType.DNA:
+        if self.sequence_type is SequenceType.DNA:
             return sorted({pair.dna_vectors.parent for pair in self.pairs})
         return sorted({path.parent for pair in self.pairs for path in (pair.protein_vectors, pair.merged)})
 
@@ -303,7 +308,7 @@ class Survey:
     def _protein_inputs(self, split: Sequence[FilePair], facts: dict[Path, FastaFacts]) -> list[str]:
         both = [pair for pair in split if pair.nucleotide_fasta.is_file()]
         nucleotide, _ = self.inspect(both, SequenceType.DNA)
-        problems = side_problems(both, nucleotide, facts)
+        problems = pairing_problems(both, nucleotide, facts)
         if self.needs_dna:
             may_be_missing = self.options.with_dna and self.options.dry_run
             problems = (
@@ -319,18 +324,22 @@ class Survey:
         have_both = set(both)
         only_dna = [pair for pair in split if pair not in have_both]
         problems = [problem for pair in only_dna for problem in facts[pair.nucleotide_fasta].problems]
-        return [*unreadable, *problems, *side_problems(both, facts, protein)]
+        return [*unreadable, *problems, *pairing_problems(both, facts, protein)]
 
 
 def with_recorded_models(options: Options, records: Checkpoint) -> Options:
     """Fill in the models of earlier runs on the folder, if none are given."""
-    for side in SequenceType:
-        recorded = records.recipe_of(side)
-        if recorded is None or recorded.model is None or options.asks_for_model(side):
+    for sequence_type in SequenceType:
+        recorded = records.recipe_of(sequence_type)
+        if recorded is None or recorded.model is None or options.asks_for_model(sequence_type):
             continue
-        options = options.with_model(side, *recorded.model)
+        options = options.with_model(sequence_type, *recorded.model)
         dropout = recorded.source.get("token_dropout")
-        if side is SequenceType.PROTEIN and options.token_dropout == AUTO and dropout in TOKEN_DROPOUT:
+        if (
+            sequence_type is SequenceType.PROTEIN
+            and options.token_dropout == AUTO
+            and dropout in TOKEN_DROPOUT
+        ):
             options = replace(options, token_dropout=dropout)
     return options
 
@@ -349,7 +358,7 @@ def bad_dna(verdicts: Iterable[DnaVerdict], folder: DataFolder) -> list[str]:
 @contextmanager
 def looking(
     options: Options,
-    side: SequenceType = SequenceType.PROTEIN,
+    sequence_type: SequenceType = SequenceType.PROTEIN,
     *,
     planning: bool = False,
     workers: Workers | None = None,
@@ -361,7 +370,7 @@ def looking(
     ----------
     options : Options
         The folder, the number of sequences per file and the selection.
-    side : SequenceType
+    sequence_type : SequenceType
         Sequence type of the vectors.
     planning : bool
         Treat files without provenance as a run with these options would; else as the last run did.
@@ -378,12 +387,14 @@ def looking(
     folder = DataFolder(options.data_dir)
     require_folder(folder.root)
     with nullcontext(workers) if workers is not None else Workers() as readers:
-        yield Survey(options, side, Checkpoint(folder, read_only=True), readers, makes=planning, show=show)
+        yield Survey(
+            options, sequence_type, Checkpoint(folder, read_only=True), readers, makes=planning, show=show
+        )
 
 
-def _unproven_of(options: Options, side: SequenceType) -> Unproven:
+def _unproven_of(options: Options, sequence_type: SequenceType) -> Unproven:
     """Treatment of files of the right width without provenance in a run with these options."""
-    if side is SequenceType.DNA:
+    if sequence_type is SequenceType.DNA:
         # DNA files of the original program have no provenance; ids, width and finite values are checked, and
         # a run that only adds missing files (--with-dna) accepts them.
         return Unproven.REDO if options.replace and not options.with_dna else Unproven.TRUST

@@ -144,8 +144,8 @@ def validate_vectors(task: ValidationTask) -> FileVerdict:
 
 
 def _models_of(files: Mapping[SequenceType, VectorFile]) -> dict[SequenceType, str]:
-    made = {side: weights_digest(found.meta) for side, found in files.items()}
-    return {side: digest for side, digest in made.items() if digest}
+    made = {sequence_type: weights_digest(found.meta) for sequence_type, found in files.items()}
+    return {sequence_type: digest for sequence_type, digest in made.items() if digest}
 
 
 def _vector_problems(
@@ -160,7 +160,7 @@ def _vector_problems(
         first = found.ids[zero[0]]
         yield f"{path}: {counted(zero.size, 'vector')} of zeros, first {first}; remove the file and run again"
     elif bool((vectors == vectors[0]).all()) and not all(
-        are_alike(records.sequences, side) for side, records in made_from.items()
+        are_alike(records.sequences, sequence_type) for sequence_type, records in made_from.items()
     ):
         yield f"{path}: all {len(vectors)} vectors are the same; remove the file and run again"
 
@@ -188,9 +188,9 @@ def _column_problems(
     pair: FilePair, merged: MergedFile, dna: VectorFile, protein: VectorFile
 ) -> Iterator[str]:
     """Compare the merged columns with both sources, bit by bit."""
-    for side, source in ((SequenceType.DNA, dna), (SequenceType.PROTEIN, protein)):
-        path = pair.vectors(side)
-        absent, wrong = rows_unlike(merged, source, side)
+    for sequence_type, source in ((SequenceType.DNA, dna), (SequenceType.PROTEIN, protein)):
+        path = pair.vectors(sequence_type)
+        absent, wrong = rows_unlike(merged, source, sequence_type)
         if absent:
             yield f"{path}: lacks {counted(len(absent), 'id')} of {pair.merged.name}, first {absent[0]}"
         elif wrong:
@@ -198,13 +198,16 @@ def _column_problems(
             yield f"{pair.merged}: {found}; run again, which merges it again"
 
 
-def mixed_models(verdicts: Iterable[FileVerdict], side: SequenceType) -> list[str]:
+def mixed_models(verdicts: Iterable[FileVerdict], sequence_type: SequenceType) -> list[str]:
     """Files of one sequence type whose weights differ from those of the first file."""
     made = [
-        (verdict.models[side], verdict.pair.vectors(side)) for verdict in verdicts if side in verdict.models
+        (verdict.models[sequence_type], verdict.pair.vectors(sequence_type))
+        for verdict in verdicts
+        if sequence_type in verdict.models
     ]
     return [
-        f"{path}: made with weights {model[:12]}…, but {made[0][1]} with {made[0][0][:12]}…; {_ONE_MODEL[side]}"
+        f"{path}: made with weights {model[:12]}…, but {made[0][1]} with {made[0][0][:12]}…; "
+        f"{_ONE_MODEL[sequence_type]}"
         for model, path in made
         if model != made[0][0]
     ]
@@ -272,7 +275,7 @@ def known_verdict(records: Checkpoint, pair: FilePair) -> FileVerdict | None:
     fact = records.fact("valid", pair.merged)
     if fact is None or fact.get("of") != _stamps(pair) or "models" not in fact:
         return None
-    models = {SequenceType(side): digest for side, digest in fact["models"].items()}
+    models = {SequenceType(sequence_type): digest for sequence_type, digest in fact["models"].items()}
     return FileVerdict(pair, fact["records"], models, ())
 
 
@@ -330,7 +333,7 @@ def _suspects(outside: dict[Path, Digests], selected: Iterable[tuple[Path, Diges
     digests, owners = digests[order], owners[order]
     others: list[set[Path]] = [set() for _ in paths]
     for path, found in selected:
-        starts, ends = (np.searchsorted(digests, found, side) for side in ("left", "right"))
+        starts, ends = (np.searchsorted(digests, found, sequence_type) for sequence_type in ("left", "right"))
         for start, end in zip(starts, ends, strict=True):
             for owner in owners[start:end]:
                 others[owner].add(path)

@@ -237,15 +237,15 @@ def size_on_disk(sources: Sequence[Source], checkpoint: Checkpoint, workers: Map
 
 
 def inspect_all(
-    paths: Sequence[Path], side: SequenceType, checkpoint: Checkpoint, workers: Mapper
+    paths: Sequence[Path], sequence_type: SequenceType, checkpoint: Checkpoint, workers: Mapper
 ) -> tuple[dict[Path, FastaFacts], list[str]]:
     """Facts of FASTA files, from the checkpoint if the file has not changed, and problems of unreadable files."""
     facts: dict[Path, FastaFacts] = {}
     unknown = []
     for path in paths:
         known = checkpoint.fact("fasta", path)
-        if known is None or known.get("side") != side or not known.keys() >= _FACTS:
-            unknown.append((path, side))
+        if known is None or known.get("side") != sequence_type or not known.keys() >= _FACTS:
+            unknown.append((path, sequence_type))
         else:
             facts[path] = _restored(known)
     problems = []
@@ -257,7 +257,7 @@ def inspect_all(
             # Problems name the path, which may differ when they are reported again.
             if result.problems:
                 continue
-            checkpoint.add("fasta", path, {**asdict(result), "side": side}, stamp)
+            checkpoint.add("fasta", path, {**asdict(result), "side": sequence_type}, stamp)
     return facts, sorted(problems)
 
 
@@ -268,11 +268,11 @@ def _restored(known: dict[str, object]) -> FastaFacts:
 
 
 def _inspect(task: tuple[Path, SequenceType]) -> tuple[Path, Fingerprint | None, FastaFacts | str]:
-    path, side = task
+    path, sequence_type = task
     # Taken before reading: a file that changes while it is read must not be recorded with its old fingerprint.
     stamp = Fingerprint.of(path)
     try:
-        return path, stamp, inspect(path, ALPHABETS[side], LIMITS[side])
+        return path, stamp, inspect(path, ALPHABETS[sequence_type], LIMITS[sequence_type])
     except FastaError as error:
         return path, stamp, str(error)
 

@@ -260,13 +260,13 @@ class FilePair:
         """``_ESM.pt``."""
         return self.source.protein_folder / f"output_{self.number}_ESM.pt"
 
-    def fasta(self, side: SequenceType) -> Path:
+    def fasta(self, sequence_type: SequenceType) -> Path:
         """Split FASTA file of a sequence type."""
-        return self.nucleotide_fasta if side is SequenceType.DNA else self.protein_fasta
+        return self.nucleotide_fasta if sequence_type is SequenceType.DNA else self.protein_fasta
 
-    def vectors(self, side: SequenceType) -> Path:
+    def vectors(self, sequence_type: SequenceType) -> Path:
         """Vectors of a sequence type."""
-        return self.dna_vectors if side is SequenceType.DNA else self.protein_vectors
+        return self.dna_vectors if sequence_type is SequenceType.DNA else self.protein_vectors
 
     @cached_property
     def merged(self) -> Path:
@@ -370,9 +370,9 @@ class DataFolder:
         """Pair that a split FASTA of either sequence type belongs to; None for any other path."""
         number = split_number(path.name)
         folder = path.parent
-        for side in (_NUCLEOTIDE, _PROTEIN):
-            if number is not None and folder.name.endswith(side):
-                stem = folder.name.removesuffix(side)
+        for sequence_type in (_NUCLEOTIDE, _PROTEIN):
+            if number is not None and folder.name.endswith(sequence_type):
+                stem = folder.name.removesuffix(sequence_type)
                 source = self.source_of(folder.with_name(f"{stem}{_NUCLEOTIDE}.fa"))
                 return source.pair(number) if source else None
         return None

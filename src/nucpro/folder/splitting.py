@@ -21,7 +21,7 @@ from nucpro.formats import cannot_write, remove_temporaries, sync_folder
 from nucpro.formats.atomic import TEMPORARY_MARK, temporary_start
 from nucpro.formats.fasta import Records, count, difference, read, require_usable, split
 from nucpro.formats.opening import open_input
-from nucpro.formats.sequences import ALPHABETS, SequenceType, copied_side, looks_like_nucleotides
+from nucpro.formats.sequences import ALPHABETS, SequenceType, copied_sequences, looks_like_nucleotides
 from nucpro.options import SEQUENCES_PER_FILE
 from nucpro.state.checkpoint import Checkpoint
 
@@ -198,8 +198,8 @@ def split_source(source: Source, sequences_per_file: int) -> list[Path]:
     """
     made: list[Path] = []
     with (
-        _side(source.protein_fasta, source.protein_folder, sequences_per_file, made) as protein,
-        _side(source.nucleotide_fasta, source.nucleotide_folder, sequences_per_file, made) as nucleotide,
+        _splitting(source.protein_fasta, source.protein_folder, sequences_per_file, made) as protein,
+        _splitting(source.nucleotide_fasta, source.nucleotide_folder, sequences_per_file, made) as nucleotide,
     ):
         _require_fitting_parts(nucleotide, protein, source)
         for temporary, folder in ((protein, source.protein_folder), (nucleotide, source.nucleotide_folder)):
@@ -224,7 +224,7 @@ def remove_unfinished(sources: Iterable[Source]) -> None:
 
 
 @contextmanager
-def _side(fasta: Path, folder: Path, sequences_per_file: int, made: list[Path]) -> Iterator[Path]:
+def _splitting(fasta: Path, folder: Path, sequences_per_file: int, made: list[Path]) -> Iterator[Path]:
     """Folder that exists already, or a temporary one with the parts of a FASTA file."""
     if folder.exists():
         yield folder
@@ -278,7 +278,7 @@ def _require_fitting_parts(nucleotide: Path, protein: Path, source: Source) -> N
 
 def _require_proteins(source: Source, nucleotide: Records, protein: Records) -> None:
     letters = b"".join(protein.sequences)
-    problem = copied_side(
+    problem = copied_sequences(
         source.nucleotide_fasta,
         sum(map(len, nucleotide.sequences)),
         source.protein_fasta,

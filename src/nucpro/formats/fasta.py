@@ -551,7 +551,7 @@ class Checker:
         return problems
 
     def _advice(self) -> str:
-        if self._alphabet == NUCLEOTIDES and self._looks.side is SequenceType.PROTEIN:
+        if self._alphabet == NUCLEOTIDES and self._looks.sequence_type is SequenceType.PROTEIN:
             return " (they look like proteins, and nucleotides are expected here)"
         advice = advice_on(self._wrong[0][1])
         return f" ({advice})" if advice else ""

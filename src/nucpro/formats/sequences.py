@@ -23,7 +23,7 @@ __all__ = [
     "Tally",
     "advice_on",
     "are_alike",
-    "copied_side",
+    "copied_sequences",
     "is_surely_bases",
     "looks_like_nucleotides",
     "nucleotide_records",
@@ -113,7 +113,7 @@ class Tally:
         return Tally(self.letters + other.letters, self.bases + other.bases, self.foreign + other.foreign)
 
     @property
-    def side(self) -> SequenceType:
+    def sequence_type(self) -> SequenceType:
         """Whether the file looks like nucleotides.
 
         It does if nearly all characters are A, C, G, T, U or N, or if it is long and has nucleotide codes
@@ -128,7 +128,7 @@ def looks_like_nucleotides(text: bytes) -> bool:
     """Whether upper-case sequences of records that should be proteins look like nucleotides."""
     # Leucine, the commonest residue, is not a nucleotide code: counting it is enough for nearly every protein
     # file.
-    return text.count(b"L") <= _HARDLY * len(text) and Tally.of(text).side is SequenceType.DNA
+    return text.count(b"L") <= _HARDLY * len(text) and Tally.of(text).sequence_type is SequenceType.DNA
 
 
 def nucleotide_records(sequences: Sequence[bytes]) -> list[int]:
@@ -152,7 +152,7 @@ def is_surely_bases(sequence: bytes) -> bool:
     return is_enough and len(sequence.translate(None, _BASES)) <= (1 - _MOSTLY) * len(sequence)
 
 
-def copied_side(
+def copied_sequences(
     nucleotide: Path, bases: int, protein: Path, residues: int, *, is_nucleotide: bool
 ) -> str | None:
     """Problem of a protein file that holds nucleotides; None if there is no sign of that.
@@ -176,7 +176,7 @@ def copied_side(
     )
 
 
-def are_alike(sequences: Sequence[bytes], side: SequenceType) -> bool:
+def are_alike(sequences: Sequence[bytes], sequence_type: SequenceType) -> bool:
     """Whether an encoder may give all records the same vector.
 
     It reads nothing beyond the limit, reads U as T, and has no distinct tokens for ambiguous bases.
@@ -185,11 +185,11 @@ def are_alike(sequences: Sequence[bytes], side: SequenceType) -> bool:
     ----------
     sequences : sequence of bytes
         Upper-case sequences.
-    side : SequenceType
+    sequence_type : SequenceType
         What they are.
     """
-    read = (sequence[: LIMITS[side]] for sequence in sequences)
-    if side is SequenceType.DNA:
+    read = (sequence[: LIMITS[sequence_type]] for sequence in sequences)
+    if sequence_type is SequenceType.DNA:
         read = (_UNKNOWN_BASES.sub(b"N", sequence.replace(b"U", b"T")) for sequence in read)
     return len(set(read)) <= 1
 

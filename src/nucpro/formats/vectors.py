@@ -410,7 +410,7 @@ class Summary:
     has_label: bool
 
 
-def read_vectors(path: str | Path, side: SequenceType | str) -> VectorFile:
+def read_vectors(path: str | Path, sequence_type: SequenceType | str) -> VectorFile:
     """Read a ``_DNABERT_S.pt`` or an ``_ESM.pt`` file of any width.
 
     Rows may be tensors, in one storage or in one each, or lists of floats, which are rounded to float32. In a
@@ -420,7 +420,7 @@ def read_vectors(path: str | Path, side: SequenceType | str) -> VectorFile:
     ----------
     path : Path
         The file.
-    side : SequenceType
+    sequence_type : SequenceType
         Which of the two schemas it must follow.
 
     Raises
@@ -429,7 +429,7 @@ def read_vectors(path: str | Path, side: SequenceType | str) -> VectorFile:
         The file cannot be read, is damaged, contains code to run, or does not follow the schema: the message
         names the row and its id, what was expected and what was found.
     """
-    return _read(Path(path), _KINDS[SequenceType(side)])[0]
+    return _read(Path(path), _KINDS[SequenceType(sequence_type)])[0]
 
 
 def read_merged(path: str | Path) -> MergedFile:
@@ -531,7 +531,9 @@ def read_ids(path: Path) -> list[str]:
         return _content(archive, None).ids
 
 
-def rows_unlike(merged: MergedFile, source: VectorFile, side: SequenceType) -> tuple[list[str], list[str]]:
+def rows_unlike(
+    merged: MergedFile, source: VectorFile, sequence_type: SequenceType
+) -> tuple[list[str], list[str]]:
     """Compare the columns of one sequence type in merged rows, bit by bit, with the vectors of the same ids.
 
     Parameters
@@ -540,7 +542,7 @@ def rows_unlike(merged: MergedFile, source: VectorFile, side: SequenceType) -> t
         The rows.
     source : VectorFile
         The file that these columns come from.
-    side : SequenceType
+    sequence_type : SequenceType
         DNA for the first columns, protein for the rest.
 
     Returns
@@ -556,7 +558,7 @@ def rows_unlike(merged: MergedFile, source: VectorFile, side: SequenceType) -> t
         return absent, []
     first, others = np.split(merged.vectors, [DNA_WIDTH], axis=1)
     expected = source.vectors[[row_of[name] for name in merged.ids]]
-    wrong = (_bits(first if side is SequenceType.DNA else others) != _bits(expected)).any(axis=1)
+    wrong = (_bits(first if sequence_type is SequenceType.DNA else others) != _bits(expected)).any(axis=1)
     return [], [name for name, differs in zip(merged.ids, wrong, strict=True) if differs]
 
 
@@ -577,7 +579,7 @@ def check_directory(path: str | Path) -> None:
 
 
 def write_vectors(
-    path: str | Path, ids: list[str], vectors: Matrix, meta: Meta | None, side: SequenceType | str
+    path: str | Path, ids: list[str], vectors: Matrix, meta: Meta | None, sequence_type: SequenceType | str
 ) -> Written:
     """Write a ``_DNABERT_S.pt`` or an ``_ESM.pt`` file; equal content gives equal bytes.
 
@@ -592,7 +594,7 @@ def write_vectors(
     meta : dict or None
         Plain values: str, int, float, bool, None, and lists and dicts of them with str keys. Written with
         sorted keys.
-    side : SequenceType
+    sequence_type : SequenceType
         Which of the two schemas to follow.
 
     Raises
@@ -600,7 +602,7 @@ def write_vectors(
     StoreError
         An argument is not as described, or the file cannot be written.
     """
-    return _write(_KINDS[SequenceType(side)], Path(path), ids, vectors, meta)
+    return _write(_KINDS[SequenceType(sequence_type)], Path(path), ids, vectors, meta)
 
 
 def write_merged(

@@ -105,7 +105,7 @@ def compare(options: Options, sequence_type: SequenceType) -> Comparison:
 
 def vectors_of(identified: Identified, options: Options) -> NDArray[np.float32]:
     """Vectors of the fixed sequences, float32 ``[3, width]``."""
-    sequences = SEQUENCES[identified.side]
+    sequences = SEQUENCES[identified.sequence_type]
     encoder = load(identified, options)
     return encoder.embed(
         Records(Path("fixed sequences"), [f"fixed_{n}" for n in range(len(sequences))], list(sequences))

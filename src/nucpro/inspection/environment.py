@@ -149,23 +149,25 @@ def _device(options: Options) -> Iterator[Finding]:
     yield Finding("Device", Verdict.SLOW if little else Verdict.FINE, text + why * little)
 
 
-def _model(options: Options, side: SequenceType) -> Iterator[Finding]:
-    name, revision = options.model_of(side)
-    label = _LABELS[side]
+def _model(options: Options, sequence_type: SequenceType) -> Iterator[Finding]:
+    name, revision = options.model_of(sequence_type)
+    label = _LABELS[sequence_type]
     try:
         files = locate(name, revision=revision, offline=True)
     except ModelError as error:
-        yield _not_here(label, side, str(error), name, revision)
+        yield _not_here(label, sequence_type, str(error), name, revision)
         return
     size = sum(path.stat().st_size for path in files.weights)
     path = Path(name).expanduser()
     here = "a folder" if path.is_dir() else "a file"
     where = here if path.exists() else f"in the cache, revision {files.revision}"
     yield Finding(f"{label} model", Verdict.FINE, f"{name}: {where}, {human_size(size)} of weights")
-    yield from _kernels(options, side, files)
+    yield from _kernels(options, sequence_type, files)
 
 
-def _not_here(label: str, side: SequenceType, problem: str, name: str, revision: str | None) -> Finding:
+def _not_here(
+    label: str, sequence_type: SequenceType, problem: str, name: str, revision: str | None
+) -> Finding:
     """A model that is neither a good folder nor in the cache."""
     try:
         if not Path(name).expanduser().exists():
@@ -174,19 +176,19 @@ def _not_here(label: str, side: SequenceType, problem: str, name: str, revision:
             return Finding(f"{label} model", Verdict.NOTE, text)
     except ModelError as error:
         problem = str(error)
-    if side is SequenceType.PROTEIN:
+    if sequence_type is SequenceType.PROTEIN:
         return Finding(f"{label} model", Verdict.PROBLEM, problem)
     # DNABERT-S files may have been made elsewhere: a run does not stop for want of this model.
     return Finding(f"{label} model", Verdict.NOTE, f"{problem}; only embed-dna and --with-dna need it")
 
 
-def _kernels(options: Options, side: SequenceType, files: ModelFiles) -> Iterator[Finding]:
-    label = f"{_LABELS[side]} kernels"
+def _kernels(options: Options, sequence_type: SequenceType, files: ModelFiles) -> Iterator[Finding]:
+    label = f"{_LABELS[sequence_type]} kernels"
     if device_problems(options.device):
         return
     device = choose_device(options.device)
     try:
-        architecture = architecture_of(files, side)
+        architecture = architecture_of(files, sequence_type)
         config = architecture.read_config(files.config, options.token_dropout)
     except NucproError as error:
         yield Finding(label, Verdict.PROBLEM, str(error))

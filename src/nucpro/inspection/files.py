@@ -108,7 +108,9 @@ def _model(path: Path) -> Facts:
         "path": str(path),
         "trained": None if record is None else record.ended,
         "columns": f"{' and '.join(card.sides)}: {card.input_width}",
-        "encoders": {side: (made_by or {}).get("id") for side, made_by in card.encoders.items()},
+        "encoders": {
+            sequence_type: (made_by or {}).get("id") for sequence_type, made_by in card.encoders.items()
+        },
         "chunk_length": card.chunk_length,
         "data": card.data,
         "split": {name: split[name] for name in ("by", "rank", "fold", "seed", "leak") if split.get(name)},
@@ -199,10 +201,10 @@ def _sequences(path: Path) -> Facts:
         letters.update(Counter(sequence))
         tally += Tally.of(sequence)
         digest.update(digest_line(name, sequence))
-    side = tally.side
-    limit = LIMITS[side]
+    sequence_type = tally.sequence_type
+    limit = LIMITS[sequence_type]
     return {
-        "what": "nucleotide sequences" if side is SequenceType.DNA else "protein sequences",
+        "what": "nucleotide sequences" if sequence_type is SequenceType.DNA else "protein sequences",
         "path": str(path),
         "bytes": path.stat().st_size,
         "records": len(names),
@@ -211,7 +213,9 @@ def _sequences(path: Path) -> Facts:
         "empty": lengths.count(0),
         "over_limit": {"limit": limit, "records": sum(length > limit for length in lengths)},
         "composition": {chr(letter): count for letter, count in letters.most_common()},
-        "foreign_letters": sum(n for letter, n in letters.items() if chr(letter) not in ALPHABETS[side]),
+        "foreign_letters": sum(
+            n for letter, n in letters.items() if chr(letter) not in ALPHABETS[sequence_type]
+        ),
         "ids": _ids(names),
         "input_sha256": digest.hexdigest(),
     }

@@ -38,7 +38,7 @@ _LOG_TAIL = 1 << 16
 _SHOWN_PROBLEMS = 5
 _LOG_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),\d{3} (?:WARNING|ERROR) (.*)")
 
-_NAMES = {side.value: side.word for side in SequenceType}
+_NAMES = {sequence_type.value: sequence_type.word for sequence_type in SequenceType}
 _WORDS = {
     DONE: "ended: done",
     FAILED: "ended: failed",
@@ -69,7 +69,7 @@ def status(options: Options) -> list[str]:
     with looking(options) as survey:
         selection = survey.discover()
         problems = survey.inputs()
-        recipe = survey.records.recipe_of(survey.side)
+        recipe = survey.records.recipe_of(survey.sequence_type)
         lines = [_run_line(survey.folder, time.time())]
         if recipe is None:
             there = sum(pair.dna_vectors.exists() for pair in selection.pairs)
@@ -123,7 +123,7 @@ class View:
         What it does, or how it ended, in words.
     is_over : bool
         Whether no run holds the data folder.
-    side : str
+    sequence_type : str
         ``protein`` or ``dna``; empty before the first run.
     follows : str
         What the same command makes after it; empty for nothing.
@@ -152,7 +152,7 @@ class View:
 
     state: str
     is_over: bool
-    side: str = ""
+    sequence_type: str = ""
     follows: str = ""
     ending: str = ""
     started: float | None = None
@@ -171,8 +171,8 @@ class View:
     @property
     def what(self) -> str:
         """What is made, in words."""
-        side = _NAMES.get(self.side, self.side)
-        return f"{side}, then {self.follows}" if self.follows else side
+        sequence_type = _NAMES.get(self.sequence_type, self.sequence_type)
+        return f"{sequence_type}, then {self.follows}" if self.follows else sequence_type
 
 
 class Monitor:
@@ -217,12 +217,12 @@ class Monitor:
         problems = [*_endings(run, is_over), *self._logged(run.started, run.ended)]
         if is_extracting and rates and quiet > max(_QUIET_SECONDS, _QUIET_FILES / rates.files):
             problems.append(f"no file was finished for {quiet:.0f} s; check {self._folder.log}")
-        side = str(run.facts.get("side", ""))
+        sequence_type = str(run.facts.get("side", ""))
         follows = run.facts.get("protein_follows") is True
         return View(
             state=_state(run, at_work, is_over, follows=follows),
             is_over=is_over,
-            side=side,
+            sequence_type=sequence_type,
             follows=SequenceType.PROTEIN.word if follows else "",
             ending=(run.how or "killed") if is_over else "",
             started=run.started,
@@ -234,15 +234,19 @@ class Monitor:
             rates=rates,
             seconds_left=_seconds_left(run, rates, quiet) if is_extracting else None,
             quiet=quiet,
-            last_file=self._fasta(run.files[-1].file, side) if run.files else "",
+            last_file=self._fasta(run.files[-1].file, sequence_type) if run.files else "",
             stages=tuple(run.stages),
             problems=tuple(problems[-_SHOWN_PROBLEMS:]),
         )
 
-    def _fasta(self, key: str, side: str) -> str:
+    def _fasta(self, key: str, sequence_type: str) -> str:
         """FASTA file that a run read, given the key of its pair, which is that of the nucleotide file."""
         pair = self._folder.pair_of_key(key)
-        return key if pair is None or side not in _NAMES else pair.relative(pair.fasta(SequenceType(side)))
+        return (
+            key
+            if pair is None or sequence_type not in _NAMES
+            else pair.relative(pair.fasta(SequenceType(sequence_type)))
+        )
 
     def _logged(self, since: float, until: float | None) -> Iterator[str]:
         """Warnings and errors at the end of the log that are of the time of the run: training writes there too."""

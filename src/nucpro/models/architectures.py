@@ -60,7 +60,7 @@ class Architecture:
     ----------
     title : str
         What the log calls it.
-    side : SequenceType
+    sequence_type : SequenceType
         What it reads.
     model_types : tuple of str
         Values of ``model_type`` in ``config.json`` of this architecture, for this sequence type.
@@ -78,7 +78,7 @@ class Architecture:
     """
 
     title: str
-    side: SequenceType
+    sequence_type: SequenceType
     model_types: tuple[str, ...]
     config: type[Config]
     read_config: Callable[[Mapping[str, Any], str], Config]
@@ -155,7 +155,7 @@ def load_dna_tokenizer(files: ModelFiles) -> DnaTokenizer:
 ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture(
         title="ESM-2",
-        side=SequenceType.PROTEIN,
+        sequence_type=SequenceType.PROTEIN,
         model_types=ESM2_TYPES,
         config=Esm2Config,
         read_config=Esm2Config.from_dict,
@@ -165,7 +165,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     ),
     Architecture(
         title="DNABERT-S",
-        side=SequenceType.DNA,
+        sequence_type=SequenceType.DNA,
         model_types=(MOSAIC_BERT_TYPE,),
         config=MosaicBertConfig,
         # No MosaicBERT was trained with dropped tokens.
@@ -178,14 +178,14 @@ ARCHITECTURES: tuple[Architecture, ...] = (
 """Architectures of both sequence types."""
 
 
-def architecture_of(files: ModelFiles, side: SequenceType) -> Architecture:
+def architecture_of(files: ModelFiles, sequence_type: SequenceType) -> Architecture:
     """Find the architecture of a checkpoint.
 
     Parameters
     ----------
     files : ModelFiles
         The checkpoint.
-    side : SequenceType
+    sequence_type : SequenceType
         What the model is to read.
 
     Raises
@@ -194,13 +194,13 @@ def architecture_of(files: ModelFiles, side: SequenceType) -> Architecture:
         The ``model_type`` of its ``config.json`` is no architecture for this sequence type.
     """
     model_type = files.config.get("model_type")
-    of_side = [known for known in ARCHITECTURES if known.side is side]
-    for architecture in of_side:
+    of_type = [known for known in ARCHITECTURES if known.sequence_type is sequence_type]
+    for architecture in of_type:
         if model_type in architecture.model_types:
             return architecture
-    allowed = ", ".join(f"{' or '.join(known.model_types)} ({known.title})" for known in of_side)
+    allowed = ", ".join(f"{' or '.join(known.model_types)} ({known.title})" for known in of_type)
     raise ModelError(
-        f"{files.id}: model_type is {model_type!r} in config.json; allowed for the {side} model: {allowed}; "
+        f"{files.id}: model_type is {model_type!r} in config.json; allowed for the {sequence_type} model: {allowed}; "
         "name a model of one of these, or add its architecture (see CONTRIBUTING.md)"
     )
 
@@ -216,7 +216,7 @@ def sequence_type_of(files: ModelFiles) -> SequenceType:
     model_type = files.config.get("model_type")
     for architecture in ARCHITECTURES:
         if model_type in architecture.model_types:
-            return architecture.side
+            return architecture.sequence_type
     allowed = ", ".join(f"{' or '.join(known.model_types)} ({known.title})" for known in ARCHITECTURES)
     raise ModelError(f"{files.id}: model_type is {model_type!r} in config.json; allowed: {allowed}")
 

@@ -73,7 +73,9 @@ class Models:
         ModelError
             Weights are damaged, or were replaced since they were identified.
         """
-        loaded = {side: loader(found, self.options) for side, found in self.identified.items()}
+        loaded = {
+            sequence_type: loader(found, self.options) for sequence_type, found in self.identified.items()
+        }
         return Scorer(path, loaded, self.classifier)
 
 
@@ -99,78 +101,82 @@ def find_models(options: PredictionOptions) -> tuple[Models | None, list[str]]:
         classifier, card = load(options.model)
     except ModelError as error:
         return None, [str(error)]
-    sides = [SequenceType(side) for side in card.sides]
-    for side in set(SequenceType) - set(sides):
+    sequence_types = [SequenceType(name) for name in card.sides]
+    for sequence_type in set(SequenceType) - set(sequence_types):
         read = " and ".join(card.sides)
         options.require_no_model(
-            side, f"only for a classifier of such columns; {options.model} reads {read} columns"
+            sequence_type, f"only for a classifier of such columns; {options.model} reads {read} columns"
         )
-    unnamed = [side for side in sides if not _is_named(side, card, options)]
+    unnamed = [
+        sequence_type for sequence_type in sequence_types if not _is_named(sequence_type, card, options)
+    ]
     if unnamed:
-        return None, [_unnamed(side, card, options) for side in unnamed]
+        return None, [_unnamed(sequence_type, card, options) for sequence_type in unnamed]
     encoding = _encoding_options(card, options)
     problems: list[str] = []
     identified: dict[SequenceType, Identified] = {}
-    for side in sides:
+    for sequence_type in sequence_types:
         try:
-            identified[side] = identify(encoding, side)
+            identified[sequence_type] = identify(encoding, sequence_type)
         except (ModelError, DimensionError, UsageError) as error:
             problems.append(str(error))
         else:
-            problems += _other_model(identified[side], card, options.model)
+            problems += _other_model(identified[sequence_type], card, options.model)
     if problems:
         return None, problems
     return Models(classifier, card, options.model / CARD_NAME, identified, encoding), []
 
 
-def _asked_for(side: SequenceType, options: PredictionOptions) -> str | None:
-    return options.dna_model if side is SequenceType.DNA else options.protein_model
+def _asked_for(sequence_type: SequenceType, options: PredictionOptions) -> str | None:
+    return options.dna_model if sequence_type is SequenceType.DNA else options.protein_model
 
 
-def _is_named(side: SequenceType, card: ModelCard, options: PredictionOptions) -> bool:
+def _is_named(sequence_type: SequenceType, card: ModelCard, options: PredictionOptions) -> bool:
     """Whether the path of the encoder of a sequence type is known."""
-    return _asked_for(side, options) is not None or _known_as(side, card) is not None
+    return _asked_for(sequence_type, options) is not None or _known_as(sequence_type, card) is not None
 
 
-def _known_as(side: SequenceType, card: ModelCard) -> str | None:
+def _known_as(sequence_type: SequenceType, card: ModelCard) -> str | None:
     """Path or hub id of an encoder from the card; None if it is unknown or no longer there."""
-    place = card.models.get(side.value)
+    place = card.models.get(sequence_type.value)
     if place is not None and Path(place).exists():
         return place
-    name = _id_of(side, card)
+    name = _id_of(sequence_type, card)
     return name if "/" in name else None
 
 
-def _id_of(side: SequenceType, card: ModelCard) -> str:
-    return str((card.encoders.get(side) or {}).get("id", ""))
+def _id_of(sequence_type: SequenceType, card: ModelCard) -> str:
+    return str((card.encoders.get(sequence_type) or {}).get("id", ""))
 
 
-def _unnamed(side: SequenceType, card: ModelCard, options: PredictionOptions) -> str:
-    name = _id_of(side, card)
-    known = f"by {described(card.encoders[side.value] or {})}" if name else "by an unknown model"
-    place = card.models.get(side.value)
+def _unnamed(sequence_type: SequenceType, card: ModelCard, options: PredictionOptions) -> str:
+    name = _id_of(sequence_type, card)
+    known = f"by {described(card.encoders[sequence_type.value] or {})}" if name else "by an unknown model"
+    place = card.models.get(sequence_type.value)
     gone = f", which is no longer in {place}" if place else ""
     return (
-        f"{options.model}: the {side.word} vectors that it was trained on were made {known}{gone}; "
-        f"give that model with {_OPTION_NAMES[side]}"
+        f"{options.model}: the {sequence_type.word} vectors that it was trained on were made {known}{gone}; "
+        f"give that model with {_OPTION_NAMES[sequence_type]}"
     )
 
 
 def _encoding_options(card: ModelCard, options: PredictionOptions) -> Options:
     """Options under which the encoders make vectors as those of the training data."""
-    made_by = {side: card.encoders.get(side) or {} for side in SequenceType}
+    made_by = {sequence_type: card.encoders.get(sequence_type) or {} for sequence_type in SequenceType}
     names = {
-        side: _asked_for(side, options) or _known_as(side, card) or DEFAULT_MODELS[side]
-        for side in SequenceType
+        sequence_type: _asked_for(sequence_type, options)
+        or _known_as(sequence_type, card)
+        or DEFAULT_MODELS[sequence_type]
+        for sequence_type in SequenceType
     }
     revisions = {SequenceType.DNA: options.dna_revision, SequenceType.PROTEIN: options.revision}
-    for side in SequenceType:
+    for sequence_type in SequenceType:
         if (
-            names[side] == _id_of(side, card)
-            and _asked_for(side, options) is None
-            and revisions[side] is None
+            names[sequence_type] == _id_of(sequence_type, card)
+            and _asked_for(sequence_type, options) is None
+            and revisions[sequence_type] is None
         ):
-            revisions[side] = made_by[side].get("revision")
+            revisions[sequence_type] = made_by[sequence_type].get("revision")
     encoding = Options(
         protein_model=names[SequenceType.PROTEIN],
         revision=revisions[SequenceType.PROTEIN],
@@ -195,32 +201,34 @@ def _precision(made_by: Mapping[SequenceType, Mapping[str, Any]], options: Predi
 
 def _other_model(found: Identified, card: ModelCard, model: Path) -> list[str]:
     """Why an encoder is not the one that a classifier was trained with."""
-    side, own = found.side, found.recipe.made_by
-    if found.recipe.width != card.widths[side]:
+    sequence_type, own = found.sequence_type, found.recipe.made_by
+    if found.recipe.width != card.widths[sequence_type]:
         return [
-            f"{model}: takes {card.widths[side]} {side.word} columns, {own['id']} gives {found.recipe.width}; "
-            f"give the model that made its training data with {_OPTION_NAMES[side]}"
+            f"{model}: takes {card.widths[sequence_type]} {sequence_type.word} columns, "
+            f"{own['id']} gives {found.recipe.width}; give the model that made its training data with "
+            f"{_OPTION_NAMES[sequence_type]}"
         ]
-    trained = card.encoders.get(side)
+    trained = card.encoders.get(sequence_type)
     if trained is None:
         logger.warning(
             "%s does not say what made the %s vectors that it was trained on; scores mean something only if it was %s",
             model,
-            side,
+            sequence_type,
             own["id"],
         )
         return []
     difference = found.recipe.other_model(trained)
     if difference is not None:
         return [
-            f"{model}: was trained on {side.word} vectors of {described(trained)}, and the encoder here is "
-            f"{described(own)}: {difference}; give the model that made its training data with {_OPTION_NAMES[side]}"
+            f"{model}: was trained on {sequence_type.word} vectors of {described(trained)}, and the encoder here is "
+            f"{described(own)}: {difference}; give the model that made its training data with "
+            f"{_OPTION_NAMES[sequence_type]}"
         ]
     if trained.get("precision") != own["precision"]:
         logger.warning(
             "%s was trained on %s vectors in %s, these are made in %s: scores differ by rounding",
             model,
-            side,
+            sequence_type,
             trained.get("precision"),
             own["precision"],
         )

@@ -112,9 +112,9 @@ def _page(
 def _made_by(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "input", f"{record['input']['file']}, SHA-256 {record['input']['sha256']}"
     yield "classifier", f"SHA-256 of its card {record['classifier']['sha256']}"
-    for side, encoder in record["encoders"].items():
+    for sequence_type, encoder in record["encoders"].items():
         made_by = encoder["made_by"]
-        yield f"{side} encoder", f"{made_by.get('id')}, weights {made_by.get('weights_sha256')}"
+        yield f"{sequence_type} encoder", f"{made_by.get('id')}, weights {made_by.get('weights_sha256')}"
     verdicts = record["verdicts"]
     yield "bases of a chunk", str(record["length"])
     yield "viral from a score of", f"{verdicts['threshold']:g}"

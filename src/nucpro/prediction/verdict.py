@@ -273,11 +273,11 @@ class Scorer:
         """Score frames by their sequences; returns the scores, and how many sequences were truncated."""
         letters = {SequenceType.DNA: nucleotides, SequenceType.PROTEIN: proteins}
         vectors = {
-            side: encoder.embed(Records(self._path, ids, letters[side]))
-            for side, encoder in self.encoders.items()
+            sequence_type: encoder.embed(Records(self._path, ids, letters[sequence_type]))
+            for sequence_type, encoder in self.encoders.items()
         }
-        rows = np.concatenate([side.matrix for side in vectors.values()], axis=1)
-        return self._classify(rows, ids), sum(side.truncated for side in vectors.values())
+        rows = np.concatenate([sequence_type.matrix for sequence_type in vectors.values()], axis=1)
+        return self._classify(rows, ids), sum(sequence_type.truncated for sequence_type in vectors.values())
 
     def _classify(self, rows: npt.NDArray[np.float32], ids: list[str]) -> list[float]:
         import torch  # noqa: PLC0415 - the rules above are read without it

@@ -348,8 +348,8 @@ def make_record(name: str, facts: InputFacts, models: Models, length: int) -> di
             "sides": list(models.card.sides),
         },
         "encoders": {
-            str(side): {"key": found.recipe.key, "made_by": dict(found.recipe.made_by)}
-            for side, found in models.identified.items()
+            str(sequence_type): {"key": found.recipe.key, "made_by": dict(found.recipe.made_by)}
+            for sequence_type, found in models.identified.items()
         },
         "length": length,
     }
@@ -373,9 +373,9 @@ def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | Non
         return f"is of another input ({_part(found, 'input', 'file')})"
     if _part(found, "classifier", "sha256") != wanted["classifier"]["sha256"]:
         return "was made by another classifier"
-    for side, encoder in wanted["encoders"].items():
-        if _part(found, "encoders", side, "key") != encoder["key"]:
-            return f"was made with another {side} model, or another precision of it"
+    for sequence_type, encoder in wanted["encoders"].items():
+        if _part(found, "encoders", sequence_type, "key") != encoder["key"]:
+            return f"was made with another {sequence_type} model, or another precision of it"
     if found.get("length") != wanted["length"]:
         return f"has chunks of {found.get('length')} bases, not {wanted['length']}"
     return None

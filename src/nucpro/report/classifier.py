@@ -274,7 +274,7 @@ def _curves(model: FolderModel) -> Markup:
 
 
 def _columns(card: ModelCard) -> str:
-    return " and ".join(SequenceType(side).word for side in card.sides)
+    return " and ".join(SequenceType(sequence_type).word for sequence_type in card.sides)
 
 
 def _of(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -183,13 +183,13 @@ def _read(task: tuple[int, FilePair, int, bool]) -> _Part:
         if not np.isfinite(merged.vectors).all():
             raise NucproError(f"{pair.merged}: holds NaN or infinite values; nucpro validate DATA names them")
         part.ids, part.vectors = merged.ids, merged.vectors
-        for side in SequenceType:
-            records = read(pair.fasta(side))
+        for sequence_type in SequenceType:
+            records = read(pair.fasta(sequence_type))
             length_of = dict(zip(records.ids, map(len, records.sequences), strict=True))
-            part.histograms[side] = Counter(length_of.values())
-            part.lengths[side] = [length_of.get(name, 0) for name in part.ids]
+            part.histograms[sequence_type] = Counter(length_of.values())
+            part.lengths[sequence_type] = [length_of.get(name, 0) for name in part.ids]
             if asks_meta:
-                part.metas[side] = read_meta(pair.vectors(side)).meta
+                part.metas[sequence_type] = read_meta(pair.vectors(sequence_type)).meta
     except (NucproError, OSError) as error:
         return _Part(number, pair, problem=str(error))
     return part
@@ -225,14 +225,14 @@ def _joined(parts: Sequence[_Part], available: int) -> Sample:
     )
 
 
-def _lengths(parts: Iterable[_Part], side: SequenceType) -> NDArray[np.int64]:
-    return np.array([length for part in parts for length in part.lengths[side]], np.int64)
+def _lengths(parts: Iterable[_Part], sequence_type: SequenceType) -> NDArray[np.int64]:
+    return np.array([length for part in parts for length in part.lengths[sequence_type]], np.int64)
 
 
-def _histogram(parts: Iterable[_Part], side: SequenceType) -> dict[int, Counter[int]]:
+def _histogram(parts: Iterable[_Part], sequence_type: SequenceType) -> dict[int, Counter[int]]:
     counts: dict[int, Counter[int]] = {1: Counter(), 0: Counter()}
     for part in parts:
-        counts[part.pair.label].update(part.histograms[side])
+        counts[part.pair.label].update(part.histograms[sequence_type])
     return counts
 
 
@@ -241,9 +241,12 @@ def _metas(parts: Iterable[_Part]) -> list[tuple[SequenceType, dict[str, Any] | 
     found: Counter[tuple[SequenceType, str]] = Counter()
     values: dict[tuple[SequenceType, str], dict[str, Any] | None] = {}
     for part in parts:
-        for side, meta in part.metas.items():
+        for sequence_type, meta in part.metas.items():
             common = None if meta is None else {k: v for k, v in meta.items() if k != "input"}
-            key = (side, repr(common))
+            key = (sequence_type, repr(common))
             found[key] += 1
             values[key] = common
-    return [(side, values[side, text], files) for (side, text), files in found.most_common()]
+    return [
+        (sequence_type, values[sequence_type, text], files)
+        for (sequence_type, text), files in found.most_common()
+    ]

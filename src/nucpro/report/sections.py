@@ -250,9 +250,9 @@ def _run_row(run: Run) -> Sequence[object]:
 def provenance(subject: Subject, sample: Sample) -> Markup:
     """Models and options that the files themselves name, and the software of the last run."""
     parts: list[Markup] = []
-    for side, meta, files in sample.metas:
-        title = "DNA vectors" if side is SequenceType.DNA else "Protein vectors"
-        asked = sum(number for other, _, number in sample.metas if other is side)
+    for sequence_type, meta, files in sample.metas:
+        title = "DNA vectors" if sequence_type is SequenceType.DNA else "Protein vectors"
+        asked = sum(number for other, _, number in sample.metas if other is sequence_type)
         if meta is None:
             parts.append(
                 element(

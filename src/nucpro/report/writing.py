@@ -104,7 +104,7 @@ def report_folder(
             for problem in problems:
                 logger.warning("Warning: the page shows no files: %s", problem)
             return write_report(subject, survey.workers, points, show, output, layout)
-        recipe = survey.records.recipe_of(survey.side)
+        recipe = survey.records.recipe_of(survey.sequence_type)
         inputs = survey.inputs()
         items = () if recipe is None else survey.compare(recipe).items
         notes = [f"Stale: {reason}" for item in items for reason in item.reasons]

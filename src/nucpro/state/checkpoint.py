@@ -293,13 +293,13 @@ class Checkpoint:
         if self._note_completed(key):
             self._append({"completed": key})
 
-    def recipe_of(self, side: SequenceType) -> Recipe | None:
+    def recipe_of(self, sequence_type: SequenceType) -> Recipe | None:
         """Recipe of the last run for a sequence type; None before the first run."""
-        key = f"{_RECIPE}:{side}"
+        key = f"{_RECIPE}:{sequence_type}"
         entry = self._entry(key)
-        if entry.get("kind") != side or not self._is_usable(key, _RECIPE, entry):
+        if entry.get("kind") != sequence_type or not self._is_usable(key, _RECIPE, entry):
             return None
-        return Recipe(str(side), entry["made_by"], entry["width"], entry.get("source", {}))
+        return Recipe(str(sequence_type), entry["made_by"], entry["width"], entry.get("source", {}))
 
     def remember_recipe(self, recipe: Recipe) -> None:
         """Record how this run makes vectors."""

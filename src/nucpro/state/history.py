@@ -92,7 +92,7 @@ class Run:
     started : float
         In seconds since 1970.
     facts : dict
-        What the run used: ``side``, ``engine``, ``process``, ``host``, ``software``, ``options``, and whether
+        What the run used: ``sequence_type``, ``engine``, ``process``, ``host``, ``software``, ``options``, and whether
         ``protein_follows`` in the same command.
     planned : dict
         ``files``, those ``done`` and those ``stale`` before the run, and ``letters`` (residues or bases) to

@@ -213,7 +213,7 @@ class _Look:
 
     def nucleotide_problems(self) -> list[str]:
         """Refuse nucleotides, for which a protein model gives vectors that mean nothing."""
-        found = self.ids if self._tally.side is SequenceType.DNA else self._bases
+        found = self.ids if self._tally.sequence_type is SequenceType.DNA else self._bases
         if not found:
             return []
         return [

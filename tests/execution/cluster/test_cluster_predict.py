@@ -191,7 +191,7 @@ def test_a_worker_with_other_weights_is_refused(
     assert models is not None, problems
     sent = pickle.dumps(models)
     scorer = pickle.loads(sent).load_scorer(options.input, load_same)
-    assert [str(side) for side in scorer.encoders] == ["dna", "protein"]
+    assert [str(sequence_type) for sequence_type in scorer.encoders] == ["dna", "protein"]
     # A node's own copy of the same weights has other times.
     os.utime(here / "model.safetensors", ns=(0, 0))
     pickle.loads(sent).load_scorer(options.input, load_same)
