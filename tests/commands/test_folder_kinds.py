@@ -182,6 +182,7 @@ def test_a_data_folder_below_a_folder_called_like_its_parts(place: Path) -> None
         ("train {} --device cpu", 3, "data_merge: no merged files"),
         ("train {} --device cpu --epochs 0", 2, "--epochs is 0"),
         ("export {} --to npz", 3, "no *identified_nucleotide.fa with records was found"),
+        ("report {}", 3, "no *identified_nucleotide.fa with records was found"),
         ("download {} --count viral=1 --server http://localhost:1", 2, "group 'viral' does not exist"),
         ("download {} --server http://localhost:1 --connections 1", 1, "http://localhost:1/"),
         (
@@ -208,11 +209,57 @@ def test_a_command_that_is_refused_leaves_nothing(
 ) -> None:
     before = everything(place)
     found, error = said(words.format(folder), capsys)
-    is_data = words.startswith(("extract", "embed-dna", "split", "dataset", "train", "export"))
+    is_data = words.startswith(("extract", "embed-dna", "split", "dataset", "train", "export", "report"))
     if folder == "only/new/folder" and is_data and code == 3:
         message = "only/new/folder: no such folder"
     assert (found, message.format(folder) in error) == (code, True), error
     assert everything(place) == before
+
+
+COMMANDS = (
+    *("extract {} --device cpu", "extract {} --with-dna --device cpu", "embed-dna {} --device cpu"),
+    *("dataset {} --length 300", "split {}", "status {}", "validate {}", "report {}", "export {} --to npz"),
+    "train {} --device cpu",
+)
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+@pytest.mark.parametrize("folder", [".", "above", "above/"])
+@pytest.mark.parametrize("record", [".extraction_history.jsonl", ".extraction_checkpoint.json"])
+def test_a_folder_above_a_data_folder(
+    words: str,
+    folder: str,
+    record: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    offline: None,
+    capsys,
+) -> None:
+    make_pair(tmp_path / "above" / "data")
+    (tmp_path / "above" / "data" / record).touch()
+    monkeypatch.chdir(tmp_path / "above" if folder == "." else tmp_path)
+    before = set(tmp_path.rglob("*"))
+    code, error = said(words.format(folder), capsys)
+    data = Path(folder) / "data"
+    assert code == 3
+    assert f"{Path(folder)}: holds the data folder {data}, and is none itself; name {data}" in error
+    assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+@pytest.mark.parametrize(
+    "name", ["viral.1.1.identified_nucleotide.fa", "viral.1.1.identified_protein.fa", "x.fa"]
+)
+def test_a_folder_with_a_part_of_the_data_is_refused_and_left_as_it_was(
+    words: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: None, capsys
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / name).write_text(">a\nACG\n")
+    monkeypatch.chdir(tmp_path)
+    for folder in ("data", "."):
+        code, error = said(words.format(folder), capsys)
+        assert code == 3, error
+        assert set(tmp_path.rglob("*")) == {tmp_path / "data", tmp_path / "data" / name}
 
 
 @pytest.mark.parametrize("table", ["nosuch.tsv", "proteins.fa", "few.tsv"])

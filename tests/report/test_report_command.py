@@ -137,13 +137,18 @@ def test_damage_shows_and_the_rest_is_still_drawn(
     assert "(16 sequences of 4 files" in capsys.readouterr().out
 
 
-def test_an_empty_folder_still_has_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report", str(tmp_path)]) == 0
+def test_a_folder_without_files_has_a_page_of_its_runs(
+    data: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["extract", *arguments(data, model, "--no-report")]) == 0
+    for path in data.iterdir():
+        if not path.name.startswith("."):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert main(["report", str(data)]) == 0
     shown = "Warning: the page shows no files: no *identified_nucleotide.fa with records was found"
     assert shown in capsys.readouterr().err
-    text = report_of(tmp_path)
+    text = report_of(data)
     assert "no *identified_nucleotide.fa with records was found below the data folder" in text
-    assert "No run is recorded here." in text
     assert "too few for a map" in text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import io
 import itertools
 import json
@@ -20,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from nucpro.errors import NucproError, PreflightError, StoreError, human_time, printable
+from nucpro.errors import NucproError, PreflightError, StoreError, UsageError, human_time, printable
 from nucpro.formats.opening import open_kept, problem_of
 from nucpro.progress import Progress, Show, bar, silent
 
@@ -241,10 +242,23 @@ class _Lines(logging.Handler):
 class _LogFile(logging.FileHandler):
     """The log file; if it becomes unwritable, this is reported once, and the run continues without it."""
 
+    def __init__(self, path: Path) -> None:
+        self._is_new = not os.path.lexists(path)
+        super().__init__(path)
+
     def _open(self) -> io.TextIOWrapper:
-        return io.TextIOWrapper(
-            io.BufferedWriter(open_kept(Path(self.baseFilename), append=True)), encoding="utf-8"
-        )
+        file = open_kept(Path(self.baseFilename), append=True)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return io.TextIOWrapper(io.BufferedWriter(file), encoding="utf-8")
+
+    def discard(self) -> None:
+        """Remove the log of a command that was refused, where there was none and no other command writes it."""
+        if self._is_new and self.stream is not None:
+            self.setLevel(_NOTHING)
+            with suppress(OSError):
+                fcntl.flock(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                Path(self.baseFilename).unlink()
 
     def close(self) -> None:
         # Closing flushes the buffer, which fails again on a full disk.
@@ -290,7 +304,11 @@ def console(log_file: Path | None = None, manner: Manner | None = None) -> Itera
 
 
 def told_end(code: int) -> int:
-    """Report the exit code of a command to programs, and return it."""
+    """Report the exit code of a command to programs, and return it; a command that is refused leaves no new log."""
+    if code in (UsageError.exit_code, PreflightError.exit_code):
+        for handler in logger.handlers:
+            if isinstance(handler, _LogFile):
+                handler.discard()
     if _manner.progress == JSON:
         _write_json(event="end", exit_code=code)
     return code

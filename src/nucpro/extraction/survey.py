@@ -22,7 +22,7 @@ from nucpro.extraction.preflight import dna_problems, pairing_problems
 from nucpro.extraction.validation import outside_outputs, repeated_ids, width_outside, without_class
 from nucpro.folder.inventory import Inventory, inspect_all, take_inventory
 from nucpro.folder.kinds import require_folder
-from nucpro.folder.paths import DataFolder, FilePair, Source, natural_key
+from nucpro.folder.paths import NO_SOURCES, DataFolder, FilePair, Source, natural_key
 from nucpro.folder.selection import Selection, load, select
 from nucpro.folder.splitting import file_size, unsplit_problems
 from nucpro.formats.fasta import FastaFacts
@@ -114,13 +114,15 @@ class Survey:
         Raises
         ------
         PreflightError
-            No full viral file, or a recorded host file that is gone.
+            No sources, no full viral file, or a recorded host file that is gone.
         """
         found = self.folder.walk_sources() if sources is None else list(sources)
         size = file_size(self.asked.sequences_per_file, self.folder, found, self.records, self.workers)
         self.size = size
         self._show_recorded()
         self.inventory = take_inventory(found, self.records, self._readers, size)
+        if not self.inventory.records:
+            raise PreflightError(self.inventory.problems or [NO_SOURCES])
         left_out = self.inventory.left_out(size)
         try:
             full = self.inventory.full(size)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from nucpro.errors import FastaError, counted
-from nucpro.folder.paths import NO_CATEGORY, NO_SOURCES, VIRAL, FilePair, Source, split_number
+from nucpro.folder.paths import NO_CATEGORY, VIRAL, FilePair, Source, split_number
 from nucpro.formats.fasta import FastaFacts, count, inspect
 from nucpro.formats.sequences import ALPHABETS, LIMITS, SequenceType
 from nucpro.state.checkpoint import Checkpoint, Fingerprint
@@ -133,8 +133,6 @@ class Inventory:
 
     def sizes_hint(self, sequences_per_file: int) -> list[str]:
         """Advice if no viral file has the requested size; a size is suggested only if a run with it would start."""
-        if not self.records:
-            return [NO_SOURCES]
         viral = Counter(count for pair, count in self.records.items() if pair.category == VIRAL)
         host = {count for pair, count in self.records.items() if pair.category not in (VIRAL, None)}
         if not viral:

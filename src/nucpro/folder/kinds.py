@@ -51,11 +51,12 @@ _DATA_ENDS = (
 )
 """Ends of names of files that only data folders hold, in the folder itself or in one below."""
 _MERGED = DataFolder(Path()).merge_root.name
-_RECORDS = frozenset(
+_OF_RUNS = frozenset(
     path.name
     for folder in (DataFolder(Path()),)
-    for path in (folder.checkpoint, folder.selection, folder.history, folder.merge_root)
+    for path in (folder.checkpoint, folder.selection, folder.history)
 )
+_RECORDS = _OF_RUNS | {_MERGED}
 """Names that only data folders hold."""
 _VECTORS = re.compile(r"output_[1-9][0-9]*_(?:DNABERT_S|ESM)\.pt")
 _MERGED_FILE = re.compile(r"output_[1-9][0-9]*_merged\.pt")
@@ -233,12 +234,12 @@ def require_place(folder: Path, purpose: str, allowed: Collection[Kind]) -> None
 
 
 def require_folder(root: Path) -> None:
-    """Raise if a data folder does not exist, or is another kind of folder.
+    """Raise if a data folder does not exist, is another kind of folder, or only lies above a data folder.
 
     Raises
     ------
     PreflightError
-        There is no such folder; the message names it, and the data folder that may be meant.
+        The message names the folder, and the data folder that may be meant.
     """
     if not root.is_dir():
         if not os.path.lexists(root):
@@ -247,6 +248,16 @@ def require_folder(root: Path) -> None:
     known = known_folder(root)
     if known is not None and known.kind is not Kind.DATA:
         raise PreflightError([f"{root}: {known}, not a data folder{_meant(root)}"])
+    if known is None and (below := _data_below(root)) is not None:
+        raise PreflightError([f"{root}: holds the data folder {below}, and is none itself; name {below}"])
+
+
+def _data_below(root: Path) -> Path | None:
+    """First folder below that records runs of its own; None if there is none, or folders cannot be read."""
+    with suppress(PreflightError):
+        folders = walk(root, lambda _, name, __: name.endswith(_SPLIT_ENDS))
+        return next((folder for folder, _ in folders if not _OF_RUNS.isdisjoint(_names(folder))), None)
+    return None
 
 
 def _meant(path: Path) -> str:

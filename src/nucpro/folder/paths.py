@@ -79,7 +79,10 @@ def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
     return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts if part)
 
 
-NO_SOURCES = "no *identified_nucleotide.fa with records was found below the data folder"
+NO_SOURCES = (
+    "no *identified_nucleotide.fa with records was found below the data folder; name the folder that holds them, "
+    "or make them with nucpro dataset DATA"
+)
 """Message for a folder without sources."""
 NO_CATEGORY = (
     f"its class is unknown: its name must begin with {', '.join(CATEGORIES[:-1])} or {CATEGORIES[-1]}, up to '.' "

@@ -130,7 +130,7 @@ def _require_own(folder: Path, *, replace: bool) -> None:
 
 
 def _require_files(subject: Subject, output: Path | None) -> None:
-    """Refuse a page without files where there are some, so that it replaces no page that shows them.
+    """Refuse a page without files where no run is recorded, or files are there, so that it replaces no page of them.
 
     Raises
     ------
@@ -144,8 +144,10 @@ def _require_files(subject: Subject, output: Path | None) -> None:
         why = f"{subject.folder.merge_root}: {counted(merged, 'merged file')}, and the report would show none"
     elif any((target / name).exists() for name in PICTURES_OF_ROWS):
         why = f"{target}: holds a report that shows files, and this one would show none"
-    else:
+    elif subject.runs:
         return
+    else:
+        raise PreflightError(subject.problems)
     raise PreflightError([*subject.problems, f"{why}; nothing was written"])
 
 

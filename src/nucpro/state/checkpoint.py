@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, cast
 
-from nucpro.errors import DataError, StoreError
+from nucpro.errors import DataError, PreflightError, StoreError
 from nucpro.formats import cannot_write, file_digest, replace_file, write_bytes
 from nucpro.formats.opening import open_kept, read_kept, write_all
 from nucpro.formats.records import Count, Digest, Name, checked, parsed
@@ -220,6 +220,8 @@ _FORMAT = 1
 _RECIPE = "recipe"
 _SPLIT = "split"
 _DIGEST = "digest"
+_OF_INPUTS = {"count", "fasta", _DIGEST}
+"""Kinds of facts about FASTA files and models."""
 _SEAL = b'{"sha256":"%s",'
 """Start of a checkpoint; the digest is that of the document without it."""
 _SEAL_LENGTH = len(_SEAL % bytes(64))
@@ -227,6 +229,8 @@ _SEAL_LENGTH = len(_SEAL % bytes(64))
 
 class Checkpoint:
     """Facts about the files of one data folder.
+
+    A run that is refused leaves no files where there were none, unless it read vectors.
 
     Parameters
     ----------
@@ -246,6 +250,7 @@ class Checkpoint:
         self.started_at = _now()
         self._journal = Journal(folder.journal)
         self._is_foreign = False
+        self._is_new = not (os.path.lexists(folder.checkpoint) or os.path.lexists(folder.journal))
         self._read()
 
     def __enter__(self) -> Self:
@@ -256,7 +261,10 @@ class Checkpoint:
     ) -> None:
         try:
             if os.path.lexists(self._folder.journal) and not self._read_only:
-                self.fold()
+                if isinstance(error, PreflightError) and self._is_new and self._is_of_inputs():
+                    self._remove_journal()
+                else:
+                    self.fold()
         except StoreError as failure:
             # The error that ended the run is the one to show, and the journal still holds everything.
             if error is None:
@@ -352,6 +360,13 @@ class Checkpoint:
         if self._is_foreign:
             self._keep_aside()
         self._write(_dumped(content)[1:-1])
+        self._remove_journal()
+
+    def _is_of_inputs(self) -> bool:
+        """Whether nothing is recorded of vectors, whose reading takes long."""
+        return not self.completed and {key.partition(":")[0] for key in self._facts} <= _OF_INPUTS
+
+    def _remove_journal(self) -> None:
         self.close()
         try:
             self._folder.journal.unlink(missing_ok=True)
