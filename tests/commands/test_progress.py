@@ -57,12 +57,12 @@ def test_each_tenth_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
             "well",
             "the answer",
         ],
-        ["careful"],
+        ["Warning: careful"],
     )
 
 
 def test_without_a_terminal_only_what_takes_long_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
-    assert shown(capsys) == (["well", "the answer"], ["careful"])
+    assert shown(capsys) == (["well", "the answer"], ["Warning: careful"])
     seconds = 0.0
     steps = Steps(10, lambda: seconds)
     for done in range(6):
@@ -91,7 +91,7 @@ def test_programs_read_json_lines_and_nothing_else_on_standard_error(
 
 
 def test_quiet_is_warnings_and_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    assert shown(capsys, quiet=True) == (["the answer"], ["careful"])
+    assert shown(capsys, quiet=True) == (["the answer"], ["Warning: careful"])
 
 
 def test_quiet_leaves_nothing_but_warnings_of_a_command_that_makes_files(
@@ -104,9 +104,12 @@ def test_quiet_leaves_nothing_but_warnings_of_a_command_that_makes_files(
     for words in (["extract", *given], ["export", str(data), "--to", "npz"], ["embed", *vectors], split):
         assert main([*words, "-q"]) == 0
         out, err = capsys.readouterr()
-        assert err == ""
-        assert [line for line in out.splitlines() if not line.startswith("Warning: ")] == []
-        assert ("Warning: 24 of 28 records are used" in out) == (words[0] == "extract")
+        assert out == ""
+        assert [line for line in err.splitlines() if not line.startswith("Warning: ")] == []
+        assert ("Warning: 24 of 28 records are used" in err) == (words[0] == "extract")
+    log = (data / "extraction.log").read_text()
+    assert " WARNING 24 of 28 records are used" in log
+    assert "Warning: " not in log
     assert main(["inspect", str(fasta), "-q"]) == 0
     assert capsys.readouterr().out != ""
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from nucpro.errors import LockedError, StoreError
-from nucpro.execution.runner import Committed, Runner, Statistics, statistics_lines
-from nucpro.formats.sequences import SequenceType
+from nucpro.execution.runner import Committed, Runner, Statistics, statistics_warnings
 from nucpro.progress import Meter, Progress
 
 
@@ -69,17 +68,16 @@ def test_one_at_a_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("truncated", "{} cut at the longest input of the model"),
-        ("splits", "{} split because memory ran out; use --tokens-per-batch"),
+        ("truncated", "{} truncated at the maximum length of the model"),
+        ("splits", "{} split because memory ran out; lower --tokens-per-batch"),
         ("unknown_tokens", "{} ({share}) unknown to the model (runs of N?)"),
     ],
 )
 def test_what_differs_from_an_ordinary_run_is_a_warning(name: str, says: str, count: int) -> None:
     ordinary = Statistics(files=2, sequences=8, size=800, tokens=1000, seconds=2)
-    lines = statistics_lines(ordinary, SequenceType.DNA)
-    assert not any("Warning" in line for line in lines)
+    assert list(statistics_warnings(ordinary)) == []
     what = {"truncated": "sequence", "splits": "batch", "unknown_tokens": "token"}[name]
     plural = {"batch": "batches"}.get(what, f"{what}s")
     counted = f"{count} {what if count == 1 else plural}"
-    expected = "Warning: " + says.format(counted, share=f"{count / 1000:.2%}")
-    assert statistics_lines(replace(ordinary, **{name: count}), SequenceType.DNA) == [*lines, expected]
+    expected = says.format(counted, share=f"{count / 1000:.2%}")
+    assert list(statistics_warnings(replace(ordinary, **{name: count}))) == [expected]

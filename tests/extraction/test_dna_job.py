@@ -114,9 +114,9 @@ def test_unknown_tokens_are_counted_and_shown(
     ]
     add_source(tmp_path, "viral.1.1", masked)
     assert embed_dna(tmp_path, dna_model) == 0
-    output = capsys.readouterr().out
-    assert "tokens (" in output
-    assert "unknown to the model (runs of N?)" in output
+    warnings = capsys.readouterr().err
+    assert "tokens (" in warnings
+    assert "unknown to the model (runs of N?)" in warnings
 
 
 def test_a_dry_run_shows_what_would_be_made(

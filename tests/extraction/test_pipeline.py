@@ -229,7 +229,7 @@ def test_files_of_no_category_are_reported_once_and_not_used(
     warning = f"Warning: 2 full files of no category, not used (first: {source.pair(1).key}): "
     for command in (["extract", *arguments(data, model, "--strict-sampling")], ["status", str(data)]):
         assert main([*command, "--sequences-per-file", "4"]) == 0
-        output = capsys.readouterr().out
+        output = "".join(capsys.readouterr())
         assert output.count("of no category, not used") == output.count(warning) == 1
         assert "Host files:  3 (" in output
     assert not source.pair(1).protein_vectors.exists()

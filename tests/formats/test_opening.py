@@ -150,7 +150,7 @@ def test_a_link_in_place_of_a_kept_file_is_replaced_and_its_target_stays(
         with caplog.at_level(logging.WARNING), open_kept(path, append=True) as file:
             file.write(b"line\n")
         assert caplog.messages[number:] == [
-            f"Warning: {path} was a link to {place}; a new file takes its place, what it led to is untouched"
+            f"{path} was a link to {place}; a new file takes its place, what it led to is untouched"
         ]
         assert (path.is_symlink(), read_kept(path)) == (False, b"line\n")
     assert target.read_text() == "mine"

@@ -295,7 +295,7 @@ def test_what_has_no_frame_is_undetermined_and_counted(
     ]
     path = write_contigs(tmp_path / "odd.fna", contigs)
     assert main(arguments(path, classifier, models, "--json", "--original-names", "--plot")) == 0
-    shown = capsys.readouterr().out
+    shown, warnings = capsys.readouterr()
     folder = tmp_path / "odd_prediction"
     rows = {row["record"]: row for row in table(folder / "sequences.tsv")}
     assert list(rows) == [contig.name for contig in contigs]
@@ -304,7 +304,7 @@ def test_what_has_no_frame_is_undetermined_and_counted(
         assert (rows[name]["score"], rows[name]["prediction"]) == ("", "undetermined")
     assert rows["protein"]["prediction"] in ("viral", "host")
     assert "4 undetermined (too short, or no frame to score)" in shown
-    assert "Warning: 12 frames were left out because most of their residues are unknown" in shown
+    assert "Warning: 12 frames were left out because most of their residues are unknown" in warnings
     highest = (folder / "prediction_results_highestscore.csv").read_text().splitlines()
     assert highest[0] == "Modified_ID\tIs_Virus"
     assert {line.partition("_chunk_")[0] for line in highest[1:]} == {"protein"}

@@ -235,7 +235,7 @@ def test_records_that_are_too_long_are_cut_or_refused(
     assert "1 of its records have more than 1024 residues or bases" in capsys.readouterr().err
     assert not output.exists()
     assert main(command(fasta, output, model)) == 0
-    assert "1 sequence longer than 1024 residues, truncated" in capsys.readouterr().out
+    assert "1 sequence longer than 1,024 residues, truncated" in capsys.readouterr().err
 
 
 def test_too_little_disk_is_reported_before_anything_is_computed(

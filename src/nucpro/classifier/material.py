@@ -153,7 +153,7 @@ def divide(material: Material, options: TrainingOptions, fold: int | None = None
     for line in _split_lines(parts, options.groups):
         logger.info("%s", line)
     if parts.leak:
-        logger.warning("Warning: %s", parts.leak)
+        logger.warning("%s", parts.leak)
     # What is drawn for intervals: whole families where the split kept them whole.
     drawn, kind = material.groups, options.groups
     if genomes is not None and options.split_by not in (SplitBy.FAMILY, SplitBy.TAXON):
@@ -191,7 +191,7 @@ def _judge_test_part(divided: Divided, labels: NDArray[np.int64], *, compared: b
         )
     if fewest < FEW_GROUPS:
         logger.warning(
-            "Warning: %s; with fewer than %d of a class its metrics say little about other genomes, and no "
+            "%s; with fewer than %d of a class its metrics say little about other genomes, and no "
             "intervals are given",
             found,
             FEW_GROUPS,

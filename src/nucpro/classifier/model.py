@@ -329,9 +329,7 @@ def read_state(folder: Path) -> TrainingState | None:
         if header.best_epoch > len(header.history):
             raise ValueError(f"its best epoch is {header.best_epoch} of {len(header.history)}")
         if header.settings is None:
-            logger.warning(
-                "Warning: %s: is of an earlier version, whose steps differ; training starts over", path
-            )
+            logger.warning("%s: is of an earlier version, whose steps differ; training starts over", path)
             return None
         parts = {
             kind: {

@@ -235,7 +235,7 @@ def _common_encoder(files: Sequence[MergedSource], sequence_type: SequenceType) 
     known = [maker for file in files if (maker := file.made_by[sequence_type.value]) is not None]
     if len(known) < len(files):
         logger.warning(
-            "Warning: the model of the %s columns is not recorded for %d of %d files; %s",
+            "the model of the %s columns is not recorded for %d of %d files; %s",
             sequence_type,
             len(files) - len(known),
             len(files),

@@ -238,7 +238,7 @@ def _taxa(records: Sequence[str], organisms: Mapping[str, Organism], options: Tr
     without = [taxon for taxon, found in above.items() if found is None]
     if without:
         logger.warning(
-            "Warning: %d of %d taxa belong to no %s; each is kept together by itself",
+            "%d of %d taxa belong to no %s; each is kept together by itself",
             len(without),
             len(above),
             options.rank,

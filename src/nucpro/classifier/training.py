@@ -293,9 +293,7 @@ class _Training:
         threshold = threshold_for(validation, wanted)
         share = 100 * float(validation.labels.mean())
         if threshold is None:
-            logger.warning(
-                "Warning: no threshold has a precision of %g on the validation part; 0.5 is taken", wanted
-            )
+            logger.warning("no threshold has a precision of %g on the validation part; 0.5 is taken", wanted)
             return 0.5
         logger.info(
             "Threshold %g: precision %g on the validation part, of which %.0f%% are viral; where viruses are rarer, "

@@ -62,8 +62,6 @@ _OF_SYSTEM = {
     errno.ELOOP: "a link leads back to itself: correct or remove it",
 }
 _NOTHING = logging.CRITICAL + 1
-_WARNING = "Warning: "
-"""Beginning of a line of a summary that is a warning."""
 
 _SHORT = 10.0
 """Seconds."""
@@ -217,21 +215,21 @@ class _Lines(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.setFormatter(_Plain("%(asctime)s %(message)s" if _manner.verbose else None, "%H:%M:%S"))
+        self.setFormatter(_Plain())
 
     def emit(self, record: logging.LogRecord) -> None:
         is_problem = record.levelno >= logging.WARNING
+        text = self.format(record)
         if is_problem and _manner.progress == JSON:
-            _write_json(event="message", level=record.levelname.lower(), text=self.format(record))
+            _write_json(event="message", level=record.levelname.lower(), text=text)
             return
         stream = sys.stderr if is_problem else sys.stdout
-        if stream is None:
+        if stream is None or (_manner.quiet and not is_problem):
             return
-        hides = _manner.quiet and not is_problem
+        time_of_day = time.strftime("%H:%M:%S ", time.localtime(record.created)) if _manner.verbose else ""
+        kind = "Warning: " if record.levelno == logging.WARNING else ""
         try:
-            for line in self.format(record).split("\n"):
-                if hides and not line.startswith(_WARNING):
-                    continue
+            for line in f"{time_of_day}{kind}{text}".split("\n"):
                 with _above_bar(stream):
                     stream.write(f"{line}\n")
         except OSError:
@@ -269,11 +267,9 @@ class _LogFile(logging.FileHandler):
         if self.level != _NOTHING:
             self.setLevel(_NOTHING)
             reason = sys.exc_info()[1]
-            # Standard output may go to the same full disk.
-            with suppress(NucproError, OSError):
-                say(
-                    f"Warning: {self.baseFilename}: cannot be written any more ({reason}); only the log is affected"
-                )
+            logger.warning(
+                "%s: cannot be written any more (%s); only the log is affected", self.baseFilename, reason
+            )
 
 
 @contextmanager
@@ -332,7 +328,7 @@ def _log_files(path: Path | None) -> Iterator[logging.Handler]:
     except StoreError as error:
         # Pre-flight reports folders that are missing or not writable.
         if os.path.lexists(path):
-            logger.warning("Warning: %s; this run writes no log", error)
+            logger.warning("%s; this run writes no log", error)
         return
     handler.setFormatter(_Plain("%(asctime)s %(levelname)s %(message)s"))
     yield handler
@@ -360,17 +356,18 @@ def say(line: str) -> None:
         ) from error
 
 
-def summary(lines: Iterable[str]) -> None:
-    """Print the summary of a command that made files; with ``-q``, only its warnings.
+def summary(lines: Iterable[str], warnings: Iterable[str] = ()) -> None:
+    """Print the summary of a command that made files, if not ``-q``, and log its warnings.
 
     Raises
     ------
     BrokenPipeError, StoreError
         As :func:`say`.
     """
-    for line in lines:
-        if not _manner.quiet or line.startswith(_WARNING):
-            say(line)
+    for warning in warnings:
+        logger.warning("%s", warning)
+    for line in () if _manner.quiet else lines:
+        say(line)
 
 
 @contextmanager
@@ -427,7 +424,7 @@ def exit_code_of(error: BaseException) -> int:
     error = _first_told(error)
     # After a signal, every error is its consequence: an import that is interrupted in C fails as an ImportError.
     if (number := _arrived or _INTERRUPTS.get(type(error))) is not None:
-        logger.warning(_INTERRUPTED)
+        logger.error(_INTERRUPTED)
         return 128 + number
     if isinstance(error, NucproError):
         logger.error("%s", error, exc_info=error if error.shows_traceback or _manner.verbose else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from nucpro.cli.arguments import add_data_dir, add_engine, add_replace
@@ -67,7 +68,7 @@ def _run(arguments: dict[str, Any]) -> None:
             report = build(where.anywhere().data_dir, options, show, machines.workers)
         else:
             report = build(where.data_dir, options, show)
-    summary(_lines(report))
+    summary(_lines(report), _warnings(report))
 
 
 def _lines(report: DatasetReport) -> list[str]:
@@ -81,14 +82,12 @@ def _lines(report: DatasetReport) -> list[str]:
             f"{category or 'no category'}: {counted(counts.records, 'record')}, "
             f"{counted(counts.chunks, 'chunk')}, {counts.kept_frames} of {counted(counts.frames, 'frame')} kept"
         )
-    totals = report.totals
-    if totals.lost_frames:
-        lost = counted(totals.lost_frames, "frame")
-        lines.append(f"Warning: {lost} of another genetic code left out (--genetic-code auto)")
-    if totals.left_out_records:
-        lines.append(
-            f"Warning: {counted(totals.left_out_records, 'record')} left out; "
-            "the .identified.json files give the reasons"
-        )
-    lines += [f"Warning: {name} has no GenBank partner and was not used" for name in report.without_partner]
     return lines
+
+
+def _warnings(report: DatasetReport) -> Iterator[str]:
+    lost, left_out = report.totals.lost_frames, report.totals.left_out_records
+    if lost:
+        yield f"{counted(lost, 'frame')} of another genetic code left out; --genetic-code auto uses them"
+    if left_out:
+        yield f"{counted(left_out, 'record')} left out; the .identified.json files give the reasons"

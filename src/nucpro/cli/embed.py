@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["add_to"]
 
 _FORMATS = ("npz", "pt", "parquet", "safetensors")
-_LETTERS = {SequenceType.PROTEIN: "residues", SequenceType.DNA: "bases"}
 
 
 def add_to(subparsers: Any) -> None:
@@ -199,16 +198,16 @@ def _run(arguments: dict[str, Any]) -> None:
     with showing() as show:
         reports = embed_files(jobs, show)
     for report in reports:
-        summary(_lines(report, sequence_type, readout))
+        of_records = f" of {counted(report.records, 'record')}" if readout.per_residue else ""
+        line = f"{report.output}: {counted(report.vectors, 'vector')} of width {report.width}{of_records}"
+        summary([line], _warnings(report, sequence_type))
 
 
-def _lines(report: EmbedReport, sequence_type: SequenceType, readout: Readout) -> Iterator[str]:
+def _warnings(report: EmbedReport, sequence_type: SequenceType) -> Iterator[str]:
     if report.truncated:
         yield (
-            f"Warning: {counted(report.truncated, 'sequence')} longer than {LIMITS[sequence_type]} "
-            f"{_LETTERS[sequence_type]}, truncated"
+            f"{report.output}: {counted(report.truncated, 'sequence')} longer than {LIMITS[sequence_type]:,} "
+            f"{sequence_type.unit}, truncated"
         )
     if report.unknown:
-        yield f"Warning: {report.unknown} of {counted(report.tokens, 'token')} unknown to the model"
-    of_records = f" of {counted(report.records, 'record')}" if readout.per_residue else ""
-    yield f"{report.output}: {counted(report.vectors, 'vector')} of width {report.width}{of_records}"
+        yield f"{report.output}: {report.unknown} of {counted(report.tokens, 'token')} unknown to the model"

@@ -123,7 +123,7 @@ def _run(arguments: dict[str, Any]) -> None:
     options = PredictionOptions.of({**arguments, "input": first, "also": tuple(more)})
     with showing() as show:
         report = predict(options, show)
-    summary(_lines(report))
+    summary(_lines(report), _warnings(report))
 
 
 def _lines(report: PredictionReport) -> Iterator[str]:
@@ -137,15 +137,15 @@ def _lines(report: PredictionReport) -> Iterator[str]:
     if report.scored_frames:
         rate = report.scored_frames / max(report.seconds, 1e-9)
         yield f"{counted(report.scored_frames, 'frame')} in {report.seconds:.1f} s: {rate:,.1f} frames/s"
-    yield from (f"Warning: {line}" for line in _warnings(counts, report.splits))
     files = ", ".join(path.relative_to(report.folder).as_posix() for path in report.files)
     yield f"Results in {report.folder}: {files}"
 
 
-def _warnings(counts: Any, splits: int) -> list[str]:
+def _warnings(report: PredictionReport) -> Iterator[str]:
+    counts = report.counts
     found = {
         "frames were left out because most of their residues are unknown": counts["unknown_frames"],
         "frames were longer than the maximum length of an encoder and were truncated": counts["cut_frames"],
-        "batches were halved after running out of memory": splits,
+        "batches were halved after running out of memory": report.splits,
     }
-    return [f"{count} {what}" for what, count in found.items() if count]
+    return (f"{count} {what}" for what, count in found.items() if count)

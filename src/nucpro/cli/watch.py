@@ -17,11 +17,12 @@ from rich.text import Text
 from nucpro.cli.console import say
 from nucpro.errors import human_time, printable
 from nucpro.folder.paths import DataFolder
+from nucpro.formats.sequences import SequenceType
 from nucpro.inspection.monitor import Monitor, Rates, View
 
 __all__ = ["watch"]
 
-_LETTERS = {"dna": "bases", "protein": "residues"}
+_UNITS: dict[str, str] = {kind: kind.unit for kind in SequenceType}
 _BAR_WIDTH = 60
 _NARROWEST = 20
 _SHOWN_STAGES = 12
@@ -118,7 +119,7 @@ def facts(view: View) -> list[tuple[str, str]]:
     if view.total:
         rows.append(("Files", _files(view)))
     if view.rates:
-        rows.append(("Rate", _rates(view.rates, _LETTERS.get(view.sequence_type, "letters"))))
+        rows.append(("Rate", _rates(view.rates, _UNITS.get(view.sequence_type, "bases"))))
     if view.seconds_left is not None:
         rows.append(("Left", f"{human_time(view.seconds_left, 0)}{_of_part(view)}"))
     if view.last_file:

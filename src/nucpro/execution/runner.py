@@ -27,7 +27,15 @@ from nucpro.state.checkpoint import Checkpoint, Fingerprint
 from nucpro.state.history import DONE, FAILED, INTERRUPTED, Loaded, Recorder
 from nucpro.state.lock import hold
 
-__all__ = ["Committed", "Runner", "Statistics", "Task", "VectorRunner", "statistics_lines"]
+__all__ = [
+    "Committed",
+    "Runner",
+    "Statistics",
+    "Task",
+    "VectorRunner",
+    "statistics_lines",
+    "statistics_warnings",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -356,13 +364,12 @@ def _ending(error: BaseException | None) -> str:
 def statistics_lines(statistics: Statistics, sequence_type: SequenceType) -> list[str]:
     """Counts, times and rates of a run."""
     count, seconds = statistics, statistics.seconds
-    letters = "residues" if sequence_type is SequenceType.PROTEIN else "bases"
     made = f"{counted(count.files, 'file')}, {counted(count.sequences, 'sequence')}"
     lines = [f"Extracted {made} in {human_time(seconds)}"]
     if count.files and seconds > 0:
         lines.append(
             f"Time: {seconds / count.files:.2f} s per file, {1000 * seconds / count.sequences:.3f} ms per sequence; "
-            f"rate: {count.sequences / seconds:,.0f} sequences/s, {count.size / seconds:,.0f} {letters}/s, "
+            f"rate: {count.sequences / seconds:,.0f} sequences/s, {count.size / seconds:,.0f} {sequence_type.unit}/s, "
             f"{count.tokens / seconds:,.0f} tokens/s"
         )
     if count.repeated:
@@ -372,15 +379,15 @@ def statistics_lines(statistics: Statistics, sequence_type: SequenceType) -> lis
         )
     if sequence_type is SequenceType.PROTEIN:
         lines.append(f"Merged {counted(count.merged, 'file')}")
+    return lines
+
+
+def statistics_warnings(count: Statistics) -> Iterator[str]:
+    """Counts that an ordinary run does not have."""
     if count.truncated:
-        lines.append(f"Warning: {counted(count.truncated, 'sequence')} cut at the longest input of the model")
+        yield f"{counted(count.truncated, 'sequence')} truncated at the maximum length of the model"
     if count.splits:
-        lines.append(
-            f"Warning: {counted(count.splits, 'batch')} split because memory ran out; use --tokens-per-batch"
-        )
+        yield f"{counted(count.splits, 'batch')} split because memory ran out; lower --tokens-per-batch"
     if count.unknown_tokens:
         share = count.unknown_tokens / count.tokens
-        lines.append(
-            f"Warning: {counted(count.unknown_tokens, 'token')} ({share:.2%}) unknown to the model (runs of N?)"
-        )
-    return lines
+        yield f"{counted(count.unknown_tokens, 'token')} ({share:.2%}) unknown to the model (runs of N?)"

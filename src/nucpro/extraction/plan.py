@@ -33,6 +33,7 @@ __all__ = [
     "Unproven",
     "current_vectors",
     "discovery_lines",
+    "discovery_warnings",
     "make_plan",
     "merged_fact",
     "plan_lines",
@@ -484,12 +485,19 @@ def discovery_lines(selection: Selection, plan: Plan) -> list[str]:
     if kept:
         how = ", ".join(f"{count} {kept_as}" for kept_as, count in sorted(kept.items()))
         lines.append(f"Kept:        {counted(kept.total(), 'file')} without provenance metadata ({how})")
-    lines += [f"Warning: {warning}" for warning in selection.warnings]
-    too_long = sum(item.facts.over_limit for item in plan.items)
-    if too_long:
-        lines.append(f"Warning: {counted(too_long, 'sequence')} longer than the model reads, to be cut there")
     lines += limited([f"Stale: {reason}" for item in plan.items for reason in item.reasons])
     return lines
+
+
+def discovery_warnings(selection: Selection, plan: Plan) -> list[str]:
+    """Warnings of a selection, and the number of sequences that are truncated."""
+    too_long = sum(item.facts.over_limit for item in plan.items)
+    if not too_long:
+        return list(selection.warnings)
+    truncated = (
+        f"{counted(too_long, 'sequence')} longer than the maximum length of the model, truncated there"
+    )
+    return [*selection.warnings, truncated]
 
 
 def plan_lines(plan: Plan) -> list[str]:

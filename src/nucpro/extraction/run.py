@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from nucpro.embedding.identification import Identified, identify
 from nucpro.errors import DataError, ModelError, PreflightError, StoreError, ValidationError, counted
 from nucpro.execution.engine import engine_of
-from nucpro.execution.runner import Statistics, Task, VectorRunner, statistics_lines
+from nucpro.execution.runner import Statistics, Task, VectorRunner, statistics_lines, statistics_warnings
 from nucpro.extraction.merging import DnaFile, DnaVerdict, examine_dna, merge
 from nucpro.extraction.plan import (
     Plan,
@@ -29,6 +29,7 @@ from nucpro.extraction.plan import (
     State,
     Unproven,
     discovery_lines,
+    discovery_warnings,
     merged_fact,
     plan_lines,
     verified_fact,
@@ -490,6 +491,8 @@ class Run(AbstractContextManager["Run"]):
                     remove_temporaries(folder)
             if self.statistics.files or self.statistics.merged:
                 logger.info("%s", "\n".join(statistics_lines(self.statistics, self.sequence_type)))
+                for warning in statistics_warnings(self.statistics):
+                    logger.warning("%s", warning)
 
     def audit(self) -> None:
         """Recompute random sequences in float32 and compare, if ``--audit`` is given.
@@ -701,6 +704,8 @@ def _show(survey: Survey) -> None:
     if survey.sequence_type is SequenceType.PROTEIN:
         lines += [*outside_lines(survey.outside()), *survey.outside_problems(survey.plan.recipe.width)]
     logger.info("%s", "\n".join(lines))
+    for warning in discovery_warnings(survey.selection, survey.plan):
+        logger.warning("%s", warning)
     if logger.isEnabledFor(logging.DEBUG) and not survey.options.dry_run:
         for line in (*plan_lines(survey.plan), *(why for item in survey.plan.items for why in item.reasons)):
             logger.debug("%s", line)

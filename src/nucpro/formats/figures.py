@@ -68,9 +68,7 @@ def draw(path: Path, size: tuple[float, float], dots_per_inch: int, fill: Callab
         content = _drawn(path.suffix[1:], size, dots_per_inch, fill)
     # matplotlib depends on fonts, caches and files of settings, and raises what any of them raises.
     except (ImportError, OSError, RuntimeError, ValueError) as error:
-        logger.warning(
-            "Warning: %s: cannot be drawn (%s: %s); all else is written", path, type(error).__name__, error
-        )
+        logger.warning("%s: cannot be drawn (%s: %s); all else is written", path, type(error).__name__, error)
         path.unlink(missing_ok=True)
         return False
     write_bytes(path, content)

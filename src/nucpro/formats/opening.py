@@ -317,7 +317,7 @@ def _remove_link(path: Path) -> None:
             target = path.readlink()
             path.unlink()
             logger.warning(
-                "Warning: %s was a link to %s; a new file takes its place, what it led to is untouched",
+                "%s was a link to %s; a new file takes its place, what it led to is untouched",
                 path,
                 target,
             )

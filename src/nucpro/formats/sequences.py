@@ -52,6 +52,11 @@ class SequenceType(StrEnum):
         """Its name in text."""
         return "DNA" if self is SequenceType.DNA else "protein"
 
+    @property
+    def unit(self) -> str:
+        """What its lengths count."""
+        return "bases" if self is SequenceType.DNA else "residues"
+
 
 NUCLEOTIDES = "ACGTURYSWKMBDHVN"
 """Alphabet of a nucleotide record: the four bases, U, and the IUPAC ambiguity codes."""

@@ -17,7 +17,7 @@ from io import BytesIO
 from itertools import pairwise
 
 from nucpro.errors import StoreError, counted, human_time
-from nucpro.extraction.plan import discovery_lines, state_lines
+from nucpro.extraction.plan import discovery_lines, discovery_warnings, state_lines
 from nucpro.extraction.survey import looking, outside_lines
 from nucpro.folder.paths import DataFolder
 from nucpro.formats.opening import look_at_kept
@@ -77,10 +77,12 @@ def status(options: Options) -> list[str]:
             lines.append(
                 "Protein files: none was made yet; nucpro extract DATA --dry-run shows what a run would do"
             )
-            lines += [f"Warning: {warning}" for warning in selection.warnings]
+            warnings = list(selection.warnings)
         else:
             plan = survey.compare(recipe)
             lines += [*discovery_lines(selection, plan), *state_lines(plan)]
+            warnings = discovery_warnings(selection, plan)
+        lines += [f"Warning: {warning}" for warning in warnings]
         lines += outside_lines(survey.outside())
         return lines + [f"Problem: {problem}" for problem in problems]
 

@@ -408,7 +408,7 @@ def check(options: PredictionOptions, engine: Engine, spool: Callable[[Path], Pa
         raise PreflightError(problems)
     _warn_of_other_length(length, models)
     if not facts.records:
-        logger.warning("Warning: %s: holds no sequence; the tables have their headers only", name)
+        logger.warning("%s: holds no sequence; the tables have their headers only", name)
     rules = _rules_of(options, models, length)
     logger.debug(
         "%s: %s of %d bases in %s of up to %d bases; %s",
@@ -452,7 +452,7 @@ def _warn_of_other_length(length: int, models: Models) -> None:
     tested = sorted({*map(int, card.lengths), *([card.chunk_length] if card.chunk_length else [])})
     if card.lengths and not tested[0] <= length <= tested[-1]:
         logger.warning(
-            "Warning: chunks of %d bases; the classifier was tested at %d to %d (metrics in its card); scores are "
+            "chunks of %d bases; the classifier was tested at %d to %d (metrics in its card); scores are "
             "unreliable outside of that",
             length,
             tested[0],
@@ -460,7 +460,7 @@ def _warn_of_other_length(length: int, models: Models) -> None:
         )
     elif not card.lengths and card.chunk_length not in (None, length):
         logger.warning(
-            "Warning: chunks of %d bases are scored by a classifier of chunks of %d: scores are unreliable at another "
+            "chunks of %d bases are scored by a classifier of chunks of %d: scores are unreliable at another "
             "length; nucpro evaluate MODEL --lengths %d,%d measures how much",
             length,
             card.chunk_length,

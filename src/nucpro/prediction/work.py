@@ -123,7 +123,7 @@ class Work:
         try:
             self._read(number)
         except DataError as error:
-            logger.warning("Warning: %s", error)
+            logger.warning("%s", error)
             return False
         return True
 

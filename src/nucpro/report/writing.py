@@ -102,7 +102,7 @@ def report_folder(
             subject = _subject(survey, problems)
             _require_files(subject, output)
             for problem in problems:
-                logger.warning("Warning: the page shows no files: %s", problem)
+                logger.warning("the page shows no files: %s", problem)
             return write_report(subject, survey.workers, points, show, output, layout)
         recipe = survey.records.recipe_of(survey.sequence_type)
         inputs = survey.inputs()
