@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nucpro.execution.workers import Workers
 from nucpro.folder.paths import DataFolder
-from nucpro.formats.figures import draw
+from nucpro.formats.figures import CLASS_COLOURS, DARK_CLASS_COLOURS, draw
 from nucpro.prediction.options import OutputFolder
 from nucpro.prediction.plot import draw_scores
 from nucpro.prediction.tables import read_tables
@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DEMO, ASSETS = ROOT / "build" / "demo", ROOT / "docs" / "assets"
 INK, PAPER = "#c9d1d9", "#0d1117"
 THRESHOLD = 0.5
+SIZE = (6.6, 3.6)
 
 
 def main() -> None:
@@ -34,8 +35,8 @@ def main() -> None:
     geometry = describe(sample.vectors, sample.labels)
     rows = read_tables(OutputFolder(DEMO / "held_out_prediction"))
     row = max(rows, key=lambda row: int(row.values["scored_chunks"]))
-    write("map", (5.5, 3.6), lambda figure: draw_map(figure.subplots(), sample, geometry))
-    write("contig", (7, 2.6), lambda figure: draw_scores(figure, row, THRESHOLD))
+    write("map", SIZE, lambda figure, colours: draw_map(figure.subplots(), sample, geometry, colours))
+    write("contig", SIZE, lambda figure, colours: draw_scores(figure, row, THRESHOLD, colours))
 
 
 def folder_files(folder: DataFolder) -> list[Path]:
@@ -44,17 +45,17 @@ def folder_files(folder: DataFolder) -> list[Path]:
     return [path for path in found if (pair := folder.pair_of(path)) is not None and pair.merged.exists()]
 
 
-def write(name: str, size: tuple[float, float], fill: Callable[[Figure], None]) -> None:
+def write(name: str, size: tuple[float, float], fill: Callable[[Figure, Mapping[str, str]], None]) -> None:
     """Write a picture for a light page, and one for a dark one."""
-    draw(ASSETS / f"{name}-light.png", size, 160, fill)
-    draw(ASSETS / f"{name}-dark.png", size, 160, partial(darkened, fill))
+    draw(ASSETS / f"{name}-light.png", size, partial(fill, colours=CLASS_COLOURS), 160)
+    draw(ASSETS / f"{name}-dark.png", size, partial(darkened, fill), 160)
 
 
-def darkened(fill: Callable[[Figure], None], figure: Figure) -> None:
+def darkened(fill: Callable[[Figure, Mapping[str, str]], None], figure: Figure) -> None:
     """Draw with light ink on a dark page."""
     from matplotlib.text import Text  # noqa: PLC0415
 
-    fill(figure)
+    fill(figure, DARK_CLASS_COLOURS)
     figure.set_facecolor(PAPER)
     for axes in figure.axes:
         axes.set_facecolor(PAPER)

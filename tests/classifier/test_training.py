@@ -103,6 +103,9 @@ def test_a_model_is_trained_measured_and_described(merged: Path, tmp_path: Path)
     assert card.training["best_epoch"] == 1 + int(np.argmin(losses))
     assert card.metrics["validation"]["loss"] == min(losses)
     assert (tmp_path / "out" / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    drawn = (tmp_path / "out" / "curves.svg").read_text()
+    for text in ("AUROC", "AUPRC", "chance", "prevalence", "perfect calibration", "rows per bin"):
+        assert text in drawn
 
 
 def test_the_saved_weights_are_those_of_the_best_epoch(

@@ -18,7 +18,7 @@ logging.basicConfig(format="%(message)s")
 from nucpro.formats.figures import draw
 def fill(figure):
     figure.subplots().plot([0, 1], [1, 0], label="$x")
-print(draw(Path(sys.argv[1]), (2, 2), 50, fill), os.environ.get("MPLBACKEND"))
+print(draw(Path(sys.argv[1]), (2, 2), fill, 50), os.environ.get("MPLBACKEND"))
 """
 
 
@@ -76,6 +76,6 @@ def test_a_picture_that_fails_is_a_warning(tmp_path: Path, caplog: pytest.LogCap
     def fill(figure: object) -> None:
         raise OSError("no font")
 
-    assert not draw(path, (2, 2), 50, fill)
+    assert not draw(path, (2, 2), fill)
     assert f"{path}: cannot be drawn (OSError: no font); all else is written" in caplog.text
     assert not path.exists()

@@ -22,7 +22,7 @@ from nucpro.formats.sequences import DNA_WIDTH, PROTEIN_WIDTH, SequenceType
 from nucpro.state.history import this_software
 
 __all__ = [
-    "CURVES_NAME",
+    "CURVES_NAMES",
     "HIDDEN_WIDTH",
     "RECORD_NAME",
     "TRAIN_AGAIN",
@@ -42,7 +42,7 @@ HIDDEN_WIDTH = 512
 """Columns between the two layers of VirNucPro's classifier."""
 WEIGHTS_NAME = "model.safetensors"
 """The weights in a model folder."""
-CURVES_NAME = "curves.png"
+CURVES_NAMES = ("curves.png", "curves.svg")
 """Curves of a training in a model folder, where they were drawn."""
 RECORD_NAME = "training.json"
 """The record of the training in a model folder: beside the card, so that equal trainings give equal cards."""

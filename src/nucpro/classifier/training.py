@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from nucpro.classifier.card import (
-    CURVES_NAME,
+    CURVES_NAMES,
     RECORD_NAME,
     WEIGHTS_NAME,
     ModelCard,
@@ -184,7 +184,7 @@ def _pooled(tested: Mapping[str, _Tested], options: TrainingOptions) -> Comparis
 
 def _require_own(folders: Collection[Path], top: Path, *, replace: bool) -> None:
     """Refuse folders of others, and to replace files that no training wrote."""
-    names = (WEIGHTS_NAME, CARD_NAME, _HISTORY, _TAXA, CURVES_NAME, RECORD_NAME)
+    names = (WEIGHTS_NAME, CARD_NAME, _HISTORY, _TAXA, *CURVES_NAMES, RECORD_NAME)
     problems = place_problems(top, "model", {Kind.CLASSIFIER}) or [
         problem
         for folder in folders
@@ -332,7 +332,7 @@ class _Training:
             write_training(self._folder, self._options.data_dir, digest)
             record_model(self._divided.material.survey.folder, self._folder)
         if self._options.curves:
-            draw_curves(self._folder / CURVES_NAME, fitted.history, fitted.best_epoch, test)
+            draw_curves(self._folder, fitted.history, fitted.best_epoch, test)
 
 
 @dataclass(frozen=True, eq=False)

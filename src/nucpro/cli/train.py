@@ -53,7 +53,7 @@ def add_options(parser: Parser) -> None:
         "(default: %(default)s)",
     )
     parser.group(OUTPUT).add_argument(
-        "--no-curves", dest="curves", action="store_false", help="do not draw curves.png"
+        "--no-curves", dest="curves", action="store_false", help="do not draw curves.png and curves.svg"
     )
     add_replace(parser, "an existing model, even one made with other options, instead of resuming")
 

@@ -22,9 +22,30 @@ from nucpro.formats import write_bytes
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["can_draw", "draw"]
+__all__ = [
+    "CLASS_COLOURS",
+    "DARK_CLASS_COLOURS",
+    "DOTS_PER_INCH",
+    "LINE_COLOURS",
+    "REFERENCE",
+    "can_draw",
+    "draw",
+]
 
 logger = logging.getLogger(__name__)
+
+# After Okabe and Ito (https://jfly.uni-koeln.de/color/), which people with any colour vision can distinguish; darker
+# on white and lighter on black, for contrast.
+CLASS_COLOURS = {"viral": "#c74a00", "host": "#0072b2"}
+"""Colour of each class, in figures and on the pages of ``report`` and ``predict``."""
+DARK_CLASS_COLOURS = {"viral": "#ff9346", "host": "#56b4e9"}
+"""The same on a dark background."""
+LINE_COLOURS = ("#1c2126", "#009e73")
+"""Colours of lines that belong to no class."""
+REFERENCE = {"color": "#59626d", "linestyle": ":", "linewidth": 1}
+"""Style of reference lines: chance, prevalence, thresholds, means."""
+DOTS_PER_INCH = 300
+"""Resolution for print."""
 
 _BACKEND = "MPLBACKEND"
 _SILENT: dict[str, dict[str, Any]] = {
@@ -32,15 +53,20 @@ _SILENT: dict[str, dict[str, Any]] = {
     "svg": {"Creator": None, "Date": None},
     "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
 }
-"""Times, and names and versions of programs, would make equal pictures differ."""
+"""Times, and names and versions of programs, would make pictures of equal content differ."""
 
 
 def can_draw() -> bool:
-    """Whether matplotlib is installed; it is of the extras ``train`` and ``report``."""
+    """Whether matplotlib is installed; the extras ``train`` and ``report`` include it."""
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def draw(path: Path, size: tuple[float, float], dots_per_inch: int, fill: Callable[[Figure], None]) -> bool:
+def draw(
+    path: Path,
+    size: tuple[float, float],
+    fill: Callable[[Figure], None],
+    dots_per_inch: int = DOTS_PER_INCH,
+) -> bool:
     """Draw a figure and write it; equal figures give equal bytes with the same matplotlib.
 
     Parameters
@@ -49,23 +75,23 @@ def draw(path: Path, size: tuple[float, float], dots_per_inch: int, fill: Callab
         Where the picture goes; its suffix (``.png``, ``.svg`` or ``.pdf``) is its format.
     size : tuple of float
         Width and height in inches.
-    dots_per_inch : int
-        Resolution.
     fill : callable
         Draws into the empty figure.
+    dots_per_inch : int
+        Resolution.
 
     Returns
     -------
     bool
-        False where it could not be drawn: that is logged, and no older picture stays under the name.
+        False if it could not be drawn: this is logged, and an older picture of that name is removed.
 
     Raises
     ------
     StoreError
-        The picture was drawn, but cannot be written.
+        The picture cannot be written.
     """
     try:
-        content = _drawn(path.suffix[1:], size, dots_per_inch, fill)
+        content = _drawn(path.suffix[1:], size, fill, dots_per_inch)
     # matplotlib depends on fonts, caches and files of settings, and raises what any of them raises.
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         logger.warning("%s: cannot be drawn (%s: %s); all else is written", path, type(error).__name__, error)
@@ -75,7 +101,7 @@ def draw(path: Path, size: tuple[float, float], dots_per_inch: int, fill: Callab
     return True
 
 
-def _drawn(form: str, size: tuple[float, float], dots_per_inch: int, fill: Callable[[Figure], None]) -> bytes:
+def _drawn(form: str, size: tuple[float, float], fill: Callable[[Figure], None], dots_per_inch: int) -> bytes:
     with _no_backend_of_others():
         import matplotlib as mpl  # noqa: PLC0415 - an extra
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415

@@ -7,12 +7,13 @@ Equal scores give equal bytes with the same matplotlib.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nucpro.errors import counted
 from nucpro.formats import make_folder, remove_temporaries
-from nucpro.formats.figures import can_draw, draw
+from nucpro.formats.figures import CLASS_COLOURS, REFERENCE, can_draw, draw
 from nucpro.prediction.options import OutputFolder
 from nucpro.prediction.tables import SequenceRow, read_tables
 from nucpro.prediction.verdict import ChunkScore, Rules
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["draw_scores", "plotting_problems", "write_plots"]
 
 _MOST_POINTS = 2_000
-_COLOURS = {True: "#d55e00", False: "#0072b2"}
-"""Those of the report's classes."""
 _LONGEST_TITLE = 60
 
 
@@ -71,12 +70,14 @@ def write_plots(folder: OutputFolder, count: int, form: str = "png") -> list[Pat
     for row in read_tables(folder):
         if row.number in chosen:
             path = folder.plot(row.values["record"], row.number, form)
-            if draw(path, (7, 2.6), 300, lambda figure, row=row: draw_scores(figure, row, threshold)):  # type: ignore[misc]
+            if draw(path, (7, 2.6), lambda figure, row=row: draw_scores(figure, row, threshold)):  # type: ignore[misc]
                 written.append(path)
     return written
 
 
-def draw_scores(figure: Figure, row: SequenceRow, threshold: float) -> None:
+def draw_scores(
+    figure: Figure, row: SequenceRow, threshold: float, colours: Mapping[str, str] = CLASS_COLOURS
+) -> None:
     """Draw the scores of the chunks of a record, and the threshold."""
     axes = figure.add_subplot()
     windows = list(_windows(row.chunks))
@@ -88,14 +89,16 @@ def draw_scores(figure: Figure, row: SequenceRow, threshold: float) -> None:
                 scores,
                 starts,
                 ends,
-                colors=_COLOURS[is_viral],
-                linewidth=2,
+                colors=colours[name],
+                linewidth=3,
                 label=f"{name} ({len(of_class)})",
             )
-    axes.axhline(threshold, color="grey", linewidth=0.8, linestyle=":", label=f"threshold {threshold:g}")
+    axes.axhline(threshold, **REFERENCE, label=f"threshold {threshold:g}")
     axes.set_xlim(1, max(int(row.values["bases"]), 2))
     axes.set_ylim(-0.03, 1.03)
     axes.set_xlabel("position (bases)")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.spines[["top", "right"]].set_visible(False)
     merged = -(-len(row.chunks) // _MOST_POINTS)
     axes.set_ylabel("viral score" if merged == 1 else f"viral score (means of {merged} chunks)")
     axes.set_title(_title(row), loc="left", fontsize=9, parse_math=False)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nucpro.formats import write_text
+from nucpro.formats.figures import CLASS_COLOURS
 from nucpro.prediction.options import OutputFolder, PredictionOptions
 from nucpro.prediction.tables import SequenceRow, read_tables
 from nucpro.prediction.work import read_record
@@ -20,7 +21,7 @@ __all__ = ["write_html", "write_multiqc"]
 
 _BINS = 20
 _MOST_ROWS = 1000
-_VERDICTS = {"viral": "#d55e00", "host": "#0072b2", "undetermined": "#777777"}
+_VERDICTS = {**CLASS_COLOURS, "undetermined": "#777777"}
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 60em; padding: 0 1em }
 body { color: #222; background: #fff }

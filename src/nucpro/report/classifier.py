@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nucpro.classifier.card import (
-    CURVES_NAME,
+    CURVES_NAMES,
     WEIGHTS_NAME,
     ModelCard,
     models_in,
@@ -110,7 +110,7 @@ def _read(path: Path, folder: DataFolder, files: int, rows: Mapping[str, int] | 
         trained = f"{datetime.fromtimestamp(changed, UTC):%Y-%m-%d %H:%M} UTC (time of {CARD_NAME})"
     else:
         trained = f"{record.time:%Y-%m-%d %H:%M} UTC"
-    return FolderModel(name, card, trained, _difference(card, files, rows), _picture(path / CURVES_NAME))
+    return FolderModel(name, card, trained, _difference(card, files, rows), _picture(path / CURVES_NAMES[0]))
 
 
 def _difference(card: ModelCard, files: int, rows: Mapping[str, int] | None) -> str:

@@ -16,6 +16,7 @@ from string import Template
 
 from nucpro import __version__
 from nucpro.errors import counted
+from nucpro.formats.figures import CLASS_COLOURS, DARK_CLASS_COLOURS
 from nucpro.report import findings, sections
 from nucpro.report.charts import Markup, element, items, join
 from nucpro.report.classifier import classifiers
@@ -55,7 +56,7 @@ def page(subject: Subject, sample: Sample, geometry: Geometry | None) -> str:
     }
     markup = {
         "script_digest": digest,
-        "style": _part("page.css"),
+        "style": f"{_class_colours()}\n{_part('page.css')}",
         "script": script,
         "contents": _contents(subject, sample, geometry),
         "data": findings.map_data(sample, geometry),
@@ -63,6 +64,11 @@ def page(subject: Subject, sample: Sample, geometry: Geometry | None) -> str:
     return Template(_part("page.html")).substitute(
         markup, **{key: escape(text) for key, text in texts.items()}
     )
+
+
+def _class_colours() -> str:
+    shades = {**CLASS_COLOURS, **{f"dark-{name}": colour for name, colour in DARK_CLASS_COLOURS.items()}}
+    return f":root {{ {' '.join(f'--{name}: {colour};' for name, colour in shades.items())} }}"
 
 
 def _part(name: str) -> str:

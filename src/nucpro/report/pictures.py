@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nucpro.errors import counted, human_time
 from nucpro.folder.paths import CLASS_NAMES, VIRAL
-from nucpro.formats.figures import draw
+from nucpro.formats.figures import CLASS_COLOURS, LINE_COLOURS, REFERENCE, draw
 from nucpro.report.geometry import Geometry
 from nucpro.report.sample import Sample
 from nucpro.report.sections import throughput
@@ -27,10 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PICTURES", "PICTURES_OF_ROWS", "draw_map", "figures_of", "write_pictures"]
 
-# Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), which people with any colour vision can distinguish.
-_COLOURS = {"viral": "#d55e00", "host": "#0072b2"}
 _MARKERS = {"viral": "o", "host": "s"}
-_DOTS_PER_INCH = 300
 _SIZE = (5.5, 4.2)
 _FORMATS = (".png", ".svg")
 _MOST_BINS = 40
@@ -62,7 +59,7 @@ def write_pictures(
         for path in (folder / f"{name}{form}" for form in _FORMATS):
             if fill is None:
                 path.unlink(missing_ok=True)
-            elif draw(path, _SIZE, _DOTS_PER_INCH, fill):
+            elif draw(path, _SIZE, fill):
                 written.append(path)
     return tuple(written)
 
@@ -86,7 +83,9 @@ def _axes(figure: Figure) -> Axes:
     return axes
 
 
-def draw_map(axes: Axes, sample: Sample, geometry: Geometry) -> None:
+def draw_map(
+    axes: Axes, sample: Sample, geometry: Geometry, colours: Mapping[str, str] = CLASS_COLOURS
+) -> None:
     """Draw the map of a sample, with a colour and a marker per class."""
     layout = geometry.layouts[0]
     size = float(np.clip(20_000 / len(sample), 1.5, 25))
@@ -99,7 +98,7 @@ def draw_map(axes: Axes, sample: Sample, geometry: Geometry) -> None:
             s=size,
             alpha=0.6,
             linewidths=0,
-            color=_COLOURS[name],
+            color=colours[name],
             marker=_MARKERS[name],
             label=f"{name} ({rows.sum():,})",
             rasterized=True,  # in an SVG too: a shape per point would be megabytes
@@ -135,7 +134,7 @@ def _distribution(axes: Axes, title: str, counts: Mapping[int, Mapping[int, int]
         left = edges[:-1] + np.diff(edges) * 0.05 + place * width
         total = int(found.sum())
         bars = axes.bar(
-            left, found / total, width, align="edge", color=_COLOURS[name], label=f"{name} ({total:,})"
+            left, found / total, width, align="edge", color=CLASS_COLOURS[name], label=f"{name} ({total:,})"
         )
         if bins <= _COUNTED_BINS:
             axes.bar_label(bars, [f"{int(n):,}" if n else "" for n in found], fontsize="xx-small")
@@ -163,9 +162,9 @@ def _throughput(axes: Axes, run: Run) -> None:
     curve = throughput(run)
     times, rates = zip(*curve.points, strict=True) if curve.points else ((), ())
     marker = "o" if len(times) < 50 else None
-    axes.plot(times, rates, color=_COLOURS["host"], marker=marker, markersize=3, label="while extracting")
+    axes.plot(times, rates, color=LINE_COLOURS[1], marker=marker, markersize=3, label="while extracting")
     mean = f"mean: {curve.mean:,.0f} sequences/s"
-    axes.axhline(curve.mean, color="grey", linestyle=":", linewidth=1, label=mean)
+    axes.axhline(curve.mean, **REFERENCE, label=mean)
     axes.set_title(
         f"{counted(curve.records, 'sequence', ',')} in {human_time(curve.seconds)}", fontsize="medium"
     )
@@ -178,7 +177,7 @@ def _classes(axes: Axes, subject: Subject) -> None:
     for name in reversed(CLASS_NAMES):
         places = [place for place, c in enumerate(counts) if (c.category == VIRAL) == (name == VIRAL)]
         records = [counts[place].records for place in places]
-        bars = axes.barh(places, records, color=_COLOURS[name], label=f"{name} ({sum(records):,})")
+        bars = axes.barh(places, records, color=CLASS_COLOURS[name], label=f"{name} ({sum(records):,})")
         texts = [f"{counts[k].records:,} in {counted(counts[k].files, 'file', ',')}" for k in places]
         axes.bar_label(bars, texts, padding=3, fontsize="small")
     viral, host = subject.records(1), subject.records(0)
