@@ -24,7 +24,6 @@ _AXES = (
     ("recall", "precision"),
     ("mean probability of virus", "share of viral rows"),
 )
-_LEGENDS = ("lower right", "lower right", "upper left")
 
 
 def require_matplotlib() -> None:
@@ -66,7 +65,7 @@ def _draw_losses(axes: Axes, history: Sequence[Mapping[str, Any]], best_epoch: i
     axes.set(
         xlabel="epoch", ylabel="cross-entropy", title=f"Loss, validation: {best:.3f} in epoch {best_epoch}"
     )
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.set_xlim(0.5, len(epochs) + 0.5)
     axes.legend(loc="best", fontsize="small", frameon=False)
 
@@ -103,7 +102,8 @@ def _draw_test(panels: Sequence[Axes], test: Scored) -> None:
         f"Precision and recall, test: AUPRC {found['auprc']:.3f}",
         f"Calibration, test: error {found['calibration_error']:.3f} (rows per bin)",
     )
-    for panel, title, (across, up), place in zip(panels, titles, _AXES, _LEGENDS, strict=True):
+    for panel, title, (across, up) in zip(panels, titles, _AXES, strict=True):
         panel.set(xlabel=across, ylabel=up, title=title, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-        panel.legend(loc=place, fontsize="small", frameon=False)
+        panel.legend(loc="lower right", fontsize="small", frameon=False)
+    calibration.legend(loc="upper left", fontsize="small", frameon=False)
     calibration.set_ylim(top=1.1)  # space for the counts

@@ -42,7 +42,7 @@ DARK_CLASS_COLOURS = {"viral": "#ff9346", "host": "#56b4e9"}
 """The same on a dark background."""
 LINE_COLOURS = ("#1c2126", "#009e73")
 """Colours of lines that belong to no class."""
-REFERENCE = {"color": "#59626d", "linestyle": ":", "linewidth": 1}
+REFERENCE: dict[str, Any] = {"color": "#59626d", "linestyle": ":", "linewidth": 1}
 """Style of reference lines: chance, prevalence, thresholds, means."""
 DOTS_PER_INCH = 300
 """Resolution for print."""
