@@ -297,7 +297,7 @@ def test_a_list_of_the_form_of_earlier_versions_is_read(
     path = data / ".extraction_checkpoint.json"
     now = json.loads(path.read_text())["completed_files"]
     with Checkpoint(DataFolder(data)) as checkpoint:
-        checkpoint.completed = [name.replace("_ESM.pt", ".fa") for name in now]
+        checkpoint._completed = {name.replace("_ESM.pt", ".fa"): None for name in now}
         checkpoint.fold()
     assert main(["extract", *arguments(data, model)]) == 0
     assert "Done:        6 of 6 files" in capsys.readouterr().out

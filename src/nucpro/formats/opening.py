@@ -39,6 +39,7 @@ __all__ = [
     "problem_of",
     "read_input",
     "read_kept",
+    "reading_kept",
     "spooled",
     "write_all",
 ]
@@ -285,12 +286,20 @@ def read_kept(path: Path, error: Callable[[str], NucproError] = StoreError) -> b
     NucproError
         From `error`: as in :func:`open_kept`.
     """
+    with reading_kept(path, error) as file:
+        return b"" if file is None else file.read()
+
+
+@contextmanager
+def reading_kept(path: Path, error: Callable[[str], NucproError] = StoreError) -> Iterator[FileIO | None]:
+    """Open for reading as :func:`look_at_kept` does, and report what fails while it is read in the same way."""
     file = look_at_kept(path, error)
     if file is None:
-        return b""
+        yield None
+        return
     with file:
         try:
-            return file.read()
+            yield file
         except OSError as failure:
             raise error(f"{path}: {_problem_of_kept(path, failure, 'read')}") from failure
 

@@ -5,25 +5,33 @@ The history of runs is a journal too, and fingerprints are used wherever a chang
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, cast
+from typing import Any, Protocol, Self
 
 from nucpro.errors import DataError, PreflightError, StoreError
-from nucpro.formats import cannot_write, file_digest, replace_file, write_bytes
-from nucpro.formats.opening import open_kept, read_kept, write_all
-from nucpro.formats.records import Count, Digest, Name, checked, parsed
+from nucpro.formats import cannot_write, file_digest, write_bytes
+from nucpro.formats.opening import open_kept, read_kept, reading_kept, write_all
+from nucpro.formats.records import parsed
 from nucpro.formats.sequences import SequenceType
+from nucpro.state.facts import (
+    DIGEST,
+    RECIPE,
+    Document,
+    Facts,
+    dumped,
+    is_sound,
+    read_document,
+    write_document,
+)
 from nucpro.state.recipe import Recipe
 
 __all__ = [
@@ -188,7 +196,7 @@ class Journal:
 
 
 def _line(entry: Mapping[str, Any]) -> bytes:
-    body = _dumped(entry)
+    body = dumped(entry)
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
@@ -217,14 +225,9 @@ def _ends_with_a_line(file: FileIO) -> bool:
 logger = logging.getLogger(__name__)
 
 _FORMAT = 1
-_RECIPE = "recipe"
 _SPLIT = "split"
-_DIGEST = "digest"
-_OF_INPUTS = {"count", "fasta", _DIGEST}
+_OF_INPUTS = {"count", "fasta", DIGEST}
 """Kinds of facts about FASTA files and models."""
-_SEAL = b'{"sha256":"%s",'
-"""Start of a checkpoint; the digest is that of the document without it."""
-_SEAL_LENGTH = len(_SEAL % bytes(64))
 
 
 class Checkpoint:
@@ -243,10 +246,9 @@ class Checkpoint:
     def __init__(self, folder: StateFiles, *, read_only: bool = False) -> None:
         self._folder = folder
         self._read_only = read_only
-        # In JSON: decoded, they would take more than twice the memory.
-        self._facts: dict[str, bytes] = {}
+        self._facts: Facts
         self._own: set[str] = set()
-        self.completed: list[str] = []
+        self._completed: dict[str, None] = {}
         self.started_at = _now()
         self._journal = Journal(folder.journal)
         self._is_foreign = False
@@ -277,7 +279,7 @@ class Checkpoint:
         """Fact of a kind about a file; None if there is none for the file as it is now."""
         key = f"{kind}:{self._key(path)}"
         stamp = Fingerprint.of(path)
-        entry = self._entry(key)
+        entry = self._facts.get(key)
         if stamp is None or entry.get("stamp") != stamp.as_list():
             return None
         return entry if self._is_usable(key, kind, entry) else None
@@ -295,6 +297,11 @@ class Checkpoint:
         key = f"{kind}:{self._key(path)}"
         self._record(key, {**fact, "stamp": stamp.as_list()})
 
+    @property
+    def completed(self) -> list[str]:
+        """Files of protein vectors that are listed as completed."""
+        return list(self._completed)
+
     def complete(self, path: Path) -> None:
         """List a file of protein vectors as completed."""
         key = self._listed(self._key(path))
@@ -303,9 +310,9 @@ class Checkpoint:
 
     def recipe_of(self, sequence_type: SequenceType) -> Recipe | None:
         """Recipe of the last run for a sequence type; None before the first run."""
-        key = f"{_RECIPE}:{sequence_type}"
-        entry = self._entry(key)
-        if entry.get("kind") != sequence_type or not self._is_usable(key, _RECIPE, entry):
+        key = f"{RECIPE}:{sequence_type}"
+        entry = self._facts.get(key)
+        if entry.get("kind") != sequence_type or not self._is_usable(key, RECIPE, entry):
             return None
         return Recipe(str(sequence_type), entry["made_by"], entry["width"], entry.get("source", {}))
 
@@ -317,12 +324,12 @@ class Checkpoint:
             "width": recipe.width,
             "source": dict(recipe.source),
         }
-        self._record(f"{_RECIPE}:{recipe.kind}", entry)
+        self._record(f"{RECIPE}:{recipe.kind}", entry)
 
     @property
     def sequences_per_file(self) -> int | None:
         """Records of a full split file, as they were recorded; None before that."""
-        size = self._entry(_SPLIT).get("sequences_per_file")
+        size = self._facts.get(_SPLIT).get("sequences_per_file")
         return size if isinstance(size, int) and size > 0 else None
 
     def remember_size(self, sequences_per_file: int) -> None:
@@ -332,7 +339,7 @@ class Checkpoint:
 
     def digests(self, files: Iterable[Path]) -> dict[Path, tuple[Fingerprint, str]]:
         """Fingerprint and SHA-256 of files, in the folder or elsewhere, that are unchanged since they were read."""
-        known = ((file, self.fact(_DIGEST, file)) for file in files)
+        known = ((file, self.fact(DIGEST, file)) for file in files)
         return {
             file: (Fingerprint(*fact["stamp"]), str(fact["sha256"]))
             for file, fact in known
@@ -342,8 +349,8 @@ class Checkpoint:
     def remember_digests(self, digests: Mapping[Path, tuple[Fingerprint | None, str]]) -> None:
         """Record the SHA-256 of files, in the folder or elsewhere, with their fingerprints when they were read."""
         for file, (stamp, digest) in digests.items():
-            if not self.knows(_DIGEST, file, sha256=digest):
-                self.add(_DIGEST, file, {"sha256": digest}, stamp)
+            if not self.knows(DIGEST, file, sha256=digest):
+                self.add(DIGEST, file, {"sha256": digest}, stamp)
 
     def restart(self, completed: Iterable[Path]) -> None:
         """Replace the list of completed files."""
@@ -359,12 +366,12 @@ class Checkpoint:
         }
         if self._is_foreign:
             self._keep_aside()
-        self._write(_dumped(content)[1:-1])
+        write_document(self._folder.checkpoint, content, self._facts)
         self._remove_journal()
 
     def _is_of_inputs(self) -> bool:
         """Whether nothing is recorded of vectors, whose reading takes long."""
-        return not self.completed and {key.partition(":")[0] for key in self._facts} <= _OF_INPUTS
+        return not self._completed and {name.partition(":")[0] for name in self._facts.added} <= _OF_INPUTS
 
     def _remove_journal(self) -> None:
         self.close()
@@ -372,24 +379,6 @@ class Checkpoint:
             self._folder.journal.unlink(missing_ok=True)
         except OSError as error:
             raise cannot_write(self._folder.journal, error) from error
-
-    def _write(self, start: bytes) -> None:
-        """Write the checkpoint in pieces, behind its digest: as a whole, it would be in memory several times."""
-
-        def pieces() -> Iterator[bytes]:
-            yield b'%s,"facts":{' % start
-            for number, (key, fact) in enumerate(self._facts.items()):
-                yield b"%s%s:%s" % (b"," if number else b"", _dumped(key), fact)
-            yield b"}}\n"
-
-        digest, size = hashlib.sha256(b"{"), _SEAL_LENGTH
-        for piece in pieces():
-            digest.update(piece)
-            size += len(piece)
-        with replace_file(self._folder.checkpoint, size) as target:
-            target.write(_SEAL % digest.hexdigest().encode())
-            for piece in pieces():
-                target.write(piece)
 
     def close(self) -> None:
         """Close the journal; what was recorded stays."""
@@ -402,8 +391,7 @@ class Checkpoint:
             return path.absolute().as_posix()
 
     def _list(self, keys: Iterable[str]) -> None:
-        self._completed_set = dict.fromkeys(map(self._listed, keys))
-        self.completed = list(self._completed_set)
+        self._completed = dict.fromkeys(map(self._listed, keys))
 
     def _listed(self, key: str) -> str:
         """Key under which a file is listed: that of its vectors, also for a FASTA file of earlier versions."""
@@ -411,10 +399,9 @@ class Checkpoint:
 
     def _note_completed(self, key: str) -> bool:
         """List a key; False where it is listed already."""
-        if key in self._completed_set:
+        if key in self._completed:
             return False
-        self._completed_set[key] = None
-        self.completed.append(key)
+        self._completed[key] = None
         return True
 
     def _keep_aside(self) -> None:
@@ -427,15 +414,11 @@ class Checkpoint:
             raise cannot_write(path, error) from error
         self._is_foreign = False
 
-    def _entry(self, key: str) -> dict[str, Any]:
-        """Recorded entry of a key; empty if there is none."""
-        return cast(dict[str, Any], json.loads(self._facts.get(key, b"{}").decode()))
-
     def _is_usable(self, key: str, kind: str, entry: Mapping[str, Any]) -> bool:
-        return key in self._own or _is_sound(kind, entry)
+        return key in self._own or is_sound(kind, entry)
 
     def _record(self, key: str, entry: Mapping[str, Any]) -> None:
-        self._facts[key] = _dumped(entry)
+        self._facts.put(key, entry)
         self._own.add(key)
         self._append({key: entry})
 
@@ -445,14 +428,7 @@ class Checkpoint:
         self._journal.append([entry])
 
     def _read(self) -> None:
-        content, self._is_foreign = _document(self._folder)
-        facts = content.get("facts", {})
-        if isinstance(facts, dict):
-            self._facts = {
-                key: fact if isinstance(fact, bytes) else _dumped(fact)
-                for key, fact in facts.items()
-                if isinstance(fact, (bytes, dict))
-            }
+        content, self._facts, self._is_foreign = _document(self._folder)
         listed = content.get("completed_files", [])
         self._list(map(str, listed) if isinstance(listed, list) else ())
         started = content.get("started_at")
@@ -465,57 +441,15 @@ class Checkpoint:
                 if key == "completed" and isinstance(value, str):
                     self._note_completed(self._listed(value))
                 elif isinstance(value, dict):
-                    self._facts[key] = _dumped(value)
+                    self._facts.put(key, value)
 
 
-_Stamps = list[tuple[int, int, int] | None]
-_FACTS: dict[str, dict[str, Any]] = {
-    "fasta": {
-        **dict.fromkeys(("records", "letters", "letters_read", "over_limit"), Count),
-        **dict.fromkeys(("digest", "ids_digest"), Digest),
-        "side": Name,
-        "nucleotide": bool,
-        "problems": list[str],
-    },
-    "count": {"records": Count},
-    "dna": {"input": Digest},
-    "vectors": {"recipe": Digest, "input": Digest, "trusted": bool, "verified": dict[str, Any]},
-    "merged": {"sources": _Stamps},
-    "valid": {"of": _Stamps, "records": Count, "models": dict[Literal["dna", "protein"], Digest | None]},
-    _DIGEST: {"sha256": Digest},
-    _RECIPE: {"kind": Name, "made_by": dict[str, Any], "width": Count, "source": dict[str, Any]},
-}
-"""Schema of the entries of each kind of fact; a fact that does not follow it is ignored."""
-_NEEDED = {
-    "count": {"records"},
-    "valid": {"records", "models"},
-    _DIGEST: {"sha256"},
-    _RECIPE: {"made_by", "width"},
-}
-_NAMES = ("id", "revision", "weights_sha256", "precision")
-
-
-def _is_sound(kind: str, entry: Mapping[str, Any]) -> bool:
-    """Whether a fact follows its schema: its checksum only excludes accidental changes."""
-    if not _NEEDED.get(kind, set()) <= entry.keys():
-        return False
-    try:
-        for name, of in _FACTS.get(kind, {}).items():
-            if name in entry:
-                checked(of, entry[name], name)
-        for name in _NAMES if kind == _RECIPE else ():
-            checked(Name | None, entry["made_by"].get(name), name)
-    except ValueError:
-        return False
-    return True
-
-
-def _document(folder: StateFiles) -> tuple[dict[str, Any], bool]:
+def _document(folder: StateFiles) -> tuple[dict[str, Any], Facts, bool]:
     """Verified content of the checkpoint, and whether another program wrote it."""
     path = folder.checkpoint
     # Anything but a regular file is moved aside like a checkpoint of another program.
-    raw = read_kept(path) if path.is_file() else b""
-    content = parsed(raw, _compact)
+    with reading_kept(path) if path.is_file() else nullcontext() as file:
+        content, facts, is_sound = read_document(file) if file else Document({}, Facts(), is_sound=False)
     if content.get("format") != _FORMAT or "sha256" not in content:
         is_foreign = os.path.lexists(path)
         if is_foreign:
@@ -525,26 +459,11 @@ def _document(folder: StateFiles) -> tuple[dict[str, Any], bool]:
                 folder.free_checkpoint_copy().name,
             )
         # Its list proves nothing, so only the time of the first start is used.
-        return {"started_at": content.get("started_at")}, is_foreign
-    digest = hashlib.sha256(b"{")
-    digest.update(memoryview(raw)[_SEAL_LENGTH:])
-    if digest.hexdigest() != content["sha256"]:
+        return {"started_at": content.get("started_at")}, Facts(), is_foreign
+    if not is_sound:
         logger.warning("%s is damaged; all files are checked by their contents", path)
-        return {}, False
-    return content, False
-
-
-def _compact(value: Any) -> Any:
-    """JSON of a fact; everything else as it is. Facts about files have a fingerprint."""
-    return _dumped(value) if isinstance(value, dict) and "stamp" in value else value
-
-
-# Within a fact, an object with such a key is JSON already.
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=json.loads)
-
-
-def _dumped(value: object) -> bytes:
-    return _ENCODER.encode(value).encode()
+        return {}, Facts(), False
+    return content, facts, False
 
 
 def _now() -> str:
