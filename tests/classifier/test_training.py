@@ -394,7 +394,9 @@ def test_nothing_is_outside_of_the_folder_afterwards(merged: Path, tmp_path: Pat
     environment = os.environ | {name: str(folder) for name, folder in folders.items()}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
-    assert [file for folder in folders.values() for file in folder.rglob("*")] == []
+    # NVIDIA's driver keeps its cache in the home of every program that asks it for devices, as torch's backward does.
+    left = [file for folder in folders.values() for file in folder.rglob("*") if ".nv" not in file.parts]
+    assert left == []
 
 
 def test_models_of_one_split_are_compared_again(

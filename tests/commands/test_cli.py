@@ -136,7 +136,7 @@ runpy.run_path(start, run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("event", [1, 60])
+@pytest.mark.parametrize("event", [1, 30])
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
     "start", ["src/nucpro/__main__.py", "scripts/extract_training_data.py", "features_extract.py", "train.py"]

@@ -52,7 +52,7 @@ PICKLES = {
         wanted(reduced(exec, "open('pwned', 'w')", protocol=4)),
         "it wants builtins.exec",
     ),
-    "reduce open": (wanted(reduced(open, "pwned", "w", protocol=4)), "it wants io.open"),
+    "reduce open": (wanted(reduced(open, "pwned", "w", protocol=4)), f"it wants {open.__module__}.open"),
     "reduce subprocess": (wanted(reduced(subprocess.Popen, TOUCH, protocol=4)), "it wants subprocess.Popen"),
     "getattr chain": (wanted(GETATTR + CALL), "it wants __builtin__.getattr"),
     "dotted name": (

@@ -7,9 +7,10 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -50,39 +51,50 @@ def until_the_first_file(run: subprocess.Popen[str]) -> None:
     pytest.fail("".join([*said, *run.stderr]))
 
 
-def processes_of(data: Path) -> Iterator[Path]:
+class Process(NamedTuple):
+    """A process when it was looked at; it may have ended since."""
+
+    folder: Path
+    environment: bytes
+    command: str
+
+
+def processes_of(data: Path) -> list[Process]:
     """Processes that inherited the mark of a run and are alive."""
     mark = f"STARTED_FOR={data}\0".encode()
-    for process in Path("/proc").iterdir():
-        if process.name.isdecimal():
-            try:
-                if mark in (process / "environ").read_bytes():
-                    yield process
-            except OSError:  # it ended meanwhile, or belongs to somebody else
-                continue
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            with suppress(OSError):  # it ended meanwhile, or belongs to somebody else
+                environment = (folder / "environ").read_bytes()
+                if mark in environment:
+                    found.append(Process(folder, environment, (folder / "cmdline").read_text()))
+    return found
 
 
 def number_of(program: str, data: Path) -> int:
     """Number of the process of a run that runs a program."""
     for process in processes_of(data):
-        with suppress(OSError):  # it ended meanwhile
-            if Path((process / "cmdline").read_text().partition("\0")[0]).name == program:
-                return int(process.name)
+        if Path(process.command.partition("\0")[0]).name == program:
+            return int(process.folder.name)
     raise AssertionError(f"{program} does not run")
 
 
 def folders_of(data: Path) -> set[Path]:
     """Folders for Ray's sockets that the processes of a run were told."""
-    commands = [(process / "cmdline").read_text() for process in processes_of(data)]
-    return {Path(found) for command in commands for found in re.findall(r"/[^\0=]*/nucpro-ray-\w+", command)}
+    return {
+        Path(found)
+        for process in processes_of(data)
+        for found in re.findall(r"/[^\0=]*/nucpro-ray-\w+", process.command)
+    }
 
 
-def listening(processes: Iterator[Path]) -> set[str]:
+def listening(processes: Iterable[Process]) -> set[str]:
     """Addresses that processes listen on."""
     sockets = set()
     for process in processes:
         try:
-            sockets |= {str(entry.readlink()) for entry in (process / "fd").iterdir()}
+            sockets |= {str(entry.readlink()) for entry in (process.folder / "fd").iterdir()}
         except OSError:
             continue
     rows = [
@@ -101,13 +113,13 @@ def test_a_killed_driver_takes_its_cluster_along_and_the_next_run_resumes(
     addresses = listening(processes_of(data))
     assert addresses, "Ray listens somewhere"
     assert addresses <= NOT_BEYOND
-    settings = [(process / "environ").read_bytes() for process in processes_of(data)]
-    assert any(b"\0RAY_AUTH_MODE=token\0" in setting for setting in settings), "other users need the token"
+    tokens = [b"\0RAY_AUTH_MODE=token\0" in process.environment for process in processes_of(data)]
+    assert any(tokens), "other users need the token"
     folders = folders_of(data)
     run.kill()
     run.communicate()
     # Processes end when the system tells them that the driver is gone; each look gives them time for it.
-    looks = (list(processes_of(data)) for _ in range(50_000))
+    looks = (processes_of(data) for _ in range(50_000))
     assert next((found for found in looks if not found), None) == []
     assert folders
     with _private_folder():  # as the next run does it
@@ -139,7 +151,7 @@ def test_a_cluster_that_loses_its_head_ends_the_run_in_words(
         f"Ray's process {process} ended (SIGKILL), and the cluster of this machine with it"
     )
     assert said.endswith("Run the same command again: finished work is kept")
-    looks = (list(processes_of(data)) for _ in range(50_000))
+    looks = (processes_of(data) for _ in range(50_000))
     assert next((found for found in looks if not found), None) == []
     assert folders
     assert not [folder for folder in folders if folder.exists()]
@@ -173,7 +185,7 @@ def test_a_lost_cluster_ends_a_process_that_waits_for_it(tmp_path: Path) -> None
     )
     assert ended.returncode == 1
     assert ended.stderr.startswith("Ray's process gcs_server ended (SIGKILL)")
-    looks = (list(processes_of(tmp_path)) for _ in range(50_000))
+    looks = (processes_of(tmp_path) for _ in range(50_000))
     assert next((found for found in looks if not found), None) == []
     folder = Path(ended.stdout.strip()).parent
     assert folder.name.startswith("nucpro-ray-")
@@ -228,7 +240,7 @@ def test_an_interrupt_ends_with_one_line_and_leaves_no_process_or_folder(data: P
     assert run.returncode == 143
     assert errors.strip().splitlines()[-1].startswith("Interrupted. Finished work is kept")
     assert re.sub(r"Warning:.*\n", "", errors).strip().count("\n") == 0
-    assert list(processes_of(data)) == []
+    assert processes_of(data) == []
     assert not [folder for folder in folders if folder.exists()]
 
 
