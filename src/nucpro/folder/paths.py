@@ -81,7 +81,7 @@ def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
 
 NO_SOURCES = (
     "no *identified_nucleotide.fa with records was found below the data folder; name the folder that holds them, "
-    "or make them with nucpro dataset DATA --length 300"
+    "or make them with nucpro dataset DATA --length N"
 )
 """Message for a folder without sources."""
 NO_CATEGORY = (
