@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "demo")]
 
 import stand_ins
-from nucpro.extraction.survey import looking
+from nucpro.extraction.survey import read_only_survey
 from nucpro.options import Options
 
 
@@ -56,7 +56,7 @@ def timed(data: Path, size: int) -> dict[str, float]:
     seconds = {}
     for name in ("first", "again"):
         started = time.perf_counter()
-        with looking(Options(data, sequences_per_file=size)) as survey:
+        with read_only_survey(Options(data, sequences_per_file=size)) as survey:
             survey.discover()
             problems = survey.inputs()
             assert not problems, problems

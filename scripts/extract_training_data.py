@@ -35,7 +35,7 @@ from nucpro.cli.parser import Parser
 from nucpro.errors import PreflightError, UsageError, first_few
 from nucpro.extraction.preflight import dna_problems
 from nucpro.extraction.run import Run, dry_run, make_dna_first, validate_folder, whole_command
-from nucpro.extraction.survey import looking
+from nucpro.extraction.survey import read_only_survey
 from nucpro.extraction.validation import expected_width
 from nucpro.folder.paths import CLASS_NAMES, DataFolder, FilePair, walk_failed
 from nucpro.options import Options
@@ -72,7 +72,7 @@ def discover_training_data(
         run.discover(sources)
         selection = run.survey.selection
     else:
-        with looking(Options(Path(data_dir))) as survey:
+        with read_only_survey(Options(Path(data_dir))) as survey:
             selection = survey.discover(sources)
     return _names(data_dir, selection.viral), _names(data_dir, selection.hosts)
 

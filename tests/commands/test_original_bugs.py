@@ -61,10 +61,10 @@ def test_selection_depending_on_directory_order(
                 yield folder, subfolders, files
 
         monkeypatch.setattr(os, "walk", shuffled_walk)
-        from nucpro.extraction.survey import looking
+        from nucpro.extraction.survey import read_only_survey
         from nucpro.options import Options
 
-        with looking(Options(data, sequences_per_file=4)) as survey:
+        with read_only_survey(Options(data, sequences_per_file=4)) as survey:
             chosen.append([pair.key for pair in survey.discover().pairs])
     assert chosen[0] == chosen[1] == chosen[2]
     assert os.scandir is scandir

@@ -16,7 +16,7 @@ from nucpro.cli import main
 from nucpro.embedding import encoder as encoders
 from nucpro.errors import UsageError
 from nucpro.extraction.audit import recompute
-from nucpro.extraction.survey import looking
+from nucpro.extraction.survey import read_only_survey
 from nucpro.folder.paths import FilePair
 from nucpro.formats.fasta import read
 from nucpro.formats.sequences import SequenceType
@@ -123,7 +123,7 @@ def test_long_proteins_do_not_hide_what_was_done_to_one_token(
         report=False,
     )
     model = encoders.identify(options, SequenceType.PROTEIN)
-    with looking(options, planning=True) as survey:
+    with read_only_survey(options, planning=True) as survey:
         survey.discover()
         survey.inputs()
         items = survey.compare(model.recipe).items

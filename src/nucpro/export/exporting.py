@@ -19,7 +19,7 @@ from nucpro.execution.workers import Workers
 from nucpro.export.formats import FORMATS, Rows, require_installed, rows_of
 from nucpro.export.manifest import Ledger, Shard
 from nucpro.extraction.preflight import space_problems, writing_problems
-from nucpro.extraction.survey import looking
+from nucpro.extraction.survey import read_only_survey
 from nucpro.folder.kinds import place_problems
 from nucpro.folder.paths import ExportFolder, FilePair
 from nucpro.formats import make_folder, remove_temporaries, replacing_problems, write_bytes
@@ -100,7 +100,7 @@ def export_folder(
     NucproError
         See :func:`export`.
     """
-    with looking(options, show=show) as survey:
+    with read_only_survey(options, show=show) as survey:
         pairs = survey.discover().pairs
         if survey.inventory.problems:
             raise PreflightError(survey.inventory.problems)

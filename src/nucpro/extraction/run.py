@@ -35,7 +35,7 @@ from nucpro.extraction.plan import (
     verified_fact,
 )
 from nucpro.extraction.preflight import check_all
-from nucpro.extraction.survey import Survey, bad_dna, looking, outside_lines
+from nucpro.extraction.survey import Survey, bad_dna, outside_lines, read_only_survey
 from nucpro.extraction.validation import (
     FileVerdict,
     ValidationTask,
@@ -176,7 +176,7 @@ def make_dna_first(options: Options, show: Show = silent, *, is_held: bool = Fal
     NucproError
         See the steps of :class:`Run`.
     """
-    with looking(replace(_settled(options), dry_run=True), planning=True, show=show) as survey:
+    with read_only_survey(replace(_settled(options), dry_run=True), planning=True, show=show) as survey:
         survey.discover()
         _check_only(survey)
     embed_dna(options, show, is_held=is_held)
@@ -201,7 +201,7 @@ def dry_run(
     PreflightError
         All problems at once.
     """
-    with looking(_settled(options), sequence_type, planning=True, show=show) as survey:
+    with read_only_survey(_settled(options), sequence_type, planning=True, show=show) as survey:
         survey.discover()
         _check_only(survey)
         _show(survey)
@@ -230,7 +230,7 @@ def validate_folder(options: Options, show: Show = silent) -> list[FileVerdict]:
         if options.uses_cluster:
             options = options.anywhere()
             workers = stack.enter_context(engine_of(options)).workers
-        survey = stack.enter_context(looking(options, workers=workers, show=show))
+        survey = stack.enter_context(read_only_survey(options, workers=workers, show=show))
         pairs = survey.discover().pairs
         if survey.inventory.problems:
             raise ValidationError("\n".join(survey.inventory.problems))

@@ -32,7 +32,7 @@ from nucpro.progress import Show, Shown, silent
 from nucpro.state.checkpoint import Checkpoint
 from nucpro.state.recipe import Recipe, described
 
-__all__ = ["Survey", "bad_dna", "dna_command", "looking", "outside_lines", "with_recorded_models"]
+__all__ = ["Survey", "bad_dna", "dna_command", "outside_lines", "read_only_survey", "with_recorded_models"]
 
 
 def outside_lines(paths: Sequence[Path]) -> list[str]:
@@ -358,7 +358,7 @@ def bad_dna(verdicts: Iterable[DnaVerdict], folder: DataFolder) -> list[str]:
 
 
 @contextmanager
-def looking(
+def read_only_survey(
     options: Options,
     sequence_type: SequenceType = SequenceType.PROTEIN,
     *,

@@ -18,7 +18,7 @@ from itertools import pairwise
 
 from nucpro.errors import StoreError, counted, human_time
 from nucpro.extraction.plan import discovery_lines, discovery_warnings, state_lines
-from nucpro.extraction.survey import looking, outside_lines
+from nucpro.extraction.survey import outside_lines, read_only_survey
 from nucpro.folder.paths import DataFolder
 from nucpro.formats.opening import look_at_kept
 from nucpro.formats.sequences import SequenceType
@@ -66,7 +66,7 @@ def status(options: Options) -> list[str]:
     PreflightError
         There is no such folder, or it holds no full viral file.
     """
-    with looking(options) as survey:
+    with read_only_survey(options) as survey:
         selection = survey.discover()
         problems = survey.inputs()
         recipe = survey.records.recipe_of(survey.sequence_type)

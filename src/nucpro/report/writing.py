@@ -16,7 +16,7 @@ from pathlib import Path
 from nucpro.errors import DataError, NucproError, PreflightError, UsageError, counted
 from nucpro.execution.workers import Workers
 from nucpro.extraction.preflight import writing_problems
-from nucpro.extraction.survey import Survey, looking
+from nucpro.extraction.survey import Survey, read_only_survey
 from nucpro.extraction.validation import known_verdict
 from nucpro.folder.kinds import place_problems
 from nucpro.folder.paths import CLASS_NAMES, DataFolder, FilePair
@@ -91,7 +91,7 @@ def report_folder(
     StoreError
         The page cannot be written.
     """
-    with looking(options, show=show) as survey:
+    with read_only_survey(options, show=show) as survey:
         _require_own(output or survey.folder.report, replace=replace)
         try:
             survey.discover()
