@@ -255,9 +255,9 @@ def test_outputs_outside_the_selection(pair: FilePair) -> None:
     for path in [*strangers, foreign, source.protein_folder / "notes_ESM.pt", folder.merge_root / "a.pt"]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
-    found = outside_outputs(folder, [source], {pair.protein_vectors, pair.merged})
+    found = outside_outputs(folder, [source], [pair])
     assert found == sorted([*strangers, foreign])
-    assert outside_outputs(folder, [], {pair.merged}) == sorted([source.pair(2).merged, foreign])
+    assert outside_outputs(folder, [], [pair]) == sorted([source.pair(2).merged, foreign])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -345,3 +346,19 @@ def test_long_names_of_unfinished_files_do_not_meet() -> None:
 def test_names_longer_than_file_systems_take_are_reported() -> None:
     assert name_problem(Path("d" * 300, "x" * 255)) is None
     assert name_problem(Path("ü" * 128)) == "its name has 256 bytes, a file system takes 255"
+
+
+def test_pairs_sort_by_their_keys(tmp_path: Path) -> None:
+    names = ("viral.2.1", "viral.10.1", "viral.2.1.identified_nucleotide/output_7", "a/viral.1.1")
+    sources = [Source(tmp_path, f"{name}.identified_nucleotide.fa") for name in names]
+    pairs = [source.pair(number) for source in sources for number in (1, 9, 10, 100)]
+    assert all(pair.order == natural_key(pair.key) for pair in pairs)
+
+
+def test_pairs_that_workers_return_share_their_source(tmp_path: Path) -> None:
+    source = Source(tmp_path, "viral.1.1.identified_nucleotide.fa")
+    assert source.pair(1).merged.name == "output_1_merged.pt"
+    one, two = (pickle.loads(pickle.dumps(source.pair(number))) for number in (1, 2))
+    assert (one, two) == (source.pair(1), source.pair(2))
+    assert one.source is two.source
+    assert not vars(one.source).keys() - {"data_dir", "relative"}

@@ -65,7 +65,7 @@ class Unproven(StrEnum):
     VERIFY = "verified first"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlanItem:
     """One file pair and the state of its outputs.
 
@@ -185,7 +185,7 @@ class Plan:
         return needed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Question:
     """Request to a worker about one pair: everything it needs to read the outputs.
 
@@ -205,7 +205,7 @@ class _Question:
         return self.pair.vectors(SequenceType(self.recipe.kind))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Answer:
     """Verified facts of the outputs; None if an output is missing or stale, with the reasons."""
 

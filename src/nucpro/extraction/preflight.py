@@ -79,8 +79,8 @@ def dna_problems(pairs: Iterable[FilePair], command: str, *, may_be_missing: boo
 
 def pairing_problems(
     pairs: Sequence[FilePair],
-    nucleotide: Mapping[Path, FastaFacts],
-    protein: Mapping[Path, FastaFacts],
+    nucleotide: Mapping[FilePair, FastaFacts],
+    protein: Mapping[FilePair, FastaFacts],
 ) -> list[str]:
     """Protein files that are missing or have other ids, and unusable records of both sequence types.
 
@@ -88,12 +88,12 @@ def pairing_problems(
     ----------
     pairs : sequence of FilePair
         Selected files with both split folders.
-    nucleotide, protein : mapping of Path to FastaFacts
+    nucleotide, protein : mapping of FilePair to FastaFacts
         Facts of all split files that could be read.
     """
     problems: list[str] = []
     for pair in pairs:
-        left, right = nucleotide.get(pair.nucleotide_fasta), protein.get(pair.protein_fasta)
+        left, right = nucleotide.get(pair), protein.get(pair)
         problems += left.problems if left else ()
         problems += right.problems if right else ()
         if not os.path.lexists(pair.protein_fasta):

@@ -22,7 +22,7 @@ from nucpro.extraction.preflight import dna_problems, pairing_problems
 from nucpro.extraction.validation import outside_outputs, repeated_ids, width_outside, without_class
 from nucpro.folder.inventory import Inventory, inspect_all, take_inventory
 from nucpro.folder.kinds import require_folder
-from nucpro.folder.paths import NO_SOURCES, DataFolder, FilePair, Source, natural_key
+from nucpro.folder.paths import NO_SOURCES, DataFolder, FilePair, Source
 from nucpro.folder.selection import Selection, load, select
 from nucpro.folder.splitting import file_size, unsplit_problems
 from nucpro.formats.fasta import FastaFacts
@@ -177,7 +177,7 @@ class Survey:
                 )
             elif is_merged:
                 merged.append(path)
-        problems += repeated_ids(merged, [pair.merged for pair in self.pairs], self.workers)
+        problems += repeated_ids(merged, (pair.merged for pair in self.pairs), self.workers)
         return problems + sorted(filter(None, self.workers.map(without_class, merged)))
 
     @property
@@ -186,7 +186,7 @@ class Survey:
         if not self.options.all_files:
             return self.selection.pairs
         full = self.inventory.full(self.size)
-        others = sorted(set(full) - set(self.selection.pairs), key=lambda pair: natural_key(pair.key))
+        others = sorted(set(full) - set(self.selection.pairs), key=lambda pair: pair.order)
         return (*self.selection.pairs, *others)
 
     def inputs(self) -> list[str]:
@@ -206,9 +206,7 @@ class Survey:
         problems += self._refusals
         # Files that are still to be split have no facts yet, but their number of records is known.
         self.facts = {
-            pair: facts.get(pair.fasta(self.sequence_type))
-            or FastaFacts.unknown(self.inventory.records[pair])
-            for pair in self.pairs
+            pair: facts.get(pair) or FastaFacts.unknown(self.inventory.records[pair]) for pair in self.pairs
         }
         return problems
 
@@ -262,7 +260,7 @@ class Survey:
     def dna_to_read(self, pairs: Sequence[FilePair]) -> tuple[list[DnaFile], list[str]]:
         """Unverified DNABERT-S files, and problems of the FASTA files of others."""
         facts, problems = self.inspect(pairs, SequenceType.DNA)
-        files = [DnaFile(p, facts[p.nucleotide_fasta]) for p in pairs if p.nucleotide_fasta in facts]
+        files = [DnaFile(pair, facts[pair]) for pair in pairs if pair in facts]
         return [
             file
             for file in files
@@ -285,11 +283,9 @@ class Survey:
 
     def inspect(
         self, pairs: Sequence[FilePair], sequence_type: SequenceType
-    ) -> tuple[dict[Path, FastaFacts], list[str]]:
+    ) -> tuple[dict[FilePair, FastaFacts], list[str]]:
         """Facts of the FASTA files of pairs, and problems of those that cannot be read."""
-        return inspect_all(
-            [pair.fasta(sequence_type) for pair in pairs], sequence_type, self.records, self._readers
-        )
+        return inspect_all(pairs, sequence_type, self.records, self._readers)
 
     def unsplit(self) -> list[Source]:
         """Sources of the files that are used which have no split folders yet."""
@@ -304,10 +300,9 @@ class Survey:
 
     def outside(self) -> list[Path]:
         """Protein and merged files that belong to no file that is used."""
-        used = {pair.protein_vectors for pair in self.pairs} | {pair.merged for pair in self.pairs}
-        return outside_outputs(self.folder, [state.source for state in self.inventory.sources], used)
+        return outside_outputs(self.folder, [state.source for state in self.inventory.sources], self.pairs)
 
-    def _protein_inputs(self, split: Sequence[FilePair], facts: dict[Path, FastaFacts]) -> list[str]:
+    def _protein_inputs(self, split: Sequence[FilePair], facts: dict[FilePair, FastaFacts]) -> list[str]:
         both = [pair for pair in split if pair.nucleotide_fasta.is_file()]
         nucleotide, _ = self.inspect(both, SequenceType.DNA)
         problems = pairing_problems(both, nucleotide, facts)
@@ -318,14 +313,14 @@ class Survey:
             )
         return problems
 
-    def _dna_inputs(self, split: Sequence[FilePair], facts: dict[Path, FastaFacts]) -> list[str]:
+    def _dna_inputs(self, split: Sequence[FilePair], facts: dict[FilePair, FastaFacts]) -> list[str]:
         both = [pair for pair in split if pair.protein_fasta.parent.is_dir()]
         protein, unreadable = self.inspect(
             [pair for pair in both if os.path.lexists(pair.protein_fasta)], SequenceType.PROTEIN
         )
         have_both = set(both)
         only_dna = [pair for pair in split if pair not in have_both]
-        problems = [problem for pair in only_dna for problem in facts[pair.nucleotide_fasta].problems]
+        problems = [problem for pair in only_dna for problem in facts[pair].problems]
         return [*unreadable, *problems, *pairing_problems(both, facts, protein)]
 
 

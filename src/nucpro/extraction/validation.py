@@ -7,8 +7,10 @@ file against its two sources, bit by bit.
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +61,7 @@ _ONE_MODEL = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ValidationTask:
     """One file pair to validate.
 
@@ -75,7 +77,7 @@ class ValidationTask:
     width: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileVerdict:
     """Result of validating one file pair.
 
@@ -225,13 +227,16 @@ def expected_width(pairs: Iterable[FilePair]) -> int:
     return PROTEIN_WIDTH
 
 
-def outside_outputs(folder: DataFolder, sources: Iterable[Source], selected: set[Path]) -> list[Path]:
+def outside_outputs(
+    folder: DataFolder, sources: Iterable[Source], selected: Iterable[FilePair]
+) -> list[Path]:
     """Protein and merged files in the output folders that belong to no selected pair, sorted."""
-    found: set[Path] = set()
-    for source in sources:
-        found.update(source.protein_folder.glob("output_*_ESM.pt"))
-    found.update(folder.merged_files())
-    return sorted(found - selected)
+    used = defaultdict[Path, set[str]](set)
+    for path in (path for pair in selected for path in (pair.protein_vectors, pair.merged)):
+        used[path.parent].add(path.name)
+    protein = (path for source in sources for path in source.protein_folder.glob("output_*_ESM.pt"))
+    found = chain(protein, folder.walk_merged())
+    return sorted({path for path in found if path.name not in used.get(path.parent, ())})
 
 
 def without_class(path: Path) -> str | None:

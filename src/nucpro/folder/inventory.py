@@ -205,10 +205,8 @@ def take_inventory(
         for source in sources
     ]
     existing = [s.source.pair(number) for s in states for number in s.nucleotide_numbers or ()]
-    facts, unreadable = inspect_all(
-        [pair.nucleotide_fasta for pair in existing], SequenceType.DNA, checkpoint, workers
-    )
-    records = {p: facts[p.nucleotide_fasta].records for p in existing if p.nucleotide_fasta in facts}
+    facts, unreadable = inspect_all(existing, SequenceType.DNA, checkpoint, workers)
+    records = {pair: facts[pair].records for pair in existing if pair in facts}
     problems += unreadable + _shared_folders(sources)
     for state in states:
         if state.nucleotide_numbers is None:
@@ -228,34 +226,38 @@ def size_on_disk(sources: Sequence[Source], checkpoint: Checkpoint, workers: Map
     """
     split = [source for source in sources if len(numbers_in(source.nucleotide_folder) or ()) > 1]
     viral = [source for source in split if source.category == VIRAL]
-    firsts = [source.pair(1).nucleotide_fasta for source in viral or split]
+    firsts = [source.pair(1) for source in viral or split]
     facts, _ = inspect_all(firsts, SequenceType.DNA, checkpoint, workers)
     common = Counter(fact.records for fact in facts.values()).most_common(1)
     return common[0][0] if common else None
 
 
 def inspect_all(
-    paths: Sequence[Path], sequence_type: SequenceType, checkpoint: Checkpoint, workers: Mapper
-) -> tuple[dict[Path, FastaFacts], list[str]]:
-    """Facts of FASTA files, from the checkpoint if the file has not changed, and problems of unreadable files."""
-    facts: dict[Path, FastaFacts] = {}
+    pairs: Sequence[FilePair], sequence_type: SequenceType, checkpoint: Checkpoint, workers: Mapper
+) -> tuple[dict[FilePair, FastaFacts], list[str]]:
+    """Facts of the FASTA files of a sequence type, and problems of those that cannot be read.
+
+    The checkpoint is used for files that have not changed.
+    """
+    facts: dict[FilePair, FastaFacts] = {}
     unknown = []
-    for path in paths:
-        known = checkpoint.fact("fasta", path)
+    for pair in pairs:
+        known = checkpoint.fact("fasta", pair.fasta(sequence_type))
         if known is None or known.get("side") != sequence_type or not known.keys() >= _FACTS:
-            unknown.append((path, sequence_type))
+            unknown.append((pair, sequence_type))
         else:
-            facts[path] = _restored(known)
+            facts[pair] = _restored(known)
     problems = []
-    for path, stamp, result in workers.map(_inspect, unknown):
+    for pair, stamp, result in workers.map(_inspect, unknown):
         if isinstance(result, str):
             problems.append(result)
         else:
-            facts[path] = result
+            facts[pair] = result
             # Problems name the path, which may differ when they are reported again.
             if result.problems:
                 continue
-            checkpoint.add("fasta", path, {**asdict(result), "side": sequence_type}, stamp)
+            fact = {**asdict(result), "side": sequence_type}
+            checkpoint.add("fasta", pair.fasta(sequence_type), fact, stamp)
     return facts, sorted(problems)
 
 
@@ -265,14 +267,15 @@ def _restored(known: dict[str, object]) -> FastaFacts:
     return FastaFacts(**fields)  # type: ignore[arg-type]
 
 
-def _inspect(task: tuple[Path, SequenceType]) -> tuple[Path, Fingerprint | None, FastaFacts | str]:
-    path, sequence_type = task
+def _inspect(task: tuple[FilePair, SequenceType]) -> tuple[FilePair, Fingerprint | None, FastaFacts | str]:
+    pair, sequence_type = task
+    path = pair.fasta(sequence_type)
     # Taken before reading: a file that changes while it is read must not be recorded with its old fingerprint.
     stamp = Fingerprint.of(path)
     try:
-        return path, stamp, inspect(path, ALPHABETS[sequence_type], LIMITS[sequence_type])
+        return pair, stamp, inspect(path, ALPHABETS[sequence_type], LIMITS[sequence_type])
     except FastaError as error:
-        return path, stamp, str(error)
+        return pair, stamp, str(error)
 
 
 def _count_all(

@@ -21,7 +21,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import count
 from pathlib import Path, PurePosixPath
 
@@ -154,7 +154,11 @@ class Source:
     data_dir: Path
     relative: str
 
-    @property
+    def __reduce__(self) -> tuple[Callable[[Path, str], Source], tuple[Path, str]]:
+        # Workers return thousands of pairs: without the cached paths, and of one source in memory.
+        return _shared_source, (self.data_dir, self.relative)
+
+    @cached_property
     def category(self) -> str | None:
         """Category of all files of this source; None if its path names none."""
         return category_of(self.relative)
@@ -174,20 +178,25 @@ class Source:
         """``X.identified_protein.fa``."""
         return self._beside(f"{self._stem}{_PROTEIN}.fa")
 
-    @property
+    @cached_property
     def nucleotide_folder(self) -> Path:
         """Folder of the split nucleotide files and the DNABERT-S files."""
         return self._beside(f"{self._stem}{_NUCLEOTIDE}")
 
-    @property
+    @cached_property
     def protein_folder(self) -> Path:
         """Folder of the split protein files and the ESM files."""
         return self._beside(f"{self._stem}{_PROTEIN}")
 
-    @property
+    @cached_property
     def merged_folder(self) -> Path:
         """Folder of the merged files; sub-folders of data/ are kept, so equal names cannot collide."""
         return self.data_dir.joinpath(_MERGE_ROOT, *self._parent.parts, f"{self.name}_merged")
+
+    @cached_property
+    def order(self) -> tuple[tuple[int, int | str], ...]:
+        """Natural sort key of the keys of all pairs, up to their numbers."""
+        return natural_key(f"{self.relative.removesuffix('.fa')}/output_")
 
     def pair(self, number: int) -> FilePair:
         """Split file ``number`` (counted from 1) and the files made from it."""
@@ -205,7 +214,12 @@ class Source:
         return self.data_dir.joinpath(*self._parent.parts, name)
 
 
-@dataclass(frozen=True)
+@lru_cache(maxsize=64)
+def _shared_source(data_dir: Path, relative: str) -> Source:
+    return Source(data_dir, relative)
+
+
+@dataclass(frozen=True, slots=True)
 class FilePair:
     """The unit of work: one split nucleotide file, its protein file, and the files made from them.
 
@@ -238,27 +252,32 @@ class FilePair:
             raise DataError(f"{self.nucleotide_fasta}: {NO_CATEGORY}")
         return int(self.category == VIRAL)
 
-    @cached_property
+    @property
     def key(self) -> str:
         """Path of the nucleotide FASTA below the data folder: the name of this pair in every record."""
         return self.relative(self.nucleotide_fasta)
 
-    @cached_property
+    @property
+    def order(self) -> tuple[tuple[int, int | str], ...]:
+        """Natural sort key of :attr:`key`, most of it shared by all pairs of the source."""
+        return (*self.source.order, (0, self.number), (1, ".fa"))
+
+    @property
     def nucleotide_fasta(self) -> Path:
         """Split nucleotide file."""
         return self.source.nucleotide_folder / f"output_{self.number}.fa"
 
-    @cached_property
+    @property
     def protein_fasta(self) -> Path:
         """Split protein file."""
         return self.source.protein_folder / f"output_{self.number}.fa"
 
-    @cached_property
+    @property
     def dna_vectors(self) -> Path:
         """``_DNABERT_S.pt``."""
         return self.source.nucleotide_folder / f"output_{self.number}_DNABERT_S.pt"
 
-    @cached_property
+    @property
     def protein_vectors(self) -> Path:
         """``_ESM.pt``."""
         return self.source.protein_folder / f"output_{self.number}_ESM.pt"
@@ -271,7 +290,7 @@ class FilePair:
         """Vectors of a sequence type."""
         return self.dna_vectors if sequence_type is SequenceType.DNA else self.protein_vectors
 
-    @cached_property
+    @property
     def merged(self) -> Path:
         """``_merged.pt``."""
         return self.source.merged_folder / f"output_{self.number}_merged.pt"
@@ -462,11 +481,13 @@ class DataFolder:
 
     def merged_files(self) -> list[Path]:
         """All merged files below ``data_merge``, whether or not their pair still exists, naturally sorted."""
-        if not self.merge_root.is_dir():
-            return []
-        files = (folder / name for folder, names in walk(self.merge_root) for name in names)
-        found = [path for path in files if path.name.endswith("_merged.pt")]
-        return sorted(found, key=lambda path: natural_key(path.as_posix()))
+        return sorted(self.walk_merged(), key=lambda path: natural_key(path.as_posix()))
+
+    def walk_merged(self) -> Iterator[Path]:
+        """Find all merged files below ``data_merge``, folder by folder."""
+        if self.merge_root.is_dir():
+            for folder, names in walk(self.merge_root):
+                yield from (folder / name for name in names if name.endswith("_merged.pt"))
 
     def _is_output(self, folder: Path, name: str, siblings: Collection[str]) -> bool:
         """Distinguish merged and split folders from folders with similar names."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from nucpro.errors import PreflightError, RecordError, counted
-from nucpro.folder.paths import HOST_CATEGORIES, SEED, VIRAL, DataFolder, FilePair, natural_key
+from nucpro.folder.paths import HOST_CATEGORIES, SEED, VIRAL, DataFolder, FilePair
 from nucpro.formats.records import Count, Name, read_record, write_record
 from nucpro.options import HostSelection
 
@@ -178,7 +178,7 @@ def _warnings(
 
 
 def _sorted(pairs: Iterable[FilePair]) -> list[FilePair]:
-    return sorted(pairs, key=lambda pair: natural_key(pair.key))
+    return sorted(pairs, key=lambda pair: pair.order)
 
 
 def save(folder: DataFolder, selection: Selection, sequences_per_file: int) -> None:

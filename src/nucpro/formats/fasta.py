@@ -101,7 +101,7 @@ class Records:
         return content.hexdigest()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FastaFacts:
     """Facts from one pass over a FASTA file.
 

@@ -245,6 +245,8 @@ class Checkpoint:
 
     def __init__(self, folder: StateFiles, *, read_only: bool = False) -> None:
         self._folder = folder
+        root = str(folder.root)
+        self._prefix = "" if root == os.curdir else f"{root.rstrip(os.sep)}/"
         self._read_only = read_only
         self._facts: Facts
         self._own: set[str] = set()
@@ -385,10 +387,8 @@ class Checkpoint:
         self._journal.close()
 
     def _key(self, path: Path) -> str:
-        try:
-            return path.relative_to(self._folder.root).as_posix()
-        except ValueError:
-            return path.absolute().as_posix()
+        text = str(path)
+        return text.removeprefix(self._prefix) if text.startswith(self._prefix) else str(path.absolute())
 
     def _list(self, keys: Iterable[str]) -> None:
         self._completed = dict.fromkeys(map(self._listed, keys))

@@ -99,8 +99,7 @@ class Facts:
         """Fact of a name; empty if there is none."""
         if name in self._newer:
             return parsed(self._newer[name])
-        number = self._number_of(name)
-        return {} if number is None else _member(self._line(number))[1]
+        return self._found(name)[1]
 
     @property
     def added(self) -> Collection[str]:
@@ -113,7 +112,7 @@ class Facts:
 
     def lines(self) -> Iterator[bytes]:
         """Each name with its fact, as a member of a JSON object."""
-        replaced = {self._number_of(name) for name in self._newer}
+        replaced = {self._found(name)[0] for name in self._newer}
         for number in range(len(self._starts)):
             if number not in replaced and (line := self._line(number)):
                 yield line
@@ -133,16 +132,17 @@ class Facts:
             start += len(line)
         self._index = array("Q", sorted(index))
 
-    def _number_of(self, name: str) -> int | None:
-        """Number of the line of a name; None if there is none."""
+    def _found(self, name: str) -> tuple[int | None, dict[str, Any]]:
+        """Number of the line of a name, and the fact in it; None if there is none."""
         checksum, index = _checksum(name), self._index
         for place in range(bisect_left(index, checksum << _BITS), len(index)):
             number = index[place] & _MASK
             if index[place] >> _BITS != checksum:
                 break
-            if _member(self._line(number))[0] == name:
-                return number
-        return None
+            found, fact = _member(self._line(number))
+            if found == name:
+                return number, fact
+        return None, {}
 
     def _line(self, number: int) -> bytes:
         """A line without its comma; empty if it is not as it was noted."""
