@@ -111,9 +111,8 @@ def pair_of(tmp_path: Path, bases: bytes, protein: bytes) -> FilePair:
 
 
 def problems_of(pair: FilePair) -> list[str]:
-    facts = {path: inspect(path, RESIDUES) for path in (pair.nucleotide_fasta, pair.protein_fasta)}
-    facts[pair.nucleotide_fasta] = inspect(pair.nucleotide_fasta, NUCLEOTIDES)
-    return pairing_problems([pair], facts, facts)
+    nucleotide, protein = inspect(pair.nucleotide_fasta, NUCLEOTIDES), inspect(pair.protein_fasta, RESIDUES)
+    return pairing_problems([pair], {pair: nucleotide}, {pair: protein})
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from nucpro.options import SEQUENCES_PER_FILE
 from nucpro.state.checkpoint import Checkpoint
 
 __all__ = ["file_size", "remove_unfinished", "split_folder", "split_source", "unsplit_problems"]
+
+_SYNCED_AT_ONCE = 8
 
 
 def file_size(
@@ -249,10 +252,17 @@ def _write_parts(fasta: Path, temporary: Path, sequences_per_file: int, folder: 
 
 
 def _sync(folder: Path) -> None:
-    for part in folder.iterdir():
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
+    parts = list(folder.iterdir())
+    # File systems commit together what several threads wait for: one thread takes eight times as long.
+    with ThreadPoolExecutor(_SYNCED_AT_ONCE) as threads:
+        list(threads.map(_sync_files, (parts[first::_SYNCED_AT_ONCE] for first in range(_SYNCED_AT_ONCE))))
     sync_folder(folder)
+
+
+def _sync_files(paths: Iterable[Path]) -> None:
+    for path in paths:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def _require_fitting_parts(nucleotide: Path, protein: Path, source: Source) -> None:
