@@ -223,7 +223,26 @@ def test_nothing_is_wider_than_a_narrow_screen(chromium: Any, report: Path, widt
             "parseFloat(getComputedStyle(e).fontSize))"
         )
         assert min(sizes) >= 12
+        lines = page.evaluate(
+            "[...document.querySelectorAll('td')].filter((e) => e.offsetParent && e.textContent.length > 20)"
+            ".map((e) => e.textContent.length / (e.offsetHeight / parseFloat(getComputedStyle(e).lineHeight)))"
+        )
+        assert min(lines) > 10, "names are broken into narrow pieces"
         assert page.said == []
+
+
+def test_a_page_is_printed_in_the_light_theme(chromium: Any, report: Path) -> None:
+    with browser.open_page(chromium, report, scheme="dark") as page:
+        background = "getComputedStyle(document.body).backgroundColor"
+        dark, map_dark = page.evaluate(background), pixels(page)
+        page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+        assert page.evaluate(background) == "rgb(255, 255, 255)"
+        assert pixels(page) != map_dark
+        drawn = page.get_attribute("#points", "data-drawn")
+        page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+        page.wait_for_selector(f"#points:not([data-drawn='{drawn}'])")
+        assert page.evaluate(background) == dark
+        assert pixels(page) == map_dark
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,9 @@ _HEIGHT = 100.0
 _WIDTH = 1000.0
 _NAMED_BINS = 8
 """Up to so many bins, each is one length and bears its name."""
+_LONG = 20
+"""Characters of a cell; longer ones need a wider column than others to be legible."""
+_TAG = re.compile("<[^>]*>")
 
 
 @dataclass(frozen=True)
@@ -245,19 +249,13 @@ def table(title: str, headers: Sequence[str], rows: Sequence[Sequence[object]]) 
     rows : sequence
         Cells of each row.
     """
-    numeric = [header.startswith("#") for header in headers]
+    kinds = [_kind(header, [row[place] for row in rows]) for place, header in enumerate(headers)]
     head = [
-        element("th", header.removeprefix("#"), scope="col", class_="number" if right else None)
-        for header, right in zip(headers, numeric, strict=True)
+        element("th", header.removeprefix("#"), scope="col", class_=kind)
+        for header, kind in zip(headers, kinds, strict=True)
     ]
     body = [
-        element(
-            "tr",
-            *(
-                element("td", cell, class_="number" if right else None)
-                for cell, right in zip(row, numeric, strict=True)
-            ),
-        )
+        element("tr", *(element("td", cell, class_=kind) for cell, kind in zip(row, kinds, strict=True)))
         for row in rows
     ]
     content = element(
@@ -268,3 +266,11 @@ def table(title: str, headers: Sequence[str], rows: Sequence[Sequence[object]]) 
     )
     # Reachable by keyboard, so that it can be scrolled without a mouse.
     return element("div", content, class_="scroll", tabindex=0, role="region", aria_label=title)
+
+
+def _kind(header: str, column: Sequence[object]) -> str | None:
+    """Class of the cells of a column: a number, or names that are to stay legible on a narrow screen."""
+    if header.startswith("#"):
+        return "number"
+    longest = max((len(_TAG.sub("", str(cell))) for cell in column), default=0)
+    return "long" if longest > _LONG else None

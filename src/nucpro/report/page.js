@@ -20,6 +20,19 @@ systemIsDark.addEventListener("change", () => {
 });
 nameTheme();
 
+// Paper is white, whatever the theme.
+let themeOnScreen;
+window.addEventListener("beforeprint", () => {
+  themeOnScreen = root.dataset.theme;
+  root.dataset.theme = "light";
+  document.dispatchEvent(new Event("recolour"));
+});
+window.addEventListener("afterprint", () => {
+  if (themeOnScreen) root.dataset.theme = themeOnScreen;
+  else delete root.dataset.theme;
+  document.dispatchEvent(new Event("recolour"));
+});
+
 const data = JSON.parse(byId("data").textContent);
 if (data.ids) startMap(data);
 
@@ -405,6 +418,7 @@ function startMap(data) {
   byId("layout").addEventListener("change", () => { layout = layouts[Number(byId("layout").value)]; show(-1); showAll(); });
   byId("colour").addEventListener("change", () => { grouping = groupings[byId("colour").value]; recolour(); });
   document.addEventListener("recolour", recolour);
+  window.addEventListener("beforeprint", draw); // at once: no frame follows before the page is printed
   new ResizeObserver(resize).observe(canvas);
   legend();
 }
