@@ -220,7 +220,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             do(Options.of(arguments))
         except (Exception, KeyboardInterrupt, Terminated) as error:  # noqa: BLE001 - becomes an exit code
-            return told_end(exit_code_of(error))
+            return told_end(exit_code_of(error, arguments))
         return told_end(0)
 
 

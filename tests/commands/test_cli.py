@@ -297,7 +297,7 @@ def test_an_interrupt_is_reported_though_cleaning_up_fails_after_it(
 
     with pytest.raises(RuntimeError) as caught:
         interrupted()
-    assert exit_code_of(caught.value) == code
+    assert exit_code_of(caught.value, {}) == code
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
@@ -306,8 +306,8 @@ def test_an_interrupt_is_reported_though_code_in_c_makes_another_error_of_it(sig
         with pytest.raises((KeyboardInterrupt, Terminated)):
             signal.raise_signal(sign)
         # What an import of numpy says that was interrupted.
-        assert exit_code_of(ImportError("numpy.core.multiarray failed to import")) == 128 + sign
-    assert exit_code_of(ImportError("no module named numpy")) == 1
+        assert exit_code_of(ImportError("numpy.core.multiarray failed to import"), {}) == 128 + sign
+    assert exit_code_of(ImportError("no module named numpy"), {}) == 1
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
@@ -322,7 +322,7 @@ def test_an_interrupt_within_a_finalizer_is_not_lost(sign: signal.Signals) -> No
 
     with console(), pytest.raises((KeyboardInterrupt, Terminated)) as caught:
         run()
-    assert exit_code_of(caught.value) == 128 + sign
+    assert exit_code_of(caught.value, {}) == 128 + sign
 
 
 def test_other_errors_of_finalizers_are_reported_as_before(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,12 +114,22 @@ def test_odd_surroundings_change_nothing(genomes: Path, variables: dict[str, str
 
 @pytest.mark.parametrize(
     "command",
-    ["extract --device cpu --data-dir", "validate", "status", "inspect", "report", "split"],
+    [
+        *("extract --device cpu --data-dir", "validate", "status", "inspect", "report", "split", "download"),
+        *("doctor", "predict --model model --device cpu"),
+        "embed INPUT --device cpu -o",
+    ],
 )
 def test_a_name_that_no_file_system_takes_is_reported_in_one_line(tmp_path: Path, command: str) -> None:
-    done = shell(f"{command} {tmp_path}/{'x' * 300}", "")
+    name = tmp_path / ("x" * 300 + (".npz" if command.endswith("-o") else ""))
+    (tmp_path / "x.fa").write_text(">a\nMK\n")
+    done = shell(f"{command.replace('INPUT', str(tmp_path / 'x.fa'))} {name}", "")
     assert done.returncode == 3
-    assert "File name too long; name another place with --output, or shorten the name" in done.stderr
+    remedy = "give the path of an existing file or folder, or a shorter name"
+    if command.endswith("-o"):
+        remedy = "name another place with --output, or shorten the name"
+    assert f"{name}" in done.stderr
+    assert f"File name too long; {remedy}" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -57,10 +57,11 @@ _OF_MEMORY = (
 )
 """Messages of Python, the linker and torch if memory, address space or threads run out: no class of errors has them."""
 _OF_SYSTEM = {
-    errno.ENAMETOOLONG: "name another place with --output, or shorten the name",
     errno.EMFILE: "raise the limit of open files (ulimit -n), then run again",
     errno.ELOOP: "a link leads back to itself: correct or remove it",
 }
+_TOO_LONG = "give the path of an existing file or folder, or a shorter name"
+_TOO_LONG_OUTPUT = "name another place with --output, or shorten the name"
 _NOTHING = logging.CRITICAL + 1
 
 _SHORT = 10.0
@@ -408,13 +409,15 @@ def _send_again(report: Callable[[sys.UnraisableHookArgs], Any], lost: sys.Unrai
     threading.Timer(0.01, os.kill, (os.getpid(), _arrived)).start()
 
 
-def exit_code_of(error: BaseException) -> int:
+def exit_code_of(error: BaseException, arguments: Mapping[str, Any]) -> int:
     """Report how a run ended, and return its exit code.
 
     Parameters
     ----------
     error : BaseException
         The error that ended the run.
+    arguments : mapping
+        Arguments of its command by name.
 
     Returns
     -------
@@ -433,6 +436,8 @@ def exit_code_of(error: BaseException) -> int:
         # An error of the system about a given path, or a file below it, is not a bug of nucpro.
         path = Path(os.fsdecode(error.filename))
         remedy = _OF_SYSTEM.get(error.errno or 0)
+        if error.errno == errno.ENAMETOOLONG:
+            remedy = _TOO_LONG if _is_named(path, arguments) else _TOO_LONG_OUTPUT
         said = problem_of(path, error) if remedy is None else f"{error.strerror}; {remedy}"
         logger.error("%s: %s", path, said)
         return PreflightError.exit_code if error.errno == errno.ENAMETOOLONG else 1
@@ -441,6 +446,13 @@ def exit_code_of(error: BaseException) -> int:
         return 1
     logger.error("Unexpected error, please report it: %s", error, exc_info=error)
     return 1
+
+
+def _is_named(path: Path, arguments: Mapping[str, Any]) -> bool:
+    """Whether a path was given to a command, or is below such a folder, and is not one of its output."""
+    given = (value for name, value in arguments.items() if name != "output")
+    paths = itertools.chain.from_iterable(one if isinstance(one, (list, tuple)) else [one] for one in given)
+    return any(path.is_relative_to(one) for one in paths if isinstance(one, Path))
 
 
 def _first_told(error: BaseException) -> BaseException:

@@ -131,11 +131,11 @@ def _tell_end(code: int) -> None:
 
 def _exit_code(command: Callable[[dict[str, Any]], object], arguments: dict[str, Any]) -> int:
     try:
-        command(arguments)
+        command(dict(arguments))
     except (NucproError, KeyboardInterrupt, Terminated, Exception) as error:  # noqa: BLE001
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             return 128 + signal.SIGPIPE
-        return exit_code_of(error)
+        return exit_code_of(error, arguments)
     return 0
 
 
