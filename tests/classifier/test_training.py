@@ -350,7 +350,8 @@ def test_three_models_are_compared_on_the_same_genomes(merged: Path) -> None:
 
 def test_a_comparison_on_one_genome_of_a_class_is_refused(merged: Path) -> None:
     with pytest.raises(
-        ValidationError, match=r"1 host and \d viral genomes; models can be compared on at least 2"
+        ValidationError,
+        match=r"genomes of the test part: 1 host, \d viral; models can be compared on at least 2",
     ):
         train(options(merged, compare=True, split_by=SplitBy.GENOME))
     assert not list(merged.glob("model/*/model.json"))
@@ -518,7 +519,7 @@ def test_the_command_shows_what_came_out(merged: Path, capsys: pytest.CaptureFix
     code, out, err = run_command(capsys, str(merged))
     assert code == 0
     assert re.fullmatch(
-        r"Warning: the test part has \d host and \d viral genomes; with fewer than 10 of a class its metrics say "
+        r"Warning: genomes of the test part: \d host, \d viral; with fewer than 10 of a class the metrics say "
         r"little about other genomes, and no intervals are given\n",
         err,
     )
@@ -593,7 +594,7 @@ def test_without_genomes_intervals_are_drawn_from_what_was_split(
     if by == "row":
         assert drawn_of(out) == [word]
     else:
-        assert re.search(r"the test part has \d+ host and \d+ viral files;", err)
+        assert re.search(r"files of the test part: \d+ host, \d+ viral;", err)
         assert "fewer than 10 test files" in out
 
 
@@ -648,7 +649,7 @@ def test_taxa_in_two_parts_of_a_split_are_counted(merged: Path, capsys: pytest.C
         organisms_path(source).write_bytes(organisms_table({**before, **organisms}))
     code, out, _ = run_command(capsys, str(merged))
     assert code == 0
-    assert "1 of 1 taxa of the test part are also trained on" in out
+    assert "Taxa of the test part that are also trained on: 1 of 1" in out
 
 
 @pytest.mark.parametrize(

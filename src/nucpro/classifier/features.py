@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from nucpro.classifier.options import Placement
 from nucpro.classifier.sources import Survey, read_rows
-from nucpro.errors import UsageError, ValidationError, human_size
+from nucpro.errors import UsageError, ValidationError, counted, human_size
 from nucpro.machine import free_memory
 from nucpro.progress import Show, silent
 
@@ -141,8 +141,8 @@ def _require_both(labels: NDArray[np.int64]) -> None:
     counts = np.bincount(labels, minlength=2)
     if not counts.all():
         raise ValidationError(
-            f"one class only: {counts[1]} viral and {counts[0]} host rows; a classifier needs both: extract files of "
-            "the other class too"
+            f"one class only: {counts[1]} viral and {counted(int(counts[0]), 'host row')}; a classifier needs both: "
+            "extract files of the other class too"
         )
 
 

@@ -24,7 +24,7 @@ from nucpro.classifier.metrics import Scored
 from nucpro.classifier.model import Classifier, TrainingState, read_state, write_state
 from nucpro.classifier.options import TrainingOptions
 from nucpro.classifier.splits import Split
-from nucpro.errors import NucproError, UsageError
+from nucpro.errors import NucproError, UsageError, counted
 from nucpro.models.kernels import triton_obstacle
 from nucpro.progress import Progress, Show, silent
 
@@ -587,7 +587,7 @@ class Fitter:
         over = next((done for done in range(1, len(losses)) if self._end_after(losses[:done])), None)
         if not odd and over is not None:
             options = f"--epochs {self._options.epochs} and --patience {self._options.patience}"
-            odd = [f"its {len(losses)} epochs, where {options} end after {over}"]
+            odd = [f"its {counted(len(losses), 'epoch')}, where {options} end after {over}"]
         if odd:
             raise UsageError(
                 f"{self._folder}: holds a training that differs in {', '.join(odd)}; name another folder with "
@@ -605,8 +605,10 @@ class Fitter:
         """Why training is over after epochs with these losses on validation."""
         done, best = len(losses), 1 + int(np.argmin(losses))
         if done - best >= self._options.patience:
-            return f"validation loss did not fall for {self._options.patience} epochs"
-        return f"all {done} epochs were run" if done >= self._options.epochs else None
+            return f"validation loss did not fall for {counted(self._options.patience, 'epoch')}"
+        if done < self._options.epochs:
+            return None
+        return "the only epoch was run" if done == 1 else f"all {done} epochs were run"
 
     def _run_epoch(self, classifier: Classifier, steps: Steps, told: Callable[[Epoch], None]) -> None:
         before = self._state

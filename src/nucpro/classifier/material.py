@@ -183,7 +183,7 @@ def _with_relations(material: Material, parts: Split) -> Split:
 def _judge_test_part(divided: Divided, labels: NDArray[np.int64], *, compared: bool) -> None:
     """Warn if the test part has too few genomes (or families) for its metrics to generalise."""
     host, viral = groups_per_class(divided.test_groups, labels)
-    fewest, found = min(host, viral), f"the test part has {host} host and {viral} viral {divided.drawn}"
+    fewest, found = min(host, viral), f"{divided.drawn} of the test part: {host} host, {viral} viral"
     if compared and fewest < 2:
         raise ValidationError(
             f"{found}; models can be compared on at least 2 of each class: keep more of them for the test with "
@@ -191,7 +191,7 @@ def _judge_test_part(divided: Divided, labels: NDArray[np.int64], *, compared: b
         )
     if fewest < FEW_GROUPS:
         logger.warning(
-            "%s; with fewer than %d of a class its metrics say little about other genomes, and no "
+            "%s; with fewer than %d of a class the metrics say little about other genomes, and no "
             "intervals are given",
             found,
             FEW_GROUPS,
@@ -205,8 +205,8 @@ def _split_lines(parts: Split, groups: str) -> Iterator[str]:
         rows = ", ".join(f"{count} {label}" for label, count in part["rows"].items())
         line = f"{name.capitalize() + ':':12}{rows} rows"
         if groups != "rows":
-            line += f" of {part['groups']} {groups}"
-        yield line if taxa is None or groups == "taxa" else f"{line}, {taxa[name]} taxa"
+            line += f"; {groups}: {part['groups']}"
+        yield line if taxa is None or groups == "taxa" else f"{line}; taxa: {taxa[name]}"
     if taxa is not None and taxa["train_and_test"]:
-        yield f"{taxa['train_and_test']} of {taxa['test']} taxa of the test part are also trained on"
+        yield f"Taxa of the test part that are also trained on: {taxa['train_and_test']} of {taxa['test']}"
     yield neighbours_line(parts.summary["neighbours"])

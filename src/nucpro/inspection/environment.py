@@ -140,7 +140,7 @@ def _device(options: Options) -> Iterator[Finding]:
     device = choose_device(options.device)
     if device.type == "cpu":
         why = f"with models of real size an H100 is about {CPU_SLOWER} times faster"
-        yield Finding("Device", Verdict.SLOW, f"cpu, {cpu_threads()} threads; {why}")
+        yield Finding("Device", Verdict.SLOW, f"cpu, {counted(cpu_threads(), 'thread')}; {why}")
         return
     free, total = torch.cuda.mem_get_info(device)
     text = f"{device}: {torch.cuda.get_device_name(device)}, {human_size(free)} of {human_size(total)} free"

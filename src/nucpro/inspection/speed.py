@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from nucpro.embedding.batches import default_tokens_per_batch
+from nucpro.errors import counted
 from nucpro.models.architectures import use_kernels
 from nucpro.models.config import Esm2Config, MosaicBertConfig
 from nucpro.models.encoder import PackedEncoder
@@ -80,7 +81,7 @@ def machine(device: torch.device) -> Machine:
     """Describe a device and the software on it."""
     versions = [f"torch {torch.__version__}", f"Python {platform.python_version()}", platform.machine()]
     if device.type == "cpu":
-        return Machine(f"{_processor()}, {torch.get_num_threads()} threads", ", ".join(versions))
+        return Machine(f"{_processor()}, {counted(torch.get_num_threads(), 'thread')}", ", ".join(versions))
     facts = torch.cuda.get_device_properties(device)
     return Machine(
         f"{facts.name}, compute capability {facts.major}.{facts.minor}, {facts.multi_processor_count} "

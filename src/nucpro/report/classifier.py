@@ -120,7 +120,7 @@ def _difference(card: ModelCard, files: int, rows: Mapping[str, int] | None) -> 
         return ""
     now = counted(files, "merged file", ",") + ("" if rows is None else f", {_classes(rows)}")
     return (
-        f"Trained on another selection than that of the folder: {_plain(then)} merged files, {_classes(classes)}; "
+        f"Trained on another selection than that of the folder: {_counted(then, 'merged file')}, {_classes(classes)}; "
         f"now {now}. {_REMEDY}"
     )
 
@@ -190,19 +190,19 @@ def _other_encoders(card: ModelCard, sample: Sample) -> Iterator[str]:
 def _sentences(model: FolderModel, card: ModelCard) -> Iterator[str]:
     """Describe when, on what and how a model was trained, its threshold and its calibration."""
     data, split, training = card.data, card.split, card.training
-    genomes = f" from {_plain(data.get('genomes'))} genomes" if data.get("genomes") is not None else ""
+    genomes = f" from {_counted(data.get('genomes'), 'genome')}" if data.get("genomes") is not None else ""
     yield (
         f"Trained: {model.trained}, on {_columns(card)} columns ({card.input_width:,}) of "
-        f"{_plain(data.get('rows'))} rows in {_plain(data.get('files'))} merged files{genomes}: "
+        f"{_counted(data.get('rows'), 'row')} in {_counted(data.get('files'), 'merged file')}{genomes}: "
         f"{_classes(data.get('rows_by_class'))}."
     )
     rank = f" ({split['rank']})" if split.get("rank") else ""
     parts = (f"{part} {_classes(_of(split, part).get('rows'))}" for part in ("train", "validation", "test"))
     yield f"Split by {_plain(split.get('by'))}{rank}: {'; '.join(parts)}."
     if split.get("leak"):
-        yield f"Leakage: {_plain(split['leak'])} groups are in more than one part."
+        yield f"Leakage: {_counted(split['leak'], 'group')} in more than one part."
     yield (
-        f"Training: {_plain(training.get('epochs'))} epochs, the best one is {_plain(training.get('best_epoch'))}; "
+        f"Training: {_counted(training.get('epochs'), 'epoch')}, the best one is {_plain(training.get('best_epoch'))}; "
         f"{_plain(training.get('ended'))}."
     )
     yield _threshold(card.calibration)
@@ -299,6 +299,10 @@ def _interval(ends: object) -> str:
 
 def _plain(value: object) -> str:
     return _NONE if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _counted(value: object, noun: str) -> str:
+    return counted(value, noun, ",") if isinstance(value, int) else f"{_plain(value)} {noun}s"
 
 
 def _classes(rows: object) -> str:
