@@ -54,6 +54,19 @@ def test_exit_codes_do_not_depend_on_streams(redirection: str, command: str, cod
     assert "Traceback" not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("command", ["", "--help", "help", "--version"])
+def test_help_that_nobody_reads_ends_quietly(command: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [sys.executable, "-m", "nucpro", *command.split()]
+    done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+    full = shell(command, ">/dev/full")
+    assert full.returncode == 1
+    assert full.stderr.startswith("standard output: cannot be written (No space left on device)")
+
+
 def test_an_answer_that_cannot_be_written_is_no_success(genomes: Path) -> None:
     done = shell(f"dataset {genomes} --length 300 --processes 1", ">/dev/full")
     assert done.returncode == 1

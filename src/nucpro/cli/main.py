@@ -9,6 +9,7 @@ import os
 import resource
 import select
 import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from typing import Any
 
 import nucpro
 from nucpro.cli.arguments import add_messages, manner_of
-from nucpro.cli.console import Terminated, console, exit_code_of, told_end
+from nucpro.cli.console import Terminated, console, exit_code_of, say, told_end
 from nucpro.cli.parser import Parser, did_you_mean
 from nucpro.errors import NucproError, counted, human_size, human_time
 from nucpro.machine import cores, free_memory
@@ -72,11 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv[:1] == ["help"]:
         argv = [*argv[1:2], "--help"]
     if argv[:1] == ["--version"]:
-        print(f"nucpro {nucpro.__version__}")
-        return 0
+        return _answer(f"nucpro {nucpro.__version__}")
     if not argv or argv[0] in ("-h", "--help"):
-        print(_overview())
-        return 0 if argv else 2
+        return _answer(_overview()) or (0 if argv else 2)
     if argv[0] not in _MODULES:
         what = "options come after a command" if argv[0].startswith("-") else f"no command {argv[0]}"
         print(
@@ -94,6 +93,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if manner.verbose:
             _tell_end(code)
         return code
+
+
+def _answer(text: str) -> int:
+    with console():
+        return _exit_code(lambda _: say(text), {})
 
 
 def _tell_start(argv: Sequence[str], arguments: dict[str, Any]) -> None:
@@ -195,11 +199,12 @@ def _subparsers(root: argparse.ArgumentParser) -> Any:
 
 def _overview() -> str:
     """All commands by purpose."""
-    lines = ["usage: nucpro COMMAND [options]", "", *textwrap.wrap(_WHAT, 78), ""]
+    width = max(shutil.get_terminal_size().columns - 2, 40)  # as argparse has it for the help of a command
+    lines = ["usage: nucpro COMMAND [options]", "", *textwrap.wrap(_WHAT, width), ""]
     for purpose, commands in purposes().items():
         lines += [f"{purpose}:"]
         for name, text in commands.items():
-            first, *rest = textwrap.wrap(text, 62)
+            first, *rest = textwrap.wrap(text, width - 16)
             lines += [f"  {name:13} {first}", *(f"{'':16}{line}" for line in rest)]
         lines.append("")
     return "\n".join([*lines, "Options and examples of a command: nucpro COMMAND --help"])
