@@ -231,7 +231,7 @@ def counted(number: int, noun: str, form: str = "") -> str:
         if noun.endswith("y") and noun[-2:-1] not in "aeiou":
             noun = f"{noun[:-1]}ies"
         else:
-            noun += "es" if noun.endswith(_ADDED_ES) else "s"
+            noun += "es" if noun.endswith(_ADDED_ES) and not noun.endswith("epoch") else "s"
     return f"{number:{form}} {noun}"
 
 

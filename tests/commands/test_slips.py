@@ -93,6 +93,8 @@ def test_a_folder_without_data(words: str, here: Path, capsys: pytest.CaptureFix
         ("notes.txt", "it starts with 'hello'; the file must start with '>'"),
         ("page.html.fa", "it is a page of HTML or XML"),
         ("binary.fa", r"it starts with '\ufffd\x01\x02 garbage'; the file must start with '>'"),
+        ("https://host/x.fa", "https:/host/x.fa: is an address, not a file; download it first"),
+        ("s3://bucket/x.fa", "s3:/bucket/x.fa: is an address, not a file; download it first"),
         ("cut.fa.gz", "cut.fa.gz: gzip stream 1, which starts at byte 0"),
     ],
 )

@@ -225,7 +225,8 @@ def test_nothing_is_wider_than_a_narrow_screen(chromium: Any, report: Path, widt
         assert min(sizes) >= 12
         lines = page.evaluate(
             "[...document.querySelectorAll('td')].filter((e) => e.offsetParent && e.textContent.length > 20)"
-            ".map((e) => e.textContent.length / (e.offsetHeight / parseFloat(getComputedStyle(e).lineHeight)))"
+            ".map((e) => { const text = document.createRange(); text.selectNodeContents(e); return "
+            "e.textContent.length * parseFloat(getComputedStyle(e).fontSize) / text.getBoundingClientRect().height; })"
         )
         assert min(lines) > 10, "names are broken into narrow pieces"
         assert page.said == []

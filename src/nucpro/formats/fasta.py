@@ -533,7 +533,7 @@ class Checker:
             count = len(self._empty)
             problems.append(
                 f"{self._path}: {counted(count, 'record')} without a sequence: {first_few(self._empty, _SHOWN)}; "
-                "remove them from both files"
+                "remove such records"
             )
         if self._twice:
             problems.append(

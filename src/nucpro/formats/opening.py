@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import re
 import shutil
 import stat
 import sys
@@ -97,6 +98,7 @@ _PROBLEMS = {
     errno.ENXIO: "is a socket, or a device that is not there; name a file",
     errno.EBADF: "cannot be read: it is closed; name a file",
 }
+_URL = re.compile("[A-Za-z][A-Za-z0-9+.-]+:/")
 _OWN_NAME = "not the regular file that is kept under this name; move it away, then run again"
 _NOT_THERE = "copy the file itself with `cp -L`, or get it with `git annex get` or `datalad get`"
 
@@ -197,7 +199,9 @@ def _checked(path: Path, descriptor: int, error: type[NucproError], allow_pipe: 
     kind = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(kind) and not (allow_pipe and _can_be_read_once(kind)):
         os.close(descriptor)
-        raise error(f"{path}: is {kind_of(kind)}, not a regular file; name a file")
+        raise error(
+            f"{path}: is {kind_of(kind)}, not a regular file; name a file{', or pipe one in' if allow_pipe else ''}"
+        )
     return os.fdopen(descriptor, "rb", buffering=0)
 
 
@@ -394,6 +398,8 @@ def problem_of(path: Path, failure: OSError) -> str:
     if failure.errno == errno.ENOENT and str(path) == "-":
         return "standard input is not read here; name a file"
     known = _PROBLEMS.get(failure.errno or 0)
+    if failure.errno == errno.ENOENT and _URL.match(str(path)):
+        known = "is an address, not a file; download it first"
     return (
         known
         or f"cannot be read: {failure.strerror or failure}; check the path, its permissions and the disk"

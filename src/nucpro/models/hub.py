@@ -450,7 +450,7 @@ def _read_sibling(sibling: Any) -> tuple[str, Expected]:
 def _unreachable(repository: Repository, error: Exception) -> ModelError:
     return ModelError(
         f"{repository}: the hub cannot be reached ({error}), and the model is not in the local "
-        f"cache; {_remedy(repository)}"
+        f"cache, nor a folder here; {_remedy(repository)}"
     )
 
 
