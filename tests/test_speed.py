@@ -6,8 +6,10 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
 from nucpro.cli import main
+from nucpro.errors import counted
 from nucpro.inspection import speed
 
 COMMAND = ["benchmark", "--device", "cpu", "--seconds", "0.05"]
@@ -23,7 +25,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_table_for_an_issue(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(COMMAND) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].endswith("threads; fp32")
+    assert lines[0].endswith(f", {counted(torch.get_num_threads(), 'thread')}; fp32")
     rows = [line.split(" | ") for line in lines if line.startswith("| ")]
     assert [row[0] for row in rows] == ["| encoder", "| ESM-2 650M", "| DNABERT-S"]
     assert all(len(row) == 6 for row in rows)

@@ -524,7 +524,7 @@ def test_the_command_shows_what_came_out(merged: Path, capsys: pytest.CaptureFix
         err,
     )
     assert f"Found 8 merged files with 231 rows of 768 dna and {PROTEIN_WIDTH} protein columns" in out
-    assert re.search(r"^Test: +\d+ host, \d+ viral rows of \d genomes$", out, re.MULTILINE)
+    assert re.search(r"^Test: +\d+ host, \d+ viral rows; genomes: \d$", out, re.MULTILINE)
     assert re.search(r"^auroc +\d\.\d{4} \(n/a\)$", out, re.MULTILINE)
     assert "n/a: no intervals, since a class has fewer than 10 test genomes" in out
     assert set(load(merged / "model")[1].metrics["test_intervals"].values()) == {None}
@@ -622,7 +622,7 @@ def test_taxa_are_kept_together(merged: Path, capsys: pytest.CaptureFixture[str]
             nodes += [f"{taxon}\t|\t{genus}\t|\tspecies\t|\t\t|\n", f"{genus}\t|\t1\t|\tgenus\t|\t\t|\n"]
     code, out, _ = run_command(capsys, *arguments)
     assert code == 0
-    assert re.search(r"^Test: +\d+ host, \d+ viral rows of \d+ taxa$", out, re.MULTILINE)
+    assert re.search(r"^Test: +\d+ host, \d+ viral rows; taxa: \d+$", out, re.MULTILINE)
     assert re.search(r"^Nearest training row of \d+ test rows: median cosine -?\d\.\d\d", out, re.MULTILINE)
     taxa = load(merged / "model")[1].split["taxa"]
     assert taxa["train_and_test"] == 0
@@ -635,7 +635,7 @@ def test_taxa_are_kept_together(merged: Path, capsys: pytest.CaptureFixture[str]
     (merged / "dump" / "nodes.dmp").write_text(root + "".join(nodes))
     code, out, _ = run_command(capsys, *arguments, "--taxonomy", str(merged / "dump"))
     assert code == 0
-    assert re.search(r"^Test: +\d+ host, \d+ viral rows of \d+ genera, \d+ taxa$", out, re.MULTILINE)
+    assert re.search(r"^Test: +\d+ host, \d+ viral rows; genera: \d+; taxa: \d+$", out, re.MULTILINE)
     card = load(merged / "model")[1]
     assert (card.split["by"], card.split["rank"]) == ("taxon", "genus")
 

@@ -320,3 +320,33 @@ def test_an_option_that_would_be_ignored_is_refused(
     assert message in error
     assert not (here / "x.pt").exists()
     assert list((here / "empty").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["extract", "data", "--protein-model", ""], "--protein-model"),
+        (["extract", "data", "--protein-model="], "--protein-model"),
+        (["predict", "contigs.fa", "--model", ""], "--model"),
+        (["embed", "proteins.fa", "-o", ""], "-o"),
+        (["status", ""], "an argument"),
+        (["embed", "proteins.fa", "", "-o", "out"], "an argument"),
+    ],
+)
+def test_an_empty_value_is_no_default(words: list[str], name: str, here: Path, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert f"error: {name} is empty; give a value" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["status .", "status {}", "embed {}/proteins.fa -o x.npz", "extract -v"])
+def test_a_working_directory_that_was_removed(
+    words: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "gone").mkdir()
+    monkeypatch.chdir(here / "gone")
+    (here / "gone").rmdir()
+    code, text = said(words.format(here), capsys)
+    assert code == 3
+    assert "the working directory was removed; change to another one (cd), then run again" in text

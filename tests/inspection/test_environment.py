@@ -15,6 +15,7 @@ import torch
 
 import nucpro
 from nucpro.cli import main
+from nucpro.errors import counted
 from nucpro.inspection import environment
 from nucpro.inspection.environment import Finding, Verdict, examine
 from nucpro.options import Options
@@ -41,9 +42,8 @@ def test_a_machine_that_can_run(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["fine", "nucpro:", nucpro.__version__]
     assert any(line.startswith("fine     Python:") for line in lines)
-    assert any(
-        line.startswith(f"slow     Device:          cpu, {torch.get_num_threads()} threads") for line in lines
-    )
+    threads = counted(torch.get_num_threads(), "thread")
+    assert any(line.startswith(f"slow     Device:          cpu, {threads}; ") for line in lines)
     assert f"fine     Data folder:     {data}: can be written; run: none" in lines
     assert main(["doctor", str(data), *arguments, "--json"]) == 0
     entries = json.loads(capsys.readouterr().out)

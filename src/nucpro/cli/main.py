@@ -15,6 +15,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -24,7 +25,7 @@ import nucpro
 from nucpro.cli.arguments import add_messages, manner_of
 from nucpro.cli.console import Terminated, console, exit_code_of, say, told_end
 from nucpro.cli.parser import Parser, did_you_mean
-from nucpro.errors import NucproError, counted, human_size, human_time
+from nucpro.errors import NucproError, PreflightError, counted, human_size, human_time
 from nucpro.machine import cores, free_memory
 
 __all__ = ["commands_of", "leave", "main", "purposes", "tree"]
@@ -117,7 +118,7 @@ def _tell_start(argv: Sequence[str], arguments: dict[str, Any]) -> None:
         datetime.now(UTC).isoformat(" ", "seconds").removesuffix("+00:00"),
         counted(cores(), "core"),
         "" if free is None else f", {human_size(free)} of memory free",
-        Path.cwd(),
+        _here() or "a removed folder",
         tempfile.gettempdir(),
     )
 
@@ -135,12 +136,24 @@ def _tell_end(code: int) -> None:
 
 def _exit_code(command: Callable[[dict[str, Any]], object], arguments: dict[str, Any]) -> int:
     try:
+        if _here() is None:
+            # Relative paths mean nothing there, and libraries cannot even be loaded.
+            raise PreflightError(
+                ["the working directory was removed; change to another one (cd), then run again"]
+            )
         command(dict(arguments))
     except (NucproError, KeyboardInterrupt, Terminated, Exception) as error:  # noqa: BLE001
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             return 128 + signal.SIGPIPE
         return exit_code_of(error, arguments)
     return 0
+
+
+def _here() -> Path | None:
+    """Working directory; None if it was removed."""
+    with suppress(FileNotFoundError):
+        return Path.cwd()
+    return None
 
 
 def _nobody_reads() -> bool:

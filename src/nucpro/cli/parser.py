@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from functools import cache
@@ -148,7 +149,12 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.format_usage()}{self.prog}: error: {message}\nAll options: {self.prog} --help\n")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse, and suggest similar options for an unknown one."""
+        """Parse, refuse empty values, and suggest similar options for an unknown one."""
+        args = sys.argv[1:] if args is None else args
+        for before, word in pairwise([self.prog, *args]):
+            if not word or (word.startswith("--") and word.endswith("=")):
+                name = word[:-1] or (before if before.startswith("-") else "an argument")
+                self.error(f"{name} is empty; give a value (a variable of the shell may not be set)")
         found, unknown = self.parse_known_args(args, namespace)
         if unknown:
             name = next((word for word in unknown if word.startswith("-")), unknown[0]).partition("=")[0]

@@ -91,6 +91,7 @@ def report_folder(
     StoreError
         The page cannot be written.
     """
+    _require_options(points, layout)
     with read_only_survey(options, show=show) as survey:
         _require_own(output or survey.folder.report, replace=replace)
         try:
@@ -111,6 +112,17 @@ def report_folder(
         subject = _subject(survey, inputs, notes)
         _require_files(subject, output)
         return write_report(subject, survey.workers, points, show, output, layout)
+
+
+def _require_options(points: int, layout: str) -> None:
+    if missing := _missing_packages():
+        raise UsageError(
+            f"a report needs {' and '.join(missing)}, not installed here: pip install 'nucpro[report]'"
+        )
+    if package := missing_package(layout):
+        raise UsageError(f"--layout {layout} needs {package}, not installed here: pip install 'nucpro[maps]'")
+    if not 0 <= points <= MOST_POINTS:
+        raise UsageError(f"--points is {points}; allowed: 0 to {MOST_POINTS}")
 
 
 def _require_own(folder: Path, *, replace: bool) -> None:
@@ -242,15 +254,7 @@ def write_report(
     StoreError
         The folder cannot be written.
     """
-    missing = _missing_packages()
-    if missing:
-        raise UsageError(
-            f"a report needs {' and '.join(missing)}, not installed here: pip install 'nucpro[report]'"
-        )
-    if package := missing_package(layout):
-        raise UsageError(f"--layout {layout} needs {package}, not installed here: pip install 'nucpro[maps]'")
-    if not 0 <= points <= MOST_POINTS:
-        raise UsageError(f"--points is {points}; allowed: 0 to {MOST_POINTS}")
+    _require_options(points, layout)
     start = time.perf_counter()
     sample = read_sample((file.pair for file in subject.files), points, workers, show)
     read = time.perf_counter()
