@@ -202,7 +202,7 @@ def test_a_mistake_in_the_input_of_embed_is_found_before_the_model(
         ("link.fa", 2, "--output is link.fa, the input itself"),
         ("notes.txt", 2, "allowed: a file that ends with .pt"),
         ("notes.pt", 3, "notes.pt: exists, and there is no record that this command wrote it"),
-        ("", 2, "--output is the folder"),
+        (".", 2, "--output is the folder"),
         ("folder", 2, "--output is the folder"),
     ],
 )
