@@ -132,7 +132,7 @@ def test_neither_console_nor_log_file_carries_escapes(
         assert all(is_plain(line) for line in text.split("\n"))
     assert shown.out.count("\n") == 2 * len(names)
     lines = shown.err.split("\n")
-    assert r"\x1b[2J\x1b[1;1Hx: careful" in lines
+    assert r"Warning: \x1b[2J\x1b[1;1Hx: careful" in lines
     assert r"second line \x1b[2J\x1b[1;1H" in lines
 
 

@@ -242,7 +242,7 @@ def test_pictures_for_print_are_the_same_each_time(form: str, tmp_path: Path) ->
     written = []
     for name in ("first", "second"):
         path = tmp_path / f"{name}.{form}"
-        assert figures.draw(path, (3, 2), 300, lambda figure: figure.subplots().plot([0, 1], label="x"))
+        assert figures.draw(path, (3, 2), lambda figure: figure.subplots().plot([0, 1], label="x"))
         written.append(path.read_bytes())
     assert written[0] == written[1]
 
