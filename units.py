@@ -182,6 +182,20 @@ def as_encoder(
 ) -> FastaEncoder:
     """Turn what scripts pass as a model into an encoder of nucpro; a model object is converted once.
 
+    Parameters
+    ----------
+    model : object, optional
+        Model object of transformers, an encoder of nucpro, or a hub id or folder; by default the published model.
+    tokenizer : object, optional
+        Tokenizer of the model object.
+    sequence_type : SequenceType
+        DNA or protein.
+
+    Returns
+    -------
+    FastaEncoder
+        The encoder.
+
     Raises
     ------
     ModelError
@@ -212,7 +226,22 @@ def as_encoder(
 def recipe_of(
     model: Any = None, tokenizer: Any = None, sequence_type: SequenceType = SequenceType.PROTEIN
 ) -> Recipe:
-    """Recipe of the vectors of a model passed by a script; the default model is not loaded for that."""
+    """Recipe of the vectors of a model passed by a script; the default model is not loaded for that.
+
+    Parameters
+    ----------
+    model : object, optional
+        Model object of transformers, an encoder of nucpro, or a hub id or folder; by default the published model.
+    tokenizer : object, optional
+        Tokenizer of the model object.
+    sequence_type : SequenceType
+        DNA or protein.
+
+    Returns
+    -------
+    Recipe
+        What the ``meta`` of such vectors records.
+    """
     return (
         _default_model(Options(), sequence_type).recipe
         if model is None
@@ -268,6 +297,13 @@ def merge_data(
 def validate_protein_embeddings(proteins: Sequence[str], data: Sequence[Any]) -> None:
     """Raise where a protein vector does not have 1280 values.
 
+    Parameters
+    ----------
+    proteins : sequence of str
+        Ids.
+    data : sequence of array
+        A vector per id.
+
     Raises
     ------
     DimensionError
@@ -284,7 +320,22 @@ def validate_protein_embeddings(proteins: Sequence[str], data: Sequence[Any]) ->
 def validate_embeddings(
     proteins: Sequence[str], data: Sequence[Any], expected_dim: int | None = None
 ) -> list[str]:
-    """List protein vectors of another width than expected (1280 by default), or with NaN or infinite values."""
+    """List protein vectors of another width than expected (1280 by default), or with NaN or infinite values.
+
+    Parameters
+    ----------
+    proteins : sequence of str
+        Ids.
+    data : sequence of array
+        A vector per id.
+    expected_dim : int, optional
+        Width of the vectors; 1280 by default.
+
+    Returns
+    -------
+    list of str
+        One line per vector with a problem.
+    """
     problems = []
     for protein, tensor in zip(proteins, data, strict=True):
         try:
@@ -300,6 +351,15 @@ def validate_embeddings(
 def validate_merge_inputs(nucleotide_tensor: Any, protein_tensor: Any, seq_id: str) -> None:
     """Raise where one of the two vectors of a sequence has the wrong width.
 
+    Parameters
+    ----------
+    nucleotide_tensor : tensor or array
+        DNA vector, 768 values.
+    protein_tensor : tensor or array
+        Protein vector, 1280 values.
+    seq_id : str
+        Id, for the message.
+
     Raises
     ------
     DimensionError
@@ -311,6 +371,13 @@ def validate_merge_inputs(nucleotide_tensor: Any, protein_tensor: Any, seq_id: s
 
 def validate_merged_output(merged_tensor: Any, seq_id: str = "merged rows") -> None:
     """Raise where merged rows do not have 2048 columns.
+
+    Parameters
+    ----------
+    merged_tensor : tensor or array
+        Rows, shape ``[N, 2048]`` or ``[2048]``.
+    seq_id : str
+        Name of the rows, for the message.
 
     Raises
     ------
@@ -330,13 +397,38 @@ def _require_width(tensor: Any, width: int, what: str, name: str) -> None:
 def split_fasta_file(
     input_file: str | Path, output_dir: str | Path, sequences_per_file: int = SEQUENCES_PER_FILE
 ) -> int:
-    """Split a FASTA file into ``output_1.fa``, ``output_2.fa``, …; returns how many were written."""
+    """Split a FASTA file into ``output_1.fa``, ``output_2.fa``, …; returns how many were written.
+
+    Parameters
+    ----------
+    input_file : str or Path
+        FASTA file.
+    output_dir : str or Path
+        Folder for the files.
+    sequences_per_file : int
+        Records per file.
+
+    Returns
+    -------
+    int
+        Number of files.
+    """
     Path(output_dir).mkdir(parents=True, exist_ok=True)
     return fasta.split(Path(input_file), Path(output_dir), sequences_per_file)
 
 
 def split_fasta_chunk(input_file: str | Path, output_file: str | Path, chunk_size: int) -> None:
-    """Cut sequences into chunks of at most ``chunk_size`` bases, called ``ID_chunk_1``, ``ID_chunk_2``, …."""
+    """Cut sequences into chunks of at most ``chunk_size`` bases, called ``ID_chunk_1``, ``ID_chunk_2``, ….
+
+    Parameters
+    ----------
+    input_file : str or Path
+        FASTA file.
+    output_file : str or Path
+        FASTA file to write.
+    chunk_size : int
+        Maximum length of a chunk, in bases.
+    """
     from nucpro.genomes.frames import chunks_of  # noqa: PLC0415
 
     records = fasta.read(Path(input_file))

@@ -29,7 +29,7 @@ def test_a_table_for_an_issue(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [line.split(" | ") for line in lines if line.startswith("| ")]
     assert [row[0] for row in rows] == ["| encoder", "| ESM-2 650M", "| DNABERT-S"]
     assert all(len(row) == 6 for row in rows)
-    assert rows[1][2] == "the plain path: cpu is not an NVIDIA GPU"
+    assert rows[1][2] == "plain torch: cpu is not an NVIDIA GPU"
     assert lines[-1].startswith("Matrix rate: ")
 
 

@@ -98,6 +98,11 @@ class Embeddings:
     def to_frame(self) -> pd.DataFrame:
         """Table with the ids as index and one column per number of a vector.
 
+        Returns
+        -------
+        pandas.DataFrame
+            Float32, shape ``[N, width]``.
+
         Raises
         ------
         UsageError
@@ -110,6 +115,13 @@ class Embeddings:
 
     def save(self, path: PathLike, *, replace: bool = False) -> None:
         """Write a file as ``nucpro embed`` writes it: ``.pt``, ``.npz``, ``.parquet`` or ``.safetensors``.
+
+        Parameters
+        ----------
+        path : str or Path
+            File to write; its suffix sets the format.
+        replace : bool
+            Replace an existing file that ``nucpro embed`` or this method did not write.
 
         Raises
         ------
@@ -232,7 +244,7 @@ class Encoder:
         """
         if self._encoder.sequence_type is not SequenceType.PROTEIN:
             raise UsageError(
-                f"{self.name} reads nucleotides in tokens of several bases; load one of proteins"
+                f"{self.name} reads nucleotides in tokens of several bases; load a protein encoder"
             )
         readout = replace(self._encoder.embedder.readout, per_residue=dtype)
         encoder = self._encoder.reading(readout)
@@ -327,6 +339,11 @@ def load_encoder(  # noqa: PLR0913 - the options of a model, each by its keyword
         are averaged residue by residue; or refuse them.
     tokens_per_batch : int, optional
         Token budget of a batch; the default depends on the device.
+
+    Returns
+    -------
+    Encoder
+        The model on its device.
 
     Raises
     ------
@@ -478,6 +495,11 @@ def predict(
     **options
         Others of :class:`nucpro.prediction.options.PredictionOptions`: ``length``, ``protein_model``, ``dna_model``, …
 
+    Returns
+    -------
+    Prediction
+        Tables of sequences, chunks and frames, and their counts.
+
     Raises
     ------
     UsageError
@@ -506,6 +528,16 @@ def predict(
 def read_vectors(path: PathLike) -> Embeddings:
     """Read a file of vectors: any output of ``nucpro embed``, or an ``_ESM.pt`` or ``_DNABERT_S.pt`` file.
 
+    Parameters
+    ----------
+    path : str or Path
+        ``.pt``, ``.npz``, ``.parquet`` or ``.safetensors``.
+
+    Returns
+    -------
+    Embeddings
+        Ids, vectors as float32 ``[N, width]``, and how they were made.
+
     Raises
     ------
     UsageError
@@ -519,6 +551,16 @@ def read_vectors(path: PathLike) -> Embeddings:
 
 def read_merged(path: PathLike) -> MergedFile:
     """Read a ``_merged.pt`` file: ids, rows, label and provenance.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    MergedFile
+        Ids, rows as float32 ``[N, 2048]``, label and provenance.
 
     Raises
     ------

@@ -44,7 +44,18 @@ _HIDDEN = re.compile(
 
 
 def is_plain(name: str) -> bool:
-    """Whether a name can be shown in one line as it is: no controls, line ends or marks of direction."""
+    """Whether a name can be shown in one line as it is: no controls, line ends or marks of direction.
+
+    Parameters
+    ----------
+    name : str
+        A name.
+
+    Returns
+    -------
+    bool
+        Whether it needs no escape.
+    """
     return _HIDDEN.search(name) is None
 
 
@@ -52,12 +63,34 @@ def printable(text: str) -> str:
     r"""Text with everything that is not plain written as an escape (``\x1b``); line feeds stay.
 
     Idempotent.
+
+    Parameters
+    ----------
+    text : str
+        Any text.
+
+    Returns
+    -------
+    str
+        Text without control characters.
     """
     return "\n".join(_HIDDEN.sub(_escaped, line) for line in text.split("\n"))
 
 
 def first_few(names: Sequence[str], most: int) -> str:
     """Names in one line: the first, and how many more there are.
+
+    Parameters
+    ----------
+    names : sequence of str
+        All names.
+    most : int
+        How many to show.
+
+    Returns
+    -------
+    str
+        The names, separated by commas.
 
     Examples
     --------
@@ -113,6 +146,16 @@ class PreflightError(NucproError):
 @contextmanager
 def as_preflight(kind: type[NucproError]) -> Iterator[None]:
     """Report errors of one kind in a ``with`` block, before anything is changed, as pre-flight problems.
+
+    Parameters
+    ----------
+    kind : type
+        Class of errors to report so.
+
+    Yields
+    ------
+    None
+        While these errors are converted.
 
     Raises
     ------
@@ -222,6 +265,11 @@ def counted(number: int, noun: str, form: str = "") -> str:
     form : str
         Format of the number, such as ``,`` for separators of thousands.
 
+    Returns
+    -------
+    str
+        Such as ``1 file`` or ``2 files``.
+
     Examples
     --------
     >>> counted(1, "merged file"), counted(2, "batch"), counted(0, "family")
@@ -238,6 +286,16 @@ def counted(number: int, noun: str, form: str = "") -> str:
 def human_size(size: float) -> str:
     """Bytes as ``512 B``, ``17.4 kB``, ``3.0 MB`` or ``2,480 GB``.
 
+    Parameters
+    ----------
+    size : float
+        Bytes.
+
+    Returns
+    -------
+    str
+        The size with its unit.
+
     Examples
     --------
     >>> human_size(17_408), human_size(999_960), human_size(0)
@@ -253,7 +311,20 @@ def human_size(size: float) -> str:
 
 
 def human_time(seconds: float, decimals: int = 1) -> str:
-    """``2 h 03 min``, ``4 min 05 s`` or ``6.7 s``; without decimals, as for a time that is left, ``7 s``."""
+    """``2 h 03 min``, ``4 min 05 s`` or ``6.7 s``; without decimals, as for a time that is left, ``7 s``.
+
+    Parameters
+    ----------
+    seconds : float
+        Duration.
+    decimals : int
+        Decimal places of seconds below a minute.
+
+    Returns
+    -------
+    str
+        The duration with its units.
+    """
     if round(seconds, decimals) < 60:
         return f"{seconds:.{decimals}f} s"
     minutes, rest = divmod(round(seconds), 60)

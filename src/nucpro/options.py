@@ -252,7 +252,7 @@ class Options(ModelOptions):
     report : bool
         Write the report at the end of the run.
     replace : bool
-        Recompute files that another model, other options or an unknown model made.
+        Recompute files of another or an unknown model, or with other options.
     all_files : bool
         For DNA: all full files, not only the selected ones.
 
@@ -292,13 +292,27 @@ class Options(ModelOptions):
         )
 
     def require_no_model(self, sequence_type: SequenceType, allowed: str) -> None:
-        """Refuse options of the model for a sequence type that would be ignored."""
+        """Refuse options of the model for a sequence type that would be ignored.
+
+        Parameters
+        ----------
+        sequence_type : SequenceType
+            Sequence type of the model.
+        allowed : str
+            When these options are allowed, for the message.
+        """
         super().require_no_model(sequence_type, allowed)
         is_default = sequence_type is SequenceType.DNA or self.token_dropout == TOKEN_DROPOUT[0]
         require(is_default, "--token-dropout", self.token_dropout, allowed)
 
     def anywhere(self) -> Self:
-        """Make the same options with absolute paths, which workers in other folders understand."""
+        """Make the same options with absolute paths, which workers in other folders understand.
+
+        Returns
+        -------
+        Options
+            The same options with absolute paths.
+        """
         return replace(super().anywhere(), data_dir=self.data_dir.absolute())
 
 

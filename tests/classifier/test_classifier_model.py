@@ -136,7 +136,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 2}, "is no card of format 1"),
+        ({"format": 2}, "is not a nucpro model card of format 1"),
         ({"widths": "gone"}, "missing or unknown entries: widths"),
         ({"colour": "red"}, "missing or unknown entries: colour"),
         ({"sides": "dna"}, "sides is dna, expected a list"),

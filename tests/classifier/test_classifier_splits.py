@@ -75,7 +75,7 @@ def test_a_split_of_rows_says_what_it_leaks() -> None:
     assert [len(rows) for rows in found.rows] == [480, 60, 60]
     assert found.leak == (
         "60 of 60 test rows (100%) are of genomes that were also trained on, often from overlapping chunks: the "
-        "numbers say how well known genomes are recognised again, not how well unknown ones are classified"
+        "metrics show how well known genomes are recognised, not how well unknown ones are classified"
     )
 
 
@@ -117,7 +117,7 @@ def test_families_keep_their_genomes_together(tmp_path: Path) -> None:
     [
         ("NC_1.1", "line 1: 'NC_1.1', expected a record, a tab and its family"),
         ("a\tb\n\t c", r"line 2: '\\t c', expected a record"),
-        ("a\tb\na\tc", "line 2: a is of b and of c; keep one line"),
+        ("a\tb\na\tc", "line 2: a is of b and of c; keep one of the lines"),
     ],
 )
 def test_a_table_of_families_that_is_none(tmp_path: Path, text: str, message: str) -> None:
@@ -222,7 +222,7 @@ def test_tables_of_families_as_programs_save_them(tmp_path: Path, name: str) -> 
         (b"NC_1.1;one\n", "expected a record, a tab"),
         (b"NC_1.1    one\n", "expected a record, a tab"),
         (b'NC_1.1\t""\n', "expected a record, a tab"),
-        (b"NC_1.1\tone\nNC_1.1\ttwo\n", "line 2: NC_1.1 is of one and of two; keep one line"),
+        (b"NC_1.1\tone\nNC_1.1\ttwo\n", "line 2: NC_1.1 is of one and of two; keep one of the lines"),
         (b"PK\x03\x04xl/workbook", "is a spreadsheet or a ZIP archive; save it as text with tabs"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1", "is a spreadsheet"),
         (b"\x1f\x8b\x08", "is packed with gzip"),

@@ -188,7 +188,7 @@ def test_a_data_folder_below_a_folder_called_like_its_parts(place: Path) -> None
         (
             "fetch-models {} --model esm",
             3,
-            "esm: is here already; give it with --protein-model or --dna-model",
+            "esm: exists already; give it with --protein-model or --dna-model",
         ),
         ("fetch-models {} --model a/b", 1, "model 'a/b' (revision 'main'): the hub cannot be reached"),
         ("fetch-models {} --model a/b --endpoint foo", 2, "endpoint 'foo' is not allowed"),

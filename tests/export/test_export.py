@@ -451,7 +451,7 @@ def test_a_damaged_merged_file_stops_the_export(done: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("notes.txt", "holds files that are no export; name a new or an empty folder with -o"),
+        ("notes.txt", "holds files that are not part of an export; name a new or an empty folder with -o"),
         (None, "holds an export to npz; name another folder with -o"),
     ],
 )

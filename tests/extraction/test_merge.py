@@ -158,7 +158,7 @@ def test_a_dna_file_of_other_ids_is_found_before_it_is_merged(pair: FilePair) ->
         verified(pair)
     assert str(caught.value) == (
         f"{pair.dna_vectors} does not belong to {pair.nucleotide_fasta}: 1 id (x) only in the vectors, "
-        "1 id (b_frame2) only in the FASTA; make the vectors again"
+        "1 id (b_frame2) only in the FASTA; recompute the vectors"
     )
 
 
@@ -167,7 +167,7 @@ def test_a_dna_file_of_another_version_of_its_fasta_is_found(pair: FilePair) -> 
     with pytest.raises(MergeError) as caught:
         verified(pair)
     assert str(caught.value) == (
-        f"{pair.dna_vectors} was made from another version of {pair.nucleotide_fasta}; make the vectors again"
+        f"{pair.dna_vectors} was made from another version of {pair.nucleotide_fasta}; recompute the vectors"
     )
 
 

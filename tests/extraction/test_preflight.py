@@ -103,7 +103,7 @@ def require_all_bad(said: str, data: Path) -> None:
     for name, (_, what) in BAD.items():
         (line,) = [line for line in said.splitlines() if f"{data / VIRAL / name}: " in line]
         assert what in line
-        assert line.endswith(f"; make this file again with: nucpro embed-dna {data}")
+        assert line.endswith(f"; recompute this file with: nucpro embed-dna {data}")
     assert (
         f"{data}/bacteria.1.1.identified_nucleotide/output_1_DNABERT_S.pt: width of the DNABERT-S vectors"
         in said

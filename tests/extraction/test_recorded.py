@@ -174,7 +174,7 @@ def test_a_recorded_model_that_is_gone_is_named_in_one_line(
     assert extract(data) == 3
     error = capsys.readouterr().err.splitlines()
     assert error[-1].startswith(
-        f"  - {place}: the protein model of this data folder is no longer there (place (weights "
+        f"  - {place}: the protein model of this data folder no longer exists (place (weights "
     )
     assert error[-1].endswith("name the folder where it is now with --protein-model")
     # Reading needs no model.

@@ -46,7 +46,7 @@ def damages(content: bytes, count: int) -> Iterator[Damage]:
             region = bytes(min(REGION, len(content) - place))
             yield f"zeros at {place}", content[:place] + region + rest
             yield f"noise at {place}", content[:place] + generator.randbytes(len(region)) + rest
-    yield "bytes behind its end", content + bytes(REGION)
+    yield "bytes after its end", content + bytes(REGION)
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,7 @@ def test_another_size_is_refused_and_changes_nothing(
     said = capsys.readouterr().err
     viral = unsplit / "viral.1.1.identified_nucleotide"
     assert f"{viral}: split into files of 3 records, not of 2; leave the size out to keep them" in said
-    assert "--replace, which splits again and removes 2 files of vectors that were made of them" in said
+    assert "--replace, which splits again and removes 2 files of vectors that were computed from them" in said
     # Its two records fit into one file of either size.
     assert "invertebrate" not in said
     assert contents(unsplit) == before

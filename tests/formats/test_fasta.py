@@ -58,7 +58,7 @@ BROKEN = {
     "FASTQ": (b"@a\nMKV\n+\nIII\n", "record 1 is FASTQ"),
     "no id": (b">a\nMKV\n> b\nMKV\n", "the id of record 2 is missing"),
     "id not UTF-8": (b">\xffa\nMKV\n", "the id of record 1 is not valid UTF-8"),
-    "gzip cut short": (gzip.compress(PLAIN * 50)[:-30], "gzip stream 1, .*, is cut off"),
+    "gzip cut short": (gzip.compress(PLAIN * 50)[:-30], "gzip stream 1, .*, is truncated"),
 }
 
 

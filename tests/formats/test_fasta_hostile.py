@@ -42,8 +42,8 @@ REFUSED = {
         gzip.compress(b">a\nACGT\n" * 999)[:-30],
         "gzip stream 1, which starts at byte 0 of ",
     ),
-    "gzip of nothing": (gzip.compress(b""), "unpacks to nothing; remove it or write it again"),
-    "start of gzip": (b"\x1f\x8b\x08", "gzip stream 1, which starts at byte 0 of 3, is cut off"),
+    "gzip of nothing": (gzip.compress(b""), "is empty when unpacked; remove it or write it again"),
+    "start of gzip": (b"\x1f\x8b\x08", "gzip stream 1, which starts at byte 0 of 3, is truncated"),
     "mark at the end": (b">a\nACGT\n>b", "it ends after a header ('b'), without its sequence"),
     "header at the end": (
         b">a\nACGT\n>b c\n",
@@ -176,7 +176,7 @@ def test_a_large_file_of_short_records_is_read(tmp_path: Path) -> None:
 def test_a_split_of_a_damaged_file_ends_with_its_name(tmp_path: Path) -> None:
     path = tmp_path / "a.fa"
     path.write_bytes(gzip.compress(b">a\nACGT\n" * 9999)[:-9])
-    with pytest.raises(FastaError, match=r"a\.fa: gzip stream 1, which starts at byte 0 of .*, is cut off"):
+    with pytest.raises(FastaError, match=r"a\.fa: gzip stream 1, which starts at byte 0 of .*, is truncated"):
         split(path, tmp_path, 5)
 
 

@@ -78,7 +78,7 @@ def test_a_link_to_nowhere_is_named_with_its_target(target: str, tmp_path: Path)
     path = tmp_path / "x.fa"
     path.symlink_to(target)
     said = refusal(path)
-    assert f"is a link to {target}, which is not there; " in said
+    assert f"is a link to {target}, which does not exist; " in said
     assert all(remedy in said for remedy in ("`cp -L`", "`git annex get`", "`datalad get`"))
 
 
@@ -150,7 +150,7 @@ def test_a_link_in_place_of_a_kept_file_is_replaced_and_its_target_stays(
         with caplog.at_level(logging.WARNING), open_kept(path, append=True) as file:
             file.write(b"line\n")
         assert caplog.messages[number:] == [
-            f"{path} was a link to {place}; a new file takes its place, what it led to is untouched"
+            f"{path} was a link to {place}; a new file replaces it, and its target is unchanged"
         ]
         assert (path.is_symlink(), read_kept(path)) == (False, b"line\n")
     assert target.read_text() == "mine"
@@ -239,7 +239,7 @@ def test_no_room_for_what_a_pipe_gives_is_said(tmp_path: Path, monkeypatch: pyte
     os.mkfifo(tmp_path / "pipe")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
     with (
-        pytest.raises(FastaError, match=r"what the pipe gives cannot be kept: .*set TMPDIR"),
+        pytest.raises(FastaError, match=r"the pipe cannot be copied to a temporary file: .*set TMPDIR"),
         spooled(tmp_path / "pipe", FastaError),
     ):
         pass
@@ -282,7 +282,7 @@ def test_standard_input_that_gives_nothing_is_refused(shell: str, message: bytes
 def test_a_prediction_from_a_pipe_needs_a_folder(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(
-        UsageError, match="is a pipe, which gives the result no name; name its folder with --output"
+        UsageError, match="is a pipe, so the output folder has no default name; name it with --output"
     ):
         PredictionOptions(input=tmp_path / "pipe", model=tmp_path)
     assert PredictionOptions(input=tmp_path / "x.fa.bz2", model=tmp_path).folder.name == "x_prediction"
@@ -317,7 +317,7 @@ LOOKS = {
     "UTF-16 text: save it as UTF-8": ">a\n".encode("utf-16"),
     "a safetensors file": b'\x10\0\0\0\0\0\0\0{"a": 1}',
     "zeros, as a crash leaves them in a file that never reached the disk": bytes(100),
-    "nothing that is known here": b"hello",
+    "an unknown kind of file": b"hello",
 }
 
 
@@ -331,7 +331,7 @@ def test_other_files_under_the_name_of_a_fasta_file_are_reported_by_their_first_
     with pytest.raises(FastaError) as caught:
         read(path)
     assert str(caught.value).startswith(f"{path}: ")
-    if looks not in ("an empty file", "nothing that is known here", "a zip archive", "a FASTQ file"):
+    if looks not in ("an empty file", "an unknown kind of file", "a zip archive", "a FASTQ file"):
         assert f"it is {looks}" in str(caught.value)
 
 
@@ -352,6 +352,6 @@ def test_a_part_behind_a_link_to_nowhere_is_the_only_problem_of_its_folder(
     chosen = ["--protein-model", str(model)] if command == "extract" else ["--dna-model", str(dna_model)]
     assert main([command, *folder, "--sequences-per-file", str(PER_FILE), "--device", "cpu", *chosen]) == 3
     said = capsys.readouterr().err
-    assert f"{path}: is a link to .git/annex/objects/x, which is not there; copy the file itself" in said
+    assert f"{path}: is a link to .git/annex/objects/x, which does not exist; copy the file itself" in said
     assert "half-made split" not in said
     assert "missing; " not in said.replace("DNABERT-S files are missing", "")

@@ -433,7 +433,7 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
     "too many members": (lambda: edited(FILE, END, 8, b"\xff\xff\xff\xff"), "directory of 65535 members in"),
     "fewer members": (
         lambda: edited(FILE, END, 8, b"\1\0\1\0"),
-        "directory holds 121 bytes behind its 1 members",
+        "directory holds 121 bytes after its 1 members",
     ),
     "more members": (
         lambda: edited(longer(FILE, 10), END, 8, b"\4\0\4\0"),
@@ -463,11 +463,11 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
     "something before the archive": (lambda: before(b"#!/bin/sh\n"), "does not start with its first member"),
     "something behind the archive": (
         lambda: FILE + b"x",
-        "a zip archive that is cut off, or has something behind",
+        "a zip archive that is truncated, or has data after",
     ),
     "comment": (
         lambda: edited(FILE, END, 20, b"\1\0") + b"x",
-        "a zip archive that is cut off, or has something behind",
+        "a zip archive that is truncated, or has data after",
     ),
     "format of the future": (
         lambda: container(GOOD, version=b"11\n"),
@@ -481,7 +481,7 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], str]] = {
     "empty archive": (lambda: zipped({}), "does not start with its first member"),
     "empty file": (lambda: b"", "is no archive of torch.save: 0 bytes that look like an empty file"),
     "zeros": (lambda: bytes(5000), "5000 bytes that look like zeros, as a crash leaves them"),
-    "one byte": (lambda: b"x", "1 bytes that look like nothing that is known here"),
+    "one byte": (lambda: b"x", "1 bytes that look like an unknown kind of file"),
     "text": (lambda: b">id\nACGT\n" * 9, "81 bytes that look like a FASTA file"),
     "gzip": (lambda: b"\x1f\x8b" + bytes(40), "look like a gzip file"),
     "pointer": (lambda: b"version https://git-lfs.github.com/spec/v1\n", "look like a Git LFS pointer"),

@@ -242,7 +242,7 @@ def test_a_pickle_that_somebody_changed_is_refused_or_read(
 
 @pytest.mark.parametrize("kind", FILES)
 def test_a_file_that_was_cut_off_anywhere_is_refused(kind: str, tmp_path: Path) -> None:
-    looks = "(a zip archive that is cut off|an empty file|nothing that is known)"
+    looks = "(a zip archive that is truncated|an empty file|an unknown kind of file)"
     for length in range(0, len(FILES[kind]), 7):
         (tmp_path / "a.pt").write_bytes(FILES[kind][:length])
         for read in (READERS[kind], store.read_meta, store.check_directory):

@@ -149,7 +149,7 @@ REFUSED = {
     **{
         f"{name}, other bytes behind": (
             pack(TEXT) + b"garbage",
-            f"where {name} stream 1 ends, is no {name} stream (nothing that is known here)",
+            f"where {name} stream 1 ends, is no {name} stream (an unknown kind of file)",
         )
         for name, pack in PACKERS.items()
     },

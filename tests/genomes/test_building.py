@@ -367,9 +367,7 @@ def test_files_that_nothing_is_recorded_about_are_refused_and_replaced_on_reques
     assert [problem.partition(": ")[0] for problem in caught.value.problems] == [
         str(demo / f"viral.1.1.identified_{sequence_type}.fa") for sequence_type in ("nucleotide", "protein")
     ]
-    assert "nothing is recorded about how it was made, so it may be something else; move it away" in str(
-        caught.value
-    )
+    assert "there is no record that nucpro wrote it; move it away" in str(caught.value)
     build(demo, alone(replace=True))
     assert digests(demo, "viral.1.1") == GOLDEN["300"]["viral.1.1"]
 
@@ -490,7 +488,7 @@ def test_a_worker_process_that_dies_ends_the_run(tmp_path: Path) -> None:
 
 def test_an_error_in_a_worker_process_ends_the_run(demo: Path) -> None:
     (demo / "fungi.1.genomic.gbff.gz").write_bytes((demo / "fungi.1.genomic.gbff.gz").read_bytes()[:-100])
-    with pytest.raises(DataError, match=r"fungi\.1\.genomic\.gbff\.gz: gzip stream 1, .* is cut off"):
+    with pytest.raises(DataError, match=r"fungi\.1\.genomic\.gbff\.gz: gzip stream 1, .* is truncated"):
         build(demo, DatasetOptions(workers=2))
 
 
@@ -514,7 +512,7 @@ def test_a_cut_fasta_file_is_refused(demo: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(
         FastaError,
-        match=r"viral\.1\.1\.genomic\.fna\.gz: gzip stream 1, which starts at byte 0 of .*, is cut off",
+        match=r"viral\.1\.1\.genomic\.fna\.gz: gzip stream 1, which starts at byte 0 of .*, is truncated",
     ):
         build(demo, ONE)
 
@@ -621,7 +619,7 @@ def unusable_link(path: Path) -> None:
     [
         (
             unusable_link,
-            r"is a link to \.\./\.git/annex/.*, where nothing is; get the file \(git annex get.*cp -L",
+            r"is a link to \.\./\.git/annex/.*, which does not exist; get the file \(git annex get.*cp -L",
         ),
         (os.mkfifo, "is a pipe or a device, expected a file"),
     ],

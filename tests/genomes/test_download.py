@@ -276,7 +276,7 @@ def test_too_little_disk_is_found_before_the_first_byte(server: ReleaseServer, t
     server.files = Liar(server.files)
     server.files[f"/refseq/release/viral/{VIRAL}"] = huge()
     with pytest.raises(
-        PreflightError, match=r"[\d,]{13} GB are to be fetched, the disk has [\d.,]+ [kMG]?B free; free space"
+        PreflightError, match=r"[\d,]{13} GB to download, the disk has [\d.,]+ [kMG]?B free; free space"
     ):
         download(tmp_path, options(server))
     assert server.gets(VIRAL) == []

@@ -167,7 +167,7 @@ def test_a_record_without_any_name_is_refused(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (gzip.compress(RECORD) + b"junk", "is no gzip stream"),
-        (gzip.compress(RECORD * 500)[:-9], "is cut off"),
+        (gzip.compress(RECORD * 500)[:-9], "is truncated"),
         (gzip.compress(RECORD)[:40] + b"\0" * 20 + gzip.compress(RECORD)[60:], "is damaged"),
     ],
 )

@@ -156,7 +156,7 @@ def test_windows_line_ends(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cut", [1, 5, 9, 20, 100])
 def test_gzip_that_was_cut_short(cut: int, tmp_path: Path) -> None:
     packed = gzip.compress(record() * 99, 1)
-    assert "is cut off; copy or download the file again" in refusal(tmp_path, packed[:-cut], packed=False)
+    assert "is truncated; copy or download the file again" in refusal(tmp_path, packed[:-cut], packed=False)
 
 
 def test_the_name_of_a_record_cannot_steer_a_terminal(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_models_in_folders_and_why_their_kernels_do_not_run(options: Options) ->
     for sequence_type in ("Protein", "DNA"):
         kernels = findings[f"{sequence_type} kernels"]
         assert kernels == Finding(
-            f"{sequence_type} kernels", Verdict.SLOW, "the plain path runs: cpu is not an NVIDIA GPU"
+            f"{sequence_type} kernels", Verdict.SLOW, "plain torch runs: cpu is not an NVIDIA GPU"
         )
 
 
@@ -104,7 +104,7 @@ def test_a_model_that_is_neither_here_nor_reachable_stops_a_run(tmp_path: Path) 
 def test_data_folders(options: Options, tmp_path: Path) -> None:
     gone = found(options, tmp_path / "gone")["Data folder"]
     assert gone == Finding(
-        "Data folder", Verdict.PROBLEM, f"{tmp_path / 'gone'}: no such folder; make it, or mount it there"
+        "Data folder", Verdict.PROBLEM, f"{tmp_path / 'gone'}: no such folder; create it, or mount it there"
     )
     read_only = found(options, Path("/proc"))
     assert read_only["Data folder"].verdict is Verdict.PROBLEM

@@ -219,7 +219,7 @@ def test_parts_of_a_data_folder(finished: Path) -> None:
         (["config.json"], "holds 1 entry (config.json), no data folder, classifier or encoder"),
         (
             [".training.safetensors"],
-            "holds a training without a model yet; finish it with nucpro train DATA -o",
+            "contains an unfinished training, without a model; finish it with nucpro train DATA -o",
         ),
     ],
 )

@@ -97,7 +97,7 @@ def test_a_broken_connection_is_explained_and_the_second_try_succeeds(hub, find)
         find()
     message = str(caught.value)
     assert message.startswith(f"model '{MODEL}' (revision '{MAIN}'): the download was interrupted (")
-    assert "nothing half-made is used: try again, finished work is kept" in message
+    assert "no partial file is used: run again, finished downloads are kept" in message
     with pytest.raises(ModelError, match="is not in the local cache"):
         find(offline=True)
     hub.cut_after = {}
@@ -330,7 +330,7 @@ def test_a_disk_without_room_is_found_before_the_first_byte(hub, tmp_path):
     large = {"rfilename": WEIGHTS, "lfs": {"size": 1 << 49, "sha256": "a" * 64}}
     hub.listing = json.dumps({"sha": MAIN, "siblings": [{"rfilename": "config.json"}, large]}).encode()
     with pytest.raises(
-        ModelError, match=f"{human_size(1 << 49)} are to be fetched, the disk has .* free space there"
+        ModelError, match=f"{human_size(1 << 49)} to download, the disk has .* free space there"
     ):
         fetch(MODEL, tmp_path / "model", endpoint=hub.address)
     assert hub.served == []
@@ -346,9 +346,7 @@ def test_fetch_into_a_file_is_refused_before_the_hub_is_asked(hub, tmp_path):
     file = tmp_path / "model"
     file.write_text("mine")
     hub.refusal = (503, "Maintenance")
-    with pytest.raises(
-        PreflightError, match="model: is a file, not a folder; name one to put the model into"
-    ):
+    with pytest.raises(PreflightError, match="model: is a file, not a folder; name a folder for the model"):
         fetch(MODEL, file, endpoint=hub.address)
     assert file.read_text() == "mine"
 

@@ -128,7 +128,7 @@ def test_log_says_what_an_encoder_runs(caplog):
     with caplog.at_level(logging.INFO):
         use_kernels(encoder)
     assert encoder.fused is None
-    assert "ESM-2 on cpu runs the plain path: cpu is not an NVIDIA GPU" in caplog.messages
+    assert "ESM-2 on cpu runs plain torch: cpu is not an NVIDIA GPU" in caplog.messages
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU and a CUDA build of torch")

@@ -167,7 +167,7 @@ REFUSED_TENSORS = {
     "infinite": (damage(QUERY, float("inf")), rf"{QUERY} holds 2 of 4096 values that are NaN or infinite"),
     "twice": (
         put(f"esm.{QUERY}", torch.ones(64, 64)),
-        rf"one tensor is there under two names, {QUERY} and esm.{QUERY}; save",
+        rf"a tensor has two names, {QUERY} and esm.{QUERY}; save",
     ),
     "frequencies differ": (
         put("rotary_embeddings.inv_freq", (10000.0 ** -(torch.arange(0, 16, 2) / 16)).half().float()),

@@ -274,7 +274,7 @@ REFUSED_TENSORS = {
     "not a number": (damage, rf"{GATE} holds 2 of 7680 values that are NaN or infinite"),
     "twice": (
         put(f"bert.{GATE}", torch.zeros(160, 48)),
-        rf"one tensor is there under two names, bert.{GATE} and {GATE}; save",
+        rf"a tensor has two names, bert.{GATE} and {GATE}; save",
     ),
 }
 

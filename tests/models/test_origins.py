@@ -211,7 +211,7 @@ def link_to_annex(path: Path) -> None:
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "link to a blob": (
         link_to_nowhere,
-        "is a link to ../../blobs/0a1b, which is not there; copy the file itself",
+        "is a link to ../../blobs/0a1b, which does not exist; copy the file itself",
     ),
     "link of git-annex": (
         link_to_annex,

@@ -100,7 +100,7 @@ def test_characters_of_no_nucleotide_are_named(tmp_path: Path) -> None:
         (b">only\n", "cannot be read as FASTA: it ends after a header"),
         (
             gzip.compress(b">a\n" + b"ACGT" * 5000)[:40],
-            "gzip stream 1, which starts at byte 0 of 40, is cut off",
+            "gzip stream 1, which starts at byte 0 of 40, is truncated",
         ),
         (b"@a\nACGT\n+\nII\n", "cannot be read as FASTQ: record 1 has 4 bases and 2 qualities"),
         (b">\nACGT\n", "the id of record 1 is missing"),

@@ -218,7 +218,7 @@ def test_several_files_are_one_input(
     )
     capsys.readouterr()
     assert main([*command[:2], str(second), *command[2:]]) == 2
-    assert "2 files are one input; name the folder of its result with --output" in capsys.readouterr().err
+    assert "2 files are one input; name the output folder with --output" in capsys.readouterr().err
     assert main([*command[:2], str(first), "-o", str(tmp_path / "twice"), *command[2:]]) == 2
     assert "is named twice" in capsys.readouterr().err
     assert main([*command[:2], str(whole), "-o", str(tmp_path / "same"), *command[2:]]) == 3

@@ -244,7 +244,10 @@ def test_an_edited_table_is_thrown_away_on_request_only(
     (folder / "frames.tsv").unlink()
     edited = contents(folder)
     assert main(arguments(fasta, classifier, models)) == 3
-    assert f"{folder}: holds other tables than were written there (chunks.tsv)" in capsys.readouterr().err
+    assert (
+        f"{folder}: holds tables that were changed since they were written (chunks.tsv)"
+        in capsys.readouterr().err
+    )
     assert contents(folder) == edited
     assert main(arguments(fasta, classifier, models, "--replace")) == 0
     assert contents(folder) == expected
@@ -378,7 +381,7 @@ class TestRefusals:
             "fp32, and the encoder here is other_dna (weights " in shown
         )
         assert "fp32: layers = 1, not 2; give" in shown
-        assert "give the model that made its training data with --dna-model" in shown
+        assert "give the encoder of its training data with --dna-model" in shown
 
     def test_other_token_dropout_cannot_slip_in(
         self, tmp_path: Path, fasta: Path, card: ModelCard, models: tuple[Path, Path]
@@ -427,7 +430,7 @@ class TestRefusals:
         before = contents(tmp_path / "out")
         shown = self.refused(capsys, *arguments(fasta, classifier, models, *output))
         assert "out: holds a prediction that is of another input (other.fa)" in shown
-        assert "name another folder with --output, or throw it away with --replace" in shown
+        assert "name another folder with --output, or replace it with --replace" in shown
         assert contents(tmp_path / "out") == before
         assert main(arguments(fasta, classifier, models, *output, "--replace")) == 0
         # What the other prediction left would contradict this one.
@@ -452,7 +455,7 @@ class TestRefusals:
         folder.mkdir()
         (folder / "sequences.tsv").write_text("mine\n")
         shown = self.refused(capsys, *arguments(fasta, classifier, models))
-        assert "holds files of a prediction's names that nothing is recorded about" in shown
+        assert "holds files with the names of a prediction, but no record of one" in shown
         assert (folder / "sequences.tsv").read_text() == "mine\n"
 
     def test_a_damaged_record(

@@ -179,7 +179,8 @@ def test_an_input_that_changes_meanwhile_is_refused(
     monkeypatch.setattr(scoring, "frames_of", touching)
     assert main(arguments(fasta, classifier, (model, dna_model), *PER_UNIT)) == 1
     assert (
-        f"{fasta}: was changed while it was read; run again when nobody writes it" in capsys.readouterr().err
+        f"{fasta}: was changed while it was read; run again when no program writes it"
+        in capsys.readouterr().err
     )
     assert list((fasta.with_name("contigs_prediction") / "unfinished").glob("unit_*")) == []
 

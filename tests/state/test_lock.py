@@ -16,7 +16,7 @@ from nucpro.state import lock
 def test_a_file_of_another_kind_is_no_lock_and_stays(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "lock"
     path.write_bytes(content)
-    message = f"{path}: is no lock of nucpro, so it is left as it is; move it away, then run again"
+    message = f"{path}: is not a lock file of nucpro, so it is left unchanged; move it away, then run again"
     with pytest.raises(PreflightError) as caught, lock.hold(path):
         pass
     assert caught.value.problems == (message,)

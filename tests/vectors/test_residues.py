@@ -276,7 +276,7 @@ def test_states_beyond_float16_are_refused_by_name(fasta: Path, tmp_path: Path) 
         (["--per-residue", "--dna"], "--per-residue is for proteins"),
         (["--per-residue", "--pool", "mean"], "--pool is mean; allowed: only without --per-residue"),
         (["--dtype", "float32"], "--dtype is float32; allowed: only with --per-residue"),
-        (["--per-residue", "-o", "x.npz"], "it is the name of a folder to make, without .npz"),
+        (["--per-residue", "-o", "x.npz"], "it is the name of a folder to create, without .npz"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(

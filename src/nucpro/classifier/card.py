@@ -122,6 +122,11 @@ def write_card(folder: Path, card: ModelCard, weights_sha256: str) -> None:
 def read_card(folder: Path) -> tuple[ModelCard, str | None]:
     """Read the card of a model folder.
 
+    Parameters
+    ----------
+    folder : Path
+        Model folder.
+
     Returns
     -------
     card : ModelCard
@@ -168,7 +173,7 @@ def require_weights(weights: Path, digest: str, expected: str | None) -> None:
     if digest != expected:
         raise ModelError(
             f"{weights}: its SHA-256 is {digest[:12]}…, not the one in {CARD_NAME}: one of them was replaced or "
-            f"cut off; {TRAIN_AGAIN}"
+            f"truncated; {TRAIN_AGAIN}"
         )
 
 
@@ -191,7 +196,7 @@ def _content(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path}: cannot be read ({error}); {TRAIN_AGAIN}") from error
     version = content.pop("format", None)
     if type(version) is not int or version != _FORMAT:
-        raise ModelError(f"{path}: is no card of format {_FORMAT} of a model of nucpro; {TRAIN_AGAIN}")
+        raise ModelError(f"{path}: is not a nucpro model card of format {_FORMAT}; {TRAIN_AGAIN}")
     return content
 
 
@@ -280,7 +285,20 @@ def write_training(folder: Path, data: Path, weights_sha256: str) -> None:
 
 
 def read_training(folder: Path, weights_sha256: str | None) -> TrainingRecord | None:
-    """Read the record of a training; None where there is none, it is damaged, or it is of other weights."""
+    """Read the record of a training; None where there is none, it is damaged, or it is of other weights.
+
+    Parameters
+    ----------
+    folder : Path
+        Model folder.
+    weights_sha256 : str or None
+        SHA-256 of the weights that the model card names.
+
+    Returns
+    -------
+    TrainingRecord or None
+        When the training ended, on which data, and with which software.
+    """
     try:
         kept = read_record(folder / RECORD_NAME, TrainingRecord, "the record of a training", "")
         if kept is None or kept.content.weights_sha256 != weights_sha256:

@@ -456,7 +456,7 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]
     return [
         _OPTIONS[name]
         if name in _UNTOLD
-        else f"{_OPTIONS[name]} ({there.get(name)} there, {here.get(name)} here)"
+        else f"{_OPTIONS[name]} ({there.get(name)} there, now {here.get(name)})"
         for name in odd
     ]
 

@@ -210,7 +210,18 @@ class TrainingOptions(ParsedOptions):
         return 2e-4 * self.batch_size / 32 if self.learning_rate is None else self.learning_rate
 
     def rate_at(self, epoch: int) -> float:
-        """Learning rate of an epoch, counted from 0."""
+        """Learning rate of an epoch, counted from 0.
+
+        Parameters
+        ----------
+        epoch : int
+            Number of the epoch, from 0.
+
+        Returns
+        -------
+        float
+            The base rate, multiplied by ``decay`` every ``decay_every`` epochs.
+        """
         return float(self.base_rate * self.decay ** (epoch // self.decay_every))
 
     @property

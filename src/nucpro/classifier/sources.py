@@ -304,7 +304,9 @@ def read_rows(
         source = survey.files[number]
         merged = read_merged(source.path)
         if merged.vectors.shape != (source.rows, source.width):
-            raise StoreError(f"{source.path}: changed while it was read; end what writes it, then run again")
+            raise StoreError(
+                f"{source.path}: changed while it was read; stop the program that writes it, then run again"
+            )
         label = _checked_label(source, merged)
         put(starts[number], merged.vectors)
         return _Part(merged.ids, label, merged.digest)
@@ -342,7 +344,7 @@ def _checked_label(source: MergedSource, merged: MergedFile) -> int:
         raise ValidationError(
             f"{source.path}: label {merged.label}, but {category} files have label {expected}; run "
             "nucpro extract DATA again, which replaces what is out of date, or move the file away "
-            "where it is of no selected file"
+            "if it is not selected"
         )
     return label
 

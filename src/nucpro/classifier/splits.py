@@ -106,8 +106,8 @@ def genomes_of(ids: Sequence[str]) -> Grouping:
     if odd:
         raise ValidationError(
             f"{counted(len(odd), 'id')} not of the form RECORD_chunk_NF1 (first "
-            f"{', '.join(odd[:_SHOWN])}), so it is unknown which genome "
-            "they are of; make the data with nucpro dataset DATA --length N, or split by file (--split-by file)"
+            f"{', '.join(odd[:_SHOWN])}), so their genomes are "
+            "unknown; make the data with nucpro dataset DATA --length N, or split by file (--split-by file)"
         )
     return Grouping.of([record for record in records if record is not None])
 
@@ -132,7 +132,7 @@ def read_families(path: Path) -> dict[str, str]:
         record, family = words[:2]
         if families.setdefault(record, family) != family:
             raise DataError(
-                f"{path}, line {number}: {record} is of {families[record]} and of {family}; keep one line"
+                f"{path}, line {number}: {record} is of {families[record]} and of {family}; keep one of the lines"
             )
     return families
 
@@ -350,8 +350,7 @@ def _labels_of(groups: Grouping, labels: Codes, by: SplitBy) -> Codes:
         names = ", ".join(groups.names[code] for code in both[:_SHOWN])
         raise ValidationError(
             f"{counted(len(both), 'group')} with rows of both classes when split by {by}: {names}; "
-            "what is both virus and "
-            "host cannot be learned: move the wrong files away"
+            "each must have one class: move the wrong files away"
         )
     return (viral > 0).astype(np.int64)
 
@@ -426,6 +425,6 @@ def _leak(genomes: Grouping | None, parts: Codes) -> str | None:
     total = int(tested.sum())
     return (
         f"{known} of {total} test rows ({100 * known / total:.0f}%) are of genomes that were also trained on, often "
-        "from overlapping chunks: the numbers say how well known genomes are recognised again, not how well "
+        "from overlapping chunks: the metrics show how well known genomes are recognised, not how well "
         "unknown ones are classified"
     )

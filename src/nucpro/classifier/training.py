@@ -97,6 +97,11 @@ def train(options: TrainingOptions, show: Show = silent) -> Trained:
     show : callable, optional
         Takes the progress: files that are read, then epochs.
 
+    Returns
+    -------
+    Trained
+        Model folders, and the metrics of the test part.
+
     Raises
     ------
     UsageError
@@ -117,7 +122,7 @@ def train(options: TrainingOptions, show: Show = silent) -> Trained:
     plans = _plans(options)
     folders = {plan.name: top / plan.name if len(plans) > 1 else top for plan in plans}
     _require_own(folders.values(), top, replace=options.replace)
-    with timed("Looking at merged files"):
+    with timed("Checking merged files"):
         found = survey(options.data_dir)
     logger.info(_found_line(found))
     if options.families is not None:
@@ -293,7 +298,7 @@ class _Training:
         threshold = threshold_for(validation, wanted)
         share = 100 * float(validation.labels.mean())
         if threshold is None:
-            logger.warning("no threshold has a precision of %g on the validation part; 0.5 is taken", wanted)
+            logger.warning("no threshold has a precision of %g on the validation part; 0.5 is used", wanted)
             return 0.5
         logger.info(
             "Threshold %g: precision %g on the validation part, of which %.0f%% are viral; where viruses are rarer, "

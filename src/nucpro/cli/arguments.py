@@ -187,7 +187,9 @@ def add_device_only(parser: Parser, default: str = AUTO_DEVICE) -> None:
     )
 
 
-def add_replace(parser: Parser, what: str = "files of the same names that this command did not make") -> None:
+def add_replace(
+    parser: Parser, what: str = "files of the same names that this command did not write"
+) -> None:
     """Add ``--replace``, for files that the command does not replace by default."""
     parser.group(OUTPUT).add_argument("--replace", action="store_true", help=f"replace {what}")
 

@@ -21,7 +21,7 @@ def add_to(subparsers: Any) -> None:
     """Add the command to the parser of ``nucpro``."""
     parser = subparsers.add_parser(
         "dataset",
-        help="make FASTA files of reading frames from genomes",
+        help="write the reading frames of genomes as FASTA files",
         description="Cut the genomes of a data folder into chunks and keep the reading frames that are part of "
         "annotated proteins. Complete files are kept if they were made from the same genomes with the same options.",
         example="nucpro dataset data --length 300\n"

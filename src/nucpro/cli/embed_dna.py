@@ -26,8 +26,9 @@ def add_to(subparsers: Any) -> None:
     """Add the command to the parser of ``nucpro``."""
     parser = subparsers.add_parser(
         "embed-dna",
-        help="make the DNABERT-S files of a data folder",
-        description="Make the DNABERT-S files of the selected files of a data folder if they are missing, or outdated "
+        help="compute the DNA vectors of a data folder",
+        description="Compute the _DNABERT_S.pt files of the selected files of a data folder if they are missing, or "
+        "outdated "
         "according to their metadata; others are kept. After an interruption, the same command resumes.",
         example="nucpro embed-dna data\nnucpro embed-dna data --dna-model dna_models --device cpu --dry-run",
     )
@@ -43,7 +44,7 @@ def add_to(subparsers: Any) -> None:
         action="store_true",
         help="embed all full files, not only the selected ones",
     )
-    add_replace(parser, "files that another model, other options or an unknown model made")
+    add_replace(parser, "files of another or an unknown model, or with other options")
     add_dry_run(parser)
     parser.set_defaults(run=_run, log_file=log_file)
 

@@ -61,9 +61,9 @@ def add_arguments(parser: Parser) -> None:
         help="keep such files if N random records, recomputed in float32, agree with the model of the run "
         "(default: 0, recompute all of them)",
     )
-    add_replace(parser, "files that another model, other options or an unknown model made")
+    add_replace(parser, "files of another or an unknown model, or with other options")
     parser.group(OUTPUT).add_argument(
-        "--with-dna", action="store_true", help="make missing DNABERT-S files first (see nucpro embed-dna)"
+        "--with-dna", action="store_true", help="compute missing DNA vectors first (see nucpro embed-dna)"
     )
     add_dna_model(parser)
     parser.group(OUTPUT).add_argument(

@@ -167,7 +167,13 @@ class Vectors:
     residues: IntVector | None = None
 
     def by_record(self) -> list[npt.NDArray[Any]]:
-        """Rows of the residues of each record: views of the matrix, where there is one row per residue."""
+        """Rows of the residues of each record: views of the matrix, where there is one row per residue.
+
+        Returns
+        -------
+        list of ndarray
+            One array of shape ``[residues, width]`` per record.
+        """
         assert self.residues is not None
         return np.split(self.matrix, np.cumsum(self.residues)[:-1])
 
@@ -306,7 +312,18 @@ class Embedder:
         return self._counts["splits"]
 
     def reading(self, readout: Readout) -> Embedder:
-        """Make one of the same encoder with another readout; both share their counts."""
+        """Make one of the same encoder with another readout; both share their counts.
+
+        Parameters
+        ----------
+        readout : Readout
+            Layers and poolings.
+
+        Returns
+        -------
+        Embedder
+            An embedder that shares the encoder and the counts.
+        """
         other = copy(self)
         other.readout = readout
         return other

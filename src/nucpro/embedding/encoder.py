@@ -129,7 +129,20 @@ class FastaEncoder:
         return Totals(self.embedder.splits, counts.tokens, counts.unknown, counts.repeated)
 
     def limited(self, limit: int, tokens_per_batch: int | None) -> FastaEncoder:
-        """Encoder with the same model and another length limit or token budget."""
+        """Encoder with the same model and another length limit or token budget.
+
+        Parameters
+        ----------
+        limit : int
+            Maximum length in residues or bases.
+        tokens_per_batch : int or None
+            Tokens per batch; None for the default of the device.
+
+        Returns
+        -------
+        FastaEncoder
+            An encoder that shares the weights.
+        """
         other = copy(self)
         other._limit = limit
         other._tokens_per_batch = tokens_per_batch or self._tokens_per_batch
@@ -138,6 +151,16 @@ class FastaEncoder:
 
     def embed(self, records: Records) -> Vectors:
         """Vectors of records, in their order; safe to call from several threads.
+
+        Parameters
+        ----------
+        records : Records
+            Proteins or nucleotides, as the model requires.
+
+        Returns
+        -------
+        Vectors
+            Float32, shape ``[N, width]``.
 
         Raises
         ------
@@ -154,6 +177,11 @@ class FastaEncoder:
 
     def require_usable(self, records: Records) -> None:
         """Raise if records are empty, have duplicate ids, or hold what the model cannot read.
+
+        Parameters
+        ----------
+        records : Records
+            Records to check.
 
         Raises
         ------
@@ -231,6 +259,18 @@ class FastaEncoder:
     def extract(self, fasta: str | Path, output: str | Path) -> Vectors:
         """Make the file of vectors of a FASTA file.
 
+        Parameters
+        ----------
+        fasta : str or Path
+            FASTA file to read.
+        output : str or Path
+            File of vectors to write.
+
+        Returns
+        -------
+        Vectors
+            The vectors that were written.
+
         Raises
         ------
         FastaError, ExtractionError, StoreError
@@ -242,7 +282,20 @@ class FastaEncoder:
         return self.store(records, Path(output))
 
     def store(self, records: Records, output: Path) -> Vectors:
-        """Make the file of vectors of records that were read; see :meth:`extract`."""
+        """Make the file of vectors of records that were read; see :meth:`extract`.
+
+        Parameters
+        ----------
+        records : Records
+            Records to embed.
+        output : Path
+            File of vectors to write.
+
+        Returns
+        -------
+        Vectors
+            The vectors that were written.
+        """
         vectors = self.embed_checked(records)
         meta = self.recipe.meta(records.digest(), len(records))
         with self.writing():
@@ -252,6 +305,16 @@ class FastaEncoder:
 
     def embed_checked(self, records: Records) -> Vectors:
         """Vectors of records that are to be stored: as :meth:`embed`, but degenerate vectors are refused.
+
+        Parameters
+        ----------
+        records : Records
+            Records to embed.
+
+        Returns
+        -------
+        Vectors
+            Float32, shape ``[N, width]``.
 
         Raises
         ------
@@ -268,6 +331,11 @@ class FastaEncoder:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Write a file within a ``with`` block, unless no more are to be written.
+
+        Yields
+        ------
+        None
+            While files may be written.
 
         Raises
         ------
@@ -295,6 +363,16 @@ class FastaEncoder:
         """Seconds that a file just made by ``extract`` took, from its first batch on the device to the disk.
 
         Reported once, by this encoder or one made from it by ``limited``; 0 for a file that was not made.
+
+        Parameters
+        ----------
+        output : Path
+            The file.
+
+        Returns
+        -------
+        float
+            Seconds.
         """
         return self._took.pop(output, 0.0)
 
@@ -308,7 +386,18 @@ class FastaEncoder:
             )
 
     def reading(self, readout: Readout) -> FastaEncoder:
-        """Make an encoder with the same model that gives other vectors of it; its recipe stays."""
+        """Make an encoder with the same model that gives other vectors of it; its recipe stays.
+
+        Parameters
+        ----------
+        readout : Readout
+            Layers and poolings.
+
+        Returns
+        -------
+        FastaEncoder
+            An encoder that shares the weights.
+        """
         other = copy(self)
         other.embedder = self.embedder.reading(readout)
         return other
@@ -386,6 +475,18 @@ def _some_of(records: Records, rows: npt.NDArray[np.bool_]) -> Records:
 def load(identified: Identified, options: Options) -> FastaEncoder:
     """Load a model that was identified.
 
+    Parameters
+    ----------
+    identified : Identified
+        The model, from :func:`identify`.
+    options : Options
+        Device and tokens per batch.
+
+    Returns
+    -------
+    FastaEncoder
+        The encoder on its device.
+
     Raises
     ------
     ModelError
@@ -446,6 +547,11 @@ def of_huggingface(model: Any, tokenizer: Any) -> FastaEncoder:
         What ``AutoModel.from_pretrained(...)`` returns.
     tokenizer
         Its tokenizer, of which only the vocabulary is used; None for that of all published ESM-2 models.
+
+    Returns
+    -------
+    FastaEncoder
+        The encoder on the device of the model object.
 
     Raises
     ------

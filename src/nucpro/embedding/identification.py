@@ -113,6 +113,11 @@ def identify(
         Folder of a LoRA adapter, merged into the model of the options; without one, into the base model that the
         adapter names.
 
+    Returns
+    -------
+    Identified
+        The model's files, config and tokenizer, and the recipe of its vectors.
+
     Raises
     ------
     ModelError
@@ -176,8 +181,8 @@ def _require_recorded(model: str, sequence_type: SequenceType, recorded: Recipe 
         and not folder.exists()
     ):
         raise ModelError(
-            f"{model}: the {sequence_type.word} model of this data folder is no longer there "
-            f"({described(recorded.made_by)}); name the folder where it is now with --{sequence_type}-model"
+            f"{model}: the {sequence_type.word} model of this data folder no longer exists "
+            f"({described(recorded.made_by)}); give its present folder with --{sequence_type}-model"
         )
 
 

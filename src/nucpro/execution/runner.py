@@ -339,8 +339,8 @@ class VectorRunner(Runner):
         if self.records.fact("fasta", task.input) is None:
             # Its vectors may be those of the file that was checked, or of its present content.
             raise DataError(
-                f"{task.input}: changed while the run was at work; run again when it is complete: "
-                "finished work is kept, and stale ones are recomputed"
+                f"{task.input}: changed during the run; run again when it is complete: "
+                "finished work is kept, and stale files are recomputed"
             )
         self.records.add("vectors", task.output, task.fact, made.stamp)
         count = self.statistics

@@ -208,7 +208,7 @@ def _make_all(
 ) -> int:
     """Make what is not there as it must be; the number of shards that were written."""
     names = [task.name for task in tasks]
-    looked = tracked(workers.map(_kept, tasks), len(tasks), "Checking what is there", show)
+    looked = tracked(workers.map(_kept, tasks), len(tasks), "Checking existing shards", show)
     kept = {name for name in looked if name is not None}
     to_make = [task for task in tasks if task.name not in kept]
     logger.debug("%s as recorded and unchanged, %d to write", counted(len(kept), "file"), len(to_make))

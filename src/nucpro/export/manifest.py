@@ -126,7 +126,9 @@ class Ledger:
         present = {path.name for path in folder.root.iterdir()} - {folder.lock.name}
         if not formats and any(name in own or not is_litter(name) for name in present):
             raise PreflightError(
-                [f"{folder.root}: holds files that are no export; name a new or an empty folder with -o"]
+                [
+                    f"{folder.root}: holds files that are not part of an export; name a new or an empty folder with -o"
+                ]
             )
         if others := formats - {format_name}:
             raise PreflightError(

@@ -103,10 +103,10 @@ def verify_dna(dna: Path, fasta: Path, fasta_ids_digest: str, fasta_digest: str)
         only_dna, only_fasta = difference(vectors.ids, read(fasta).ids)
         raise MergeError(
             f"{dna} does not belong to {fasta}: {_listed(only_dna)} only in the vectors, "
-            f"{_listed(only_fasta)} only in the FASTA; make the vectors again"
+            f"{_listed(only_fasta)} only in the FASTA; recompute the vectors"
         )
     if input_digest(vectors.meta) not in (None, fasta_digest):
-        raise MergeError(f"{dna} was made from another version of {fasta}; make the vectors again")
+        raise MergeError(f"{dna} was made from another version of {fasta}; recompute the vectors")
     return stamp
 
 
@@ -123,6 +123,11 @@ def merge(
         ``viral`` or ``host``; None for rows without a class, which are not training data.
     width : int, optional
         Required columns of the protein vectors; by default any number.
+
+    Returns
+    -------
+    Written
+        Size and SHA-256 of the merged file.
 
     Raises
     ------

@@ -70,7 +70,7 @@ def dna_problems(pairs: Iterable[FilePair], command: str, *, may_be_missing: boo
         try:
             check_directory(pair.dna_vectors)
         except StoreError as error:
-            problems.append(f"{error}; make this file again with: {command}")
+            problems.append(f"{error}; recompute this file with: {command}")
     if missing and not may_be_missing:
         listed = "\n".join(f"      {path}" for path in missing)
         problems.insert(0, f"{len(missing)} DNABERT-S files are missing; make them with: {command}\n{listed}")

@@ -349,7 +349,7 @@ def dna_command(folder: DataFolder) -> str:
 def bad_dna(verdicts: Iterable[DnaVerdict], folder: DataFolder) -> list[str]:
     """Message about unusable DNABERT-S files."""
     problems = sorted(verdict.problem for verdict in verdicts if verdict.problem is not None)
-    return [f"{problem}; make this file again with: {dna_command(folder)}" for problem in problems]
+    return [f"{problem}; recompute this file with: {dna_command(folder)}" for problem in problems]
 
 
 @contextmanager

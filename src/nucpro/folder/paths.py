@@ -199,7 +199,18 @@ class Source:
         return natural_key(f"{self.relative.removesuffix('.fa')}/output_")
 
     def pair(self, number: int) -> FilePair:
-        """Split file ``number`` (counted from 1) and the files made from it."""
+        """Split file ``number`` (counted from 1) and the files made from it.
+
+        Parameters
+        ----------
+        number : int
+            Number of the split file, from 1.
+
+        Returns
+        -------
+        FilePair
+            The pair, whether or not its files exist.
+        """
         return FilePair(self, number)
 
     @property
@@ -283,11 +294,33 @@ class FilePair:
         return self.source.protein_folder / f"output_{self.number}_ESM.pt"
 
     def fasta(self, sequence_type: SequenceType) -> Path:
-        """Split FASTA file of a sequence type."""
+        """Split FASTA file of a sequence type.
+
+        Parameters
+        ----------
+        sequence_type : SequenceType
+            DNA or protein.
+
+        Returns
+        -------
+        Path
+            ``output_K.fa``.
+        """
         return self.nucleotide_fasta if sequence_type is SequenceType.DNA else self.protein_fasta
 
     def vectors(self, sequence_type: SequenceType) -> Path:
-        """Vectors of a sequence type."""
+        """Vectors of a sequence type.
+
+        Parameters
+        ----------
+        sequence_type : SequenceType
+            DNA or protein.
+
+        Returns
+        -------
+        Path
+            ``output_K_DNABERT_S.pt`` or ``output_K_ESM.pt``.
+        """
         return self.dna_vectors if sequence_type is SequenceType.DNA else self.protein_vectors
 
     @property
@@ -302,7 +335,18 @@ class FilePair:
         return (*both, self.dna_vectors, self.protein_vectors, self.merged)
 
     def relative(self, path: Path) -> str:
-        """Path below the data folder, with ``/`` between components on every system."""
+        """Path below the data folder, with ``/`` between components on every system.
+
+        Parameters
+        ----------
+        path : Path
+            A path within the data folder.
+
+        Returns
+        -------
+        str
+            The path relative to the data folder.
+        """
         return path.relative_to(self.source.data_dir).as_posix()
 
 
@@ -349,6 +393,16 @@ class DataFolder:
     def of_checkpoint(cls, checkpoint: Path) -> DataFolder:
         """Folder that contains a checkpoint file.
 
+        Parameters
+        ----------
+        checkpoint : Path
+            The checkpoint file.
+
+        Returns
+        -------
+        DataFolder
+            The folder that it is in.
+
         Raises
         ------
         UsageError
@@ -368,6 +422,16 @@ class DataFolder:
 
         The nearest folder above that holds merged files or the records of a run; if there is none, ``data``
         in the working directory if it contains the file, else the parent of the split folder.
+
+        Parameters
+        ----------
+        path : Path
+            A split FASTA file.
+
+        Returns
+        -------
+        DataFolder
+            The data folder of its source.
         """
         above = path.parent.parents
         for folder in map(cls, above):
@@ -377,19 +441,47 @@ class DataFolder:
         return cls(usual if usual in above else path.parent.parent)
 
     def free_checkpoint_copy(self) -> Path:
-        """Unused name for a checkpoint of another program."""
+        """Unused name for a checkpoint of another program.
+
+        Returns
+        -------
+        Path
+            A path that does not exist.
+        """
         stem = self.checkpoint.name.removesuffix(".json")
         names = (self.root / f"{stem}.kept-{number}.json" for number in count(1))
         return next(path for path in names if not os.path.lexists(path))
 
     def source_of(self, nucleotide_fasta: Path) -> Source | None:
-        """Source of an unsplit nucleotide FASTA; None for a file of another name."""
+        """Source of an unsplit nucleotide FASTA; None for a file of another name.
+
+        Parameters
+        ----------
+        nucleotide_fasta : Path
+            Parent nucleotide FASTA file.
+
+        Returns
+        -------
+        Source or None
+            The source.
+        """
         if not nucleotide_fasta.name.endswith(f"{_NUCLEOTIDE}.fa"):
             return None
         return Source(self.root, nucleotide_fasta.relative_to(self.root).as_posix())
 
     def pair_of(self, path: Path) -> FilePair | None:
-        """Pair that a split FASTA of either sequence type belongs to; None for any other path."""
+        """Pair that a split FASTA of either sequence type belongs to; None for any other path.
+
+        Parameters
+        ----------
+        path : Path
+            Split FASTA file.
+
+        Returns
+        -------
+        FilePair or None
+            The pair.
+        """
         number = split_number(path.name)
         folder = path.parent
         for sequence_type in (_NUCLEOTIDE, _PROTEIN):
@@ -406,6 +498,11 @@ class DataFolder:
         ----------
         name : str or Path
             Absolute, or relative to the working directory or to this folder.
+
+        Returns
+        -------
+        FilePair or None
+            The pair; None for any other path.
         """
         for path in self._meant_by(Path(name)):
             if self.merge_root in path.parents:
@@ -431,18 +528,51 @@ class DataFolder:
         return sorted(found, key=lambda path: not path.exists())
 
     def pair_of_key(self, key: str) -> FilePair | None:
-        """Pair of a recorded key (:attr:`FilePair.key`); None for a key that names no split file of the folder."""
+        """Pair of a recorded key (:attr:`FilePair.key`); None for a key that names no split file of the folder.
+
+        Parameters
+        ----------
+        key : str
+            Recorded key.
+
+        Returns
+        -------
+        FilePair or None
+            The pair.
+        """
         parts = PurePosixPath(key).parts
         is_below = len(parts) > 1 and parts[0] != "/" and ".." not in parts
         return self.pair_of(self.root.joinpath(*parts)) if is_below else None
 
     def vectors_key(self, key: str) -> str:
-        """Key of the protein vectors of a split file of any kind, given its own; other keys stay as they are."""
+        """Key of the protein vectors of a split file of any kind, given its own; other keys stay as they are.
+
+        Parameters
+        ----------
+        key : str
+            Path of a split file, relative to the data folder.
+
+        Returns
+        -------
+        str
+            Path of its protein vectors, relative to the data folder.
+        """
         pair = self.pair_of_key(key)
         return key if pair is None else pair.relative(pair.protein_vectors)
 
     def pair_of_merged(self, path: Path) -> FilePair | None:
-        """Pair that a merged file was made from, whether or not it still exists; None for any other path."""
+        """Pair that a merged file was made from, whether or not it still exists; None for any other path.
+
+        Parameters
+        ----------
+        path : Path
+            Merged file.
+
+        Returns
+        -------
+        FilePair or None
+            The pair.
+        """
         stem = path.name.removesuffix("_merged.pt")
         number = split_number(f"{stem}.fa")
         folder = PurePosixPath(path.parent.relative_to(self.merge_root))
@@ -460,6 +590,11 @@ class DataFolder:
         ----------
         steps : iterable, optional
             See :func:`walk`.
+
+        Returns
+        -------
+        list of Source
+            The sources.
 
         Raises
         ------
@@ -480,11 +615,23 @@ class DataFolder:
         return found
 
     def merged_files(self) -> list[Path]:
-        """All merged files below ``data_merge``, whether or not their pair still exists, naturally sorted."""
+        """All merged files below ``data_merge``, whether or not their pair still exists, naturally sorted.
+
+        Returns
+        -------
+        list of Path
+            The files.
+        """
         return sorted(self.walk_merged(), key=lambda path: natural_key(path.as_posix()))
 
     def walk_merged(self) -> Iterator[Path]:
-        """Find all merged files below ``data_merge``, folder by folder."""
+        """Find all merged files below ``data_merge``, folder by folder.
+
+        Yields
+        ------
+        Path
+            A merged file.
+        """
         if self.merge_root.is_dir():
             for folder, names in walk(self.merge_root):
                 yield from (folder / name for name in names if name.endswith("_merged.pt"))

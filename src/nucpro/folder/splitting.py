@@ -132,10 +132,10 @@ def _size_problem(source: Source, size: int) -> str:
     first = source.pair(1).nucleotide_fasta
     held = count(first) if first.is_file() else 0
     made = len(_made_of(source))
-    lost = f" and removes {counted(made, 'file')} of vectors that were made of them" if made else ""
+    lost = f" and removes {counted(made, 'file')} of vectors that were computed from them" if made else ""
     return (
         f"{source.nucleotide_folder}: split into files of {counted(held, 'record')}, not of {size}; "
-        "leave the size out to keep "
+        "omit the size to keep "
         f"them, or add --replace, which splits again{lost}"
     )
 
@@ -270,7 +270,7 @@ def _require_fitting_parts(nucleotide: Path, protein: Path, source: Source) -> N
     if left != right:
         raise DataError(
             f"{source.nucleotide_fasta} and {source.protein_fasta} do not hold the same number of records: "
-            f"{len(left)} and {counted(len(right), 'part')}; make both again from the same genomes"
+            f"{len(left)} and {counted(len(right), 'part')}; recreate both from the same genomes"
         )
     for number in left:
         name = f"output_{number}.fa"
@@ -281,7 +281,7 @@ def _require_fitting_parts(nucleotide: Path, protein: Path, source: Source) -> N
         if only_left or only_right:
             raise DataError(
                 f"part {number} of {source.nucleotide_fasta} and {source.protein_fasta} would hold different ids: "
-                f"{only_left[:5]} and {only_right[:5]}; make both again from the same genomes"
+                f"{only_left[:5]} and {only_right[:5]}; recreate both from the same genomes"
             )
         _require_proteins(source, left_records, right_records)
 

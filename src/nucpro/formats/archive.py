@@ -238,7 +238,7 @@ class Archive:
                 )
             yield offset, path, size, crc
         if position != len(directory):
-            self._fail(f"directory holds {len(directory) - position} bytes behind its {count} members")
+            self._fail(f"directory holds {len(directory) - position} bytes after its {count} members")
 
     def _check_flags(self, path: bytes, flags: int, method: int) -> None:
         if flags & _ENCRYPTED:
@@ -279,7 +279,7 @@ class Archive:
         start = bytes(self._fetch(0, min(self.size, 512)))
         looks = looks_like(start)
         if start.startswith(b"PK\x03\x04"):
-            looks += " that is cut off, or has something behind its directory"
+            looks += " that is truncated, or has data after its directory"
         self._fail(f"is no archive of torch.save: {self.size} bytes that look like {looks}")
 
     def _fail(self, problem: str) -> NoReturn:

@@ -94,7 +94,13 @@ class Records:
         return f"<Records: {len(self)} of {self.path}>"
 
     def digest(self) -> str:
-        """SHA-256 over ids and upper-case sequences: line width, line ends and compression do not count."""
+        """SHA-256 over ids and upper-case sequences: line width, line ends and compression do not count.
+
+        Returns
+        -------
+        str
+            64 hexadecimal digits.
+        """
         content = hashlib.sha256()
         for name, sequence in zip(self.ids, self.sequences, strict=True):
             content.update(digest_line(name, sequence))
@@ -158,7 +164,7 @@ def _blocks(path: Path, text: TextStream) -> Iterator[bytes]:
     while b"\n" not in first and len(first) < _BLOCK and (more := text.read(_BLOCK)):
         first += more
     if not first:
-        nothing = "unpacks to nothing" if text.is_packed else "the file is empty"
+        nothing = "is empty when unpacked" if text.is_packed else "the file is empty"
         raise FastaError(f"{path}: {nothing}; remove it or write it again")
     first = first.removeprefix(codecs.BOM_UTF8)
     # Before OS X, lines on a Macintosh ended with a carriage return alone. All others are part of a line's end, also
@@ -327,7 +333,7 @@ def _kinds(fastq: bool) -> str:
 def _too_long(path: Path, start: int) -> FastaError:
     return FastaError(
         f"{path}: the record at byte {start:,} of its text has more than {LONGEST_RECORD:,} bytes; "
-        "cut it into records of the length that is meant"
+        "split it into records of the intended length"
     )
 
 
@@ -360,6 +366,11 @@ def stream(
         Largest record that is read into memory, in bytes; None for no limit.
     allow_pipe : bool
         Accept a pipe or standard input too; see :func:`nucpro.formats.opening.open_input`.
+
+    Yields
+    ------
+    tuple of (str, bytes)
+        Id and upper-case sequence of a record.
 
     Raises
     ------
@@ -426,6 +437,18 @@ def _require_usable_id(path: Path, position: int, name: str) -> None:
 def read(path: str | Path, *, allow_pipe: bool = False) -> Records:
     """Read a FASTA file; see :func:`stream`.
 
+    Parameters
+    ----------
+    path : str or Path
+        The file, uncompressed or compressed.
+    allow_pipe : bool
+        Also read a pipe, and ``-`` for standard input.
+
+    Returns
+    -------
+    Records
+        Ids and upper-case sequences, in the order of the file.
+
     Raises
     ------
     FastaError
@@ -482,6 +505,13 @@ def ids_digest(ids: Iterable[str]) -> str:
 
 def require_usable(records: Records, alphabet: str) -> None:
     """Raise if records are empty, have duplicate ids, or hold characters outside the alphabet.
+
+    Parameters
+    ----------
+    records : Records
+        Records to check.
+    alphabet : str
+        Allowed characters, in upper case.
 
     Raises
     ------
@@ -582,6 +612,16 @@ def difference(left: Iterable[str], right: Iterable[str]) -> tuple[list[str], li
 
 def count(path: str | Path) -> int:
     """Number of records, streamed: memory does not grow with the file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file, uncompressed or compressed.
+
+    Returns
+    -------
+    int
+        Number of records.
 
     Raises
     ------

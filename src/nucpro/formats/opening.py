@@ -78,7 +78,7 @@ def _is_autosave(name: str) -> bool:
 STANDARD_INPUT = Path("/dev/stdin")
 """The name of standard input; ``-`` on the command line."""
 
-UNKNOWN = "nothing that is known here"
+UNKNOWN = "an unknown kind of file"
 """Answer of :func:`looks_like` for an unknown format."""
 
 _LOOKED_AT = 512
@@ -330,7 +330,7 @@ def _remove_link(path: Path) -> None:
             target = path.readlink()
             path.unlink()
             logger.warning(
-                "%s was a link to %s; a new file takes its place, what it led to is untouched",
+                "%s was a link to %s; a new file replaces it, and its target is unchanged",
                 path,
                 target,
             )
@@ -386,7 +386,10 @@ def spooled(path: Path, error: type[NucproError] = DataError) -> Iterator[Path]:
 
 
 def _no_room(failure: OSError) -> str:
-    return f"what the pipe gives cannot be kept: {failure.strerror}; set TMPDIR to a folder with space, or name a file"
+    return (
+        f"the pipe cannot be copied to a temporary file: {failure.strerror}; "
+        "set TMPDIR to a folder with space, or name a file"
+    )
 
 
 def problem_of(path: Path, failure: OSError) -> str:
@@ -394,7 +397,7 @@ def problem_of(path: Path, failure: OSError) -> str:
     link = _dangling(path) if failure.errno in (errno.ENOENT, errno.ENOTDIR) else None
     if link is not None:
         which = "is a link" if link == path else f"is behind {link}, a link"
-        return f"{which} to {link.readlink()}, which is not there; {_NOT_THERE}"
+        return f"{which} to {link.readlink()}, which does not exist; {_NOT_THERE}"
     if failure.errno == errno.ENOENT and str(path) == "-":
         return "standard input is not read here; name a file"
     known = _PROBLEMS.get(failure.errno or 0)

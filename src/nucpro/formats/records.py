@@ -209,7 +209,7 @@ def decoded(raw: bytes, object_hook: Callable[[dict[str, Any]], Any] | None = No
     except ValueError as error:
         looks = looks_like(raw)
         raise ValueError(
-            f"it is no JSON: {error}{'' if looks in ('JSON', UNKNOWN) else f'; it is {looks}'}"
+            f"it is not JSON: {error}{'' if looks in ('JSON', UNKNOWN) else f'; it is {looks}'}"
         ) from error
 
 

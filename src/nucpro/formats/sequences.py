@@ -177,7 +177,7 @@ def copied_sequences(
         return None
     return (
         f"{protein}: contains nucleotides: {residues} characters, almost all A, C, G, T, U or N, beside {bases} bases "
-        f"in {nucleotide}, of which a translation has a third; put the proteins there again"
+        f"in {nucleotide}, of which a translation has a third; restore the proteins"
     )
 
 

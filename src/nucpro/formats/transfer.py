@@ -128,7 +128,7 @@ class Expected:
         with BufferedReader(open_input(path, StoreError)) as file:
             size = os.fstat(file.fileno()).st_size
             if self.size not in (None, size):
-                return f"it has {size} bytes where {self.size} are announced"
+                return f"it has {size} bytes, expected {self.size}"
             actual = self._digest_of(file, size)
         if self.digest is None or actual == self.digest:
             return None
@@ -246,7 +246,7 @@ class Connection:
                 raise StoppedError(url)
         kept = ": the partial download is kept" if size() else ""
         raise DataError(
-            f"{url}: not fetched after {failed} attempts, the last one failed with: {reason}; "
+            f"{url}: not downloaded after {failed} attempts, the last one failed with: {reason}; "
             f"check the network, then run again{kept}"
         )
 
@@ -276,7 +276,7 @@ class Connection:
             received += len(block)
             if (passed := time.monotonic() - began) > self.timeout_s:
                 if received < _SLOWEST * passed:
-                    raise _BrokenError(f"only {received} bytes came in within {passed:.0f} s")
+                    raise _BrokenError(f"only {received} bytes arrived within {passed:.0f} s")
                 began, received = time.monotonic(), 0
 
     @contextmanager
@@ -381,7 +381,7 @@ class _Transfer:
         with self.connection.open(self.url, "GET", offset) as response:
             start, total = _extent(response, offset)
             if size is not None and total not in (None, size):
-                raise _WrongPartError(f"the server sends {total} bytes where {size} were announced")
+                raise _WrongPartError(f"the server sends {total} bytes, expected {size}")
             announced = size if total is None else total
             self._write(response, start, offset, self._largest() if announced is None else announced)
             _require_all(self.size(), announced)

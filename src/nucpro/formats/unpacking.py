@@ -188,7 +188,7 @@ class TextStream(io.RawIOBase):
             if self._engine.eof:
                 self._engine = None
             elif not data and not self._input and not self._fill(_READ_SIZE):
-                self._fail("is cut off")
+                self._fail("is truncated")
             if data:
                 self._is_empty = False
                 return data
@@ -243,7 +243,7 @@ class TextStream(io.RawIOBase):
         """Bgzip files end with an empty block: without it, blocks are missing."""
         if self._is_block and not self._is_empty:
             raise self._error(
-                f"{self._path}: lacks the empty block at the end of every bgzip file, so it is probably cut off; "
+                f"{self._path}: lacks the empty block at the end of every bgzip file, so it is probably truncated; "
                 f"{_COPY_AGAIN}, or pack it again (gzip -dc FILE | bgzip) if you know that it is whole"
             )
 

@@ -423,6 +423,11 @@ def read_vectors(path: str | Path, sequence_type: SequenceType | str) -> VectorF
     sequence_type : SequenceType
         Which of the two schemas it must follow.
 
+    Returns
+    -------
+    VectorFile
+        Ids, vectors as float32 ``[N, width]``, ``meta`` and the SHA-256 of the file.
+
     Raises
     ------
     StoreError
@@ -435,6 +440,16 @@ def read_vectors(path: str | Path, sequence_type: SequenceType | str) -> VectorF
 def read_merged(path: str | Path) -> MergedFile:
     """Read a ``_merged.pt`` file.
 
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    MergedFile
+        Ids, rows as float32 ``[N, width]``, label, ``meta`` and the SHA-256 of the file.
+
     Raises
     ------
     StoreError
@@ -446,6 +461,18 @@ def read_merged(path: str | Path) -> MergedFile:
 
 def label_of(merged: MergedFile | MergedRows, path: Path) -> int:
     """Class of a merged file that must have one: 1 for viral, 0 for host.
+
+    Parameters
+    ----------
+    merged : MergedFile or MergedRows
+        Contents of the file.
+    path : Path
+        The file, for the message.
+
+    Returns
+    -------
+    int
+        1 or 0.
 
     Raises
     ------
@@ -508,6 +535,16 @@ def _rows_of(archive: Archive, matrix: Tensor, rows: Sequence[int]) -> Matrix:
 def read_meta(path: str | Path) -> Summary:
     """Read the metadata of a ``.pt`` file: directory and pickle are checked, storages are not read.
 
+    Parameters
+    ----------
+    path : str or Path
+        A file of any kind.
+
+    Returns
+    -------
+    Summary
+        Kind, number of rows, width and ``meta``.
+
     Raises
     ------
     StoreError
@@ -569,6 +606,11 @@ def _bits(matrix: Matrix) -> NDArray[np.uint32]:
 def check_directory(path: str | Path) -> None:
     """Check that a file is a complete archive of ``torch.save``, by its directory alone.
 
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
     Raises
     ------
     StoreError
@@ -597,6 +639,11 @@ def write_vectors(
     sequence_type : SequenceType
         Which of the two schemas to follow.
 
+    Returns
+    -------
+    Written
+        Size and SHA-256 of the file.
+
     Raises
     ------
     StoreError
@@ -614,6 +661,11 @@ def write_merged(
     ----------
     label : int or None
         1 for viral, 0 for host; None for rows without a class.
+
+    Returns
+    -------
+    Written
+        Size and SHA-256 of the file.
     """
     if label not in {0, 1, None}:
         problem = f"the label to write is {label!r}, expected 1 (viral), 0 (host) or None"

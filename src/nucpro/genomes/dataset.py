@@ -141,7 +141,7 @@ def _problems(
         yield (
             f"{data_dir}: made with length {length} and the {code} genetic code: {first_few(names, _SHOWN)}; "
             f"this run asks for {options.length} and {options.genetic_code}, and one data folder holds one kind: "
-            "use another folder, or make all again with --replace"
+            "use another folder, or recreate all with --replace"
         )
     for pair in genomes.pairs:
         too_long = name_problem(pair.source.nucleotide_fasta)
@@ -157,7 +157,8 @@ def _unusable(pair: GenomePair) -> Iterator[str]:
     for path in (pair.fasta, pair.genbank):
         if path.is_symlink() and not path.exists():
             yield (
-                f"{path}: is a link to {path.readlink()}, where nothing is; get the file (git annex get, datalad get, "
+                f"{path}: is a link to {path.readlink()}, which does not exist; get the file "
+                "(git annex get, datalad get, "
                 "dvc pull), or copy it with cp -L from where it is"
             )
         elif not path.is_file():
@@ -188,6 +189,5 @@ def _unrecorded(pair: GenomePair) -> Iterator[str]:
         paths.append(organisms_path(source))
     for path in filter(os.path.lexists, paths):
         yield (
-            f"{path}: nothing is recorded about how it was made, so it may be something else; "
-            "move it away, or have it made again with --replace"
+            f"{path}: there is no record that nucpro wrote it; move it away, or recreate it with --replace"
         )

@@ -346,7 +346,7 @@ class _Run:
         free = shutil.disk_usage(there).free
         if needed > free:
             problem = (
-                f"{self._data_dir}: {human_size(needed)} are to be fetched, the disk has {human_size(free)} free; "
+                f"{self._data_dir}: {human_size(needed)} to download, the disk has {human_size(free)} free; "
                 "free space there"
             )
             raise PreflightError([problem])
@@ -387,7 +387,7 @@ def _tell_choice(record: DownloadRecord, sizes: Mapping[str, int | None]) -> Non
     """Log the files of the choice, with the sizes of those that are not there yet."""
     known = [size for size in sizes.values() if size is not None]
     logger.info(
-        "RefSeq release %d: %s chosen, %d to fetch (%s%s)",
+        "RefSeq release %d: %s chosen, %d to download (%s%s)",
         record.release,
         counted(len(record.files), "file"),
         len(sizes),

@@ -101,7 +101,9 @@ def read_annotations(path: Path) -> Iterator[Annotation]:
 
 
 _LONGEST_START = 1 << 12
-_NOTHING = "nothing comes of genomes without annotation: get the file with its records, or move the pair away"
+_NOTHING = (
+    "genomes without annotation give no reading frames: get the file with its records, or move the pair away"
+)
 
 
 def _require_genbank(path: Path, start: bytes) -> None:

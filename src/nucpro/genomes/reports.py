@@ -107,7 +107,7 @@ def read_manifest(path: Path) -> Manifest | None:
     return manifest
 
 
-_REMEDY = "remove it, and have its FASTA files made again with --replace"
+_REMEDY = "remove it, and recreate its FASTA files with --replace"
 
 
 _SHOWN = 5

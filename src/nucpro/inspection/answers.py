@@ -2,7 +2,7 @@
 
 ``known_answers.json`` holds, by the digest of the weights, the first columns and the length of each vector as another
 implementation computes them in float32; ``recipes/known_answers.py`` makes it. For other weights the model itself is
-the reference, in float32 on the CPU by the plain path, which shows whether the device and its kernels compute rightly.
+the reference, in float32 on the CPU by plain torch, which shows whether the device and its kernels compute rightly.
 """
 
 from __future__ import annotations

@@ -219,7 +219,7 @@ def _answers(options: Options) -> Iterator[Finding]:
 
 def _data(data_dir: Path | None) -> Iterator[Finding]:
     if data_dir is not None and not data_dir.is_dir():
-        problem = f"{data_dir}: no such folder; make it, or mount it there"
+        problem = f"{data_dir}: no such folder; create it, or mount it there"
         yield Finding("Data folder", Verdict.PROBLEM, problem)
         return
     folder = data_dir or Path()

@@ -74,9 +74,7 @@ def status(options: Options) -> list[str]:
         if recipe is None:
             there = sum(pair.dna_vectors.exists() for pair in selection.pairs)
             lines.append(f"DNA files:     {there} of {len(selection.pairs)} are there")
-            lines.append(
-                "Protein files: none was made yet; nucpro extract DATA --dry-run shows what a run would do"
-            )
+            lines.append("Protein files: none yet; nucpro extract DATA --dry-run shows what a run would do")
             warnings = list(selection.warnings)
         else:
             plan = survey.compare(recipe)

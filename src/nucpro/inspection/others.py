@@ -65,7 +65,9 @@ def describe_folder(path: Path, known: Known | None) -> Facts:
             return {"what": what, "path": str(path), "made_by": command, "files": len(names)}
     if STATE_NAME in names:
         raise PreflightError(
-            [f"{path}: holds a training without a model yet; finish it with nucpro train DATA -o {path}"]
+            [
+                f"{path}: contains an unfinished training, without a model; finish it with nucpro train DATA -o {path}"
+            ]
         )
     holds = f"holds {counted(len(names), 'entry')} ({first_few(names, _SHOWN)})" if names else "is empty"
     raise PreflightError(
@@ -152,7 +154,7 @@ def _zip(path: Path) -> Facts:
         if path.suffix == ".pt":
             return {}
         raise StoreError(
-            f"{path}: is a damaged zip archive ({error}); make it again, or restore it from a copy"
+            f"{path}: is a damaged zip archive ({error}); recreate it, or restore it from a copy"
         ) from error
     return {"what": "NumPy archive (.npz)", "arrays": arrays, "read_with": "numpy.load"}
 
@@ -179,7 +181,7 @@ def _safetensors(path: Path) -> Facts:
             types = sorted({one.get_dtype() for one in slices.values()})
     except (SafetensorError, OSError) as error:
         raise StoreError(
-            f"{path}: is a damaged safetensors file ({error}); make it again, or restore it from a copy"
+            f"{path}: is a damaged safetensors file ({error}); recreate it, or restore it from a copy"
         ) from error
     first = [f"{name} {shapes[name]}" for name in list(shapes)[:_SHOWN]]
     facts = {"what": "safetensors file", "tensors": len(shapes), "dtypes": types, "first": first}

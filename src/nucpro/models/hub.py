@@ -322,7 +322,7 @@ def _fetch(repository: Repository, files: Listing, places: Mapping[str, Path]) -
         return
     from huggingface_hub import hf_hub_url  # noqa: PLC0415
 
-    logger.info("%s: getting %s", repository, ", ".join(files))
+    logger.info("%s: downloading %s", repository, ", ".join(files))
     _require_room(files, places)
     connection = _connection(_ATTEMPTS, _TIMEOUT_S)
     meter = Meter(repository.show, "Downloading", sum(file.size or 0 for file in files.values()), BYTES)
@@ -332,8 +332,8 @@ def _fetch(repository: Repository, files: Listing, places: Mapping[str, Path]) -
             connection.fetch(url, places[name], file, meter.advance)
         except DataError as error:
             raise ModelError(
-                f"{repository}: the download was interrupted ({error}); nothing half-made is used: "
-                "try again, finished work is kept"
+                f"{repository}: the download was interrupted ({error}); no partial file is used: "
+                "run again, finished downloads are kept"
             ) from error
 
 
@@ -345,7 +345,7 @@ def _require_room(files: Listing, places: Mapping[str, Path]) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ModelError(
-            f"{folder}: {human_size(needed)} are to be fetched, the disk has {human_size(free)} free; free space there"
+            f"{folder}: {human_size(needed)} to download, the disk has {human_size(free)} free; free space there"
         )
 
 
@@ -394,7 +394,7 @@ def _listing(repository: Repository) -> tuple[Listing, str]:
         raise _UnreachableError(str(error)) from error
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError(
-            f"{repository}: what {repository.address} answers is not the listing of a hub ({type(error).__name__}: "
+            f"{repository}: the answer of {repository.address} is not the listing of a hub ({type(error).__name__}: "
             f"{str(error)[:200]}); check the endpoint"
         ) from error
 

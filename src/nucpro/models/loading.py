@@ -81,7 +81,7 @@ class Checkpoint:
                 standard = standard.replace(old, new)
             if standard in names:
                 raise ModelError(
-                    f"{self.source}: one tensor is there under two names, {names[standard]} and {name}; "
+                    f"{self.source}: a tensor has two names, {names[standard]} and {name}; "
                     "save the model again"
                 )
             names[standard] = name

@@ -125,7 +125,7 @@ def _open_safetensors(file: Path) -> Readers:
         size = file.stat().st_size
         raise ModelError(
             f"{file}: not a whole safetensors file ({error}; {size:,} bytes); "
-            f"the download may have been cut off: {_FETCH_AGAIN}"
+            f"the download may have been interrupted: {_FETCH_AGAIN}"
         ) from error
     _check_header(file)
     names: list[str] = archive.keys()
@@ -160,7 +160,7 @@ def _open_pickle(file: Path) -> tuple[Readers, FairEsm | None]:
     if not _is_archive(file):
         raise ModelError(
             f"{file}: not a whole PyTorch weights file (no zip archive; {file.stat().st_size:,} bytes); the "
-            f"download may have been cut off: {_FETCH_AGAIN}; a file from before PyTorch 1.6 must be saved again"
+            f"download may have been interrupted: {_FETCH_AGAIN}; a file from before PyTorch 1.6 must be saved again"
         )
     content = _unpickled(file)
     if not isinstance(content, Mapping):

@@ -165,7 +165,7 @@ class ModelFiles:
         for file, (before, _) in {**self.digests, **adapted}.items():
             if Fingerprint.of(file) != before:
                 raise ModelError(
-                    f"{file}: replaced while the run began; run again when the model's files are complete"
+                    f"{file}: replaced at the start of the run; run again when the model's files are complete"
                 )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -245,7 +245,7 @@ def locate(
             found = find(base, revision=base_revision)
         except ModelError as error:
             raise ModelError(
-                f"{folder / _ADAPTER_CONFIG}: its base model cannot be had ({error}); base_model_name_or_path there "
+                f"{folder / _ADAPTER_CONFIG}: its base model cannot be found ({error}); base_model_name_or_path there "
                 "may name another folder or hub id of the same model"
             ) from error
         return _adapted(found, found_adapter)
@@ -336,9 +336,9 @@ def fetch(
         If the address of the hub is no address.
     """
     if os.path.lexists(folder) and not folder.is_dir():
-        raise PreflightError([f"{folder}: is a file, not a folder; name one to put the model into"])
+        raise PreflightError([f"{folder}: is a file, not a folder; name a folder for the model"])
     if os.path.lexists(path := Path(model).expanduser()):
-        raise PreflightError([f"{path}: is here already; give it with --protein-model or --dna-model"])
+        raise PreflightError([f"{path}: exists already; give it with --protein-model or --dna-model"])
     with as_preflight(ModelError):
         hub.require_id(model)
     repository = hub.Repository(model, revision or "main", endpoint, show)

@@ -209,7 +209,7 @@ def _test_part(model: Path, card: ModelCard, data: ModelData, device: str, show:
     if divided.split.summary["test_rows_sha256"] != card.split.get("test_rows_sha256"):
         raise DataError(
             f"{folder}: its rows divide into another test part than that of {model}: files were added, removed or "
-            "changed since it was trained, or another version divided them; train again"
+            "changed since it was trained, or another version made the split; train again"
         )
     return divided
 

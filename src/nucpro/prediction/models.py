@@ -205,13 +205,14 @@ def _other_model(found: Identified, card: ModelCard, model: Path) -> list[str]:
     if found.recipe.width != card.widths[sequence_type]:
         return [
             f"{model}: takes {card.widths[sequence_type]} {sequence_type.word} columns, "
-            f"{own['id']} gives {found.recipe.width}; give the model that made its training data with "
+            f"{own['id']} gives {found.recipe.width}; give the encoder of its training data with "
             f"{_OPTION_NAMES[sequence_type]}"
         ]
     trained = card.encoders.get(sequence_type)
     if trained is None:
         logger.warning(
-            "%s does not say what made the %s vectors that it was trained on; scores mean something only if it was %s",
+            "%s does not say which model computed the %s vectors it was trained on; "
+            "scores are meaningful only if it was %s",
             model,
             sequence_type,
             own["id"],
@@ -221,12 +222,12 @@ def _other_model(found: Identified, card: ModelCard, model: Path) -> list[str]:
     if difference is not None:
         return [
             f"{model}: was trained on {sequence_type.word} vectors of {described(trained)}, and the encoder here is "
-            f"{described(own)}: {difference}; give the model that made its training data with "
+            f"{described(own)}: {difference}; give the encoder of its training data with "
             f"{_OPTION_NAMES[sequence_type]}"
         ]
     if trained.get("precision") != own["precision"]:
         logger.warning(
-            "%s was trained on %s vectors in %s, these are made in %s: scores differ by rounding",
+            "%s was trained on %s vectors in %s, these are computed in %s: scores differ by rounding",
             model,
             sequence_type,
             trained.get("precision"),

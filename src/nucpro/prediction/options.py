@@ -97,11 +97,11 @@ class PredictionOptions(ModelOptions):
         super().__post_init__()
         if self.output is None and (self.input == STANDARD_INPUT or is_pipe(self.input)):
             raise UsageError(
-                f"{self.input} is a pipe, which gives the result no name; name its folder with --output"
+                f"{self.input} is a pipe, so the output folder has no default name; name it with --output"
             )
         if self.output is None and self.also:
             raise UsageError(
-                f"{1 + len(self.also)} files are one input; name the folder of its result with --output"
+                f"{1 + len(self.also)} files are one input; name the output folder with --output"
             )
         twice = [path for path in self.inputs if self.inputs.count(path) > 1]
         if twice:

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 _CHUNKS_PER_UNIT = {"cuda": 8_192, "cpu": 256}
 """By class of device: seconds of a GPU, and seconds to minutes of a CPU."""
-_ELSEWHERE = "name another folder with --output, or throw it away with --replace"
+_ELSEWHERE = "name another folder with --output, or replace it with --replace"
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,11 @@ def predict(options: PredictionOptions, show: Show = silent) -> PredictionReport
     show : callable, optional
         Called with the progress, in chunks.
 
+    Returns
+    -------
+    PredictionReport
+        Folder, counts and files.
+
     Raises
     ------
     PreflightError
@@ -142,11 +147,11 @@ class _Run:
         """
         there, unfinished = self._recorded()
         if there is None and unfinished is None and any(files_of_a_result(self._folder)):
-            self._replace("holds files of a prediction's names that nothing is recorded about")
+            self._replace("holds files with the names of a prediction, but no record of one")
         elif there is not None and (other := difference(there, self._record)):
             self._replace(f"holds a prediction that {other}")
         elif there is not None and (changed := self._changed_tables(there)):
-            self._replace(f"holds other tables than were written there ({', '.join(changed)})")
+            self._replace(f"holds tables that were changed since they were written ({', '.join(changed)})")
         elif there is not None and not all(path.exists() for path in self._folder.tables):
             logger.info("%s: some of its tables were removed since; predicting again", self._folder.root)
             self._clear()
@@ -165,10 +170,10 @@ class _Run:
         # Verdicts of earlier versions stay as they are, unless others are asked for.
         is_kept = "verdicts" not in there and asked == (None, None)
         if is_kept or before == self._rules:
-            logger.info("%s holds this prediction already", self._folder.root)
+            logger.info("%s already holds this prediction", self._folder.root)
             return
         logger.info(
-            "%s holds the scores already; verdicts by %s, not %s", self._folder.root, self._rules, before
+            "%s already holds the scores; verdicts by %s, not %s", self._folder.root, self._rules, before
         )
         kept = {name: there["counts"][name] for name in ("unknown_frames", "cut_frames")}
         counts, digests = write_tables(
@@ -202,7 +207,7 @@ class _Run:
     def _replace(self, problem: str) -> None:
         if not self._options.replace:
             raise PreflightError([f"{self._folder.root}: {problem}; {_ELSEWHERE}"])
-        logger.info("%s: %s; it is thrown away", self._folder.root, problem)
+        logger.info("%s: %s; it is discarded", self._folder.root, problem)
         self._clear()
 
     def _clear(self) -> None:

@@ -104,7 +104,7 @@ def _page(
     yield "<table><tr>" + "".join(f"<th>{column.replace('_', ' ')}</th>" for column in columns) + "</tr>"
     for row in viral[:_MOST_ROWS]:
         yield "<tr>" + "".join(f"<td>{escape(row.values[column])}</td>" for column in columns) + "</tr>"
-    yield "</table><h2>What made it</h2><table>"
+    yield "</table><h2>Provenance</h2><table>"
     for what, value in _made_by(record):
         yield f"<tr><td>{escape(what)}</td><td>{escape(value)}</td></tr>"
     yield "</table></body></html>"

@@ -114,7 +114,7 @@ class Work:
         remove_temporaries(work)
         if not self._folder.work_record.exists():
             if any(work.iterdir()):
-                raise PreflightError([f"{work}: holds files that nothing is recorded about; {_MOVE}"])
+                raise PreflightError([f"{work}: holds files without a record; {_MOVE}"])
             write_record(self._folder.work_record, record)
         numbers = (unit_number(entry.name) for entry in work.iterdir())
         return {number for number in numbers if number is not None and self._is_whole(number)}

@@ -264,7 +264,9 @@ def write_report(
     show(drawing(1))
     folder = output or subject.folder.report
     if not subject.folder.root.is_dir():
-        raise DataError(f"{subject.folder.root}: was removed or renamed meanwhile; run again where it is now")
+        raise DataError(
+            f"{subject.folder.root}: was removed or renamed during the report; run again with its present path"
+        )
     make_folder(folder)
     remove_temporaries(folder, spare_living=True)
     path = folder / PAGE

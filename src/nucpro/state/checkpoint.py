@@ -85,7 +85,7 @@ def require_unchanged(path: Path, stamp: Fingerprint | None) -> None:
         It changed.
     """
     if Fingerprint.of(path) != stamp:
-        raise DataError(f"{path}: was changed while it was read; run again when nobody writes it")
+        raise DataError(f"{path}: was changed while it was read; run again when no program writes it")
 
 
 def changed_files(recorded: Mapping[Path, object]) -> list[Path]:

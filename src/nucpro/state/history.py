@@ -282,12 +282,34 @@ class History:
 
 
 def read(folder: StateFiles) -> list[Run]:
-    """All runs that are recorded in a folder, the oldest first; see :meth:`History.refresh`."""
+    """All runs that are recorded in a folder, the oldest first; see :meth:`History.refresh`.
+
+    Parameters
+    ----------
+    folder : StateFiles
+        Data folder.
+
+    Returns
+    -------
+    list of Run
+        The runs, the oldest first.
+    """
     return History(folder).refresh()
 
 
 def models(folder: StateFiles) -> list[Path]:
-    """Model folders that were trained on a folder and recorded there, the latest training last."""
+    """Model folders that were trained on a folder and recorded there, the latest training last.
+
+    Parameters
+    ----------
+    folder : StateFiles
+        Data folder.
+
+    Returns
+    -------
+    list of Path
+        Model folders, the latest training last.
+    """
     history = History(folder)
     history.refresh()
     return [folder.root / path for path in history.models]

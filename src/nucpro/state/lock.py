@@ -80,7 +80,7 @@ def _require_lock(descriptor: int, path: Path) -> None:
     content = os.pread(descriptor, _LONGEST, 0).strip(b"\0")  # a loss of power leaves zeros
     if not (content.startswith(_START) or _START.startswith(content)):
         raise PreflightError(
-            [f"{path}: is no lock of nucpro, so it is left as it is; move it away, then run again"]
+            [f"{path}: is not a lock file of nucpro, so it is left unchanged; move it away, then run again"]
         )
 
 

@@ -280,7 +280,7 @@ def records_of(sequences: Sequences) -> Records:
         records.ids.append(name)
         records.sequences.append(_letters(sequence, name))
     if not len(records):
-        raise FastaError(f"{records.path}: there are none; give one at least")
+        raise FastaError(f"{records.path}: no sequences; give at least one")
     return records
 
 

@@ -236,7 +236,7 @@ def _embed(checked: _Checked, engine: Engine, load: Callable[[], object], show: 
     work = checked.work
     if checked.is_done:
         work.remove_left()
-        logger.info("%s holds these vectors already", output)
+        logger.info("%s already holds these vectors", output)
         return _report(checked)
     make_folder(output.parent)
     with work.held() as runner:

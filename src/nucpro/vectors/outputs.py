@@ -335,7 +335,7 @@ def _meta_in(values: Mapping[Any, Any], key: str | bytes = META) -> Mapping[str,
     text = values[key]
     value = decoded(text if isinstance(text, bytes) else str(text).encode())
     if not isinstance(value, dict):
-        raise DataError("its meta is no object")
+        raise DataError("its meta is not an object")
     return value
 
 

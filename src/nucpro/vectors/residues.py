@@ -100,7 +100,7 @@ class Sharded(Work):
         stamp = Fingerprint.of(self._shard(number))
         if stamp is None or stamp.size != made.size:
             raise StoreError(
-                f"{self._shard(number)}: was written, and is not here; with --engine ray, name an output on a file "
+                f"{self._shard(number)}: was written, but is missing here; with --engine ray, name an output on a file "
                 "system that all nodes share"
             )
         self._note(number, {"sha256": made.digest, "stamp": stamp.as_list()})
@@ -141,14 +141,14 @@ class Shards(Sharded):
         """Refuse the name of a file."""
         if not self.output.name or self.output.suffix in FORMATS:
             raise UsageError(
-                f"--output is {str(self.output)!r}; with --per-residue it is the name of a folder to make, without "
+                f"--output is {str(self.output)!r}; with --per-residue it is the name of a folder to create, without "
                 f"{self.output.suffix or 'dots alone'}"
             )
 
     def target_problems(self, *, replace: bool) -> list[str]:
         """Why the folder cannot be replaced: this command made none of it, or not all."""
         if self.output.is_symlink() or (self.output.exists() and not self.output.is_dir()):
-            return [f"{self.output}: is no folder, and is never replaced; name another place"]
+            return [f"{self.output}: is not a folder, and is never replaced; name another place"]
         names = _names(self.output)
         if all(map(_is_own, names)) and (not names or self._is_replaced or self._head() is not None):
             return []

@@ -146,12 +146,12 @@ class Work(ABC):
             return [f"{self.root}: cannot be read ({error.strerror}); name another output"]
         if others:
             return [
-                f"{self.root}: holds {others[0]}, which no run put there; move it away, or name another output"
+                f"{self.root}: holds {others[0]}, which nucpro did not write; move it away, or name another output"
             ]
         said = self._said()
         if said and said.get("recipe") != recipe_key and not replace:
             return [
-                f"{self.root}: holds vectors of a run that was stopped, of another model or with other options; give "
+                f"{self.root}: holds vectors of an interrupted run, of another model or with other options; give "
                 "those again to finish it, name another output, or start over with --replace"
             ]
         return []

@@ -54,7 +54,7 @@ class Way(Enum):
 
     HOPPER = "fused kernels and the Hopper product"
     CUBLAS = "fused kernels around cuBLAS products"
-    PLAIN = "the plain path"
+    PLAIN = "plain torch"
 
 
 @dataclass(frozen=True)
