@@ -99,4 +99,4 @@ def measured_again(
     # What is measured of a classifier later makes no other classifier of it.
     assert main([*command[:3], "200", *command[4:]]) == 0
     assert main([*predict, "--length", "200", "-o", str(data.parent / "short")]) == 0
-    assert "holds this prediction already" in capsys.readouterr().out
+    assert "already holds this prediction" in capsys.readouterr().out

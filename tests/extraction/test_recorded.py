@@ -176,7 +176,7 @@ def test_a_recorded_model_that_is_gone_is_named_in_one_line(
     assert error[-1].startswith(
         f"  - {place}: the protein model of this data folder no longer exists (place (weights "
     )
-    assert error[-1].endswith("name the folder where it is now with --protein-model")
+    assert error[-1].endswith("give its present folder with --protein-model")
     # Reading needs no model.
     assert main(["validate", str(data)]) == 0
     assert main(["status", str(data)]) == 0

@@ -151,10 +151,8 @@ def test_a_line_of_a_gigabyte_is_refused_in_little_memory(
 ) -> None:
     path = tmp_path / "a.fa"
     write(path)
-    text = (
-        "the record at byte 12 of its text has more than 100,000,000 bytes; cut it into records of the length"
-    )
-    assert refused_in_little_memory(path) == [f"{path}: {text} that is meant"] * 3
+    text = "the record at byte 12 of its text has more than 100,000,000 bytes; split it into records of the "
+    assert refused_in_little_memory(path) == [f"{path}: {text}intended length"] * 3
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -332,8 +332,8 @@ def test_another_kind_in_the_same_folder_is_refused(every_category: Path, other:
     assert problem == (
         f"{every_category}: made with length 300 and the standard genetic code: bacteria.1.1.identified_nucleotide.fa, "
         "fungi.1.1.identified_nucleotide.fa, invertebrate.1.1.identified_nucleotide.fa and 5 more; this run asks for "
-        f"{other.length} and {other.genetic_code}, and one data folder holds one kind: use another folder, or make "
-        "all again with --replace"
+        f"{other.length} and {other.genetic_code}, and one data folder holds one kind: use another folder, or recreate "
+        "all with --replace"
     )
     assert contents(every_category) == before
     assert recorded_lengths(every_category) == {300}
@@ -377,7 +377,7 @@ def test_a_damaged_manifest_is_refused(demo: Path, content: str) -> None:
     build(demo, ONE)
     (demo / "viral.1.1.identified.json").write_text(content)
     with pytest.raises(
-        DataError, match=r"viral\.1\.1\.identified\.json: .*; remove it, and have its FASTA files made"
+        DataError, match=r"viral\.1\.1\.identified\.json: .*; remove it, and recreate its FASTA files"
     ):
         build(demo, ONE)
 
@@ -603,9 +603,7 @@ def test_a_pair_without_a_common_record_is_refused(tmp_path: Path, in_fasta: str
 def test_an_empty_genbank_file_is_refused(tmp_path: Path, content: bytes) -> None:
     write_fasta(tmp_path / "viral.1.1.genomic.fna.gz", [("NC_1.1", "ACGT" * 90)])
     (tmp_path / "viral.1.genomic.gbff.gz").write_bytes(content)
-    with pytest.raises(
-        DataError, match=r"viral\.1\.genomic\.gbff\.gz: is empty; nothing comes of genomes without"
-    ):
+    with pytest.raises(DataError, match=r"viral\.1\.genomic\.gbff\.gz: is empty; genomes without"):
         build(tmp_path, ONE)
 
 

@@ -129,7 +129,7 @@ def test_joins_across_the_origin_are_counted(tmp_path: Path, location: gb_io.Loc
     ("content", "message"),
     [
         (b"junk", r"holds no record \(no line starts with LOCUS\)"),
-        (b"", "is empty; nothing comes of genomes without annotation"),
+        (b"", "is empty; genomes without annotation give no reading frames"),
         (b"\n \n", "is empty"),
         (
             RECORD + RECORD[:300],

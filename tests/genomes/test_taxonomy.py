@@ -170,7 +170,7 @@ def test_a_table_of_somebody_else_is_not_replaced(tmp_path: Path) -> None:
         shutil.copy(file, tmp_path)
     path = tmp_path / "viral.1.1.organisms.tsv"
     path.write_text("mine")
-    with pytest.raises(PreflightError, match=r"organisms.tsv: nothing is recorded about how it was made"):
+    with pytest.raises(PreflightError, match=r"organisms.tsv: there is no record that nucpro wrote it"):
         build(tmp_path, DatasetOptions(300, workers=1))
     assert path.read_text() == "mine"
     build(tmp_path, DatasetOptions(300, workers=1, replace=True))

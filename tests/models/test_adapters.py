@@ -213,7 +213,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "transposed": ({"fan_in_fan_out": True}, r"fan_in_fan_out is True"),
     "other base weights": ({"init_lora_weights": "pissa_niter_4"}, r"init_lora_weights is 'pissa_niter_4'"),
     "no base": ({"base_model_name_or_path": None}, r"base_model_name_or_path is None"),
-    "a base that is gone": ({"base_model_name_or_path": "/no/folder/x"}, r"its base model cannot be had"),
+    "a base that is gone": ({"base_model_name_or_path": "/no/folder/x"}, r"its base model cannot be found"),
     "alpha in words": ({"lora_alpha": "8"}, r"lora_alpha or alpha_pattern holds '': '8'"),
     "a pattern": ({"alpha_pattern": {"layer.[01].*": 3}}, r"alpha_pattern holds 'layer\.\[01\]\.\*'"),
 }

@@ -55,7 +55,7 @@ def test_a_copy_on_another_machine_does_not_count_as_replaced(folder):
     (folder / "copy").write_bytes(b"weights")
     (folder / "copy").replace(folder / "model.safetensors")
     pickle.loads(sent).require_unchanged()
-    with pytest.raises(ModelError, match="replaced while the run began"):
+    with pytest.raises(ModelError, match="replaced at the start of the run"):
         files.require_unchanged()
 
 

@@ -216,7 +216,7 @@ def test_a_second_run_has_nothing_to_do(
     # What is asked for only now is made of the tables.
     assert main(arguments(fasta, classifier, models, "--original-names")) == 0
     shown = capsys.readouterr().out
-    assert f"{folder} holds this prediction already" in shown
+    assert f"{folder} already holds this prediction" in shown
     assert "Loading" not in shown
     assert (folder / "prediction_results.txt").exists()
     unchanged = [path for path, time in before.items() if path.stat().st_mtime_ns == time]
@@ -361,7 +361,7 @@ class TestRefusals:
         for problem in (
             f"{path}: characters outside ACGTURYSWKMBDHVN: a has 'L' at position 3",
             f"{path}: 1 duplicate id: a",
-            f"{classifier}: takes 16 protein columns, other_esm gives 32; give the model that made its training "
+            f"{classifier}: takes 16 protein columns, other_esm gives 32; give the encoder of its training "
             "data with --protein-model",
             "nowhere",
         ):
@@ -515,8 +515,8 @@ def test_unknown_origin_and_other_precision_are_said(
     folder = save_classifier(tmp_path / "half", replace(card, encoders={"dna": None, "protein": half}))
     assert main(arguments(fasta, folder, models)) == 0
     shown = capsys.readouterr().err
-    assert f"{folder} does not say what made the dna vectors that it was trained on" in shown
-    assert f"{folder} was trained on protein vectors in fp16, these are made in fp32" in shown
+    assert f"{folder} does not say which model computed the dna vectors it was trained on" in shown
+    assert f"{folder} was trained on protein vectors in fp16, these are computed in fp32" in shown
 
 
 def test_a_changed_card_is_another_classifier(
@@ -583,7 +583,7 @@ def test_work_of_somebody_else_in_the_output_folder_is_refused(
     (work / "thesis.tex").write_text("mine")
     for more in ([], ["--replace"]):
         assert main(arguments(fasta, classifier, models, *more)) == 3
-        assert f"{work}: holds files that nothing is recorded about" in capsys.readouterr().err
+        assert f"{work}: holds files without a record" in capsys.readouterr().err
     assert (work / "thesis.tex").read_text() == "mine"
     elsewhere = fasta.with_name("elsewhere")
     work.rename(elsewhere)

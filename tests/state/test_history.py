@@ -227,7 +227,7 @@ def test_a_link_in_place_of_the_record_is_replaced_and_never_followed(
     assert main(["extract", *arguments(data, model)]) == 0
     said = capsys.readouterr().err
     for path in (folder.history, folder.log, folder.journal, folder.lock):
-        assert said.count(f"{path} was a link to {start_file}; a new file takes its place") == 1
+        assert said.count(f"{path} was a link to {start_file}; a new file replaces it") == 1
         assert not path.is_symlink()
     assert start_file.read_text() == "mine\n"
     assert len(history.read(folder)) == 1

@@ -65,7 +65,7 @@ def test_vectors_are_read_and_kept(
         main(["embed", str(begun / FASTA), "-o", str(path), "--protein-model", str(begun / "model"), *DEVICE])
         == 0
     )
-    assert f"{path} holds these vectors already" in capsys.readouterr().out
+    assert f"{path} already holds these vectors" in capsys.readouterr().out
     assert path.stat().st_mtime_ns == before
 
 

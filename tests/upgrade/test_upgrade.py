@@ -157,7 +157,7 @@ def test_a_prediction_that_was_begun_goes_on(begun: Path, capsys: pytest.Capture
 def test_a_prediction_that_was_finished_is_known(begun: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in (begun / "predicted").iterdir()}
     assert predicted(begun, "predicted") == 0
-    assert f"{begun / 'predicted'} holds this prediction already" in capsys.readouterr().out
+    assert f"{begun / 'predicted'} already holds this prediction" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 

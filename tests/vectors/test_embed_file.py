@@ -192,7 +192,7 @@ def test_a_folder_of_somebody_else_is_left_alone(fasta: Path, tmp_path: Path, mo
     folder.mkdir()
     (folder / "thesis.tex").write_text("mine\n")
     for replace in (False, True):
-        with pytest.raises(PreflightError, match=r"holds thesis.tex, which no run put there"):
+        with pytest.raises(PreflightError, match=r"holds thesis.tex, which nucpro did not write"):
             embed(fasta, tmp_path / "out.pt", model, replace=replace)
     assert (folder / "thesis.tex").read_text() == "mine\n"
 
