@@ -10,12 +10,21 @@ from pathlib import Path
 from typing import Any
 
 PAGE = Path(__file__).parents[2] / "docs" / "api.md"
+PACKAGES = ("nucpro", "nucpro.cli", "nucpro.formats")
+TABLE = re.compile(r"`(nucpro\.\S+)`(?:, `\.(\w+)`)? \| (?:`nucpro|a path)")
 SHOWN = re.compile(r"^::: (\S+)(?:\n    options:\n      members: \[([^\]]*)\])?", re.MULTILINE)
 
 
 def shown() -> Iterator[tuple[str, Callable[..., Any]]]:
-    """Name and function of everything on the page that can be called, methods of classes included."""
-    for name, members in SHOWN.findall(PAGE.read_text("utf-8")):
+    """Name and function of everything on the page or in a package that can be called, methods of classes included."""
+    text = PAGE.read_text("utf-8")
+    for name, other in TABLE.findall(text):
+        for one in filter(None, (name, other and f"{name.rpartition('.')[0]}.{other}")):
+            yield one, resolved(one)
+    for package in PACKAGES:
+        for member in resolved(package).__all__:
+            yield from functions(f"{package}.{member}", getattr(resolved(package), member))
+    for name, members in SHOWN.findall(text):
         found = resolved(name)
         chosen = (
             [member.strip() for member in members.split(",")] if members else getattr(found, "__all__", None)

@@ -87,6 +87,11 @@ def extract(options: Options, show: Show = silent, at_end: AtEnd | None = None) 
     at_end : callable
         Called when everything was read back, before errors are raised: writes the report.
 
+    Returns
+    -------
+    Statistics
+        Counts, times and rates of the extraction.
+
     Raises
     ------
     NucproError
@@ -143,6 +148,11 @@ def embed_dna(options: Options, show: Show = silent, *, is_held: bool = False) -
         Called with the progress of long steps.
     is_held : bool
         Whether the command already holds the lock.
+
+    Returns
+    -------
+    Statistics
+        Counts, times and rates of the extraction.
 
     Raises
     ------
@@ -217,6 +227,11 @@ def validate_folder(options: Options, show: Show = silent) -> list[FileVerdict]:
         nodes of the cluster.
     show : callable, optional
         Called with the progress.
+
+    Returns
+    -------
+    list of FileVerdict
+        One verdict per pair of files.
 
     Raises
     ------

@@ -136,6 +136,16 @@ class AtomicFile:
     def write(self, data: bytes | memoryview) -> int:
         """Write all of `data` and return its length in bytes.
 
+        Parameters
+        ----------
+        data : bytes or memoryview
+            Bytes to append.
+
+        Returns
+        -------
+        int
+            Number of bytes.
+
         Raises
         ------
         StoreError
@@ -221,6 +231,11 @@ def replacing_problems(paths: Iterable[Path], is_own: Callable[[Path], bool], *,
         Whether the command wrote the file of this name; called only for names that exist.
     replace : bool
         Replace files of other origin too (``--replace``). Folders, pipes and devices are never replaced.
+
+    Returns
+    -------
+    list of str
+        One line per such file, with the remedy.
     """
     problems = []
     for path in filter(os.path.lexists, paths):
@@ -236,14 +251,40 @@ def replacing_problems(paths: Iterable[Path], is_own: Callable[[Path], bool], *,
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> Written:
-    """Write a whole file at once; see :func:`replace_file`."""
+    """Write a whole file at once; see :func:`replace_file`.
+
+    Parameters
+    ----------
+    path : Path
+        Final name.
+    data : bytes or memoryview
+        Content.
+
+    Returns
+    -------
+    Written
+        Size and SHA-256 of the file.
+    """
     with replace_file(path, memoryview(data).nbytes) as target:
         target.write(data)
     return target.written
 
 
 def write_text(path: Path, text: str) -> Written:
-    """Write a whole text file at once, in UTF-8, line feeds as they are; see :func:`replace_file`."""
+    """Write a whole text file at once, in UTF-8, line feeds as they are; see :func:`replace_file`.
+
+    Parameters
+    ----------
+    path : Path
+        Final name.
+    text : str
+        Content.
+
+    Returns
+    -------
+    Written
+        Size and SHA-256 of the file.
+    """
     return write_bytes(path, text.encode())
 
 
@@ -308,6 +349,11 @@ def make_folder(folder: Path) -> None:
 
     A folder that was not synced into its parent may be lost, with its files, in a power failure.
 
+    Parameters
+    ----------
+    folder : Path
+        The folder; may exist.
+
     Raises
     ------
     StoreError
@@ -325,6 +371,16 @@ def make_folder(folder: Path) -> None:
 @contextmanager
 def made_first(folder: Path) -> Iterator[None]:
     """Make the folder that a command writes to in a ``with`` block; a block that is refused leaves no empty one.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+
+    Yields
+    ------
+    None
+        While the folder exists.
 
     Raises
     ------
@@ -379,6 +435,11 @@ def cannot_write(path: Path, error: OSError, done: int = 0, expected: int | None
         The error of the system.
     done, expected : int
         Bytes written so far and bytes in total, shown when disk space is short.
+
+    Returns
+    -------
+    StoreError
+        The error to raise.
     """
     room = ""
     if error.errno in _NO_ROOM and path.parent.is_dir():

@@ -215,7 +215,20 @@ def read_input(path: Path, error: type[NucproError] = DataError) -> bytes:
 
 
 def file_digest(path: Path, error: type[NucproError] = DataError) -> str:
-    """SHA-256 (hex) of the bytes of a regular file, as ``sha256sum`` gives it; see :func:`open_input`."""
+    """SHA-256 (hex) of the bytes of a regular file, as ``sha256sum`` gives it; see :func:`open_input`.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    error : type
+        Class of the error if it cannot be read.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
     try:
         with open_input(path, error) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -485,7 +485,18 @@ def label_of(merged: MergedFile | MergedRows, path: Path) -> int:
 
 
 def no_label(path: Path) -> str:
-    """Error for a merged file without a class, with the remedy."""
+    """Error for a merged file without a class, with the remedy.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    str
+        The message.
+    """
     return (
         f"{path}: has no 'labels': it was merged without a class; run nucpro extract DATA, which merges files of its "
         "selection again, or merge it with data_type='viral' or 'host', or move it out of the data folder"
@@ -504,6 +515,11 @@ def read_merged_rows(path: Path, choose: Callable[[int], Sequence[int]]) -> Merg
         The file.
     choose : callable
         Called with the number of rows; returns the indices of those to read, from 0, in order.
+
+    Returns
+    -------
+    MergedRows
+        Ids, label and the chosen rows, float32 ``[K, width]``.
 
     Raises
     ------
@@ -558,6 +574,16 @@ def read_meta(path: str | Path) -> Summary:
 
 def read_ids(path: Path) -> list[str]:
     """Ids of a ``.pt`` file of any kind, in the order of its rows; checked as by :func:`read_meta`.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    list of str
+        The ids.
 
     Raises
     ------
