@@ -63,7 +63,7 @@ class ModelCard:
     dropout : float
         Part of the hidden values that training dropped.
     sides : tuple of str
-        What a row is made of, in the order of its columns: ``dna``, ``protein`` or both.
+        The parts of a row, in the order of its columns: ``dna``, ``protein`` or both.
     widths : dict of str to int
         Columns per sequence type in the merged files that it was trained on, also of a type that is not used.
     encoders : dict of str to (dict or None)

@@ -245,7 +245,7 @@ def add_messages(parser: Parser) -> None:
         "-q",
         "--quiet",
         action="store_true",
-        help="show only warnings and errors, and the answer of a command that makes no files",
+        help="show only warnings and errors, and the output of read-only commands",
     )
     amount.add_argument(
         "-v",

@@ -91,7 +91,7 @@ class Manner:
     progress : str, optional
         One of :data:`PROGRESS`; by default a bar if standard error is a terminal, else lines.
     quiet : bool
-        Show only warnings and errors, and the answer of a command that makes no files.
+        Show only warnings and errors, and the output of read-only commands.
     verbose : bool
         Also show the time of each message, details such as the time of each step, and tracebacks.
     """

@@ -17,6 +17,15 @@ _MOST_LINES = 45
 _LONGEST = 100
 _COLUMN = 28
 
+_LABELS = {
+    "letters": "total length",
+    "foreign_letters": "foreign characters",
+    "least": "min",
+    "greatest": "max",
+    "deviation": "std",
+}
+"""Names on the screen of keys that ``--json`` keeps."""
+
 
 def add_to(subparsers: Any) -> None:
     """Add the command to the parser of ``nucpro``."""
@@ -65,7 +74,7 @@ def lines_of(facts: dict[str, Any], indent: str = "") -> Iterator[str]:
 
 
 def _label(name: str) -> str:
-    return _text(name.replace("_", " "))
+    return _LABELS.get(name) or _text(name.replace("_", " "))
 
 
 def _text(value: object) -> str:

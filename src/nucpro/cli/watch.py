@@ -136,9 +136,9 @@ def _of_part(view: View) -> str:
     return f" for {view.sequence_type.upper()} files, then {view.follows} files" if view.follows else ""
 
 
-def _rates(rates: Rates, letters: str) -> str:
+def _rates(rates: Rates, unit: str) -> str:
     sequences, read, tokens = (_rate(number) for number in (rates.sequences, rates.letters, rates.tokens))
-    return f"{sequences} sequences/s, {read} {letters}/s, {tokens} tokens/s"
+    return f"{sequences} sequences/s, {read} {unit}/s, {tokens} tokens/s"
 
 
 def _rate(number: float) -> str:

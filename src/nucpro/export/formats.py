@@ -164,7 +164,7 @@ def parquet_without_rows(like: Path, text: bytes) -> memoryview:
     like : Path
         A shard.
     text : bytes
-        UTF-8, which :func:`text_of_parquet` gives back.
+        UTF-8, which :func:`text_of_parquet` returns.
     """
     import pyarrow as pa  # noqa: PLC0415 - an extra
     import pyarrow.parquet as pq  # noqa: PLC0415

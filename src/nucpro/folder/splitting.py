@@ -287,13 +287,13 @@ def _require_fitting_parts(nucleotide: Path, protein: Path, source: Source) -> N
 
 
 def _require_proteins(source: Source, nucleotide: Records, protein: Records) -> None:
-    letters = b"".join(protein.sequences)
+    residues = b"".join(protein.sequences)
     problem = copied_sequences(
         source.nucleotide_fasta,
         sum(map(len, nucleotide.sequences)),
         source.protein_fasta,
-        len(letters),
-        is_nucleotide=looks_like_nucleotides(letters),
+        len(residues),
+        is_nucleotide=looks_like_nucleotides(residues),
     )
     if problem:
         raise DataError(problem)

@@ -95,7 +95,7 @@ class Tally:
 
     Parameters
     ----------
-    letters : int
+    length : int
         Total length.
     bases : int
         A, C, G, T, U and N.
@@ -103,7 +103,7 @@ class Tally:
         Characters outside the nucleotide alphabet.
     """
 
-    letters: int
+    length: int
     bases: int
     foreign: int
 
@@ -115,7 +115,7 @@ class Tally:
 
     def __add__(self, other: Tally) -> Tally:
         """Tally of both together."""
-        return Tally(self.letters + other.letters, self.bases + other.bases, self.foreign + other.foreign)
+        return Tally(self.length + other.length, self.bases + other.bases, self.foreign + other.foreign)
 
     @property
     def sequence_type(self) -> SequenceType:
@@ -124,8 +124,8 @@ class Tally:
         It does if nearly all characters are A, C, G, T, U or N, or if it is long and has nucleotide codes
         only.
         """
-        is_mostly_bases = self.bases >= _MOSTLY * self.letters and self.foreign <= _HARDLY * self.letters
-        is_certain = self.foreign == 0 and self.letters >= _CERTAIN
+        is_mostly_bases = self.bases >= _MOSTLY * self.length and self.foreign <= _HARDLY * self.length
+        is_certain = self.foreign == 0 and self.length >= _CERTAIN
         return SequenceType.DNA if is_mostly_bases or is_certain else SequenceType.PROTEIN
 
 

@@ -101,7 +101,7 @@ def read_manifest(path: Path) -> Manifest | None:
     if kept is None:
         return None
     manifest = kept.content
-    # Counts of other rules have other names; their source is made again, so they are ignored.
+    # Counts of other rules have other names; their source is rewritten, so they are ignored.
     if manifest.rules == RULES and manifest.counts.keys() != {name.name for name in fields(Counts)}:
         raise RecordError(f"{path}: does not hold the counts of a data set; {_REMEDY}")
     return manifest

@@ -157,9 +157,9 @@ def inspect(paths: Sequence[Path], length: int) -> InputFacts:
         # Eight bytes per record are enough to find duplicate ids; the ids themselves would fill the memory.
         hashes.append(hash(name))
         records, bases, chunks = records + 1, bases + len(sequence), chunks + -(-len(sequence) // length)
-        if len(foreign) <= _SHOWN and (letters := sequence.translate(None, _ALLOWED)):
-            advice = advice if foreign else advice_on(chr(letters[0])) or advice
-            foreign.append(f"{name} has {chr(letters[0])!r} at position {sequence.index(letters[0]) + 1}")
+        if len(foreign) <= _SHOWN and (odd := sequence.translate(None, _ALLOWED)):
+            advice = advice if foreign else advice_on(chr(odd[0])) or advice
+            foreign.append(f"{name} has {chr(odd[0])!r} at position {sequence.index(odd[0]) + 1}")
     problems = [*_foreign_problem(paths, foreign, advice), *_duplicate_problem(paths, hashes)]
     return InputFacts(records, bases, chunks, content.hexdigest(), tuple(problems))
 

@@ -2,7 +2,7 @@
 
 Stored units come in (:mod:`nucpro.prediction.work`) in the order of the input and are joined to whole records;
 nothing but one record's sums is in memory. :func:`read_tables` reads the tables back for everything else
-that is made of them.
+that is built from them.
 """
 
 from __future__ import annotations

@@ -271,9 +271,9 @@ class Scorer:
         self, ids: list[str], nucleotides: list[bytes], proteins: list[bytes]
     ) -> tuple[list[float], int]:
         """Score frames by their sequences; returns the scores, and how many sequences were truncated."""
-        letters = {SequenceType.DNA: nucleotides, SequenceType.PROTEIN: proteins}
+        sequences = {SequenceType.DNA: nucleotides, SequenceType.PROTEIN: proteins}
         vectors = {
-            sequence_type: encoder.embed(Records(self._path, ids, letters[sequence_type]))
+            sequence_type: encoder.embed(Records(self._path, ids, sequences[sequence_type]))
             for sequence_type, encoder in self.encoders.items()
         }
         rows = np.concatenate([sequence_type.matrix for sequence_type in vectors.values()], axis=1)

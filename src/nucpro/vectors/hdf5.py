@@ -58,7 +58,7 @@ class Hdf5(Sharded):
         return []
 
     def disk(self, facts: InputFacts, width: int) -> Disk:
-        """Bytes of the file, of the shards that it is made of, and of the file that it replaces."""
+        """Bytes of the file, of the shards that it is assembled from, and of the file that it replaces."""
         size = facts.read * self._row(width)
         return Disk(size, self._missing(facts, width), allocated([self.output]))
 

@@ -75,7 +75,7 @@ class EmbedOptions:
     part : PartSize, optional
         What is computed and kept at a time; the default depends on the class of device only.
     readout : Readout
-        Layers and poolings that a vector is made of, and whether it is one per record or per residue.
+        Layers and poolings of a vector, and whether it is one per record or per residue.
     refuse_long : bool
         Refuse records that are longer than the model reads, which are cut there otherwise.
     adapter : str, optional

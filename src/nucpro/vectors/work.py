@@ -281,7 +281,7 @@ class Rows(Work):
         return [f"{self.output}: a {self.output.suffix} file {unfit}; choose another suffix"] if unfit else []
 
     def disk(self, facts: InputFacts, width: int) -> Disk:
-        """Bytes of the file, of the rows that are kept until it is made of them, and of the file that it replaces."""
+        """Bytes of the file, of the stored rows that it is assembled from, and of the file that it replaces."""
         size = len(facts.ids) * width * _FLOAT
         return Disk(size, max(0, size - allocated([self._rows])), allocated([self.output]))
 
