@@ -1,4 +1,4 @@
-"""The whole way on a small data folder, on the CPU: from real genomes to validated training files.
+"""All steps on a small data folder, on the CPU: from real genomes to validated training files.
 
 Run by ``make demo``. Everything is made below ``build/demo``, by the commands that a user would give. The job
 is run twice: the second time it has nothing to do.
@@ -41,17 +41,15 @@ def main() -> int:
     make_models(data, protein_model, dna_model)
     say("2. DNA vectors, by an UNTRAINED model")
     nucpro("embed-dna", data, "--dna-model", dna_model, "--device", "cpu", *size, show="^(Extracted|Valid)")
-    say(
-        "3. Protein vectors, also UNTRAINED, merged and validated; outdated files of another model are in the way"
-    )
+    say("3. Protein vectors, also UNTRAINED, merged and validated; files of an older model are replaced")
     add_outdated_results([pair for pair in split_files(data) if pair.dna_vectors.exists()][::4])
     job = ["--data-dir", data, "--protein-model", protein_model, "--device", "cpu", *size]
     python(SCRIPT, *job, show="^(Extracted|Merged|Valid)")
     say("4. The same again: nothing is left to do")
     python(SCRIPT, *job, show="^(Done|Valid)")
-    say("5. A classifier of these vectors, measured on genomes that it never saw")
+    say("5. A classifier of these vectors, tested on held-out genomes")
     classifier = train_demo(data, nucpro)
-    say("6. Scores of genomes that gave no row to any file")
+    say("6. Scores of genomes that are not in the data set")
     write_held_out(data, split_files(data), contigs)
     encoders = ["--protein-model", protein_model, "--dna-model", dna_model, "--device", "cpu"]
     nucpro("predict", contigs, "--model", classifier, *encoders, "--plot", show="^[0-9]+ sequences")
@@ -71,13 +69,13 @@ def say_where(data: Path) -> None:
             "scores along the first of them",
         ),
         ("training files", data / "data_merge", "ids, rows of 768 + 1280 columns, and labels"),
-        ("output", TARGET / LOG, "all that the commands above said"),
+        ("output", TARGET / LOG, "the complete output of the commands above"),
     )
-    say("Made, and where to look first:")
+    say("Results, and where to look first:")
     width = max(len(str(near(path))) for _, path, _ in places)
     for what, path, text in places:
         say(f"   {what:15}{near(path)!s:{width}}  {text}")
-    say("The models are UNTRAINED: all this shows how the work is done, and says nothing of biology.")
+    say("The models are UNTRAINED: the results show how nucpro works, and have no biological meaning.")
 
 
 def make_models(data: Path, protein_model: Path, dna_model: Path) -> None:

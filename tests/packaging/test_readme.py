@@ -34,7 +34,7 @@ def test_the_demo_goes_from_genomes_to_validated_files(tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert len(lines) < 50, "two screens"
     report, table, plot, *_ = (
-        line.split()[1] for line in lines[lines.index("Made, and where to look first:") + 1 :]
+        line.split()[1] for line in lines[lines.index("Results, and where to look first:") + 1 :]
     )
     assert Path(report).name == "report.html"
     assert Path(table).name == "sequences.tsv"
