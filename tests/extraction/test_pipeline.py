@@ -260,9 +260,9 @@ def test_long_proteins_are_cut_counted_and_reported(
     long = [Frame(f.name, f.bases, f.residues * 20) for f in frames["viral.1.1"][:4]]
     add_dna(add_source(tmp_path, "viral.1.1", long), (1,))
     assert main(["extract", *arguments(tmp_path, model)]) == 0
-    output = "".join(capsys.readouterr())
-    assert "4 sequences longer than the maximum length of the model, truncated there" in output
-    assert "4 sequences truncated at the maximum length of the model" in output
+    warnings = capsys.readouterr().err
+    assert "4 sequences longer than the maximum length of the model, truncated there" in warnings
+    assert "4 sequences truncated at the maximum length of the model" in warnings
 
 
 def test_the_checkpoint_lists_files_relative_to_the_folder(finished: Path) -> None:

@@ -85,7 +85,7 @@ def test_a_link_to_nowhere_is_named_with_its_target(target: str, tmp_path: Path)
 def test_a_file_behind_a_link_to_nowhere_is_too(tmp_path: Path) -> None:
     (tmp_path / "data").symlink_to("/no/disk")
     said = refusal(tmp_path / "data" / "below" / "x.fa")
-    assert f"is behind {tmp_path / 'data'}, a link to /no/disk, which is not there" in said
+    assert f"is behind {tmp_path / 'data'}, a link to /no/disk, which does not exist" in said
 
 
 def test_other_names_that_cannot_be_read(tmp_path: Path, short: Path) -> None:

@@ -191,7 +191,7 @@ def test_a_record_is_a_regular_file_and_not_endless(tmp_path: Path) -> None:
         read_record(path, Outer, "the record", "do this")
     path.unlink()
     path.symlink_to("gone")
-    with pytest.raises(RecordError, match="is a link to gone, which is not there"):
+    with pytest.raises(RecordError, match="is a link to gone, which does not exist"):
         read_record(path, Outer, "the record", "do this")
     path.unlink()
     with path.open("wb") as file:

@@ -131,7 +131,7 @@ def test_an_answer_to_another_range_does_no_harm(server: ReleaseServer, tmp_path
 def test_a_later_run_goes_on_with_the_part_of_an_earlier_one(server: ReleaseServer, tmp_path: Path) -> None:
     server.fault(VIRAL, BREAK)
     with pytest.raises(
-        DataError, match="not fetched after 1 attempts, the last one failed with: the connection ended"
+        DataError, match="not downloaded after 1 attempts, the last one failed with: the connection ended"
     ):
         download(tmp_path, options(server, attempts=1))
     assert VIRAL not in held(tmp_path)

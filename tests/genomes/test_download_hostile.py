@@ -86,7 +86,7 @@ def test_a_server_that_is_always_wrong_ends_the_run_and_spoils_nothing(
 ) -> None:
     server.fault(VIRAL, *[fault] * 3)
     with pytest.raises(
-        DataError, match=rf"{re.escape(VIRAL)}: (not fetched after 3 attempts|the server answers HTTP 416)"
+        DataError, match=rf"{re.escape(VIRAL)}: (not downloaded after 3 attempts|the server answers HTTP 416)"
     ):
         download(tmp_path, options(server.address, connections=1))
     assert not (tmp_path / VIRAL).exists()

@@ -265,7 +265,7 @@ def test_a_taxonomy_of_somebody_else_is_not_replaced(dump: Path, tmp_path: Path)
         # A newer one takes the place of the one that was fetched, also where a kill came between.
         publish(content + b"newer")
         server.fault("taxdump.tar.gz", ERROR, ERROR)
-        with pytest.raises(DataError, match="not fetched after 2 attempts"):
+        with pytest.raises(DataError, match="not downloaded after 2 attempts"):
             download_taxonomy(path.parent, options)
         assert download_taxonomy(path.parent, options)
         assert path.read_bytes() == content + b"newer"

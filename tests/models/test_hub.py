@@ -237,7 +237,7 @@ def test_a_byte_flipped_on_the_way_is_fetched_again(hub, find, tmp_path, saved):
 def test_damaged_bytes_never_get_a_name(hub, find, tmp_path, name):
     hub.flips = {name: 10}
     reason = "the SHA-256 is" if name == WEIGHTS else "the git blob id is"
-    with pytest.raises(ModelError, match=f"the download was interrupted .*{name}: not fetched.*{reason}"):
+    with pytest.raises(ModelError, match=f"the download was interrupted .*{name}: not downloaded.*{reason}"):
         fetch(MODEL, tmp_path / "model", endpoint=hub.address)
     assert name not in {file.name for file in (tmp_path / "model").iterdir()}
     assert not list((tmp_path / "model").glob(".*.part"))

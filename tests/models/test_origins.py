@@ -280,5 +280,5 @@ def test_names_that_stand_for_nothing(name: str, told: str) -> None:
 
 def test_a_link_to_no_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "m").symlink_to("/no/disk")
-    with pytest.raises(ModelError, match=r"m: is a link to /no/disk, which is not there"):
+    with pytest.raises(ModelError, match=r"m: is a link to /no/disk, which does not exist"):
         locate(str(tmp_path / "m"))

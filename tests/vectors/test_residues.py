@@ -235,7 +235,7 @@ def test_an_empty_folder_is_taken_and_a_file_is_not(fasta: Path, tmp_path: Path,
     run(fasta, tmp_path / "empty", model)
     assert len(vectors_in(tmp_path / "empty")) == 10
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(PreflightError, match="is no folder, and is never replaced"):
+    with pytest.raises(PreflightError, match="is not a folder, and is never replaced"):
         run(fasta, tmp_path / "file", model, replace=True)
 
 
