@@ -252,7 +252,7 @@ def test_a_dry_run_shows_sizes_and_writes_nothing(
     with caplog.at_level(logging.INFO, "nucpro"):
         report = download(tmp_path / "new" / "data", options(server.address), dry_run=True)
     total = len(RIGHT) + (GENOMES / GENBANK).stat().st_size
-    assert f"RefSeq release 231: 2 files chosen, 2 to fetch ({human_size(total)})" in caplog.text
+    assert f"RefSeq release 231: 2 files chosen, 2 to download ({human_size(total)})" in caplog.text
     assert f"viral/{VIRAL}: {human_size(len(RIGHT))}" in caplog.text
     assert [file.name for file in report.fetched] == [VIRAL, GENBANK]
     assert list(tmp_path.iterdir()) == []
