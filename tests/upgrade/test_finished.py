@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from finish import BEGUN, EXPORTS, FASTA, FORMS, GENOMES, HERE, released
+from finish import (
+    BEGUN,
+    EXPORTS,
+    FASTA,
+    FORMS,
+    GENOMES,
+    HERE,
+    TAXONOMY,
+    hub_of,
+    published,
+    released,
+    write_proteins,
+)
 from safetensors import safe_open
 
 from folders import contents, copied
+from hub_server import MODEL
 from nucpro.classifier.model import load, read_state
+from nucpro.classifier.training import _is_comparison
 from nucpro.cli import main
 from nucpro.folder import selection
 from nucpro.folder.paths import DataFolder
+from nucpro.formats.atomic import replacing_problems
 from nucpro.formats.sequences import SequenceType
 from nucpro.genomes.download import read_choice
 from nucpro.state.checkpoint import Checkpoint
@@ -126,3 +142,83 @@ def test_a_training_is_known(finished: Path) -> None:
     assert state is not None
     assert len(state.history) == 2
     assert state.weights.keys() == state.best.keys() != set()
+
+
+def test_an_unfinished_output_of_embed_goes_on(
+    finished: Path, begun: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = finished / "unfinished"
+    fasta = write_proteins(begun / "proteins")
+    model = ("--protein-model", str(begun / "model"), *DEVICE)
+    assert main(["embed", str(fasta), "-o", str(folder / "vectors.pt"), *model]) == 0
+    assert "Resuming: 1 of 3 parts are done" in capsys.readouterr().out
+    assert [path.name for path in folder.iterdir()] == ["vectors.pt"]
+    assert main(["embed", str(fasta), "-o", str(begun / "whole.pt"), *model]) == 0
+    found, whole = read_content(folder / "vectors.pt"), read_content(begun / "whole.pt")
+    assert (found.ids, found.meta) == (whole.ids, whole.meta)
+    # Another number of threads made the first part.
+    np.testing.assert_allclose(found.vectors, whole.vectors, atol=1e-6)
+
+
+def test_a_comparison_is_replaced_as_our_own(finished: Path) -> None:
+    path = finished / "compared" / "comparison.json"
+    assert replacing_problems([path], _is_comparison, replace=False) == []
+
+
+def test_a_taxonomy_is_known_and_replaced_by_a_newer_one(finished: Path, begun: Path) -> None:
+    folder = finished / "taxonomy"
+    for content in (TAXONOMY, b"a newer taxonomy"):
+        with published(begun, content) as address:
+            assert main(["download", str(folder), "--taxonomy", "--taxonomy-server", address]) == 0
+        assert (folder / "taxdump.tar.gz").read_bytes() == content
+
+
+def test_a_fetched_model_is_known_and_only_what_changed_is_fetched(finished: Path, begun: Path) -> None:
+    folder = copied(begun / "model", finished / "with_model")
+    shutil.copy(finished / "fetched" / "nucpro_source.json", folder)
+    with hub_of(begun) as hub:
+        command = ["fetch-models", str(folder), "--model", MODEL, "--endpoint", hub.address]
+        (files,) = hub.files.values()
+        for config in (files["config.json"], files["config.json"] + b"\n"):
+            hub.served.clear()
+            changed = [] if config == files["config.json"] else ["config.json"]
+            files["config.json"] = config
+            assert main(command) == 0
+            assert hub.served == changed
+            assert (folder / "config.json").read_bytes() == config
+
+
+_DATA = "begun/data/.extraction"
+KEPT = {
+    "classifier/card.py: folder / CARD_NAME": "finished/*/trained/model.json",
+    "classifier/card.py: folder / RECORD_NAME": "finished/*/trained/training.json",
+    "classifier/training.py: top / _COMPARISON": "finished/*/compared/comparison.json",
+    "export/manifest.py: folder.journal": "begun/exported/.export_journal.jsonl",
+    "folder/selection.py: folder.selection": "finished/*/data/.extraction_selection.json",
+    "genomes/download.py: data_dir / _NAME": "finished/*/downloaded/.download.json",
+    "genomes/download.py: data_dir / _TAXONOMY_NAME": "finished/*/taxonomy/.taxonomy.json",
+    "genomes/reports.py: path": "begun/dataset/*.identified.json",
+    "models/weights.py: folder / _SOURCE_RECORD": "finished/*/fetched/nucpro_source.json",
+    "prediction/running.py: self._folder.record": "begun/predicted/prediction.json",
+    "prediction/work.py: path": "begun/predicted/prediction.json",
+    "prediction/work.py: self._folder.unit(unit.number)": "begun/prediction/unfinished/unit_1.json",
+    "prediction/work.py: self._folder.work_record": "begun/prediction/unfinished/run.json",
+    "state/checkpoint.py: folder.journal": f"{_DATA}_journal.jsonl",
+    "state/checkpoint.py: self._folder.checkpoint": "finished/*/data/.extraction_checkpoint.json",
+    "state/history.py: folder.history": f"{_DATA}_history.jsonl",
+    "vectors/work.py: self._journal_path": "finished/*/unfinished/vectors.pt.unfinished/parts.jsonl",
+}
+"""Records, by the place where they are written, and where one of an earlier version is kept."""
+
+
+def test_a_record_of_each_kind_is_kept() -> None:
+    source = HERE.parents[1] / "src" / "nucpro"
+    written = set()
+    for path in source.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in {
+                "write_record", "write_document", "Journal",
+            }:  # fmt: skip
+                written.add(f"{path.relative_to(source).as_posix()}: {ast.unparse(node.args[0])}")
+    assert written == KEPT.keys()
+    assert [pattern for pattern in KEPT.values() if not any(HERE.glob(pattern))] == []
