@@ -238,13 +238,13 @@ def test_the_same_command_after_success_changes_nothing(merged: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"seed": 5}, r"--seed \(20240229 there, 5 here\)"),
+        ({"seed": 5}, r"--seed \(20240229 there, now 5\)"),
         (
             {"batch_size": 16, "learning_rate": 0.02},
-            r"--batch-size \(32 there, 16 here\), --learning-rate \(0.01 there",
+            r"--batch-size \(32 there, now 16\), --learning-rate \(0.01 there",
         ),
-        ({"split_by": SplitBy.ROW}, r"--split-by \(file there, row here\);"),
-        ({"sequence_types": (SequenceType.DNA,)}, r"--columns \(\[0, 788\] there, \[0, 768\] here\)"),
+        ({"split_by": SplitBy.ROW}, r"--split-by \(file there, now row\);"),
+        ({"sequence_types": (SequenceType.DNA,)}, r"--columns \(\[0, 788\] there, now \[0, 768\]\)"),
         ({"epochs": 2}, r"its 3 epochs, where --epochs 2 and --patience 5 end after 2"),
     ],
 )
@@ -534,7 +534,7 @@ def test_the_original_split_is_done_with_its_leak_named(
     code, _, err = run_command(capsys, str(merged), "--split-by", "row")
     assert code == 0
     assert re.match(r"Warning: \d+ of \d+ test rows \(\d+%\) are of genomes that were also trained on", err)
-    assert "how well known genomes are recognised again" in err
+    assert "how well known genomes are recognised" in err
     leak = load(merged / "model")[1].split["leak"]
     assert leak in err
 

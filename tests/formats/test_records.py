@@ -166,11 +166,11 @@ def test_what_fits_its_checksum_but_not_its_kind_is_refused(
 @pytest.mark.parametrize(
     ("raw", "said"),
     [
-        (b"", "it is no JSON"),
-        (b"\xff", "is no JSON"),
+        (b"", "it is not JSON"),
+        (b"\xff", "is not JSON"),
         (b"[]", "it holds [], expected an object"),
         (b'{"a":' * 100_000, "is nested too deeply"),
-        (b'{"count":' + b"9" * 5000 + b"}", "is no JSON"),
+        (b'{"count":' + b"9" * 5000 + b"}", "is not JSON"),
     ],
 )
 def test_what_is_no_record_is_refused_in_one_line(raw: bytes, said: str, tmp_path: Path) -> None:

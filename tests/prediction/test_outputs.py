@@ -157,7 +157,7 @@ def test_other_rules_give_other_verdicts_of_the_same_scores(
     capsys.readouterr()
     assert main(arguments(path, classifier, models, "--threshold", "1", "--min-length", "100000")) == 0
     shown = capsys.readouterr().out
-    assert "holds the scores already" in shown
+    assert "already holds the scores" in shown
     assert "Loading" not in shown
     assert {row["prediction"] for row in table(folder / "sequences.tsv")} == {"undetermined"}
     assert [row["score"] for row in table(folder / "frames.tsv")] == [

@@ -159,7 +159,7 @@ class TestUnfinishedWork:
         damaged = fasta.with_name("out") / "unfinished" / "unit_1.json"
         damaged.write_text(damaged.read_text()[:100])
         assert main(unfinished) == 0
-        assert f"{damaged}: the unit is damaged (it is no JSON" in capsys.readouterr().err
+        assert f"{damaged}: the unit is damaged (it is not JSON" in capsys.readouterr().err
 
 
 def test_an_input_that_changes_meanwhile_is_refused(

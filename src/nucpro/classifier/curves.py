@@ -104,6 +104,5 @@ def _draw_test(panels: Sequence[Axes], test: Scored) -> None:
     )
     for panel, title, (across, up) in zip(panels, titles, _AXES, strict=True):
         panel.set(xlabel=across, ylabel=up, title=title, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-        panel.legend(loc="lower right", fontsize="small", frameon=False)
-    calibration.legend(loc="upper left", fontsize="small", frameon=False)
+        panel.legend(loc="best", fontsize="small", frameon=False)
     calibration.set_ylim(top=1.1)  # space for the counts
