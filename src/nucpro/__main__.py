@@ -37,7 +37,7 @@ def answer_signals() -> None:
 
 
 def open_streams() -> None:
-    """Open what is closed of standard input, output and error (``2>&-``, some schedulers) to nowhere.
+    """Connect closed standard streams (``2>&-``, some schedulers) to the null device.
 
     Otherwise the next files that are opened would get these numbers, and what libraries write to standard error
     would end up in a file of results.

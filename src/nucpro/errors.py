@@ -44,7 +44,7 @@ _HIDDEN = re.compile(
 
 
 def is_plain(name: str) -> bool:
-    """Whether a name can be shown in one line as it is: no controls, line ends or marks of direction.
+    """Whether a name can be shown unchanged in one line: without control characters, line ends or text direction marks.
 
     Parameters
     ----------

@@ -147,7 +147,7 @@ def _bar() -> Any:
 
 
 class Meter:
-    """Counts what is done of one part of a command, and shows it; may be used by several threads.
+    """Counts the finished work of one part of a command, and shows it; may be used by several threads.
 
     Parameters
     ----------

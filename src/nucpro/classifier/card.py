@@ -178,7 +178,7 @@ def require_weights(weights: Path, digest: str, expected: str | None) -> None:
 
 
 def is_card(path: Path) -> bool:
-    """Whether a file is the card of a model, of whatever content."""
+    """Whether a file is a model card; its contents are not checked."""
     try:
         return bool(_content(path))
     except ModelError:
@@ -285,7 +285,7 @@ def write_training(folder: Path, data: Path, weights_sha256: str) -> None:
 
 
 def read_training(folder: Path, weights_sha256: str | None) -> TrainingRecord | None:
-    """Read the record of a training; None where there is none, it is damaged, or it is of other weights.
+    """Read the record of a training; None if it is missing, damaged, or of other weights.
 
     Parameters
     ----------

@@ -81,7 +81,7 @@ class Steps(Protocol):
         ...
 
     def run(self, block: Block) -> torch.Tensor:
-        """Visit the rows of a block; give the sum of their losses as one float64 element, on the device."""
+        """Visit the rows of a block, and return the sum of their losses as one float64 element on the device."""
         ...
 
     def momentum(self) -> Momentum:

@@ -317,7 +317,7 @@ def resample(rows: Scored, genomes: NDArray[np.int64], draws: int, seed: int) ->
 
 
 def groups_per_class(genomes: NDArray[np.int64], labels: NDArray[np.int64]) -> tuple[int, int]:
-    """Count the genomes that host rows are of, and those of viral rows."""
+    """Count the genomes of host rows and those of viral rows."""
     host, viral = map(len, _members(genomes, labels))
     return host, viral
 

@@ -68,7 +68,7 @@ class Grouping:
         return cls(codes.astype(np.int64).reshape(-1), tuple(names.tolist()))
 
     def over(self, codes: NDArray[np.integer[Any]]) -> Grouping:
-        """The same groups for rows, each of which is of the one that ``codes`` numbers here."""
+        """The same groups for rows, each in the group that ``codes`` numbers."""
         return Grouping(self.codes[codes], self.names)
 
 

@@ -250,7 +250,7 @@ class _Training:
         self._fitter = Fitter(self._feed, self._labels, divided.split, options, folder, settings)
 
     def run(self, show: Show) -> _Tested:
-        """Train, measure and save; give what was measured on the test part."""
+        """Train, evaluate and save; return the results on the test part."""
         with ExitStack() as unless_done:
             unless_done.callback(self._save_so_far)
             fitted = self._fitter.fit(self._classifier, self._device, self._tell, show)

@@ -87,7 +87,7 @@ def path_of(word: str) -> Path:
 
 @cache  # one function for one enumeration, in every command
 def one_of(kind: type[Choice]) -> Callable[[str], Choice]:
-    """Type of an option whose value is a member of an enumeration; others are refused with all that there are."""
+    """Type of an option whose value is a member of an enumeration; for other values, the error lists all members."""
 
     def member(word: str) -> Choice:
         try:

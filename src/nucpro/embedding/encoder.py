@@ -354,7 +354,7 @@ class FastaEncoder:
                 self._writes.lock.notify_all()
 
     def stop_writing(self) -> None:
-        """Wait for files that are being written, and begin no other, also by encoders made from this one."""
+        """Wait for files that are being written, and start no more, including those of encoders made from this one."""
         with self._writes.lock:
             self._writes.has_stopped = True
             self._writes.lock.wait_for(lambda: not self._writes.count)
@@ -386,7 +386,7 @@ class FastaEncoder:
             )
 
     def reading(self, readout: Readout) -> FastaEncoder:
-        """Make an encoder with the same model that gives other vectors of it; its recipe stays.
+        """Make an encoder of the same model with other layers or poolings; its recipe stays.
 
         Parameters
         ----------

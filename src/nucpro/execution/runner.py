@@ -44,7 +44,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Task:
-    """One file of vectors to be made of one FASTA file.
+    """One file of vectors to compute from one FASTA file.
 
     Parameters
     ----------

@@ -248,7 +248,7 @@ FORMATS = {
 
 
 def require_installed(name: str) -> Format:
-    """Format of a name, if what it needs is there.
+    """Format of a name, if the packages that it needs are installed.
 
     Raises
     ------

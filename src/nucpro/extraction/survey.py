@@ -258,7 +258,7 @@ class Survey:
         ]
 
     def dna_to_read(self, pairs: Sequence[FilePair]) -> tuple[list[DnaFile], list[str]]:
-        """Unverified DNABERT-S files, and problems of the FASTA files of others."""
+        """Unverified DNABERT-S files, and problems of the FASTA files of the remaining pairs."""
         facts, problems = self.inspect(pairs, SequenceType.DNA)
         files = [DnaFile(pair, facts[pair]) for pair in pairs if pair in facts]
         return [

@@ -176,7 +176,7 @@ def _is_config(path: Path) -> bool:
 
 
 def place_problems(folder: Path, purpose: str, allowed: Collection[Kind] = ()) -> list[str]:
-    """Pre-flight problems: a command would write its files into a folder of others, or below a file.
+    """Pre-flight problems: a command would write its files into a folder of another kind, or below a file.
 
     Parameters
     ----------
@@ -222,7 +222,7 @@ def require_sequences(inputs: Iterable[Path]) -> None:
 
 
 def require_place(folder: Path, purpose: str, allowed: Collection[Kind]) -> None:
-    """Raise if a command would write its files into a folder of others; see :func:`place_problems`.
+    """Raise if a command would write its files into a folder of another kind; see :func:`place_problems`.
 
     Raises
     ------

@@ -100,7 +100,7 @@ class Written:
 
 
 class AtomicFile:
-    """A file that is being written; :func:`replace_file` gives it its name at the end.
+    """A file that is being written; :func:`replace_file` renames it at the end.
 
     Parameters
     ----------

@@ -206,7 +206,7 @@ class _Machine:
         self.stack = []
 
     def since_mark(self) -> list[object]:
-        """Close the level and give its values."""
+        """Close the level and return its values."""
         items, self.stack = self.stack, self.outer.pop()
         return items
 

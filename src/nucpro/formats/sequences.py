@@ -182,7 +182,7 @@ def copied_sequences(
 
 
 def are_alike(sequences: Sequence[bytes], sequence_type: SequenceType) -> bool:
-    """Whether an encoder may give all records the same vector.
+    """Whether an encoder may compute the same vector for all records.
 
     It reads nothing beyond the limit, reads U as T, and has no distinct tokens for ambiguous bases.
 

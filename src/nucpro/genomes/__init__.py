@@ -1,1 +1,1 @@
-"""Genomes from the RefSeq release: what is chosen, and how it gets into the data folder."""
+"""Genomes of the RefSeq release: selection, and download into the data folder."""

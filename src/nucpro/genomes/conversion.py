@@ -51,7 +51,7 @@ class Conversion:
 
 
 def convert(conversion: Conversion) -> SourceReport:
-    """Make the FASTA files of a source, unless they are there and right.
+    """Write the FASTA files of a source, unless correct ones exist.
 
     Raises
     ------

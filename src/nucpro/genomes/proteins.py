@@ -77,7 +77,7 @@ class ProteinStore:
         return next(iter(self._places), "")
 
     def organism(self, record: str) -> Organism:
-        """Organism of a record that is there."""
+        """Organism of a record that exists."""
         return self._places[record].organism
 
     def get(self, record: str) -> Proteins | Absence:

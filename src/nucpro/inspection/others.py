@@ -1,4 +1,4 @@
-"""Description of what lies outside of data folders: files of vectors in other formats, encoders, caches of models.
+"""Description of things outside of data folders: files of vectors in other formats, encoders, caches of models.
 
 Headers and small files are read, and the vectors that ``nucpro embed`` wrote; what comes out are plain values, as in
 :mod:`nucpro.inspection.files`.
@@ -100,7 +100,7 @@ def _cached(path: Path) -> list[str]:
 
 
 def describe_file(path: Path, describe: Callable[[Content], Facts]) -> Facts | None:
-    """Describe a file in a format of other programs; None for ``.pt`` files, FASTA and what is unknown.
+    """Describe a file in a format of other programs; None for ``.pt`` files, FASTA and unknown formats.
 
     Parameters
     ----------

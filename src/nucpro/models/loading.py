@@ -88,7 +88,7 @@ class Checkpoint:
         return names
 
     def refuse_unexplained(self, wanted: Iterable[str], is_left_over: Mapping[str, bool]) -> None:
-        """Compare what is there with what must be there.
+        """Compare the tensors that exist with those that must exist.
 
         Parameters
         ----------

@@ -154,7 +154,7 @@ class ModelFiles:
         return {file: self._noted_or_read(file) for file in self.weights}
 
     def require_unchanged(self) -> None:
-        """Check that the weights are the files that :meth:`digest` is of.
+        """Check that the weights are the files whose digest :meth:`digest` returned.
 
         Raises
         ------

@@ -186,12 +186,12 @@ class OutputFolder:
 
     @property
     def original_frames(self) -> Path:
-        """Scores of frames under the name that VirNucPro gives them."""
+        """Scores of frames under VirNucPro's file name."""
         return self.root / "prediction_results.txt"
 
     @property
     def original_chunks(self) -> Path:
-        """Verdicts on chunks under the name that VirNucPro gives them."""
+        """Verdicts on chunks under VirNucPro's file name."""
         return self.root / "prediction_results_highestscore.csv"
 
     @property
@@ -236,7 +236,7 @@ class OutputFolder:
 
     @property
     def work(self) -> Path:
-        """Folder of what is done of an unfinished run."""
+        """Folder of the finished units of an unfinished run."""
         return self.root / "unfinished"
 
     @property

@@ -1,6 +1,6 @@
-"""What a prediction gives beside its tables: one row of :data:`OUTPUTS` per output.
+"""Outputs of a prediction besides its tables: one row of :data:`OUTPUTS` per output.
 
-An output is made of the tables (:func:`nucpro.prediction.tables.read_tables`) when these are there, also of a
+An output is written from the tables (:func:`nucpro.prediction.tables.read_tables`) once they exist, also of a
 prediction that was finished before. The command's options, the checks before the start, the run and ``--replace`` go
 through the rows; for one more output, add one, a field of :class:`nucpro.prediction.options.PredictionOptions`, and a
 writer. The rows are known without torch, which the writers import.
@@ -29,7 +29,7 @@ __all__ = ["OUTPUTS", "Output", "asked_for", "files_of_a_result", "write_documen
 
 @dataclass(frozen=True)
 class Output:
-    """One kind of files that are made of the tables where they are asked for.
+    """One kind of optional files that are written from the tables.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def asked_for(options: PredictionOptions) -> list[Output]:
 
 
 def files_of_a_result(folder: OutputFolder) -> Iterator[Path]:
-    """Files of a result that are there, whatever made them; the record first."""
+    """Existing files with the names of a result, of any origin; the record first."""
     others = (path for output in OUTPUTS for path in output.files(folder))
     return (path for path in (folder.record, *folder.tables, *others) if path.exists())
 

@@ -301,7 +301,7 @@ class _Run:
         self._work.remove()
 
     def write_outputs(self) -> tuple[Path, ...]:
-        """Write what is asked for beside the tables, and give its files.
+        """Write the requested outputs besides the tables, and return their files.
 
         Raises
         ------

@@ -263,7 +263,7 @@ def _opened(path: Path) -> TextIOWrapper:
 
 
 def stored_units(folder: OutputFolder) -> Iterator[StoredUnit]:
-    """Give the records of the tables as the units that they could have been made of."""
+    """Yield the records of the tables as the units that could have produced them."""
     for row in read_tables(folder):
         yield StoredUnit((StoredPiece(row.values["record"], int(row.values["bases"]), row.chunks),), 0, 0)
 

@@ -218,7 +218,7 @@ class ScoredUnit:
 
     @classmethod
     def of(cls, frames: UnitFrames, scores: list[float], cut: int) -> Self:
-        """Take what is kept of frames."""
+        """Build from the stored fields of frames."""
         residues = [len(protein) for protein in frames.proteins]
         return cls(frames.chunks, frames.frames, residues, scores, frames.unknown, cut)
 

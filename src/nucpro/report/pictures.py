@@ -42,7 +42,7 @@ PICTURES = tuple(f"{name}{form}" for name in (*_OF_ROWS, "throughput", "classes"
 def write_pictures(
     folder: Path, subject: Subject, sample: Sample, geometry: Geometry | None
 ) -> tuple[Path, ...]:
-    """Write the figures there are numbers for, and remove older ones there are none for now.
+    """Write the figures that have data, and remove older ones that have none now.
 
     Parameters
     ----------

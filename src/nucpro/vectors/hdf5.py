@@ -76,7 +76,7 @@ class Hdf5(Sharded):
         return own(meta) if isinstance(meta, dict) else None
 
     def finish(self, ids: list[str], meta: Mapping[str, Any], sequence_type: SequenceType) -> None:
-        """Write the file from the shards, and give it its name."""
+        """Write the file from the shards, and rename it to its final name."""
         made = self.root / _FILE
         with _explained(self.output):
             self._write(made, meta)

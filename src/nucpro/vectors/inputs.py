@@ -212,7 +212,7 @@ class _Look:
         self.ids += records.ids
 
     def nucleotide_problems(self) -> list[str]:
-        """Refuse nucleotides, for which a protein model gives vectors that mean nothing."""
+        """Refuse nucleotides, for which vectors of a protein model are meaningless."""
         found = self.ids if self._tally.sequence_type is SequenceType.DNA else self._bases
         if not found:
             return []
@@ -309,7 +309,7 @@ def _letters(sequence: object, name: str) -> bytes:
 
 
 def require_proteins(records: Records) -> None:
-    """Refuse nucleotides, for which a protein model gives vectors that mean nothing.
+    """Refuse nucleotides, for which vectors of a protein model are meaningless.
 
     Raises
     ------

@@ -378,7 +378,7 @@ class _Run:
         self._show = show
 
     def run(self) -> EmbedReport:
-        """Compute what is not there, and write the file."""
+        """Compute the missing parts, and write the file."""
         checked = self._checked
         recipe, parts, before = checked.identified.recipe, checked.facts.parts, self._engine.totals
         done = self._work.begin(recipe.key, checked.size, parts, recipe.width)

@@ -158,7 +158,7 @@ class Shards(Sharded):
         ]
 
     def problems(self, recipe_key: str, *, replace: bool) -> list[str]:
-        """Why a run cannot go on here, or begin: the folder, or the one to be replaced, is of another run."""
+        """Why a run cannot resume or start here: the folder, or the one to be replaced, belongs to another run."""
         problems = super().problems(recipe_key, replace=replace)
         if not replace and not self._is_replaced and _names(self.output):
             problems.append(
@@ -193,7 +193,7 @@ class Shards(Sharded):
         return head.meta
 
     def finish(self, ids: list[str], meta: Mapping[str, Any], sequence_type: SequenceType) -> None:
-        """Write the index, and give the folder its name."""
+        """Write the index, and rename the folder to its final name."""
         self._write_index(meta)
         self._journal.close()
         # The index goes first: what is left of it after a stop is no folder of vectors.

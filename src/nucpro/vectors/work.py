@@ -183,7 +183,7 @@ class Work(ABC):
                 self._journal.close()
 
     def begin(self, recipe_key: str, size: PartSize, parts: Sequence[PartFacts], width: int) -> set[int]:
-        """Go on with what is there, or begin.
+        """Resume, or start.
 
         Parameters
         ----------

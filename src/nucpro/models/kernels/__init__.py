@@ -77,7 +77,7 @@ class Choice:
 
     @property
     def ignores_companions(self) -> bool:
-        """Whether a sequence gets the same bytes whatever shares its batch; known of one way alone.
+        """Whether the bytes of a vector do not depend on the other sequences of its batch; known for one way only.
 
         Elsewhere cuBLAS may choose another product for another number of tokens.
         """
