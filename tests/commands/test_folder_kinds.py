@@ -262,6 +262,35 @@ def test_a_folder_with_a_part_of_the_data_is_refused_and_left_as_it_was(
         assert set(tmp_path.rglob("*")) == {tmp_path / "data", tmp_path / "data" / name}
 
 
+@pytest.mark.parametrize("words", [*COMMANDS, *(f"{words} {{}}" for words in OF_FOLDERS)])
+def test_a_link_that_leads_nowhere(words: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "link").symlink_to("nowhere")
+    before = everything(place)
+    code, error = said(words.format("link"), capsys)
+    assert code == 3
+    assert "link: is a link to nowhere, which does not exist, not a " in error
+    assert everything(place) == before
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["viral.1.1.genomic.fna.gz"], "; found only viral.1.1.genomic.fna.gz"),
+        (["viral.1.genomic.gbff.gz"], "; found only viral.1.genomic.gbff.gz"),
+        (["x.fna", "x.gbff"], "; found only x.fna, x.gbff: compress such files with gzip"),
+        (["notes.txt"], "\n"),
+    ],
+)
+def test_genomes_of_no_pair_are_named(
+    names: list[str], told: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in names:
+        (place / "empty" / name).write_text("x")
+    code, error = said("dataset empty --length 300", capsys)
+    assert code == 3
+    assert f"which nucpro download DATA fetches{told}" in error
+
+
 @pytest.mark.parametrize("table", ["nosuch.tsv", "proteins.fa", "few.tsv"])
 @pytest.mark.parametrize("output", [[], ["-o", "new/model"]])
 def test_a_bad_table_of_families_leaves_no_folder(

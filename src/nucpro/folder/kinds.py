@@ -189,8 +189,8 @@ def place_problems(folder: Path, purpose: str, allowed: Collection[Kind] = ()) -
     """
     there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not is_folder(there):
-        which = "is" if there == folder else f"{there} is"
-        return [f"{folder}: {which} a file, not a folder; move it away, or name another folder"]
+        which = _no_folder(there) if there == folder else f"{there} {_no_folder(there)}"
+        return [f"{folder}: {which}, not a folder; move it away, or name another folder"]
     known = known_folder(folder)
     if known is None or known.kind in allowed:
         return []
@@ -244,7 +244,7 @@ def require_folder(root: Path) -> None:
     if not root.is_dir():
         if not os.path.lexists(root):
             raise PreflightError([f"{root}: no such folder; give the path of the data folder"])
-        raise PreflightError([f"{root}: is a file, not a data folder{_meant(root.parent)}"])
+        raise PreflightError([f"{root}: {_no_folder(root)}, not a data folder{_meant(root.parent)}"])
     known = known_folder(root)
     if known is not None and known.kind is not Kind.DATA:
         raise PreflightError([f"{root}: {known}, not a data folder{_meant(root)}"])
@@ -258,6 +258,12 @@ def _data_below(root: Path) -> Path | None:
         folders = walk(root, lambda _, name, __: name.endswith(_SPLIT_ENDS))
         return next((folder for folder, _ in folders if not _OF_RUNS.isdisjoint(_names(folder))), None)
     return None
+
+
+def _no_folder(path: Path) -> str:
+    """What a path is that is no folder, in words."""
+    is_dangling = path.is_symlink() and not path.exists()
+    return f"is a link to {path.readlink()}, which does not exist" if is_dangling else "is a file"
 
 
 def _meant(path: Path) -> str:

@@ -17,7 +17,7 @@ from nucpro.errors import DataError, PreflightError, counted, first_few
 from nucpro.execution.runner import Committed, Runner
 from nucpro.execution.workers import Workers, starting_problems
 from nucpro.folder.kinds import require_folder
-from nucpro.folder.paths import DataFolder, Source, contradiction_in
+from nucpro.folder.paths import DataFolder, Source, contradiction_in, walk
 from nucpro.formats import remove_temporaries
 from nucpro.formats.atomic import name_problem
 from nucpro.genomes.conversion import Conversion, convert
@@ -39,6 +39,8 @@ __all__ = ["build"]
 logger = logging.getLogger(__name__)
 
 _SHOWN = 3
+_SIMILAR = (".fna", ".gbff", ".fna.gz", ".gbff.gz")
+"""Ends of names of files of genomes, also of those that no pair can have."""
 
 
 def build(
@@ -123,13 +125,22 @@ def _told(report: SourceReport, sizes: Mapping[str, int]) -> Committed:
     return Committed(line, sizes[report.name])
 
 
+def _similar(data_dir: Path) -> str:
+    """What files of genomes lack that are of no pair, in words; empty without such files."""
+    found = [name for _, names in walk(data_dir) for name in names if name.endswith(_SIMILAR)]
+    if not found:
+        return ""
+    packed = all(name.endswith(".gz") for name in found)
+    return f"; found only {first_few(found, _SHOWN)}{'' if packed else ': compress such files with gzip'}"
+
+
 def _problems(
     genomes: Genomes, data_dir: Path, options: DatasetOptions, pool: Workers | None
 ) -> Iterator[str]:
     if not genomes.pairs:
         yield (
             f"{data_dir}: no genomes found; it must hold pairs of X{FASTA_SUFFIX} and Y{GENBANK_SUFFIX}, "
-            "such as viral.1.1 and viral.1, which nucpro download DATA fetches"
+            f"such as viral.1.1 and viral.1, which nucpro download DATA fetches{_similar(data_dir)}"
         )
     if pool is None and min(options.workers, len(genomes.pairs)) > 1:
         yield from starting_problems()
