@@ -37,6 +37,10 @@ WORDS = {
     r"\b(nothing|cards?|configs?|config\.json|GenBank|ids|files?|folders?|records?|the log|the page) "
     r"(do(es)? not )?(says?|tells?|knows?)\b": "contains, records, shows",
     r"\b(goes|going|went) on (with|where|after|for)\b": "resumes, continues",
+    r"\bmade again\b": "recomputed, recreated, rewritten",
+    r"\bcut off\b": "truncated",
+    r"\bth(row|rows|rew|rown|rowing) (it |them )?away\b": "discarded, deleted",
+    r"\bby (nobody|somebody)\b|\bof (one's|somebody's) own\b": "name who",
     r"\blies? (in|behind|beside|under|on)\b": "is in, contains",
     r"\blooked at\b|\blooks? at (all|everything|the)\b": "checked, read",
 }

@@ -317,7 +317,7 @@ def test_split_folders_of_older_files_are_never_left_beside_new_ones(demo: Path)
     assert not any(source.made for source in build(demo, ONE).sources)
     (demo / "viral.1.1.identified_nucleotide.fa").unlink()
     with pytest.raises(
-        DataError, match=r"viral\.1\.1\.identified_protein: holds parts of FASTA files that would be"
+        DataError, match=r"viral\.1\.1\.identified_protein: holds split files of FASTA files that would be"
     ):
         build(demo, ONE)
 

@@ -295,7 +295,7 @@ def load_archive(path: Path) -> tuple[Archive, str]:
     """Read a whole ``.pt`` file into memory, once.
 
     Members are views of one writable buffer, so a storage can be used without copying it, and a file that is
-    replaced or cut off later does no harm.
+    replaced or truncated later does no harm.
 
     Returns
     -------

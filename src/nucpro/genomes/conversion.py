@@ -82,7 +82,7 @@ def convert(conversion: Conversion) -> SourceReport:
 
 
 def _add_organisms(pair: GenomePair, earlier: Manifest) -> None:
-    """Write the table of organisms again, or for the first time: the FASTA files need not be made again for it."""
+    """Write the table of organisms again, or for the first time: the FASTA files stay as they are."""
     if not pair.source.nucleotide_fasta.exists():
         return
     organisms = {annotation.record: annotation.organism for annotation in read_annotations(pair.genbank)}
@@ -108,7 +108,7 @@ def _require_unsplit(pair: GenomePair) -> None:
     for folder in (pair.source.nucleotide_folder, pair.source.protein_folder):
         if folder.exists():
             raise DataError(
-                f"{folder}: holds parts of FASTA files that would be made again now, because the genomes, "
+                f"{folder}: holds split files of FASTA files that would be rewritten, because the genomes, "
                 "the options or the files themselves changed; move the folder away, then run again"
             )
 
