@@ -28,6 +28,11 @@ def cores(process: Path = _PROCESS, control_groups: Path = _CONTROL_GROUPS) -> i
         Folder of the process below ``/proc``.
     control_groups : Path
         Where control groups are mounted.
+
+    Returns
+    -------
+    int
+        Number of cores.
     """
     quotas = (_quota(folder) for folder in _groups(process, control_groups, "cpu"))
     return max(1, min([len(os.sched_getaffinity(0)), *(int(quota) for quota in quotas if quota is not None)]))
@@ -44,6 +49,11 @@ def free_memory(
         See :func:`cores`.
     system : Path
         All memory according to the kernel, as in ``/proc/meminfo``.
+
+    Returns
+    -------
+    int or None
+        Bytes.
     """
     available = _named(system, "MemAvailable:")
     left = (_left(folder) for folder in _groups(process, control_groups, "memory"))

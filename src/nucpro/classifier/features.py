@@ -73,6 +73,11 @@ def place(need: int, device: torch.device, asked: Placement, scratch: Path) -> P
     scratch : Path
         Folder for the file on disk.
 
+    Returns
+    -------
+    Placement
+        ``device``, ``memory`` or ``disk``.
+
     Raises
     ------
     UsageError
@@ -118,6 +123,11 @@ def read_features(
         Folder for features on disk; the file has no name, so nothing is left of it, however the run ends.
     show : callable, optional
         Called with the progress.
+
+    Returns
+    -------
+    Features
+        All rows, float32 ``[N, D]``, with their labels and ids.
 
     Raises
     ------

@@ -243,6 +243,11 @@ def feed_of(matrix: torch.Tensor, labels: torch.Tensor, device: torch.device, ba
         Of the classifier.
     batch_size : int
         Streamed blocks hold whole batches, and as many as are visited at a time, so that streaming changes no batch.
+
+    Returns
+    -------
+    Feed
+        Batches of rows for the steps.
     """
     if matrix.device == device:
         return ResidentFeed(matrix, labels.to(device))
@@ -545,6 +550,11 @@ class Fitter:
         show : callable, optional
             Called with the progress, in epochs; the total is the maximum, because early stopping cannot be
             predicted.
+
+        Returns
+        -------
+        Fitted
+            The best weights, and the metrics of each epoch.
 
         Raises
         ------

@@ -107,6 +107,11 @@ def read_material(
     show : callable
         Called with the progress.
 
+    Returns
+    -------
+    Material
+        Features, groups and taxa of all rows.
+
     Raises
     ------
     UsageError, DataError
@@ -141,6 +146,11 @@ def divide(material: Material, options: TrainingOptions, fold: int | None = None
         Sizes and seed.
     fold : int, optional
         Which of ``options.folds`` is tested, from 0; the next one validates.
+
+    Returns
+    -------
+    Divided
+        Rows of each part, and what is known about leakage.
 
     Raises
     ------

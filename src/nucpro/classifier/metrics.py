@@ -307,6 +307,11 @@ def resample(rows: Scored, genomes: NDArray[np.int64], draws: int, seed: int) ->
         Resamplings.
     seed : int
         Of the draws: models of the same rows are measured on the same ones.
+
+    Returns
+    -------
+    Resampled
+        Metrics of all rows, and of each resample.
     """
     classes = _members(genomes, rows.labels)
     if min(map(len, classes)) < FEW_GROUPS:
@@ -334,6 +339,11 @@ def compare(models: Mapping[str, Resampled]) -> Comparison:
     ----------
     models : dict of str to Resampled
         By name; all of the same rows, draws and seed.
+
+    Returns
+    -------
+    Comparison
+        Metrics and differences with 95% intervals.
     """
     names = list(models)
     pairs = [(first, second) for i, first in enumerate(names) for second in names[i + 1 :]]

@@ -291,6 +291,11 @@ def read_rows(
     show : callable, optional
         Called with the progress.
 
+    Returns
+    -------
+    RowFacts
+        Ids, labels and digests of the rows, in the order of the files.
+
     Raises
     ------
     StoreError

@@ -186,6 +186,11 @@ def group(
     genomes : Grouping, optional
         Genome of each row, where it is known already.
 
+    Returns
+    -------
+    Grouping
+        Group of each row, and the names of the groups.
+
     Raises
     ------
     UsageError
@@ -282,6 +287,11 @@ def split(
     fold : int, optional
         Which of ``options.folds`` is tested, from 0. Folds have about as many rows of each class; the next one
         validates, all other groups are for training.
+
+    Returns
+    -------
+    Split
+        Indices of the rows of each part, and a summary for the card.
 
     Raises
     ------

@@ -166,6 +166,11 @@ def multiplies_bf16(cpu_facts: Path = _CPU_FACTS) -> bool:
     ----------
     cpu_facts : Path
         Where Linux describes the processors.
+
+    Returns
+    -------
+    bool
+        False if unknown.
     """
     lines = cpu_facts.read_text(encoding="utf-8").splitlines() if cpu_facts.is_file() else []
     flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}

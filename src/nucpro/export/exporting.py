@@ -93,6 +93,11 @@ def export_folder(
     replacing : bool
         Replace files of a shard's name that no export wrote.
 
+    Returns
+    -------
+    Exported
+        Folder, shards and rows.
+
     Raises
     ------
     PreflightError

@@ -240,6 +240,11 @@ def make_plan(
         Workers that read files.
     unproven : Unproven
         Treatment of files of the right width and ids, with finite values but without ``meta``.
+
+    Returns
+    -------
+    Plan
+        One item per pair, with the state of its outputs.
     """
     merging = recipe.kind == SequenceType.PROTEIN
     items: dict[FilePair, PlanItem] = {}

@@ -61,6 +61,11 @@ def dna_problems(pairs: Iterable[FilePair], command: str, *, may_be_missing: boo
         The command that makes missing files, for the message.
     may_be_missing : bool
         Whether the run makes missing files itself.
+
+    Returns
+    -------
+    list of str
+        Problems, each in one message.
     """
     missing, problems = [], []
     for pair in pairs:
@@ -90,6 +95,11 @@ def pairing_problems(
         Selected files with both split folders.
     nucleotide, protein : mapping of FilePair to FastaFacts
         Facts of all split files that could be read.
+
+    Returns
+    -------
+    list of str
+        Problems, each in one message.
     """
     problems: list[str] = []
     for pair in pairs:
@@ -143,6 +153,11 @@ def writing_problems(folders: Iterable[Path], *, probe: bool = True) -> list[str
         Output folders.
     probe : bool
         Create a file to test it; else check only permissions and mount options, which changes nothing.
+
+    Returns
+    -------
+    list of str
+        Problems, each in one message.
     """
     problems = []
     for folder in sorted({_nearest_existing(folder) for folder in folders}):
@@ -174,6 +189,11 @@ def space_problems(needed: Mapping[Path, tuple[int, int]]) -> list[str]:
     ----------
     needed : mapping of Path to (int, int)
         For each output folder: bytes to write, and bytes of replaced files.
+
+    Returns
+    -------
+    list of str
+        Problems, each in one message.
     """
     totals: dict[int, tuple[Path, int, int]] = {}
     for folder, (write, replaced) in needed.items():

@@ -193,6 +193,11 @@ def take_inventory(
         Where FASTA files are read.
     sequences_per_file : int
         Size of the parts that a source without split folders will be split into.
+
+    Returns
+    -------
+    Inventory
+        Sources, files and records of the folder.
     """
     totals, problems = _count_all([source.nucleotide_fasta for source in sources], checkpoint, workers)
     states = [

@@ -186,6 +186,11 @@ def place_problems(folder: Path, purpose: str, allowed: Collection[Kind] = ()) -
         Name of a folder for these files, for the message.
     allowed : collection of Kind
         Kinds of folders that the command may write to.
+
+    Returns
+    -------
+    list of str
+        Problems, each in one message.
     """
     there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not is_folder(there):

@@ -103,6 +103,11 @@ def category_of(relative_path: str) -> str | None:
     ----------
     relative_path : str
         Path below the data folder or below ``data_merge``, with ``/`` between components.
+
+    Returns
+    -------
+    str or None
+        One of :data:`CATEGORIES`.
     """
     return next((category for _, category in _named_categories(relative_path)), None)
 

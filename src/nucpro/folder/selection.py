@@ -82,6 +82,11 @@ def draw_hosts(full: Sequence[FilePair], viral_count: int) -> list[FilePair]:
         Full host files of any order.
     viral_count : int
         V, the number of full viral files. ceil(V/7) are sampled from each category, then V of those.
+
+    Returns
+    -------
+    list of FilePair
+        The sample, naturally sorted.
     """
     generator = random.Random(SEED)
     share = math.ceil(viral_count / len(HOST_CATEGORIES))
@@ -110,6 +115,11 @@ def select(
         The selection that an earlier run recorded.
     how : HostSelection
         ``auto`` uses the recorded selection, else the existing files, else a new sample.
+
+    Returns
+    -------
+    Selection
+        The files, the reason for the host files, and warnings.
 
     Raises
     ------

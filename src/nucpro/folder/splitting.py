@@ -48,6 +48,11 @@ def file_size(
         State of the folder.
     workers : Mapper
         Where FASTA files are read.
+
+    Returns
+    -------
+    int
+        Records per full file.
     """
     size = asked or records.sequences_per_file
     if size is None and (selection := load(folder)) is not None:

@@ -473,6 +473,11 @@ def inspect(path: Path, alphabet: str, limit: int | None = None) -> FastaFacts:
     limit : int, optional
         Length above which records are counted as too long.
 
+    Returns
+    -------
+    FastaFacts
+        Counts, digests and problems.
+
     Raises
     ------
     FastaError

@@ -177,6 +177,11 @@ def open_input(path: Path, error: type[NucproError] = DataError, *, allow_pipe: 
     allow_pipe : bool
         Take a pipe or a socket too, which can be read only once.
 
+    Returns
+    -------
+    FileIO
+        The file, open for reading.
+
     Raises
     ------
     NucproError
@@ -250,6 +255,11 @@ def open_kept(path: Path, error: Callable[[str], NucproError] = StoreError, *, a
         Makes the exception from a message.
     append : bool
         Always write at the end.
+
+    Returns
+    -------
+    FileIO
+        The file, open for reading and writing.
 
     Raises
     ------

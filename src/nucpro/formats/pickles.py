@@ -113,6 +113,11 @@ def load(data: memoryview, storage_sizes: Mapping[str, int], where: str) -> obje
     where : str
         Names the pickle in errors.
 
+    Returns
+    -------
+    object
+        dict, list, tuple, str, int, float, bool, None, or descriptions of tensors.
+
     Raises
     ------
     StoreError
@@ -458,6 +463,11 @@ def dump(value: object) -> bytes:
     ----------
     value : dict, list, str, int, float, bool, None or Tensor
         Nested as needed. Each string, tensor shape and storage is written once and repeated from the memo.
+
+    Returns
+    -------
+    bytes
+        The pickle.
 
     Raises
     ------

@@ -145,6 +145,11 @@ def nucleotide_records(sequences: Sequence[bytes]) -> list[int]:
     ----------
     sequences : sequence of bytes
         Upper-case sequences.
+
+    Returns
+    -------
+    list of int
+        Indices, from 0.
     """
     if sequences and looks_like_nucleotides(b"".join(sequences)):
         return list(range(len(sequences)))

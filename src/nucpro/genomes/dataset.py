@@ -66,6 +66,11 @@ def build(
         Where pairs of genome files are converted, such as the nodes of a cluster; by default in
         ``options.workers`` processes.
 
+    Returns
+    -------
+    DatasetReport
+        Counts of all sources.
+
     Raises
     ------
     PreflightError

@@ -169,6 +169,11 @@ def download(
     dry_run : bool
         Only ask the server what would be fetched, and log it; nothing is written.
 
+    Returns
+    -------
+    DownloadReport
+        Release, files, and files that were downloaded now.
+
     Raises
     ------
     PreflightError

@@ -187,6 +187,11 @@ def frame_bases(chunk: bytes, frame: int, residues: int) -> bytes:
         Frame number, 0 to 5.
     residues : int
         Whole codons of the frame.
+
+    Returns
+    -------
+    bytes
+        Bases, in upper case.
     """
     reverse, offset = divmod(frame, 3)
     strand = reverse_complement(chunk) if reverse else chunk
@@ -276,6 +281,11 @@ def frame_id(record: str, number: int, frame: int) -> str:
         Number of the chunk, counted from 0.
     frame : int
         Number of the frame, 0 to 5.
+
+    Returns
+    -------
+    str
+        Such as ``NC_001416.1_chunk_2F3``.
 
     Examples
     --------

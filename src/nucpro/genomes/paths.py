@@ -114,6 +114,11 @@ def find_genomes(data_dir: Path) -> Genomes:
     ----------
     data_dir : Path
         The data folder.
+
+    Returns
+    -------
+    Genomes
+        Pairs of files, and FASTA files without a GenBank file.
     """
     pairs: list[GenomePair] = []
     without_partner: list[str] = []

@@ -96,6 +96,11 @@ def examine(options: Options, data_dir: Path | None, *, answers: bool = False) -
         The data folder; None where none is chosen yet.
     answers : bool
         Load the models that are here, and compare their vectors of fixed sequences with known ones.
+
+    Returns
+    -------
+    list of Finding
+        One finding per line of ``nucpro doctor``.
     """
     options = settled(options)
     if data_dir is not None and data_dir.is_dir():

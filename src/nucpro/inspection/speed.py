@@ -99,6 +99,11 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float) -> flo
         Where, and in which element type.
     seconds : float
         How long it is measured.
+
+    Returns
+    -------
+    float
+        10^12 floating-point operations per second.
     """
     tokens, width, wide = default_tokens_per_batch(device), ESM2_650M.width, ESM2_650M.feed_forward_width
     inputs = torch.randn(tokens, width, device=device, dtype=dtype)
@@ -116,6 +121,11 @@ def speeds(device: torch.device, dtype: torch.dtype, seconds: float) -> list[Spe
         Where, and in which element type of products.
     seconds : float
         How long both are measured together, without the time to make them and to build kernels.
+
+    Returns
+    -------
+    list of Speed
+        One result per encoder and input.
     """
     protein = _speed_of(
         Esm2.drawn(ESM2_650M, device=device, dtype=dtype),

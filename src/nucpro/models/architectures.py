@@ -188,6 +188,11 @@ def architecture_of(files: ModelFiles, sequence_type: SequenceType) -> Architect
     sequence_type : SequenceType
         What the model is to read.
 
+    Returns
+    -------
+    Architecture
+        Its entry of :data:`ARCHITECTURES`.
+
     Raises
     ------
     ModelError

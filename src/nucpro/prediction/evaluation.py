@@ -239,6 +239,11 @@ def evaluate_lengths(
     show : callable, optional
         Called with the progress, in genomes.
 
+    Returns
+    -------
+    list of Evaluated
+        Metrics at each length.
+
     Raises
     ------
     UsageError

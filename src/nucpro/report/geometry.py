@@ -106,6 +106,11 @@ def describe(vectors: Matrix, labels: NDArray[np.int64], layout: str = LAYOUTS[0
     layout : {"pca", "umap"}
         Method of the map; UMAP takes longer than the rest of a report.
 
+    Returns
+    -------
+    Geometry or None
+        Map, neighbours and findings.
+
     Raises
     ------
     PreflightError

@@ -42,6 +42,11 @@ def page(subject: Subject, sample: Sample, geometry: Geometry | None) -> str:
         Rows of its merged files; may be empty.
     geometry : Geometry or None
         Their geometry; None for too few of them.
+
+    Returns
+    -------
+    str
+        HTML.
     """
     script = _part("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")

@@ -114,6 +114,11 @@ def read_sample(pairs: Iterable[FilePair], points: int, workers: Workers, show: 
         Workers that read files.
     show : callable, optional
         Called with the progress.
+
+    Returns
+    -------
+    Sample
+        Rows, labels, ids and lengths.
     """
     present = [pair for pair in pairs if pair.merged.exists()]
     chosen = _choose(present)

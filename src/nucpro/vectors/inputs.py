@@ -258,6 +258,11 @@ def records_of(sequences: Sequences) -> Records:
         bytes, a pair of id and sequence, or an object with ``id`` and ``seq`` (as Biopython's). Sequences without an
         id are called by their number, from 0. Upper and lower case are accepted.
 
+    Returns
+    -------
+    Records
+        Ids and upper-case sequences.
+
     Raises
     ------
     FastaError

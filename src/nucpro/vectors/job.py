@@ -159,6 +159,11 @@ def embed_file(options: EmbedOptions, show: Show = silent) -> EmbedReport:
     show : callable, optional
         Called with the progress.
 
+    Returns
+    -------
+    EmbedReport
+        Output, counts and width.
+
     Raises
     ------
     UsageError

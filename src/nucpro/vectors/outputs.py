@@ -235,6 +235,11 @@ def write_tensor(path: Path, rows: NDArray[np.floating[Any]], metadata: Mapping[
         The tensor.
     metadata : mapping
         Names and texts.
+
+    Returns
+    -------
+    Written
+        Size and SHA-256 of the file.
     """
     bits = 8 * rows.itemsize
     header: dict[str, Any] = {
