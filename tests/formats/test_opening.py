@@ -256,6 +256,7 @@ def test_embed_reads_standard_input(tmp_path: Path, model: Path) -> None:
     common = ["--protein-model", str(model), "--device", "cpu"]
     done = run("embed", "-", "-o", str(tmp_path / "a.pt"), *common, given=gzip.compress(FASTA))
     assert done.returncode == 0, done.stderr
+    assert b" of /dev/stdin, " in done.stdout
     (tmp_path / "x.fa").write_bytes(FASTA)
     assert main(["embed", str(tmp_path / "x.fa"), "-o", str(tmp_path / "b.pt"), *common]) == 0
     assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()

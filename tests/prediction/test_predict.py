@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -351,6 +353,23 @@ class TestRefusals:
     def refused(self, capsys: pytest.CaptureFixture[str], *command: str) -> str:
         assert main([*command]) == 3
         return capsys.readouterr().err
+
+    def test_a_pipe_is_named_as_it_was_given(
+        self,
+        tmp_path: Path,
+        classifier: Path,
+        model: Path,
+        dna_model: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        writer = threading.Thread(target=pipe.write_text, args=(">a\nACL\n",))
+        writer.start()
+        given = arguments(pipe, classifier, (model, dna_model))
+        shown = self.refused(capsys, *given, "-o", str(tmp_path / "out"))
+        writer.join()
+        assert f"- {pipe}: characters outside ACGTURYSWKMBDHVN: a has 'L' at position 3" in shown
 
     def test_all_problems_are_reported_at_once(
         self, tmp_path: Path, classifier: Path, model: Path, capsys: pytest.CaptureFixture[str]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -400,15 +400,16 @@ def check(options: PredictionOptions, engine: Engine, spool: Callable[[Path], Pa
     if problems and any(map(is_pipe, options.inputs)):
         # Who writes into a pipe may take hours.
         raise PreflightError(problems)
+    given = copies = options.inputs
     try:
         name = _name_of(options)
-        first, *more = map(spool, options.inputs)
+        first, *more = copies = tuple(map(spool, given))
         options = replace(options, input=first, also=tuple(more), output=options.folder)
         stamps = [Fingerprint.of(path) for path in options.inputs]
         facts = inspect(options.inputs, length or _ANY_LENGTH)
     except FastaError as error:
-        raise PreflightError([*problems, str(error)]) from error
-    problems += facts.problems
+        raise PreflightError([*problems, _as_given(str(error), copies, given)]) from error
+    problems += [_as_given(problem, copies, given) for problem in facts.problems]
     if problems or models is None or length is None:
         raise PreflightError(problems)
     _warn_of_other_length(length, models)
@@ -425,6 +426,13 @@ def check(options: PredictionOptions, engine: Engine, spool: Callable[[Path], Pa
         rules,
     )
     return Checked(options, models, facts, length, rules, name, stamps)
+
+
+def _as_given(problem: str, copies: Sequence[Path], given: Sequence[Path]) -> str:
+    """Name inputs as they were given, not the files that keep the content of pipes."""
+    for copy, path in zip(copies, given, strict=True):
+        problem = problem.replace(str(copy), str(path))
+    return problem
 
 
 def _name_of(options: PredictionOptions) -> str:

@@ -416,7 +416,7 @@ class _Run:
         require_unchanged(self._checked.path, self._checked.stamp)
         self._work.commit(part.number, made.result)
         count = len(part.records)
-        line = f"Embedded {counted(count, 'sequence')} of {part.records.path}, {made.seconds:.1f}s"
+        line = f"Embedded {counted(count, 'sequence')} of {self._checked.options.input}, {made.seconds:.1f}s"
         return Committed(line, count, part.size)
 
     def _parts_left(self, done: set[int]) -> Iterator[Part]:
