@@ -147,7 +147,7 @@ def test_a_dna_model_is_known_by_its_config(dna_model: Path) -> None:
         (["MK*"], FastaError, "0 has '\\*' at position 3"),
         ({"a": ""}, FastaError, "1 record without a sequence: a"),
         ([("a", "MK"), ("a", "MV")], FastaError, "1 duplicate id: a"),
-        ([], FastaError, "there are none"),
+        ([], FastaError, "give at least one"),
         ("MKTAYIAK", UsageError, "is no file; give a sequence in a list"),
         (b"MKT", UsageError, "sequences are a bytes; give a list or dict"),
         (3, UsageError, "sequences are a int; give a list or dict"),

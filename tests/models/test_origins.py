@@ -215,7 +215,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "link of git-annex": (
         link_to_annex,
-        "which is not there; copy the file itself with `cp -L`, or get it with `git",
+        "which does not exist; copy the file itself with `cp -L`, or get it with `git",
     ),
     "folder": (Path.mkdir, "is a folder, not a regular file"),
     "pipe": (os.mkfifo, "is a pipe, not a regular file"),
