@@ -114,7 +114,8 @@ def test_a_failure_and_warnings_of_the_run_are_problems(tmp_path: Path, begin: B
     run.close(FAILED, "output_1.fa: record x gave NaN\nsecond line")
     view = Monitor(folder).look(time.time())
     assert view.state == "ended: failed"
-    assert view.problems == ("output_1.fa: record x gave NaN", "second line", "3 sequences were cut")
+    assert view.problems == ("output_1.fa: record x gave NaN", "second line", "Warning: 3 sequences were cut")
+    assert facts(view)[-2:] == [("Problem", "second line"), ("Warning", "3 sequences were cut")]
 
 
 def test_a_list_of_problems_in_the_log_is_shown_with_its_first(tmp_path: Path, begin: Begin) -> None:

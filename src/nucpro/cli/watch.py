@@ -18,7 +18,7 @@ from nucpro.cli.console import say
 from nucpro.errors import human_time, printable
 from nucpro.folder.paths import DataFolder
 from nucpro.formats.sequences import SequenceType
-from nucpro.inspection.monitor import Monitor, Rates, View
+from nucpro.inspection.monitor import WARNING, Monitor, Rates, View
 
 __all__ = ["watch"]
 
@@ -128,7 +128,12 @@ def facts(view: View) -> list[tuple[str, str]]:
     if view.stages:
         shown = view.stages[-_SHOWN_STAGES:]
         rows.append(("Stages", ", ".join(f"{name} {human_time(seconds)}" for name, seconds in shown)))
-    return rows + [("Problem", problem) for problem in view.problems]
+    return rows + [_problem(text) for text in view.problems]
+
+
+def _problem(text: str) -> tuple[str, str]:
+    warning = text.removeprefix(WARNING)
+    return ("Problem" if warning == text else "Warning", warning)
 
 
 def _of_part(view: View) -> str:

@@ -26,7 +26,7 @@ from nucpro.options import Options
 from nucpro.state import lock
 from nucpro.state.history import DONE, FAILED, INTERRUPTED, FileDone, History, Run
 
-__all__ = ["Monitor", "Rates", "View", "status"]
+__all__ = ["WARNING", "Monitor", "Rates", "View", "status"]
 
 _RECENT_SECONDS = 60.0
 _RECENT_FILES = 200
@@ -36,7 +36,9 @@ _QUIET_FILES = 20.0
 """A run is called quiet after two minutes without a file, and the time of twenty recent ones."""
 _LOG_TAIL = 1 << 16
 _SHOWN_PROBLEMS = 5
-_LOG_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),\d{3} (?:WARNING|ERROR) (.*)")
+_LOG_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),\d{3} (WARNING|ERROR) (.*)")
+WARNING = "Warning: "
+"""Beginning of a problem that a run goes on with."""
 
 _NAMES = {sequence_type.value: sequence_type.word for sequence_type in SequenceType}
 _WORDS = {
@@ -255,8 +257,8 @@ class Monitor:
             match = _LOG_LINE.fullmatch(line)
             if match and int(since) <= _moment(match[1]) <= (until or math.inf):
                 # The first line of a list only announces it.
-                first = f" {following.strip().removeprefix('- ')}" if match[2].endswith(":") else ""
-                yield match[2] + first
+                first = f" {following.strip().removeprefix('- ')}" if match[3].endswith(":") else ""
+                yield f"{WARNING if match[2] == 'WARNING' else ''}{match[3]}{first}"
 
 
 def _is_of(run: Run, at_work: str) -> bool:
