@@ -82,7 +82,7 @@ def half_precision(content: dict[str, Any]) -> None:
 BAD = {
     "output_1_DNABERT_S.pt": (not_a_number, "holds nan at column 3"),
     "output_2_DNABERT_S.pt": (an_id_twice, "1 of its ids are duplicates"),
-    "output_3_DNABERT_S.pt": (whole_numbers, "is a int64 tensor of shape (768,)"),
+    "output_3_DNABERT_S.pt": (whole_numbers, "is an int64 tensor of shape (768,)"),
 }
 
 

@@ -366,7 +366,7 @@ class TestRefusedToRead:
                 "row 0 ('a') is a list of length 2, expected a float32 vector or a list of",
             ),
             (nucleotides("a", []), "row 0 ('a') is a list of length 0"),
-            (nucleotides("a", ROW.int()), "row 0 ('a') is a int32 tensor of shape (3,)"),
+            (nucleotides("a", ROW.int()), "row 0 ('a') is an int32 tensor of shape (3,)"),
             (nucleotides("a", torch.stack([ROW, ROW])), "row 0 ('a') is a float32 tensor of shape (2, 3)"),
             (nucleotides("a", ROW.double() * 1e39), "row 0 ('a') holds inf at column"),
             (nucleotides("a", [1.0, 1e39]), "row 0 ('a') holds inf at column 1"),

@@ -296,7 +296,8 @@ def _label(labels: object, place: Place) -> int | Tensor:
 def _a(value: object) -> str:
     """Short description of a value."""
     if isinstance(value, Tensor):
-        return f"a {value.storage.dtype} tensor of shape {value.shape}"
+        dtype = str(value.storage.dtype)
+        return f"{'an' if dtype.startswith('int') else 'a'} {dtype} tensor of shape {value.shape}"
     if isinstance(value, np.ndarray):
         return f"{value.size} floats"
     if isinstance(value, list | tuple | dict | str):

@@ -277,7 +277,8 @@ def records_of(sequences: Sequences) -> Records:
     given = sequences.items() if isinstance(sequences, Mapping) else sequences
     if isinstance(given, bytes) or not isinstance(given, Iterable):
         raise UsageError(
-            f"sequences are a {type(sequences).__name__}; give a list or dict of them, or the name of a FASTA file"
+            f"sequences are of type {type(sequences).__name__}; give a list or dict of them, or the name of a FASTA "
+            "file"
         )
     records = Records(_IN_MEMORY, [], [])
     for number, one in enumerate(given):
@@ -310,7 +311,7 @@ def _letters(sequence: object, name: str) -> bytes:
     if isinstance(sequence, str):
         # What is no ASCII becomes a question mark, which no alphabet has.
         return sequence.encode("ascii", "replace").upper()
-    raise UsageError(f"the sequence of {name!r} is a {type(sequence).__name__}; give str or bytes")
+    raise UsageError(f"the sequence of {name!r} is of type {type(sequence).__name__}; give str or bytes")
 
 
 def require_proteins(records: Records) -> None:
