@@ -84,7 +84,7 @@ MAKERS: list[tuple[Callable[[EsmModel, Sequence[bytes]], Vectors], str]] = [
     (with_eos, "its vectors are a mean of residues and <eos>"),
     (with_cls, "its vectors are a mean of <cls> and residues"),
     (of_all_tokens, "its vectors are a mean of all tokens"),
-    (without_token_dropout, "to what the model gives, below 0.9999"),
+    (without_token_dropout, "to the vector of the model, below 0.9999"),
 ]
 
 

@@ -162,7 +162,7 @@ def test_status_works_before_and_during_a_run(data: Path, capsys: pytest.Capture
         assert main(["status", str(data), "--sequences-per-file", "4"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("Run: at work, process ")
-    assert lines[1] == "DNA files:     6 of 6 are there"
+    assert lines[1] == "DNA files:     6 of 6 exist"
     assert lines[2].startswith("Protein files: none yet")
     assert main(["status", str(data)]) == 0
     assert capsys.readouterr().out.splitlines()[1] == "No run in progress, and none is recorded here"

@@ -218,7 +218,7 @@ def _families(records: Sequence[str], table: Path) -> list[str]:
     if missing:
         raise ValidationError(
             f"{table}: {len(missing)} of {counted(len(records), 'record')} have no family there (first "
-            f"{', '.join(missing[:_SHOWN])}); add them, a family of its own for each that is of none"
+            f"{', '.join(missing[:_SHOWN])}); add them, each without a family as a family of its own"
         )
     return [families[name] for name in records]
 

@@ -270,13 +270,11 @@ def _compared(
         problem = f"its vectors are a {others[nearest - 1]}"
     elif alike.min() < LEAST_COSINE:
         worst = int(alike.argmin())
-        problem = (
-            f"{ids[worst]} has a cosine of {alike[worst]:.6f} to what the model gives, below {LEAST_COSINE}"
-        )
+        problem = f"{ids[worst]} has a cosine of {alike[worst]:.6f} to the vector of the model, below {LEAST_COSINE}"
     elif apart.max() > LARGEST_DIFFERENCE:
         worst = int(apart.argmax())
         problem = (
-            f"a value of {ids[worst]} is off what the model gives by {apart[worst]:.1e} of the largest, more than "
+            f"a value of {ids[worst]} differs from the model by {apart[worst]:.1e} of the largest, more than "
             f"{LARGEST_DIFFERENCE:.0e}"
         )
     return Recomputed(len(ids), float(alike.min()), float(apart.max()), problem)

@@ -118,7 +118,7 @@ def read_choice(data_dir: Path) -> DownloadRecord | None:
     return kept.content if kept else None
 
 
-_REMEDY = "remove it, then run again: files that are there are verified and kept"
+_REMEDY = "remove it, then run again: existing files are verified and kept"
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def status(options: Options) -> list[str]:
         lines = [_run_line(survey.folder, time.time())]
         if recipe is None:
             there = sum(pair.dna_vectors.exists() for pair in selection.pairs)
-            lines.append(f"DNA files:     {there} of {len(selection.pairs)} are there")
+            lines.append(f"DNA files:     {there} of {len(selection.pairs)} exist")
             lines.append("Protein files: none yet; nucpro extract DATA --dry-run shows what a run would do")
             warnings = list(selection.warnings)
         else:

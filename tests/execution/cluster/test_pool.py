@@ -88,7 +88,9 @@ def test_a_file_that_kills_its_process_is_named_after_three_attempts(
 ) -> None:
     files = make(tmp_path, ["copy", "die", "copy", "copy", "copy"])
     pool = pool_of(TrialEncoder, workers=1)
-    with pytest.raises(WorkerError, match=r"output_2\.fa: 3 encoders were lost over it, the last two with"):
+    with pytest.raises(
+        WorkerError, match=r"output_2\.fa: 3 encoders were lost on this item, the last two with"
+    ):
         list(run(pool, files))
     assert pool.lost == 3
     lost = [message for message in caplog.messages if "was lost; work items to retry" in message]

@@ -247,7 +247,7 @@ class EncoderPool(Generic[Item, Result]):
             piece.losses += 1
             if piece.losses >= ATTEMPTS:
                 raise WorkerError(
-                    f"{piece.item}: {ATTEMPTS} encoders were lost over it, the last two with nothing else at "
+                    f"{piece.item}: {ATTEMPTS} encoders were lost on this item, the last two with nothing else at "
                     f"hand; check its sequences, or give encoders more memory. The last: {reason}"
                 )
             self._suspects.append(piece)
