@@ -38,7 +38,7 @@ _LOG_TAIL = 1 << 16
 _SHOWN_PROBLEMS = 5
 _LOG_LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),\d{3} (WARNING|ERROR) (.*)")
 WARNING = "Warning: "
-"""Beginning of a problem that a run goes on with."""
+"""Beginning of a problem that does not stop a run."""
 
 _NAMES = {sequence_type.value: sequence_type.word for sequence_type in SequenceType}
 _WORDS = {
