@@ -464,7 +464,7 @@ def test_a_model_is_inspected(merged: Path, capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--lengths", "50"], 2, "--lengths has [50]; allowed: 60 or more"),
+        (["--lengths", "50"], 2, "--lengths has 50; allowed: 60 or more"),
         (["--lengths", "many"], 2, "'many' is not a list of lengths such as 150,300,500"),
     ],
 )

@@ -350,3 +350,27 @@ def test_a_working_directory_that_was_removed(
     code, text = said(words.format(here), capsys)
     assert code == 3
     assert "the working directory was removed; change to another one (cd), then run again" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("embed proteins.fa --outfile o.npz", "no option --outfile"),
+        ("embed --output o.npz --inptu proteins.fa", "no option --inptu"),
+        ("dataset data --lenght 300", "no option --lenght; did you mean --length"),
+        ("export data --too npz", "no option --too; did you mean --to"),
+        ("embed proteins.fa", "the following arguments are required: -o/--output"),
+        (
+            "evaluate model --lengths 150 --frames-per-genome 0",
+            "--frames-per-genome is 0; allowed: 1 or more",
+        ),
+        ("evaluate model --lengths 5,150", "--lengths has 5; allowed: 60 or more"),
+    ],
+)
+def test_an_unknown_option_is_told_before_what_is_missing(
+    words: str, message: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text = said(words, capsys)
+    assert code == 2
+    assert message in text
+    assert words.startswith("evaluate") or "[options]\n" in text.splitlines(keepends=True)[0]

@@ -113,6 +113,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**options, formatter_class=Help, add_help=False)
         self.register("type", Path, path_of)
         self.example = example
+        self._usage = ""
         if example:
             self.epilog = "\n".join(["examples:", *(f"  {line}" for line in example.splitlines())])
         self._groups = {name: self.add_argument_group(name) for name in GROUPS}
@@ -146,7 +147,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2, the usage of this command, and the error message."""
-        self.exit(2, f"{self.format_usage()}{self.prog}: error: {message}\nAll options: {self.prog} --help\n")
+        self.exit(
+            2,
+            f"{self._usage or self.format_usage()}{self.prog}: error: {message}\nAll options: {self.prog} --help\n",
+        )
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse, refuse empty values, and suggest similar options for an unknown one."""
@@ -155,13 +159,22 @@ class Parser(argparse.ArgumentParser):
             if not word or (word.startswith("--") and word.endswith("=")):
                 name = word[:-1] or (before if before.startswith("-") else "an argument")
                 self.error(f"{name} is empty; give a value (a variable of the shell may not be set)")
-        found, unknown = self.parse_known_args(args, namespace)
+        # What is missing is told last: an unknown option may have been meant for it.
+        required = [action for action in self._actions if action.required]
+        self._usage = self.format_usage()
+        try:
+            for action in required:
+                action.required = False
+            _, unknown = self.parse_known_args(args)
+        finally:
+            for action in required:
+                action.required = True
         if unknown:
             name = next((word for word in unknown if word.startswith("-")), unknown[0]).partition("=")[0]
             if name.startswith("-"):
                 self.error(f"no option {name}{did_you_mean(name, self._option_string_actions)}")
             self.error(f"one argument too many: {name}")
-        return found
+        return super().parse_args(args, namespace)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse; an option with an optional number takes the next word only if it is a number."""

@@ -254,8 +254,12 @@ def evaluate_lengths(
     odd = [length for length in lengths if length < SHORTEST_CHUNK]
     if odd or not lengths:
         raise UsageError(
-            f"--lengths has {odd}; allowed: {SHORTEST_CHUNK} or more, as in --lengths 150,300,500"
+            f"--lengths has {', '.join(map(str, odd)) or 'no number'}; allowed: {SHORTEST_CHUNK} or more, as in "
+            "--lengths 150,300,500"
         )
+    if per_genome < 1:
+        raise UsageError(f"--frames-per-genome is {per_genome}; allowed: 1 or more")
+    lengths = list(dict.fromkeys(lengths))
     _loaded([model])  # what is no model gets no lock file either
     with working_folders([model]):
         found = _at_lengths(model, lengths, data, settled(options), per_genome, show)
