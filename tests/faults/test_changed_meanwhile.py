@@ -9,9 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from scenarios import WHOLE, Baseline, copied, state
+import torch
+from safetensors.torch import load_file, save_file
+from scenarios import WHOLE, Baseline, Scenario, copied, state
 from test_two_at_once import stopped
 
+from nucpro.classifier.model import load, save
 from nucpro.cli import main
 from nucpro.formats import read_merged, write_merged
 
@@ -106,6 +109,83 @@ def test_an_input_that_is_replaced_meanwhile(
         assert "--replace" in told
         assert main([*base.scenario.command(data), "--replace"]) == 0
     assert state(data) == wanted
+
+
+def change_encoder(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    tensors["encoder.layer.0.output.dense.weight"] *= 2
+    save_file(tensors, path)
+
+
+def change_classifier(folder: Path) -> None:
+    classifier, card = load(folder)
+    with torch.no_grad():
+        classifier.hidden.weight *= -1
+    save(folder, classifier, card)
+
+
+def rename_folder(folder: Path, new: Path) -> None:
+    folder.rename(folder.with_name("former"))
+    copied(new, folder)
+
+
+def write_in_place(folder: Path, new: Path) -> None:
+    for path in new.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+
+
+@pytest.mark.points(1, 5)
+@pytest.mark.parametrize("replace", [rename_folder, write_in_place])
+@pytest.mark.parametrize(
+    ("command", "option", "change"),
+    [
+        ("predict", "--model", change_classifier),
+        ("embed", "--protein-model", change_encoder),
+    ],
+)
+def test_a_model_that_is_replaced_meanwhile(
+    part: int,
+    parts: int,
+    command: str,
+    option: str,
+    change: Callable[[Path], None],
+    replace: Callable[[Path, Path], None],
+    made: Callable[[str], Baseline],
+    tmp_path: Path,
+) -> None:
+    """Either the run tells that something changed, or all is of the old model or all of the new one."""
+    base = made(command)
+    words = base.scenario.command(tmp_path)
+    given = words[words.index(option) + 1]
+    model, new = copied(Path(given), tmp_path / "model"), copied(Path(given), tmp_path / "new")
+    change(new)
+    scenario = Scenario(
+        base.scenario.start,
+        lambda data: [str(model) if word == given else word for word in base.scenario.command(data)],
+    )
+
+    def made_with(source: Path) -> dict[str, bytes]:
+        rename_folder(model, source)
+        shutil.rmtree(model.with_name("former"))
+        data = copied(scenario.start, tmp_path / "data")
+        assert scenario.repeat(data) == 0
+        found = state(data)
+        shutil.rmtree(data)
+        return found
+
+    wanted, before = made_with(new), made_with(Path(given))
+    assert wanted != before
+    data = copied(scenario.start, tmp_path / "data")
+    with stopped(scenario, data, base.point("main", part, parts)) as run:
+        replace(model, new)
+    assert "Traceback" not in run.told, run.told
+    assert "report it" not in run.told, run.told
+    assert run.code in (0, 1, 3), run.told
+    if run.code == 0:
+        assert state(data) in (before, wanted), run.told
+    code = main([*scenario.command(data), "--replace"]) if scenario.repeat(data) else 0
+    assert (code, state(data)) == (0, wanted)
 
 
 @pytest.fixture(params=ALL)

@@ -7,6 +7,7 @@ something about the vectors of its own encoders only, so any others are refused.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from nucpro.embedding.identification import Identified
 from nucpro.errors import DimensionError, ModelError, UsageError
 from nucpro.execution.engine import Loader
 from nucpro.folder.kinds import CARD_NAME
+from nucpro.formats.opening import read_input
+from nucpro.formats.records import document, unsealed
 from nucpro.formats.sequences import SequenceType
 from nucpro.options import DEFAULT_MODELS, Options
 from nucpro.prediction.options import PredictionOptions
@@ -44,8 +47,8 @@ class Models:
         On the CPU, in evaluation mode.
     card : ModelCard
         What is known about it.
-    card_file : Path
-        Path of the card.
+    card_sha256 : str
+        Digest of the card as it was trained.
     identified : dict of SequenceType to Identified
         The encoders that it needs, in the order of its columns.
     options : Options
@@ -54,7 +57,7 @@ class Models:
 
     classifier: Classifier
     card: ModelCard
-    card_file: Path
+    card_sha256: str
     identified: Mapping[SequenceType, Identified]
     options: Options
 
@@ -97,8 +100,12 @@ def find_models(options: PredictionOptions) -> tuple[Models | None, list[str]]:
     from nucpro.classifier.model import load  # noqa: PLC0415 - imports torch
     from nucpro.embedding.identification import identify  # noqa: PLC0415
 
+    path = options.model / CARD_NAME
     try:
+        digest = _digest_of_card(path) if path.is_file() else ""
         classifier, card = load(options.model)
+        if _digest_of_card(path) != digest:
+            return None, [f"{options.model}: was replaced while it was read; run again"]
     except ModelError as error:
         return None, [str(error)]
     sequence_types = [SequenceType(name) for name in card.sides]
@@ -124,7 +131,14 @@ def find_models(options: PredictionOptions) -> tuple[Models | None, list[str]]:
             problems += _other_model(identified[sequence_type], card, options.model)
     if problems:
         return None, problems
-    return Models(classifier, card, options.model / CARD_NAME, identified, encoding), []
+    return Models(classifier, card, digest, identified, encoding), []
+
+
+def _digest_of_card(path: Path) -> str:
+    """SHA-256 of a classifier's card as it was trained: what is measured of it later changes no score."""
+    raw = read_input(path, ModelError)
+    content, _ = unsealed(raw)
+    return hashlib.sha256(document({**content, "lengths": {}}) if content.get("lengths") else raw).hexdigest()
 
 
 def _asked_for(sequence_type: SequenceType, options: PredictionOptions) -> str | None:

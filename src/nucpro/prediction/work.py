@@ -8,7 +8,6 @@ makes its units, so that a run resumes only its own units.
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -17,10 +16,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
-from nucpro.errors import DataError, ModelError, PreflightError, StoreError
+from nucpro.errors import DataError, PreflightError, StoreError
 from nucpro.formats import make_folder, records, remove_temporaries
-from nucpro.formats.opening import read_input
-from nucpro.formats.records import Count, Digest, Name, Within, document, unsealed
+from nucpro.formats.records import Count, Digest, Name, Within
 from nucpro.genomes.frames import FRAME_NAMES
 from nucpro.prediction.contigs import InputFacts, Unit
 from nucpro.prediction.models import Models
@@ -344,7 +342,7 @@ def make_record(name: str, facts: InputFacts, models: Models, length: int) -> di
             "chunks": facts.chunks,
         },
         "classifier": {
-            "sha256": _digest_of_card(models.card_file),
+            "sha256": models.card_sha256,
             "sides": list(models.card.sides),
         },
         "encoders": {
@@ -353,13 +351,6 @@ def make_record(name: str, facts: InputFacts, models: Models, length: int) -> di
         },
         "length": length,
     }
-
-
-def _digest_of_card(path: Path) -> str:
-    """SHA-256 of a classifier's card as it was trained: what is measured of it later changes no score."""
-    raw = read_input(path, ModelError)
-    content, _ = unsealed(raw)
-    return hashlib.sha256(document({**content, "lengths": {}}) if content.get("lengths") else raw).hexdigest()
 
 
 def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
