@@ -356,7 +356,9 @@ def test_a_working_directory_that_was_removed(
     ("words", "message"),
     [
         ("embed proteins.fa --outfile o.npz", "no option --outfile"),
-        ("embed --output o.npz --inptu proteins.fa", "no option --inptu"),
+        ("embed --output o.npz --inptu proteins.fa", "no option --inptu\n"),
+        ("doctor --model data", "no option --model; did you mean --models"),
+        ("extract data --prot model", "no option --prot"),
         ("dataset data --lenght 300", "no option --lenght; did you mean --length"),
         ("export data --too npz", "no option --too; did you mean --to"),
         ("embed proteins.fa", "the following arguments are required: -o/--output"),

@@ -53,7 +53,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     >>> did_you_mean("extrat", ["extract", "export"])
     '; did you mean extract?'
     """
-    near = difflib.get_close_matches(word, list(known), 2, cutoff=0.6)
+    # Without the hyphens that all options share.
+    names = {name.lstrip("-"): name for name in known}
+    near = [names[name] for name in difflib.get_close_matches(word.lstrip("-"), names, 2, cutoff=0.6)]
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
@@ -110,7 +112,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, *, example: str = "", **options: Any) -> None:
-        super().__init__(**options, formatter_class=Help, add_help=False)
+        super().__init__(**options, formatter_class=Help, add_help=False, allow_abbrev=False)
         self.register("type", Path, path_of)
         self.example = example
         self._usage = ""
