@@ -161,7 +161,7 @@ class Parser(argparse.ArgumentParser):
             if not word or (word.startswith("--") and word.endswith("=")):
                 name = word[:-1] or (before if before.startswith("-") else "an argument")
                 self.error(f"{name} is empty; give a value (a variable of the shell may not be set)")
-        # What is missing is told last: an unknown option may have been meant for it.
+        # What is missing comes last: an unknown option may have been meant for it.
         required = [action for action in self._actions if action.required]
         self._usage = self.format_usage()
         try:
