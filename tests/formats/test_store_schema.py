@@ -153,7 +153,7 @@ REFUSED: list[tuple[object, Kind | None, str]] = [
             (None, "NoneType"),
             (["viral"], "a str of length 5"),
             (typed("bfloat16", (1,)), "a bfloat16 tensor of shape (1,)"),
-            (typed("int64", (2,)), "a int64 tensor of shape (2,)"),
+            (typed("int64", (2,)), "an int64 tensor of shape (2,)"),
         )
     ),
     (
