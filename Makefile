@@ -33,7 +33,7 @@ TESTS := -n 3 --dist loadgroup --no-loadscope-reorder $(if $(REAL_DATA),--real-d
 test: $(READY)
 	$(BIN)/python -m pytest $(TESTS)
 
-# Apart from `make test`, because tracing takes up to 2.5 times the CPU time.
+# Apart from `make test`: tests of parsers take up to 2.5 times as long while they are traced.
 coverage: $(READY)
 	$(BIN)/python -m pytest $(TESTS) --cov --cov-report=term
 	@$(BIN)/python -m coverage json --quiet -o build/coverage.json
