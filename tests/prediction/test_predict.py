@@ -610,3 +610,23 @@ def test_work_of_somebody_else_in_the_output_folder_is_refused(
     assert main(arguments(fasta, classifier, models)) == 3
     assert f"{work}: is a link or a file" in capsys.readouterr().err
     assert contents(elsewhere) == {"thesis.tex": b"mine"}
+
+
+@pytest.mark.parametrize(
+    "content", [b"mine", b"", b"[1, 2]", b"\xff\xfe", b'{"sha256": 3}', b"[" * 100_000, b'{"lengths": 3}']
+)
+def test_a_damaged_card_is_named_in_one_line(
+    content: bytes,
+    tmp_path: Path,
+    fasta: Path,
+    classifier: Path,
+    models: tuple[Path, Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(classifier, folder)
+    (folder / "model.json").write_bytes(content)
+    assert main(arguments(fasta, folder, models)) == 3
+    shown = capsys.readouterr().err
+    assert str(folder / "model.json") in shown
+    assert "report it" not in shown

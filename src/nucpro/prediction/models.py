@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,8 +138,11 @@ def find_models(options: PredictionOptions) -> tuple[Models | None, list[str]]:
 def _digest_of_card(path: Path) -> str:
     """SHA-256 of a classifier's card as it was trained: what is measured of it later changes no score."""
     raw = read_input(path, ModelError)
-    content, _ = unsealed(raw)
-    return hashlib.sha256(document({**content, "lengths": {}}) if content.get("lengths") else raw).hexdigest()
+    with suppress(ValueError):  # a damaged card is refused when it is loaded
+        content, _ = unsealed(raw)
+        if content.get("lengths"):
+            raw = document({**content, "lengths": {}})
+    return hashlib.sha256(raw).hexdigest()
 
 
 def _asked_for(sequence_type: SequenceType, options: PredictionOptions) -> str | None:
