@@ -87,8 +87,8 @@ def test_both_sequence_types_count_the_same() -> None:
     scaled[:, :768] *= 1000
     assert np.allclose(standardised(vectors), standardised(scaled), atol=1e-3)
     rows = standardised(vectors)
-    for sequence_type in (rows[:, :768], rows[:, 768:]):
-        assert (sequence_type**2).sum(axis=1).mean() == pytest.approx(1.0, rel=1e-4)
+    for columns in (rows[:, :768], rows[:, 768:]):
+        assert (columns**2).sum(axis=1).mean() == pytest.approx(1.0, rel=1e-4)
     assert np.array_equal(vectors, two_clouds()[0])
 
 

@@ -28,8 +28,7 @@ def add_to(subparsers: Any) -> None:
         "embed-dna",
         help="compute the DNA vectors of a data folder",
         description="Compute the _DNABERT_S.pt files of the selected files of a data folder if they are missing, or "
-        "outdated "
-        "according to their metadata; others are kept. After an interruption, the same command resumes.",
+        "outdated according to their metadata; others are kept. After an interruption, the same command resumes.",
         example="nucpro embed-dna data\nnucpro embed-dna data --dna-model dna_models --device cpu --dry-run",
     )
     add_data_dir(parser)

@@ -338,7 +338,7 @@ def _suspects(outside: dict[Path, Digests], selected: Iterable[tuple[Path, Diges
     digests, owners = digests[order], owners[order]
     others: list[set[Path]] = [set() for _ in paths]
     for path, found in selected:
-        starts, ends = (np.searchsorted(digests, found, sequence_type) for sequence_type in ("left", "right"))
+        starts, ends = (np.searchsorted(digests, found, side) for side in ("left", "right"))
         for start, end in zip(starts, ends, strict=True):
             for owner in owners[start:end]:
                 others[owner].add(path)

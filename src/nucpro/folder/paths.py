@@ -489,9 +489,9 @@ class DataFolder:
         """
         number = split_number(path.name)
         folder = path.parent
-        for sequence_type in (_NUCLEOTIDE, _PROTEIN):
-            if number is not None and folder.name.endswith(sequence_type):
-                stem = folder.name.removesuffix(sequence_type)
+        for end in (_NUCLEOTIDE, _PROTEIN):
+            if number is not None and folder.name.endswith(end):
+                stem = folder.name.removesuffix(end)
                 source = self.source_of(folder.with_name(f"{stem}{_NUCLEOTIDE}.fa"))
                 return source.pair(number) if source else None
         return None

@@ -82,7 +82,7 @@ def status(options: Options) -> list[str]:
             plan = survey.compare(recipe)
             lines += [*discovery_lines(selection, plan), *state_lines(plan)]
             warnings = discovery_warnings(selection, plan)
-        lines += [f"Warning: {warning}" for warning in warnings]
+        lines += [f"{WARNING}{warning}" for warning in warnings]
         lines += outside_lines(survey.outside())
         return lines + [f"Problem: {problem}" for problem in problems]
 
@@ -244,11 +244,9 @@ class Monitor:
     def _fasta(self, key: str, sequence_type: str) -> str:
         """FASTA file that a run read, given the key of its pair, which is that of the nucleotide file."""
         pair = self._folder.pair_of_key(key)
-        return (
-            key
-            if pair is None or sequence_type not in _NAMES
-            else pair.relative(pair.fasta(SequenceType(sequence_type)))
-        )
+        if pair is None or sequence_type not in _NAMES:
+            return key
+        return pair.relative(pair.fasta(SequenceType(sequence_type)))
 
     def _logged(self, since: float, until: float | None) -> Iterator[str]:
         """Warnings and errors at the end of the log that are of the time of the run: training writes there too."""

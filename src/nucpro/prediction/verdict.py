@@ -276,8 +276,8 @@ class Scorer:
             sequence_type: encoder.embed(Records(self._path, ids, sequences[sequence_type]))
             for sequence_type, encoder in self.encoders.items()
         }
-        rows = np.concatenate([sequence_type.matrix for sequence_type in vectors.values()], axis=1)
-        return self._classify(rows, ids), sum(sequence_type.truncated for sequence_type in vectors.values())
+        rows = np.concatenate([found.matrix for found in vectors.values()], axis=1)
+        return self._classify(rows, ids), sum(found.truncated for found in vectors.values())
 
     def _classify(self, rows: npt.NDArray[np.float32], ids: list[str]) -> list[float]:
         import torch  # noqa: PLC0415 - the rules above are read without it
