@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -361,4 +362,17 @@ def test_pairs_that_workers_return_share_their_source(tmp_path: Path) -> None:
     one, two = (pickle.loads(pickle.dumps(source.pair(number))) for number in (1, 2))
     assert (one, two) == (source.pair(1), source.pair(2))
     assert one.source is two.source
-    assert not vars(one.source).keys() - {"data_dir", "relative"}
+
+
+def test_thousands_of_sources_keep_no_paths(tmp_path: Path) -> None:
+    sources = [Source(tmp_path, f"viral.{number}.1.identified_nucleotide.fa") for number in range(3_000)]
+    tracemalloc.start()
+    try:
+        for source in sources:
+            assert source.pair(1).files[-1].name == "output_1_merged.pt"
+            assert source.order
+            assert source.category == "viral"
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert kept < 500 * len(sources)

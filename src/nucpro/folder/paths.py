@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import count
 from pathlib import Path, PurePosixPath
 
@@ -144,7 +145,7 @@ def split_number(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Source:
     """One RefSeq file's reading frames: the two unsplit FASTA files and the folders made from them.
 
@@ -156,52 +157,53 @@ class Source:
         Path of the nucleotide FASTA below it, with ``/`` between components.
     """
 
+    # A folder may hold thousands of sources: what follows from the two is cached for the latest ones only.
     data_dir: Path
     relative: str
 
     def __reduce__(self) -> tuple[Callable[[Path, str], Source], tuple[Path, str]]:
-        # Workers return thousands of pairs: without the cached paths, and of one source in memory.
+        # Workers return thousands of pairs: of one source in memory.
         return _shared_source, (self.data_dir, self.relative)
 
-    @cached_property
+    @property
     def category(self) -> str | None:
         """Category of all files of this source; None if its path names none."""
-        return category_of(self.relative)
+        return _cached_category(self.relative)
 
     @property
     def name(self) -> str:
         """``X``: the file name before ``.identified_nucleotide.fa``."""
-        return self._stem.rstrip(".")
+        return _stem(self.relative).rstrip(".")
 
     @property
     def nucleotide_fasta(self) -> Path:
         """``X.identified_nucleotide.fa``."""
-        return self._beside(f"{self._stem}{_NUCLEOTIDE}.fa")
+        return _beside(self, f"{_NUCLEOTIDE}.fa")
 
     @property
     def protein_fasta(self) -> Path:
         """``X.identified_protein.fa``."""
-        return self._beside(f"{self._stem}{_PROTEIN}.fa")
+        return _beside(self, f"{_PROTEIN}.fa")
 
-    @cached_property
+    @property
     def nucleotide_folder(self) -> Path:
         """Folder of the split nucleotide files and the DNABERT-S files."""
-        return self._beside(f"{self._stem}{_NUCLEOTIDE}")
+        return _beside(self, _NUCLEOTIDE)
 
-    @cached_property
+    @property
     def protein_folder(self) -> Path:
         """Folder of the split protein files and the ESM files."""
-        return self._beside(f"{self._stem}{_PROTEIN}")
+        return _beside(self, _PROTEIN)
 
-    @cached_property
+    @property
     def merged_folder(self) -> Path:
         """Folder of the merged files; sub-folders of data/ are kept, so equal names cannot collide."""
-        return self.data_dir.joinpath(_MERGE_ROOT, *self._parent.parts, f"{self.name}_merged")
+        return _merged_folder(self)
 
-    @cached_property
+    @property
     def order(self) -> tuple[tuple[int, int | str], ...]:
         """Natural sort key of the keys of all pairs, up to their numbers."""
-        return natural_key(f"{self.relative.removesuffix('.fa')}/output_")
+        return _order(self.relative)
 
     def pair(self, number: int) -> FilePair:
         """Split file ``number`` (counted from 1) and the files made from it.
@@ -218,21 +220,35 @@ class Source:
         """
         return FilePair(self, number)
 
-    @property
-    def _parent(self) -> PurePosixPath:
-        return PurePosixPath(self.relative).parent
 
-    @property
-    def _stem(self) -> str:
-        return PurePosixPath(self.relative).name.removesuffix(f"{_NUCLEOTIDE}.fa")
-
-    def _beside(self, name: str) -> Path:
-        return self.data_dir.joinpath(*self._parent.parts, name)
+_cached_category = lru_cache(maxsize=256)(category_of)
 
 
 @lru_cache(maxsize=64)
 def _shared_source(data_dir: Path, relative: str) -> Source:
     return Source(data_dir, relative)
+
+
+@lru_cache(maxsize=256)
+def _beside(source: Source, end: str) -> Path:
+    """Path beside the nucleotide FASTA of a source, with another end of its name."""
+    parent = PurePosixPath(source.relative).parent
+    return source.data_dir.joinpath(*parent.parts, f"{_stem(source.relative)}{end}")
+
+
+@lru_cache(maxsize=256)
+def _merged_folder(source: Source) -> Path:
+    parent = PurePosixPath(source.relative).parent
+    return source.data_dir.joinpath(_MERGE_ROOT, *parent.parts, f"{source.name}_merged")
+
+
+@lru_cache(maxsize=256)
+def _order(relative: str) -> tuple[tuple[int, int | str], ...]:
+    return natural_key(f"{relative.removesuffix('.fa')}/output_")
+
+
+def _stem(relative: str) -> str:
+    return PurePosixPath(relative).name.removesuffix(f"{_NUCLEOTIDE}.fa")
 
 
 @dataclass(frozen=True, slots=True)
@@ -641,7 +657,7 @@ class DataFolder:
             for folder, names in walk(self.merge_root):
                 yield from (folder / name for name in names if name.endswith("_merged.pt"))
 
-    def _is_output(self, folder: Path, name: str, siblings: Collection[str]) -> bool:
+    def _is_output(self, folder: Path, name: str, siblings: AbstractSet[str]) -> bool:
         """Distinguish merged and split folders from folders with similar names."""
         is_split = name.endswith((_NUCLEOTIDE, _PROTEIN)) and f"{name}.fa" in siblings
         return is_split or folder / name == self.merge_root
@@ -721,7 +737,7 @@ _OF_FILES = (f"{_NUCLEOTIDE}.fa", f"{_PROTEIN}.fa", "_merged.pt")
 
 def walk(
     root: Path,
-    is_left_out: Callable[[Path, str, Collection[str]], bool] = lambda folder, name, siblings: False,
+    is_left_out: Callable[[Path, str, AbstractSet[str]], bool] = lambda folder, name, siblings: False,
     steps: Iterable[Step] | None = None,
 ) -> Iterator[tuple[Path, list[str]]]:
     """Walk a folder: symbolic links to folders are followed, each folder is entered once, litter is skipped.
@@ -759,6 +775,7 @@ def walk(
         entered = [name for name in subfolders if is_new and not is_litter(name)]
         if odd := [str(folder / name) for name in sorted(entered) if name.endswith(_OF_FILES)]:
             raise PreflightError([f"{path}: is a folder, expected a file; move it away" for path in odd])
-        subfolders[:] = sorted(name for name in entered if not is_left_out(folder, name, names))
+        siblings = frozenset(names)
+        subfolders[:] = sorted(name for name in entered if not is_left_out(folder, name, siblings))
         if is_new:
             yield folder, names

@@ -21,8 +21,9 @@ from nucpro.classifier.card import read_card, read_training
 from nucpro.classifier.options import SCORES
 from nucpro.errors import NucproError, PreflightError
 from nucpro.folder import selection
+from nucpro.folder.inventory import numbers_in
 from nucpro.folder.kinds import CARD_NAME, Kind, holds_data, known_folder
-from nucpro.folder.paths import CATEGORIES, CLASS_NAMES, DataFolder, FilePair, Source
+from nucpro.folder.paths import CATEGORIES, CLASS_NAMES, DataFolder
 from nucpro.formats import MergedFile, VectorFile, read_merged, read_meta, read_vectors
 from nucpro.formats.fasta import digest_line, stream
 from nucpro.formats.opening import open_input
@@ -229,7 +230,8 @@ def _folder(folder: DataFolder) -> Facts:
     for source in sources:
         found = files.setdefault(source.category or "other", Counter())
         found["sources"] += 1
-        for pair in _pairs(source):
+        for number in numbers_in(source.nucleotide_folder) or ():
+            pair = source.pair(number)
             found["split"] += 1
             for kind, path in zip(
                 _OUTPUTS, (pair.dna_vectors, pair.protein_vectors, pair.merged), strict=True
@@ -249,16 +251,6 @@ def _folder(folder: DataFolder) -> Facts:
         "selection": _selection(folder),
         "runs": _runs(folder),
     }
-
-
-def _pairs(source: Source) -> list[FilePair]:
-    try:
-        with os.scandir(source.nucleotide_folder) as entries:
-            paths = [source.nucleotide_folder / entry.name for entry in entries]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    found = (DataFolder(source.data_dir).pair_of(path) for path in paths)
-    return sorted((pair for pair in found if pair is not None), key=lambda pair: pair.number)
 
 
 def _counts(found: Counter[str]) -> Facts:
