@@ -30,7 +30,8 @@ def test_an_interrupt_at_any_instant(
     result = extracting.scenario.struck(data, f"{point}:{sign}")
     assert result.returncode != NO_ANSWER, f"no answer within 5 s at {point}"
     assert result.returncode == CODES[sign], f"at {point} of {extracting.events}: {result.stderr}"
-    (answer,) = (line for line in result.stderr.splitlines() if not line.startswith("Warning: "))
-    assert answer in ANSWERS
+    answers = [line for line in result.stderr.splitlines() if not line.startswith("Warning: ")]
+    assert len(answers) == 1, f"at {point}: {result.stderr}"
+    assert answers[0] in ANSWERS
     extracting.require_whole_files(data)
     extracting.require_recovery(data)

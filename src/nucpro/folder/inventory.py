@@ -199,11 +199,11 @@ def take_inventory(
     Inventory
         Sources, files and records of the folder.
     """
-    totals, problems = _count_all([source.nucleotide_fasta for source in sources], checkpoint, workers)
+    totals, problems = _count_all(sources, checkpoint, workers)
     states = [
         SourceState(
             source,
-            totals.get(source.nucleotide_fasta, -1),
+            totals.get(source, -1),
             numbers_in(source.nucleotide_folder),
             numbers_in(source.protein_folder),
         )
@@ -284,25 +284,26 @@ def _inspect(task: tuple[FilePair, SequenceType]) -> tuple[FilePair, Fingerprint
 
 
 def _count_all(
-    paths: Sequence[Path], checkpoint: Checkpoint, workers: Mapper
-) -> tuple[dict[Path, int], list[str]]:
-    totals = {path: fact["records"] for path in paths if (fact := checkpoint.fact("count", path)) is not None}
+    sources: Sequence[Source], checkpoint: Checkpoint, workers: Mapper
+) -> tuple[dict[Source, int], list[str]]:
+    recorded = ((source, checkpoint.fact("count", source.nucleotide_fasta)) for source in sources)
+    totals = {source: fact["records"] for source, fact in recorded if fact is not None}
     problems = []
-    for path, stamp, result in workers.map(_count, [path for path in paths if path not in totals]):
+    for source, stamp, result in workers.map(_count, [source for source in sources if source not in totals]):
         if isinstance(result, str):
             problems.append(result)
         else:
-            totals[path] = result
-            checkpoint.add("count", path, {"records": result}, stamp)
+            totals[source] = result
+            checkpoint.add("count", source.nucleotide_fasta, {"records": result}, stamp)
     return totals, sorted(problems)
 
 
-def _count(path: Path) -> tuple[Path, Fingerprint | None, int | str]:
-    stamp = Fingerprint.of(path)
+def _count(source: Source) -> tuple[Source, Fingerprint | None, int | str]:
+    stamp = Fingerprint.of(source.nucleotide_fasta)
     try:
-        return path, stamp, count(path)
+        return source, stamp, count(source.nucleotide_fasta)
     except FastaError as error:
-        return path, stamp, str(error)
+        return source, stamp, str(error)
 
 
 def _planned(state: SourceState, sequences_per_file: int) -> Iterable[tuple[FilePair, int]]:
@@ -313,12 +314,12 @@ def _planned(state: SourceState, sequences_per_file: int) -> Iterable[tuple[File
 
 def _shared_folders(sources: Sequence[Source]) -> list[str]:
     """Sources whose merged files would have the same names."""
-    owners: dict[Path, Source] = {}
+    owners: dict[str, Source] = {}
     return [
         f"{source.nucleotide_fasta}: its merged files would overwrite those of {owner.nucleotide_fasta.name}; "
         "rename or move one of them"
         for source in sources
-        if (owner := owners.setdefault(source.merged_folder, source)) is not source
+        if (owner := owners.setdefault(os.fspath(source.merged_folder), source)) is not source
     ]
 
 

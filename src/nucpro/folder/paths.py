@@ -71,13 +71,18 @@ _CATEGORY_NAME = re.compile(rf"({'|'.join(CATEGORIES)})(?=[._]|\Z)")
 _OF_SPLIT = re.compile(r"output_[1-9][0-9]*(?:_DNABERT_S|_ESM|_merged)?\.(?:fa|pt)")
 _SPLIT_NAME = re.compile(r"output_([1-9][0-9]*)\.fa")
 _VECTORS_END = re.compile(r"_(DNABERT_S|ESM)\.pt$")
-_DIGITS = re.compile(r"([0-9]+)")
+_DIGITS = re.compile(r"[0-9]+")
 
 
-def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
-    """Sort key that puts ``output_2`` before ``output_10``."""
-    parts = _DIGITS.split(name)
-    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts if part)
+def natural_key(name: str) -> str:
+    """Sort key that puts ``output_2`` before ``output_10``, and numbers before letters."""
+    # Text, since thousands of keys are in memory while names are sorted.
+    return _DIGITS.sub(_counted, name)
+
+
+def _counted(number: re.Match[str]) -> str:
+    digits = number[0].lstrip("0")
+    return f"\0{chr(len(digits))}{digits}"
 
 
 NO_SOURCES = (
@@ -201,7 +206,7 @@ class Source:
         return _merged_folder(self)
 
     @property
-    def order(self) -> tuple[tuple[int, int | str], ...]:
+    def order(self) -> str:
         """Natural sort key of the keys of all pairs, up to their numbers."""
         return _order(self.relative)
 
@@ -243,7 +248,7 @@ def _merged_folder(source: Source) -> Path:
 
 
 @lru_cache(maxsize=256)
-def _order(relative: str) -> tuple[tuple[int, int | str], ...]:
+def _order(relative: str) -> str:
     return natural_key(f"{relative.removesuffix('.fa')}/output_")
 
 
@@ -290,9 +295,9 @@ class FilePair:
         return self.relative(self.nucleotide_fasta)
 
     @property
-    def order(self) -> tuple[tuple[int, int | str], ...]:
-        """Natural sort key of :attr:`key`, most of it shared by all pairs of the source."""
-        return (*self.source.order, (0, self.number), (1, ".fa"))
+    def order(self) -> str:
+        """Natural sort key of :attr:`key`."""
+        return self.source.order + natural_key(f"{self.number}.fa")
 
     @property
     def nucleotide_fasta(self) -> Path:
