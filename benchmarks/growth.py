@@ -2,10 +2,11 @@
 
     python benchmarks/growth.py --json benchmarks/results/growth.json
 
-Three axes, each from 10 to 10,000 (records to a million): sources of one record each, from genomes on; files of one
-record each in two sources; records in files of 10,000. Encoders are tiny, so what is measured is everything around
-them. Each command is a process of its own: seconds of the clock and of the processors, and the largest memory of it
-or of one of its workers. All rounds are listed, and the median decides.
+Four axes: from 10 to 10,000 sources of one record each, from genomes on, and files of one record each in two
+sources; from 1,000 to a million records in files of 10,000, and sequences to embed and to predict. Encoders are tiny,
+so what is measured is everything around them; the DNA encoder keeps its width of 768, so a million records need a GPU.
+Each command is a process of its own: seconds of the clock and of the processors, and the largest memory of it or of
+one of its workers. All rounds are listed, and the median decides.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ CODONS = {
 RESIDUES = 30
 BASES = 3 * RESIDUES
 HOSTS = ("plant", "fungi", "bacteria", "archaea", "protozoa", "invertebrate", "vertebrate_other")
-TRAINING = ("--epochs", "2", "--bootstrap", "50", "--no-curves", "--device", "cpu", "--split-by", "row")
+TRAINING = ("--epochs", "2", "--bootstrap", "50", "--no-curves", "--split-by", "row")
 
 Measure = dict[str, list[float]]
 
@@ -59,10 +60,13 @@ class Bench:
         Where the models lie.
     only : collection of str
         Commands to run; all others are left out. Empty for all.
+    device : str
+        Device of the encoders and the classifier.
     """
 
-    def __init__(self, folder: Path, only: Collection[str]) -> None:
+    def __init__(self, folder: Path, only: Collection[str], device: str) -> None:
         self.only = only
+        self.device = ("--device", device)
         self.protein, self.dna = folder / "esm", folder / "dna"
         # In a process of its own: what this one has in memory counts for those that it starts.
         maker = multiprocessing.get_context("spawn").Process(
@@ -72,11 +76,13 @@ class Bench:
         maker.join()
         self.results: dict[str, Measure] = {}
 
-    def run(self, data: Path, name: str, *arguments: str | Path) -> None:
+    def run(self, data: Path, name: str, *arguments: str | Path, is_noted: bool = True) -> None:
         """Run ``nucpro NAME ARGUMENTS`` in a data folder, named ``.`` there, and note what it took."""
         if self.only and name not in self.only:
             return
         took = measured(data, name.split(maxsplit=1)[0], arguments)
+        if not is_noted:
+            return
         noted = self.results.setdefault(name, {})
         for key, value in took.items():
             noted.setdefault(key, []).append(value)
@@ -126,6 +132,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=[10, 100, 1_000, 10_000])
     parser.add_argument("--records", type=int, nargs="*", default=[1_000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu", help="device of encoders and classifier")
     parser.add_argument("--only", nargs="*", default=[], help="commands to run, with those that they need")
     arguments = parser.parse_args()
     result = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
@@ -133,12 +140,13 @@ def main() -> None:
         "cpu_cores": os.cpu_count(),
         "platform": platform.platform(),
         "python": platform.python_version(),
+        "device": arguments.device,
     }
     for axis in arguments.axes:
-        for size in arguments.records if axis == "records" else arguments.sizes:
+        for size in arguments.records if axis in ("records", "sequences") else arguments.sizes:
             print(axis, size, flush=True)
             with tempfile.TemporaryDirectory() as folder:
-                bench = Bench(Path(folder), arguments.only)
+                bench = Bench(Path(folder), arguments.only, arguments.device)
                 for number in range(arguments.rounds):
                     place = Path(folder) / str(number)
                     place.mkdir()
@@ -211,30 +219,24 @@ def files(bench: Bench, data: Path, count: int) -> None:
 
 
 def records(bench: Bench, data: Path, count: int) -> None:
-    """Two sources in files of up to 10,000 records; and as many sequences to embed and to predict."""
+    """Two sources in files of up to 10,000 records."""
     write_sources(data, count)
     chain(bench, data, min(count // 2, 10_000))
-    inputs = data.with_name("inputs")
-    inputs.mkdir()
-    with (inputs / "contigs.fa").open("w") as contigs, (inputs / "proteins.fa").open("w") as proteins:
+
+
+def sequences(bench: Bench, data: Path, count: int) -> None:
+    """Proteins to embed, and contigs to predict by a small classifier."""
+    write_sources(data, 1_000)
+    vectors_of(bench, data, 500, is_noted=False)
+    bench.run(data, "train", ".", "-o", "model", *TRAINING, *bench.device, is_noted=False)
+    with (data / "contigs.fa").open("w") as contigs, (data / "proteins.fa").open("w") as proteins:
         for number, (bases, protein) in enumerate(frames(count)):
             contigs.write(f">c{number}\n{bases}\n")
             proteins.write(f">p{number}\n{protein}\n")
-    bench.run(
-        inputs,
-        "embed",
-        "proteins.fa",
-        "-o",
-        "vectors.pt",
-        "--protein-model",
-        bench.protein,
-        "--device",
-        "cpu",
-    )
-    bench.run(
-        inputs, "predict", "contigs.fa", "-o", "predicted", "--model", data / "model", "--length", str(BASES),
-        "--protein-model", bench.protein, "--dna-model", bench.dna, "--device", "cpu",
-    )  # fmt: skip
+    models = ("--protein-model", bench.protein, "--dna-model", bench.dna)
+    bench.run(data, "embed", "proteins.fa", "-o", "vectors.pt", *models[:2], *bench.device)
+    chunks = ("--model", "model", "--length", str(BASES))
+    bench.run(data, "predict", "contigs.fa", "-o", "predicted", *chunks, *models, *bench.device)
 
 
 def write_sources(data: Path, count: int) -> None:
@@ -249,24 +251,37 @@ def write_sources(data: Path, count: int) -> None:
             (data / f"{group}.1.1.identified_{kind}.fa").write_text(text)
 
 
+def vectors_of(bench: Bench, data: Path, per_file: int, *, is_noted: bool = True) -> None:
+    """From FASTA files to merged vectors."""
+    size = ("--sequences-per-file", str(per_file))
+    protein = ("--protein-model", bench.protein, *bench.device)
+    extract = ("--data-dir", ".", *size, *protein, "--no-report")
+    bench.run(data, "split", ".", *size, is_noted=is_noted)
+    bench.run(data, "embed-dna", ".", *size, "--dna-model", bench.dna, *bench.device, is_noted=is_noted)
+    bench.run(data, "extract", *extract, is_noted=is_noted)
+    if is_noted:
+        bench.run(data, "extract again", *extract)
+
+
 def chain(bench: Bench, data: Path, per_file: int) -> None:
     """From FASTA files to a classifier."""
     size = ("--sequences-per-file", str(per_file))
-    with_protein = ("--protein-model", bench.protein, "--device", "cpu")
-    bench.run(data, "split", ".", *size)
-    bench.run(data, "embed-dna", ".", *size, "--dna-model", bench.dna, "--device", "cpu")
-    bench.run(data, "extract", "--data-dir", ".", *size, *with_protein, "--no-report")
-    bench.run(data, "extract again", "--data-dir", ".", *size, *with_protein, "--no-report")
+    vectors_of(bench, data, per_file)
     bench.run(data, "status", ".", *size)
     bench.run(data, "validate", ".", *size)
     bench.run(data, "inspect", ".")
     bench.run(data, "report", ".", *size)
     bench.run(data, "export", ".", "--to", "npz", "-o", data.with_name("exported"), *size)
     bench.run(data, "export again", ".", "--to", "npz", "-o", data.with_name("exported"), *size)
-    bench.run(data, "train", ".", "-o", "model", *TRAINING)
+    bench.run(data, "train", ".", "-o", "model", *TRAINING, *bench.device)
 
 
-AXES: dict[str, Callable[[Bench, Path, int], None]] = {"sources": sources, "files": files, "records": records}
+AXES: dict[str, Callable[[Bench, Path, int], None]] = {
+    "sources": sources,
+    "files": files,
+    "records": records,
+    "sequences": sequences,
+}
 
 if __name__ == "__main__":
     main()
