@@ -153,7 +153,7 @@ def recorded(data: Path) -> dict[str, object]:
         fact.pop("stamp", None)
         fact.pop("sources", None)
         fact.pop("of", None)
-    history = journal_entries((data / ".extraction_history.jsonl").read_bytes())
+    history = journal_entries((data / ".extraction_history.jsonl").read_bytes().splitlines())
     log = re.sub(
         r"[\d.]+(?= ?(s|ms|sequences/s|residues/s|tokens/s)\b)|[\d,]+(?= (seq|res|tok)\w+/s)", "N", _log(data)
     )

@@ -19,7 +19,7 @@ from nucpro.errors import PreflightError, RecordError
 from nucpro.export.formats import parquet_without_rows, text_of_parquet
 from nucpro.folder.paths import CLASS_NAMES, ExportFolder
 from nucpro.formats import write_bytes
-from nucpro.formats.opening import is_litter, read_input, read_kept
+from nucpro.formats.opening import is_litter, kept_lines, read_input
 from nucpro.formats.records import (
     Count,
     Digest,
@@ -228,7 +228,7 @@ class Ledger:
             formats.add(kept.content.to)
             for shard in kept.content.shards:
                 self._take(shard, is_sealed=kept.is_sealed)
-        for entry, is_sealed in journal_lines(read_kept(self._folder.journal)):
+        for entry, is_sealed in journal_lines(kept_lines(self._folder.journal)):
             try:
                 line: _Line = checked(_Line, entry)
             except ValueError as error:

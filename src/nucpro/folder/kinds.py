@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -105,8 +105,7 @@ def known_folder(path: Path) -> Known | None:
     path : Path
         Relative, absolute, or a symbolic link.
     """
-    names = _names(path)
-    if _is_data(names):
+    if _is_data(_names(path)):
         return Known(Kind.DATA, path)
     # A part may be a link to another place, or be behind a link.
     for name in (os.path.normpath(path.absolute()), os.path.realpath(path)):
@@ -115,6 +114,7 @@ def known_folder(path: Path) -> Known | None:
             part = _part_with(Path(name))
         if part is not None:
             return part if path.is_absolute() or part.data is None else replace(part, data=_shown(part.data))
+    names = set(_names(path))
     signs = {
         # Single files of these names may have been copied to any folder.
         Kind.MERGED: path.name.endswith("_merged") and any(map(_MERGED_FILE.fullmatch, names)),
@@ -133,15 +133,14 @@ def holds_data(root: Path) -> bool:
     return False
 
 
-def _names(folder: Path) -> set[str]:
+def _names(folder: Path) -> Iterator[str]:
     """Names in a folder; none if it cannot be read, which is reported where it is used."""
-    with suppress(OSError):
-        return {path.name for path in folder.iterdir()}
-    return set()
+    with suppress(OSError), os.scandir(folder) as entries:
+        yield from (entry.name for entry in entries)
 
 
-def _is_data(names: Collection[str]) -> bool:
-    return not _RECORDS.isdisjoint(names) or any(name.endswith(_DATA_ENDS) for name in names)
+def _is_data(names: Iterable[str]) -> bool:
+    return any(name in _RECORDS or name.endswith(_DATA_ENDS) for name in names)
 
 
 def _part_with(path: Path) -> Known | None:
@@ -157,9 +156,8 @@ def _part_with(path: Path) -> Known | None:
 
 def _is_merged(folder: Path) -> bool:
     """Distinguish the folder of merged files from others of its name."""
-    return _is_data(_names(folder.parent) - {_MERGED}) or any(
-        name.endswith("_merged") for name in _names(folder)
-    )
+    beside = (name for name in _names(folder.parent) if name != _MERGED)
+    return _is_data(beside) or any(name.endswith("_merged") for name in _names(folder))
 
 
 def _shown(folder: Path) -> Path:

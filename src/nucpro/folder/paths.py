@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
-from collections.abc import Set as AbstractSet
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import count
@@ -662,9 +662,11 @@ class DataFolder:
             for folder, names in walk(self.merge_root):
                 yield from (folder / name for name in names if name.endswith("_merged.pt"))
 
-    def _is_output(self, folder: Path, name: str, siblings: AbstractSet[str]) -> bool:
+    def _is_output(self, folder: Path, name: str, siblings: Sequence[str]) -> bool:
         """Distinguish merged and split folders from folders with similar names."""
-        is_split = name.endswith((_NUCLEOTIDE, _PROTEIN)) and f"{name}.fa" in siblings
+        fasta = f"{name}.fa"
+        place = bisect_left(siblings, fasta)
+        is_split = name.endswith((_NUCLEOTIDE, _PROTEIN)) and fasta in siblings[place : place + 1]
         return is_split or folder / name == self.merge_root
 
 
@@ -742,7 +744,7 @@ _OF_FILES = (f"{_NUCLEOTIDE}.fa", f"{_PROTEIN}.fa", "_merged.pt")
 
 def walk(
     root: Path,
-    is_left_out: Callable[[Path, str, AbstractSet[str]], bool] = lambda folder, name, siblings: False,
+    is_left_out: Callable[[Path, str, Sequence[str]], bool] = lambda folder, name, siblings: False,
     steps: Iterable[Step] | None = None,
 ) -> Iterator[tuple[Path, list[str]]]:
     """Walk a folder: symbolic links to folders are followed, each folder is entered once, litter is skipped.
@@ -753,7 +755,7 @@ def walk(
         The folder.
     is_left_out : callable
         Whether a folder is not entered: called with its parent folder, its name, and the names of the files
-        in the parent folder.
+        in the parent folder, sorted.
     steps : iterable, optional
         Steps of ``os.walk`` from the top with ``followlinks``, for a caller that walks the folder itself.
 
@@ -780,7 +782,6 @@ def walk(
         entered = [name for name in subfolders if is_new and not is_litter(name)]
         if odd := [str(folder / name) for name in sorted(entered) if name.endswith(_OF_FILES)]:
             raise PreflightError([f"{path}: is a folder, expected a file; move it away" for path in odd])
-        siblings = frozenset(names)
-        subfolders[:] = sorted(name for name in entered if not is_left_out(folder, name, siblings))
+        subfolders[:] = sorted(name for name in entered if not is_left_out(folder, name, names))
         if is_new:
             yield folder, names

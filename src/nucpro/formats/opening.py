@@ -20,7 +20,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from io import FileIO
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import cast
 
@@ -32,6 +32,7 @@ __all__ = [
     "file_digest",
     "is_litter",
     "is_pipe",
+    "kept_lines",
     "kind_of",
     "look_at_kept",
     "looks_like",
@@ -39,7 +40,6 @@ __all__ = [
     "open_kept",
     "problem_of",
     "read_input",
-    "read_kept",
     "reading_kept",
     "spooled",
     "write_all",
@@ -305,18 +305,6 @@ def look_at_kept(path: Path, error: Callable[[str], NucproError] = StoreError) -
     return _kept(path, descriptor, error, "rb")
 
 
-def read_kept(path: Path, error: Callable[[str], NucproError] = StoreError) -> bytes:
-    """Content of a file that :func:`open_kept` writes; empty if it is missing or a symbolic link.
-
-    Raises
-    ------
-    NucproError
-        From `error`: as in :func:`open_kept`.
-    """
-    with reading_kept(path, error) as file:
-        return b"" if file is None else file.read()
-
-
 @contextmanager
 def reading_kept(path: Path, error: Callable[[str], NucproError] = StoreError) -> Iterator[FileIO | None]:
     """Open for reading as :func:`look_at_kept` does, and report what fails while it is read in the same way."""
@@ -329,6 +317,20 @@ def reading_kept(path: Path, error: Callable[[str], NucproError] = StoreError) -
             yield file
         except OSError as failure:
             raise error(f"{path}: {_problem_of_kept(path, failure, 'read')}") from failure
+
+
+def kept_lines(path: Path) -> Iterator[bytes]:
+    """Lines of a file that :func:`open_kept` writes; none if it is missing or a symbolic link.
+
+    Raises
+    ------
+    StoreError
+        As in :func:`open_kept`.
+    """
+    with reading_kept(path) as file:
+        if file is not None:
+            with BufferedReader(file) as lines:
+                yield from lines
 
 
 _NEVER_ELSEWHERE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -19,7 +19,7 @@ from typing import Any, Protocol, Self
 
 from nucpro.errors import DataError, PreflightError, StoreError
 from nucpro.formats import cannot_write, file_digest, write_bytes
-from nucpro.formats.opening import open_kept, read_kept, reading_kept, write_all
+from nucpro.formats.opening import kept_lines, open_kept, reading_kept, write_all
 from nucpro.formats.records import parsed
 from nucpro.formats.sequences import SequenceType
 from nucpro.state.facts import (
@@ -200,21 +200,21 @@ def _line(entry: Mapping[str, Any]) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
-def journal_lines(raw: bytes) -> Iterator[tuple[dict[str, Any], bool]]:
+def journal_lines(lines: Iterable[bytes]) -> Iterator[tuple[dict[str, Any], bool]]:
     """Objects of a journal, in order, and whether each has a CRC-32; some earlier versions wrote none.
 
     Truncated and damaged lines are skipped.
     """
-    for line in raw.split(b"\n"):
+    for line in (line.removesuffix(b"\n") for line in lines):
         is_sealed = line[:_CRC_LENGTH] == b"%08x" % zlib.crc32(line[_CRC_LENGTH + 1 :])
         body = line[_CRC_LENGTH + 1 :] if is_sealed else line
         if entry := parsed(body):
             yield entry, is_sealed
 
 
-def journal_entries(raw: bytes) -> Iterator[dict[str, Any]]:
+def journal_entries(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     """Objects of a journal that have their CRC-32, in order."""
-    return (entry for entry, is_sealed in journal_lines(raw) if is_sealed)
+    return (entry for entry, is_sealed in journal_lines(lines) if is_sealed)
 
 
 def _ends_with_a_line(file: FileIO) -> bool:
@@ -436,7 +436,7 @@ class Checkpoint:
         self._replay()
 
     def _replay(self) -> None:
-        for entry in journal_entries(read_kept(self._folder.journal)):
+        for entry in journal_entries(kept_lines(self._folder.journal)):
             for key, value in entry.items():
                 if key == "completed" and isinstance(value, str):
                     self._note_completed(self._listed(value))

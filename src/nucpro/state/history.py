@@ -13,11 +13,11 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Protocol
 
@@ -250,19 +250,22 @@ class History:
 
         Lines that are cut or damaged are left out; without a file there are no runs.
         """
-        try:
-            with look_at_kept(self._path) or BytesIO() as file:
-                if file.seek(0, os.SEEK_END) < self._offset:
-                    self._offset, self.runs, self.models = 0, [], {}
-                file.seek(self._offset)
-                new = file.read()
-        except (OSError, StoreError):
-            return self.runs
-        whole = new[: new.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        for entry, _ in journal_lines(whole):
-            self._take(entry)
+        with suppress(OSError, StoreError):
+            for entry, _ in journal_lines(self._new_lines()):
+                self._take(entry)
         return self.runs
+
+    def _new_lines(self) -> Iterator[bytes]:
+        file = look_at_kept(self._path)
+        with BytesIO() if file is None else BufferedReader(file) as lines:
+            if lines.seek(0, os.SEEK_END) < self._offset:
+                self._offset, self.runs, self.models = 0, [], {}
+            lines.seek(self._offset)
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    break
+                self._offset += len(line)
+                yield line
 
     def _take(self, entry: dict[str, Any]) -> None:
         try:

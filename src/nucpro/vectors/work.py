@@ -23,7 +23,7 @@ from nucpro.errors import LockedError, StoreError, UsageError
 from nucpro.execution.runner import Runner
 from nucpro.formats import cannot_write, make_folder
 from nucpro.formats.atomic import remove_temporaries, replacing_problems
-from nucpro.formats.opening import open_kept, read_kept, write_all
+from nucpro.formats.opening import kept_lines, open_kept, write_all
 from nucpro.formats.sequences import SequenceType
 from nucpro.state.checkpoint import Journal, journal_entries
 from nucpro.state.lock import state
@@ -246,16 +246,14 @@ class Work(ABC):
 
     def _said(self) -> Mapping[str, Any]:
         """First line of the journal: what makes the rows."""
-        first = next(self._lines(), {})
+        first = next(iter(self._lines()), {})
         return first if first.get("format") == _FORMAT else {}
 
-    def _lines(self) -> Iterator[dict[str, Any]]:
-        try:
-            raw = read_kept(self._journal_path)
-        except StoreError:
-            # It is ignored then, and its parts are recomputed.
-            return iter(())
-        return journal_entries(raw)
+    def _lines(self) -> list[dict[str, Any]]:
+        with suppress(StoreError):
+            return list(journal_entries(kept_lines(self._journal_path)))
+        # One that cannot be read is ignored, and its parts are recomputed.
+        return []
 
 
 class Rows(Work):
