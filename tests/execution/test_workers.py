@@ -216,3 +216,25 @@ def test_shared_memory_that_cannot_be_written_is_named() -> None:
 
 def test_shared_memory_here_can_be_used() -> None:
     assert starting_problems() == []
+
+
+INTERRUPTED_START = """
+import os, signal, sys
+from nucpro.execution.workers import Workers
+
+def strike(event, arguments):
+    if event == "open" and str(arguments[0]).endswith("oom_score_adj"):
+        os.kill(os.getpid(), signal.SIGINT)
+
+sys.addaudithook(strike)
+try:
+    with Workers(1) as workers:
+        workers.submit(int).result()
+except KeyboardInterrupt:
+    os._exit(7)
+"""
+
+
+def test_a_worker_that_is_interrupted_while_it_starts_says_nothing() -> None:
+    result = subprocess.run([sys.executable, "-c", INTERRUPTED_START], capture_output=True, check=False)
+    assert (result.returncode, result.stderr) == (7, b"")

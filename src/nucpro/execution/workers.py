@@ -80,17 +80,19 @@ class Workers:
         WorkerError
             No worker can be started, or one was killed.
         """
-        if self._pool is None:
-            logger.debug("Starting up to %d worker processes on %d cores", self.count, cores())
-            try:
-                with _own_semaphores():
-                    self._pool = ProcessPoolExecutor(
-                        self.count, mp_context=_Context(), initializer=_become_worker
-                    )
-            except (OSError, ImportError) as error:
-                raise WorkerError(_no_semaphores(error)) from error
-        with _told_apart():
+        # A process that was interrupted before the pool knows of it would not be stopped with the others.
+        with _signals_later(), _told_apart():
+            if self._pool is None:
+                self._pool = self._new_pool()
             return self._pool.submit(function, *arguments)
+
+    def _new_pool(self) -> ProcessPoolExecutor:
+        logger.debug("Starting up to %d worker processes on %d cores", self.count, cores())
+        try:
+            with _own_semaphores():
+                return ProcessPoolExecutor(self.count, mp_context=_Context(), initializer=_become_worker)
+        except (OSError, ImportError) as error:
+            raise WorkerError(_no_semaphores(error)) from error
 
     def map(
         self,
@@ -134,6 +136,26 @@ def _fitting() -> int:
     """Workers that fit in the free memory, at least 1."""
     free = free_memory()
     return MOST_WORKERS if free is None else max(1, free // _MEMORY_PER_WORKER)
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Answer signals that end this process only afterwards."""
+    arrived: list[int] = []
+    before = {}
+    # Only the main thread answers signals.
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if callable(answer := signal.getsignal(number)):
+                before[number] = answer
+                signal.signal(number, lambda which, frame: arrived.append(which))
+    try:
+        yield
+    finally:
+        for number, answer in before.items():
+            signal.signal(number, answer)
+        for which in arrived:
+            signal.raise_signal(which)
 
 
 _SEMAPHORES = Path("/dev/shm")  # noqa: S108 - where the C library keeps them
