@@ -29,6 +29,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: None) -> Pat
         "adapter/adapter_config.json": "{}",
         "hub/models--owner--name/refs/main": "0",
         "hub/models--owner--name/snapshots/0/config.json": "{}",
+        "exported/_manifest.json": "{}",
+        "exported_before/manifest.json": "{}",
+        "exported_before/SHA256SUMS": "",
         "settings/config.json": '{"samples": []}',
         "proteins.fa": ">a\nMKVLAA\n",
         "contigs.fa": ">a\nACGTACGTACGTACGTACGT\n",
@@ -77,6 +80,8 @@ OF_FILES = ("embed proteins.fa --device cpu -o {}/x.npz", "embed proteins.fa --d
         ("stopped", "stopped: is the folder of a classifier"),
         ("esm", "esm: is the folder of an encoder"),
         ("adapter", "adapter: is the folder of an encoder"),
+        ("exported", "exported: is the folder of an export, which takes no other files"),
+        ("exported_before", "exported_before: is the folder of an export"),
         ("hub", "hub: is a cache of models from the hub"),
         ("hub/models--owner--name", "hub/models--owner--name: is a cache of models from the hub"),
     ],
@@ -85,9 +90,11 @@ OF_FILES = ("embed proteins.fa --device cpu -o {}/x.npz", "embed proteins.fa --d
 def test_folders_of_others_take_no_files(
     words: str, folder: str, message: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own = words.startswith("train") and folder in ("model", "stopped")
+    own = (words.startswith("train") and folder in ("model", "stopped")) or (
+        words.startswith("export") and folder.startswith("exported")
+    )
     if own or (words in OF_FILES and message.startswith("data: ")):
-        return  # a training writes to its own folder, and files with names of their own may lie in a data folder
+        return  # these write to their own folders, and files with names of their own may lie in a data folder
     before = everything(place)
     code, error = said(words.format(folder), capsys)
     assert code == 3
@@ -143,6 +150,7 @@ def test_downloads_keep_out_of_folders_of_others(
             "model: is the folder of a classifier, not a data folder; give the path of the data folder",
         ),
         ("esm", "esm: is the folder of an encoder, not a data folder"),
+        ("exported", "exported: is the folder of an export, not a data folder"),
         ("proteins.fa", "proteins.fa: is a file, not a data folder; give the path of the data folder"),
         ("data/viral.1.1.identified_protein.fa", "is a file, not a data folder; name data"),
         (f"{SPLIT}/output_1.fa", "is a file, not a data folder; name data"),

@@ -20,7 +20,7 @@ from nucpro.export.formats import FORMATS, Rows, require_installed, rows_of
 from nucpro.export.manifest import Ledger, Shard
 from nucpro.extraction.preflight import space_problems, writing_problems
 from nucpro.extraction.survey import read_only_survey
-from nucpro.folder.kinds import place_problems
+from nucpro.folder.kinds import Kind, place_problems
 from nucpro.folder.paths import ExportFolder, FilePair
 from nucpro.formats import make_folder, remove_temporaries, replacing_problems, write_bytes
 from nucpro.options import Options
@@ -191,7 +191,7 @@ def _tasks(
         problems.append(
             f"{counted(len(missing), 'merged file')} missing; make them with nucpro extract DATA: {shown}"
         )
-    problems += place_problems(target.root, "export") + writing_problems([target.root])
+    problems += place_problems(target.root, "export", {Kind.EXPORT}) + writing_problems([target.root])
     if not missing:
         write = sum(pair.merged.stat().st_size for pair in pairs)
         there = sum(task.path.stat().st_size for task in tasks if task.path.is_file())

@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from nucpro.errors import DataError, PreflightError, UsageError
-from nucpro.folder.paths import DataFolder, walk
+from nucpro.folder.paths import DataFolder, ExportFolder, walk
 from nucpro.formats.opening import read_input
 from nucpro.formats.records import decoded
 
@@ -58,6 +58,10 @@ _OF_RUNS = frozenset(
 )
 _RECORDS = _OF_RUNS | {_MERGED}
 """Names that only data folders hold."""
+_EXPORT = ExportFolder(Path())
+_OF_FORMER_EXPORTS = frozenset(path.name for path in _EXPORT.former)
+_OF_EXPORTS = frozenset(path.name for path in (*_EXPORT.documents, _EXPORT.journal)) - _OF_FORMER_EXPORTS
+"""Names that only exports hold; those of earlier versions hold both of the more common names above."""
 _VECTORS = re.compile(r"output_[1-9][0-9]*_(?:DNABERT_S|ESM)\.pt")
 _MERGED_FILE = re.compile(r"output_[1-9][0-9]*_merged\.pt")
 _SPLIT_ENDS = ("identified_nucleotide", "identified_protein")
@@ -71,6 +75,7 @@ class Kind(StrEnum):
     MERGED = "the folder of merged files"
     CLASSIFIER = "the folder of a classifier"
     ENCODER = "the folder of an encoder"
+    EXPORT = "the folder of an export"
     CACHE = "a cache of models from the hub"
 
 
@@ -120,6 +125,7 @@ def known_folder(path: Path) -> Known | None:
         Kind.MERGED: path.name.endswith("_merged") and any(map(_MERGED_FILE.fullmatch, names)),
         Kind.SPLIT: "output_1.fa" in names and any(map(_VECTORS.fullmatch, names)),
         Kind.CLASSIFIER: STATE_NAME in names or {CARD_NAME, "model.safetensors"} <= names,
+        Kind.EXPORT: names >= _OF_FORMER_EXPORTS or not names.isdisjoint(_OF_EXPORTS),
         Kind.ENCODER: _ADAPTER_CONFIG in names or _is_config(path / CONFIG),
         Kind.CACHE: {"refs", "snapshots"} <= names or any(name.startswith("models--") for name in names),
     }

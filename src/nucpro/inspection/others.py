@@ -17,7 +17,6 @@ import numpy as np
 
 from nucpro.errors import DataError, PreflightError, StoreError, UsageError, counted, first_few, human_size
 from nucpro.folder.kinds import CONFIG, STATE_NAME, Kind, Known
-from nucpro.folder.paths import ExportFolder
 from nucpro.formats.opening import looks_like, open_input, read_input
 from nucpro.formats.records import parsed
 from nucpro.vectors.outputs import Content, read_content
@@ -33,11 +32,6 @@ _WHAT = {
     Kind.SPLIT: "split files and their vectors",
     Kind.MERGED: "merged files",
 }
-_OUTPUTS = (
-    (INDEX, "vectors of residues", "embed --per-residue"),
-    *((path.name, "export of merged rows", "export") for path in ExportFolder(Path()).documents),
-)
-"""Files that mark the folders of other commands, with what these hold."""
 _WEIGHTS = (".safetensors", ".bin", ".pt")
 _SHOWN = 5
 _LOOKED_AT = 512
@@ -60,9 +54,11 @@ def describe_folder(path: Path, known: Known | None) -> Facts:
     if known is not None and kind in (Kind.SPLIT, Kind.MERGED):
         data = None if known.data is None else str(known.data)
         return {"what": _WHAT[kind], "path": str(path), "data_folder": data, "files": len(names)}
-    for marker, what, command in _OUTPUTS:
-        if marker in names:
-            return {"what": what, "path": str(path), "made_by": command, "files": len(names)}
+    if kind is Kind.EXPORT:
+        return {"what": "export of merged rows", "path": str(path), "made_by": "export", "files": len(names)}
+    if INDEX in names:
+        residues = {"what": "vectors of residues", "path": str(path), "made_by": "embed --per-residue"}
+        return {**residues, "files": len(names)}
     if STATE_NAME in names:
         raise PreflightError(
             [
