@@ -54,7 +54,7 @@ def test_exit_codes_do_not_depend_on_streams(redirection: str, command: str, cod
     assert "Traceback" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("command", ["", "--help", "help", "--version"])
+@pytest.mark.parametrize("command", ["", "--help", "help", "--version", "extract --help", "help predict"])
 def test_help_that_nobody_reads_ends_quietly(command: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)

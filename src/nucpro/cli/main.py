@@ -84,7 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    arguments = vars(commands_of(tree([argv[0]]))[argv[0]].parse_args(argv[1:]))
+    parser = commands_of(tree([argv[0]]))[argv[0]]
+    if not {"-h", "--help"}.isdisjoint(argv[1:]):
+        # The parser itself would not report output that cannot be written.
+        return _answer(parser.format_help().rstrip())
+    arguments = vars(parser.parse_args(argv[1:]))
     command = arguments.pop("run")
     manner = manner_of(arguments)
     with console(arguments.pop("log_file")(arguments), manner):
