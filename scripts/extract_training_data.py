@@ -30,7 +30,7 @@ if __name__ == "__main__":
 from nucpro.cli.arguments import add_messages, log_file, manner_of
 from nucpro.cli.console import Terminated, console, exit_code_of, showing, told_end
 from nucpro.cli.extract import add_arguments
-from nucpro.cli.main import leave
+from nucpro.cli.main import answer, asks_for_help, leave
 from nucpro.cli.parser import Parser
 from nucpro.errors import PreflightError, UsageError, first_few
 from nucpro.extraction.preflight import dna_problems
@@ -214,6 +214,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="extract_training_data.py", description=__doc__)
     add_arguments(parser)
     add_messages(parser)
+    argv = sys.argv[1:] if argv is None else argv
+    if asks_for_help(argv):
+        return answer(parser.format_help())
     arguments = vars(parser.parse_args(argv))
     manner = manner_of(arguments)
     with console(log_file(arguments), manner):

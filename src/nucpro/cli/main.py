@@ -28,7 +28,7 @@ from nucpro.cli.parser import Parser, did_you_mean
 from nucpro.errors import NucproError, PreflightError, counted, human_size, human_time
 from nucpro.machine import cores, free_memory
 
-__all__ = ["commands_of", "leave", "main", "purposes", "tree"]
+__all__ = ["answer", "asks_for_help", "commands_of", "leave", "main", "purposes", "tree"]
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv[:1] == ["help"]:
         argv = [*argv[1:2], "--help"]
     if argv[:1] == ["--version"]:
-        return _answer(f"nucpro {nucpro.__version__}")
+        return answer(f"nucpro {nucpro.__version__}")
     if not argv or argv[0] in ("-h", "--help"):
-        return _answer(_overview()) or (0 if argv else 2)
+        return answer(_overview()) or (0 if argv else 2)
     if argv[0] not in _MODULES:
         what = "options come after a command" if argv[0].startswith("-") else f"no command {argv[0]}"
         print(
@@ -85,9 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
     parser = commands_of(tree([argv[0]]))[argv[0]]
-    if not {"-h", "--help"}.isdisjoint(argv[1:]):
-        # The parser itself would not report output that cannot be written.
-        return _answer(parser.format_help().rstrip())
+    if asks_for_help(argv):
+        return answer(parser.format_help())
     arguments = vars(parser.parse_args(argv[1:]))
     command = arguments.pop("run")
     manner = manner_of(arguments)
@@ -100,9 +99,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
 
 
-def _answer(text: str) -> int:
+def asks_for_help(argv: Sequence[str]) -> bool:
+    """Whether the arguments ask for help, which the parser would print without noticing that it cannot."""
+    return not {"-h", "--help"}.isdisjoint(argv)
+
+
+def answer(text: str) -> int:
+    """Print a text, and return the exit code."""
     with console():
-        return _exit_code(lambda _: say(text), {})
+        return _exit_code(lambda _: say(text.rstrip()), {})
 
 
 def _tell_start(argv: Sequence[str], arguments: dict[str, Any]) -> None:
