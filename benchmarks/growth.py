@@ -21,10 +21,12 @@ import platform
 import random
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import gb_io
@@ -136,12 +138,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="commands to run, with those that they need")
     arguments = parser.parse_args()
     result = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
-    result["machine"] = {
-        "cpu_cores": os.cpu_count(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "device": arguments.device,
-    }
+    machine = described_machine(arguments.device)
     for axis in arguments.axes:
         for size in arguments.records if axis in ("records", "sequences") else arguments.sizes:
             print(axis, size, flush=True)
@@ -152,10 +149,26 @@ def main() -> None:
                     place.mkdir()
                     AXES[axis](bench, place / "data", size)
                     shutil.rmtree(place)
+            result.setdefault("machines", {})[axis] = machine
             result.setdefault(axis, {}).setdefault(str(size), {}).update(bench.results)
             result["growth"] = growth(result)
             arguments.json.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result["growth"], indent=1))
+
+
+def described_machine(device: str) -> dict[str, object]:
+    """Hardware and versions; without loading torch, whose memory would count for every command."""
+    facts: dict[str, object] = {
+        "cpu_cores": os.cpu_count(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "device": device,
+    }
+    if device != "cpu":
+        names = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        facts["gpu"] = subprocess.run(names, capture_output=True, text=True, check=True).stdout.split("\n")[0]
+    return facts
 
 
 def growth(result: dict[str, dict[str, dict[str, Measure]]]) -> dict[str, dict[str, dict[str, float]]]:
