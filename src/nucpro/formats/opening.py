@@ -288,27 +288,27 @@ def write_all(file: FileIO, data: bytes | memoryview) -> None:
         rest = rest[file.write(rest) :]
 
 
-def look_at_kept(path: Path, error: Callable[[str], NucproError] = StoreError) -> FileIO | None:
+def look_at_kept(path: Path) -> FileIO | None:
     """Open for reading a file that :func:`open_kept` writes; None if it is missing or a symbolic link.
 
     Raises
     ------
-    NucproError
-        From `error`: as in :func:`open_kept`.
+    StoreError
+        A folder, pipe or device has that name, or the file may not be read.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | _NEVER_ELSEWHERE)
     except OSError as failure:
         if failure.errno in (errno.ENOENT, errno.ENOTDIR) or path.is_symlink():
             return None
-        raise error(f"{path}: {_problem_of_kept(path, failure, 'read')}") from failure
-    return _kept(path, descriptor, error, "rb")
+        raise StoreError(f"{path}: {_problem_of_kept(path, failure, 'read')}") from failure
+    return _kept(path, descriptor, StoreError, "rb")
 
 
 @contextmanager
-def reading_kept(path: Path, error: Callable[[str], NucproError] = StoreError) -> Iterator[FileIO | None]:
+def reading_kept(path: Path) -> Iterator[FileIO | None]:
     """Open for reading as :func:`look_at_kept` does, and report what fails while it is read in the same way."""
-    file = look_at_kept(path, error)
+    file = look_at_kept(path)
     if file is None:
         yield None
         return
@@ -316,7 +316,7 @@ def reading_kept(path: Path, error: Callable[[str], NucproError] = StoreError) -
         try:
             yield file
         except OSError as failure:
-            raise error(f"{path}: {_problem_of_kept(path, failure, 'read')}") from failure
+            raise StoreError(f"{path}: {_problem_of_kept(path, failure, 'read')}") from failure
 
 
 def kept_lines(path: Path) -> Iterator[bytes]:
@@ -325,7 +325,7 @@ def kept_lines(path: Path) -> Iterator[bytes]:
     Raises
     ------
     StoreError
-        As in :func:`open_kept`.
+        As in :func:`look_at_kept`.
     """
     with reading_kept(path) as file:
         if file is not None:
