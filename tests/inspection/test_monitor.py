@@ -103,6 +103,7 @@ def test_before_its_first_line_a_run_is_checking_files(tmp_path: Path, begin: Be
 
 def test_a_failure_and_warnings_of_the_run_are_problems(tmp_path: Path, begin: Begin) -> None:
     folder = DataFolder(tmp_path)
+    run = begin(tmp_path)
     now = datetime.now()
     folder.log.write_text(
         "1999-01-01 00:00:00,000 WARNING of an older run\n"
@@ -110,7 +111,6 @@ def test_a_failure_and_warnings_of_the_run_are_problems(tmp_path: Path, begin: B
         f"{now:%Y-%m-%d %H:%M:%S},999 INFO [1/3] Extracted\n"
         "2999-01-01 00:00:00,000 WARNING of a training that came later\n"
     )
-    run = begin(tmp_path)
     run.close(FAILED, "output_1.fa: record x gave NaN\nsecond line")
     view = Monitor(folder).look(time.time())
     assert view.state == "ended: failed"
@@ -120,12 +120,12 @@ def test_a_failure_and_warnings_of_the_run_are_problems(tmp_path: Path, begin: B
 
 def test_a_list_of_problems_in_the_log_is_shown_with_its_first(tmp_path: Path, begin: Begin) -> None:
     folder = DataFolder(tmp_path)
-    folder.log.write_text(
-        f"{datetime.now():%Y-%m-%d %H:%M:%S},999 ERROR 2 problems found; nothing was changed:\n"
-        "  - data: in use by process 7 on host a\n  - too little disk\n"
-    )
     with lock.hold(folder.lock):
         begin(tmp_path)
+        folder.log.write_text(
+            f"{datetime.now():%Y-%m-%d %H:%M:%S},999 ERROR 2 problems found; nothing was changed:\n"
+            "  - data: in use by process 7 on host a\n  - too little disk\n"
+        )
         view = Monitor(folder).look(time.time())
     assert view.problems == ("2 problems found; nothing was changed: data: in use by process 7 on host a",)
 
