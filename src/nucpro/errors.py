@@ -34,8 +34,10 @@ __all__ = [
     "human_time",
     "is_plain",
     "printable",
+    "reason_of",
 ]
 
+_LONGEST_REASON = 300
 # Controls (escape sequences begin with one), line and paragraph separators, marks that turn the direction of
 # writing, and halves of characters, which stand for bytes of file names that are not UTF-8.
 _HIDDEN = re.compile(
@@ -99,6 +101,23 @@ def first_few(names: Sequence[str], most: int) -> str:
     """
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def reason_of(error: BaseException) -> str:
+    """First line of the message of a library's error, shortened: it may quote what a file holds.
+
+    Parameters
+    ----------
+    error : BaseException
+        Raised by code that is not ours.
+
+    Returns
+    -------
+    str
+        At most 300 characters.
+    """
+    line = str(error).strip().partition("\n")[0]
+    return line if len(line) <= _LONGEST_REASON else f"{line[: _LONGEST_REASON - 1]}…"
 
 
 def _escaped(match: re.Match[str]) -> str:

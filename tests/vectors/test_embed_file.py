@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,15 @@ from safetensors import safe_open
 
 import random_esm
 from nucpro.cli import main
-from nucpro.errors import PreflightError
+from nucpro.errors import PreflightError, StoreError
 from nucpro.formats import read_vectors
 from nucpro.formats.sequences import SequenceType
+from nucpro.inspection.files import inspect
 from nucpro.options import Options
 from nucpro.progress import Progress
 from nucpro.vectors.inputs import PartSize
 from nucpro.vectors.job import EmbedOptions, EmbedReport, embed_file, embed_files
+from nucpro.vectors.outputs import read_content
 
 LENGTHS = (30, 7, 99, 100, 61, 30, 12, 250, 8, 8)
 SMALL = PartSize(3, 10_000)
@@ -364,3 +367,20 @@ def test_outputs_of_several_inputs_that_cannot_be(
     (tmp_path / "a.fa").write_text(">a\nMKV\n")
     assert main(["embed", *inputs, "-o", *output]) == 2
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("read", [read_content, inspect])
+def test_a_message_quotes_only_the_start_of_what_a_file_holds(
+    read: Callable[[Path], object], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, id=np.array(["a"]), vector=np.ones((1, 5_000), np.float32))
+    content = bytearray(path.read_bytes())
+    # The header of the second array says that its name has 20,000 bytes.
+    start = content.index(b"PK\x03\x04", 4)
+    content[start + 26 : start + 28] = (20_000).to_bytes(2, "little")
+    path.write_bytes(content)
+    with pytest.raises(StoreError) as caught:
+        read(path)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < 600

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from nucpro.errors import DataError, UsageError
+from nucpro.errors import DataError, UsageError, reason_of
 from nucpro.formats.opening import open_input, read_input
 from nucpro.genomes.flatfile import Organism
 
@@ -64,7 +64,7 @@ def read_organisms(path: Path) -> dict[str, Organism]:
             for record, taxon, name, lineage in cells[1:]
         }
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: is no table of organisms ({error}); {_REMEDY}") from error
+        raise DataError(f"{path}: is no table of organisms ({reason_of(error)}); {_REMEDY}") from error
 
 
 class Taxonomy:
@@ -167,7 +167,7 @@ def _lines(path: Path, name: str, fields: int, *, is_needed: bool = True) -> Ite
             elif is_needed:
                 raise DataError(f"{path}: holds no {name}; name NCBI's {DUMP_NAME}")
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read ({error}); fetch it again") from error
+        raise DataError(f"{path}: cannot be read ({reason_of(error)}); fetch it again") from error
 
 
 def _unpacked(raw: io.FileIO) -> gzip.GzipFile | io.BufferedReader[io.FileIO]:

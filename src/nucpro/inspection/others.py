@@ -15,7 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from nucpro.errors import DataError, PreflightError, StoreError, UsageError, counted, first_few, human_size
+from nucpro.errors import (
+    DataError,
+    PreflightError,
+    StoreError,
+    UsageError,
+    counted,
+    first_few,
+    human_size,
+    reason_of,
+)
 from nucpro.folder.kinds import CONFIG, STATE_NAME, Kind, Known
 from nucpro.formats.opening import looks_like, open_input, read_input
 from nucpro.formats.records import parsed
@@ -150,7 +159,7 @@ def _zip(path: Path) -> Facts:
         if path.suffix == ".pt":
             return {}
         raise StoreError(
-            f"{path}: is a damaged zip archive ({error}); recreate it, or restore it from a copy"
+            f"{path}: is a damaged zip archive ({reason_of(error)}); recreate it, or restore it from a copy"
         ) from error
     return {"what": "NumPy archive (.npz)", "arrays": arrays, "read_with": "numpy.load"}
 
@@ -177,7 +186,7 @@ def _safetensors(path: Path) -> Facts:
             types = sorted({one.get_dtype() for one in slices.values()})
     except (SafetensorError, OSError) as error:
         raise StoreError(
-            f"{path}: is a damaged safetensors file ({error}); recreate it, or restore it from a copy"
+            f"{path}: is a damaged safetensors file ({reason_of(error)}); recreate it, or restore it from a copy"
         ) from error
     first = [f"{name} {shapes[name]}" for name in list(shapes)[:_SHOWN]]
     facts = {"what": "safetensors file", "tensors": len(shapes), "dtypes": types, "first": first}

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from nucpro.errors import FastaError, ModelError
+from nucpro.errors import FastaError, ModelError, reason_of
 from nucpro.models.config import read_json
 from nucpro.models.tokens import EncodedSequences
 
@@ -148,7 +148,7 @@ def _built(settings: str, source: str) -> Tokenizer:
     # The library has no error class of its own: it raises Exception itself.
     except Exception as error:
         raise ModelError(
-            f"{source}: no tokenizer that the tokenizers library can build ({error}); {_FETCH_AGAIN}"
+            f"{source}: no tokenizer that the tokenizers library can build ({reason_of(error)}); {_FETCH_AGAIN}"
         ) from error
 
 

@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from nucpro.errors import FastaError, ModelError
+from nucpro.errors import FastaError, ModelError, reason_of
 from nucpro.formats.opening import read_input
 
 __all__ = ["ESM_VOCABULARY", "RESIDUE_LETTERS", "EncodedSequences", "ResidueTokenizer", "Tokenizer"]
@@ -121,7 +121,7 @@ class ResidueTokenizer:
             )
         except UnicodeDecodeError as error:
             raise ModelError(
-                f"{vocab_txt}: the vocabulary cannot be read ({error}); fetch the model again"
+                f"{vocab_txt}: the vocabulary cannot be read ({reason_of(error)}); fetch the model again"
             ) from error
         return cls([line.strip() for line in text.rstrip().split("\n")], str(vocab_txt))
 

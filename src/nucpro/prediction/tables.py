@@ -13,7 +13,7 @@ from io import BufferedReader, TextIOWrapper
 from itertools import islice
 from pathlib import Path
 
-from nucpro.errors import DataError, ValidationError
+from nucpro.errors import DataError, ValidationError, reason_of
 from nucpro.folder.paths import VIRAL
 from nucpro.formats import AtomicFile, replace_file
 from nucpro.formats.opening import open_input
@@ -289,7 +289,7 @@ def read_tables(folder: OutputFolder) -> Iterator[SequenceRow]:
                 yield SequenceRow(number, values, tuple(_chunk(row, frame_rows) for row in own))
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{folder.root}: its tables cannot be read together ({error}); predict again with --replace"
+            f"{folder.root}: its tables cannot be read together ({reason_of(error)}); predict again with --replace"
         ) from error
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucpro.errors import DataError, StoreError, UsageError, counted, human_size
+from nucpro.errors import DataError, StoreError, UsageError, counted, human_size, reason_of
 from nucpro.formats import AtomicFile, Written, read_meta, read_vectors, replace_file, write_vectors
 from nucpro.formats.archive import SIZE_LIMIT
 from nucpro.formats.opening import open_input
@@ -139,7 +139,7 @@ def _explained(path: Path) -> Iterator[None]:
     except StoreError:
         raise
     except Exception as error:  # readers of other packages raise what they like
-        raise StoreError(f"{path}: holds no vectors that can be read ({error})") from error
+        raise StoreError(f"{path}: holds no vectors that can be read ({reason_of(error)})") from error
 
 
 def _content(ids: Sequence[str], vectors: Any, meta: Mapping[str, Any] | None) -> Content:
