@@ -104,7 +104,7 @@ def first_few(names: Sequence[str], most: int) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """First line of the message of a library's error, shortened: it may quote what a file holds.
+    """First line of the message of a library's error, shortened: it may quote what a file holds, or say where it was.
 
     Parameters
     ----------
@@ -114,9 +114,9 @@ def reason_of(error: BaseException) -> str:
     Returns
     -------
     str
-        At most 300 characters.
+        At most 300 characters; the name of the error if it has no message.
     """
-    line = str(error).strip().partition("\n")[0]
+    line = str(error).strip().partition("\n")[0] or type(error).__name__
     return line if len(line) <= _LONGEST_REASON else f"{line[: _LONGEST_REASON - 1]}…"
 
 

@@ -33,7 +33,7 @@ from nucpro.classifier.card import (
     require_weights,
     write_card,
 )
-from nucpro.errors import DataError, DimensionError, ModelError, counted
+from nucpro.errors import DataError, DimensionError, ModelError, counted, reason_of
 from nucpro.folder.kinds import CARD_NAME, STATE_NAME, Kind, known_folder
 from nucpro.folder.paths import CLASS_NAMES, DataFolder
 from nucpro.formats import cannot_write, write_bytes
@@ -239,7 +239,9 @@ def _fill(classifier: Classifier, raw: bytes, path: Path) -> None:
     try:
         tensors = safetensors.torch.load(raw)
     except _DAMAGED as error:
-        raise ModelError(f"{path}: not a whole safetensors file ({_reason(error)}); {TRAIN_AGAIN}") from error
+        raise ModelError(
+            f"{path}: not a whole safetensors file ({reason_of(error)}); {TRAIN_AGAIN}"
+        ) from error
     expected = {name: tuple(tensor.shape) for name, tensor in classifier.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if found != expected:
@@ -339,12 +341,7 @@ def read_state(folder: Path) -> TrainingState | None:
         }
         return TrainingState(header.settings, **parts, history=header.history, best_epoch=header.best_epoch)
     except (*_DAMAGED, OSError) as error:
-        raise DataError(f"{path}: cannot be read ({_reason(error)}); {_REMEDY}") from error
-
-
-def _reason(error: Exception) -> str:
-    """What is wrong; torch adds where it was in its own code."""
-    return str(error).partition("\n")[0]
+        raise DataError(f"{path}: cannot be read ({reason_of(error)}); {_REMEDY}") from error
 
 
 def is_of_training(folder: Path) -> bool:

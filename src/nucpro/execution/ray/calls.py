@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from nucpro.errors import WorkerError
+from nucpro.errors import WorkerError, reason_of
 from nucpro.execution.ray.session import Session
 from nucpro.execution.workers import Workers
 
@@ -102,7 +102,7 @@ def error_of(error: BaseException) -> BaseException:
     if isinstance(error.cause, RayError):
         return WorkerError(
             "a worker cannot read what it was sent; install the same versions of nucpro and Ray on all nodes. "
-            f"Ray says: {_first_line(error.cause)}"
+            f"Ray says: {reason_of(error.cause)}"
         )
     # Ray's error is of both classes at once, and its text is the traceback.
     error.cause.__cause__ = WorkerError(f"traceback of the worker:\n{error}")
@@ -125,12 +125,8 @@ def _settle(result: Future[Any], done: Future[Any], name: str, arguments: tuple[
         result.set_exception(
             WorkerError(
                 f"{what}: its process was killed or its node lost, {ATTEMPTS} times or for good; run the same command "
-                f"again: finished work is kept. The last: {_first_line(error)}"
+                f"again: finished work is kept. The last: {reason_of(error)}"
             )
         )
     else:
         result.set_exception(error_of(error))
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
