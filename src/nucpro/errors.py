@@ -35,6 +35,7 @@ __all__ = [
     "is_plain",
     "printable",
     "reason_of",
+    "shortened",
 ]
 
 _LONGEST_REASON = 300
@@ -114,10 +115,14 @@ def reason_of(error: BaseException) -> str:
     Returns
     -------
     str
-        At most 300 characters; the name of the error if it has no message.
+        At most 300 characters, and ``…`` if there were more; the name of the error if it has no message.
     """
-    line = str(error).strip().partition("\n")[0] or type(error).__name__
-    return line if len(line) <= _LONGEST_REASON else f"{line[: _LONGEST_REASON - 1]}…"
+    return shortened(str(error).strip().partition("\n")[0] or type(error).__name__, _LONGEST_REASON)
+
+
+def shortened(text: str, most: int) -> str:
+    """Text of at most so many characters, with ``…`` where the rest was."""
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def _escaped(match: re.Match[str]) -> str:

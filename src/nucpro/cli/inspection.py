@@ -9,7 +9,7 @@ from typing import Any
 
 from nucpro.cli.console import say
 from nucpro.cli.parser import INPUT, OUTPUT
-from nucpro.errors import counted
+from nucpro.errors import counted, shortened
 
 __all__ = ["add_to", "lines_of"]
 
@@ -84,5 +84,4 @@ def _text(value: object) -> str:
         return ", ".join(map(_text, value)) or "none"
     text = "none" if value in (None, {}) else str(value)
     # Names may hold line ends, which would begin a line of their own.
-    text = text.replace("\n", "\\n")
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    return shortened(text.replace("\n", "\\n"), _LONGEST)

@@ -97,6 +97,7 @@ NO_CATEGORY = (
 """Message for a file for which :func:`category_of` is None."""
 
 
+@lru_cache(maxsize=256)
 def category_of(relative_path: str) -> str | None:
     """Category of a file by its path below the data folder; None if the path names none.
 
@@ -173,7 +174,7 @@ class Source:
     @property
     def category(self) -> str | None:
         """Category of all files of this source; None if its path names none."""
-        return _cached_category(self.relative)
+        return category_of(self.relative)
 
     @property
     def name(self) -> str:
@@ -224,9 +225,6 @@ class Source:
             The pair, whether or not its files exist.
         """
         return FilePair(self, number)
-
-
-_cached_category = lru_cache(maxsize=256)(category_of)
 
 
 @lru_cache(maxsize=64)

@@ -34,7 +34,7 @@ from typing import (
     get_type_hints,
 )
 
-from nucpro.errors import RecordError
+from nucpro.errors import RecordError, shortened
 from nucpro.formats.atomic import Written, write_bytes
 from nucpro.formats.opening import UNKNOWN, looks_like, open_input, problem_of
 
@@ -392,4 +392,4 @@ def _refuse(place: str, value: object, expected: str) -> NoReturn:
 
 def _short(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return shortened(text, _SHOWN)

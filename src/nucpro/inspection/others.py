@@ -66,8 +66,12 @@ def describe_folder(path: Path, known: Known | None) -> Facts:
     if kind is Kind.EXPORT:
         return {"what": "export of merged rows", "path": str(path), "made_by": "export", "files": len(names)}
     if INDEX in names:
-        residues = {"what": "vectors of residues", "path": str(path), "made_by": "embed --per-residue"}
-        return {**residues, "files": len(names)}
+        return {
+            "what": "vectors of residues",
+            "path": str(path),
+            "made_by": "embed --per-residue",
+            "files": len(names),
+        }
     if STATE_NAME in names:
         raise PreflightError(
             [

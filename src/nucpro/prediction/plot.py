@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nucpro.errors import counted
+from nucpro.errors import counted, shortened
 from nucpro.formats import make_folder, remove_temporaries
 from nucpro.formats.figures import CLASS_COLOURS, REFERENCE, can_draw, draw
 from nucpro.prediction.options import OutputFolder
@@ -118,9 +118,8 @@ def _windows(chunks: tuple[ChunkScore, ...]) -> list[tuple[int, int, float]]:
 
 
 def _title(row: SequenceRow) -> str:
-    name = row.values["record"]
-    shown = name if len(name) <= _LONGEST_TITLE else f"{name[:_LONGEST_TITLE]}…"
     values = row.values
+    shown = shortened(values["record"], _LONGEST_TITLE)
     return (
         f"{shown}: {values['prediction']}, score {float(values['score']):.3f} (mean of {values['scored_chunks']} "
         f"scored of {counted(int(values['chunks']), 'chunk')})"
