@@ -121,7 +121,20 @@ def reason_of(error: BaseException) -> str:
 
 
 def shortened(text: str, most: int) -> str:
-    """Text of at most so many characters, with ``…`` where the rest was."""
+    """Beginning of a text, with ``…`` where the rest was.
+
+    Parameters
+    ----------
+    text : str
+        Any text.
+    most : int
+        Characters to keep.
+
+    Returns
+    -------
+    str
+        The text itself if it is no longer than that.
+    """
     return text if len(text) <= most else f"{text[:most]}…"
 
 
