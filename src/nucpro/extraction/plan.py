@@ -354,15 +354,20 @@ def _state(done: bool, path: Path) -> State:
 
 def _examine(question: _Question) -> _Answer:
     stamps = (Fingerprint.of(question.vectors), Fingerprint.of(question.pair.merged))
+    # Taken before the sources are read, like the others.
+    sources = merged_fact(question.pair)
     reasons: list[str] = []
-    vectors = merged = made_by = None
+    vectors = made_by = protein = None
+    is_merged = False
     to_verify = False
     if question.known is None and stamps[0] is not None:
-        vectors, to_verify = _examine_vectors(question, reasons)
+        vectors, to_verify, protein = _examine_vectors(question, reasons)
         made_by = None if vectors else _other_recipe(question)
     # Files merged from vectors that are still to be verified are checked with them.
     if question.merging and stamps[1] is not None and not to_verify:
-        merged = _examine_merged(question, (question.known or vectors) is not None, reasons)
+        is_done = (question.known or vectors) is not None
+        is_merged = _is_merged(question, reasons, protein, is_done=is_done)
+    merged = sources if is_merged else None
     return _Answer(question, vectors, merged, stamps, tuple(reasons), to_verify, made_by)
 
 
@@ -373,19 +378,21 @@ def _other_recipe(question: _Question) -> Mapping[str, Any] | None:
         return None
 
 
-def _examine_vectors(question: _Question, reasons: list[str]) -> tuple[dict[str, Any] | None, bool]:
-    """Fact of vectors that are done, and whether recomputing records could verify the rest."""
+def _examine_vectors(
+    question: _Question, reasons: list[str]
+) -> tuple[dict[str, Any] | None, bool, VectorFile | None]:
+    """Fact of vectors that are done, whether recomputing records could verify the rest, and what was read."""
     path, facts, recipe = question.vectors, question.facts, question.recipe
     found = current_vectors(path, recipe, facts, unproven=question.unproven)
     if isinstance(found, str):
         reasons.append(found)
-        return None, False
+        return None, False, None
     is_unproven = found.meta is None
     if is_unproven and question.unproven is Unproven.VERIFY:
         difference = recipe.difference(found.meta, facts.digest)
         reasons.append(f"{path.name} {difference}: kept only if recomputed records agree ({path})")
-        return None, True
-    return vectors_fact(recipe, facts, trusted=is_unproven), False
+        return None, True, found
+    return vectors_fact(recipe, facts, trusted=is_unproven), False, found
 
 
 def current_vectors(
@@ -435,27 +442,25 @@ def _width_difference(width: int, recipe: Recipe) -> str | None:
     return None if width == recipe.width else f"is {width} wide, not {recipe.width}"
 
 
-def _examine_merged(question: _Question, protein_done: bool, reasons: list[str]) -> dict[str, Any] | None:
+def _is_merged(question: _Question, reasons: list[str], protein: VectorFile | None, *, is_done: bool) -> bool:
+    """Whether the merged file has the rows of its sources; ``protein`` is its source if it was read already."""
     pair = question.pair
-    if not protein_done:
+    if not is_done:
         reasons.append(f"{pair.merged.name} belongs to protein vectors that are recomputed ({pair.merged})")
-        return None
+        return False
     try:
-        fact = merged_fact(pair)
-        dna, protein = (
-            read_vectors(pair.vectors(sequence_type), sequence_type)
-            for sequence_type in (SequenceType.DNA, SequenceType.PROTEIN)
-        )
+        dna = read_vectors(pair.dna_vectors, SequenceType.DNA)
+        protein = protein or read_vectors(pair.protein_vectors, SequenceType.PROTEIN)
         merged = read_merged(pair.merged)
         expected = merged_meta(dna.digest, protein.digest, pair.label, DNA_WIDTH + question.recipe.width)
         difference = _label_difference(merged, pair.label) or merged_difference(merged.meta, expected)
         difference = difference or _content_difference(merged, dna, protein)
         if difference is None:
-            return fact
+            return True
     except (NucproError, OSError) as error:
         difference = f"cannot be used ({error})"
     reasons.append(f"{pair.merged.name} {difference}: merged again ({pair.merged})")
-    return None
+    return False
 
 
 def _label_difference(merged: MergedFile, label: int) -> str | None:
