@@ -20,15 +20,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucpro import formats
-from nucpro.errors import DataError, FastaError, UsageError, counted
+from nucpro.errors import DataError, UsageError, counted
 from nucpro.folder.kinds import Kind, place_problems
 from nucpro.formats import MergedFile
 from nucpro.formats.atomic import replacing_problems
 from nucpro.formats.fasta import Records
-from nucpro.formats.sequences import LIMITS, SequenceType
+from nucpro.formats.sequences import SequenceType
 from nucpro.options import AUTO, DEFAULT_MODELS, Options, require
 from nucpro.progress import Meter, Show, bar, silent
-from nucpro.vectors.inputs import Sequences, default_part_size, parts_of, records_of, require_proteins
+from nucpro.vectors.inputs import (
+    Sequences,
+    default_part_size,
+    parts_of,
+    records_of,
+    require_proteins,
+    require_short,
+)
 from nucpro.vectors.outputs import Content, format_of, read_content
 
 if TYPE_CHECKING:
@@ -259,21 +266,8 @@ class Encoder:
         if self._encoder.sequence_type is SequenceType.PROTEIN and not insist:
             require_proteins(records)
         if self._refuse_long:
-            _require_short(records, self._encoder.sequence_type)
+            require_short(records, self._encoder.sequence_type)
         return records
-
-
-def _require_short(records: Records, kind: SequenceType) -> None:
-    long = [
-        name
-        for name, sequence in zip(records.ids, records.sequences, strict=True)
-        if len(sequence) > LIMITS[kind]
-    ]
-    if long:
-        raise FastaError(
-            f"{records.path}: {len(long)} of {len(records)} records are longer than the {LIMITS[kind]} residues or "
-            f"bases that the model reads, first {long[0]!r}; remove them, or load the encoder with long='cut'"
-        )
 
 
 def _by_part(

@@ -142,7 +142,7 @@ def test_a_folder_that_is_no_model(words: str, here: Path, capsys: pytest.Captur
         (
             "embed contigs.fa -o out/x.pt --device cpu",
             3,
-            "2 of 2 records look like nucleotides, first a; add --dna",
+            "2 of 2 records look like nucleotides, first 'a'; add --dna",
         ),
         ("embed twice.fa -o out/x.pt --device cpu", 3, "1 duplicate id"),
         ("embed stop.fa -o out/x.pt --device cpu", 3, "a has '*' at position 3"),

@@ -162,7 +162,7 @@ def test_embed_refuses_nucleotides_unless_asked(
     command = [*plain, "--protein-model", str(model)]
     assert main(command) == 3
     said = capsys.readouterr().err
-    assert f"{fasta}: 2 of 2 records look like nucleotides, first a; add --dna to embed nucleotides" in said
+    assert f"{fasta}: 2 of 2 records look like nucleotides, first 'a'; add --dna to embed nucleotides" in said
     assert not output.exists()
     assert main([*command, "--protein"]) == 0
     as_dna = [*plain[:3], str(tmp_path / "dna.pt"), *plain[4:], "--dna", "--dna-model", str(dna_model)]

@@ -235,7 +235,7 @@ def test_records_that_are_too_long_are_cut_or_refused(
     fasta, output = tmp_path / "long.fa", tmp_path / "out.pt"
     fasta.write_text(">a\nMKV\n>b\n" + "MKVL" * 257 + "\n")
     assert main(command(fasta, output, model, "--long", "refuse")) == 3
-    assert "1 of its records have more than 1024 residues or bases" in capsys.readouterr().err
+    assert "1 of 2 records are longer than the 1024 residues that the model reads" in capsys.readouterr().err
     assert not output.exists()
     assert main(command(fasta, output, model)) == 0
     assert "1 sequence longer than 1,024 residues, truncated" in capsys.readouterr().err

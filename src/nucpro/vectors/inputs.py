@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,9 +30,11 @@ __all__ = [
     "Sequences",
     "default_part_size",
     "inspect",
+    "length_problem",
     "parts_of",
     "records_of",
     "require_proteins",
+    "require_short",
 ]
 
 Sequences = str | os.PathLike[str] | Records | Mapping[str, str | bytes] | Iterable[object]
@@ -137,8 +139,8 @@ class InputFacts:
         SHA-256 over ids and upper-case sequences.
     parts : tuple of PartFacts
         In the order of the file.
-    over_limit : int
-        Records that are longer than the model reads.
+    long : list of str
+        Ids of the records that are longer than the model reads.
     read : int
         Residues or bases of all records, without what is cut at that length.
     problems : tuple of str
@@ -148,7 +150,7 @@ class InputFacts:
     ids: list[str]
     digest: str
     parts: tuple[PartFacts, ...]
-    over_limit: int
+    long: list[str]
     read: int
     problems: tuple[str, ...]
 
@@ -179,7 +181,7 @@ def inspect(path: Path, sequence_type: SequenceType, size: PartSize, *, is_sure:
     if sequence_type is SequenceType.PROTEIN and not is_sure and not problems:
         problems += look.nucleotide_problems()
     return InputFacts(
-        look.ids, look.digest.hexdigest(), tuple(look.parts), look.over_limit, look.read, tuple(problems)
+        look.ids, look.digest.hexdigest(), tuple(look.parts), look.long, look.read, tuple(problems)
     )
 
 
@@ -193,7 +195,8 @@ class _Look:
         self.ids: list[str] = []
         self.digest = hashlib.sha256()
         self.parts: list[PartFacts] = []
-        self.over_limit = self.read = 0
+        self.long: list[str] = []
+        self.read = 0
         self._tally = Tally(0, 0, 0)
         self._bases: list[str] = []
 
@@ -202,7 +205,8 @@ class _Look:
         self.checker.add(records.ids, records.sequences)
         for name, sequence in zip(records.ids, records.sequences, strict=True):
             self.digest.update(digest_line(name, sequence))
-            self.over_limit += len(sequence) > self.limit
+            if len(sequence) > self.limit:
+                self.long.append(name)
             self.read += min(len(sequence), self.limit)
             if is_surely_bases(sequence):
                 self._bases.append(name)
@@ -214,12 +218,8 @@ class _Look:
     def nucleotide_problems(self) -> list[str]:
         """Refuse nucleotides, for which vectors of a protein model are meaningless."""
         found = self.ids if self._tally.sequence_type is SequenceType.DNA else self._bases
-        if not found:
-            return []
-        return [
-            f"{self.path}: {len(found)} of {len(self.ids)} records look like nucleotides, first "
-            f"{found[0]}; add --dna to embed nucleotides, or --protein if they are proteins"
-        ]
+        remedy = "add --dna to embed nucleotides, or --protein if they are proteins"
+        return [_nucleotide_problem(self.path, found[0], len(found), len(self.ids), remedy)] if found else []
 
 
 def parts_of(path: Path, records: Iterable[tuple[str, bytes]], size: PartSize) -> Iterator[Part]:
@@ -322,9 +322,35 @@ def require_proteins(records: Records) -> None:
     FastaError
         It names the first.
     """
-    found = nucleotide_records(records.sequences)
-    if found:
-        raise FastaError(
-            f"{records.path}: {len(found)} of {len(records)} records look like nucleotides, first "
-            f"{records.ids[found[0]]!r}; load the encoder 'dna' for them, or give insist=True if they are proteins"
-        )
+    if found := nucleotide_records(records.sequences):
+        remedy = "load the encoder 'dna' for them, or give insist=True if they are proteins"
+        first = records.ids[found[0]]
+        raise FastaError(_nucleotide_problem(records.path, first, len(found), len(records), remedy))
+
+
+def _nucleotide_problem(path: Path, first: str, count: int, total: int, remedy: str) -> str:
+    return f"{path}: {count} of {total} records look like nucleotides, first {first!r}; {remedy}"
+
+
+def require_short(records: Records, sequence_type: SequenceType) -> None:
+    """Refuse records that are longer than the model reads.
+
+    Raises
+    ------
+    FastaError
+        It names the first.
+    """
+    pairs = zip(records.ids, records.sequences, strict=True)
+    if long := [name for name, sequence in pairs if len(sequence) > LIMITS[sequence_type]]:
+        remedy = "load the encoder with long='cut'"
+        raise FastaError(length_problem(records.path, long, len(records), sequence_type, remedy))
+
+
+def length_problem(
+    path: Path, long: Sequence[str], total: int, sequence_type: SequenceType, remedy: str
+) -> str:
+    """Message for records that are longer than the model reads, where these are refused."""
+    return (
+        f"{path}: {len(long)} of {total} records are longer than the {LIMITS[sequence_type]} {sequence_type.unit} that "
+        f"the model reads, first {long[0]!r}; remove them, or {remedy}"
+    )

@@ -38,13 +38,21 @@ from nucpro.formats import make_folder
 from nucpro.formats.atomic import name_problem
 from nucpro.formats.fasta import stream
 from nucpro.formats.opening import spooled
-from nucpro.formats.sequences import LIMITS, SequenceType
+from nucpro.formats.sequences import SequenceType
 from nucpro.models.config import MEAN_OF_LAST, Readout
 from nucpro.options import Options
 from nucpro.progress import Meter, Show, silent
 from nucpro.state.checkpoint import Fingerprint, require_unchanged
 from nucpro.vectors.hdf5 import HDF5_SUFFIXES, Hdf5
-from nucpro.vectors.inputs import InputFacts, Part, PartSize, default_part_size, inspect, parts_of
+from nucpro.vectors.inputs import (
+    InputFacts,
+    Part,
+    PartSize,
+    default_part_size,
+    inspect,
+    length_problem,
+    parts_of,
+)
 from nucpro.vectors.residues import Shards
 from nucpro.vectors.work import MARK, Made, Rows, Work
 
@@ -306,8 +314,9 @@ def _check(
         if options.readout.windows:
             facts = replace(facts, read=sum(part.size for part in facts.parts))
         problems += work.unfit(facts, width)
-        if options.refuse_long and facts.over_limit:
-            problems.append(_too_long(options, facts.over_limit))
+        if options.refuse_long and facts.long:
+            count, kind, remedy = len(facts.ids), options.sequence_type, "have them cut there with --long cut"
+            problems.append(length_problem(options.input, facts.long, count, kind, remedy))
         is_done = identified.recipe.difference(work.own_meta(), facts.digest) is None
         if not is_done:
             problems += work.problems(identified.recipe.key, replace=options.replace)
@@ -348,19 +357,11 @@ def _target_problems(options: EmbedOptions, work: Work) -> list[str]:
     return misplaced or work.target_problems(replace=options.replace) + writing_problems([output.parent])
 
 
-def _too_long(options: EmbedOptions, count: int) -> str:
-    kind = options.sequence_type
-    return (
-        f"{options.input}: {count} of its records have more than {LIMITS[kind]} residues or bases, and the model reads "
-        "no more; remove them, or have them cut there with --long cut"
-    )
-
-
 def _report(checked: _Checked, **counts: int) -> EmbedReport:
     facts = checked.facts
     width, output = checked.identified.recipe.width, checked.options.output
     vectors = facts.read if checked.identified.readout.per_residue else len(facts.ids)
-    truncated = 0 if checked.options.readout.windows else facts.over_limit
+    truncated = 0 if checked.options.readout.windows else len(facts.long)
     return EmbedReport(output, len(facts.ids), width, vectors, truncated, **counts)
 
 
