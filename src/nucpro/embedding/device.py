@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -150,10 +151,15 @@ def use_processors(dtype: torch.dtype) -> None:
         Element type of matrix products.
     """
     torch.set_num_threads(cpu_threads())
-    if dtype != torch.bfloat16:
-        return
+    if dtype == torch.bfloat16:
+        _report_bf16(is_fast=multiplies_bf16())
+
+
+@cache
+def _report_bf16(*, is_fast: bool) -> None:
+    """Report once, although a command may load several encoders."""
     logger.info("Matrix products are computed in bfloat16, the rest in float32")
-    if not multiplies_bf16():
+    if not is_fast:
         logger.warning(
             "this processor has neither AMX nor AVX512-BF16: bf16 takes longer here than fp32, and is less exact"
         )
