@@ -159,11 +159,7 @@ class Work(ABC):
     @property
     def part_size(self) -> PartSize | None:
         """Size of the parts of the run that was stopped here; None where there is none."""
-        size = self._said().get("part")
-        match size:
-            case [int(records), int(length)] if records > 0 and length > 0:
-                return PartSize(records, length)
-        return None
+        return _size_in(self._said())
 
     @contextmanager
     def held(self) -> Iterator[Runner]:
@@ -203,7 +199,7 @@ class Work(ABC):
         """
         self._parts, self._width = parts, width
         said = self._said()
-        if said.get("recipe") != recipe_key or self.part_size != size:
+        if said.get("recipe") != recipe_key or _size_in(said) != size:
             for path in (*self._files(), self._journal_path):
                 path.unlink(missing_ok=True)
             said = {}
@@ -254,6 +250,13 @@ class Work(ABC):
             return list(journal_entries(kept_lines(self._journal_path)))
         # One that cannot be read is ignored, and its parts are recomputed.
         return []
+
+
+def _size_in(said: Mapping[str, Any]) -> PartSize | None:
+    match said.get("part"):
+        case [int(records), int(length)] if records > 0 and length > 0:
+            return PartSize(records, length)
+    return None
 
 
 class Rows(Work):
