@@ -7,9 +7,10 @@ it was trained on; if that is not possible, it is an error.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ from nucpro.genomes.options import CodeChoice
 from nucpro.genomes.paths import GenomePair, find_genomes
 from nucpro.genomes.reports import read_manifest
 from nucpro.options import require
-from nucpro.prediction.models import find_models
+from nucpro.prediction.models import Models, digest_of_card, find_models
 from nucpro.prediction.options import SHORTEST_CHUNK, PredictionOptions
 from nucpro.prediction.verdict import Scorer
 from nucpro.progress import Meter, Show, silent
@@ -262,27 +263,26 @@ def evaluate_lengths(
     lengths = list(dict.fromkeys(lengths))
     _loaded([model])  # what is no model gets no lock file either
     with working_folders([model]):
-        found = _at_lengths(model, lengths, data, settled(options), per_genome, show)
-        classifier, card = load(model)
+        data = replace(data, folder=data.folder_of(model))
+        models, problems = find_models(settled(options))
+        if models is None:
+            raise PreflightError(problems)
+        samples = [_Sample(length, models.card.split["seed"]) for length in lengths]
+        _score(model, samples, models, data, per_genome, show)
+        found = [sample.measured(models.card) for sample in samples]
+        if digest_of_card(model) != models.card_sha256:
+            raise DataError(f"{model}: was replaced during the evaluation; run again")
         table = {str(one.length): _plain(one) for one in found}
-        save(model, classifier, replace(card, lengths={**card.lengths, **table}))
+        save(model, models.classifier, replace(models.card, lengths={**models.card.lengths, **table}))
     logger.info("Added to %s", model / CARD_NAME)
     return found
 
 
-def _at_lengths(
-    model: Path,
-    lengths: Sequence[int],
-    data: ModelData,
-    options: PredictionOptions,
-    per_genome: int,
-    show: Show,
-) -> list[Evaluated]:
-    data = replace(data, folder=data.folder_of(model))
-    models, problems = find_models(options)
-    if models is None:
-        raise PreflightError(problems)
-    divided = _test_part(model, models.card, data, options.device, show)
+def _score(
+    model: Path, samples: Sequence[_Sample], models: Models, data: ModelData, per_genome: int, show: Show
+) -> None:
+    """Score frames of the test genomes at every length; each genome is read once."""
+    divided = _test_part(model, models.card, data, models.options.device, show)
     folder, genomes = divided.material.survey.folder.root, divided.material.genomes
     if genomes is None:
         raise PreflightError([f"{folder}: ids do not contain their genomes, so these cannot be cut again"])
@@ -293,7 +293,14 @@ def _at_lengths(
             [f"{folder}: holds no genomes (X.genomic.fna.gz and its GenBank file) to cut again"]
         )
     scorer = models.load_scorer(folder, load_encoder)
-    return [_at_length(length, pairs, wanted, models.card, scorer, per_genome, show) for length in lengths]
+    meter = Meter(show, "Evaluating", len(wanted), "genomes")
+    for pair in pairs:
+        label = int(pair.source.category == VIRAL)
+        for genome in _genomes(pair, wanted):
+            for sample in samples:
+                if frames := sample.drawn(genome, per_genome):
+                    sample.add(_scores(scorer, frames), label)
+            meter.advance(1)
 
 
 def _plain(found: Evaluated) -> dict[str, object]:
@@ -302,47 +309,18 @@ def _plain(found: Evaluated) -> dict[str, object]:
     return {"frames": found.frames, "genomes": found.genomes, "test": values, "test_intervals": intervals}
 
 
-def _at_length(
-    length: int,
-    pairs: Sequence[GenomePair],
-    wanted: set[str],
-    card: ModelCard,
-    scorer: Scorer,
-    per_genome: int,
-    show: Show,
-) -> Evaluated:
-    meter = Meter(show, f"Chunks of {length} bases", len(wanted), "genomes")
-    scores: list[float] = []
-    labels: list[int] = []
-    genomes: list[int] = []
-    generator = np.random.default_rng([card.split["seed"], length])
-    for pair in pairs:
-        label = int(pair.source.category == VIRAL)
-        for number, frames in enumerate(_frames(pair, wanted, length), len(set(genomes))):
-            meter.advance(1)
-            count = min(len(frames), per_genome)
-            drawn = sorted(generator.choice(len(frames), count, replace=False))
-            scores += _scores(scorer, [frames[place] for place in drawn])
-            labels += [label] * count
-            genomes += [number] * count
-    if len(set(labels)) < 2:
-        raise DataError(
-            f"chunks of {length} bases of the test genomes give frames of {'no' if not labels else 'one'} class; "
-            "take another length, or a model with more test genomes"
-        )
-    scored = _scored(np.array(labels), np.array(scores), card)
-    measured = resample(scored, np.array(genomes), _DRAWS, card.split["seed"]).measured
-    return Evaluated(length, len(scores), len(set(genomes)), measured)
+class _Genome(NamedTuple):
+    """A test genome with its proteins, by genetic code, as ``nucpro dataset`` finds frames in them."""
+
+    name: str
+    bases: str
+    proteins: dict[int, bytes]
+    code: CodeChoice
 
 
-def _scored(labels: NDArray[np.int64], scores: NDArray[np.float64], card: ModelCard) -> Scored:
-    bounded = np.clip(scores, 1e-9, 1 - 1e-9)
-    return Scored(labels, np.log(bounded) - np.log1p(-bounded), card.calibration["threshold"])
-
-
-def _frames(pair: GenomePair, wanted: set[str], length: int) -> Iterator[list[FrameRecord]]:
-    """Yield the frames of each test genome of a pair that occur in its proteins, as ``nucpro dataset`` finds them."""
-    proteins: Mapping[str, dict[int, bytes]] = {
+def _genomes(pair: GenomePair, wanted: set[str]) -> Iterator[_Genome]:
+    """Yield the test genomes of a pair that have proteins."""
+    proteins = {
         found.record: {code: "\n".join(texts).encode() for code, texts in found.proteins.items()}
         for found in read_annotations(pair.genbank)
         if found.record in wanted
@@ -351,10 +329,55 @@ def _frames(pair: GenomePair, wanted: set[str], length: int) -> Iterator[list[Fr
     code: CodeChoice = "auto" if manifest is not None and manifest.genetic_code == "auto" else "standard"
     for name, sequence in stream(pair.fasta, longest=None):
         if proteins.get(name):
-            bases = sequence.decode("ascii")
-            kept = identify(name, bases, proteins[name], length, code).kept
-            if frames := list(frame_records(name, bases, length, kept)):
-                yield frames
+            yield _Genome(name, sequence.decode("ascii"), proteins[name], code)
+
+
+class _Sample:
+    """Scores of frames of test genomes, cut into chunks of one length."""
+
+    def __init__(self, length: int, seed: int) -> None:
+        self._length = length
+        self._generator = np.random.default_rng([seed, length])
+        self._scores: list[float] = []
+        self._labels: list[int] = []
+        self._genomes: list[int] = []
+        self._count = 0
+
+    def drawn(self, genome: _Genome, most: int) -> list[FrameRecord]:
+        """Draw frames of a genome that occur in its proteins, in their order."""
+        kept = identify(genome.name, genome.bases, genome.proteins, self._length, genome.code).kept
+        frames = list(frame_records(genome.name, genome.bases, self._length, kept))
+        drawn = self._generator.choice(len(frames), min(len(frames), most), replace=False) if frames else ()
+        return [frames[place] for place in sorted(drawn)]
+
+    def add(self, scores: list[float], label: int) -> None:
+        """Add the scores of a genome."""
+        self._scores += scores
+        self._labels += [label] * len(scores)
+        self._genomes += [self._count] * len(scores)
+        self._count += 1
+
+    def measured(self, card: ModelCard) -> Evaluated:
+        """Metrics of all scores.
+
+        Raises
+        ------
+        DataError
+            They are of one class.
+        """
+        if len(set(self._labels)) < 2:
+            raise DataError(
+                f"chunks of {self._length} bases of the test genomes give frames of "
+                f"{'one' if self._labels else 'no'} class; take another length, or a model with more test genomes"
+            )
+        scored = _scored(np.array(self._labels), np.array(self._scores), card)
+        measured = resample(scored, np.array(self._genomes), _DRAWS, card.split["seed"]).measured
+        return Evaluated(self._length, len(self._scores), self._count, measured)
+
+
+def _scored(labels: NDArray[np.int64], scores: NDArray[np.float64], card: ModelCard) -> Scored:
+    bounded = np.clip(scores, 1e-9, 1 - 1e-9)
+    return Scored(labels, np.log(bounded) - np.log1p(-bounded), card.calibration["threshold"])
 
 
 def _scores(scorer: Scorer, frames: Sequence[FrameRecord]) -> list[float]:

@@ -31,7 +31,7 @@ from nucpro.state.recipe import described
 if TYPE_CHECKING:
     from nucpro.classifier.model import Classifier
 
-__all__ = ["Models", "find_models"]
+__all__ = ["Models", "digest_of_card", "find_models"]
 
 logger = logging.getLogger(__name__)
 
@@ -101,11 +101,10 @@ def find_models(options: PredictionOptions) -> tuple[Models | None, list[str]]:
     from nucpro.classifier.model import load  # noqa: PLC0415 - imports torch
     from nucpro.embedding.identification import identify  # noqa: PLC0415
 
-    path = options.model / CARD_NAME
     try:
-        digest = _digest_of_card(path) if path.is_file() else ""
+        digest = digest_of_card(options.model) if (options.model / CARD_NAME).is_file() else ""
         classifier, card = load(options.model)
-        if _digest_of_card(path) != digest:
+        if digest_of_card(options.model) != digest:
             return None, [f"{options.model}: was replaced while it was read; run again"]
     except ModelError as error:
         return None, [str(error)]
@@ -135,9 +134,9 @@ def find_models(options: PredictionOptions) -> tuple[Models | None, list[str]]:
     return Models(classifier, card, digest, identified, encoding), []
 
 
-def _digest_of_card(path: Path) -> str:
+def digest_of_card(model: Path) -> str:
     """SHA-256 of a classifier's card as it was trained: what is measured of it later changes no score."""
-    raw = read_input(path, ModelError)
+    raw = read_input(model / CARD_NAME, ModelError)
     with suppress(ValueError):  # a damaged card is refused when it is loaded
         content, _ = unsealed(raw)
         if content.get("lengths"):
