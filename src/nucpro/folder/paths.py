@@ -21,8 +21,8 @@ import os
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from itertools import count
 from pathlib import Path, PurePosixPath
 
@@ -42,6 +42,7 @@ __all__ = [
     "ExportFolder",
     "FilePair",
     "Source",
+    "below",
     "category_of",
     "contradiction_in",
     "natural_key",
@@ -374,6 +375,11 @@ class FilePair:
         return path.relative_to(self.source.data_dir).as_posix()
 
 
+def below(name: str) -> cached_property[Path]:
+    """Path of a file or folder in the ``root`` of the folder whose attribute it is."""
+    return cached_property(lambda folder: folder.root / name)
+
+
 @dataclass(frozen=True)
 class DataFolder:
     """A VirNucPro data folder.
@@ -386,32 +392,16 @@ class DataFolder:
 
     root: Path
 
-    checkpoint: Path = field(init=False)
-    journal: Path = field(init=False)
-    selection: Path = field(init=False)
-    lock: Path = field(init=False)
-    log: Path = field(init=False)
-    history: Path = field(init=False)
-    report: Path = field(init=False)
-    exports: Path = field(init=False)
-    model: Path = field(init=False)
-    merge_root: Path = field(init=False)
-
-    def __post_init__(self) -> None:
-        names = {
-            "checkpoint": ".extraction_checkpoint.json",
-            "journal": ".extraction_journal.jsonl",
-            "selection": ".extraction_selection.json",
-            "lock": ".extraction.lock",
-            "log": "extraction.log",
-            "history": ".extraction_history.jsonl",
-            "report": "report",
-            "exports": "export",
-            "model": "model",
-            "merge_root": _MERGE_ROOT,
-        }
-        for attribute, name in names.items():
-            object.__setattr__(self, attribute, self.root / name)
+    checkpoint = below(".extraction_checkpoint.json")
+    journal = below(".extraction_journal.jsonl")
+    selection = below(".extraction_selection.json")
+    lock = below(".extraction.lock")
+    log = below("extraction.log")
+    history = below(".extraction_history.jsonl")
+    report = below("report")
+    exports = below("export")
+    model = below("model")
+    merge_root = below(_MERGE_ROOT)
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Path) -> DataFolder:
@@ -680,31 +670,23 @@ class ExportFolder:
 
     root: Path
 
-    manifest: Path = field(init=False)
-    parquet_manifest: Path = field(init=False)
-    checksums: Path = field(init=False)
-    former: tuple[Path, Path] = field(init=False)
-    journal: Path = field(init=False)
-    lock: Path = field(init=False)
-
-    def __post_init__(self) -> None:
-        # Readers of a folder of Parquet files skip names with an underscore. Polars does not, and requires
-        # one suffix for all files in a folder: the manifest of such shards is a Parquet file without rows.
-        names = {
-            "manifest": "_manifest.json",
-            "parquet_manifest": "_manifest.parquet",
-            "checksums": "_SHA256SUMS",
-            "journal": ".export_journal.jsonl",
-            "lock": ".export.lock",
-        }
-        object.__setattr__(self, "former", (self.root / "manifest.json", self.root / "SHA256SUMS"))
-        for attribute, name in names.items():
-            object.__setattr__(self, attribute, self.root / name)
+    # Readers of a folder of Parquet files skip names with an underscore. Polars does not, and requires
+    # one suffix for all files in a folder: the manifest of such shards is a Parquet file without rows.
+    manifest = below("_manifest.json")
+    parquet_manifest = below("_manifest.parquet")
+    checksums = below("_SHA256SUMS")
+    journal = below(".export_journal.jsonl")
+    lock = below(".export.lock")
 
     @property
     def documents(self) -> tuple[Path, ...]:
         """Files that mark an export as complete, one for each version of the format."""
         return self.manifest, self.checksums, self.parquet_manifest, *self.former
+
+    @property
+    def former(self) -> tuple[Path, Path]:
+        """Documents of the first format."""
+        return self.root / "manifest.json", self.root / "SHA256SUMS"
 
     def shard_of(self, pair: FilePair, suffix: str) -> str:
         """Path of a pair's shard below the folder: that of its merged file, with another suffix.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nucpro.errors import UsageError
+from nucpro.folder.paths import below
 from nucpro.formats.fasta import bare_name
 from nucpro.formats.opening import STANDARD_INPUT, is_pipe
 from nucpro.options import AUTO_DEVICE, ModelOptions, require
@@ -154,95 +155,48 @@ class OutputFolder:
 
     root: Path
 
-    @property
-    def sequences(self) -> Path:
-        """One line per record."""
-        return self.root / "sequences.tsv"
-
-    @property
-    def chunks(self) -> Path:
-        """One line per chunk."""
-        return self.root / "chunks.tsv"
-
-    @property
-    def frames(self) -> Path:
-        """One line per scored frame."""
-        return self.root / "frames.tsv"
+    sequences = below("sequences.tsv")
+    """One line per record."""
+    chunks = below("chunks.tsv")
+    """One line per chunk."""
+    frames = below("frames.tsv")
+    """One line per scored frame."""
+    record = below("prediction.json")
+    """What made the tables."""
+    document = below("predictions.json")
+    """Everything in one JSON document."""
+    original_frames = below("prediction_results.txt")
+    """Scores of frames under VirNucPro's file name."""
+    original_chunks = below("prediction_results_highestscore.csv")
+    """Verdicts on chunks under VirNucPro's file name."""
+    plots = below("plots")
+    """Folder of the pictures."""
+    viral_fasta = below("viral.fasta")
+    """Sequences that are viral."""
+    gff3 = below("viral_frames.gff3")
+    """Viral frames, from 1, both ends included."""
+    bed = below("viral_frames.bed")
+    """Viral frames, from 0, the end not included."""
+    html = below("summary.html")
+    """The prediction at a glance."""
+    multiqc = below("nucpro_mqc.json")
+    """What MultiQC reads."""
+    lock = below(".prediction.lock")
+    """Held by the run that writes here."""
+    work = below("unfinished")
+    """Folder of the finished units of an unfinished run."""
+    work_record = below("unfinished/run.json")
+    """What makes the units of the work folder."""
 
     @property
     def tables(self) -> tuple[Path, Path, Path]:
         """The three tables, in the order in which they are written."""
         return self.sequences, self.chunks, self.frames
 
-    @property
-    def record(self) -> Path:
-        """What made the tables."""
-        return self.root / "prediction.json"
-
-    @property
-    def document(self) -> Path:
-        """Everything in one JSON document."""
-        return self.root / "predictions.json"
-
-    @property
-    def original_frames(self) -> Path:
-        """Scores of frames under VirNucPro's file name."""
-        return self.root / "prediction_results.txt"
-
-    @property
-    def original_chunks(self) -> Path:
-        """Verdicts on chunks under VirNucPro's file name."""
-        return self.root / "prediction_results_highestscore.csv"
-
-    @property
-    def plots(self) -> Path:
-        """Folder of the pictures."""
-        return self.root / "plots"
-
     def plot(self, record: str, number: int, form: str = "png") -> Path:
         """Picture of a record, by its id and its number in the input, counted from 1; ids may look alike in a name."""
         name = re.sub(r"[^A-Za-z0-9._-]+", "_", record).strip(".")[:_LONGEST_NAME]
         return self.plots / f"{name or 'record'}.sequence_{number}.{form}"
-
-    @property
-    def viral_fasta(self) -> Path:
-        """Sequences that are viral."""
-        return self.root / "viral.fasta"
-
-    @property
-    def gff3(self) -> Path:
-        """Viral frames, from 1, both ends included."""
-        return self.root / "viral_frames.gff3"
-
-    @property
-    def bed(self) -> Path:
-        """Viral frames, from 0, the end not included."""
-        return self.root / "viral_frames.bed"
-
-    @property
-    def html(self) -> Path:
-        """The prediction at a glance."""
-        return self.root / "summary.html"
-
-    @property
-    def multiqc(self) -> Path:
-        """What MultiQC reads."""
-        return self.root / "nucpro_mqc.json"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the run that writes here."""
-        return self.root / ".prediction.lock"
-
-    @property
-    def work(self) -> Path:
-        """Folder of the finished units of an unfinished run."""
-        return self.root / "unfinished"
-
-    @property
-    def work_record(self) -> Path:
-        """What makes the units of the work folder."""
-        return self.work / "run.json"
 
     def unit(self, number: int) -> Path:
         """Scores of a unit."""
