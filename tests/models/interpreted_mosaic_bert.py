@@ -11,7 +11,7 @@ import torch.nn.functional as F
 import random_mosaic_bert as mosaic
 from nucpro.models.config import ALL_TOKENS
 from nucpro.models.kernels.attention import attend, attention_tiles
-from nucpro.models.kernels.gate import gated_gelu
+from nucpro.models.kernels.finish import gated_gelu
 from nucpro.models.mosaic_bert import alibi_slopes, load_mosaic_bert
 from nucpro.models.mosaic_bert_fused import FusedMosaicBert
 from nucpro.models.tensors import pool_states

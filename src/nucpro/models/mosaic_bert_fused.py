@@ -20,7 +20,7 @@ from torch import nn
 from nucpro.models.encoder import Forward
 from nucpro.models.kernels import Way
 from nucpro.models.kernels.attention import attend, attention_tiles
-from nucpro.models.kernels.gate import gated_gelu
+from nucpro.models.kernels.finish import gated_gelu
 from nucpro.models.kernels.norm import layer_norm
 from nucpro.models.mosaic_bert import EncoderLayer, MosaicBert
 from nucpro.models.tensors import to_device

@@ -1,10 +1,10 @@
-"""What follows a product of cuBLAS: GELU, or rotary positions, in place and in one pass over memory.
+"""What follows a product of cuBLAS, in one pass over memory: GELU, rotary positions, or the gate of MosaicBERT.
 
 Any GPU that Triton knows can run these; on Hopper, :mod:`nucpro.models.kernels.product` finishes its products without
 the pass. Results go to the next product or to attention.
 
 Shape suffixes: t tokens of the whole batch, d model width, h heads, k head width (a power of two), r half of it,
-l positions, f columns of the result.
+l positions, f columns of the result, x both halves of a gate.
 """
 
 # Triton's own language is neither typed nor bound to names of Python: constants are upper case.
@@ -21,12 +21,14 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 
-__all__ = ["Rotary", "linear_gelu", "linear_rotated"]
+__all__ = ["Rotary", "gated_gelu", "linear_gelu", "linear_rotated"]
 
 _BLOCK = 8_192
 """Values of a program: with 8 warps, each thread has four loads of 16 bytes under way."""
 _ROWS = 32
 """Tokens of a program, of one head each."""
+_GATE_BLOCK = 1024
+"""Columns of a program: with 4 warps, each thread reads and writes 16 bytes at a time."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,27 @@ def linear_rotated(
     return mixed_tf
 
 
+def gated_gelu(halves_tx: torch.Tensor) -> torch.Tensor:
+    """``gelu(first half) * second half`` with the exact (erf) GELU, rounded once.
+
+    Parameters
+    ----------
+    halves_tx : torch.Tensor
+        ``[T, 2 F]``, contiguous.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[T, F]`` in the element type of the halves.
+    """
+    rows, width = halves_tx.shape[0], halves_tx.shape[1] // 2
+    gated_tf = halves_tx.new_empty(rows, width)
+    _gate_kernel[(rows, triton.cdiv(width, _GATE_BLOCK))](
+        halves_tx, gated_tf, WIDTH=width, BLOCK=_GATE_BLOCK, num_warps=4, enable_fp_fusion=True
+    )
+    return gated_tf
+
+
 @triton.jit
 def gelu(x):
     """``x`` times the normal distribution function, as ``max(x, 0) - |x| * 2 ** -q(|x|)``.
@@ -168,3 +191,15 @@ def _rotary_kernel(
     tl.store(places, turned, mask=present[:, None])
     turned = (second * cosine + first * sine).to(mixed.dtype.element_ty)
     tl.store(places + HALF, turned, mask=present[:, None])
+
+
+@triton.jit
+def _gate_kernel(halves, outputs, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """One block of one row."""
+    columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    present = columns < WIDTH
+    row = tl.program_id(0).to(tl.int64)
+    first = tl.load(halves + row * (2 * WIDTH) + columns, mask=present, other=0.0).to(tl.float32)
+    second = tl.load(halves + row * (2 * WIDTH) + WIDTH + columns, mask=present, other=0.0).to(tl.float32)
+    gated = 0.5 * first * (1.0 + tl.erf(first * 0.7071067811865476)) * second
+    tl.store(outputs + row * WIDTH + columns, gated.to(outputs.dtype.element_ty), mask=present)
