@@ -206,7 +206,7 @@ class ModelOptions(ParsedOptions):
         require(self.workers is None or self.workers > 0, "--workers", self.workers, "1 or more")
         for name, share in (("gpus", self.gpus_per_worker), ("cpus", self.cpus_per_worker)):
             # Ray counts whole devices, or parts of one.
-            fine = 0 < share < 1 or (share >= 1 and share == int(share))
+            fine = 0 < share < 1 or (share >= 1 and float(share).is_integer())
             allowed = "a number above 0: a part of 1, or a whole number"
             require(fine, f"--{name}-per-worker", share, allowed)
             needless = not self.uses_cluster and share != 1

@@ -164,6 +164,11 @@ def test_a_folder_that_is_no_model(words: str, here: Path, capsys: pytest.Captur
         ),
         ("extract empty --precision int8", 2, "argument --precision: invalid choice: 'int8'"),
         ("extract empty --device cpu --precision fp16", 2, "precision fp16 was asked for on a CPU"),
+        (
+            "embed proteins.fa -o x.pt --gpus-per-worker inf",
+            2,
+            "--gpus-per-worker is inf; allowed: a number above 0",
+        ),
         ("extract empty --workers 2", 2, "--workers is 2; allowed: only with --engine ray"),
         ("extract empty --audit -1", 2, "--audit is -1; allowed: 0 or more"),
         ("split empty --sequences-per-file 0", 2, "--sequences-per-file is 0; allowed: 1 or more"),
@@ -338,6 +343,30 @@ def test_an_empty_value_is_no_default(words: list[str], name: str, here: Path, c
         main(words)
     assert ended.value.code == 2
     assert f"error: {name} is empty; give a value" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["dataset", "--length=--"], "error: --length is --, which is not a value"),
+        (["embed", "proteins.fa", "-o--"], "error: -o/--output is --, which is not a value"),
+        (["predict", "contigs.fa", "--plot=--"], "error: --plot is --, which is not a value"),
+        (
+            ["status", "data", "--host-selection", "\x1b[2J"],
+            r"error: argument --host-selection: \x1b[2J; allowed",
+        ),
+        (["status", "--\x1b[2J"], r"error: no option --\x1b[2J"),
+    ],
+)
+def test_a_value_that_is_none_or_that_steers_the_terminal(
+    words: list[str], message: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "\x1b" not in error
 
 
 @pytest.mark.parametrize("words", ["status .", "status {}", "embed {}/proteins.fa -o x.npz", "extract -v"])

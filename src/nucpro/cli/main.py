@@ -25,7 +25,7 @@ import nucpro
 from nucpro.cli.arguments import add_messages, manner_of
 from nucpro.cli.console import Terminated, console, exit_code_of, say, told_end
 from nucpro.cli.parser import Parser, did_you_mean
-from nucpro.errors import NucproError, PreflightError, counted, human_size, human_time
+from nucpro.errors import NucproError, PreflightError, counted, human_size, human_time, printable
 from nucpro.machine import cores, free_memory
 
 __all__ = ["answer", "asks_for_help", "commands_of", "leave", "main", "purposes", "tree"]
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv[0] not in _MODULES:
         what = "options come after a command" if argv[0].startswith("-") else f"no command {argv[0]}"
         print(
-            f"nucpro: error: {what}{did_you_mean(argv[0], _MODULES)}\nAll commands: nucpro --help",
+            f"nucpro: error: {printable(what)}{did_you_mean(argv[0], _MODULES)}\nAll commands: nucpro --help",
             file=sys.stderr,
         )
         return 2

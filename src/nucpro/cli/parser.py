@@ -17,6 +17,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from nucpro.errors import printable
+
 __all__ = [
     "EVALUATION",
     "GROUPS",
@@ -151,7 +153,8 @@ class Parser(argparse.ArgumentParser):
         """Exit with code 2, the usage of this command, and the error message."""
         self.exit(
             2,
-            f"{self._usage or self.format_usage()}{self.prog}: error: {message}\nAll options: {self.prog} --help\n",
+            f"{self._usage or self.format_usage()}{self.prog}: error: {printable(message)}\n"
+            f"All options: {self.prog} --help\n",
         )
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -181,6 +184,12 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse; an option with an optional number takes the next word only if it is a number."""
         return super().parse_known_args(args if args is None else list(self._with_numbers(args)), namespace)
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Refuse ``--length=--``: argparse drops the value, and gives an empty list."""
+        if action.option_strings and "--" in arg_strings:
+            self.error(f"{'/'.join(action.option_strings)} is --, which is not a value")
+        return super()._get_values(action, arg_strings)
 
     def _with_numbers(self, words: Sequence[str]) -> Iterator[str]:
         for word, following in pairwise([*words, ""]):
