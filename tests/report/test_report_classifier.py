@@ -125,6 +125,13 @@ def test_the_threshold_says_where_it_comes_from(
     assert text in text_of(written, sample, data)
 
 
+def test_leakage_is_told_in_the_words_of_the_card(written: Subject, sample: Sample, data: Path) -> None:
+    put_model(
+        data / "model", data, split={"by": "row", "leak": "3 of 3 test rows (100%) are of known genomes"}
+    )
+    assert "<li>Leakage: 3 of 3 test rows (100%) are of known genomes.</li>" in text_of(written, sample, data)
+
+
 def test_a_model_without_a_record_shows_the_time_of_its_card(
     written: Subject, sample: Sample, data: Path
 ) -> None:
@@ -249,6 +256,7 @@ def test_a_damaged_or_foreign_model_is_one_line(
         },
         {"split": {"by": ["<b>"], "leak": {"<b>": 1}}, "training": {"ended": "<b>"}},
         {"lengths": {"<b>": {"frames": "<b>"}}},
+        {"metrics": {"test": {"accuracy": 10**400}}},
     ],
 )
 def test_odd_values_of_a_card_are_text_or_not_shown(

@@ -116,6 +116,13 @@ def test_rates_are_those_of_the_recorded_files() -> None:
     assert "no curve" in sections.rates(run_of("done", files=1))
 
 
+@pytest.mark.parametrize("options", [None, 3, ["device"], {}])
+def test_the_options_of_a_run_may_be_anything(options: object) -> None:
+    run = run_of("done")
+    run.facts["options"] = options
+    assert "on unknown device; 3 files" in sections.rates(run)
+
+
 def test_a_long_run_is_drawn_with_a_bounded_number_of_points() -> None:
     shown = sections.rates(run_of("done", files=100_000))
     assert 100 < shown.count("L") < 400

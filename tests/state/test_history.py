@@ -170,7 +170,16 @@ def test_a_torn_line_is_left_out_and_swallows_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["", "nonsense", "[1]", '{"event":"file","time":"2026-01-01T00:00:00+00:00"}', '{"time":3}', "{" * 9],
+    [
+        "",
+        "nonsense",
+        "[1]",
+        '{"event":"file","time":"2026-01-01T00:00:00+00:00"}',
+        '{"time":3}',
+        "{" * 9,
+        '{"event":"started","time":"9999-12-31T23:59:59-23:00"}',
+        '{"event":"started","time":"0001-01-01T00:00:00+23:00"}',
+    ],
 )
 def test_damaged_lines_are_left_out(tmp_path: Path, line: str) -> None:
     folder = DataFolder(tmp_path)

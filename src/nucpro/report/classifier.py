@@ -7,7 +7,6 @@ the page is made from that. A card that cannot be read is one line of the page.
 from __future__ import annotations
 
 import base64
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from nucpro.errors import DataError, ModelError, NucproError, counted
 from nucpro.folder.kinds import CARD_NAME
 from nucpro.folder.paths import CLASS_NAMES, DataFolder
 from nucpro.formats.opening import file_digest, read_input
+from nucpro.formats.records import checked
 from nucpro.formats.sequences import SequenceType
 from nucpro.report.charts import Markup, element, items, join, table
 from nucpro.report.sample import Sample
@@ -200,7 +200,7 @@ def _sentences(model: FolderModel, card: ModelCard) -> Iterator[str]:
     parts = (f"{part} {_classes(_of(split, part).get('rows'))}" for part in ("train", "validation", "test"))
     yield f"Split by {_plain(split.get('by'))}{rank}: {'; '.join(parts)}."
     if split.get("leak"):
-        yield f"Leakage: {_counted(split['leak'], 'group')} in more than one part."
+        yield f"Leakage: {_plain(split['leak'])}."
     yield (
         f"Training: {_counted(training.get('epochs'), 'epoch')}, the best one is {_plain(training.get('best_epoch'))}; "
         f"{_plain(training.get('ended'))}."
@@ -287,8 +287,10 @@ def _title(metric: str) -> str:
 
 
 def _number(value: object, form: str = ".4f") -> str:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return format(value, form) if is_number else _NONE
+    try:
+        return format(checked(float, value), form)
+    except ValueError:
+        return _NONE
 
 
 def _interval(ends: object) -> str:

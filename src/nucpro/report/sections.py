@@ -178,7 +178,7 @@ def rates(run: Run | None) -> Markup:
     if run is None:
         return element("p", "No run that made protein files is recorded here.")
     curve = throughput(run)
-    device = run.facts.get("options", {}).get("device", "unknown device")
+    device = _of(run.facts, "options").get("device", "unknown device")
     text = (
         f"Last extraction: {_when(run.started)} on {device}; "
         f"{counted(len(run.files), 'file', ',')}, {counted(curve.records, 'sequence', ',')} "

@@ -269,7 +269,7 @@ class History:
 
     def _take(self, entry: dict[str, Any]) -> None:
         try:
-            when = datetime.fromisoformat(entry.pop("time")).timestamp()
+            when = datetime.fromisoformat(entry.pop("time")).astimezone(UTC).timestamp()
             event = entry.pop("event")
             if event == "started":
                 self.runs.append(Run(when, entry))
