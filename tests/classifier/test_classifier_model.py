@@ -11,9 +11,11 @@ import pytest
 import safetensors.torch
 import torch
 
+from folders import copied
 from models.test_weights_hostile import SAFETENSORS
 from nucpro.classifier.card import WEIGHTS_NAME, ModelCard
 from nucpro.classifier.model import Classifier, load, read_state, save
+from nucpro.cli import main
 from nucpro.errors import DataError, DimensionError, ModelError
 from nucpro.folder.kinds import CARD_NAME, STATE_NAME
 from nucpro.formats.records import write_record
@@ -124,6 +126,13 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_a_card_takes_no_memory_that_its_weights_do_not_have(folder: Path) -> None:
+    wide = 1 << 20  # 4 TiB of weights
+    edit_card(folder, input_width=wide, hidden_width=wide, sides=["dna"], widths={"dna": wide})
+    with pytest.raises(ModelError, match=r"'hidden\.weight': \(8, 24\).*expected .*\(1048576, 1048576\)"):
+        load(folder)
+
+
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     classifier = Classifier(24, 8)
     with torch.no_grad():
@@ -148,6 +157,20 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
             {"class_names": ["viral", "host"]},
             r"classes are \('viral', 'host'\), expected \('host', 'viral'\)",
         ),
+        ({"sides": ["dna", "dna"]}, r"its sequence types are \('dna', 'dna'\), expected each once"),
+        ({"lengths": {"short": {}}}, r"lengths is short, expected the form"),
+        ({"data": {"digest": [1]}}, r"data\.digest is \[1\], expected text"),
+        ({"split": {"by": "colour"}}, r"split\.by is colour, expected the form genome\|taxon"),
+        ({"split": {"rank": "kingdom"}}, r"split\.rank is kingdom, expected the form species\|"),
+        ({"split": {"fold": [6, 5]}}, r"split\.fold is 6 of 5"),
+        ({"split": {"fold": 3}}, r"split\.fold is 3, expected a list"),
+        ({"split": {"seed": True}}, r"split\.seed is true, expected a whole number"),
+        ({"split": {"fractions": {"test": 1}}}, r"split\.fractions\.test is 1, expected"),
+        (
+            {"split": {"fractions": {"train": 0.1}}},
+            r"split\.fractions is train, expected 'validation' or 'test'",
+        ),
+        ({"training": {"batch_size": 0}}, r"training\.batch_size is 0, expected 2 to"),
         (
             {"sides": ["dna"]},
             r"its sequence types \('dna',\) have \[16\] columns, not the 24 of input_width",
@@ -183,3 +206,15 @@ def test_a_card_that_is_no_json_is_refused(folder: Path) -> None:
     (folder / CARD_NAME).write_text("{")
     with pytest.raises(ModelError, match=r"model\.json: cannot be read"):
         load(folder)
+
+
+def test_models_without_a_split_are_not_compared(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = copied(folder, tmp_path / "other")
+    assert main(["compare", str(folder), str(other), "--device", "cpu"]) == 3
+    missing = (
+        "model.json: does not record batch_size, by, seed, fractions, test_rows_sha256, so its test part"
+    )
+    shown = capsys.readouterr().err
+    assert all(f"{path}/{missing}" in shown for path in (folder, other))

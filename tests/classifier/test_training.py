@@ -20,7 +20,7 @@ import torch
 from merged_folders import PROTEIN_WIDTH, RECIPES, WIDTH, join, write_side
 
 import train as train_script
-from folders import Frame, copied
+from folders import Frame, copied, edited
 from nucpro.classifier import model as model_module
 from nucpro.classifier import training
 from nucpro.classifier.card import read_training
@@ -432,6 +432,11 @@ def test_models_of_one_split_are_compared_again(
         said = f"{option} is x.tsv; allowed: only with {of}; {folders[0]} was trained with --split-by genome"
         assert said in capsys.readouterr().err
     path = merged_path(merged, "viral.1.1", 5)
+    with edited(path) as content:
+        content["data"][0, 0] += 1
+    assert main(["compare", *folders, "--device", "cpu"]) == 1
+    said = f"its merged files are not those that {folders[0]} was trained on"
+    assert said in capsys.readouterr().err
     path.unlink()
     assert main(["compare", *folders, "--device", "cpu"]) == 1
     assert "its rows divide into another test part than that of" in capsys.readouterr().err

@@ -554,6 +554,20 @@ def test_a_changed_card_is_another_classifier(
     assert "was made by another classifier" in capsys.readouterr().err
 
 
+def test_a_recorded_place_that_no_file_system_takes_is_nowhere(
+    fasta: Path,
+    tmp_path: Path,
+    card: ModelCard,
+    models: tuple[Path, Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = save_classifier(tmp_path / "own", replace(card, models={"dna": "x" * 1000, "protein": "x\0"}))
+    assert main(arguments(fasta, folder, models)) == 0
+    capsys.readouterr()
+    assert main(["predict", str(fasta), "--model", str(folder), "-o", str(tmp_path / "out")]) == 3
+    assert "give that model with --dna-model" in capsys.readouterr().err
+
+
 def test_real_weights_on_real_genomes(
     real_data: Path, tmp_path: Path, dna_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,12 +13,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
+from nucpro.classifier.options import SplitBy
 from nucpro.errors import ModelError, RecordError
 from nucpro.folder.kinds import CARD_NAME
 from nucpro.folder.paths import CLASS_NAMES
 from nucpro.formats.opening import read_input
-from nucpro.formats.records import Digest, Name, Within, checked, read_record, unsealed, write_record
+from nucpro.formats.records import (
+    Digest,
+    Matching,
+    Name,
+    Within,
+    checked,
+    read_record,
+    unsealed,
+    write_record,
+)
 from nucpro.formats.sequences import DNA_WIDTH, PROTEIN_WIDTH, SequenceType
+from nucpro.genomes.taxonomy import RANKS
 from nucpro.state.history import this_software
 
 __all__ = [
@@ -50,6 +61,19 @@ TRAIN_AGAIN = "train a model with nucpro train DATA, and name the folder that it
 
 _FORMAT = 1
 _Width = Annotated[int, Within(1, 1 << 20)]
+_Length = Annotated[str, Matching("[1-9][0-9]{0,18}")]
+_Share = Annotated[float, Within(1e-9, 1 - 1e-9)]
+_USED: Mapping[str, Any] = {
+    "data.digest": Digest,
+    "split.by": Annotated[str, Matching("|".join(SplitBy))],
+    "split.rank": Annotated[str, Matching("|".join(RANKS))],
+    "split.fold": tuple[Annotated[int, Within(1, 1 << 53)], Annotated[int, Within(3, 1 << 53)]],
+    "split.seed": Annotated[int, Within(0, (1 << 32) - 1)],
+    "split.fractions": Mapping[Literal["validation", "test"], _Share],
+    "split.test_rows_sha256": Digest,
+    "training.batch_size": Annotated[int, Within(2, 1 << 53)],
+}
+"""What evaluation reads of the entries that hold anything; a model without a split lacks them."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +102,8 @@ class ModelCard:
     data : dict
         ``digest`` (SHA-256 of what was trained on), ``files``, ``rows``, ``rows_by_class``, ``genomes``.
     split : dict
-        ``by``, ``seed``, ``fractions``, rows and groups of each part, and ``leak``: groups that are in more
-        than one part.
+        ``by``, ``seed``, ``fractions``, rows and groups of each part, and ``leak``: a sentence on the test rows whose
+        genomes were also trained on, or None.
     training : dict
         Options, seed, epochs that were run, the best one, and why it ended.
     metrics : dict of str to (dict or None)
@@ -101,7 +125,7 @@ class ModelCard:
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=lambda: {"temperature": 1.0, "threshold": 0.5})
-    lengths: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    lengths: Mapping[_Length, Mapping[str, Any]] = field(default_factory=dict)
 
 
 _LATER = {"models", "calibration", "lengths"}
@@ -221,6 +245,14 @@ def _check_card(card: ModelCard) -> None:
         value = checked(float, card.calibration.get(name), name)
         if not low < value < high:
             raise ValueError(f"{name} is {value!r}, expected more than {low}, below {high}")
+    for place, kind in _USED.items():
+        part, name = place.split(".")
+        checked(kind | None, getattr(card, part).get(name), place)
+    fold, folds = card.split.get("fold") or (0, 0)
+    if fold > folds:
+        raise ValueError(f"split.fold is {fold} of {folds}")
+    if len(set(card.sides)) < len(card.sides):
+        raise ValueError(f"its sequence types are {card.sides}, expected each once")
     widths = [card.widths.get(sequence_type) for sequence_type in card.sides]
     if None in widths or sum(cast(list[int], widths)) != card.input_width:
         raise ValueError(

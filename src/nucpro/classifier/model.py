@@ -193,7 +193,8 @@ def load(folder: str | Path) -> tuple[Classifier, ModelCard]:
     weights = folder / WEIGHTS_NAME
     raw = read_input(weights, ModelError)
     require_weights(weights, hashlib.sha256(raw).hexdigest(), expected)
-    classifier = Classifier(card.input_width, card.hidden_width, card.dropout)
+    with torch.device("meta"):  # the weights decide whether memory of the card's size is taken
+        classifier = Classifier(card.input_width, card.hidden_width, card.dropout)
     _fill(classifier, raw, weights)
     classifier.temperature = float(card.calibration["temperature"])
     return classifier.eval(), card
@@ -249,7 +250,7 @@ def _fill(classifier: Classifier, raw: bytes, path: Path) -> None:
     wrong = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
     if wrong:
         raise ModelError(f"{path}: {wrong[0]} holds values that are not finite; {TRAIN_AGAIN}")
-    classifier.load_state_dict(tensors)
+    classifier.to_empty(device="cpu").load_state_dict(tensors)
 
 
 Tensors = Mapping[str, torch.Tensor]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nucpro.classifier.card import ModelCard
+from nucpro.classifier.card import TRAIN_AGAIN, ModelCard
 from nucpro.classifier.fitting import feed_of, viral_margins
 from nucpro.classifier.material import Divided, divide, read_material
 from nucpro.classifier.metrics import Comparison, Measured, Scored, compare, resample
@@ -46,6 +46,8 @@ __all__ = ["Evaluated", "ModelData", "compare_models", "evaluate_lengths"]
 logger = logging.getLogger(__name__)
 
 _DRAWS = 1000
+_SPLIT = ("by", "seed", "fractions", "test_rows_sha256")
+"""Entries of a card's split without which its test part is not found again."""
 _FRAMES_AT_A_TIME = 2048
 
 
@@ -151,6 +153,11 @@ def compare_models(
         )
     divided = _test_part(models[0], cards[0], data, device, show)
     material, rows = divided.material, divided.test_rows
+    if material.features.digest != cards[0].data.get("digest"):
+        raise DataError(
+            f"{material.survey.folder.root}: its merged files are not those that {models[0]} was trained on, such as "
+            "vectors of another encoder; name the data folder of its training with --trained-on, or train again"
+        )
     labels = material.features.labels.numpy()[rows]
     found = {}
     for name, (classifier, card) in loaded.items():
@@ -164,13 +171,24 @@ def compare_models(
 
 
 def _loaded(models: Sequence[Path]) -> list[tuple[Classifier, ModelCard]]:
-    """Load models; report all that cannot be loaded at once."""
+    """Load models; report all that cannot be loaded, or that record no split, at once."""
     loaded, problems = [], []
     for path in models:
         try:
-            loaded.append(load(path))
+            classifier, card = load(path)
         except ModelError as error:
             problems.append(str(error))
+            continue
+        loaded.append((classifier, card))
+        values = {
+            "batch_size": card.training.get("batch_size"),
+            **{name: card.split.get(name) for name in _SPLIT},
+        }
+        if missing := [name for name, value in values.items() if value is None]:
+            problems.append(
+                f"{path / CARD_NAME}: does not record {', '.join(missing)}, so its test part cannot be found again; "
+                f"{TRAIN_AGAIN}"
+            )
     if problems:
         raise PreflightError(problems)
     return loaded

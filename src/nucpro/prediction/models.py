@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -156,7 +157,7 @@ def _is_named(sequence_type: SequenceType, card: ModelCard, options: PredictionO
 def _known_as(sequence_type: SequenceType, card: ModelCard) -> str | None:
     """Path or hub id of an encoder from the card; None if it is unknown or no longer there."""
     place = card.models.get(sequence_type.value)
-    if place is not None and Path(place).exists():
+    if place is not None and os.path.exists(place):  # noqa: PTH110 - a name that no file system takes is nowhere
         return place
     name = _id_of(sequence_type, card)
     return name if "/" in name else None
