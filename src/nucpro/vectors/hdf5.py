@@ -17,7 +17,6 @@ from typing import Any
 
 from nucpro.errors import UsageError
 from nucpro.formats import cannot_write, sync_folder
-from nucpro.formats.atomic import replacing_problems
 from nucpro.formats.records import decoded
 from nucpro.formats.sequences import SequenceType
 from nucpro.vectors.inputs import InputFacts
@@ -40,10 +39,6 @@ class Hdf5(Sharded):
             raise UsageError(f"--output is the folder {str(self.output)!r}; name a file in it")
         if find_spec("h5py") is None:
             raise UsageError(f"{self.output}: needs h5py; install the extra: pip install 'nucpro[hdf5]'")
-
-    def target_problems(self, *, replace: bool) -> list[str]:
-        """Why the file cannot be replaced."""
-        return replacing_problems([self.output], lambda _: self.own_meta() is not None, replace=replace)
 
     def unfit(self, facts: InputFacts, width: int) -> list[str]:
         """Two records that would have the same name."""

@@ -84,9 +84,9 @@ class Work(ABC):
             The message contains the allowed names.
         """
 
-    @abstractmethod
     def target_problems(self, *, replace: bool) -> list[str]:
-        """Why the existing file of the output's name cannot be replaced."""
+        """Why an existing file or folder of the output's name cannot be replaced."""
+        return replacing_problems([self.output], lambda _: self.own_meta() is not None, replace=replace)
 
     @abstractmethod
     def unfit(self, facts: InputFacts, width: int) -> list[str]:
@@ -271,10 +271,6 @@ class Rows(Work):
         if not self.output.name or self.output.is_dir():
             raise UsageError(f"--output is the folder {str(self.output)!r}; name a file in it")
         format_of(self.output)
-
-    def target_problems(self, *, replace: bool) -> list[str]:
-        """Why the file cannot be replaced."""
-        return replacing_problems([self.output], lambda _: self.own_meta() is not None, replace=replace)
 
     def unfit(self, facts: InputFacts, width: int) -> list[str]:
         """Why the form of the file does not take the vectors."""
