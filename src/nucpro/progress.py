@@ -217,9 +217,7 @@ class Meter:
         return max(0.0, (self._work - self._worked) * seconds / self._worked)
 
 
-def tracked(
-    items: Iterable[Item], total: int, message: str, show: Show, unit: str = "files"
-) -> Iterator[Item]:
+def tracked(items: Iterable[Item], total: int, message: str, show: Show) -> Iterator[Item]:
     """Yield items as they come, and show how many came.
 
     Parameters
@@ -228,12 +226,12 @@ def tracked(
         Such as results of worker processes.
     total : int
         How many they are; with none, nothing is shown.
-    message, unit : str
+    message : str
         See :class:`Progress`.
     show : callable
-        Takes the progress.
+        Takes the progress, in files.
     """
-    meter = Meter(show, message, total, unit) if total else None
+    meter = Meter(show, message, total, "files") if total else None
     for item in items:
         if meter is not None:
             meter.advance()

@@ -49,6 +49,7 @@ __all__ = [
     "decoded",
     "document",
     "parsed",
+    "part_of",
     "read_record",
     "unsealed",
     "write_record",
@@ -194,8 +195,8 @@ def _bytes_of(path: Path) -> bytes:
         return file.read()
 
 
-def decoded(raw: bytes, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """Value that JSON holds; each object is replaced by what `object_hook` makes of it.
+def decoded(raw: bytes) -> Any:
+    """Value that JSON holds.
 
     Raises
     ------
@@ -203,7 +204,7 @@ def decoded(raw: bytes, object_hook: Callable[[dict[str, Any]], Any] | None = No
         It is no JSON, or nested too deeply to be read.
     """
     try:
-        return json.loads(raw, object_hook=object_hook)
+        return json.loads(raw)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     except ValueError as error:
@@ -213,13 +214,19 @@ def decoded(raw: bytes, object_hook: Callable[[dict[str, Any]], Any] | None = No
         ) from error
 
 
-def parsed(raw: bytes, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> dict[str, Any]:
+def parsed(raw: bytes) -> dict[str, Any]:
     """Object that JSON holds; empty if it is damaged or not an object; see :func:`decoded`."""
     try:
-        content = decoded(raw, object_hook)
+        content = decoded(raw)
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def part_of(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Object in an object that nobody checked; empty if there is none."""
+    part = content.get(name)
+    return part if isinstance(part, Mapping) else {}
 
 
 def _checksum_of(content: Mapping[str, Any]) -> str:

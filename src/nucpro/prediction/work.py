@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 from nucpro.errors import DataError, PreflightError, StoreError
 from nucpro.formats import make_folder, records, remove_temporaries
-from nucpro.formats.records import Count, Digest, Name, Within
+from nucpro.formats.records import Count, Digest, Name, Within, part_of
 from nucpro.genomes.frames import FRAME_NAMES
 from nucpro.prediction.contigs import InputFacts, Unit
 from nucpro.prediction.models import Models
@@ -360,19 +360,13 @@ def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | Non
     """
     if (found.get("format"), found.get("rules")) != (wanted["format"], wanted["rules"]):
         return "was made by another version of nucpro"
-    if _part(found, "input", "sha256") != wanted["input"]["sha256"]:
-        return f"is of another input ({_part(found, 'input', 'file')})"
-    if _part(found, "classifier", "sha256") != wanted["classifier"]["sha256"]:
+    if part_of(found, "input").get("sha256") != wanted["input"]["sha256"]:
+        return f"is of another input ({part_of(found, 'input').get('file')})"
+    if part_of(found, "classifier").get("sha256") != wanted["classifier"]["sha256"]:
         return "was made by another classifier"
     for sequence_type, encoder in wanted["encoders"].items():
-        if _part(found, "encoders", sequence_type, "key") != encoder["key"]:
+        if part_of(part_of(found, "encoders"), sequence_type).get("key") != encoder["key"]:
             return f"was made with another {sequence_type} model, or another precision of it"
     if found.get("length") != wanted["length"]:
         return f"has chunks of {found.get('length')} bases, not {wanted['length']}"
     return None
-
-
-def _part(content: object, *names: str) -> object:
-    for name in names:
-        content = content.get(name) if isinstance(content, Mapping) else None
-    return content

@@ -42,11 +42,11 @@ class Series:
     values: Sequence[float]
 
 
-def ticks(highest: float, count: int = 4) -> list[float]:
-    """Round values from 0 to the highest, at most ``count`` and one more."""
+def ticks(highest: float) -> list[float]:
+    """Round values from 0 to the highest, at most five."""
     if highest <= 0:
         return [0.0]
-    raw = highest / count
+    raw = highest / 4
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * (1 - 1e-9))
     return [step * place for place in range(int(highest / step + 1e-9) + 1)]

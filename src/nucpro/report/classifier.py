@@ -28,7 +28,7 @@ from nucpro.errors import DataError, ModelError, NucproError, counted
 from nucpro.folder.kinds import CARD_NAME
 from nucpro.folder.paths import CLASS_NAMES, DataFolder
 from nucpro.formats.opening import file_digest, read_input
-from nucpro.formats.records import checked
+from nucpro.formats.records import checked, part_of
 from nucpro.formats.sequences import SequenceType
 from nucpro.report.charts import Markup, element, items, join, table
 from nucpro.report.sample import Sample
@@ -152,7 +152,7 @@ def classifiers(models: Sequence[FolderModel], sample: Sample) -> Markup:
 def _row(model: FolderModel) -> Sequence[object]:
     if model.card is None:
         return (model.name, "cannot be read", _NONE, *(_NONE for _ in _HEADLINES))
-    test = _of(model.card.metrics, "test")
+    test = part_of(model.card.metrics, "test")
     return (
         model.name,
         model.trained,
@@ -177,7 +177,7 @@ def _model(model: FolderModel, sample: Sample, *, is_only: bool) -> Markup:
 def _other_encoders(card: ModelCard, sample: Sample) -> Iterator[str]:
     """Sequence types whose vectors in the folder are of other weights than those that a model was trained on."""
     for kind, meta, _ in sample.metas:
-        then, now = card.encoders.get(kind) or {}, _of(meta or {}, "made_by")
+        then, now = card.encoders.get(kind) or {}, part_of(meta or {}, "made_by")
         weights = then.get("weights_sha256"), now.get("weights_sha256")
         if kind in card.sides and None not in weights and weights[0] != weights[1]:
             old, new = (str(digest)[:12] for digest in weights)
@@ -197,7 +197,9 @@ def _sentences(model: FolderModel, card: ModelCard) -> Iterator[str]:
         f"{_classes(data.get('rows_by_class'))}."
     )
     rank = f" ({split['rank']})" if split.get("rank") else ""
-    parts = (f"{part} {_classes(_of(split, part).get('rows'))}" for part in ("train", "validation", "test"))
+    parts = (
+        f"{part} {_classes(part_of(split, part).get('rows'))}" for part in ("train", "validation", "test")
+    )
     yield f"Split by {_plain(split.get('by'))}{rank}: {'; '.join(parts)}."
     if split.get("leak"):
         yield f"Leakage: {_plain(split['leak'])}."
@@ -219,7 +221,7 @@ def _threshold(calibration: Mapping[str, Any]) -> str:
 
 
 def _calibration(card: ModelCard) -> str:
-    before, after = _of(card.metrics, "uncalibrated"), _of(card.metrics, "test")
+    before, after = part_of(card.metrics, "uncalibrated"), part_of(card.metrics, "test")
     if not before:
         return "Calibration: none recorded."
     return (
@@ -230,16 +232,16 @@ def _calibration(card: ModelCard) -> str:
 
 
 def _tables(card: ModelCard) -> Iterator[Markup]:
-    test, validation = _of(card.metrics, "test"), _of(card.metrics, "validation")
+    test, validation = part_of(card.metrics, "test"), part_of(card.metrics, "validation")
     if not test:
         yield element("p", "The test part was not evaluated: training did not end.")
-    intervals = _of(card.metrics, "test_intervals")
+    intervals = part_of(card.metrics, "test_intervals")
     rows = [
         (_title(name), _number(test.get(name)), _interval(intervals.get(name)), _number(validation.get(name)))
         for name in SCORES
     ]
     yield table("Metrics", ["metric", "#test", "#95% interval", "#validation"], rows)
-    if confusion := _of(card.metrics, "confusion"):
+    if confusion := part_of(card.metrics, "confusion"):
         cells = [
             (
                 f"{name} rows",
@@ -249,7 +251,11 @@ def _tables(card: ModelCard) -> Iterator[Markup]:
         ]
         yield table("Confusion matrix, test part", ["", *(f"#called {name}" for name in CLASS_NAMES)], cells)
     lengths = [
-        (length, _plain(found.get("frames")), *(_number(_of(found, "test").get(name)) for name in _HEADLINES))
+        (
+            length,
+            _plain(found.get("frames")),
+            *(_number(part_of(found, "test").get(name)) for name in _HEADLINES),
+        )
         for length, found in card.lengths.items()
     ]
     if lengths:
@@ -275,11 +281,6 @@ def _curves(model: FolderModel) -> Markup:
 
 def _columns(card: ModelCard) -> str:
     return " and ".join(SequenceType(sequence_type).word for sequence_type in card.sides)
-
-
-def _of(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    part = values.get(name)
-    return part if isinstance(part, Mapping) else {}
 
 
 def _title(metric: str) -> str:

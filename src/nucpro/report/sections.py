@@ -9,6 +9,7 @@ from typing import Any
 
 from nucpro.errors import counted, human_time
 from nucpro.folder.paths import CLASS_NAMES, SEED, VIRAL
+from nucpro.formats.records import part_of
 from nucpro.formats.sequences import SequenceType
 from nucpro.report.charts import Markup, Series, bars, element, histogram, items, join, line, table
 from nucpro.report.sample import Sample
@@ -178,7 +179,7 @@ def rates(run: Run | None) -> Markup:
     if run is None:
         return element("p", "No run that made protein files is recorded here.")
     curve = throughput(run)
-    device = _of(run.facts, "options").get("device", "unknown device")
+    device = part_of(run.facts, "options").get("device", "unknown device")
     text = (
         f"Last extraction: {_when(run.started)} on {device}; "
         f"{counted(len(run.files), 'file', ',')}, {counted(curve.records, 'sequence', ',')} "
@@ -238,12 +239,12 @@ def _run_row(run: Run) -> Sequence[object]:
         _when(run.started),
         facts.get("side", "unknown"),
         facts.get("engine", "unknown"),
-        _of(facts, "options").get("device", "unknown"),
+        part_of(facts, "options").get("device", "unknown"),
         f"{len(run.files):,}",
         f"{sum(file.records for file in run.files):,}",
         human_time(max(0.0, run.last - run.started)),
         run.how or _NO_END,
-        _of(facts, "software").get("nucpro", "unknown"),
+        part_of(facts, "software").get("nucpro", "unknown"),
     )
 
 
@@ -260,14 +261,14 @@ def provenance(subject: Subject, sample: Sample) -> Markup:
                 )
             )
             continue
-        values = {"columns": meta.get("width"), **_of(meta, "made_by")}
+        values = {"columns": meta.get("width"), **part_of(meta, "made_by")}
         parts.append(
             _values(f"{title}, in the metadata of {files:,} of {counted(asked, 'file', ',')}", values)
         )
     if subject.runs:
         facts = subject.runs[-1].facts
-        parts.append(_values("Software of the last run", _of(facts, "software")))
-        options = {name: value for name, value in _of(facts, "options").items() if value is not None}
+        parts.append(_values("Software of the last run", part_of(facts, "software")))
+        options = {name: value for name, value in part_of(facts, "options").items() if value is not None}
         parts.append(_values("Options of the last run", options))
     return element("div", *parts, class_="cards") if parts else element("p", "Nothing is recorded here.")
 
@@ -279,11 +280,6 @@ def _values(title: str, values: Mapping[str, Any]) -> Markup:
         for part in (element("dt", name.replace("_", " ")), element("dd", value))
     ]
     return element("details", element("summary", title), element("dl", *entries), class_="card")
-
-
-def _of(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    part = facts.get(name)
-    return part if isinstance(part, Mapping) else {}
 
 
 def _when(time: float) -> str:

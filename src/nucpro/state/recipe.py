@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from nucpro.formats.records import part_of
+
 __all__ = ["Recipe", "described", "input_digest", "merged_difference", "merged_meta", "weights_digest"]
 
 _FORMAT = 1
@@ -99,9 +101,9 @@ class Recipe:
         """Provenance of a file of this kind and input by another model or other options; None for any other file."""
         if meta is None or meta.get("format") != _FORMAT or meta.get("kind") != self.kind:
             return None
-        made_by = _part(meta, "made_by")
+        made_by = part_of(meta, "made_by")
         is_same = _decisive(made_by) == _decisive(self.made_by) and meta.get("width") == self.width
-        return None if is_same or _part(meta, "input").get("sha256") != input_digest else made_by
+        return None if is_same or part_of(meta, "input").get("sha256") != input_digest else made_by
 
     def difference(self, meta: Mapping[str, Any] | None, input_digest: str) -> str | None:
         """Why a file with this ``meta`` is stale for an input; None if it is current.
@@ -112,23 +114,23 @@ class Recipe:
             return "has no provenance metadata"
         if meta.get("format") != _FORMAT or meta.get("kind") != self.kind:
             return "was made by another version of the format"
-        if _part(meta, "input").get("sha256") != input_digest:
+        if part_of(meta, "input").get("sha256") != input_digest:
             return "was made from another FASTA"
         if meta.get("width") != self.width:
             return f"is {meta.get('width')} wide, not {self.width}"
-        difference = _first_difference(_decisive(_part(meta, "made_by")), _decisive(self.made_by))
+        difference = _first_difference(_decisive(part_of(meta, "made_by")), _decisive(self.made_by))
         return difference and f"was made with {difference}"
 
 
 def input_digest(meta: Mapping[str, Any] | None) -> str | None:
     """SHA-256 of the records that a file was made from; None if its ``meta`` lacks it."""
-    digest = _part(meta or {}, "input").get("sha256")
+    digest = part_of(meta or {}, "input").get("sha256")
     return digest if isinstance(digest, str) else None
 
 
 def weights_digest(meta: Mapping[str, Any] | None) -> str | None:
     """SHA-256 of the weights that made a file; None if its ``meta`` lacks it."""
-    digest = _part(meta or {}, "made_by").get("weights_sha256")
+    digest = part_of(meta or {}, "made_by").get("weights_sha256")
     return digest if isinstance(digest, str) else None
 
 
@@ -149,7 +151,7 @@ def merged_difference(meta: Mapping[str, Any] | None, expected: Mapping[str, Any
         return "has no provenance metadata"
     if meta.get("width") != expected["width"]:
         return f"is {meta.get('width')} wide, not {expected['width']}"
-    if _part(meta, "sources") != expected["sources"]:
+    if part_of(meta, "sources") != expected["sources"]:
         return "was merged from other vectors"
     return None if dict(meta) == dict(expected) else "was made by another version of the format"
 
@@ -179,8 +181,3 @@ def _first_difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> 
 def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 24 else f"{text[:12]}…"
-
-
-def _part(meta: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    part = meta.get(name)
-    return part if isinstance(part, Mapping) else {}
