@@ -356,19 +356,15 @@ def load_encoder(  # noqa: PLR0913 - the options of a model, each by its keyword
     layers = (layer,) if isinstance(layer, int) else tuple(layer)
     poolings = (pool,) if isinstance(pool, str) else tuple(pool)
     readout = Readout(layers, poolings, windows=long == WINDOW)
-    named = {kind.value: name for kind, name in DEFAULT_MODELS.items()}
     if model is None:
         model, adapter = adapter or SequenceType.PROTEIN.value, None
-    name = named.get(str(model), str(model))
-    options = Options(
-        device=device,
-        precision=precision,
-        token_dropout=token_dropout,
-        tokens_per_batch=tokens_per_batch,
-    )
+    name = {kind.value: default for kind, default in DEFAULT_MODELS.items()}.get(str(model), str(model))
     found = locate(name, revision=revision, adapter=adapter)
     sequence_type = sequence_type_of(found)
-    options = settled(options.with_model(sequence_type, name, revision))
+    asked = Options(
+        device=device, precision=precision, token_dropout=token_dropout, tokens_per_batch=tokens_per_batch
+    )
+    options = settled(asked.with_model(sequence_type, name, revision))
     identified = encoders.identify(options, sequence_type, files=found).reading(readout)
     return Encoder(encoders.load(identified, options), refuse_long=long == REFUSE)
 

@@ -1,4 +1,4 @@
-"""What a user can choose about a download."""
+"""Options of ``nucpro download`` and ``nucpro dataset``: one frozen record each, validated once."""
 
 from __future__ import annotations
 
