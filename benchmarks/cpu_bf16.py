@@ -14,8 +14,6 @@ allowed to round to bfloat16 inside (``torch.backends.mkldnn.matmul.fp32_precisi
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import subprocess
 import tempfile
@@ -29,7 +27,7 @@ import torch
 import transformers
 from cpu_extract import careful_batches, transformers_vectors
 from eight_bit import agreement, windows
-from gpu_extract import Size, random_model, show
+from gpu_extract import Size, parser_of, random_model, show, write
 from safetensors.torch import save_file
 
 from nucpro.embedding.batches import Embedder, Prepared, prepare
@@ -216,13 +214,9 @@ def processor() -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--real-data", type=Path, help="folder with esm2_8m and refseq_mini")
     parser.add_argument("--threads", type=int, nargs="*", default=[torch.get_num_threads()])
-    parser.add_argument("--tiny", action="store_true", help="a tiny model and few sequences")
-    parser.add_argument("--output", type=Path, help="JSON file for the results")
     arguments = parser.parse_args()
     size, lengths = (TINY, (30,)) if arguments.tiny else (SHAPE, (100, 300))
     results: dict[str, object] = {"machine": processor()}
@@ -230,9 +224,7 @@ def main() -> None:
     def keep(title: str, figures: dict[str, object]) -> None:
         results[title] = figures
         show(title, figures)
-        if arguments.output:
-            arguments.output.parent.mkdir(parents=True, exist_ok=True)
-            arguments.output.write_text(json.dumps(results, indent=1) + "\n")
+        write(results, arguments.output)
 
     for threads in arguments.threads:
         for residues in lengths:

@@ -12,8 +12,6 @@ and in unsorted batches of 8 sequences. Vectors of both are compared before anyt
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import random
 import statistics
@@ -24,7 +22,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from gpu_extract import TINY, Run, Size, prepared, random_model, show
+from gpu_extract import TINY, Run, Size, parser_of, prepared, random_model, show, write
 from store import machine
 from transformers import EsmModel
 
@@ -179,13 +177,9 @@ def model_of(weights: Path | None, size: Size) -> EsmModel:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--weights", type=Path, help="folder with ESM-2 8M; random weights where not given")
-    parser.add_argument("--tiny", action="store_true", help="a tiny model and little work")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch (default: %(default)s)")
-    parser.add_argument("--output", type=Path, help="JSON file for the results")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     size = TINY if arguments.tiny else FULL
@@ -198,9 +192,7 @@ def main() -> None:
     show("hardware", results["hardware"])
     for name, row in results["speed"].items():
         show(name, {key: value for key, value in (row | row["seconds"]).items() if key != "seconds"})
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(results, indent=1) + "\n")
+    write(results, arguments.output)
 
 
 if __name__ == "__main__":

@@ -10,19 +10,15 @@ runs share one process; rounds of what is compared take turns, and medians are r
 
 from __future__ import annotations
 
-import argparse
 import gzip
-import json
 import math
 import os
 import platform
 import random
-import statistics
 import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,10 +26,24 @@ from pathlib import Path
 import tokenizers
 import torch
 import torch.nn.functional as F
+from gpu_extract import (
+    Run,
+    bare_products_run,
+    batches_of,
+    device_here,
+    encoder_run,
+    kernel_times,
+    medians,
+    parser_of,
+    show,
+    wall_seconds,
+    with_kernels,
+    write,
+)
 from transformers import PreTrainedTokenizerFast
 
 from nucpro.embedding.batches import Embedder, Pending, Prepared, default_tokens_per_batch, prepare
-from nucpro.models.architectures import load_dna_tokenizer, use_kernels
+from nucpro.models.architectures import load_dna_tokenizer
 from nucpro.models.dna_tokens import DnaTokenizer
 from nucpro.models.mosaic_bert import MosaicBert, alibi_bias, load_mosaic_bert
 from nucpro.models.weights import ModelFiles, locate
@@ -45,8 +55,6 @@ import dna_stand_ins
 
 BASES = 300
 LIMIT = 10_000
-Run = Callable[[], object]
-Batches = list[tuple[torch.Tensor, list[int]]]
 
 
 @dataclass(frozen=True)
@@ -93,11 +101,8 @@ class Bench:
         budget = budget or default_tokens_per_batch(self.device)
         return prepare(names, sequences, self.tokenizer, max_residues=LIMIT, tokens_per_batch=budget)
 
-    def batches(self, work: Prepared) -> Batches:
-        """Token ids on the device and lengths of every batch, as the product plans them."""
-        lengths = [work.lengths[batch].tolist() for batch in work.batches]
-        parts = work.token_ids.to(self.device).split([sum(batch) for batch in lengths])
-        return list(zip(parts, lengths, strict=True))
+    def medians(self, runs: dict[str, Run], rounds: int) -> dict[str, float]:
+        return medians(runs, rounds, self.device, wall_seconds)
 
 
 # ---------------------------------------------------------------------------------------------- set up
@@ -136,37 +141,7 @@ def make_bench(size: Size, device: torch.device, folder: Path, tokenizer_json: P
     )
 
 
-def with_kernels(encoder: MosaicBert) -> MosaicBert:
-    use_kernels(encoder)
-    return encoder
-
-
 MODEL_SHAPE = ("width", "layers", "heads", "feed_forward_width", "vocabulary_size")
-
-
-# ---------------------------------------------------------------------------------------------- timing
-
-
-def seconds(run: Run, device: torch.device) -> float:
-    """Wall time of a run, until the device has finished it."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def medians(runs: dict[str, Run], rounds: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of each run; rounds take turns after one that does not count."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(rounds + 1):
-        for name, run in runs.items():
-            taken = seconds(run, device)
-            if number:
-                times[name].append(taken)
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 # ---------------------------------------------------------------------------------------------- the peer
@@ -241,7 +216,7 @@ def measure_loops(bench: Bench) -> dict[str, float]:
         "plain forward, float32": own_loop(bench, bench.exact),
         "as the product computes": own_loop(bench, bench.encoder),
     }
-    times = medians(runs, 3, bench.device)
+    times = bench.medians(runs, 3)
     return {name: bench.size.singles / taken for name, taken in times.items()}
 
 
@@ -252,9 +227,9 @@ def measure_tokens(bench: Bench) -> dict[str, float]:
     run = {"tokens": lambda: bench.tokenizer.encode(names, sequences, LIMIT)}
     encoded = bench.tokenizer.encode(names, sequences, LIMIT)
     return {
-        "sequences_per_s": len(sequences) / medians(run, bench.size.rounds, bench.device)["tokens"],
+        "sequences_per_s": len(sequences) / bench.medians(run, bench.size.rounds)["tokens"],
         "prepared_sequences_per_s": len(sequences)
-        / medians({"all": lambda: bench.prepared(sequences)}, bench.size.rounds, bench.device)["all"],
+        / bench.medians({"all": lambda: bench.prepared(sequences)}, bench.size.rounds)["all"],
         "tokens_per_sequence": float(encoded.lengths.mean()),
         "shortest": int(encoded.lengths.min()),
         "longest": int(encoded.lengths.max()),
@@ -262,42 +237,17 @@ def measure_tokens(bench: Bench) -> dict[str, float]:
     }
 
 
-def encoder_run(encoder: MosaicBert, batches: Batches) -> Run:
-    def run() -> None:
-        for tokens, lengths in batches:
-            encoder.pool(encoder(tokens, lengths), lengths)
-
-    return run
-
-
-def bare_products_run(encoder: MosaicBert, batches: Batches) -> Run:
-    """The matrix products of all layers on the same tokens, and nothing else."""
-    sizes = [sum(lengths) for _, lengths in batches]
-    like = encoder.token_embeddings.weight
-    narrow = torch.randn(max(sizes), encoder.width, device=like.device, dtype=like.dtype)
-    wide = torch.randn(max(sizes), encoder.config.feed_forward_width, device=like.device, dtype=like.dtype)
-
-    def run() -> None:
-        for size in sizes:
-            for layer in encoder.layers:
-                for linear in (layer.query_key_value, layer.attention_out, layer.feed_forward_in):
-                    F.linear(narrow[:size], linear.weight, linear.bias)
-                F.linear(wide[:size], layer.feed_forward_out.weight, layer.feed_forward_out.bias)
-
-    return run
-
-
 def measure_batches(bench: Bench) -> dict[str, dict[str, float]]:
     """One file whose token ids are on the device, at several sizes of batches."""
     results = {}
     for budget in bench.size.budgets:
         work = bench.prepared(bench.file(0), budget)
-        batches = bench.batches(work)
+        batches = batches_of(work, bench.device)
         runs = {
             "ours": encoder_run(bench.encoder, batches),
             "products": bare_products_run(bench.encoder, batches),
         }
-        times = medians(runs, bench.size.rounds, bench.device)
+        times = bench.medians(runs, bench.size.rounds)
         results[f"{budget} tokens a batch"] = {
             "sequences_per_s": len(work.names) / times["ours"],
             "tokens_per_s": work.tokens / times["ours"],
@@ -305,8 +255,8 @@ def measure_batches(bench: Bench) -> dict[str, dict[str, float]]:
             "tflops": operations(bench.encoder, work) / times["ours"] / 1e12,
         }
     fused, bench.encoder.fused = bench.encoder.fused, None
-    plain = {"plain": encoder_run(bench.encoder, bench.batches(bench.prepared(bench.file(0))))}
-    taken = medians(plain, 2, bench.device)["plain"]
+    plain = {"plain": encoder_run(bench.encoder, batches_of(bench.prepared(bench.file(0)), bench.device))}
+    taken = bench.medians(plain, 2)["plain"]
     bench.encoder.fused = fused
     results["without kernels"] = {"sequences_per_s": bench.size.sequences_per_file / taken}
     return results
@@ -388,13 +338,8 @@ def profile(bench: Bench) -> dict[str, float]:
     """Milliseconds of each kernel in one batch."""
     if bench.device.type != "cuda":
         return {}
-    tokens, lengths = bench.batches(bench.prepared(bench.file(0)))[0]
-    bench.encoder(tokens, lengths)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as trace:
-        bench.encoder(tokens, lengths)
-        torch.cuda.synchronize()
-    events = sorted(trace.key_averages(), key=lambda event: -event.device_time_total)
-    return {f"{event.key[:70]} x{event.count}": event.device_time_total / 1_000 for event in events[:12]}
+    tokens, lengths = batches_of(bench.prepared(bench.file(0)), bench.device)[0]
+    return kernel_times(lambda: bench.encoder(tokens, lengths))
 
 
 # ---------------------------------------------------------------------------------------------- report
@@ -429,16 +374,6 @@ def conclusions(results: dict[str, dict]) -> dict[str, float]:
     }
 
 
-def show(title: str, rows: dict) -> None:
-    print(f"\n{title}")
-    for name, value in rows.items():
-        parts = value if isinstance(value, dict) else {"": value}
-        shown = [
-            f"{key} {part:.6g}" if isinstance(part, float) else f"{key} {part}" for key, part in parts.items()
-        ]
-        print(f"  {name}: {'  '.join(part.strip() for part in shown)}")
-
-
 def measure(bench: Bench) -> dict[str, dict]:
     results: dict[str, dict] = {"hardware": hardware(bench), "size": asdict(bench.size)}
     with torch.inference_mode():
@@ -454,22 +389,15 @@ def measure(bench: Bench) -> dict[str, dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--tiny", action="store_true", help="a tiny model and little work, on any machine")
+    parser = parser_of(__doc__)
     parser.add_argument("--tokenizer", type=Path, help="tokenizer.json to use; by default one is trained")
-    parser.add_argument("--output", type=Path, help="JSON file for the results")
-    arguments = parser.parse_args()
-    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    arguments, device = parser.parse_args(), device_here()
     with tempfile.TemporaryDirectory() as folder:
         size = TINY if arguments.tiny else FULL
         results = measure(make_bench(size, device, Path(folder) / "untrained", arguments.tokenizer))
     for title, rows in results.items():
         show(title, rows)
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(results, indent=1) + "\n")
+    write(results, arguments.output)
 
 
 if __name__ == "__main__":

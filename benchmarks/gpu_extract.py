@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -27,11 +28,15 @@ from transformers import EsmConfig, EsmModel
 
 from nucpro.embedding.batches import Embedder, Prepared, default_tokens_per_batch, prepare
 from nucpro.models.architectures import use_kernels, way_of
+from nucpro.models.config import Esm2Config
+from nucpro.models.encoder import PackedEncoder
 from nucpro.models.esm2 import Esm2
 from nucpro.models.tokens import ResidueTokenizer
 
 LETTERS = b"ACDEFGHIKLMNPQRSTVWY"
 Run = Callable[[], object]
+Batches = list[tuple[torch.Tensor, list[int]]]
+Encoder = TypeVar("Encoder", bound=PackedEncoder)
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ def prepared(lengths: Sequence[int], budget: int) -> Prepared:
     return prepare(names, sequences, ResidueTokenizer(), tokens_per_batch=budget)
 
 
-def batches_of(work: Prepared, device: torch.device) -> list[tuple[torch.Tensor, list[int]]]:
+def batches_of(work: Prepared, device: torch.device) -> Batches:
     """Token ids on the device and lengths of every batch, as the product plans them."""
     lengths = [work.lengths[batch].tolist() for batch in work.batches]
     parts = work.token_ids.to(device).split([sum(batch) for batch in lengths])
@@ -106,12 +111,28 @@ def seconds(run: Run, device: torch.device) -> float:
     return first.elapsed_time(last) / 1_000
 
 
-def medians(runs: dict[str, Run], rounds: int, device: torch.device) -> dict[str, float]:
+def wall_seconds(run: Run, device: torch.device) -> float:
+    """Time until the device has finished, with what the host does meanwhile."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def medians(
+    runs: dict[str, Run],
+    rounds: int,
+    device: torch.device,
+    timed: Callable[[Run, torch.device], float] = seconds,
+) -> dict[str, float]:
     """Median seconds of each run; rounds take turns after one that does not count."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(rounds + 1):
         for name, run in runs.items():
-            taken = seconds(run, device)
+            taken = timed(run, device)
             if number:
                 times[name].append(taken)
     return {name: statistics.median(values) for name, values in times.items()}
@@ -120,7 +141,7 @@ def medians(runs: dict[str, Run], rounds: int, device: torch.device) -> dict[str
 # ---------------------------------------------------------------------------------------------- what is compared
 
 
-def encoder_run(encoder: Esm2, batches: list[tuple[torch.Tensor, list[int]]]) -> Run:
+def encoder_run(encoder: PackedEncoder, batches: Batches) -> Run:
     def run() -> None:
         for tokens, lengths in batches:
             encoder.pool(encoder(tokens, lengths), lengths)
@@ -128,7 +149,7 @@ def encoder_run(encoder: Esm2, batches: list[tuple[torch.Tensor, list[int]]]) ->
     return run
 
 
-def bare_products_run(encoder: Esm2, batches: list[tuple[torch.Tensor, list[int]]]) -> Run:
+def bare_products_run(encoder: PackedEncoder, batches: Batches) -> Run:
     """The matrix products of all layers on the same tokens, and nothing else."""
     sizes = [sum(lengths) for _, lengths in batches]
     like = encoder.token_embeddings.weight
@@ -284,13 +305,13 @@ def measure_end_to_end(encoder: Esm2, size: Size, device: torch.device) -> dict[
 
 
 @torch.inference_mode()
-def pooled(encoder: Esm2, batches: list[tuple[torch.Tensor, list[int]]]) -> tuple[torch.Tensor, torch.Tensor]:
+def pooled(encoder: Esm2, batches: Batches) -> tuple[torch.Tensor, torch.Tensor]:
     hidden = torch.cat([encoder(*batch).float() for batch in batches])
     lengths = [length for _, batch in batches for length in batch]
     return hidden, encoder.pool(hidden, lengths)
 
 
-def agreement(encoder: Esm2, exact: Esm2, batches: list[tuple[torch.Tensor, list[int]]]) -> dict[str, float]:
+def agreement(encoder: Esm2, exact: Esm2, batches: Batches) -> dict[str, float]:
     hidden, vectors = pooled(encoder, batches)
     exact_hidden, exact_vectors = pooled(exact, batches)
     cosines = torch.cosine_similarity(vectors, exact_vectors)
@@ -344,12 +365,17 @@ def profile(encoder: Esm2, size: Size, device: torch.device) -> dict[str, float]
     tokens, lengths = batches_of(
         prepared(workloads(size.tokens)["100"], default_tokens_per_batch(device)), device
     )[0]
-    encoder(tokens, lengths)
+    return kernel_times(lambda: encoder(tokens, lengths))
+
+
+def kernel_times(run: Run) -> dict[str, float]:
+    """Milliseconds of the kernels of a run that take longest."""
+    run()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as trace:
-        encoder(tokens, lengths)
+        run()
         torch.cuda.synchronize()
     events = sorted(trace.key_averages(), key=lambda event: -event.device_time_total)
-    return {f"{event.key[:70]} x{event.count}": event.device_time_total / 1_000 for event in events[:10]}
+    return {f"{event.key[:70]} x{event.count}": event.device_time_total / 1_000 for event in events[:12]}
 
 
 # ---------------------------------------------------------------------------------------------- report
@@ -382,7 +408,7 @@ def show(title: str, rows: dict) -> None:
             print(f"  {name}: {value:.6g}" if isinstance(value, float) else f"  {name}: {value}")
 
 
-def with_kernels(encoder: Esm2) -> Esm2:
+def with_kernels(encoder: Encoder) -> Encoder:
     use_kernels(encoder)
     return encoder
 
@@ -406,20 +432,43 @@ def random_model(size: Size, device: torch.device) -> EsmModel:
         return EsmModel(config, add_pooling_layer=False).eval()
 
 
-def asked_for(description: str) -> tuple[argparse.Namespace, torch.device]:
-    """Arguments of a benchmark of a GPU, and the GPU where there is one."""
+def parser_of(description: str) -> argparse.ArgumentParser:
+    """Options that all benchmarks of encoders have."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--tiny", action="store_true", help="tiny models and little work, on any machine")
     parser.add_argument("--output", type=Path, help="JSON file for the results")
-    return parser.parse_args(), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return parser
+
+
+def device_here() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def write(results: dict, path: Path | None) -> None:
+    """Write results where a file is named for them."""
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def drawn(size: Size, device: torch.device) -> Esm2:
+    """ESM-2 with random weights, in the precision that a run computes in."""
+    config = Esm2Config(
+        33, size.width, size.layers, size.heads, 4 * size.width, 1e-5, 10_000.0, token_dropout=True
+    )
+    return Esm2.drawn(config, device=device, dtype=dtype_of(device))
+
+
+def dtype_of(device: torch.device) -> torch.dtype:
+    return torch.float16 if device.type == "cuda" else torch.float32
 
 
 def main() -> None:
-    arguments, device = asked_for(__doc__)
-    size = TINY if arguments.tiny else FULL
-    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    arguments, device = parser_of(__doc__).parse_args(), device_here()
+    size, dtype = TINY if arguments.tiny else FULL, dtype_of(device)
     results: dict[str, dict] = {"hardware": hardware(device), "size": asdict(size)}
     peer = random_model(size, device)
     results["accuracy"] = measure_accuracy(peer, device)
@@ -433,9 +482,7 @@ def main() -> None:
     results["kernels, ms"] = profile(encoder, size, device)
     for title, rows in results.items():
         show(title, rows)
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(results, indent=1) + "\n")
+    write(results, arguments.output)
 
 
 if __name__ == "__main__":

@@ -13,15 +13,28 @@ that only writes as many bytes. They go to a temporary folder in ``--folder``, w
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from gpu_extract import FULL, LETTERS, TINY, Run, Size, batches_of, medians, prepared, workloads
+from gpu_extract import (
+    FULL,
+    LETTERS,
+    TINY,
+    Run,
+    Size,
+    batches_of,
+    device_here,
+    drawn,
+    hardware,
+    medians,
+    parser_of,
+    prepared,
+    workloads,
+    write,
+)
 
 from nucpro.embedding.batches import Embedder, default_tokens_per_batch
 from nucpro.embedding.encoder import FastaEncoder
@@ -30,7 +43,7 @@ from nucpro.execution.engine import in_order
 from nucpro.formats.fasta import Records
 from nucpro.formats.sequences import SequenceType
 from nucpro.models.architectures import use_kernels
-from nucpro.models.config import MEAN_OF_LAST, POOLINGS, Esm2Config, Readout
+from nucpro.models.config import MEAN_OF_LAST, POOLINGS, Readout
 from nucpro.models.esm2 import Esm2
 from nucpro.models.tokens import ResidueTokenizer
 from nucpro.vectors.inputs import Part, default_part_size, parts_of
@@ -146,20 +159,11 @@ def say(workload: str, found: dict[str, dict]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--output", type=Path)
+    parser = parser_of(__doc__)
     parser.add_argument("--folder", type=Path, help="where the temporary folder for vectors is made")
-    arguments = parser.parse_args()
+    arguments, device = parser.parse_args(), device_here()
     size = TINY if arguments.tiny else FULL
-    device = torch.device("cpu" if arguments.tiny else "cuda")
-    dtype = torch.float32 if arguments.tiny else torch.float16
-    config = Esm2Config(
-        33, size.width, size.layers, size.heads, 4 * size.width, 1e-5, 10_000.0, token_dropout=True
-    )
-    encoder = Esm2.drawn(config, device=device, dtype=dtype)
+    encoder = drawn(size, device)
     way = str(use_kernels(encoder))
     budget = size.budget or default_tokens_per_batch(device)
     job_tokens = 10 * size.tokens if arguments.tiny else JOB_TOKENS
@@ -171,16 +175,7 @@ def main() -> None:
             found |= measure_jobs(fasta_encoder(encoder, budget), lengths, Path(folder))
         results[name] = found
         say(name, found)
-    machine = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-    document = {
-        "device": machine,
-        "torch": torch.__version__,
-        "way": way,
-        "tokens": budget,
-        "results": results,
-    }
-    if arguments.output:
-        arguments.output.write_text(json.dumps(document, indent=1) + "\n")
+    write({**hardware(device), "way": way, "tokens": budget, "results": results}, arguments.output)
 
 
 if __name__ == "__main__":

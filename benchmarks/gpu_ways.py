@@ -11,7 +11,6 @@ beside ours: the matrix products of all layers alone, and our forward with ``tor
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from gpu_extract import asked_for, hardware, medians, show
+from gpu_extract import device_here, hardware, kernel_times, medians, parser_of, show, write
 
 from nucpro.inspection.speed import DNABERT_S, ESM2_650M
 from nucpro.models import architectures, fused, kernels, mosaic_bert_fused
@@ -182,12 +181,7 @@ def profile(model: PackedEncoder, lengths: list[int], device: torch.device) -> d
     if device.type != "cuda":
         return {}
     forward, tokens_t = ways_of(model, device, None)["cublas"], random_tokens(model, sum(lengths))
-    forward(tokens_t, lengths)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as trace:
-        forward(tokens_t, lengths)
-        torch.cuda.synchronize()
-    events = sorted(trace.key_averages(), key=lambda event: -event.device_time_total)
-    return {f"{event.key[:70]} x{event.count}": event.device_time_total / 1e3 for event in events[:8]}
+    return kernel_times(lambda: forward(tokens_t, lengths))
 
 
 def random_tokens(model: PackedEncoder, count: int) -> torch.Tensor:
@@ -196,7 +190,7 @@ def random_tokens(model: PackedEncoder, count: int) -> torch.Tensor:
 
 
 def main() -> None:
-    arguments, device = asked_for(__doc__)
+    arguments, device = parser_of(__doc__).parse_args(), device_here()
     tokens, rounds, blocks = (170, 1, Blocks(32, 128, 32, 2)) if arguments.tiny else (65_536, 9, None)
     esm, dna = ESM2_650M, DNABERT_S
     if arguments.tiny:
@@ -225,9 +219,7 @@ def main() -> None:
         show(title, results[title])
         results[f"{title}, kernels, ms"] = profile(model, next(iter(work.values())), device)
         show(f"{title}, kernels, ms", results[f"{title}, kernels, ms"])
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(results, indent=1) + "\n")
+    write(results, arguments.output)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ medians. ``nucpro`` computes repeats once by the Hopper product alone.
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 import statistics
 import time
@@ -19,16 +17,13 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
-import torch
-from gpu_extract import FULL, LETTERS, TINY
+from gpu_extract import FULL, LETTERS, TINY, device_here, drawn, hardware, parser_of, write
 from gpu_layers import fasta_encoder
 
 from nucpro.embedding.batches import default_tokens_per_batch
 from nucpro.embedding.encoder import FastaEncoder
 from nucpro.formats.fasta import Records
 from nucpro.models import architectures
-from nucpro.models.config import Esm2Config
-from nucpro.models.esm2 import Esm2
 from nucpro.models.kernels import Choice, Way
 
 SHARES = (0.0, 0.01, 0.3)
@@ -75,32 +70,19 @@ def compare(encoder: FastaEncoder, share: float, count: int) -> dict[str, float]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--output", type=Path)
-    arguments = parser.parse_args()
+    arguments, device = parser_of(__doc__).parse_args(), device_here()
     size = TINY if arguments.tiny else FULL
-    device = torch.device("cpu" if arguments.tiny else "cuda")
-    dtype = torch.float32 if arguments.tiny else torch.float16
-    config = Esm2Config(
-        33, size.width, size.layers, size.heads, 4 * size.width, 1e-5, 10_000.0, token_dropout=True
-    )
     count = 200 if arguments.tiny else 20_000
     results = {}
     for way in [Way.PLAIN] if arguments.tiny else [Way.HOPPER, Way.CUBLAS]:
-        encoder = Esm2.drawn(config, device=device, dtype=dtype)
+        encoder = drawn(size, device)
         with patch.object(architectures, "way_of", lambda *_, way=way: Choice(way)):
             architectures.use_kernels(encoder)
         budget = size.budget or default_tokens_per_batch(device)
         fasta = fasta_encoder(encoder, budget)
         results[way.name] = {str(share): compare(fasta, share, count) for share in SHARES}
         print(way.name, results[way.name], flush=True)
-    machine = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-    document = {"device": machine, "torch": torch.__version__, "results": results}
-    if arguments.output:
-        arguments.output.write_text(json.dumps(document, indent=1) + "\n")
+    write({**hardware(device), "results": results}, arguments.output)
 
 
 if __name__ == "__main__":
