@@ -116,6 +116,27 @@ if __name__ == "__main__":
     assert done.stdout == "found\n", done.stderr
 
 
+POOLED = """
+from nucpro.execution.workers import Workers
+with Workers(1) as workers:
+    print(workers.submit(abs, -3).result())
+"""
+
+
+def test_files_of_the_working_folder_are_no_modules_of_workers(tmp_path: Path) -> None:
+    """Neither of workers nor of the process that removes their semaphores."""
+    program, here = tmp_path / "program" / "start.py", tmp_path / "here"
+    program.parent.mkdir()
+    here.mkdir()
+    program.write_text(POOLED)
+    for name in ("multiprocessing", "pickle", "random", "signal"):
+        (here / f"{name}.py").write_text("raise SystemExit('ran a file of the working folder')")
+    done = subprocess.run(
+        [sys.executable, str(program)], cwd=here, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "3\n", "")
+
+
 def test_a_fault_beside_is_reported_while_a_unit_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "_SECONDS_BETWEEN_LOOKS", 1e-3)
     told = threading.Event()

@@ -81,7 +81,7 @@ class Workers:
             No worker can be started, or one was killed.
         """
         # A process that was interrupted before the pool knows of it would not be stopped with the others.
-        with _signals_later(), _told_apart():
+        with _signals_later(), _told_apart(), _working_folder_left_out():
             if self._pool is None:
                 self._pool = self._new_pool()
             return self._pool.submit(function, *arguments)
@@ -225,6 +225,27 @@ def _program_left_out() -> Iterator[None]:
             yield
         finally:
             multiprocessing.spawn.get_preparation_data = tell
+
+
+_SAFE_PATH = "PYTHONSAFEPATH"
+
+
+@contextmanager
+def _working_folder_left_out() -> Iterator[None]:
+    """Keep the working folder out of the module path of Python processes that start.
+
+    They are started with ``python -c``, which looks for modules there first: a file called ``random.py`` or
+    ``signal.py`` in it would run in every worker. Paths of this process are passed on later.
+    """
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = before
 
 
 def _taken(pending: list[Future[Result]]) -> list[Result]:
