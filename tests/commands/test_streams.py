@@ -175,6 +175,17 @@ def on_terminal(columns: int, command: str, **variables: str) -> tuple[int, str]
     return process.wait(), shown.decode(errors="replace")
 
 
+def test_the_doctor_wraps_its_lines_on_a_terminal(tmp_path: Path) -> None:
+    missing = f"{tmp_path / 'nowhere'}"
+    code, shown = on_terminal(80, f"doctor {missing} --device cpu", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
+    lines = shown.split("\r\n")
+    assert code == 3
+    # A path is never broken.
+    assert [line for line in lines if len(line) > 80 and missing not in line] == []
+    (first,) = (number for number, line in enumerate(lines) if line.startswith("problem  Protein model:"))
+    assert lines[first + 1].startswith(" " * 26)
+
+
 TERMINALS = [
     (0, {}),
     (1, {}),

@@ -98,7 +98,7 @@ def test_a_broken_connection_is_explained_and_the_second_try_succeeds(hub, find)
     message = str(caught.value)
     assert message.startswith(f"model '{MODEL}' (revision '{MAIN}'): the download was interrupted (")
     assert "no partial file is used: run again, finished downloads are kept" in message
-    with pytest.raises(ModelError, match="is not in the local cache"):
+    with pytest.raises(ModelError, match="not in the local cache"):
         find(offline=True)
     hub.cut_after = {}
     assert find().revision == MAIN
@@ -106,7 +106,9 @@ def test_a_broken_connection_is_explained_and_the_second_try_succeeds(hub, find)
 
 def test_the_cache_serves_without_network(hub, find, caplog):
     with pytest.raises(
-        ModelError, match=r"is not in the local cache, and downloads are off; .* fetch-models FOLDER"
+        ModelError,
+        match=r"not in the local cache, and nothing is downloaded before the other problems are solved; without "
+        r"network: .* fetch-models FOLDER --model .*`, copy FOLDER here, and name it with --protein-model",
     ):
         find(offline=True)
     online = find()
@@ -124,9 +126,10 @@ def test_an_unreachable_hub_is_explained(tmp_path):
         unused.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"
         with pytest.raises(
-            ModelError, match=r"the hub cannot be reached \(.*, and the model is not in the local cache"
-        ):
+            ModelError, match=r"not in the local cache, nor a folder here, and the hub cannot be reached \("
+        ) as caught:
             locate(MODEL, cache_dir=tmp_path, endpoint=endpoint)
+    assert f"({endpoint}: the server cannot be reached" in str(caught.value)
 
 
 def test_what_does_not_exist_is_explained(hub, find):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -52,9 +55,18 @@ def _run(arguments: dict[str, Any]) -> None:
         say(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
         for finding in findings:
-            say(f"{finding.verdict:8} {finding.name + ':':17}{finding.text}")
-    problems = [
-        f"{finding.name}: {finding.text}" for finding in findings if finding.verdict is Verdict.PROBLEM
-    ]
+            for line in _lines(f"{finding.verdict:8} {finding.name + ':':17}", finding.text):
+                say(line)
+    problems = [finding.name for finding in findings if finding.verdict is Verdict.PROBLEM]
     if problems:
-        raise PreflightError(problems)
+        raise PreflightError([f"{name}: see its line above" for name in problems])
+
+
+def _lines(head: str, text: str) -> list[str]:
+    """One line; on a terminal as many as it takes, below each other."""
+    if not sys.stdout.isatty():
+        return [head + text]
+    width = max(shutil.get_terminal_size().columns, len(head) + 20)
+    return textwrap.wrap(
+        head + text, width, subsequent_indent=" " * len(head), break_long_words=False, break_on_hyphens=False
+    )

@@ -139,7 +139,8 @@ def snapshot(
         cached = _Cache(repository, cache_dir).held()
         if cached is None:
             raise ModelError(
-                f"{repository} is not in the local cache, and downloads are off; {_remedy(repository)}"
+                f"{repository}: not in the local cache, and nothing is downloaded before the other problems are "
+                f"solved; without network: {_remedy(repository)}"
             )
         return cached
     try:
@@ -391,7 +392,8 @@ def _listing(repository: Repository) -> tuple[Listing, str]:
     except AnswerError as error:
         raise _refusal(repository, error) from error
     except DataError as error:
-        raise _UnreachableError(str(error)) from error
+        # The address of the listing is long, and nobody can do anything about its end.
+        raise _UnreachableError(str(error).replace(url, repository.address)) from error
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError(
             f"{repository}: the answer of {repository.address} is not the listing of a hub ({type(error).__name__}: "
@@ -449,13 +451,13 @@ def _read_sibling(sibling: Any) -> tuple[str, Expected]:
 
 def _unreachable(repository: Repository, error: Exception) -> ModelError:
     return ModelError(
-        f"{repository}: the hub cannot be reached ({error}), and the model is not in the local "
-        f"cache, nor a folder here; {_remedy(repository)}"
+        f"{repository}: not in the local cache, nor a folder here, and the hub cannot be reached ({error}); "
+        f"{_remedy(repository)}"
     )
 
 
 def _remedy(repository: Repository) -> str:
     return (
-        f"on a machine with network, run `nucpro fetch-models FOLDER --model {repository.id}` and give "
-        "that folder as the model"
+        f"on a machine with network, run `nucpro fetch-models FOLDER --model {repository.id}`, copy FOLDER here, and "
+        "name it with --protein-model or --dna-model"
     )
