@@ -283,9 +283,12 @@ def test_a_link_that_leads_nowhere(words: str, place: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("names", "told"),
     [
-        (["viral.1.1.genomic.fna.gz"], "; found only viral.1.1.genomic.fna.gz"),
+        (["viral.1.1.genomic.fna.gz"], "; found only viral.1.1.genomic.fna.gz; a pair has names like"),
         (["viral.1.genomic.gbff.gz"], "; found only viral.1.genomic.gbff.gz"),
-        (["x.fna", "x.gbff"], "; found only x.fna, x.gbff: compress such files with gzip"),
+        (
+            ["x.fna", "x.gbff"],
+            "; found only x.fna, x.gbff; a pair has names like viral.1.1.genomic.fna.gz and",
+        ),
         (["notes.txt"], "\n"),
     ],
 )
@@ -296,7 +299,7 @@ def test_genomes_of_no_pair_are_named(
         (place / "empty" / name).write_text("x")
     code, error = said("dataset empty --length 300", capsys)
     assert code == 3
-    assert f"which nucpro download DATA fetches{told}" in error
+    assert f"which nucpro download empty fetches{told}" in error
 
 
 @pytest.mark.parametrize("table", ["nosuch.tsv", "proteins.fa", "few.tsv"])

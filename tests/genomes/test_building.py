@@ -23,7 +23,6 @@ from annotated_genomes import DEMO, Gene, Genome, gene, outputs, write_fasta, wr
 from frame_reference import kept
 from nucpro.errors import (
     DataError,
-    FastaError,
     LockedError,
     PreflightError,
     UsageError,
@@ -462,10 +461,9 @@ def test_left_overs_of_killed_writers_are_removed(demo: Path) -> None:
 def test_an_error_names_file_and_record_and_keeps_what_was_finished(demo: Path) -> None:
     write_fasta(demo / "viral.1.1.genomic.fna.gz", [("NC_001416.1", "ACGTJACGT")])
     with pytest.raises(
-        FastaError, match=r"viral\.1\.1\.genomic\.fna\.gz: record NC_001416\.1 has 'J' at position 5;"
+        DataError, match=r"viral\.1\.1\.genomic\.fna\.gz: record NC_001416\.1 has 'J' at position 5;"
     ):
         build(demo, ONE)
-    # The largest pairs come first, so those were finished.
     assert digests(demo, "fungi.1.1") == GOLDEN["300"]["fungi.1.1"]
     assert not (demo / "viral.1.1.identified_nucleotide.fa").exists()
 
@@ -503,7 +501,7 @@ def test_an_error_in_a_worker_process_ends_the_run(demo: Path) -> None:
 )
 def test_files_that_are_no_fasta_are_refused(demo: Path, content: bytes, message: str) -> None:
     (demo / "viral.1.1.genomic.fna.gz").write_bytes(content)
-    with pytest.raises(FastaError, match=rf"viral\.1\.1\.genomic\.fna\.gz: {message}"):
+    with pytest.raises(DataError, match=rf"viral\.1\.1\.genomic\.fna\.gz: {message}"):
         build(demo, ONE)
 
 
@@ -511,7 +509,7 @@ def test_a_cut_fasta_file_is_refused(demo: Path) -> None:
     path = demo / "viral.1.1.genomic.fna.gz"
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(
-        FastaError,
+        DataError,
         match=r"viral\.1\.1\.genomic\.fna\.gz: gzip stream 1, which starts at byte 0 of .*, is truncated",
     ):
         build(demo, ONE)
@@ -639,6 +637,34 @@ def test_what_cannot_be_opened_is_named_and_the_other_pairs_are_done(
         path.unlink()
     with pytest.raises(PreflightError, match=message):
         build(demo, ONE)
+
+
+def test_all_damaged_genomes_are_named_and_the_other_pairs_are_done(demo: Path) -> None:
+    for kind, size in (("protozoa", 0), ("bacteria", 2000)):
+        for end in (".1.genomic.fna.gz", ".genomic.gbff.gz"):
+            content = (demo / f"fungi.1{end}").read_bytes()
+            (demo / f"{kind}.1{end}").write_bytes(content[:size] if "fna" in end else content)
+    with pytest.raises(
+        DataError, match=r"2 of 4 pairs .* could not be used; all other files are done"
+    ) as caught:
+        build(demo, ONE)
+    assert "bacteria.1.1.genomic.fna.gz: gzip stream 1, which starts at byte 0" in str(caught.value)
+    assert "protozoa.1.1.genomic.fna.gz: " in str(caught.value)
+    assert [path.name for path in sorted(demo.glob("*_nucleotide.fa"))] == [
+        "fungi.1.1.identified_nucleotide.fa",
+        "viral.1.1.identified_nucleotide.fa",
+    ]
+
+
+def test_files_that_look_like_genomes_are_named(demo: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = ("a.genomic.fna", "plant.1.1.genomic.fna.gz.part", "plant.1.genomic.gbff.gz")
+    for name in (*names, ".plant.2.1.genomic.fna.gz.part", "viral.1.protein.faa.gz"):
+        (demo / name).write_bytes(b"")
+    assert len(build(demo, ONE).sources) == 2
+    (line,) = (message for message in caplog.messages if "not used" in message)
+    assert line.startswith(
+        f"3 other files not used: {', '.join(names)}; a pair has names like viral.1.1.genomic"
+    )
 
 
 def test_links_to_files_are_good_genomes(demo: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,8 @@ def _run(arguments: dict[str, Any]) -> None:
             report = build(where.anywhere().data_dir, options, show, machines.workers)
         else:
             report = build(where.data_dir, options, show)
-    summary(_lines(report), _warnings(report))
+    again = shlex.join(["nucpro", "split", str(where.data_dir)])
+    summary([*_lines(report), f"Next: {again}"], _warnings(report))
 
 
 def _lines(report: DatasetReport) -> list[str]:

@@ -24,7 +24,7 @@ from nucpro.genomes.proteins import Absence, Proteins, ProteinStore
 from nucpro.genomes.reports import Counts, Manifest, SourceReport, read_manifest, write_manifest
 from nucpro.genomes.taxonomy import organisms_table
 
-__all__ = ["Conversion", "convert"]
+__all__ = ["Conversion", "attempt", "convert"]
 
 _ABSENCES = {
     Absence.UNKNOWN: "records_not_in_genbank",
@@ -48,6 +48,30 @@ class Conversion:
 
     pair: GenomePair
     options: DatasetOptions
+
+
+def attempt(conversion: Conversion) -> tuple[str, SourceReport | DataError]:
+    """Convert a pair, or return why its files cannot be used: the pairs beside it can be converted all the same.
+
+    Returns
+    -------
+    str
+        Path of its FASTA file below the data folder.
+    SourceReport or DataError
+        See :func:`convert`.
+
+    Raises
+    ------
+    StoreError
+        An output cannot be written.
+    """
+    name = conversion.pair.relative
+    try:
+        return name, convert(conversion)
+    except StoreError:
+        raise
+    except DataError as error:
+        return name, error
 
 
 def convert(conversion: Conversion) -> SourceReport:

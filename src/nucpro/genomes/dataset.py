@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,10 +18,10 @@ from nucpro.errors import DataError, PreflightError, counted, first_few
 from nucpro.execution.runner import Committed, Runner
 from nucpro.execution.workers import Workers, starting_problems
 from nucpro.folder.kinds import require_folder
-from nucpro.folder.paths import DataFolder, Source, contradiction_in, walk
+from nucpro.folder.paths import DataFolder, Source, contradiction_in
 from nucpro.formats import remove_temporaries
 from nucpro.formats.atomic import name_problem
-from nucpro.genomes.conversion import Conversion, convert
+from nucpro.genomes.conversion import Conversion, attempt
 from nucpro.genomes.options import DatasetOptions
 from nucpro.genomes.paths import (
     FASTA_SUFFIX,
@@ -39,8 +40,10 @@ __all__ = ["build"]
 logger = logging.getLogger(__name__)
 
 _SHOWN = 3
-_SIMILAR = (".fna", ".gbff", ".fna.gz", ".gbff.gz")
-"""Ends of names of files of genomes, also of those that no pair can have."""
+_PAIR = (
+    f"a pair has names like viral.1.1{FASTA_SUFFIX} and viral.1{GENBANK_SUFFIX} in one folder, compressed with gzip: "
+    "rename or compress the files, or complete their download"
+)
 
 
 def build(
@@ -76,8 +79,7 @@ def build(
     PreflightError
         There is no such folder, another run holds it, there are no genomes, or files of other options are in it.
     DataError
-        Genomes cannot be read; the message names file and record. What was finished stays. Also, after all other
-        pairs are done, where files are links to nothing, pipes or devices, or may not be read.
+        Genomes cannot be read; the message names file and record. All other pairs are done.
     StoreError
         A file cannot be written.
     """
@@ -99,19 +101,26 @@ def build(
             remove_temporaries(folder)
         for name in genomes.without_partner:
             logger.warning("%s: no GenBank file (%s) beside it; left out", name, GENBANK_SUFFIX)
-        reports = {report.name: report for report in _convert_all(runner, pairs, options, show, pool)}
-    if unusable:
+        if genomes.others:
+            logger.warning("%s", _not_used(genomes.others))
+        reports = dict(_convert_all(runner, pairs, options, show, pool))
+    failures = [found for found in reports.values() if isinstance(found, DataError)]
+    if failures and len(genomes.pairs) == 1:
+        raise failures[0]
+    if unusable or failures:
+        reasons += map(str, failures)
         raise DataError(
-            f"{len(unusable)} of {counted(len(genomes.pairs), 'pair')} of genome files could not be "
+            f"{len(unusable) + len(failures)} of {counted(len(genomes.pairs), 'pair')} of genome files could not be "
             "used; all other files are done:\n" + "\n".join(f"  - {reason}" for reason in reasons)
         )
-    sources = tuple(reports[pair.relative] for pair in pairs)
+    found = (reports[pair.relative] for pair in pairs)
+    sources = tuple(report for report in found if isinstance(report, SourceReport))
     return DatasetReport(options.length, options.genetic_code, sources, genomes.without_partner)
 
 
 def _convert_all(
     runner: Runner, pairs: Sequence[GenomePair], options: DatasetOptions, show: Show, pool: Workers | None
-) -> Iterator[SourceReport]:
+) -> Iterator[tuple[str, SourceReport | DataError]]:
     sizes = {pair.relative: pair.fasta.stat().st_size + pair.genbank.stat().st_size for pair in pairs}
     meter = Meter(show, "Finding reading frames", sum(sizes.values()), BYTES)
     # The largest pair first, so that no worker is left with it alone at the end.
@@ -120,32 +129,31 @@ def _convert_all(
     count = min(options.workers, len(pairs))
     with Workers(count) if pool is None else nullcontext(pool) as workers:
         few = len(pairs) if pool is None and count == 1 else 0
-        converted = workers.map(convert, conversions, few=few)
-        yield from runner.each(converted, lambda one: _told(one, sizes), meter, done=0, total=len(pairs))
+        converted = workers.map(attempt, conversions, few=few)
+        yield from runner.each(converted, lambda one: _told(*one, sizes), meter, done=0, total=len(pairs))
 
 
-def _told(report: SourceReport, sizes: Mapping[str, int]) -> Committed:
+def _told(name: str, report: SourceReport | DataError, sizes: Mapping[str, int]) -> Committed:
     """Report on a source, recorded by its worker after writing it."""
-    line = f"{report.name}: {counted(report.counts.kept_frames, 'reading frame')} kept"
-    return Committed(line, sizes[report.name])
+    if isinstance(report, DataError):
+        return Committed(f"{name}: cannot be used; the reason is shown at the end", sizes[name])
+    return Committed(f"{name}: {counted(report.counts.kept_frames, 'reading frame')} kept", sizes[name])
 
 
-def _similar(data_dir: Path) -> str:
-    """What files of genomes lack that are of no pair, in words; empty without such files."""
-    found = [name for _, names in walk(data_dir) for name in names if name.endswith(_SIMILAR)]
-    if not found:
-        return ""
-    packed = all(name.endswith(".gz") for name in found)
-    return f"; found only {first_few(found, _SHOWN)}{'' if packed else ': compress such files with gzip'}"
+def _not_used(names: Sequence[str]) -> str:
+    """Which files look like genomes, but are of no pair, in words."""
+    return f"{counted(len(names), 'other file')} not used: {first_few(names, _SHOWN)}; {_PAIR}"
 
 
 def _problems(
     genomes: Genomes, data_dir: Path, options: DatasetOptions, pool: Workers | None
 ) -> Iterator[str]:
     if not genomes.pairs:
+        found = [*genomes.without_partner, *genomes.others]
         yield (
             f"{data_dir}: no genomes found; it must hold pairs of X{FASTA_SUFFIX} and Y{GENBANK_SUFFIX}, "
-            f"such as viral.1.1 and viral.1, which nucpro download DATA fetches{_similar(data_dir)}"
+            f"such as viral.1.1 and viral.1, which nucpro download {shlex.quote(str(data_dir))} fetches"
+            f"{f'; found only {first_few(found, _SHOWN)}; {_PAIR}' if found else ''}"
         )
     if pool is None and min(options.workers, len(genomes.pairs)) > 1:
         yield from starting_problems()

@@ -8,6 +8,7 @@ come the two FASTA files of :class:`nucpro.folder.paths.Source`, ``X.identified.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -29,6 +30,8 @@ FASTA_SUFFIX = ".genomic.fna.gz"
 GENBANK_SUFFIX = ".genomic.gbff.gz"
 """End of the name of a file with annotated records."""
 
+# A name that begins with a dot is of a file that is still being written.
+_OF_GENOMES = re.compile(r"[^.].*\.(?:fna|gbff)(?:\..*)?", re.DOTALL)
 _MANIFEST_SUFFIX = ".identified.json"
 
 
@@ -81,12 +84,15 @@ class Genomes:
         FASTA files with a partner.
     without_partner : tuple of str
         FASTA files without one, by path below the data folder.
+    others : tuple of str
+        Files that look like genomes, but are of no pair: packed otherwise, half downloaded, or without FASTA file.
     recorded : tuple of Source
         Sources of earlier runs that have a manifest, also where their genomes are gone.
     """
 
     pairs: tuple[GenomePair, ...]
     without_partner: tuple[str, ...]
+    others: tuple[str, ...]
     recorded: tuple[Source, ...]
 
     @property
@@ -118,26 +124,32 @@ def find_genomes(data_dir: Path) -> Genomes:
     Returns
     -------
     Genomes
-        Pairs of files, and FASTA files without a GenBank file.
+        Pairs of files, and files that are of no pair.
     """
     pairs: list[GenomePair] = []
     without_partner: list[str] = []
+    others: list[str] = []
     recorded: list[Source] = []
     merge_root = DataFolder(data_dir).merge_root
     for folder, names in walk(data_dir, lambda folder, name, _: folder / name == merge_root):
+        used: set[str | None] = set()
         for name in names:
             relative = (folder / name).relative_to(data_dir).as_posix()
             if name.endswith(_MANIFEST_SUFFIX):
                 recorded.append(_source(data_dir, relative.removesuffix(_MANIFEST_SUFFIX)))
             if name.endswith(FASTA_SUFFIX):
                 partner = _partner(name, names)
+                used |= {name, partner}
                 if partner is None:
                     without_partner.append(relative)
                 else:
                     pairs.append(GenomePair(data_dir, relative, partner))
+        left = (name for name in names if name not in used and _OF_GENOMES.fullmatch(name))
+        others += ((folder / name).relative_to(data_dir).as_posix() for name in left)
     return Genomes(
         pairs=tuple(sorted(pairs, key=lambda pair: natural_key(pair.relative))),
         without_partner=tuple(sorted(without_partner, key=natural_key)),
+        others=tuple(sorted(others, key=natural_key)),
         recorded=tuple(sorted(recorded, key=lambda source: natural_key(source.relative))),
     )
 
