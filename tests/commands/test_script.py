@@ -102,7 +102,7 @@ def test_missing_dna_files_stop_the_prerequisites(data: Path) -> None:
     viral, hosts = script.discover_training_data(data)
     gone = Path(viral[0]).with_name("output_1_DNABERT_S.pt")
     gone.unlink()
-    with pytest.raises(PreflightError, match="1 DNABERT-S files are missing") as caught:
+    with pytest.raises(PreflightError, match="1 DNABERT-S file missing") as caught:
         script.validate_prerequisites(viral, hosts, device="cpu")
     assert str(gone) in str(caught.value)
 
@@ -249,7 +249,7 @@ def test_prerequisites_are_those_of_a_gpu_where_nothing_else_is_said(data: Path)
     with pytest.raises(PreflightError, match="2 problems found") as caught:
         script.validate_prerequisites(viral, hosts)
     assert "finds no CUDA device here" in str(caught.value)
-    assert "1 DNABERT-S files are missing" in str(caught.value)
+    assert "1 DNABERT-S file missing" in str(caught.value)
 
 
 UNGUARDED = """
@@ -324,7 +324,7 @@ def test_train_learns_from_what_the_job_made(
     capsys.readouterr()
     assert train.main(recipe) == 0
     said = capsys.readouterr().out
-    assert "Found 6 merged files with 24 rows of 768 dna and 16 protein columns" in said
+    assert "Found 6 merged files with 24 rows of 768 DNA and 16 protein columns" in said
     assert said.splitlines()[-1] == f"Model: {data / 'model'}"
 
 

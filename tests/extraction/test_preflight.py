@@ -52,7 +52,7 @@ def test_missing_dna_files_are_all_listed(data: Path, refused) -> None:
     for path in gone:
         path.unlink()
     said = refused(data)
-    assert "2 DNABERT-S files are missing" in said
+    assert "2 DNABERT-S files missing" in said
     assert all(str(path) in said for path in gone)
 
 
@@ -103,7 +103,9 @@ def require_all_bad(said: str, data: Path) -> None:
     for name, (_, what) in BAD.items():
         (line,) = [line for line in said.splitlines() if f"{data / VIRAL / name}: " in line]
         assert what in line
-        assert line.endswith(f"; recompute this file with: nucpro embed-dna {data}")
+        assert line.endswith(
+            f"; recompute this file with: nucpro embed-dna {data} --device cpu --sequences-per-file 4"
+        )
     assert (
         f"{data}/bacteria.1.1.identified_nucleotide/output_1_DNABERT_S.pt: width of the DNABERT-S vectors"
         in said
@@ -163,7 +165,7 @@ def test_all_problems_are_reported_at_once(data: Path, refused, tmp_path: Path) 
     path.write_text(f"{header}\n{sequence}*\n{rest}")
     said = refused(data, model=tmp_path / "no model")
     assert "4 problems found; nothing was changed:" in said
-    assert "1 DNABERT-S files are missing" in said
+    assert "1 DNABERT-S file missing" in said
     assert f"{data / PROTEIN / 'output_2.fa'}: missing" in said
     assert "characters outside" in said
     assert "has '*' at position" in said

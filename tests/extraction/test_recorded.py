@@ -70,11 +70,11 @@ def test_after_a_run_no_command_needs_an_option(done: Path, capsys: pytest.Captu
     assert "Extracted" not in shown
     recipe = Checkpoint(DataFolder(done), read_only=True).recipe_of(SequenceType.PROTEIN)
     assert recipe is not None
-    line = f"As recorded in {done}: --sequences-per-file 4 --protein-model {recipe.source['model']} --precision fp32"
+    line = f"As in {done}: --sequences-per-file 4 --protein-model {recipe.source['model']} --precision fp32"
     assert line in shown.splitlines()
     for command in (["status"], ["validate"], ["export", "--to", "npz"], ["report", "--points", "0"]):
         assert main([command[0], str(done), *command[1:]]) == 0, capsys.readouterr().err
-        assert f"As recorded in {done}: --sequences-per-file 4\n" in capsys.readouterr().out
+        assert f"As in {done}: --sequences-per-file 4\n" in capsys.readouterr().out
     assert contents(done) == before
 
 
@@ -203,7 +203,7 @@ def test_the_size_is_that_of_the_split_folders_where_nothing_is_recorded(
         add_dna(add_source(tmp_path, name, frames[name][:8], per_file=3), (1, 2, 3))
     assert extract(tmp_path, "--protein-model", str(model)) == 0
     shown = capsys.readouterr().out
-    assert f"As recorded in {tmp_path}: --sequences-per-file 3" in shown
+    assert f"As in {tmp_path}: --sequences-per-file 3" in shown
     assert "Validation passed: 4 files, 12 sequences" in shown
 
 

@@ -78,7 +78,9 @@ def dna_problems(pairs: Iterable[FilePair], command: str, *, may_be_missing: boo
             problems.append(f"{error}; recompute this file with: {command}")
     if missing and not may_be_missing:
         listed = "\n".join(f"      {path}" for path in missing)
-        problems.insert(0, f"{len(missing)} DNABERT-S files are missing; make them with: {command}\n{listed}")
+        problems.insert(
+            0, f"{counted(len(missing), 'DNABERT-S file')} missing; make them with: {command}\n{listed}"
+        )
     return problems
 
 
@@ -281,7 +283,7 @@ def _precision_problems(survey: Survey) -> list[str]:
     if precision_problem(precision, survey.options.device) is None:
         return []
     return [
-        f"{survey.folder.root}: its {survey.sequence_type} vectors are in {precision}, in which "
+        f"{survey.folder.root}: its {survey.sequence_type.word} vectors are in {precision}, in which "
         f"{survey.options.device} does not compute, and {counted(len(survey.plan.to_extract), 'file')} still to be "
         "made; run where a GPU is, or recompute all of them with --precision fp32 --replace"
     ]

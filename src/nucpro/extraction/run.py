@@ -668,7 +668,7 @@ class Run(AbstractContextManager["Run"]):
         file = self._unread_dna.pop(verdict.file.pair)
         if verdict.problem is not None:
             others = self.runner.workers.map(examine_dna, self._unread_dna.values())
-            problems = bad_dna([verdict, *others], self.folder)
+            problems = bad_dna([verdict, *others], self._asked)
             raise DataError("\n  - ".join(["DNABERT-S files that cannot be used:", *problems]))
         fact = {"input": file.fasta.digest}
         self.runner.records.add("dna", file.pair.dna_vectors, fact, verdict.stamp)

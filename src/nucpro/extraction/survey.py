@@ -240,7 +240,7 @@ class Survey:
             if self.asked.precision == AUTO:
                 parts.append(f"--precision {recipe.made_by.get('precision')}")
         if parts:
-            logger.info("As recorded in %s: %s", self.folder.root, " ".join(parts))
+            logger.info("As in %s: %s", self.folder.root, " ".join(parts))
 
     def replacing_problems(self) -> list[str]:
         """Why files of another model or options are not recomputed by default; needs :meth:`compare`."""
@@ -276,10 +276,10 @@ class Survey:
             return []
         done = {item.pair for item in self.plan.items if item.is_done} if self.is_compared else set()
         # Files that are missing or not archives are already listed as problems.
-        command = dna_command(self.folder)
+        command = dna_command(self.asked)
         usable = [pair for pair in self.pairs if pair not in done and not dna_problems([pair], command)]
         files = self.dna_to_read(usable)[0]
-        return bad_dna(self._dna_readers.map(examine_dna, files), self.folder)
+        return bad_dna(self._dna_readers.map(examine_dna, files), self.asked)
 
     def inspect(
         self, pairs: Sequence[FilePair], sequence_type: SequenceType
@@ -309,7 +309,7 @@ class Survey:
         if self.needs_dna:
             may_be_missing = self.options.with_dna and self.options.dry_run
             problems = (
-                dna_problems(self.pairs, dna_command(self.folder), may_be_missing=may_be_missing) + problems
+                dna_problems(self.pairs, dna_command(self.asked), may_be_missing=may_be_missing) + problems
             )
         return problems
 
@@ -341,15 +341,19 @@ def with_recorded_models(options: Options, records: Checkpoint) -> Options:
     return options
 
 
-def dna_command(folder: DataFolder) -> str:
-    """Command that makes the DNABERT-S files of a folder."""
-    return f"nucpro embed-dna {shlex.quote(str(folder.root))}"
+def dna_command(options: Options) -> str:
+    """Command that makes the DNABERT-S files which a run with these options needs."""
+    words = ["nucpro", "embed-dna", str(options.data_dir)]
+    for name in ("device", "sequences_per_file", "host_selection"):
+        if (value := getattr(options, name)) != getattr(Options(), name):
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(words)
 
 
-def bad_dna(verdicts: Iterable[DnaVerdict], folder: DataFolder) -> list[str]:
+def bad_dna(verdicts: Iterable[DnaVerdict], options: Options) -> list[str]:
     """Message about unusable DNABERT-S files."""
     problems = sorted(verdict.problem for verdict in verdicts if verdict.problem is not None)
-    return [f"{problem}; recompute this file with: {dna_command(folder)}" for problem in problems]
+    return [f"{problem}; recompute this file with: {dna_command(options)}" for problem in problems]
 
 
 @contextmanager
