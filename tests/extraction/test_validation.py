@@ -163,6 +163,7 @@ def test_status_works_before_and_during_a_run(data: Path, capsys: pytest.Capture
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("Run: at work, process ")
     assert lines[1] == "DNA files:     6 of 6 exist"
-    assert lines[2].startswith("Protein files: none yet")
+    assert lines[2:4] == ["Protein files: 1 of 6 exist", "Merged files:  1 of 6 exist"]
+    assert f"what a run would keep and make: nucpro extract {data} --dry-run" in lines[4]
     assert main(["status", str(data)]) == 0
     assert capsys.readouterr().out.splitlines()[1] == "No run in progress, and none is recorded here"

@@ -51,7 +51,7 @@ def test_another_size_is_refused_and_changes_nothing(
     assert split(unsplit, "--sequences-per-file", "2") == 3
     said = capsys.readouterr().err
     viral = unsplit / "viral.1.1.identified_nucleotide"
-    assert f"{viral}: split into files of 3 records, not of 2; omit the size to keep them" in said
+    assert f"{viral}: split into files of 3 records, not of 2; omit --sequences-per-file to keep them" in said
     assert "--replace, which splits again and removes 2 files of vectors that were computed from them" in said
     # Its two records fit into one file of either size.
     assert "invertebrate" not in said

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from nucpro.cli.arguments import add_data_dir, add_replace
 from nucpro.cli.console import summary
 from nucpro.cli.parser import OUTPUT
+from nucpro.errors import counted
 from nucpro.folder.kinds import require_folder
 from nucpro.folder.paths import DataFolder
 from nucpro.options import SEQUENCES_PER_FILE, require
@@ -38,6 +40,7 @@ def add_to(subparsers: Any) -> None:
 
 def _run(arguments: dict[str, Any]) -> None:
     from nucpro.execution.workers import Workers
+    from nucpro.folder.inventory import numbers_in
     from nucpro.folder.splitting import split_folder
     from nucpro.state.checkpoint import Checkpoint
 
@@ -47,4 +50,7 @@ def _run(arguments: dict[str, Any]) -> None:
     folder = DataFolder(data_dir)
     with hold(folder.lock), Checkpoint(folder) as records, Workers() as workers:
         for source, made in split_folder(folder, size, records, workers, replace=arguments["replace"]):
-            summary([f"{source.name}: {', '.join(map(str, made)) or 'already split'}"])
+            files = counted(len(numbers_in(source.nucleotide_folder) or ()), "file")
+            summary([f"{source.name}: {'split' if made else 'already split'} into {files}"])
+        again = shlex.join(["nucpro", "embed-dna", str(data_dir)])
+        summary([f"Only files of {records.sequences_per_file} records are used later. Next: {again}"])

@@ -136,7 +136,10 @@ class Inventory:
         viral = Counter(count for pair, count in self.records.items() if pair.category == VIRAL)
         host = {count for pair, count in self.records.items() if pair.category not in (VIRAL, None)}
         if not viral:
-            return [f"no viral source was found: {NO_CATEGORY}"]
+            return [
+                "no viral source was found: its name begins with viral, as in viral.1.1.identified_nucleotide.fa, or "
+                "its folder is called viral"
+            ]
         usable = next((size for size, _ in viral.most_common() if size in host), None)
         if usable is None:
             return self._smaller_hint(sequences_per_file)

@@ -140,7 +140,7 @@ def _size_problem(source: Source, size: int) -> str:
     lost = f" and removes {counted(made, 'file')} of vectors that were computed from them" if made else ""
     return (
         f"{source.nucleotide_folder}: split into files of {counted(held, 'record')}, not of {size}; "
-        "omit the size to keep "
+        "omit --sequences-per-file to keep "
         f"them, or add --replace, which splits again{lost}"
     )
 

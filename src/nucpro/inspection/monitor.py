@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import os
 import re
+import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
@@ -19,7 +20,7 @@ from itertools import pairwise
 from nucpro.errors import StoreError, counted, human_time
 from nucpro.extraction.plan import discovery_lines, discovery_warnings, state_lines
 from nucpro.extraction.survey import outside_lines, read_only_survey
-from nucpro.folder.paths import DataFolder
+from nucpro.folder.paths import DataFolder, FilePair
 from nucpro.formats.opening import look_at_kept
 from nucpro.formats.sequences import SequenceType
 from nucpro.options import Options
@@ -74,9 +75,9 @@ def status(options: Options) -> list[str]:
         recipe = survey.records.recipe_of(survey.sequence_type)
         lines = [_run_line(survey.folder, time.time())]
         if recipe is None:
-            there = sum(pair.dna_vectors.exists() for pair in selection.pairs)
-            lines.append(f"DNA files:     {there} of {len(selection.pairs)} exist")
-            lines.append("Protein files: none yet; nucpro extract DATA --dry-run shows what a run would do")
+            lines += _existing(selection.pairs)
+            again = shlex.join(["nucpro", "extract", str(options.data_dir), "--dry-run"])
+            lines.append(f"No model is recorded here; what a run would keep and make: {again}")
             warnings = list(selection.warnings)
         else:
             plan = survey.compare(recipe)
@@ -85,6 +86,16 @@ def status(options: Options) -> list[str]:
         lines += [f"{WARNING}{warning}" for warning in warnings]
         lines += outside_lines(survey.outside())
         return lines + [f"Problem: {problem}" for problem in problems]
+
+
+def _existing(pairs: Sequence[FilePair]) -> list[str]:
+    """Files of each kind that exist, whatever made them."""
+    kinds = (
+        ("DNA files:", [pair.dna_vectors for pair in pairs]),
+        ("Protein files:", [pair.protein_vectors for pair in pairs]),
+        ("Merged files:", [pair.merged for pair in pairs]),
+    )
+    return [f"{name:15}{sum(path.exists() for path in paths)} of {len(paths)} exist" for name, paths in kinds]
 
 
 def _run_line(folder: DataFolder, now: float) -> str:
