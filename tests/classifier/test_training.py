@@ -525,7 +525,7 @@ def test_the_command_shows_what_came_out(merged: Path, capsys: pytest.CaptureFix
         r"little about other genomes, and no intervals are given\n",
         err,
     )
-    assert f"Found 8 merged files with 231 rows of 768 dna and {PROTEIN_WIDTH} protein columns" in out
+    assert f"Found 8 merged files with 231 rows of 768 DNA and {PROTEIN_WIDTH} protein columns" in out
     assert re.search(r"^Test: +\d+ host, \d+ viral rows; genomes: \d$", out, re.MULTILINE)
     assert re.search(r"^auroc +\d\.\d{4} \(n/a\)$", out, re.MULTILINE)
     assert "n/a: no intervals, since a class has fewer than 10 test genomes" in out
@@ -754,7 +754,7 @@ def test_mixed_encoders_are_refused(
     join(pair)
     message = refusal(merged, PreflightError)
     assert (
-        f"{pair.merged}: mixed encoders: its {sequence_type} columns were made with {said}, those of"
+        f"{pair.merged}: mixed encoders: its {sequence_type.word} columns were made with {said}, those of"
         in message
     )
 
@@ -788,7 +788,7 @@ def test_merged_files_alone_are_enough_but_their_models_are_unknown(
         path.unlink()
     assert survey(merged).encoders == {"dna": None, "protein": None}
     assert (
-        "the model of the dna columns is not recorded for 8 of 8 files; prediction cannot check its model"
+        "the model of the DNA columns is not recorded for 8 of 8 files; prediction cannot check its model"
         in caplog.messages
     )
 

@@ -117,7 +117,6 @@ def test_an_input_that_cannot_be_read(
         "predict contigs.fa --model model --device cuda",
         "embed proteins.fa -o out/x.pt --device cuda:1",
         "benchmark --device cuda",
-        "doctor --device cuda",
     ],
 )
 def test_a_gpu_that_is_not_there(words: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

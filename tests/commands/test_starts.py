@@ -39,6 +39,7 @@ def test_help_and_version_import_neither_torch_nor_numpy(arguments: list[str]) -
 def test_a_mistake_in_the_arguments_is_reported_as_soon() -> None:
     assert not imported("bogus", code=2) & {"torch", "numpy"}
     assert not imported("extract", "--precision", "fp64", code=2) & {"torch", "numpy"}
+    assert "torch" not in imported("predict", "a.fa", "b.fa", code=2)
 
 
 @pytest.fixture

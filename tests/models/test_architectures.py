@@ -125,5 +125,5 @@ def test_a_kind_that_is_not_in_the_table_is_refused_with_what_is(options: Option
 
 def test_an_encoder_of_one_sequence_type_is_none_of_the_other(options: Options) -> None:
     files = locate(options.protein_model)
-    with pytest.raises(ModelError, match=r"allowed for the dna model: bert \(DNABERT-S\)"):
+    with pytest.raises(ModelError, match=r"allowed for the DNA model: bert \(DNABERT-S\)"):
         architectures.architecture_of(replace(files, config={"model_type": "esm"}), SequenceType.DNA)

@@ -78,8 +78,8 @@ def test_ids_that_come_twice_are_named(tmp_path: Path) -> None:
     path = write_contigs(tmp_path / "x.fasta", [Contig(name, "ACGT") for name in names])
     (problem,) = inspect([path], 300).problems
     assert problem == (
-        f"{path}: 2 duplicate ids: a, b; scores are identified by id, so give every record its own "
-        "(mates of a read pair: append /1 and /2)"
+        f"{path}: 2 duplicate ids: a, b; scores are identified by id, which ends at the first space of a header: give "
+        "every record its own (mates of a read pair: append /1 and /2)"
     )
 
 

@@ -219,7 +219,7 @@ def _encoder_problems(files: Sequence[MergedSource]) -> list[str]:
             odd = [key for key in odd if key not in ("id", "revision")]
             if odd:
                 problems.append(
-                    f"{file.path}: mixed encoders: its {sequence_type} columns were made with "
+                    f"{file.path}: mixed encoders: its {sequence_type.word} columns were made with "
                     f"{_said(maker, odd[0])}, those of {first.path} with {_said(expected, odd[0])}; {_MERGE_AGAIN}"
                 )
     return problems
@@ -236,7 +236,7 @@ def _common_encoder(files: Sequence[MergedSource], sequence_type: SequenceType) 
     if len(known) < len(files):
         logger.warning(
             "the model of the %s columns is not recorded for %d of %d files; %s",
-            sequence_type,
+            sequence_type.word,
             len(files) - len(known),
             len(files),
             "the model of the other files is assumed" if known else "prediction cannot check its model",

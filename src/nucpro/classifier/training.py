@@ -136,7 +136,8 @@ def train(options: TrainingOptions, show: Show = silent) -> Trained:
             # All models that are compared have one split.
             if divided is None or plan.fold is not None:
                 divided = divide(material, options, plan.fold)
-            logger.info("Training %s on %s columns", plan.name, " and ".join(plan.sequence_types))
+            words = " and ".join(sequence_type.word for sequence_type in plan.sequence_types)
+            logger.info("Training %s on %s columns", plan.name, words)
             chosen = replace(options, sequence_types=plan.sequence_types)
             tested[plan.name] = _Training(divided, chosen, folders[plan.name]).run(show)
         assert divided is not None
@@ -444,7 +445,7 @@ def _table(history: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _found_line(found: Survey) -> str:
-    width = " and ".join(f"{columns} {sequence_type}" for sequence_type, columns in found.widths.items())
+    width = " and ".join(f"{columns} {SequenceType(name).word}" for name, columns in found.widths.items())
     return (
         f"Found {counted(len(found.files), 'merged file')} with {counted(found.rows, 'row')} of "
         f"{width} columns"

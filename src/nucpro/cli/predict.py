@@ -116,11 +116,14 @@ def _add_models(parser: Any) -> None:
 
 def _run(arguments: dict[str, Any]) -> None:
     from nucpro.prediction.options import PredictionOptions
-    from nucpro.prediction.running import predict
 
     first, *more = arguments.pop("input")
     require_sequences([first, *more])
     options = PredictionOptions.of({**arguments, "input": first, "also": tuple(more)})
+    from nucpro.prediction.running import (
+        predict,
+    )  # a mistake in the options is reported before torch is imported
+
     with showing() as show:
         report = predict(options, show)
     summary(_lines(report), _warnings(report))

@@ -573,7 +573,7 @@ class Checker:
         if self._twice:
             problems.append(
                 f"{self._path}: {counted(len(self._twice), 'duplicate id')}: {first_few(list(self._twice), _SHOWN)}; "
-                "ids must be unique in a file"
+                "ids must be unique in a file, and an id ends at the first space of its header"
             )
         if self._wrong:
             places = [

@@ -205,8 +205,8 @@ def architecture_of(files: ModelFiles, sequence_type: SequenceType) -> Architect
             return architecture
     allowed = ", ".join(f"{' or '.join(known.model_types)} ({known.title})" for known in of_type)
     raise ModelError(
-        f"{files.id}: model_type is {model_type!r} in config.json; allowed for the {sequence_type} model: {allowed}; "
-        "name a model of one of these, or add its architecture (see CONTRIBUTING.md)"
+        f"{files.id}: model_type is {model_type!r} in config.json; allowed for the {sequence_type.word} model: "
+        f"{allowed}; name a model of one of these, or add its architecture (see CONTRIBUTING.md)"
     )
 
 

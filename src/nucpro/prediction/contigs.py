@@ -187,7 +187,8 @@ def _duplicate_problem(paths: Sequence[Path], hashes: array[int]) -> Iterator[st
     if names:
         yield (
             f"{shown_paths(paths)}: {counted(len(names), 'duplicate id')}: {first_few(names, _SHOWN)}; "
-            "scores are identified by id, so give every record its own (mates of a read pair: append /1 and /2)"
+            "scores are identified by id, which ends at the first space of a header: give every record its own "
+            "(mates of a read pair: append /1 and /2)"
         )
 
 

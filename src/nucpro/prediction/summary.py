@@ -13,6 +13,7 @@ from typing import Any
 
 from nucpro.formats import write_text
 from nucpro.formats.figures import CLASS_COLOURS
+from nucpro.formats.sequences import SequenceType
 from nucpro.prediction.options import OutputFolder, PredictionOptions
 from nucpro.prediction.tables import SequenceRow, read_tables
 from nucpro.prediction.work import read_record
@@ -115,7 +116,10 @@ def _made_by(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "classifier", f"SHA-256 of its card {record['classifier']['sha256']}"
     for sequence_type, encoder in record["encoders"].items():
         made_by = encoder["made_by"]
-        yield f"{sequence_type} encoder", f"{made_by.get('id')}, weights {made_by.get('weights_sha256')}"
+        yield (
+            f"{SequenceType(sequence_type).word} encoder",
+            f"{made_by.get('id')}, weights {made_by.get('weights_sha256')}",
+        )
     verdicts = record["verdicts"]
     yield "bases of a chunk", str(record["length"])
     yield "viral from a score of", f"{verdicts['threshold']:g}"

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 from nucpro.errors import DataError, PreflightError, StoreError
 from nucpro.formats import make_folder, records, remove_temporaries
 from nucpro.formats.records import Count, Digest, Name, Within, part_of
+from nucpro.formats.sequences import SequenceType
 from nucpro.genomes.frames import FRAME_NAMES
 from nucpro.prediction.contigs import InputFacts, Unit
 from nucpro.prediction.models import Models
@@ -366,7 +367,9 @@ def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | Non
         return "was made by another classifier"
     for sequence_type, encoder in wanted["encoders"].items():
         if part_of(part_of(found, "encoders"), sequence_type).get("key") != encoder["key"]:
-            return f"was made with another {sequence_type} model, or another precision of it"
+            return (
+                f"was made with another {SequenceType(sequence_type).word} model, or another precision of it"
+            )
     if found.get("length") != wanted["length"]:
         return f"has chunks of {found.get('length')} bases, not {wanted['length']}"
     return None
