@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 from nucpro.errors import UsageError
+from nucpro.formats.opening import path_of
 from nucpro.formats.sequences import SequenceType
 
 __all__ = [
@@ -318,7 +319,7 @@ class Options(ModelOptions):
 
 def lasting_name(model: str) -> str:
     """Name of a model that is valid in any working directory: an absolute path or a hub id."""
-    path = Path(model).expanduser()
+    path = path_of(model)
     return str(path.absolute()) if path.exists() else model
 
 

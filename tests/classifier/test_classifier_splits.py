@@ -173,7 +173,7 @@ def test_groups_are_numbered_by_sorted_names() -> None:
     [
         ({"validation": 0.0}, "--validation is 0.0; allowed: more than 0 and less than 1"),
         ({"test": 0.6, "validation": 0.4}, "together is 1.0; allowed: less than 1"),
-        ({"batch_size": 1}, "--batch-size is 1; allowed: 2 or more: batch norm needs two rows"),
+        ({"batch_size": 1}, "--batch-size is 1; allowed: 2 .batch norm needs two rows. to"),
         ({"learning_rate": float("nan")}, "--learning-rate is nan; allowed: more than 0"),
         ({"decay_every": 0}, "--decay-every is 0; allowed: 1 or more"),
         ({"seed": -1}, "--seed is -1"),

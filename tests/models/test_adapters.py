@@ -215,6 +215,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no base": ({"base_model_name_or_path": None}, r"base_model_name_or_path is None"),
     "a base that is gone": ({"base_model_name_or_path": "/no/folder/x"}, r"its base model cannot be found"),
     "alpha in words": ({"lora_alpha": "8"}, r"lora_alpha or alpha_pattern holds '': '8'"),
+    "alpha in many digits": ({"lora_alpha": 10**400}, r"lora_alpha or alpha_pattern holds '': 1000"),
+    "no patterns": ({"alpha_pattern": [3]}, r"alpha_pattern holds 'alpha_pattern': '\[3\]'"),
+    "a base in nobody's home": (
+        {"base_model_name_or_path": "~nobody-here/x"},
+        "its base model cannot be found",
+    ),
+    "a base that no file system takes": (
+        {"base_model_name_or_path": "x/" + "y" * 999},
+        "its base model cannot be found",
+    ),
     "a pattern": ({"alpha_pattern": {"layer.[01].*": 3}}, r"alpha_pattern holds 'layer\.\[01\]\.\*'"),
 }
 QUERY = "base_model.model.esm.encoder.layer.0.attention.self.query"

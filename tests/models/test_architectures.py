@@ -127,3 +127,9 @@ def test_an_encoder_of_one_sequence_type_is_none_of_the_other(options: Options) 
     files = locate(options.protein_model)
     with pytest.raises(ModelError, match=r"allowed for the DNA model: bert \(DNABERT-S\)"):
         architectures.architecture_of(replace(files, config={"model_type": "esm"}), SequenceType.DNA)
+
+
+def test_a_configuration_that_is_refused_is_named_with_its_folder(tmp_path: Path) -> None:
+    files = ModelFiles("model", None, tmp_path, {"model_type": "fast_esm", "vocab_size": []}, ())
+    with pytest.raises(ModelError, match=rf"^{tmp_path}: config.json: vocab_size is \[\]; it must be"):
+        architectures.architecture_of(files, SequenceType.PROTEIN).config_of(files, "auto")

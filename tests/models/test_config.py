@@ -85,6 +85,8 @@ REFUSED = {
     "truth value": ({"intermediate_size": True}, "intermediate_size is True; it must be a whole number"),
     "missing": ({"num_hidden_layers": None}, "num_hidden_layers is missing; fetch the model again"),
     "epsilon": ({"layer_norm_eps": 0}, "layer_norm_eps is 0; it must be a positive number"),
+    "too large": ({"layer_norm_eps": 10**400}, r"layer_norm_eps is 10{59}…; it must be a positive number"),
+    "long": ({"hidden_act": "x" * 9999}, "hidden_act is 'x{59}…, but every ESM-2 has 'gelu'"),
     "infinite": ({"rope_theta": float("inf")}, "rope_theta is inf; it must be a positive number"),
     "dropout": ({"token_dropout": "yes"}, "token_dropout is 'yes'; it must be true or false"),
 }

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from nucpro.classifier.options import SplitBy
+from nucpro.classifier.options import LARGEST_BATCH, SplitBy
 from nucpro.errors import ModelError, RecordError
 from nucpro.folder.kinds import CARD_NAME
 from nucpro.folder.paths import CLASS_NAMES
@@ -71,7 +71,7 @@ _USED: Mapping[str, Any] = {
     "split.seed": Annotated[int, Within(0, (1 << 32) - 1)],
     "split.fractions": Mapping[Literal["validation", "test"], _Share],
     "split.test_rows_sha256": Digest,
-    "training.batch_size": Annotated[int, Within(2, 1 << 53)],
+    "training.batch_size": Annotated[int, Within(2, LARGEST_BATCH)],
 }
 """What evaluation reads of the entries that hold anything; a model without a split lacks them."""
 

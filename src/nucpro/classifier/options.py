@@ -11,7 +11,20 @@ from nucpro.folder.paths import SEED
 from nucpro.formats.sequences import SequenceType
 from nucpro.options import ParsedOptions, require
 
-__all__ = ["COLUMNS", "FEW_GROUPS", "METRICS", "SCORES", "Placement", "SplitBy", "TrainingOptions"]
+__all__ = [
+    "COLUMNS",
+    "FEW_GROUPS",
+    "LARGEST_BATCH",
+    "METRICS",
+    "SCORES",
+    "Placement",
+    "SplitBy",
+    "TrainingOptions",
+]
+
+LARGEST_BATCH = 1 << 20
+"""Most rows of a step: a buffer of this size is taken before training begins."""
+_MOST_DRAWS, _MOST_FOLDS = 1_000_000, 1000
 
 FEW_GROUPS = 10
 """With fewer test genomes per class than this, resampling does not generalise to other genomes."""
@@ -167,20 +180,22 @@ class TrainingOptions(ParsedOptions):
             require(0 < value < 1, f"--{name}", value, "more than 0 and less than 1")
         kept = self.validation + self.test
         require(kept < 1, "--validation and --test together", kept, "less than 1: the rest is trained on")
-        require(self.batch_size >= 2, "--batch-size", self.batch_size, "2 or more: batch norm needs two rows")
+        size, most = self.batch_size, LARGEST_BATCH
+        require(2 <= size <= most, "--batch-size", size, f"2 (batch norm needs two rows) to {most}")
         rate = self.base_rate
         require(0 < rate < float("inf"), "--learning-rate", rate, "more than 0")
-        for name in ("epochs", "patience", "decay_every", "bootstrap"):
+        for name in ("epochs", "patience", "decay_every"):
             value = getattr(self, name)
             require(value >= 1, f"--{name.replace('_', '-')}", value, "1 or more")
+        require(1 <= self.bootstrap <= _MOST_DRAWS, "--bootstrap", self.bootstrap, f"1 to {_MOST_DRAWS}")
         require(0 <= self.seed < 1 << 32, "--seed", self.seed, "0 or more, below 2**32")
         wanted = self.precision_at
         require(wanted is None or 0 < wanted < 1, "--precision-at", wanted, "more than 0 and less than 1")
         require(
-            self.folds is None or self.folds >= 3,
+            self.folds is None or 3 <= self.folds <= _MOST_FOLDS,
             "--folds",
             self.folds,
-            "3 or more: one tests, one validates",
+            f"3 (one tests, one validates) to {_MOST_FOLDS}",
         )
         if self.folds is not None and self.compare:
             raise UsageError("--folds and --compare are two ways to train several models; give one of them")

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from nucpro.cli.console import PROGRESS, Manner
-from nucpro.cli.parser import INPUT, MESSAGES, MODEL, OUTPUT, PERFORMANCE, Parser, one_of, path_of
+from nucpro.cli.parser import INPUT, MESSAGES, MODEL, OUTPUT, PERFORMANCE, Parser, one_of
 from nucpro.folder.kinds import holds_data
 from nucpro.folder.paths import DataFolder
-from nucpro.formats.opening import STANDARD_INPUT
+from nucpro.formats.opening import STANDARD_INPUT, path_of
 from nucpro.formats.sequences import SequenceType
 from nucpro.options import (
     AUTO_DEVICE,

@@ -8,7 +8,7 @@ from typing import Any
 
 from nucpro.cli.arguments import add_data_dir, add_dry_run, add_replace
 from nucpro.cli.console import showing, summary
-from nucpro.cli.parser import INPUT, PERFORMANCE
+from nucpro.cli.parser import INPUT, PERFORMANCE, whole_of
 from nucpro.errors import counted
 from nucpro.genomes.options import DEFAULT_COUNTS, DownloadOptions
 from nucpro.genomes.taxonomy import DUMP_NAME
@@ -74,7 +74,7 @@ def _count(text: str) -> tuple[str, int]:
     group, _, number = text.partition("=")
     if not number.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not GROUP=N")
-    return group, int(number)
+    return group, whole_of(number)
 
 
 def _require_used(arguments: dict[str, Any], *, wants_taxonomy: bool) -> None:

@@ -17,7 +17,7 @@ from nucpro.cli.arguments import (
     sequences,
 )
 from nucpro.cli.console import showing, summary
-from nucpro.cli.parser import INPUT, MODEL, OUTPUT
+from nucpro.cli.parser import INPUT, MODEL, OUTPUT, whole_of
 from nucpro.errors import UsageError, counted
 from nucpro.folder.kinds import require_sequences
 from nucpro.formats.fasta import bare_name
@@ -135,7 +135,7 @@ def _readout(arguments: dict[str, Any], *, windows: bool) -> Readout:
 
 
 def _layers(text: str) -> tuple[int, ...]:
-    return tuple(map(int, text.split(",")))
+    return tuple(map(whole_of, text.split(",")))
 
 
 _layers.__name__ = "number"

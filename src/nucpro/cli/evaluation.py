@@ -9,7 +9,7 @@ from typing import Any
 from nucpro.classifier.options import SCORES
 from nucpro.cli.arguments import add_device, add_device_only
 from nucpro.cli.console import say, showing
-from nucpro.cli.parser import EVALUATION, INPUT, MODEL, Parser
+from nucpro.cli.parser import EVALUATION, INPUT, MODEL, Parser, whole_of
 
 __all__ = ["add_to"]
 
@@ -89,7 +89,7 @@ def _lengths(text: str) -> tuple[int, ...]:
     words = text.split(",")
     if not all(word.isdecimal() for word in words):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of lengths such as 150,300,500")
-    return tuple(map(int, words))
+    return tuple(map(whole_of, words))
 
 
 def _data_of(arguments: dict[str, Any]) -> Any:

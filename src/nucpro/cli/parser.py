@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +18,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from nucpro.errors import printable
+from nucpro.errors import printable, shortened
+from nucpro.formats.opening import path_of
 
 __all__ = [
     "EVALUATION",
@@ -32,8 +34,8 @@ __all__ = [
     "Parser",
     "did_you_mean",
     "one_of",
-    "path_of",
     "value_of",
+    "whole_of",
 ]
 
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -43,6 +45,7 @@ OUTPUT, PERFORMANCE, MESSAGES = "output", "performance", "messages"
 GROUPS = (INPUT, MODEL, TRAINING, EVALUATION, OUTPUT, PERFORMANCE, MESSAGES)
 """Groups of options, in the order of the help."""
 
+_LARGEST = (1 << 32) - 1
 _WIDEST = 100
 _INDENT = 28
 
@@ -81,12 +84,12 @@ class Help(argparse.HelpFormatter):
         return f"{', '.join(action.option_strings)} {value_of(action)}"
 
 
-def path_of(word: str) -> Path:
-    """Path of a word; a leading ``~`` that the shell left, as in ``--output=~/out``, is the home."""
-    try:
-        return Path(word).expanduser()
-    except RuntimeError:  # nobody of that name has a home
-        return Path(word)
+def whole_of(word: str) -> int:
+    """Whole number of a word, of a size that every record can hold."""
+    number = int(word)
+    if abs(number) > _LARGEST:
+        raise argparse.ArgumentTypeError(f"{shortened(word, 20)}; allowed: whole numbers up to {_LARGEST}")
+    return number
 
 
 @cache  # one function for one enumeration, in every command
@@ -116,6 +119,9 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *, example: str = "", **options: Any) -> None:
         super().__init__(**options, formatter_class=Help, add_help=False, allow_abbrev=False)
         self.register("type", Path, path_of)
+        self.register("type", int, whole_of)
+        # Values such as -1,-2 and -1e5 are no options either.
+        self._negative_number_matcher = re.compile(r"-[0-9.]")
         self.example = example
         self._usage = ""
         if example:

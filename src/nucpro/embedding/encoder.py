@@ -510,7 +510,7 @@ def load(identified: Identified, options: Options) -> FastaEncoder:
     if device.type == "cpu":
         _require_memory(identified.files)
     architecture = architecture_of(identified.files, identified.sequence_type)
-    config = architecture.read_config(identified.files.config, options.token_dropout)
+    config = architecture.config_of(identified.files, options.token_dropout)
     with timed(f"Loading {made_by['id']}"):
         model = architecture.load(identified.files, device=device, dtype=dtype, config=config)
     choice = use_kernels(model)

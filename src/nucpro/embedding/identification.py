@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from nucpro.errors import DimensionError, ModelError, UsageError
 from nucpro.folder.kinds import Kind, is_folder, known_folder
+from nucpro.formats.opening import path_of
 from nucpro.formats.sequences import DNA_WIDTH, LIMITS, PROTEIN_WIDTH, SequenceType
 from nucpro.models.architectures import architecture_of
 from nucpro.models.config import ALL_TOKENS, MEAN_OF_LAST, RESIDUES_ONLY, Config, PooledSpan, Readout
@@ -136,7 +137,7 @@ def identify(
     if records is not None:
         files = replace(files, noted=records.digests(files.weights))
     architecture = architecture_of(files, sequence_type)
-    config = architecture.read_config(files.config, options.token_dropout)
+    config = architecture.config_of(files, options.token_dropout)
     # Other protein models may have other widths; the DNA columns of merged files are always 768.
     if config.width != _WIDTHS[sequence_type] and (
         sequence_type is SequenceType.DNA or name == DEFAULT_MODELS[sequence_type]
@@ -162,7 +163,7 @@ def identify(
 
 def _require_encoder(model: str) -> None:
     """Refuse folders that are known to be of something else."""
-    folder = Path(model).expanduser()
+    folder = path_of(model)
     known = known_folder(folder) if is_folder(folder) else None
     if known is not None and known.kind is not Kind.ENCODER:
         raise ModelError(

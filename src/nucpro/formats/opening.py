@@ -38,6 +38,7 @@ __all__ = [
     "looks_like",
     "open_input",
     "open_kept",
+    "path_of",
     "problem_of",
     "read_input",
     "reading_kept",
@@ -163,6 +164,25 @@ _FORMS: tuple[tuple[Callable[[bytes], bool], str], ...] = (
     # A frame of other data, which may come first.
     (lambda start: start[1:4] == b"\x2a\x4d\x18" and start[0] >> 4 == 5, "a zstd file"),
 )
+
+
+def path_of(name: str | os.PathLike[str]) -> Path:
+    """Path of a name; a leading ``~`` that the shell left, as in ``--output=~/out``, is the home.
+
+    Parameters
+    ----------
+    name : str or path
+        As a user or a file gives it.
+
+    Returns
+    -------
+    Path
+        The path; that of the name itself if nobody has such a home.
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
 
 
 def open_input(path: Path, error: type[NucproError] = DataError, *, allow_pipe: bool = False) -> FileIO:

@@ -33,6 +33,7 @@ from nucpro.execution.workers import starting_problems
 from nucpro.extraction.preflight import writing_problems
 from nucpro.extraction.survey import with_recorded_models
 from nucpro.folder.paths import DataFolder
+from nucpro.formats.opening import path_of
 from nucpro.formats.sequences import SequenceType
 from nucpro.inspection.answers import compare
 from nucpro.machine import cores, free_memory
@@ -163,7 +164,7 @@ def _model(options: Options, sequence_type: SequenceType) -> Iterator[Finding]:
         yield _not_here(label, sequence_type, str(error), name, revision)
         return
     size = sum(path.stat().st_size for path in files.weights)
-    path = Path(name).expanduser()
+    path = path_of(name)
     here = "a folder" if path.is_dir() else "a file"
     where = here if path.exists() else f"in the cache, revision {files.revision}"
     yield Finding(f"{label} model", Verdict.FINE, f"{name}: {where}, {human_size(size)} of weights")
@@ -175,7 +176,7 @@ def _not_here(
 ) -> Finding:
     """A model that is neither a good folder nor in the cache."""
     try:
-        if not Path(name).expanduser().exists():
+        if not path_of(name).exists():
             commit = available(name, revision=revision)
             text = f"{name}: can be reached, and is downloaded by the first run (commit {commit})"
             return Finding(f"{label} model", Verdict.NOTE, text)
@@ -194,7 +195,7 @@ def _kernels(options: Options, sequence_type: SequenceType, files: ModelFiles) -
     device = choose_device(options.device)
     try:
         architecture = architecture_of(files, sequence_type)
-        config = architecture.read_config(files.config, options.token_dropout)
+        config = architecture.config_of(files, options.token_dropout)
     except NucproError as error:
         yield Finding(label, Verdict.PROBLEM, str(error))
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 
 from nucpro.errors import ModelError, first_few
+from nucpro.models.config import shown
 from nucpro.models.loading import HEADS
 from nucpro.models.origins import MERGE_IT
 
@@ -93,12 +95,15 @@ class Merged(Mapping[str, torch.Tensor]):
 def _alphas(file: Path, config: Mapping[str, Any]) -> dict[str, float]:
     """``lora_alpha`` by the end of a module's name; the one of all others is that of the empty end."""
     patterns = config.get("alpha_pattern") or {}
+    if not isinstance(patterns, dict):
+        patterns = {"alpha_pattern": shown(patterns)}
     alphas = {"": config.get("lora_alpha", 8), **patterns}
     for name, alpha in alphas.items():
-        if not re.fullmatch(r"[\w.]*", name) or type(alpha) not in (int, float) or not math.isfinite(alpha):
+        is_number = type(alpha) in (int, float) and abs(alpha) <= sys.float_info.max
+        if not is_number or not re.fullmatch(r"[\w.]*", name):
             raise ModelError(
-                f"{file}: lora_alpha or alpha_pattern holds {name!r}: {alpha!r}; allowed are numbers, and plain names "
-                f"of modules; {MERGE_IT}"
+                f"{file}: lora_alpha or alpha_pattern holds {shown(name)}: {shown(alpha)}; allowed are numbers, and "
+                f"plain names of modules; {MERGE_IT}"
             )
     return alphas
 

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from nucpro.errors import ModelError
 from nucpro.formats.sequences import SequenceType
-from nucpro.models.config import ESM2_TYPES, MOSAIC_BERT_TYPE, Config, Esm2Config, MosaicBertConfig
+from nucpro.models.config import (
+    ESM2_TYPES,
+    MOSAIC_BERT_TYPE,
+    Config,
+    Esm2Config,
+    MosaicBertConfig,
+    shown,
+)
 from nucpro.models.kernels import Choice, Fused, Way, choose_way
 from nucpro.models.tokens import ResidueTokenizer, Tokenizer
 from nucpro.models.weights import ModelFiles
@@ -85,6 +92,26 @@ class Architecture:
     load_tokenizer: Callable[[ModelFiles], Tokenizer]
     loader: str
     fused: Fused | None = None
+
+    def config_of(self, files: ModelFiles, token_dropout: str) -> Config:
+        """Configuration of a checkpoint, with a choice of token dropout.
+
+        Parameters
+        ----------
+        files : ModelFiles
+            The checkpoint.
+        token_dropout : {'auto', 'on', 'off'}
+            See :meth:`nucpro.models.config.Esm2Config.from_dict`.
+
+        Raises
+        ------
+        ModelError
+            It is not one of this architecture.
+        """
+        try:
+            return self.read_config(files.config, token_dropout)
+        except ModelError as error:
+            raise ModelError(f"{files.folder}: {error}") from error
 
     @property
     def load(self) -> Loader:
@@ -205,7 +232,7 @@ def architecture_of(files: ModelFiles, sequence_type: SequenceType) -> Architect
             return architecture
     allowed = ", ".join(f"{' or '.join(known.model_types)} ({known.title})" for known in of_type)
     raise ModelError(
-        f"{files.id}: model_type is {model_type!r} in config.json; allowed for the {sequence_type.word} model: "
+        f"{files.id}: model_type is {shown(model_type)} in config.json; allowed for the {sequence_type.word} model: "
         f"{allowed}; name a model of one of these, or add its architecture (see CONTRIBUTING.md)"
     )
 
@@ -223,7 +250,7 @@ def sequence_type_of(files: ModelFiles) -> SequenceType:
         if model_type in architecture.model_types:
             return architecture.sequence_type
     allowed = ", ".join(f"{' or '.join(known.model_types)} ({known.title})" for known in ARCHITECTURES)
-    raise ModelError(f"{files.id}: model_type is {model_type!r} in config.json; allowed: {allowed}")
+    raise ModelError(f"{files.id}: model_type is {shown(model_type)} in config.json; allowed: {allowed}")
 
 
 def way_of(config: Config, device: torch.device, dtype: torch.dtype) -> Choice:

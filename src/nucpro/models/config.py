@@ -9,12 +9,13 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
-from nucpro.errors import ModelError, UsageError
+from nucpro.errors import ModelError, UsageError, shortened
 from nucpro.formats.opening import UNKNOWN, looks_like, read_input
 
 __all__ = [
@@ -41,9 +42,11 @@ __all__ = [
     "read_json",
     "refuse_other_values",
     "required",
+    "shown",
     "size",
 ]
 
+_SHOWN = 60
 _LARGEST_SIZE = 1_000_000
 _MOST_LAYERS = 1_000
 """Encoder layers above which a configuration is taken to be damaged."""
@@ -86,6 +89,11 @@ def read_json(file: Path) -> dict[str, Any]:
     return content
 
 
+def shown(value: object) -> str:
+    """A value of a configuration for a message, of any length in the file."""
+    return shortened(repr(value), _SHOWN)
+
+
 def required(fields: Mapping[str, Any], name: str) -> Any:
     """Value of a field that must be there.
 
@@ -111,7 +119,9 @@ def size(fields: Mapping[str, Any], name: str, largest: int = _LARGEST_SIZE) -> 
     """
     value = required(fields, name)
     if type(value) is not int or not 1 <= value <= largest:
-        raise ModelError(f"config.json: {name} is {value!r}; it must be a whole number from 1 to {largest:,}")
+        raise ModelError(
+            f"config.json: {name} is {shown(value)}; it must be a whole number from 1 to {largest:,}"
+        )
     return value
 
 
@@ -124,8 +134,8 @@ def positive(fields: Mapping[str, Any], name: str) -> float:
         If it is missing or anything else.
     """
     value = required(fields, name)
-    if type(value) not in (int, float) or not 0 < value < float("inf"):
-        raise ModelError(f"config.json: {name} is {value!r}; it must be a positive number")
+    if type(value) not in (int, float) or not 0 < value <= sys.float_info.max:
+        raise ModelError(f"config.json: {name} is {shown(value)}; it must be a positive number")
     return float(value)
 
 
@@ -152,7 +162,7 @@ def refuse_other_values(
         found = fields.get(name, value)
         if found != value:
             raise ModelError(
-                f"config.json: {name} is {found!r}, but {which} has {value!r}; "
+                f"config.json: {name} is {shown(found)}, but {which} has {value!r}; "
                 f"this is another architecture ({others}), which is not supported"
             )
 
@@ -469,7 +479,7 @@ def _with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     model_type = config.get("model_type")
     if model_type not in ESM2_TYPES:
         raise ModelError(
-            f"config.json: model_type is {model_type!r}; allowed are {' and '.join(ESM2_TYPES)}: "
+            f"config.json: model_type is {shown(model_type)}; allowed are {' and '.join(ESM2_TYPES)}: "
             "this is not an ESM-2 checkpoint"
         )
     given = {name: value for name, value in config.items() if value is not None}
@@ -485,7 +495,7 @@ def _token_dropout(fields: Mapping[str, Any], choice: str) -> bool:
         return choice == "on"
     value = fields["token_dropout"]
     if not isinstance(value, bool):
-        raise ModelError(f"config.json: token_dropout is {value!r}; it must be true or false")
+        raise ModelError(f"config.json: token_dropout is {shown(value)}; it must be true or false")
     return value
 
 
@@ -551,7 +561,7 @@ class MosaicBertConfig:
         model_type = fields.get("model_type")
         if model_type != MOSAIC_BERT_TYPE:
             raise ModelError(
-                f"config.json: model_type is {model_type!r}; allowed is {MOSAIC_BERT_TYPE}: "
+                f"config.json: model_type is {shown(model_type)}; allowed is {MOSAIC_BERT_TYPE}: "
                 "this is not a DNABERT-S or DNABERT-2 checkpoint"
             )
         refuse_other_values(

@@ -7,6 +7,7 @@ own; here both are put as transformers has them. Nothing here needs torch.
 
 from __future__ import annotations
 
+import os
 import re
 from argparse import Namespace
 from collections.abc import Mapping
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nucpro.errors import ModelError
-from nucpro.formats.opening import looks_like, open_input
+from nucpro.formats.opening import looks_like, open_input, path_of
+from nucpro.models.config import shown
 
 __all__ = ["MERGE_IT", "FairEsm", "base_of", "problem_of_file", "read_fair_esm", "refuse_other_adapters"]
 
@@ -201,11 +203,11 @@ def base_of(file: Path, config: Mapping[str, Any]) -> tuple[str, str | None]:
     base, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(base, str) or not base.strip() or not isinstance(revision, str | None):
         raise ModelError(
-            f"{file}: base_model_name_or_path is {base!r} (revision {revision!r}); write the folder or hub id of the "
-            "base model there"
+            f"{file}: base_model_name_or_path is {shown(base)} (revision {shown(revision)}); write the folder or "
+            "hub id of the base model there"
         )
     beside = file.parent / base
-    return str(beside) if not Path(base).expanduser().exists() and beside.exists() else base, revision
+    return str(beside) if not os.path.lexists(path_of(base)) and os.path.lexists(beside) else base, revision
 
 
 def refuse_other_adapters(file: Path, config: Mapping[str, Any]) -> None:
@@ -225,5 +227,5 @@ def refuse_other_adapters(file: Path, config: Mapping[str, Any]) -> None:
         others["init_lora_weights"] = config["init_lora_weights"]
     for name, value in others.items():
         raise ModelError(
-            f"{file}: {name} is {value!r}, and only plain LoRA on linear layers can be merged here; {MERGE_IT}"
+            f"{file}: {name} is {shown(value)}, and only plain LoRA on linear layers can be merged here; {MERGE_IT}"
         )

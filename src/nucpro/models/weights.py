@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from nucpro.errors import ModelError, PreflightError, RecordError, as_preflight
 from nucpro.formats import made_first, remove_temporaries, replacing_problems
-from nucpro.formats.opening import file_digest, is_litter, problem_of
+from nucpro.formats.opening import file_digest, is_litter, path_of, problem_of
 from nucpro.formats.records import Digest, Name, read_record, write_record
 from nucpro.models import hub
 from nucpro.models.config import read_json
@@ -233,8 +233,8 @@ def locate(
     find = partial(locate, cache_dir=cache_dir, endpoint=endpoint, offline=offline, show=show)
     if adapter is not None:
         # Workers in other folders find it by its absolute path.
-        return _adapted(find(model, revision=revision), _adapter(Path(adapter).expanduser().absolute()))
-    folder = Path(model).expanduser()
+        return _adapted(find(model, revision=revision), _adapter(path_of(adapter).absolute()))
+    folder = path_of(model)
     if _is_folder(folder):
         if not os.path.lexists(folder / _ADAPTER_CONFIG):
             return _local(folder, revision)
@@ -283,7 +283,7 @@ def _repository(
     model: str, revision: str | None, endpoint: str | None, show: Show = silent
 ) -> hub.Repository:
     """Repository of a name that is no folder."""
-    if os.path.lexists(path := Path(model).expanduser()):
+    if os.path.lexists(path := path_of(model)):
         raise ModelError(problem_of_file(path))
     if _LOOKS_LIKE_PATH.match(model):
         raise ModelError(
@@ -337,7 +337,7 @@ def fetch(
     """
     if os.path.lexists(folder) and not folder.is_dir():
         raise PreflightError([f"{folder}: is a file, not a folder; name a folder for the model"])
-    if os.path.lexists(path := Path(model).expanduser()):
+    if os.path.lexists(path := path_of(model)):
         raise PreflightError([f"{path}: exists already; give it with --protein-model or --dna-model"])
     with as_preflight(ModelError):
         hub.require_id(model)
