@@ -39,7 +39,8 @@ settings.load_profile("untimed")
 
 import dna_stand_ins
 import stand_ins
-from folders import Frame, add_dna, add_source, copied, read_frames
+from folders import Frame, add_dna, add_source, arguments, copied, read_frames
+from nucpro.cli import main
 from nucpro.folder.paths import DataFolder
 from nucpro.genomes.dataset import build
 from nucpro.genomes.options import DatasetOptions
@@ -150,6 +151,14 @@ def pristine(tmp_path_factory: pytest.TempPathFactory, frames: dict[str, list[Fr
     ids = [frame.name for frame in frames["viral.1.1"][4:8]]
     stand_ins.write_old_protein(old.protein_vectors, ids)
     stand_ins.write_old_merged(old.merged, ids, 1)
+    return data
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, pristine: Path, model: Path) -> Path:
+    """The pristine folder after an undisturbed run of the command; tests that change it take a copy."""
+    data = copied(pristine, tmp_path_factory.mktemp("finished") / "data")
+    assert main(["extract", *arguments(data, model)]) == 0
     return data
 
 

@@ -19,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from serving import served
+
 BREAK = "the connection ends half-way"
 SHORT = "a Content-Length smaller than the file"
 LONG = "a Content-Length larger than the file"
@@ -116,17 +118,15 @@ class ReleaseServer:
         ]
 
     def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
+        self._serving = served(self._server)
+        self._serving.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.closing.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self._serving.__exit__(None, None, None)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -60,13 +60,6 @@ def test_nothing_is_read_where_nothing_is_outside(tmp_path: Path, workers: Worke
     assert repeated_ids([], unread(), workers) == []
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, pristine: Path, model: Path) -> Path:
-    data = copied(pristine, tmp_path_factory.mktemp("finished") / "data")
-    assert main(["extract", *arguments(data, model)]) == 0
-    return data
-
-
 def test_rows_that_the_original_put_into_another_folder_fail_validation(
     finished: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,14 +31,6 @@ def options(data: Path, model: Path, **more: object) -> Options:
     return Options(data, protein_model=str(model), **(plain | more))  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, pristine: Path, model: Path) -> Path:
-    """A folder after a run of the command."""
-    data = copied(pristine, tmp_path_factory.mktemp("finished") / "data")
-    assert main(["extract", *arguments(data, model)]) == 0
-    return data
-
-
 def test_an_encoder_in_another_precision_than_its_meta_writes_nothing(data: Path, model: Path) -> None:
     asked = options(data, model, precision="fp32")
     encoder = load(identify(asked, SequenceType.PROTEIN), asked)

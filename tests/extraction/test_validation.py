@@ -14,13 +14,6 @@ from nucpro.formats import read_merged, read_vectors, write_merged, write_vector
 from nucpro.formats.sequences import SequenceType
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, pristine: Path, model: Path) -> Path:
-    data = copied(pristine, tmp_path_factory.mktemp("finished") / "data")
-    assert main(["extract", *arguments(data, model)]) == 0
-    return data
-
-
 @pytest.fixture
 def pair(finished: Path, tmp_path: Path) -> FilePair:
     """A file pair of a finished folder that a test may damage."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -16,6 +15,7 @@ from folders import Frame, add_source, arguments
 from hub_server import MAIN, MODEL, Hub
 from nucpro.genomes.catalogue import GROUPS
 from release_server import ReleaseServer
+from serving import served
 
 GENOMES = Path(__file__).resolve().parents[2] / "demo" / "genomes"
 
@@ -241,10 +241,6 @@ def download(empty: Path) -> Iterator[Scenario]:
 def fetch_models(empty: Path, model: Path) -> Iterator[Scenario]:
     hub = Hub()
     hub.files = {MAIN: {path.name: path.read_bytes() for path in model.iterdir()}}
-    thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
     how = ["--model", MODEL, "--endpoint", hub.address]
-    yield Scenario(empty, lambda data: ["fetch-models", str(data / "model"), *how])
-    hub.shutdown()
-    thread.join()
-    hub.server_close()
+    with served(hub):
+        yield Scenario(empty, lambda data: ["fetch-models", str(data / "model"), *how])

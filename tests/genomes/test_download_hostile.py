@@ -11,7 +11,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +37,7 @@ from release_server import (
     WRONG,
     ReleaseServer,
 )
+from serving import served
 
 GENOMES = Path(__file__).resolve().parents[2] / "demo" / "genomes"
 VIRAL, GENBANK = "viral.1.1.genomic.fna.gz", "viral.1.genomic.gbff.gz"
@@ -137,12 +137,8 @@ def encrypted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[http.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served(server):
+        yield server
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl, for a certificate")

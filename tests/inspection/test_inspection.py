@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from folders import Frame, arguments, copied, pairs_of, write_fasta
+from folders import Frame, pairs_of, write_fasta
 from nucpro.cli import main
 from nucpro.formats.fasta import read
 from nucpro.formats.sequences import SequenceType
@@ -20,13 +20,6 @@ from nucpro.inspection.files import inspect
 from nucpro.vectors.outputs import FORMATS, Content, write_tensor
 
 GENOMES = Path(__file__).resolve().parents[2] / "demo" / "genomes"
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, pristine: Path, model: Path) -> Path:
-    data = copied(pristine, tmp_path_factory.mktemp("finished") / "data")
-    assert main(["extract", *arguments(data, model)]) == 0
-    return data
 
 
 def shown(path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[list[str], dict[str, Any]]:

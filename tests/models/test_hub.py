@@ -7,7 +7,6 @@ import json
 import logging
 import shutil
 import socket
-import threading
 
 import pytest
 import torch
@@ -18,6 +17,7 @@ from nucpro.errors import LockedError, ModelError, PreflightError, UsageError, h
 from nucpro.models.esm2 import load_esm2
 from nucpro.models.weights import available, fetch, locate
 from nucpro.state.lock import hold
+from serving import served
 
 
 @pytest.fixture(autouse=True)
@@ -43,12 +43,8 @@ def hub(saved):
         | {"pytorch_model.bin": b"not wanted", "modeling_code.py": b"raise SystemExit", "README.md": b""},
         OLDER: {name: content for name, content in saved.items() if name != "vocab.txt"},
     }
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served(server):
+        yield server
 
 
 @pytest.fixture

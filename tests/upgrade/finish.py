@@ -14,13 +14,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
 
 sys.path.append(str(Path(__file__).parent.parent))
 
 from hub_server import MAIN, MODEL, Hub
 from nucpro.cli import main
 from release_server import ReleaseServer
+from serving import served
 
 HERE = Path(__file__).parent
 BEGUN = HERE / "begun"
@@ -55,13 +55,10 @@ def released(work: Path) -> ReleaseServer:
 @contextmanager
 def hub_of(work: Path) -> Iterator[Hub]:
     """A hub on the loopback interface with the model of ``begun``."""
-    with Hub() as hub:
-        hub.files = {MAIN: {path.name: path.read_bytes() for path in (work / "model").iterdir()}}
-        thread = Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    hub = Hub()
+    hub.files = {MAIN: {path.name: path.read_bytes() for path in (work / "model").iterdir()}}
+    with served(hub):
         yield hub
-        hub.shutdown()
-        thread.join()
 
 
 @contextmanager
