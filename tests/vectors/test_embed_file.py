@@ -24,43 +24,9 @@ from nucpro.inspection.files import inspect
 from nucpro.options import Options
 from nucpro.progress import Progress
 from nucpro.vectors.inputs import PartSize
-from nucpro.vectors.job import EmbedOptions, EmbedReport, embed_file, embed_files
+from nucpro.vectors.job import EmbedOptions, embed_files
 from nucpro.vectors.outputs import read_content
-
-LENGTHS = (30, 7, 99, 100, 61, 30, 12, 250, 8, 8)
-SMALL = PartSize(3, 10_000)
-
-
-@pytest.fixture
-def fasta(tmp_path: Path) -> Path:
-    path = tmp_path / "proteins.fa"
-    proteins = random_esm.proteins(LENGTHS)
-    path.write_text("".join(f">p{row} text\n{one.decode()}\n" for row, one in enumerate(proteins)))
-    return path
-
-
-def embed(
-    fasta: Path, output: Path, model: Path, *, seen: list[Progress] | None = None, **changes
-) -> EmbedReport:
-    machines = Options(protein_model=str(model), device="cpu")
-    fields = {"part": SMALL} | changes
-    return embed_file(
-        EmbedOptions(fasta, output, machines, **fields), (seen if seen is not None else []).append
-    )
-
-
-def stopped_after(parts: int, fasta: Path, output: Path, model: Path, **changes) -> None:
-    """Run that a person interrupts when so many parts are done."""
-    machines = Options(protein_model=str(model), device="cpu")
-    seen: list[Progress] = []
-
-    def interrupt(progress: Progress) -> None:
-        seen.append(progress)
-        if len(seen) > parts:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        embed_file(EmbedOptions(fasta, output, machines, **({"part": SMALL} | changes)), interrupt)
+from vectors.jobs import run, stopped_after
 
 
 def command(fasta: Path, output: Path, model: Path, *more: str) -> list[str]:
@@ -110,13 +76,13 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(
     assert not output.exists()
     seen: list[Progress] = []
     # Without a size of parts, it is that of the run that was stopped.
-    assert embed(fasta, output, model, seen=seen, part=None).computed == 10 - 3 * parts
+    assert run(fasta, output, model, show=seen.append, part=None).computed == 10 - 3 * parts
     assert [progress.done for progress in seen] == [*range(3 * parts, 10, 3), 10]
     whole = tmp_path / f"whole{suffix}"
-    embed(fasta, whole, model)
+    run(fasta, whole, model)
     assert output.read_bytes() == whole.read_bytes()
     assert not list(tmp_path.glob("*.unfinished"))
-    assert embed(fasta, output, model).computed == 0
+    assert run(fasta, output, model).computed == 0
 
 
 def test_a_run_that_was_stopped_before_its_first_part_leaves_nothing(
@@ -128,13 +94,13 @@ def test_a_run_that_was_stopped_before_its_first_part_leaves_nothing(
 
 def test_kept_rows_that_were_damaged_are_computed_again(fasta: Path, tmp_path: Path, model: Path) -> None:
     output, whole = tmp_path / "out.pt", tmp_path / "whole.pt"
-    embed(fasta, whole, model)
+    run(fasta, whole, model)
     stopped_after(3, fasta, output, model)
     rows = tmp_path / "out.pt.unfinished" / "rows.f32"
     data = bytearray(rows.read_bytes())
     data[4 * 16 * 4] ^= 1
     rows.write_bytes(data)
-    assert embed(fasta, output, model).computed == 10 - 6
+    assert run(fasta, output, model).computed == 10 - 6
     assert output.read_bytes() == whole.read_bytes()
 
 
@@ -144,8 +110,8 @@ def test_a_fasta_that_was_changed_keeps_the_parts_that_are_the_same(
     output, whole = tmp_path / "out.pt", tmp_path / "whole.pt"
     stopped_after(3, fasta, output, model)
     fasta.write_text(fasta.read_text().replace(">p1 text\n", ">p1 text\nMK"))
-    assert embed(fasta, output, model).computed == 10 - 6
-    embed(fasta, whole, model)
+    assert run(fasta, output, model).computed == 10 - 6
+    run(fasta, whole, model)
     assert output.read_bytes() == whole.read_bytes()
 
 
@@ -156,27 +122,27 @@ def test_what_another_model_left_unfinished_is_replaced_only_where_that_is_asked
     stopped_after(2, fasta, output, model)
     other = random_esm.save(random_esm.model(), tmp_path / "other")
     with pytest.raises(PreflightError, match="start over with --replace"):
-        embed(fasta, output, other)
-    assert embed(fasta, output, other, replace=True).computed == 10
+        run(fasta, output, other)
+    assert run(fasta, output, other, replace=True).computed == 10
 
 
 def test_vectors_of_something_else_are_replaced_only_where_that_is_asked_for(
     fasta: Path, tmp_path: Path, model: Path
 ) -> None:
     output = tmp_path / "out.parquet"
-    embed(fasta, output, model)
+    run(fasta, output, model)
     fasta.write_text(">a\nMKV\n")
     # This command made it, and makes it of what the FASTA holds now.
-    embed(fasta, output, model)
+    run(fasta, output, model)
     frame = pd.read_parquet(output)
     assert frame["id"].tolist() == ["a"]
     frame.to_parquet(output)
     with pytest.raises(
         PreflightError, match=r"there is no record that this command wrote it; .* with --replace"
     ):
-        embed(fasta, output, model)
+        run(fasta, output, model)
     assert len(pd.read_parquet(output).columns) == 2
-    embed(fasta, output, model, replace=True)
+    run(fasta, output, model, replace=True)
     assert pd.read_parquet(output)["id"].tolist() == ["a"]
 
 
@@ -186,7 +152,7 @@ def test_a_file_of_somebody_else_is_left_alone(suffix: str, fasta: Path, tmp_pat
         path = tmp_path / f"{name}{suffix}"
         path.write_bytes(content)
         with pytest.raises(PreflightError, match="there is no record that this command wrote it"):
-            embed(fasta, path, model)
+            run(fasta, path, model)
         assert path.read_bytes() == content
 
 
@@ -196,7 +162,7 @@ def test_a_folder_of_somebody_else_is_left_alone(fasta: Path, tmp_path: Path, mo
     (folder / "thesis.tex").write_text("mine\n")
     for replace in (False, True):
         with pytest.raises(PreflightError, match=r"holds thesis.tex, which nucpro did not write"):
-            embed(fasta, tmp_path / "out.pt", model, replace=replace)
+            run(fasta, tmp_path / "out.pt", model, replace=replace)
     assert (folder / "thesis.tex").read_text() == "mine\n"
 
 
@@ -205,7 +171,7 @@ def test_rows_are_not_written_through_a_link(fasta: Path, tmp_path: Path, model:
     folder.mkdir()
     victim.write_text("mine\n")
     (folder / "rows.f32").symlink_to(victim)
-    embed(fasta, tmp_path / "out.pt", model)
+    run(fasta, tmp_path / "out.pt", model)
     assert victim.read_text() == "mine\n"
 
 
@@ -247,7 +213,7 @@ def test_too_little_disk_is_reported_before_anything_is_computed(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**6, 10**6 - 1000, 1000))
     with pytest.raises(PreflightError, match="too little disk space"):
-        embed(fasta, tmp_path / "out.pt", model)
+        run(fasta, tmp_path / "out.pt", model)
     assert not list(tmp_path.glob("*.unfinished"))
 
 
@@ -277,11 +243,11 @@ def test_a_folder_that_cannot_be_written_is_reported_before_anything_is_computed
 ) -> None:
     if os.geteuid() == 0:
         with pytest.raises(PreflightError, match="cannot be written"):
-            embed(fasta, Path("/proc/out.pt"), model)
+            run(fasta, Path("/proc/out.pt"), model)
         return
     fasta.parent.chmod(0o500)
     with pytest.raises(PreflightError, match="cannot be written"):
-        embed(fasta, fasta.parent / "out.pt", model)
+        run(fasta, fasta.parent / "out.pt", model)
     fasta.parent.chmod(0o700)
 
 
@@ -289,7 +255,7 @@ def test_the_sizes_of_parts_change_vectors_by_rounding_only(fasta: Path, tmp_pat
     vectors = []
     for size in (PartSize(1, 10_000), PartSize(4, 100), PartSize(100, 10_000)):
         output = tmp_path / f"{size.records}.pt"
-        embed(fasta, output, model, part=size)
+        run(fasta, output, model, part=size)
         vectors.append(read_vectors(output, SequenceType.PROTEIN).vectors)
     for other in vectors[1:]:
         np.testing.assert_allclose(other, vectors[0], rtol=0, atol=1e-5)

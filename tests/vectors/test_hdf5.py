@@ -12,7 +12,8 @@ import random_esm
 from nucpro.cli import main
 from nucpro.errors import PreflightError, UsageError
 from nucpro.vectors import hdf5
-from vectors.test_residues import LENGTHS, SINGLE, run, stopped_after, vectors_in
+from vectors.jobs import LENGTHS
+from vectors.test_residues import SINGLE, run, stopped_after, vectors_in
 
 h5py = pytest.importorskip("h5py", reason="the extra hdf5 is not installed")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import namedtuple
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,42 +22,12 @@ from nucpro.errors import ExtractionError, FastaError, PreflightError, UsageErro
 from nucpro.models.config import Readout
 from nucpro.models.esm2 import Esm2
 from nucpro.models.tokens import ResidueTokenizer
-from nucpro.options import Options
-from nucpro.progress import Progress
-from nucpro.vectors.inputs import PartSize
-from nucpro.vectors.job import EmbedOptions, EmbedReport, embed_file
+from vectors import jobs
+from vectors.jobs import LENGTHS
 
-LENGTHS = (30, 7, 99, 100, 1, 30, 12, 250, 8, 8)
-SMALL = PartSize(3, 10_000)
 HALF = Readout(per_residue="float16")
 SINGLE = Readout(per_residue="float32")
-
-
-@pytest.fixture
-def fasta(tmp_path: Path) -> Path:
-    path = tmp_path / "proteins.fa"
-    proteins = random_esm.proteins(LENGTHS)
-    path.write_text("".join(f">p{row} text\n{one.decode()}\n" for row, one in enumerate(proteins)))
-    return path
-
-
-def run(fasta: Path, output: Path, model: Path, *, show=lambda _: None, **changes) -> EmbedReport:
-    machines = Options(protein_model=str(model), device="cpu")
-    fields = {"part": SMALL, "readout": HALF} | changes
-    return embed_file(EmbedOptions(fasta, output, machines, **fields), show)
-
-
-def stopped_after(parts: int, fasta: Path, output: Path, model: Path, **changes) -> None:
-    """Run that a person interrupts when so many parts are done."""
-    seen: list[Progress] = []
-
-    def interrupt(progress: Progress) -> None:
-        seen.append(progress)
-        if len(seen) > parts:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(fasta, output, model, show=interrupt, **changes)
+run, stopped_after = (partial(job, readout=HALF) for job in (jobs.run, jobs.stopped_after))
 
 
 def vectors_in(folder: Path) -> dict[str, np.ndarray]:
