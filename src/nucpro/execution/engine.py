@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from nucpro.embedding.encoder import FastaEncoder
     from nucpro.embedding.identification import Identified
 
-__all__ = ["FILES_UNDER_WAY", "Done", "Engine", "Loader", "LocalEngine", "engine_of", "in_order"]
+__all__ = ["FILES_UNDER_WAY", "Done", "Engine", "Loader", "LocalEngine", "engine_of", "in_order", "load_one"]
 
 FILES_UNDER_WAY = 3
 """Files in progress per encoder: one is read, one computed, one written."""
@@ -40,6 +40,11 @@ Result = TypeVar("Result")
 
 Loader: TypeAlias = "Callable[[Identified, Options], FastaEncoder]"
 """Loads a model from its spec, in the calling process."""
+
+
+def load_one(model: Identified, options: Options, loader: Loader) -> FastaEncoder:
+    """Load one model; with the first two given, what :meth:`Engine.load` takes."""
+    return loader(model, options)
 
 
 class Done(NamedTuple, Generic[Item, Result]):

@@ -23,7 +23,7 @@ from nucpro.folder.selection import Selection
 from nucpro.formats import MergedFile, VectorFile, read_merged, read_meta, read_vectors, rows_unlike
 from nucpro.formats.fasta import FastaFacts, ids_digest
 from nucpro.formats.sequences import DNA_WIDTH, SequenceType
-from nucpro.state.checkpoint import Checkpoint, Fingerprint
+from nucpro.state.checkpoint import Checkpoint, Fingerprint, stamps_of
 from nucpro.state.recipe import Recipe, merged_difference, merged_meta
 
 __all__ = [
@@ -291,8 +291,7 @@ def _known_merged(pair: FilePair, checkpoint: Checkpoint) -> bool:
 
 def merged_fact(pair: FilePair) -> dict[str, Any]:
     """Fact to record about a merged file: fingerprints of its sources, taken before they are read."""
-    sources = (Fingerprint.of(pair.dna_vectors), Fingerprint.of(pair.protein_vectors))
-    return {"sources": [stamp.as_list() if stamp else None for stamp in sources]}
+    return {"sources": stamps_of((pair.dna_vectors, pair.protein_vectors))}
 
 
 def vectors_fact(recipe: Recipe, facts: FastaFacts, *, trusted: bool = False) -> dict[str, Any]:

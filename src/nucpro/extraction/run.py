@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from nucpro.embedding.identification import Identified, identify
 from nucpro.errors import DataError, ModelError, PreflightError, StoreError, ValidationError, counted
-from nucpro.execution.engine import engine_of
+from nucpro.execution.engine import engine_of, load_one
 from nucpro.execution.runner import Statistics, Task, VectorRunner, statistics_lines, statistics_warnings
 from nucpro.extraction.merging import DnaFile, DnaVerdict, examine_dna, merge
 from nucpro.extraction.plan import (
@@ -445,7 +445,7 @@ class Run(AbstractContextManager["Run"]):
             width = self.plan.recipe.width
             if self.merges and width != PROTEIN_WIDTH:
                 logger.info("This model gives %d columns, FastESM2_650 gives %d", width, PROTEIN_WIDTH)
-            loaded = self.runner.engine.load(partial(_load, self._model, self.options))
+            loaded = self.runner.engine.load(partial(load_one, self._model, self.options))
             return cast("FastaEncoder | None", loaded)
 
     def make(self, pairs: Sequence[FilePair] | None = None, *, merging: bool | None = None) -> None:
@@ -776,9 +776,3 @@ def _settled(options: Options) -> Options:
     from nucpro.embedding.device import settled  # noqa: PLC0415 - imports torch
 
     return settled(options)
-
-
-def _load(
-    model: Identified, options: Options, loader: Callable[[Identified, Options], FastaEncoder]
-) -> FastaEncoder:
-    return loader(model, options)

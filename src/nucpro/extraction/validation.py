@@ -33,7 +33,7 @@ from nucpro.formats import (
 )
 from nucpro.formats.fasta import Records, difference, read
 from nucpro.formats.sequences import DNA_WIDTH, PROTEIN_WIDTH, SequenceType, are_alike
-from nucpro.state.checkpoint import Checkpoint, Fingerprint
+from nucpro.state.checkpoint import Checkpoint, Fingerprint, stamps_of
 from nucpro.state.recipe import input_digest, weights_digest
 
 __all__ = [
@@ -290,9 +290,7 @@ def problems_between(verdicts: Sequence[FileVerdict]) -> list[str]:
 
 
 def _stamps(pair: FilePair) -> list[list[int] | None]:
-    sources = (pair.nucleotide_fasta, pair.protein_fasta, pair.dna_vectors, pair.protein_vectors)
-    stamps = map(Fingerprint.of, sources)
-    return [stamp.as_list() if stamp else None for stamp in stamps]
+    return stamps_of((pair.nucleotide_fasta, pair.protein_fasta, pair.dna_vectors, pair.protein_vectors))
 
 
 Digests = NDArray[np.uint64]

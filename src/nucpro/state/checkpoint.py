@@ -76,6 +76,11 @@ class Fingerprint:
         return [self.size, self.modified, self.inode]
 
 
+def stamps_of(paths: Iterable[Path]) -> list[list[int] | None]:
+    """Fingerprints of files as they are stored; None for those that are missing."""
+    return [stamp.as_list() if stamp else None for stamp in map(Fingerprint.of, paths)]
+
+
 def require_unchanged(path: Path, stamp: Fingerprint | None) -> None:
     """Raise if a file that is read in pieces has changed since it was checked.
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from nucpro.embedding import encoder as encoders
 from nucpro.embedding.device import settled
-from nucpro.embedding.encoder import FastaEncoder, Identified
+from nucpro.embedding.encoder import Identified
 from nucpro.embedding.identification import require_residues
 from nucpro.errors import (
     DimensionError,
@@ -30,7 +30,7 @@ from nucpro.errors import (
     counted,
     human_size,
 )
-from nucpro.execution.engine import Done, Engine, Loader, engine_of
+from nucpro.execution.engine import Done, Engine, engine_of, load_one
 from nucpro.execution.runner import Committed, Runner
 from nucpro.extraction.preflight import space_problems, writing_problems
 from nucpro.folder.kinds import Kind, place_problems
@@ -211,7 +211,7 @@ def embed_files(jobs: Sequence[EmbedOptions], show: Show = silent) -> list[Embed
     jobs = [replace(options, models=models) for options in jobs]
     with engine_of(models) as engine, ExitStack() as stack:
         checked = _check_all(jobs, engine, lambda path: stack.enter_context(spooled(path, FastaError)))
-        load = cache(partial(engine.load, partial(_load, checked[0].identified, models)))
+        load = cache(partial(engine.load, partial(load_one, checked[0].identified, models)))
         return [_embed(one, engine, load, show) for one in checked]
 
 
@@ -425,7 +425,3 @@ class _Run:
         yield from (part for part in parts_of(path, stream(path), size) if part.number not in done)
         # A shorter input would leave an engine waiting for parts that never come.
         require_unchanged(path, self._checked.stamp)
-
-
-def _load(identified: Identified, options: Options, load: Loader) -> FastaEncoder:
-    return load(identified, options)

@@ -1,7 +1,3 @@
 """The engine of many GPUs and many machines, on Ray."""
 
 from __future__ import annotations
-
-from nucpro.execution.ray.engine import ClusterEngine
-
-__all__ = ["ClusterEngine"]
