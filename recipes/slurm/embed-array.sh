@@ -14,7 +14,7 @@
 #SBATCH --output=nucpro-embed-%A_%a.log
 set -euo pipefail
 
-list=${1:?the file with one FASTA file a line}
+list=${1:?a file with one FASTA file per line}
 target=${2:?the folder for the vectors}
 shift 2
 fasta=$(sed -n "${SLURM_ARRAY_TASK_ID:?submit this with --array}p" "$list")

@@ -3,7 +3,7 @@
 #
 #   sbatch recipes/slurm/extract-ray.sh DATA [options of nucpro extract]
 #
-# Ray comes with: pip install 'nucpro[ray]'. A job that is preempted or out of time goes on where it was.
+# Ray comes with: pip install 'nucpro[ray]'. A job that is preempted or out of time resumes.
 #SBATCH --job-name=nucpro-extract
 #SBATCH --nodes=1
 #SBATCH --exclusive

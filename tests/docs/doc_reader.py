@@ -82,8 +82,8 @@ class Reader:
 
 
 def _files_of(word: str) -> list[str]:
-    """Names that a shell makes of a pattern; the word itself where none fits."""
-    return sorted(map(str, Path().glob(word))) if "*" in word else [word]
+    """Names that a shell makes of a pattern; the word itself where it is none, such as a command of sed."""
+    return sorted(map(str, Path().glob(word))) if "*" in word and not word.startswith("/") else [word]
 
 
 def _shown_by(call: Callable[[], object]) -> str:

@@ -50,7 +50,7 @@ def add_to(subparsers: Any) -> None:
         type=sequences,
         nargs="+",
         metavar="FASTA",
-        help="FASTA files, uncompressed or compressed with gzip, bzip2 or xz; - for standard input; several need "
+        help="FASTA files, uncompressed or compressed (.gz, .bz2, .xz, .zst); - for standard input; several need "
         "--format",
     )
     parser.group(OUTPUT).add_argument(

@@ -34,6 +34,11 @@ logger = logging.getLogger(__name__)
 
 _WHAT = "Joined DNABERT-S and protein language model embeddings of viral and host sequences."
 
+_ORDER = (
+    "Begin with nucpro doctor. From genomes to a classifier, in this order: dataset, split, embed-dna, extract, train, "
+    "predict."
+)
+
 _PURPOSES = {
     "Data sets": {"download": "download", "dataset": "dataset", "split": "split"},
     "Vectors": {"embed-dna": "embed_dna", "extract": "extract", "validate": "validate", "embed": "embed"},
@@ -229,4 +234,5 @@ def _overview() -> str:
             first, *rest = textwrap.wrap(text, width - 16)
             lines += [f"  {name:13} {first}", *(f"{'':16}{line}" for line in rest)]
         lines.append("")
+    lines += textwrap.wrap(_ORDER, width)
     return "\n".join([*lines, "Options and examples of a command: nucpro COMMAND --help"])
