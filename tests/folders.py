@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import resource
 import shutil
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -136,6 +137,17 @@ def as_folder(path: Path) -> None:
 
 def as_dangling(path: Path) -> None:
     path.symlink_to("../../.git/annex/objects/gone")
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """Let this process open no further file: its limit of open files is reached."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from folders import no_more_files
 from nucpro.errors import FastaError, WorkerError
 from nucpro.execution import engine
 from nucpro.execution.workers import Background, Workers, starting_problems
@@ -114,6 +117,25 @@ if __name__ == "__main__":
 """)
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
     assert done.stdout == "found\n", done.stderr
+
+
+FEW_FILES = "Too many open files; raise the limit of open files (ulimit -n), then run again"
+FEW_PROCESSES = "Resource temporarily unavailable; raise the limit of processes (ulimit -u), then run again"
+
+
+def test_too_few_files_or_processes_for_workers_are_told_with_the_limit_to_raise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(*_: object) -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    with no_more_files():
+        assert starting_problems() == [f"no worker process can be started: {FEW_FILES}"]
+        with pytest.raises(WorkerError, match=re.escape(FEW_FILES)), Workers(1) as workers:
+            workers.submit(abs, -3)
+    monkeypatch.setattr("multiprocessing.util.spawnv_passfds", refused)
+    with pytest.raises(WorkerError, match=re.escape(FEW_PROCESSES)), Workers(1) as workers:
+        workers.submit(abs, -3)
 
 
 POOLED = """

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from folders import PER_FILE, as_folder, as_pipe, pairs_of, within
+from folders import PER_FILE, as_folder, as_pipe, no_more_files, pairs_of, within
 from nucpro.cli import main
 from nucpro.errors import DataError, FastaError, StoreError, UsageError
-from nucpro.formats import read_vectors
+from nucpro.formats import read_vectors, write_bytes
 from nucpro.formats.fasta import count, read, stream
 from nucpro.formats.opening import (
     is_pipe,
@@ -36,6 +36,24 @@ from nucpro.formats.opening import (
 from nucpro.formats.sequences import SequenceType
 from nucpro.prediction.options import PredictionOptions
 
+ON_SMALL_DISK = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o nr_inodes=2 none "$3"; exec "$0" "$@"']
+MOUNTS = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode
+NO_INODES = """
+import sys
+from pathlib import Path
+from nucpro.errors import DataError
+from nucpro.extraction.preflight import writing_problems
+from nucpro.formats import write_bytes
+from nucpro.formats.opening import open_kept
+folder = Path(sys.argv[1])
+(folder / "only").touch()
+for work in (lambda: write_bytes(folder / "file", b""), lambda: open_kept(folder / "lock", append=False)):
+    try:
+        work()
+    except DataError as error:
+        print(error)
+print(*writing_problems([folder], probe=True), sep="\\n")
+"""
 FASTA = b">a x\nMKVLFE\n>b\nMKLLPQ\n"
 
 
@@ -203,6 +221,37 @@ def test_a_kept_file_in_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
         with pytest.raises(StoreError) as caught:
             open_kept(folder / "log", append=True)
         assert str(caught.value).startswith(f"{folder / 'log'}: cannot be written ({why}")
+
+
+def test_a_limit_of_open_files_is_told_with_its_remedy(tmp_path: Path) -> None:
+    """Neither the file, its rights nor the disk are to blame."""
+    path = tmp_path / "file"
+    path.write_bytes(FASTA)
+    for work in (
+        lambda: open_input(path),
+        lambda: open_kept(path, append=True),
+        lambda: look_at_kept(path),
+        lambda: write_bytes(path, b""),
+    ):
+        with no_more_files(), pytest.raises(DataError) as caught:
+            work()
+        assert str(caught.value).startswith(f"{path}: cannot be ")
+        assert "Too many open files" in str(caught.value)
+        assert str(caught.value).endswith("; raise the limit of open files (ulimit -n), then run again")
+
+
+@pytest.mark.skipif(MOUNTS != 0, reason="needs the right to mount")
+def test_a_disk_that_can_hold_no_more_files_is_told_apart_from_a_full_one(tmp_path: Path) -> None:
+    command = [*ON_SMALL_DISK, sys.executable, "-c", NO_INODES, tmp_path]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.stderr == b""
+    told = done.stdout.decode().splitlines()
+    assert len(told) == 3
+    for line in told:
+        assert "No space left on device" in line
+        assert line.endswith(
+            "; remove files from that disk, which can hold no more of them (df -i), then run again"
+        )
 
 
 def writing(path: Path, pieces: list[bytes]) -> threading.Thread:

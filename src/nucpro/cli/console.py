@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from nucpro.errors import NucproError, PreflightError, StoreError, UsageError, human_time, printable
-from nucpro.formats.opening import open_kept, problem_of
+from nucpro.formats.opening import REMEDIES_OF_LIMITS, open_kept, problem_of
 from nucpro.progress import Progress, Show, bar, silent
 
 __all__ = [
@@ -57,7 +57,6 @@ _OF_MEMORY = (
 )
 """Messages of Python, the linker and torch if memory, address space or threads run out: no class of errors has them."""
 _OF_SYSTEM = {
-    errno.EMFILE: "raise the limit of open files (ulimit -n), then run again",
     errno.ELOOP: "a link leads back to itself: correct or remove it",
 }
 _TOO_LONG = "give the path of an existing file or folder, or a shorter name"
@@ -441,6 +440,9 @@ def exit_code_of(error: BaseException, arguments: Mapping[str, Any]) -> int:
         said = problem_of(path, error) if remedy is None else f"{error.strerror}; {remedy}"
         logger.error("%s: %s", path, said)
         return PreflightError.exit_code if error.errno == errno.ENAMETOOLONG else 1
+    if isinstance(error, OSError) and error.errno in REMEDIES_OF_LIMITS:
+        logger.error("%s; %s", error.strerror, REMEDIES_OF_LIMITS[error.errno])
+        return 1
     if isinstance(error, MemoryError) or any(said in str(error).lower() for said in _OF_MEMORY):
         logger.error("%s", _NO_MEMORY)
         return 1

@@ -6,6 +6,7 @@ keyboard interrupts, which only the run itself handles, and end with the run, ho
 
 from __future__ import annotations
 
+import errno
 import logging
 import multiprocessing.spawn
 import os
@@ -23,6 +24,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from nucpro.errors import WorkerError
+from nucpro.formats.opening import REMEDIES_OF_LIMITS
 from nucpro.machine import cores, free_memory
 
 __all__ = ["MOST_WORKERS", "Background", "Workers", "result_of", "starting_problems"]
@@ -84,7 +86,12 @@ class Workers:
         with _signals_later(), _told_apart(), _working_folder_left_out():
             if self._pool is None:
                 self._pool = self._new_pool()
-            return self._pool.submit(function, *arguments)
+            try:
+                return self._pool.submit(function, *arguments)
+            except OSError as error:
+                if error.errno not in _OF_PROCESSES:
+                    raise
+                raise WorkerError(_not_started(error)) from error
 
     def _new_pool(self) -> ProcessPoolExecutor:
         logger.debug("Starting up to %d worker processes on %d cores", self.count, cores())
@@ -293,7 +300,19 @@ def starting_problems() -> list[str]:
     return []
 
 
+_OF_PROCESSES = {
+    **REMEDIES_OF_LIMITS,
+    errno.EAGAIN: "raise the limit of processes (ulimit -u), then run again",
+}
+
+
+def _not_started(error: OSError) -> str:
+    return f"no worker process can be started: {error.strerror}; {_OF_PROCESSES[error.errno or 0]}"
+
+
 def _no_semaphores(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in _OF_PROCESSES:
+        return _not_started(error)
     reason = getattr(error, "strerror", None) or str(error)
     return (
         f"shared memory (/dev/shm) cannot be used: {reason}; but worker processes need it for their semaphores; "

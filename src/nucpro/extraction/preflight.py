@@ -28,6 +28,7 @@ from nucpro.folder.paths import FilePair
 from nucpro.formats import check_directory
 from nucpro.formats.atomic import TEMPORARY_MARK
 from nucpro.formats.fasta import FastaFacts, difference, read
+from nucpro.formats.opening import remedy_of
 from nucpro.formats.sequences import copied_sequences
 from nucpro.options import precision_problem
 from nucpro.state.recipe import Recipe
@@ -163,25 +164,27 @@ def writing_problems(folders: Iterable[Path], *, probe: bool = True) -> list[str
     """
     problems = []
     for folder in sorted({_nearest_existing(folder) for folder in folders}):
-        reason = _tried(folder) if probe else _asked(folder)
-        if reason:
-            problems.append(f"{folder}: cannot be written ({reason}); check owner, rights and mount options")
+        error = _tried(folder) if probe else _asked(folder)
+        if error:
+            remedy = remedy_of(folder, error) or "check owner, rights and mount options"
+            problems.append(f"{folder}: cannot be written ({error.strerror}); {remedy}")
     return problems
 
 
-def _tried(folder: Path) -> str | None:
+def _tried(folder: Path) -> OSError | None:
     try:
         # Where the file system can, without a name, which a killed run would leave.
         with tempfile.TemporaryFile(dir=folder, prefix=f".probe{TEMPORARY_MARK}"):
             return None
     except OSError as error:
-        return error.strerror
+        return error
 
 
-def _asked(folder: Path) -> str | None:
+def _asked(folder: Path) -> OSError | None:
     if os.statvfs(folder).f_flag & os.ST_RDONLY:
-        return os.strerror(errno.EROFS)
-    return None if os.access(folder, os.W_OK | os.X_OK) else os.strerror(errno.EACCES)
+        return OSError(errno.EROFS, os.strerror(errno.EROFS))
+    is_allowed = os.access(folder, os.W_OK | os.X_OK)
+    return None if is_allowed else OSError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def space_problems(needed: Mapping[Path, tuple[int, int]]) -> list[str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from nucpro.errors import NucproError, StoreError, as_preflight
-from nucpro.formats.opening import kind_of
+from nucpro.formats.opening import kind_of, remedy_of
 
 __all__ = [
     "TEMPORARY_MARK",
@@ -67,12 +67,8 @@ def name_problem(path: Path) -> str | None:
 
 
 _REMEDIES = {
-    errno.ENOSPC: "free space on that disk, then run again",
-    errno.EDQUOT: "free space within your quota or have it raised, then run again",
-    errno.EFBIG: "raise the limit of file sizes (ulimit -f), then run again",
     errno.EACCES: "get permission to write in that folder, then run again",
     errno.EPERM: "get permission to write in that folder, then run again",
-    errno.EROFS: "mount that file system for writing, then run again",
     errno.ENOENT: "create the folder first, then run again",
     errno.ENOTDIR: "a part of the path is a file, not a folder: correct it, then run again",
     errno.EEXIST: "a file has the folder's name: move it away, or name another place",
@@ -323,7 +319,7 @@ def remove_temporaries(folder: Path, *, of: str = "", spare_living: bool = False
         return []
     except OSError as error:
         problem = f"leftover files cannot be removed: {error.strerror}"
-        raise StoreError(f"{folder}: {problem}; {_remedy(error)}") from error
+        raise StoreError(f"{folder}: {problem}; {_remedy(folder, error)}") from error
     return left
 
 
@@ -445,8 +441,8 @@ def cannot_write(path: Path, error: OSError, done: int = 0, expected: int | None
     if error.errno in _NO_ROOM and path.parent.is_dir():
         need = f"{done} bytes so far" if expected is None else f"it needs {expected} bytes"
         room = f" ({need}, {shutil.disk_usage(path.parent).free} are free on that disk)"
-    return StoreError(f"{path}: cannot be written: {error.strerror}{room}; {_remedy(error)}")
+    return StoreError(f"{path}: cannot be written: {error.strerror}{room}; {_remedy(path.parent, error)}")
 
 
-def _remedy(error: OSError) -> str:
-    return _REMEDIES.get(error.errno or 0, "check the disk, then run again")
+def _remedy(folder: Path, error: OSError) -> str:
+    return remedy_of(folder, error) or _REMEDIES.get(error.errno or 0, "check the disk, then run again")

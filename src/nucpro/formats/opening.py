@@ -27,6 +27,7 @@ from typing import cast
 from nucpro.errors import DataError, NucproError, StoreError
 
 __all__ = [
+    "REMEDIES_OF_LIMITS",
     "STANDARD_INPUT",
     "UNKNOWN",
     "file_digest",
@@ -42,6 +43,7 @@ __all__ = [
     "problem_of",
     "read_input",
     "reading_kept",
+    "remedy_of",
     "spooled",
     "write_all",
 ]
@@ -91,6 +93,19 @@ _KINDS = (
     (stat.S_ISCHR, "a terminal or another device"),
     (stat.S_ISBLK, "a device"),
 )
+REMEDIES_OF_LIMITS = {
+    errno.EMFILE: "raise the limit of open files (ulimit -n), then run again",
+    errno.ENFILE: "too many files are open on this machine: end other programs, then run again",
+}
+"""Remedies for limits that have nothing to do with the file that cannot be opened, by error number."""
+_REMEDIES = {
+    **REMEDIES_OF_LIMITS,
+    errno.ENOSPC: "free space on that disk, then run again",
+    errno.EDQUOT: "free space within your quota or have it raised, then run again",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f), then run again",
+    errno.EROFS: "mount that file system for writing, then run again",
+}
+_NO_INODES = "remove files from that disk, which can hold no more of them (df -i), then run again"
 _PROBLEMS = {
     errno.ENOENT: "cannot be read: No such file or directory; check the path",
     errno.EACCES: "cannot be read: Permission denied; check owner and rights of the file and its folders",
@@ -388,7 +403,8 @@ def _problem_of_kept(path: Path, failure: OSError, how: str) -> str:
         kind = path.lstat().st_mode
         if not stat.S_ISREG(kind):
             return f"is {kind_of(kind)}, {_OWN_NAME}"
-    return f"cannot be {how} ({failure.strerror}); check owner and rights of the file and its folder, then run again"
+    usual = "check owner and rights of the file and its folder, then run again"
+    return f"cannot be {how} ({failure.strerror}); {remedy_of(path.parent, failure) or usual}"
 
 
 def is_pipe(path: Path) -> bool:
@@ -448,10 +464,19 @@ def problem_of(path: Path, failure: OSError) -> str:
     known = _PROBLEMS.get(failure.errno or 0)
     if failure.errno == errno.ENOENT and _URL.match(str(path)):
         known = "is an address, not a file; download it first"
-    return (
-        known
-        or f"cannot be read: {failure.strerror or failure}; check the path, its permissions and the disk"
-    )
+    remedy = remedy_of(path.parent, failure) or "check the path, its permissions and the disk"
+    return known or f"cannot be read: {failure.strerror or failure}; {remedy}"
+
+
+def remedy_of(folder: Path, failure: OSError) -> str | None:
+    """What to do about a limit or a disk that a file in a folder met, in words; None for other errors."""
+    if failure.errno == errno.ENOSPC:
+        with suppress(OSError):
+            disk = os.statvfs(folder)
+            # Some file systems have no fixed number of files, and count none.
+            if disk.f_files and not disk.f_favail:
+                return _NO_INODES
+    return _REMEDIES.get(failure.errno or 0)
 
 
 def looks_like(start: bytes) -> str:
