@@ -16,7 +16,11 @@ from test_two_at_once import stopped
 
 from nucpro.classifier.model import load, save
 from nucpro.cli import main
+from nucpro.errors import DataError
 from nucpro.formats import read_merged, write_merged
+from nucpro.prediction.evaluation import ModelData, evaluate_lengths
+from nucpro.prediction.options import PredictionOptions
+from nucpro.progress import Progress
 
 ALL = (
     *(
@@ -186,6 +190,24 @@ def test_a_model_that_is_replaced_meanwhile(
         assert state(data) in (before, wanted), run.told
     code = main([*scenario.command(data), "--replace"]) if scenario.repeat(data) else 0
     assert (code, state(data)) == (0, wanted)
+
+
+def test_a_classifier_that_is_replaced_during_its_evaluation_gets_no_metrics(
+    whole: bool, request: pytest.FixtureRequest, model: Path, dna_model: Path, tmp_path: Path
+) -> None:
+    if not whole:
+        pytest.skip(WHOLE)
+    data = copied(request.getfixturevalue("evaluate").start, tmp_path / "data")
+    encoders = {"protein_model": str(model), "dna_model": str(dna_model), "device": "cpu"}
+    options = PredictionOptions(data, data / "model", data, **encoders)
+
+    def show(progress: Progress) -> None:
+        if (progress.message, progress.done) == ("Evaluating", 0):
+            change_classifier(data / "model")
+
+    with pytest.raises(DataError, match="model: was replaced during the evaluation; run again"):
+        evaluate_lengths(data / "model", [150], ModelData(), options, 2, show)
+    assert load(data / "model")[1].lengths == {}
 
 
 @pytest.fixture(params=ALL)
