@@ -11,7 +11,12 @@ import torch
 from transformers import EsmConfig, EsmModel
 from transformers.utils.logging import disable_progress_bar
 
+from nucpro.embedding import encoder as encoders
+from nucpro.embedding.encoder import FastaEncoder
+from nucpro.formats.fasta import Records
+from nucpro.formats.sequences import SequenceType
 from nucpro.models.tokens import ESM_VOCABULARY, ResidueTokenizer
+from nucpro.options import Options
 
 disable_progress_bar()
 
@@ -49,6 +54,18 @@ def model(seed: int = 0, **changes) -> EsmModel:
         else:
             parameter.data = noise * (1.0 if parameter.dim() == 2 else 0.1)
     return esm
+
+
+def encoder_of(folder: Path) -> FastaEncoder:
+    """A protein encoder from a folder, on the CPU."""
+    options = Options(protein_model=str(folder), device="cpu")
+    return encoders.load(encoders.identify(options, SequenceType.PROTEIN), options)
+
+
+def vectors_of(folder: Path) -> np.ndarray:
+    """Vectors of three proteins."""
+    sequences = [b"MKVLA", b"MSTNPKPQRKTKRNTNRRPQDVKFPGG", b"MX"]
+    return encoder_of(folder).embed_checked(Records(Path("x"), ["a", "b", "c"], sequences)).matrix
 
 
 def save(esm: EsmModel, folder: Path) -> Path:

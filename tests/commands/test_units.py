@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import random_esm
 import stand_ins
 import units
 from folders import PER_FILE, WIDTH, arguments, contents, edited, options_with, pairs_of
@@ -28,8 +29,7 @@ from nucpro.options import Options
 
 @pytest.fixture
 def encoder(model: Path) -> FastaEncoder:
-    options = Options(protein_model=str(model), device="cpu")
-    return encoders.load(encoders.identify(options, SequenceType.PROTEIN), options)
+    return random_esm.encoder_of(model)
 
 
 @pytest.fixture

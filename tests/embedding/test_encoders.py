@@ -9,19 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import random_esm
 from folders import Frame, write_fasta
-from nucpro.embedding import encoder as encoders
 from nucpro.embedding.encoder import FastaEncoder
 from nucpro.execution.engine import LocalEngine
 from nucpro.formats.fasta import Records
-from nucpro.formats.sequences import SequenceType
 from nucpro.options import Options
 
 
 @pytest.fixture
 def encoder(model: Path) -> FastaEncoder:
-    options = Options(protein_model=str(model), device="cpu")
-    return encoders.load(encoders.identify(options, SequenceType.PROTEIN), options)
+    return random_esm.encoder_of(model)
 
 
 @pytest.fixture

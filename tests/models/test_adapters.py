@@ -18,25 +18,12 @@ from safetensors.torch import load_file, save_file
 
 import nucpro
 from nucpro.cli import main
-from nucpro.embedding import encoder as encoders
 from nucpro.errors import ModelError
-from nucpro.formats.fasta import Records
-from nucpro.formats.sequences import SequenceType
-from nucpro.options import Options
+from random_esm import encoder_of, vectors_of
 
 RANK = 4
 ALPHA = 10
 PARTS = ("attention.self.query", "attention.self.value", "output.dense")
-
-
-def load(path: Path) -> encoders.FastaEncoder:
-    options = Options(protein_model=str(path), device="cpu")
-    return encoders.load(encoders.identify(options, SequenceType.PROTEIN), options)
-
-
-def vectors_of(path: Path) -> np.ndarray:
-    sequences = [b"MKVLA", b"MSTNPKPQRKTKRNTNRRPQDVKFPGG", b"MX"]
-    return load(path).embed_checked(Records(Path("x"), ["a", "b", "c"], sequences)).matrix
 
 
 def make_adapter(
@@ -177,16 +164,16 @@ def test_what_is_no_adapter_is_refused_where_one_is_named(
 
 
 def test_meta_shows_base_and_adapter(tmp_path: Path, model: Path) -> None:
-    alone = load(model).recipe
-    adapted = load(make_adapter(tmp_path / "lora", model)).recipe
+    alone = encoder_of(model).recipe
+    adapted = encoder_of(make_adapter(tmp_path / "lora", model)).recipe
     assert {name: adapted.made_by[name] for name in alone.made_by} == dict(alone.made_by)
     assert adapted.made_by["adapter"] == "lora"
     # The scale is in the configuration, and changes vectors as much as the matrices do.
     others = [
-        load(make_adapter(tmp_path / "alpha", model, lora_alpha=11)).recipe,
-        load(make_adapter(tmp_path / "scale", model, use_rslora=True)).recipe,
+        encoder_of(make_adapter(tmp_path / "alpha", model, lora_alpha=11)).recipe,
+        encoder_of(make_adapter(tmp_path / "scale", model, use_rslora=True)).recipe,
     ]
-    copied = load(shutil.copytree(tmp_path / "lora", tmp_path / "renamed")).recipe
+    copied = encoder_of(shutil.copytree(tmp_path / "lora", tmp_path / "renamed")).recipe
     assert copied.key == adapted.key
     assert len({alone.key, adapted.key, *(recipe.key for recipe in others)}) == 4
 
@@ -254,7 +241,7 @@ REFUSED_TENSORS: dict[str, tuple[dict[str, torch.Tensor], str]] = {
 def test_what_is_not_plain_lora_is_refused(case: str, tmp_path: Path, model: Path) -> None:
     config, told = REFUSED[case]
     with pytest.raises(ModelError, match=told) as caught:
-        load(make_adapter(tmp_path / "lora", model, **config))
+        encoder_of(make_adapter(tmp_path / "lora", model, **config))
     assert str(caught.value).startswith(str(tmp_path / "lora" / "adapter_config.json"))
 
 
@@ -262,25 +249,25 @@ def test_what_is_not_plain_lora_is_refused(case: str, tmp_path: Path, model: Pat
 def test_tensors_that_are_not_plain_lora_are_refused(case: str, tmp_path: Path, model: Path) -> None:
     more, told = REFUSED_TENSORS[case]
     with pytest.raises(ModelError, match=told):
-        load(make_adapter(tmp_path / "lora", model, more=more))
+        encoder_of(make_adapter(tmp_path / "lora", model, more=more))
 
 
 def test_a_folder_of_both_is_refused(tmp_path: Path, model: Path) -> None:
     adapter = make_adapter(tmp_path / "lora", model)
     shutil.copy(model / "model.safetensors", adapter)
     with pytest.raises(ModelError, match=r"holds a model .* and an adapter"):
-        load(adapter)
+        encoder_of(adapter)
 
 
 def test_an_adapter_of_an_adapter_is_refused(tmp_path: Path, model: Path) -> None:
     first = make_adapter(tmp_path / "first", model)
     second = make_adapter(tmp_path / "second", model, base_model_name_or_path=str(first))
     with pytest.raises(ModelError, match="is an adapter too"):
-        load(second)
+        encoder_of(second)
 
 
 def test_a_folder_without_the_weights_of_its_adapter_is_named(tmp_path: Path, model: Path) -> None:
     adapter = make_adapter(tmp_path / "lora", model)
     (adapter / "adapter_model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"no adapter_model\.safetensors"):
-        load(adapter)
+        encoder_of(adapter)

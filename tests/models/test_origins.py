@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 
 from nucpro.embedding import encoder as encoders
 from nucpro.errors import ModelError
-from nucpro.formats.fasta import Records
 from nucpro.formats.sequences import SequenceType
 from nucpro.models.weights import locate
 from nucpro.options import Options
+from random_esm import encoder_of, vectors_of
 
 FAIR_ESM_PARTS = {
     "attention.self.query": "self_attn.q_proj",
@@ -86,16 +86,6 @@ def tensors_of(model: Path) -> dict[str, torch.Tensor]:
     return load_file(model / "model.safetensors")
 
 
-def load(path: Path) -> encoders.FastaEncoder:
-    options = Options(protein_model=str(path), device="cpu")
-    return encoders.load(encoders.identify(options, SequenceType.PROTEIN), options)
-
-
-def vectors_of(path: Path) -> np.ndarray:
-    sequences = [b"MKVLA", b"MSTNPKPQRKTKRNTNRRPQDVKFPGG", b"MX"]
-    return load(path).embed_checked(Records(Path("x"), ["a", "b", "c"], sequences)).matrix
-
-
 @pytest.mark.parametrize("form", FAIR_ESM_FORMS)
 def test_a_checkpoint_of_fair_esm_gives_the_vectors_of_the_same_weights(
     form: str, tmp_path: Path, model: Path
@@ -105,7 +95,7 @@ def test_a_checkpoint_of_fair_esm_gives_the_vectors_of_the_same_weights(
     # What lies beside a file that is a whole model is no part of it.
     (tmp_path / "vocab.txt").write_text("nothing")
     assert np.array_equal(vectors_of(file), vectors_of(model))
-    assert load(file).recipe.made_by["id"] == "esm2_t1_1K_UR50D"
+    assert encoder_of(file).recipe.made_by["id"] == "esm2_t1_1K_UR50D"
 
 
 @pytest.mark.parametrize("form", ["published", "state dict"])
@@ -125,7 +115,7 @@ def test_a_folder_of_one_checkpoint_of_fair_esm_names_the_file(tmp_path: Path) -
     file = tmp_path / "esm2_t6_8M_UR50D.pt"
     file.touch()
     with pytest.raises(ModelError, match=f"no config.json beside .* give the file itself: {file}"):
-        load(tmp_path)
+        encoder_of(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -145,14 +135,14 @@ def test_what_else_fair_esm_saves_is_refused(
     content["model"] = {name: tensor for name, tensor in changed.items() if tensor is not None}
     torch.save(content, tmp_path / name)
     with pytest.raises(ModelError, match=told):
-        load(tmp_path / name)
+        encoder_of(tmp_path / name)
 
 
 def test_a_contact_head_alone_names_its_model(tmp_path: Path) -> None:
     file = tmp_path / "esm2_t6_8M_UR50D-contact-regression.pt"
     torch.save({"model": {"contact_head.regression.weight": torch.ones(1, 120)}}, file)
     with pytest.raises(ModelError, match=f"give the model itself: {tmp_path / 'esm2_t6_8M_UR50D.pt'}"):
-        load(file)
+        encoder_of(file)
 
 
 class _Call:
@@ -165,7 +155,7 @@ def test_options_of_a_training_can_run_nothing(tmp_path: Path, model: Path) -> N
     content["cfg"]["model"].data = _Call()
     torch.save(content, tmp_path / "esm2_t6_8M_UR50D.pt")
     with pytest.raises(ModelError, match=r"refused, the file wants to call posix\.system"):
-        load(tmp_path / "esm2_t6_8M_UR50D.pt")
+        encoder_of(tmp_path / "esm2_t6_8M_UR50D.pt")
 
 
 def test_a_state_dict_of_this_suffix_is_no_fair_esm(tmp_path: Path, model: Path) -> None:
@@ -173,7 +163,7 @@ def test_a_state_dict_of_this_suffix_is_no_fair_esm(tmp_path: Path, model: Path)
     tensors = tensors_of(tmp_path / "m")
     (tmp_path / "m" / "model.safetensors").unlink()
     torch.save(tensors, tmp_path / "m" / "weights.pt")
-    assert load(tmp_path / "m").recipe.width == 16
+    assert encoder_of(tmp_path / "m").recipe.width == 16
 
 
 @pytest.mark.parametrize(
@@ -244,7 +234,7 @@ def test_what_is_in_place_of_a_file_is_reported(fault: str, name: str, tmp_path:
     (folder / name).unlink(missing_ok=True)
     make(folder / name)
     with pytest.raises(ModelError) as caught:
-        load(folder)
+        encoder_of(folder)
     assert str(caught.value).startswith(f"{folder / name}: ")
     assert told in str(caught.value)
 
