@@ -708,7 +708,7 @@ def refusal(data: Path, kind: type[Exception]) -> str:
 
 
 def test_nothing_to_train_on(tmp_path: Path) -> None:
-    assert "data_merge: no merged files; make them with nucpro extract DATA" in refusal(
+    assert f"data_merge: no merged files; make them with nucpro extract {tmp_path}" in refusal(
         tmp_path, PreflightError
     )
 

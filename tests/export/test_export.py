@@ -423,7 +423,7 @@ def test_missing_merged_files_are_listed_and_nothing_is_written(
 ) -> None:
     assert run(data, "parquet") == 3
     said = capsys.readouterr().err
-    assert "5 merged files missing; make them with nucpro extract DATA: " in said
+    assert f"5 merged files missing; make them with nucpro extract {data}: " in said
     assert str(pairs_of(data)[0].merged) in said
     assert not (data / "export").exists()
 

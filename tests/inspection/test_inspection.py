@@ -110,10 +110,17 @@ def test_a_protein_of_few_kinds_of_characters_is_no_nucleotide(tmp_path: Path) -
     assert inspect(tmp_path / "a.fa")["what"] == "protein sequences"
 
 
+def test_genomes_of_a_data_folder(tmp_path: Path) -> None:
+    for name in ("viral.1.1.genomic.fna.gz", "viral.1.genomic.gbff.gz", "plant.1.1.genomic.fna.gz", "x.fna"):
+        (tmp_path / name).write_bytes(b"")
+    assert inspect(tmp_path)["genomes"] == {"pairs": 1, "not_used": 2}
+
+
 def test_a_data_folder(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     lines, facts = shown(finished, capsys)
     assert facts["what"] == "data folder"
+    assert facts["genomes"] == {"pairs": 0, "not_used": 0}
     assert facts["files"]["viral"] == {"sources": 1, "split": 4, "dna": 3, "protein": 3, "merged": 3}
     assert facts["bytes"]["merged"] == sum(path.stat().st_size for path in finished.rglob("*_merged.pt"))
     assert facts["examples"]["protein"]["width"] == 16

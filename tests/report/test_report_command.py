@@ -158,6 +158,17 @@ def test_a_folder_before_its_first_run_has_a_page(data: Path) -> None:
     assert "12 viral and 12 host sequences" in text
 
 
+def test_a_folder_with_nothing_to_show_says_so(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (*data.rglob("*_ESM.pt"), *data.rglob("*_merged.pt")):
+        path.unlink()
+    assert main(["report", str(data), "--sequences-per-file", "4"]) == 3
+    assert capsys.readouterr().err == (
+        f"1 problem found; nothing was changed:\n  - {data}: no run is recorded here, and there are no vectors "
+        "to show; nothing was written\n"
+    )
+    assert not DataFolder(data).report.exists()
+
+
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path / "nowhere")]) == 3
     assert "no such folder" in capsys.readouterr().err

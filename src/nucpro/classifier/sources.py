@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -127,7 +128,8 @@ def survey(data_dir: Path) -> Survey:
     require_folder(data_dir)
     paths = folder.merged_files()
     if not paths:
-        raise PreflightError([f"{folder.merge_root}: no merged files; make them with nucpro extract DATA"])
+        again = f"nucpro extract {shlex.quote(str(data_dir))}"
+        raise PreflightError([f"{folder.merge_root}: no merged files; make them with {again}"])
     with Workers() as workers:
         found = list(workers.map(_look_at, [(folder, path) for path in paths]))
     files = tuple(sorted(found, key=lambda file: natural_key(file.name)))

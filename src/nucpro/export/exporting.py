@@ -8,6 +8,7 @@ was made from still have the SHA-256 that was recorded.
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -188,9 +189,8 @@ def _tasks(
     problems = [] if pairs else ["no file pairs to export; choose some with --host-selection"]
     if missing:
         shown = ", ".join(map(str, missing[:_SHOWN])) + (", …" if len(missing) > _SHOWN else "")
-        problems.append(
-            f"{counted(len(missing), 'merged file')} missing; make them with nucpro extract DATA: {shown}"
-        )
+        again = f"nucpro extract {shlex.quote(str(pairs[0].source.data_dir))}"
+        problems.append(f"{counted(len(missing), 'merged file')} missing; make them with {again}: {shown}")
     problems += place_problems(target.root, "export", {Kind.EXPORT}) + writing_problems([target.root])
     if not missing:
         write = sum(pair.merged.stat().st_size for pair in pairs)

@@ -29,6 +29,7 @@ from nucpro.formats.fasta import digest_line, stream
 from nucpro.formats.opening import open_input
 from nucpro.formats.sequences import ALPHABETS, DNA_WIDTH, LIMITS, SequenceType, Tally
 from nucpro.genomes.frames import place_of
+from nucpro.genomes.paths import find_genomes
 from nucpro.inspection.others import describe_file, describe_folder
 from nucpro.state import history, lock
 from nucpro.state.checkpoint import Fingerprint
@@ -223,7 +224,7 @@ def _sequences(path: Path) -> Facts:
 
 
 def _folder(folder: DataFolder) -> Facts:
-    sources = folder.walk_sources()
+    sources, genomes = folder.walk_sources(), find_genomes(folder.root)
     files: dict[str, Counter[str]] = {}
     sizes: Counter[str] = Counter()
     examples: dict[str, Path] = {}
@@ -245,6 +246,10 @@ def _folder(folder: DataFolder) -> Facts:
         "what": "data folder",
         "path": str(folder.root),
         "run": lock.state(folder.lock),
+        "genomes": {
+            "pairs": len(genomes.pairs),
+            "not_used": len(genomes.without_partner) + len(genomes.others),
+        },
         "files": {name: _counts(files[name]) for name in (*CATEGORIES, "other") if name in files},
         "bytes": {kind: sizes[kind] for kind in _OUTPUTS},
         "examples": {kind: _example(path) for kind, path in examples.items()},

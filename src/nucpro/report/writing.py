@@ -159,7 +159,7 @@ def _require_files(subject: Subject, output: Path | None) -> None:
     elif subject.runs:
         return
     else:
-        raise PreflightError(subject.problems)
+        why = f"{subject.folder.root}: no run is recorded here, and there are no vectors to show"
     raise PreflightError([*subject.problems, f"{why}; nothing was written"])
 
 
