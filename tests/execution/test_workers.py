@@ -138,6 +138,15 @@ def test_too_few_files_or_processes_for_workers_are_told_with_the_limit_to_raise
         workers.submit(abs, -3)
 
 
+def test_too_few_threads_for_workers_are_told_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("concurrent.futures.process._ExecutorManagerThread.start", refused)
+    with pytest.raises(RuntimeError, match="can't start new thread"), Workers(1) as workers:
+        workers.submit(abs, -3)
+
+
 POOLED = """
 from nucpro.execution.workers import Workers
 with Workers(1) as workers:

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
@@ -136,7 +136,9 @@ class Workers:
         if abandon:
             for process in list((pool._processes or {}).values()):
                 process.kill()
-        pool.shutdown(wait=True, cancel_futures=True)
+        # Where no thread can be started, a pool waits for one that never was.
+        with suppress(RuntimeError) if abandon else nullcontext():
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _fitting() -> int:
