@@ -175,6 +175,7 @@ def test_groups_are_numbered_by_sorted_names() -> None:
         ({"test": 0.6, "validation": 0.4}, "together is 1.0; allowed: less than 1"),
         ({"batch_size": 1}, "--batch-size is 1; allowed: 2 .batch norm needs two rows. to"),
         ({"learning_rate": float("nan")}, "--learning-rate is nan; allowed: more than 0"),
+        ({"learning_rate": 1e308}, r"--learning-rate is 1e\+308; allowed: more than 0, at most 1000"),
         ({"decay_every": 0}, "--decay-every is 0; allowed: 1 or more"),
         ({"seed": -1}, "--seed is -1"),
         ({"split_by": SplitBy.FAMILY}, "--split-by family needs a table: --families FILE.tsv"),

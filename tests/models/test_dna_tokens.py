@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -121,6 +122,12 @@ def test_the_digest_ignores_padding_and_the_order_of_fields(content, tokenizer):
     assert DnaTokenizer(content | {"model": merges}).digest() != tokenizer.digest()
 
 
+UNDEFINED = {
+    "type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+    "pair": [],
+    "special_tokens": {},
+}
 REFUSED = {
     "no tokenizer": (
         lambda content: content.clear(),
@@ -133,6 +140,14 @@ REFUSED = {
     "no special tokens": (
         lambda content: content.update(post_processor=None),
         r"ACGT becomes A C.*; DNABERT-S makes \[CLS\], tokens that spell the sequence, and \[SEP\]: is this",
+    ),
+    "a template of undefined tokens": (
+        lambda content: content["post_processor"]["special_tokens"].clear(),
+        r"'\[CLS\]' is in its template, but not defined there; fetch the model again",
+    ),
+    "one in a sequence": (
+        lambda content: content.update(post_processor={"type": "Sequence", "processors": [UNDEFINED]}),
+        r"'\[CLS\]' is in its template, but not defined there",
     ),
     "lower case": (
         lambda content: content.update(normalizer={"type": "Lowercase"}),
@@ -171,3 +186,9 @@ def test_equal_arguments_give_equal_stand_ins(tmp_path, file):
     assert again.read_bytes() == file.read_bytes()
     first, second = (mosaic.checkpoint(tmp_path / name) / "model.safetensors" for name in "ab")
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_ids_of_a_template_count_for_the_largest(content):
+    other = copy.deepcopy(content)
+    other["post_processor"]["special_tokens"]["[SEP]"]["ids"] = [70_000]
+    assert DnaTokenizer(other).largest_id == 70_000

@@ -202,6 +202,12 @@ def test_a_value_too_large_for_half_precision_is_refused(folder):
         ModelError, match=rf"{QUERY} holds 1e\+06, which is too large for torch.float16; .* fp32"
     ):
         load(folder, torch.float16)
+    rewrite(
+        folder,
+        lambda tensors: tensors.update({QUERY: torch.full_like(tensors[QUERY], 1e300, dtype=torch.float64)}),
+    )
+    with pytest.raises(ModelError, match=rf"{QUERY} holds 1e\+300, .* torch.float32; fetch the model again"):
+        load(folder)
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ class TrainingOptions(ParsedOptions):
         size, most = self.batch_size, LARGEST_BATCH
         require(2 <= size <= most, "--batch-size", size, f"2 (batch norm needs two rows) to {most}")
         rate = self.base_rate
-        require(0 < rate < float("inf"), "--learning-rate", rate, "more than 0")
+        require(0 < rate <= 1000, "--learning-rate", rate, "more than 0, at most 1000")
         for name in ("epochs", "patience", "decay_every"):
             value = getattr(self, name)
             require(value >= 1, f"--{name.replace('_', '-')}", value, "1 or more")

@@ -68,8 +68,9 @@ class DnaTokenizer:
         self._digest = hashlib.sha256(settings.encode()).hexdigest()
         self._tokenizer = _built(settings, source)
         self._unknown = _unknown_id(self._tokenizer, content["model"], source)
-        self.largest_id = max(self._tokenizer.get_vocab().values())
-        self._refuse_other_tokens(source)
+        self._refuse_other_tokens(content, source)
+        # Special tokens that a template adds need not be in the vocabulary.
+        self.largest_id = max(*self._tokenizer.get_vocab().values(), *self._tokenizer.encode(_BASES).ids)
 
     @classmethod
     def from_file(cls, tokenizer_json: Path) -> DnaTokenizer:
@@ -132,8 +133,12 @@ class DnaTokenizer:
         truncated = sum(len(sequence) > limit for sequence in sequences)
         return EncodedSequences(tokens, lengths, truncated, int((tokens == self._unknown).sum()))
 
-    def _refuse_other_tokens(self, source: str) -> None:
+    def _refuse_other_tokens(self, content: Mapping[str, Any], source: str) -> None:
         """Encode the four bases, to see whether the tokens are those of a DNABERT-S."""
+        if missing := _undefined(content.get("post_processor")):
+            raise ModelError(
+                f"{source}: {missing[0]!r} is in its template, but not defined there; {_FETCH_AGAIN}"
+            )
         tokens = self._tokenizer.encode(_BASES).tokens
         if [*tokens[:1], "".join(tokens[1:-1]), *tokens[-1:]] != [_START, _BASES, _END]:
             raise ModelError(
@@ -150,6 +155,15 @@ def _built(settings: str, source: str) -> Tokenizer:
         raise ModelError(
             f"{source}: no tokenizer that the tokenizers library can build ({reason_of(error)}); {_FETCH_AGAIN}"
         ) from error
+
+
+def _undefined(processor: Any) -> list[str]:
+    """Special tokens that a template adds and does not define: the library panics at them."""
+    if not isinstance(processor, dict):
+        return []
+    named = [piece["SpecialToken"]["id"] for piece in processor.get("single", ()) if "SpecialToken" in piece]
+    undefined = [name for name in named if name not in processor.get("special_tokens", ())]
+    return undefined + [name for part in processor.get("processors", ()) for name in _undefined(part)]
 
 
 def _unknown_id(tokenizer: Tokenizer, model: Mapping[str, Any], source: str) -> int:

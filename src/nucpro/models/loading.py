@@ -173,9 +173,9 @@ class Checkpoint:
                 "the weights are damaged: fetch the model again (nucpro fetch-models FOLDER)"
             )
         largest = float(tensor.abs().max())
+        remedy = "fetch the model again" if dtype is torch.float32 else "ask for the precision fp32"
         return ModelError(
-            f"{self.source}: {name} holds {largest:g}, which is too large for {dtype}; "
-            "ask for the precision fp32"
+            f"{self.source}: {name} holds {largest:g}, which is too large for {dtype}; {remedy}"
         )
 
 
