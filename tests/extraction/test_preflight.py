@@ -167,6 +167,7 @@ def test_all_problems_are_reported_at_once(data: Path, refused, tmp_path: Path) 
     assert "4 problems found; nothing was changed:" in said
     assert "1 DNABERT-S file missing" in said
     assert f"{data / PROTEIN / 'output_2.fa'}: missing" in said
+    assert f"restore it, or move {data / PROTEIN} away: it is split again" in said
     assert "characters outside" in said
     assert "has '*' at position" in said
     assert "no model" in said

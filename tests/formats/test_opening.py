@@ -408,4 +408,4 @@ def test_a_part_behind_a_link_to_nowhere_is_the_only_problem_of_its_folder(
     said = capsys.readouterr().err
     assert f"{path}: is a link to .git/annex/objects/x, which does not exist; copy the file itself" in said
     assert "half-made split" not in said
-    assert "missing; " not in said.replace("DNABERT-S files are missing", "")
+    assert "missing; " not in said.replace("DNABERT-S files missing; ", "")

@@ -500,9 +500,9 @@ def load(identified: Identified, options: Options) -> FastaEncoder:
         raise UsageError(problem)
     dtype = PRECISIONS[made_by["precision"]]
     logger.info(
-        "Loading %s (revision %s, weights %s…) on %s in %s",
+        "Loading %s (%sweights %s…) on %s in %s",
         made_by["id"],
-        made_by["revision"] or "unknown",
+        f"revision {made_by['revision']}, " if made_by["revision"] else "",
         made_by["weights_sha256"][:12],
         device,
         str(dtype).removeprefix("torch."),

@@ -111,7 +111,8 @@ def pairing_problems(
         problems += right.problems if right else ()
         if not os.path.lexists(pair.protein_fasta):
             problems.append(
-                f"{pair.protein_fasta}: missing; {pair.nucleotide_fasta} has no protein sequences"
+                f"{pair.protein_fasta}: missing; {pair.nucleotide_fasta} has no protein sequences; restore it, or move "
+                f"{pair.protein_fasta.parent} away: it is split again"
             )
         elif left and right and left.ids_digest != right.ids_digest:
             problems.append(_different_ids(pair.nucleotide_fasta, pair.protein_fasta))

@@ -191,8 +191,8 @@ def pin(repository: Repository) -> tuple[Repository, Listing]:
         listing, commit = _listing(repository)
     except _UnreachableError as error:
         raise ModelError(
-            f"{repository}: the hub cannot be reached ({error}); check the network, or run this command on a machine "
-            "with network and copy the folder here"
+            f"{repository}: the hub cannot be reached ({error}); else run this command on a machine with network, "
+            "and copy the folder here"
         ) from error
     return replace(repository, revision=commit), listing
 
