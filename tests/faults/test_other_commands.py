@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from scenarios import WHOLE, Baseline, copied, state
+from scenarios import WHOLE, Baseline, Scenario, copied, state
 from test_no_room import as_root, require_full_disk_told, small_disk
 from test_two_at_once import stopped
 
@@ -84,6 +84,21 @@ def test_a_second_run_is_refused(
     assert first.code in (0, 3), first.told
     assert base.scenario.repeat(data) == 0
     assert state(data) == base.final
+
+
+@as_root
+def test_a_mount_point_is_refused_where_a_folder_is_renamed_to(
+    residues: Scenario, small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such as a volume of a container: known before anything is computed."""
+    own = str(residues.start / "residues")
+    command = [str(small_disk) if word == own else word for word in residues.command(residues.start)]
+    assert main(command) == 3
+    told = capsys.readouterr().err
+    assert f"{small_disk}: is a mount point, which no folder can replace; name a new folder in it" in told, (
+        told
+    )
+    assert list(small_disk.parent.iterdir()) == [small_disk]
 
 
 @pytest.mark.points(0, 3)

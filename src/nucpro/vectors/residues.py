@@ -149,6 +149,8 @@ class Shards(Sharded):
         """Why the folder cannot be replaced: this command made none of it, or not all."""
         if self.output.is_symlink() or (self.output.exists() and not self.output.is_dir()):
             return [f"{self.output}: is not a folder, and is never replaced; name another place"]
+        if self.output.is_mount():
+            return [f"{self.output}: is a mount point, which no folder can replace; name a new folder in it"]
         names = _names(self.output)
         if all(map(_is_own, names)) and (not names or self._is_replaced or self._head() is not None):
             return []
