@@ -40,7 +40,7 @@ def add_to(subparsers: Any) -> None:
         help="duration of the measurement (default: %(default)s)",
     )
     parser.group(OUTPUT).add_argument("--json", action="store_true", help="print the results as JSON")
-    parser.set_defaults(run=_run, log_file=lambda _: None)
+    parser.set_defaults(run=_run)
 
 
 def _run(arguments: dict[str, Any]) -> None:

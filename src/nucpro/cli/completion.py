@@ -25,7 +25,7 @@ eval "$(nucpro completion bash)"            # in ~/.bashrc
 nucpro completion zsh > ~/.zfunc/_nucpro    # a folder of $fpath""",
     )
     parser.group(INPUT).add_argument("shell", metavar="SHELL", choices=_SHELLS, help="bash, zsh or tcsh")
-    parser.set_defaults(run=_run, log_file=lambda _: None)
+    parser.set_defaults(run=_run)
 
 
 def _run(arguments: dict[str, Any]) -> None:

@@ -51,7 +51,7 @@ def add_to(subparsers: Any) -> None:
     )
     add_engine(parser)
     add_replace(parser, "files that were made with other options")
-    parser.set_defaults(run=_run, log_file=lambda _: None)
+    parser.set_defaults(run=_run)
 
 
 def _run(arguments: dict[str, Any]) -> None:

@@ -67,7 +67,7 @@ def add_to(subparsers: Any) -> None:
         metavar="URL",
         help="folder with the taxonomy (default: %(default)s)",
     )
-    parser.set_defaults(run=_run, log_file=lambda _: None)
+    parser.set_defaults(run=_run)
 
 
 def _count(text: str) -> tuple[str, int]:

@@ -93,7 +93,7 @@ def add_to(subparsers: Any) -> None:
     add_device(parser, of_files="")
     add_engine(parser)
     add_encoders(parser)
-    parser.set_defaults(run=_run, log_file=lambda _: None)
+    parser.set_defaults(run=_run)
 
 
 def _add_readout(group: Any) -> None:

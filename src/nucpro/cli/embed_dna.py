@@ -13,7 +13,6 @@ from nucpro.cli.arguments import (
     add_engine,
     add_replace,
     add_selection,
-    log_file,
 )
 from nucpro.cli.console import showing
 from nucpro.cli.parser import INPUT
@@ -45,7 +44,7 @@ def add_to(subparsers: Any) -> None:
     )
     add_replace(parser, "files of another or an unknown model, or with other options")
     add_dry_run(parser)
-    parser.set_defaults(run=_run, log_file=log_file)
+    parser.set_defaults(run=_run, has_log=True)
 
 
 def _run(arguments: dict[str, Any]) -> None:

@@ -50,7 +50,7 @@ def add_to(subparsers: Any) -> None:
             help="hub id or folder of the encoder (default: as recorded by the classifier)",
         )
     add_device(evaluate, of_files="the precision of the training data on a GPU, else ")
-    evaluate.set_defaults(run=_run_evaluate, log_file=lambda _: None)
+    evaluate.set_defaults(run=_run_evaluate)
     compare = subparsers.add_parser(
         "compare",
         help="compare classifiers on the same test rows",
@@ -63,7 +63,7 @@ def add_to(subparsers: Any) -> None:
     )
     _add_data(compare)
     add_device_only(compare)
-    compare.set_defaults(run=_run_compare, log_file=lambda _: None)
+    compare.set_defaults(run=_run_compare)
 
 
 def _add_data(parser: Parser) -> None:

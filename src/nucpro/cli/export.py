@@ -33,7 +33,7 @@ def add_to(subparsers: Any) -> None:
     )
     add_selection(parser)
     add_replace(parser)
-    parser.set_defaults(run=_run, log_file=lambda _: None)
+    parser.set_defaults(run=_run)
 
 
 def _run(arguments: dict[str, Any]) -> None:

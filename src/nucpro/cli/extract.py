@@ -15,7 +15,6 @@ from nucpro.cli.arguments import (
     add_protein_model,
     add_replace,
     add_selection,
-    log_file,
 )
 from nucpro.cli.console import showing
 from nucpro.cli.parser import OUTPUT, Parser
@@ -37,7 +36,7 @@ def add_to(subparsers: Any) -> None:
         example="nucpro extract data\nnucpro extract data --with-dna --protein-model models --dry-run",
     )
     add_arguments(parser)
-    parser.set_defaults(run=_run, log_file=log_file)
+    parser.set_defaults(run=_run, has_log=True)
 
 
 def add_arguments(parser: Parser) -> None:

@@ -41,7 +41,7 @@ def add_to(subparsers: Any) -> None:
         "path", type=Path, metavar="FILE|DATA|MODEL", help="file or folder to inspect"
     )
     parser.group(OUTPUT).add_argument("--json", action="store_true", help="print everything as JSON")
-    parser.set_defaults(run=_run, log_file=lambda _: None)
+    parser.set_defaults(run=_run)
 
 
 def _run(arguments: dict[str, Any]) -> None:

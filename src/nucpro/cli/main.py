@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import nucpro
-from nucpro.cli.arguments import add_messages, manner_of
+from nucpro.cli.arguments import add_messages, log_file, manner_of
 from nucpro.cli.console import Terminated, console, exit_code_of, say, told_end
 from nucpro.cli.parser import Parser, did_you_mean
 from nucpro.errors import NucproError, PreflightError, counted, human_size, human_time, printable
@@ -95,7 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = vars(parser.parse_args(argv[1:]))
     command = arguments.pop("run")
     manner = manner_of(arguments)
-    with console(arguments.pop("log_file")(arguments), manner):
+    log = log_file(arguments) if arguments.pop("has_log", False) else None
+    with console(log, manner):
         if manner.verbose:
             _tell_start(argv, arguments)
         code = told_end(_exit_code(command, arguments))

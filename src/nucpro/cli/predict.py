@@ -80,7 +80,7 @@ def add_to(subparsers: Any) -> None:
         metavar="N",
         help="chunks that are scored and saved together (default: 8192 on a GPU, 256 on a CPU)",
     )
-    parser.set_defaults(run=_run, log_file=lambda _: None)
+    parser.set_defaults(run=_run)
 
 
 def _add_outputs(parser: Any) -> None:

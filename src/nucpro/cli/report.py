@@ -44,7 +44,7 @@ def add_to(subparsers: Any) -> None:
         help="method of the map; umap needs the extra nucpro[maps], and minutes (default: %(default)s)",
     )
     add_replace(parser)
-    parser.set_defaults(run=_run, log_file=lambda _: None)
+    parser.set_defaults(run=_run)
 
 
 def _run(arguments: dict[str, Any]) -> None:

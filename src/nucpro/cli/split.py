@@ -35,7 +35,7 @@ def add_to(subparsers: Any) -> None:
         f"{SEQUENCES_PER_FILE})",
     )
     add_replace(parser, "split folders of another size, and the vectors made from them")
-    parser.set_defaults(run=_run, log_file=lambda _: None)
+    parser.set_defaults(run=_run)
 
 
 def _run(arguments: dict[str, Any]) -> None:

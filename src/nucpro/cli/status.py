@@ -36,7 +36,7 @@ def add_to(subparsers: Any) -> None:
         help="follow the current run until it ends, and refresh every SECONDS seconds (default: %(const)g); "
         "Ctrl-C does not affect the run",
     )
-    parser.set_defaults(run=_run, log_file=lambda _: None)
+    parser.set_defaults(run=_run)
 
 
 def _run(arguments: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nucpro.classifier.options import COLUMNS, FEW_GROUPS, SCORES, Placement, SplitBy, TrainingOptions
-from nucpro.cli.arguments import add_data_dir, add_device_only, add_replace, log_file
+from nucpro.cli.arguments import add_data_dir, add_device_only, add_replace
 from nucpro.cli.console import showing, summary
 from nucpro.cli.parser import EVALUATION, OUTPUT, PERFORMANCE, TRAINING, Parser, one_of
 from nucpro.genomes.taxonomy import RANKS
@@ -32,7 +32,7 @@ def add_to(subparsers: Any) -> None:
     )
     add_data_dir(parser)
     add_options(parser)
-    parser.set_defaults(run=run, log_file=log_file)
+    parser.set_defaults(run=run, has_log=True)
 
 
 def add_options(parser: Parser) -> None:

@@ -22,7 +22,7 @@ def add_to(subparsers: Any) -> None:
     add_data_dir(parser)
     add_selection(parser)
     add_engine(parser)
-    parser.set_defaults(device="cpu", run=_run, log_file=lambda _: None)
+    parser.set_defaults(device="cpu", run=_run)
 
 
 def _run(arguments: dict[str, Any]) -> None:
