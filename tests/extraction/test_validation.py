@@ -143,6 +143,9 @@ def test_status_shows_done_stale_missing_and_outside(
     assert lines[0].startswith("No run in progress. Last: protein, done ")
     assert lines[0].endswith(" s ago, 6 of 6 files")
     assert "Protein files: 5 done, 0 missing, 1 stale" in lines
+    # A run replaces the file: its owner has nothing to delete.
+    assert any(line.startswith("Stale: output_2_ESM.pt cannot be used: recomputed (") for line in lines)
+    assert not any("delete the file" in line for line in lines)
     assert "Merged files:  4 done, 1 missing, 1 stale" in lines
     assert f"Outside the selection: {stranger}" in lines
     assert before == {path: path.stat().st_mtime_ns for path in data.rglob("*") if path.is_file()}

@@ -21,6 +21,7 @@ from nucpro.execution.workers import Workers
 from nucpro.folder.paths import HOST_CATEGORIES, FilePair
 from nucpro.folder.selection import Selection
 from nucpro.formats import MergedFile, VectorFile, read_merged, read_meta, read_vectors, rows_unlike
+from nucpro.formats.archive import REMEDY
 from nucpro.formats.fasta import FastaFacts, ids_digest
 from nucpro.formats.sequences import DNA_WIDTH, SequenceType
 from nucpro.state.checkpoint import Checkpoint, Fingerprint, stamps_of
@@ -424,10 +425,15 @@ def current_vectors(
             return f"{path.name} {difference}: recomputed{_way_out(is_unproven, recipe)} ({path})"
         found = read_vectors(path, SequenceType(recipe.kind))
     except NucproError as error:
-        return f"{path.name} cannot be used: recomputed ({error})"
+        return f"{path.name} cannot be used: recomputed ({_what(error)})"
     if ids_digest(found.ids) != facts.ids_digest:
         return f"{path.name} holds other ids than its FASTA: recomputed ({path})"
     return found
+
+
+def _what(error: Exception) -> str:
+    """What is wrong with a file, without the remedy for its owner: the run itself replaces it."""
+    return str(error).removesuffix(f"; {REMEDY}")
 
 
 def _way_out(is_unproven: bool, recipe: Recipe) -> str:
@@ -457,7 +463,7 @@ def _is_merged(question: _Question, reasons: list[str], protein: VectorFile | No
         if difference is None:
             return True
     except (NucproError, OSError) as error:
-        difference = f"cannot be used ({error})"
+        difference = f"cannot be used ({_what(error)})"
     reasons.append(f"{pair.merged.name} {difference}: merged again ({pair.merged})")
     return False
 
