@@ -212,19 +212,22 @@ def test_a_report_of_a_folder_that_cannot_be_written_goes_elsewhere(finished: Pa
     assert sorted(data.rglob("*")) == before
 
 
-@pytest.mark.parametrize("name", ["report.html", "map.png", "classes.svg"])
 def test_a_report_replaces_only_a_report(
-    name: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "pages"
     out.mkdir()
-    (out / name).write_text("mine")
     command = ["report", str(finished), "-o", str(out), "--sequences-per-file", "4"]
-    assert main(command) == 3
-    assert (
-        f"{out / name}: exists, and there is no record that this command wrote it" in capsys.readouterr().err
-    )
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == {name: b"mine"}
+    names = ("report.html", "map.png", "classes.svg")
+    for name in names:
+        (out / name).write_text("mine")
+        assert main(command) == 3
+        said = f"{out / name}: exists, and there is no record that this command wrote it"
+        assert said in capsys.readouterr().err
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == {name: b"mine"}
+        (out / name).unlink()
+    for name in names:
+        (out / name).write_text("mine")
     assert main([*command, "--replace"]) == 0
     assert main(command) == 0
 
