@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nucpro.errors import DataError, PreflightError
+from nucpro.errors import DataError, PreflightError, RecordError
 from nucpro.folder.paths import HOST_CATEGORIES, DataFolder, FilePair, Source
 from nucpro.folder.selection import Recorded, Selection, draw_hosts, load, save, select
+from nucpro.formats.records import write_record
 from nucpro.options import HostSelection
 
 
@@ -149,6 +150,15 @@ def test_a_damaged_record_is_never_guessed(tmp_path: Path, content: bytes) -> No
     assert str(caught.value).endswith(
         "; restore it from a backup, or remove it so that the files that have outputs are selected again"
     )
+
+
+@pytest.mark.parametrize("name", ["viral", "hosts"])
+def test_a_record_that_names_a_file_twice_is_refused(tmp_path: Path, name: str) -> None:
+    keys = {"viral": ["viral.1.1/output_1.fa"], "hosts": ["plant.1.1/output_1.fa"]}
+    content = {"format": 1, "reason": "seeded", "sequences_per_file": 4, **keys, name: 2 * keys[name]}
+    write_record(DataFolder(tmp_path).selection, content)
+    with pytest.raises(RecordError, match=r"is damaged \(it names a file twice\); restore it from a backup"):
+        load(DataFolder(tmp_path))
 
 
 def test_the_record_can_be_read_by_people(tmp_path: Path) -> None:

@@ -476,6 +476,11 @@ class TestRefusals:
         shown = self.refused(capsys, *arguments(fasta, classifier, models))
         assert "holds files with the names of a prediction, but no record of one" in shown
         assert (folder / "sequences.tsv").read_text() == "mine\n"
+        (folder / "sequences.tsv").unlink()
+        (folder / "chunks.tsv").symlink_to("../.git/annex/objects/mine")
+        shown = self.refused(capsys, *arguments(fasta, classifier, models))
+        assert "holds files with the names of a prediction, but no record of one" in shown
+        assert (folder / "chunks.tsv").is_symlink()
 
     def test_a_damaged_record(
         self, fasta: Path, classifier: Path, models: tuple[Path, Path], capsys: pytest.CaptureFixture[str]

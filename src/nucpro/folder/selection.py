@@ -217,4 +217,7 @@ def load(folder: DataFolder) -> Recorded | None:
         return None
     if not kept.is_sealed:
         raise RecordError(f"{folder.selection}: {_WHAT} is damaged (it has no checksum); {_REMEDY}")
+    keys = [*kept.content.viral, *kept.content.hosts]
+    if len(set(keys)) < len(keys):
+        raise RecordError(f"{folder.selection}: {_WHAT} is damaged (it names a file twice); {_REMEDY}")
     return kept.content

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -66,7 +67,7 @@ def asked_for(options: PredictionOptions) -> list[Output]:
 def files_of_a_result(folder: OutputFolder) -> Iterator[Path]:
     """Existing files with the names of a result, of any origin; the record first."""
     others = (path for output in OUTPUTS for path in output.files(folder))
-    return (path for path in (folder.record, *folder.tables, *others) if path.exists())
+    return (path for path in (folder.record, *folder.tables, *others) if os.path.lexists(path))
 
 
 _FRAME_COLUMNS = ("Sequence_ID", "Prediction", "score1", "score2")
