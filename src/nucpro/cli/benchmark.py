@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from nucpro import __version__
+import nucpro
 from nucpro.cli.arguments import add_device
 from nucpro.cli.console import say
 from nucpro.cli.parser import OUTPUT, PERFORMANCE
@@ -58,7 +58,7 @@ def _run(arguments: dict[str, Any]) -> None:
             use_processors(dtype)
         result = {
             **asdict(machine(device)),
-            "nucpro": __version__,
+            "nucpro": nucpro.__version__,
             "precision": precision_of(options),
             "matrix_teraflops": matrix_rate(device, dtype, seconds * 0.1),
             "speeds": [asdict(speed) for speed in speeds(device, dtype, seconds * 0.9)],

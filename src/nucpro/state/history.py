@@ -16,12 +16,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Protocol
 
-from nucpro import __version__
+import nucpro
 from nucpro.errors import StoreError
 from nucpro.formats.opening import look_at_kept
 from nucpro.formats.records import Count, Name, Within, checked
@@ -340,7 +339,10 @@ def record_model(folder: StateFiles, model: Path) -> None:
 
 def this_software() -> dict[str, str]:
     """Versions of Python, nucpro and the packages that results depend on."""
-    found = {"nucpro": __version__, "python": platform.python_version()}
+    # The commands import this module for their help, which needs no versions.
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+    found = {"nucpro": nucpro.__version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
             found[package] = version(package)

@@ -11,7 +11,6 @@ import errno
 import fcntl
 import json
 import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -47,7 +46,7 @@ def hold(path: Path) -> Iterator[None]:
     with _taken(path) as file:
         descriptor = file.fileno()
         _require_lock(descriptor, path)
-        _tell(descriptor, json.dumps({"process": os.getpid(), "host": socket.gethostname()}))
+        _tell(descriptor, json.dumps({"process": os.getpid(), "host": os.uname().nodename}))
         try:
             yield
         except NucproError:
