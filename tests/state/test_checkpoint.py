@@ -341,6 +341,14 @@ def test_a_journal_without_a_checkpoint_is_enough(folder: DataFolder) -> None:
     assert folder.journal.read_bytes().count(b"completed") == 1
 
 
+@pytest.mark.parametrize("size", [True, 0, -1, 1.5, "4", None, [4], 10**20])
+def test_a_size_of_split_files_that_is_no_count_is_none(folder: DataFolder, size: object) -> None:
+    folder.journal.write_bytes(
+        journal_line(json.dumps({"split": {"sequences_per_file": size}}).encode()) + b"\n"
+    )
+    assert Checkpoint(folder).sequences_per_file is None
+
+
 def test_lines_of_a_journal_that_mean_nothing_are_left_out(folder: DataFolder) -> None:
     bodies = [
         b'{"completed":5}',

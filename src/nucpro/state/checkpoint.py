@@ -25,6 +25,7 @@ from nucpro.formats.sequences import SequenceType
 from nucpro.state.facts import (
     DIGEST,
     RECIPE,
+    SPLIT,
     Document,
     Facts,
     dumped,
@@ -230,7 +231,6 @@ def _ends_with_a_line(file: FileIO) -> bool:
 logger = logging.getLogger(__name__)
 
 _FORMAT = 1
-_SPLIT = "split"
 _OF_INPUTS = {"count", "fasta", DIGEST}
 """Kinds of facts about FASTA files and models."""
 
@@ -336,13 +336,13 @@ class Checkpoint:
     @property
     def sequences_per_file(self) -> int | None:
         """Records of a full split file, as they were recorded; None before that."""
-        size = self._facts.get(_SPLIT).get("sequences_per_file")
-        return size if isinstance(size, int) and size > 0 else None
+        entry = self._facts.get(SPLIT)
+        return (entry.get("sequences_per_file") or None) if self._is_usable(SPLIT, SPLIT, entry) else None
 
     def remember_size(self, sequences_per_file: int) -> None:
         """Record how many records a full split file holds."""
         if self.sequences_per_file != sequences_per_file:
-            self._record(_SPLIT, {"sequences_per_file": sequences_per_file})
+            self._record(SPLIT, {"sequences_per_file": sequences_per_file})
 
     def digests(self, files: Iterable[Path]) -> dict[Path, tuple[Fingerprint, str]]:
         """Fingerprint and SHA-256 of files, in the folder or elsewhere, that are unchanged since they were read."""

@@ -21,10 +21,21 @@ from typing import Any, Literal, NamedTuple
 from nucpro.formats import replace_file
 from nucpro.formats.records import Count, Digest, Name, checked, parsed
 
-__all__ = ["DIGEST", "RECIPE", "Document", "Facts", "dumped", "is_sound", "read_document", "write_document"]
+__all__ = [
+    "DIGEST",
+    "RECIPE",
+    "SPLIT",
+    "Document",
+    "Facts",
+    "dumped",
+    "is_sound",
+    "read_document",
+    "write_document",
+]
 
 DIGEST = "digest"
 RECIPE = "recipe"
+SPLIT = "split"
 
 _Stamps = list[tuple[int, int, int] | None]
 _SCHEMAS: dict[str, dict[str, Any]] = {
@@ -41,6 +52,7 @@ _SCHEMAS: dict[str, dict[str, Any]] = {
     "merged": {"sources": _Stamps},
     "valid": {"of": _Stamps, "records": Count, "models": dict[Literal["dna", "protein"], Digest | None]},
     DIGEST: {"sha256": Digest},
+    SPLIT: {"sequences_per_file": Count},
     RECIPE: {"kind": Name, "made_by": dict[str, Any], "width": Count, "source": dict[str, Any]},
 }
 """Schema of the entries of each kind of fact; a fact that does not follow it is ignored."""
