@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +21,18 @@ from nucpro.extraction.run import Run
 from nucpro.folder.paths import DataFolder
 from nucpro.options import Options
 from nucpro.state import history
+from nucpro.state.checkpoint import Journal
 from nucpro.state.history import History, Recorder
+
+READ_BOTH = """
+import sys
+from pathlib import Path
+from nucpro.folder.paths import DataFolder
+from nucpro.state import history
+from nucpro.state.checkpoint import Checkpoint
+folder = DataFolder(Path(sys.argv[1]))
+print(len(history.read(folder)), Checkpoint(folder, read_only=True).completed)
+"""
 
 
 def recorded(folder: Path, *keys: str) -> Recorder:
@@ -187,6 +200,20 @@ def test_damaged_lines_are_left_out(tmp_path: Path, line: str) -> None:
     recorded(tmp_path, "a").close(history.DONE)
     (run,) = history.read(folder)
     assert [file.file for file in run.files] == ["a"]
+
+
+def test_half_a_gigabyte_without_a_line_end_is_left_out_within_little_memory(tmp_path: Path) -> None:
+    """In a process of its own, with an address space that does not hold it."""
+    folder = DataFolder(tmp_path)
+    for path in (folder.history, folder.journal):
+        with path.open("wb") as file:
+            file.truncate(1 << 29)
+        journal = Journal(path)
+        journal.append([{"event": "started", "time": "2026-01-01T00:00:00+00:00", "completed": "last"}])
+        journal.close()
+    command = ["prlimit", "--as=800000000", sys.executable, "-c", READ_BOTH, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("1 ['last']\n", "")
 
 
 def test_only_what_is_new_is_read_again(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import cast
@@ -27,6 +28,7 @@ from typing import cast
 from nucpro.errors import DataError, NucproError, StoreError
 
 __all__ = [
+    "LONGEST_LINE",
     "REMEDIES_OF_LIMITS",
     "STANDARD_INPUT",
     "UNKNOWN",
@@ -86,6 +88,8 @@ UNKNOWN = "an unknown kind of file"
 
 _LOOKED_AT = 512
 _COPIED_AT_A_TIME = 1 << 20
+LONGEST_LINE = 1 << 24
+"""Limit in bytes for lines of kept files: damage may have left gigabytes without a line end."""
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -357,6 +361,8 @@ def reading_kept(path: Path) -> Iterator[FileIO | None]:
 def kept_lines(path: Path) -> Iterator[bytes]:
     """Lines of a file that :func:`open_kept` writes; none if it is missing or a symbolic link.
 
+    What is longer than :data:`LONGEST_LINE`, which no line is that nucpro writes, comes in pieces.
+
     Raises
     ------
     StoreError
@@ -365,7 +371,7 @@ def kept_lines(path: Path) -> Iterator[bytes]:
     with reading_kept(path) as file:
         if file is not None:
             with BufferedReader(file) as lines:
-                yield from lines
+                yield from iter(partial(lines.readline, LONGEST_LINE), b"")
 
 
 _NEVER_ELSEWHERE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -16,13 +16,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Protocol
 
 import nucpro
 from nucpro.errors import StoreError
-from nucpro.formats.opening import look_at_kept
+from nucpro.formats.opening import LONGEST_LINE, look_at_kept
 from nucpro.formats.records import Count, Name, Within, checked
 from nucpro.state.checkpoint import Journal, StateFiles, journal_lines
 
@@ -260,8 +261,8 @@ class History:
             if lines.seek(0, os.SEEK_END) < self._offset:
                 self._offset, self.runs, self.models = 0, [], {}
             lines.seek(self._offset)
-            for line in lines:
-                if not line.endswith(b"\n"):
+            for line in iter(partial(lines.readline, LONGEST_LINE), b""):
+                if not line.endswith(b"\n") and len(line) < LONGEST_LINE:
                     break
                 self._offset += len(line)
                 yield line
