@@ -30,8 +30,10 @@ HOME.mkdir(parents=True, exist_ok=True)
 # Before torch: runs in this process and started ones then give equal bytes.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# A shell has what it starts in the background ignore interrupts, which would pass to all that tests start.
+# A shell has what it starts in the background ignore interrupts, and nohup the end of a terminal, which would pass to
+# all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -12,6 +12,8 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
+from nucpro.machine import ending_signals
+
 __all__ = ["answer_signals", "entry", "open_streams"]
 
 _INTERRUPTED = "Interrupted. Run the same command again to continue.\n"
@@ -31,9 +33,8 @@ def answer_signals() -> None:
     # tqdm takes any of its settings from the environment, and one that it cannot read would end its import.
     for name in [name for name in os.environ if name.startswith("TQDM_")]:
         del os.environ[name]
-    signal.signal(signal.SIGTERM, _end)
-    if callable(signal.getsignal(signal.SIGINT)):
-        signal.signal(signal.SIGINT, _end)
+    for number in ending_signals():
+        signal.signal(number, _end)
 
 
 def open_streams() -> None:

@@ -1,4 +1,4 @@
-"""What this process may use of its machine: cores and memory, within the limits of a batch system or a container.
+"""What ends this process, and what it may use of its machine: cores and memory, within the limits that are set for it.
 
 Limits come from the set of cores that the process is bound to (``taskset``, SLURM) and from the control
 groups it is in (https://docs.kernel.org/admin-guide/cgroup-v2.html, and version 1), each of which may be
@@ -8,15 +8,30 @@ narrower than those above.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-__all__ = ["cores", "free_memory"]
+__all__ = ["cores", "ending_signals", "free_memory"]
 
 _PROCESS = Path("/proc/self")
 _CONTROL_GROUPS = Path("/sys/fs/cgroup")
 _SYSTEM = Path("/proc/meminfo")
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def ending_signals() -> list[signal.Signals]:
+    """Signals that ask this process to end, without those that it was started to ignore.
+
+    A shell lets its background jobs ignore SIGINT; ``nohup`` lets a program ignore that its terminal closes (SIGHUP).
+
+    Returns
+    -------
+    list of signal.Signals
+        SIGINT, SIGTERM and SIGHUP, or some of them.
+    """
+    return [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def cores(process: Path = _PROCESS, control_groups: Path = _CONTROL_GROUPS) -> int:

@@ -127,13 +127,14 @@ def look(kind, arguments):
         if len(seen) == event:
             os.kill(os.getpid(), number)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 sys.addaudithook(look)
 runpy.run_path(start, run_name="__main__")
 """
 
 
 @pytest.mark.parametrize("event", [1, 30])
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize(
     "start", ["src/nucpro/__main__.py", "scripts/extract_training_data.py", "features_extract.py", "train.py"]
 )
@@ -147,7 +148,7 @@ def test_a_signal_during_the_imports_is_answered_in_one_line(
     assert done.stderr == "Interrupted. Run the same command again to continue.\n"
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("start", ["src/nucpro/__main__.py", "scripts/extract_training_data.py"])
 def test_a_signal_on_the_way_out_changes_nothing(start: str, sign: signal.Signals, tmp_path: Path) -> None:
     options = ["extract"] if start.startswith("src") else []
@@ -296,7 +297,7 @@ def test_an_interrupt_is_reported_though_cleaning_up_fails_after_it(
     assert exit_code_of(caught.value, {}) == code
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_is_reported_though_code_in_c_makes_another_error_of_it(sign: signal.Signals) -> None:
     with console():
         with pytest.raises((KeyboardInterrupt, Terminated)):
@@ -306,7 +307,7 @@ def test_an_interrupt_is_reported_though_code_in_c_makes_another_error_of_it(sig
     assert exit_code_of(ImportError("no module named numpy"), {}) == 1
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_within_a_finalizer_is_not_lost(sign: signal.Signals) -> None:
     class Finalized:
         def __del__(self) -> None:
@@ -316,9 +317,10 @@ def test_an_interrupt_within_a_finalizer_is_not_lost(sign: signal.Signals) -> No
         Finalized()
         threading.Event().wait(60)
 
-    with console(), pytest.raises((KeyboardInterrupt, Terminated)) as caught:
-        run()
-    assert exit_code_of(caught.value, {}) == 128 + sign
+    with console():
+        with pytest.raises((KeyboardInterrupt, Terminated)) as caught:
+            run()
+        assert exit_code_of(caught.value, {}) == 128 + sign
 
 
 def test_other_errors_of_finalizers_are_reported_as_before(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,7 +127,7 @@ def freeze(folder: Path) -> None:
 
 def send(sign: signal.Signals) -> None:
     """Send a signal to this process, and end it with a code of its own if it is still there a while later."""
-    if sign in (signal.SIGINT, signal.SIGTERM):
+    if sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         watchdog = threading.Timer(LONGEST_ANSWER, os._exit, (NO_ANSWER,))
         watchdog.daemon = True
         watchdog.start()
@@ -156,6 +156,7 @@ def main(folder: str, point: str, arguments: list[str]) -> None:
     sys.argv[1:] = arguments
     # A shell that starts the tests in its background has them ignore this.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     watching = counters(folder, point, ("main", "record", "start"))
     for counter in watching:
         counter.watch()

@@ -23,6 +23,7 @@ from typing import Any, NoReturn, TextIO
 
 from nucpro.errors import NucproError, PreflightError, StoreError, UsageError, human_time, printable
 from nucpro.formats.opening import REMEDIES_OF_LIMITS, open_kept, problem_of
+from nucpro.machine import ending_signals
 from nucpro.progress import Progress, Show, bar, silent
 
 __all__ = [
@@ -68,7 +69,7 @@ _SHORT = 10.0
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived; like KeyboardInterrupt no ``Exception``, so that nothing catches it by accident."""
+    """SIGTERM or SIGHUP arrived; like KeyboardInterrupt no ``Exception``, so that nothing catches it by accident."""
 
 
 _INTERRUPTS: dict[type[BaseException], signal.Signals] = {
@@ -276,7 +277,7 @@ class _LogFile(logging.FileHandler):
 def console(log_file: Path | None = None, manner: Manner | None = None) -> Iterator[None]:
     """Show nucpro's messages, and also write them to a log file, during a ``with`` block.
 
-    During the block, SIGTERM raises :class:`Terminated`, and SIGINT ``KeyboardInterrupt``.
+    During the block, SIGTERM and SIGHUP raise :class:`Terminated`, and SIGINT ``KeyboardInterrupt``.
     """
     global _manner  # noqa: PLW0603 - the streams of a process are one for all, and so is what goes to them
     _write_each_line()
@@ -374,10 +375,7 @@ def summary(lines: Iterable[str], warnings: Iterable[str] = ()) -> None:
 def _signals_raise() -> Iterator[None]:
     global _arrived  # noqa: PLW0603 - signals come to a process, not to one of its objects
     _arrived = None
-    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, _interrupt)}
-    # Who starts a program in the background of a shell has it ignore interrupts.
-    if callable(signal.getsignal(signal.SIGINT)):
-        before[signal.SIGINT] = signal.signal(signal.SIGINT, _interrupt)
+    before = {number: signal.signal(number, _interrupt) for number in ending_signals()}
     hook = sys.unraisablehook
     sys.unraisablehook = partial(_send_again, hook)
     try:
@@ -394,7 +392,7 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     _arrived = signal.Signals(number)
     if number == signal.SIGINT:
         raise KeyboardInterrupt
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(number, signal.SIG_IGN)
     raise Terminated
 
 
@@ -421,7 +419,7 @@ def exit_code_of(error: BaseException, arguments: Mapping[str, Any]) -> int:
     Returns
     -------
     int
-        1 data or validation error, 2 usage, 3 pre-flight, 130 and 143 interrupted.
+        1 data or validation error, 2 usage, 3 pre-flight, 129, 130 and 143 interrupted.
     """
     error = _first_told(error)
     # After a signal, every error is its consequence: an import that is interrupted in C fails as an ImportError.

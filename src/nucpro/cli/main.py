@@ -26,7 +26,7 @@ from nucpro.cli.arguments import add_messages, log_file, manner_of
 from nucpro.cli.console import Terminated, console, exit_code_of, say, told_end
 from nucpro.cli.parser import Parser, did_you_mean
 from nucpro.errors import NucproError, PreflightError, counted, human_size, human_time, printable
-from nucpro.machine import cores, free_memory
+from nucpro.machine import cores, ending_signals, free_memory
 
 __all__ = ["answer", "asks_for_help", "commands_of", "leave", "main", "purposes", "tree"]
 
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 success, 1 data or validation error, 2 usage, 3 pre-flight, 130 and 143 interrupted, 141 if the reader of
+        0 success, 1 data or validation error, 2 usage, 3 pre-flight, 129, 130 and 143 interrupted, 141 if the reader of
         the output has closed the pipe.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -185,7 +185,7 @@ def leave(code: int) -> None:
     (files are written atomically), so the process ends without waiting for them.
     """
     # The result has been reported: a late signal must not change it.
-    for late in (signal.SIGINT, signal.SIGTERM):
+    for late in ending_signals():
         signal.signal(late, signal.SIG_IGN)
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -25,7 +25,7 @@ from typing import Any, Self, TypeVar
 
 from nucpro.errors import WorkerError
 from nucpro.formats.opening import REMEDIES_OF_LIMITS
-from nucpro.machine import cores, free_memory
+from nucpro.machine import cores, ending_signals, free_memory
 
 __all__ = ["MOST_WORKERS", "Background", "Workers", "result_of", "starting_problems"]
 
@@ -154,7 +154,7 @@ def _signals_later() -> Iterator[None]:
     before = {}
     # Only the main thread answers signals.
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ending_signals():
             if callable(answer := signal.getsignal(number)):
                 before[number] = answer
                 signal.signal(number, lambda which, frame: arrived.append(which))
@@ -323,7 +323,9 @@ def _no_semaphores(error: Exception) -> str:
 
 
 def _become_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C and the end of a terminal come to all processes in it: the parent decides.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
     if parent is not None:
