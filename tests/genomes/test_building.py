@@ -21,6 +21,7 @@ import pytest
 from annotated_genomes import DEMO, Gene, Genome, gene, outputs, write_fasta, write_genbank, write_pair
 
 from frame_reference import kept
+from nucpro.cli import main
 from nucpro.errors import (
     DataError,
     LockedError,
@@ -299,6 +300,15 @@ def test_a_file_that_is_not_as_recorded_is_made_again(demo: Path, harm: object) 
     report = build(demo, ONE)
     assert [source.name for source in report.sources if source.made] == ["viral.1.1.genomic.fna.gz"]
     assert contents(demo) == right
+
+
+def test_a_changed_file_that_is_made_again_is_named(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dataset", str(demo), "--length", "300"]) == 0
+    assert "differed" not in capsys.readouterr().err
+    edited = demo / "viral.1.1.identified_protein.fa"
+    edited.write_text(">mine\nMKV\n")
+    assert main(["dataset", str(demo), "--length", "300"]) == 0
+    assert f"1 FASTA file differed from earlier output, made again: {edited};" in capsys.readouterr().err
 
 
 def test_genomes_that_changed_are_converted_again(demo: Path) -> None:

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 from nucpro.cli.arguments import add_data_dir, add_engine, add_replace
 from nucpro.cli.console import showing, summary
 from nucpro.cli.parser import INPUT, PERFORMANCE
-from nucpro.errors import counted
+from nucpro.errors import counted, first_few
 from nucpro.options import Options, require
 
 if TYPE_CHECKING:
     from nucpro.genomes.reports import DatasetReport
 
 __all__ = ["add_to"]
+
+_SHOWN = 3
 
 
 def add_to(subparsers: Any) -> None:
@@ -88,6 +90,12 @@ def _lines(report: DatasetReport) -> list[str]:
 
 
 def _warnings(report: DatasetReport) -> Iterator[str]:
+    differing = [name for source in report.sources for name in source.differing]
+    if differing:
+        yield (
+            f"{counted(len(differing), 'FASTA file')} differed from earlier output, made again: "
+            f"{first_few(differing, _SHOWN)}; keep edited copies under other names"
+        )
     lost, left_out = report.totals.lost_frames, report.totals.left_out_records
     if lost:
         yield f"{counted(lost, 'frame')} of another genetic code left out; --genetic-code auto uses them"

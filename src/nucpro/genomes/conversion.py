@@ -87,12 +87,16 @@ def convert(conversion: Conversion) -> SourceReport:
     pair, options = conversion.pair, conversion.options
     inputs = {"fasta": file_digest(pair.fasta), "genbank": file_digest(pair.genbank)}
     earlier = read_manifest(pair.manifest)
-    if earlier and earlier.fits(options, inputs) and earlier.describes(pair.source):
-        if not earlier.has_organisms(pair.source):
-            _add_organisms(pair, earlier)
-        return _report(pair, made=False, counts=Counts(**earlier.counts), examples=earlier.examples)
+    differing: list[Path] = []
+    if earlier and earlier.fits(options, inputs):
+        differing = earlier.differing(pair.source)
+        if not differing:
+            if not earlier.has_organisms(pair.source):
+                _add_organisms(pair, earlier)
+            return _report(pair, made=False, counts=Counts(**earlier.counts), examples=earlier.examples)
     _require_unsplit(pair)
     report = _report(pair, made=True, counts=Counts(), examples={})
+    report.differing = tuple(str(path) for path in differing if path.exists())
     try:
         # The data folder has space for large files; the system's temporary folder may be in memory.
         with TemporaryFile(dir=pair.fasta.parent) as file:

@@ -71,10 +71,10 @@ class Manifest:
         """Whether a run with these options would make the same files from these genomes."""
         return self.is_of_kind(options) and self.inputs == inputs and self.rules == RULES
 
-    def describes(self, source: Source) -> bool:
-        """Whether the FASTA files of a source are complete and match this manifest."""
+    def differing(self, source: Source) -> list[Path]:
+        """FASTA files of a source that are missing or do not match this manifest."""
         files = {"nucleotide": source.nucleotide_fasta, "protein": source.protein_fasta}
-        return not changed_files({path: self.outputs.get(name) for name, path in files.items()})
+        return changed_files({path: self.outputs.get(name) for name, path in files.items()})
 
     def has_organisms(self, source: Source) -> bool:
         """Whether the table of organisms of a source exists and matches this manifest."""
@@ -218,6 +218,8 @@ class SourceReport:
         Outcomes.
     examples : dict of str to list of str
         First records of each outcome that leaves something out or is unusual, by name of the count.
+    differing : tuple of str
+        FASTA files that were not as an earlier run had recorded them, and were made again.
     """
 
     name: str
@@ -225,6 +227,7 @@ class SourceReport:
     made: bool = True
     counts: Counts = field(default_factory=Counts)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    differing: tuple[str, ...] = ()
 
     def count(self, outcome: str, record: str, times: int = 1) -> None:
         """Count an outcome of a record and keep the record's name as an example."""
