@@ -359,11 +359,12 @@ def load_encoder(  # noqa: PLR0913 - the options of a model, each by its keyword
     if model is None:
         model, adapter = adapter or SequenceType.PROTEIN.value, None
     name = {kind.value: default for kind, default in DEFAULT_MODELS.items()}.get(str(model), str(model))
-    found = locate(name, revision=revision, adapter=adapter)
-    sequence_type = sequence_type_of(found)
+    # Mistakes in options are reported before the hub is asked.
     asked = Options(
         device=device, precision=precision, token_dropout=token_dropout, tokens_per_batch=tokens_per_batch
     )
+    found = locate(name, revision=revision, adapter=adapter)
+    sequence_type = sequence_type_of(found)
     options = settled(asked.with_model(sequence_type, name, revision))
     identified = encoders.identify(options, sequence_type, files=found).reading(readout)
     return Encoder(encoders.load(identified, options), refuse_long=long == REFUSE)

@@ -88,7 +88,7 @@ def _counted(number: re.Match[str]) -> str:
 
 NO_SOURCES = (
     "no *identified_nucleotide.fa with records was found below the data folder; name the folder that holds them, "
-    "or make them with nucpro dataset DATA --length N (of any other FASTA file, nucpro embed makes vectors)"
+    "or make them with nucpro dataset DATA --length N (nucpro embed reads any other FASTA file)"
 )
 """Message for a folder without sources."""
 NO_CATEGORY = (

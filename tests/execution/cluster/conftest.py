@@ -26,7 +26,7 @@ def head() -> Iterator[Any]:
     # folder that all clusters of the machine share.
     folder = tempfile.TemporaryDirectory(prefix="nucpro-", dir="/tmp", ignore_cleanup_errors=True)
     with pytest.MonkeyPatch.context() as patch, folder as temporary:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")])))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_TMPDIR", temporary)
         cluster = Cluster()
