@@ -219,7 +219,7 @@ class SourceReport:
     examples : dict of str to list of str
         First records of each outcome that leaves something out or is unusual, by name of the count.
     differing : tuple of str
-        FASTA files that were not as an earlier run had recorded them, and were made again.
+        FASTA files that differed from the record of an earlier run, and were recreated.
     """
 
     name: str
