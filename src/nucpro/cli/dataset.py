@@ -93,7 +93,7 @@ def _warnings(report: DatasetReport) -> Iterator[str]:
     differing = [name for source in report.sources for name in source.differing]
     if differing:
         yield (
-            f"{counted(len(differing), 'FASTA file')} differed from earlier output and were recreated: "
+            f"recreated {counted(len(differing), 'FASTA file')} that differed from earlier output: "
             f"{first_few(differing, _SHOWN)}; keep edited copies under other names"
         )
     lost, left_out = report.totals.lost_frames, report.totals.left_out_records
