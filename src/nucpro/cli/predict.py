@@ -120,9 +120,8 @@ def _run(arguments: dict[str, Any]) -> None:
     first, *more = arguments.pop("input")
     require_sequences([first, *more])
     options = PredictionOptions.of({**arguments, "input": first, "also": tuple(more)})
-    from nucpro.prediction.running import (
-        predict,
-    )  # a mistake in the options is reported before torch is imported
+    # Imports torch: mistakes in the options are reported before.
+    from nucpro.prediction.running import predict
 
     with showing() as show:
         report = predict(options, show)
