@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
 
-from nucpro.errors import DataError, StoreError
+from nucpro.errors import DataError, StoreError, reason_of, shortened
 from nucpro.formats.atomic import sync_folder
 from nucpro.formats.opening import open_input, open_kept, write_all
 
@@ -299,10 +299,10 @@ class Connection:
         except urllib.error.URLError as error:
             raise self._not_reached(url, error) from error
         except (OSError, http.client.HTTPException) as error:
-            raise _BrokenError(str(error) or type(error).__name__) from error
+            raise _BrokenError(reason_of(error)) from error
         except ValueError as error:
             raise DataError(
-                f"{url}: the server's answer cannot be understood ({str(error)[:200]}); check the address of the server"
+                f"{url}: the server's answer cannot be understood ({reason_of(error)}); check the address of the server"
             ) from error
 
     def _not_reached(self, url: str, error: urllib.error.URLError) -> Exception:
@@ -503,7 +503,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self._answered.set()
         before, after = urlsplit(req.full_url), urlsplit(newurl)
         if after.scheme not in _SCHEMES or (before.scheme == "https" and after.scheme == "http"):
-            problem = f"{msg}: redirects to {newurl[:200]!r}, which is not allowed"
+            problem = f"{msg}: redirects to {shortened(newurl, 200)!r}, which is not allowed"
             raise urllib.error.HTTPError(req.full_url, code, problem, headers, fp)
         if before.netloc != after.netloc:
             logger.info("%s: redirected to the host %s", req.full_url, after.netloc)

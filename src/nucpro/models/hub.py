@@ -22,7 +22,7 @@ from urllib.parse import quote, urlsplit
 
 from huggingface_hub import constants
 
-from nucpro.errors import DataError, ModelError, StoreError, UsageError, human_size, is_plain
+from nucpro.errors import DataError, ModelError, StoreError, UsageError, human_size, is_plain, reason_of
 from nucpro.formats.atomic import make_folder, write_text
 from nucpro.formats.records import decoded
 from nucpro.formats.transfer import AnswerError, Connection, Expected, part_of
@@ -397,7 +397,7 @@ def _listing(repository: Repository) -> tuple[Listing, str]:
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError(
             f"{repository}: the answer of {repository.address} is not the listing of a hub ({type(error).__name__}: "
-            f"{str(error)[:200]}); check the endpoint"
+            f"{reason_of(error)}); check the endpoint"
         ) from error
 
 
