@@ -19,13 +19,13 @@ import json
 import os
 import platform
 import statistics
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from timing import wall_seconds
 from torch.nn import functional as F
 
 import nucpro
@@ -144,11 +144,7 @@ class Bench:
         return Block(self.block.matrix, self.block.labels, self.block.order[:rows])
 
     def seconds(self, run: Callable[[], object]) -> float:
-        self.wait()
-        start = time.perf_counter()
-        run()
-        self.wait()
-        return time.perf_counter() - start
+        return wall_seconds(run, self.device)
 
     def wait(self) -> None:
         if self.device.type == "cuda":

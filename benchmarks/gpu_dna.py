@@ -36,10 +36,10 @@ from gpu_extract import (
     medians,
     parser_of,
     show,
-    wall_seconds,
     with_kernels,
     write,
 )
+from timing import wall_seconds
 from transformers import PreTrainedTokenizerFast
 
 from nucpro.embedding.batches import Embedder, Pending, Prepared, default_tokens_per_batch, prepare

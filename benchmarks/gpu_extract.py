@@ -24,6 +24,7 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F
 import transformers
+from timing import wall_seconds
 from transformers import EsmConfig, EsmModel
 
 from nucpro.embedding.batches import Embedder, Prepared, default_tokens_per_batch, prepare
@@ -99,9 +100,7 @@ def batches_of(work: Prepared, device: torch.device) -> Batches:
 def seconds(run: Run, device: torch.device) -> float:
     """Time on the device between the start of the first and the end of the last kernel."""
     if device.type != "cuda":
-        start = time.perf_counter()
-        run()
-        return time.perf_counter() - start
+        return wall_seconds(run, device)
     first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     first.record()
@@ -109,17 +108,6 @@ def seconds(run: Run, device: torch.device) -> float:
     last.record()
     last.synchronize()
     return first.elapsed_time(last) / 1_000
-
-
-def wall_seconds(run: Run, device: torch.device) -> float:
-    """Time until the device has finished, with what the host does meanwhile."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def medians(

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from timing import wall_seconds
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
@@ -91,17 +92,6 @@ def make_bench(size: Size, device: torch.device) -> Bench:
     return Bench(size, device, matrix, labels.cpu())
 
 
-def seconds(run: Callable[[], object], device: torch.device) -> float:
-    """Wall time of a run, until the device has finished it."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
 # ---------------------------------------------------------------------------------------------- ours
 
 
@@ -130,8 +120,8 @@ def measure_ours(bench: Bench) -> dict[str, object]:
         began = time.perf_counter()
         order = bench.order(bench.size.rows, epoch)
         facts["order_s"].append(time.perf_counter() - began)
-        facts["epoch_s"].append(seconds(partial(one_epoch, order, epoch), bench.device))
-        facts["validation_s"].append(seconds(validate, bench.device))
+        facts["epoch_s"].append(wall_seconds(partial(one_epoch, order, epoch), bench.device))
+        facts["validation_s"].append(wall_seconds(validate, bench.device))
     typical = statistics.median(facts["epoch_s"][1:])
     return {
         **facts,
@@ -152,7 +142,7 @@ def measure_streamed(bench: Bench) -> dict[str, object]:
     feed = StreamedFeed(host, labels, bench.device, 16_384)
     steps = steps_for(bench.classifier(), bench.options, bench.device)
     visit(feed, steps, bench.order(rows), RATE, 0)
-    taken = seconds(lambda: visit(feed, steps, bench.order(rows), RATE, 1), bench.device)
+    taken = wall_seconds(lambda: visit(feed, steps, bench.order(rows), RATE, 1), bench.device)
     return {"rows": rows, "rows_per_s": rows / taken}
 
 
@@ -165,7 +155,7 @@ def measure_batch_sizes(bench: Bench) -> list[dict[str, object]]:
         steps = steps_for(bench.classifier(), options, bench.device)
         visit(feed, steps, bench.order(min(bench.size.rows, 200 * batch_size)), options.base_rate, 0)
         order = bench.order(bench.size.rows)
-        taken = seconds(partial(visit, feed, steps, order, options.base_rate, 1), bench.device)
+        taken = wall_seconds(partial(visit, feed, steps, order, options.base_rate, 1), bench.device)
         results.append(
             {
                 "batch_size": batch_size,
@@ -230,7 +220,7 @@ def measure_peer(bench: Bench, workers: int, wait: bool) -> dict[str, object]:
     for _ in range(warm):
         next(loop)
     count = min(bench.size.peer_batches, rows // 32 - warm)
-    taken = seconds(lambda: [next(loop) for _ in range(count)], bench.device)
+    taken = wall_seconds(lambda: [next(loop) for _ in range(count)], bench.device)
     loop.close()
     per_s = 32 * count / taken
     return {
@@ -295,7 +285,7 @@ def measure_reading(bench: Bench) -> dict[str, object]:
         found = survey(folder.root)
         surveyed = time.perf_counter()
         where = Placement.DEVICE if bench.device.type == "cuda" else Placement.MEMORY
-        taken = seconds(lambda: read_features(found, where, bench.device, folder.root), bench.device)
+        taken = wall_seconds(lambda: read_features(found, where, bench.device, folder.root), bench.device)
     size = found.rows * width * 4
     return {
         "files": bench.size.files,
